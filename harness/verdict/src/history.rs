@@ -1,0 +1,373 @@
+//! History: everything that a judge may see of one check, and nothing else.
+//!
+//! A drive fills it, the stage writes it to disk before anything is judged, and `replay` reads it again.
+//! The shape is a contract with runs that were kept: a change needs a new [`HISTORY_VERSION`].
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+/// The version that this program writes.
+pub const HISTORY_VERSION: u32 = 1;
+
+/// The request header that names an exchange; models and pickers copy it into their records.
+pub const EXCHANGE_HEADER: &str = "x-igc-exchange";
+
+/// How many bytes of a body are kept as text; the hash and the length always cover all of it.
+pub const BODY_KEPT: usize = 64 * 1024;
+
+/// Which attempt of which case of which check, on which gateway. Also the place of its files in a run folder.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Key {
+    /// Folder name under `manifests/gateways`.
+    pub gateway: String,
+    /// `suite/name`.
+    pub check: String,
+    /// Name of the case, `-` where a check has no cases.
+    pub case: String,
+    /// Counts from 1.
+    pub attempt: u32,
+}
+
+impl Key {
+    /// `<gateway>/<suite>/<check>/<case>/<attempt>`, relative to `records`, `history` or `evidence`.
+    pub fn path(&self) -> String {
+        format!("{}/{}/{}/{}", self.gateway, self.check, self.case, self.attempt)
+    }
+
+    /// `suite/name` or `suite/name@case`, as people write it.
+    pub fn title(&self) -> String {
+        if self.case == "-" { self.check.clone() } else { format!("{}@{}", self.check, self.case) }
+    }
+}
+
+/// All that is known of one attempt at a check.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct History {
+    /// [`HISTORY_VERSION`] of the writer.
+    pub version: u32,
+    /// What this is the history of.
+    pub key: Key,
+    /// The hostname that belongs to this stage alone.
+    pub hostname: String,
+    /// The namespace that belongs to this stage alone.
+    pub namespace: String,
+    /// `host:port` that the client connected to.
+    pub address: Option<String>,
+    /// Parameters that the gateway's folder declares for the check's capability.
+    pub declared: BTreeMap<String, Value>,
+    /// How the configuration came to be live. Judged for "must never" clauses, not for counts.
+    pub settle: Settle,
+    /// What the drive did, in the order of sending.
+    pub exchanges: Vec<Exchange>,
+    /// Objects as they were read from the API server, named by the drive.
+    pub objects: BTreeMap<String, Value>,
+    /// What the API server said to manifests that the drive offered, named by the drive.
+    pub admissions: BTreeMap<String, Admission>,
+    /// What each model recorded, by the model's name. A model without records of its own is absent.
+    pub models: BTreeMap<String, ModelLog>,
+    /// What each endpoint picker recorded, by the picker's name.
+    #[serde(default)]
+    pub pickers: BTreeMap<String, Vec<Value>>,
+    /// Facts that the drive measured, named by it; values are JSON.
+    pub facts: BTreeMap<String, Value>,
+    /// What a reader should know: `restart: window-turned`, `address: second candidate`.
+    pub notes: Vec<String>,
+}
+
+impl History {
+    /// An empty history. It proves nothing, and no judge may pass it.
+    pub fn new(key: Key, namespace: &str, hostname: &str) -> Self {
+        Self {
+            version: HISTORY_VERSION,
+            key,
+            hostname: hostname.to_owned(),
+            namespace: namespace.to_owned(),
+            address: None,
+            declared: BTreeMap::new(),
+            settle: Settle::default(),
+            exchanges: Vec::new(),
+            objects: BTreeMap::new(),
+            admissions: BTreeMap::new(),
+            models: BTreeMap::new(),
+            pickers: BTreeMap::new(),
+            facts: BTreeMap::new(),
+            notes: Vec::new(),
+        }
+    }
+
+    /// The exchanges that the drive gave this label, in order.
+    pub fn labelled<'a>(&'a self, label: &'a str) -> impl Iterator<Item = &'a Exchange> {
+        self.exchanges.iter().filter(move |e| e.label == label)
+    }
+
+    /// The records, of all models, that carry this exchange's id: (model, record).
+    pub fn reached<'a>(&'a self, exchange: &'a Exchange) -> Vec<(&'a str, &'a ModelRecord)> {
+        self.models
+            .iter()
+            .flat_map(|(name, log)| log.records.iter().map(move |r| (name.as_str(), r)))
+            .filter(|(_, r)| r.exchange.as_deref() == Some(exchange.id.as_str()))
+            .collect()
+    }
+}
+
+/// Retries until the configuration is live: apart from the asserting that follows, which retries nothing.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settle {
+    /// Whether it settled before its deadline.
+    pub settled: bool,
+    /// From the first apply to the last of the good answers.
+    pub seconds: f64,
+    /// Every exchange of it.
+    pub exchanges: Vec<Exchange>,
+}
+
+/// One request and what came of it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Exchange {
+    /// Unique in the run; sent as [`EXCHANGE_HEADER`].
+    pub id: String,
+    /// What the drive calls it, for example `right-host`. Several exchanges may share one.
+    pub label: String,
+    /// Milliseconds from the opening of the stage to the first byte sent.
+    pub sent_ms: f64,
+    /// What was sent.
+    pub request: Request,
+    /// What came back.
+    pub outcome: Outcome,
+}
+
+impl Exchange {
+    /// The response, where there was one.
+    pub fn response(&self) -> Option<&Response> {
+        match &self.outcome {
+            Outcome::Response(response) => Some(response),
+            Outcome::Failed { .. } => None,
+        }
+    }
+
+    /// The status, where there was a response.
+    pub fn status(&self) -> Option<u16> {
+        self.response().map(|r| r.status)
+    }
+
+    /// The status as people read it, or what failed.
+    pub fn outcome_words(&self) -> String {
+        match &self.outcome {
+            Outcome::Response(r) => r.status.to_string(),
+            Outcome::Failed { stage, error } => format!("failed to {stage}: {error}"),
+        }
+    }
+}
+
+/// What a client sent.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Request {
+    /// For example `POST`.
+    pub method: String,
+    /// Path and query, as on the wire.
+    pub target: String,
+    /// The Host header (HTTP/1.1) or `:authority` (HTTP/2).
+    pub host: String,
+    /// In order of sending, Host left out.
+    pub headers: Vec<(String, String)>,
+    /// The body.
+    pub body: Body,
+}
+
+/// What came of a request.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Outcome {
+    /// A response, whole or cut short (see [`Response::ended`]).
+    Response(Response),
+    /// No response: what was attempted (`connect`, `send`, `read the response head`) and the error.
+    Failed {
+        /// What was attempted, as it fits after "failed to".
+        stage: String,
+        /// The error in words.
+        error: String,
+    },
+}
+
+/// What came back.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Response {
+    /// Status code.
+    pub status: u16,
+    /// In order of arrival, values as text (bytes that are not UTF-8 as U+FFFD).
+    pub headers: Vec<(String, String)>,
+    /// The body.
+    pub body: Body,
+    /// Arrival of each piece of the body: (milliseconds from sending, bytes).
+    pub chunks: Vec<(f64, u64)>,
+    /// How the body ended.
+    pub ended: Ended,
+    /// Milliseconds from sending to the response head.
+    pub head_ms: f64,
+    /// Milliseconds from sending to the end.
+    pub end_ms: f64,
+}
+
+impl Response {
+    /// The first value of a header; names are compared without case.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, v)| v.as_str())
+    }
+
+    /// The body as JSON, where it is JSON.
+    pub fn json(&self) -> Option<Value> {
+        if self.body.truncated {
+            return None;
+        }
+        serde_json::from_str(self.body.text.as_deref()?).ok()
+    }
+}
+
+/// How a response body ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Ended {
+    /// As its framing promised.
+    Complete,
+    /// The connection ended before its framing allowed.
+    Truncated,
+    /// The client left, on purpose.
+    Abandoned,
+    /// The client's bound on bytes or time was reached.
+    Bounded,
+}
+
+/// A body, or as much of it as is kept.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Body {
+    /// Length of all of it.
+    pub bytes: u64,
+    /// SHA-256 of all of it, in hexadecimal.
+    pub sha256: String,
+    /// The text, up to [`BODY_KEPT`] bytes; absent where it is not UTF-8.
+    pub text: Option<String>,
+    /// Whether `text` is only a beginning.
+    pub truncated: bool,
+}
+
+impl Body {
+    /// Keeps what is to be kept of these bytes.
+    pub fn of(bytes: &[u8]) -> Self {
+        let mut kept = bytes.len().min(BODY_KEPT);
+        while kept < bytes.len() && kept > 0 && bytes[kept] & 0xC0 == 0x80 {
+            kept -= 1; // do not cut a character in two
+        }
+        Self {
+            bytes: bytes.len() as u64,
+            sha256: hex(&Sha256::digest(bytes)),
+            text: std::str::from_utf8(&bytes[..kept]).ok().map(str::to_owned),
+            truncated: kept < bytes.len(),
+        }
+    }
+}
+
+/// Bytes in hexadecimal.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}
+
+/// What the API server said to a manifest.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Admission {
+    /// Stored, or it would have been (dry run).
+    Accepted {
+        /// Warnings of the API server.
+        warnings: Vec<String>,
+    },
+    /// Refused.
+    Refused {
+        /// HTTP status code.
+        code: u16,
+        /// `reason` of the Status object.
+        reason: String,
+        /// `message` of the Status object.
+        message: String,
+    },
+}
+
+/// What one model wrote down, and the proof that its records were whole.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ModelLog {
+    /// Exchange id of the marker request that the model answered before the drive.
+    pub marker_before: Option<String>,
+    /// Exchange id of the marker request that the model answered after the drive.
+    pub marker_after: Option<String>,
+    /// Its records, in order of arrival.
+    pub records: Vec<ModelRecord>,
+}
+
+impl ModelLog {
+    /// Whether an absent record means that nothing arrived: both markers were sent, and both are in the records.
+    pub fn is_whole(&self) -> bool {
+        let recorded = |marker: &Option<String>| {
+            marker.as_ref().is_some_and(|m| self.records.iter().any(|r| r.exchange.as_ref() == Some(m)))
+        };
+        recorded(&self.marker_before) && recorded(&self.marker_after)
+    }
+}
+
+/// One request as a model saw it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ModelRecord {
+    /// Counts from 0 in each pod.
+    pub sequence: u64,
+    /// Value of [`EXCHANGE_HEADER`], if it arrived.
+    pub exchange: Option<String>,
+    /// The pod that answered.
+    pub pod: String,
+    /// Milliseconds since the Unix epoch, at the arrival of the head.
+    pub at_ms: u64,
+    /// For example `POST`.
+    pub method: String,
+    /// Path and query, as on the wire.
+    pub target: String,
+    /// In order of arrival, as on the wire, credentials redacted.
+    pub headers: Vec<(String, String)>,
+    /// The body that arrived.
+    pub body: Body,
+    /// `model` of the body, where it is JSON and has one.
+    pub model: Option<String>,
+    /// The status that was answered.
+    pub status: u16,
+    /// Tokens that were reported in `usage`: prompt, completion, total.
+    pub usage: Option<Usage>,
+    /// Whether the whole reply was taken by the peer; `false` when it left early.
+    pub finished: bool,
+}
+
+impl ModelRecord {
+    /// The first value of a header; names are compared without case.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, v)| v.as_str())
+    }
+}
+
+/// Tokens, as OpenAI's `usage` object counts them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Usage {
+    /// Tokens of the prompt.
+    pub prompt_tokens: u64,
+    /// Tokens of the reply.
+    pub completion_tokens: u64,
+    /// Their sum.
+    pub total_tokens: u64,
+}

@@ -1,0 +1,97 @@
+//! Judgement: what a judge says of a history, clause by clause.
+//!
+//! A judge is a pure function `fn(&History) -> Judgement`. It never passes by default: a judgement without clauses is
+//! `unproven`, a false clause makes it `fail`, a clause without evidence makes it `unproven`.
+
+use serde::{Deserialize, Serialize};
+
+use crate::history::{Exchange, History};
+
+/// The type of every judge.
+pub type Judge = fn(&History) -> Judgement;
+
+/// Whether a clause holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Holds {
+    /// The evidence shows that it does.
+    Yes,
+    /// The evidence shows that it does not.
+    No,
+    /// The evidence to judge it is missing.
+    Unproven,
+}
+
+/// One statement about a history.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Clause {
+    /// Its name in the check, for example `wrong-host-is-404`. Mutants name the clause that they break.
+    pub name: String,
+    /// Whether it holds.
+    pub holds: Holds,
+    /// What was expected, in words.
+    pub expected: String,
+    /// What was found, in words.
+    pub got: String,
+    /// Ids of the exchanges that show it.
+    pub exchanges: Vec<String>,
+}
+
+/// What a judge says.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Judgement {
+    /// In the order in which they were judged.
+    pub clauses: Vec<Clause>,
+}
+
+impl Judgement {
+    /// A judgement without clauses, which is `unproven`.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a clause that the evidence decides.
+    pub fn that<'a>(
+        &mut self,
+        name: &str,
+        holds: bool,
+        expected: impl Into<String>,
+        got: impl Into<String>,
+        shown_by: impl IntoIterator<Item = &'a Exchange>,
+    ) -> &mut Self {
+        let holds = if holds { Holds::Yes } else { Holds::No };
+        self.clauses.push(Clause {
+            name: name.to_owned(),
+            holds,
+            expected: expected.into(),
+            got: got.into(),
+            exchanges: shown_by.into_iter().map(|e| e.id.clone()).collect(),
+        });
+        self
+    }
+
+    /// Adds a clause that the evidence cannot decide.
+    pub fn unproven(&mut self, name: &str, expected: impl Into<String>, missing: impl Into<String>) -> &mut Self {
+        self.clauses.push(Clause {
+            name: name.to_owned(),
+            holds: Holds::Unproven,
+            expected: expected.into(),
+            got: missing.into(),
+            exchanges: Vec::new(),
+        });
+        self
+    }
+
+    /// No if any clause is false, else Unproven if one lacks evidence or there is none at all, else Yes.
+    pub fn holds(&self) -> Holds {
+        if self.clauses.iter().any(|c| c.holds == Holds::No) {
+            Holds::No
+        } else if self.clauses.is_empty() || self.clauses.iter().any(|c| c.holds == Holds::Unproven) {
+            Holds::Unproven
+        } else {
+            Holds::Yes
+        }
+    }
+}

@@ -1,0 +1,181 @@
+//! Plan: which checks a run will execute on which gateways, and why the others are left out.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// `schema` of `plan.json`.
+pub const PLAN_SCHEMA: &str = "igc.plan/v1";
+
+/// Where a run happens (design section 5).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Place {
+    /// The embedded stand-in: nothing but the harness itself is real.
+    Rehearsal,
+    /// A gateway's data plane from its image.
+    Container,
+    /// A kind cluster of our own.
+    Kind,
+    /// A cluster that is there.
+    Context,
+}
+
+impl Place {
+    /// Whether gateways are real there.
+    pub fn is_real(self) -> bool {
+        self != Place::Rehearsal
+    }
+}
+
+/// How much a false check matters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum Level {
+    /// False is a failure.
+    Must,
+    /// False is a failure that breaks the run only with `--strict`.
+    Should,
+    /// A finding, never a failure.
+    Info,
+}
+
+/// What serves tokens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ModelKind {
+    /// `igc model`: our own simulator, which records every request.
+    Echo,
+    /// llm-d-inference-sim in echo mode.
+    LlmDSim,
+    /// vLLM on CPUs.
+    VllmCpu,
+}
+
+/// What else may run on the gateway at the same time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Exclusive {
+    /// Anything: hostnames and namespaces keep checks apart.
+    #[default]
+    Shared,
+    /// Nothing else on this gateway.
+    Gateway,
+    /// Nothing else in the cluster.
+    Cluster,
+}
+
+/// `plan.json` of a run folder.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Plan {
+    /// [`PLAN_SCHEMA`].
+    pub schema: String,
+    /// What was asked for.
+    pub run: RunInfo,
+    /// The gateways, in the order in which they run.
+    pub gateways: Vec<GatewayPlan>,
+    /// Every check of every gateway, also those left out.
+    pub checks: Vec<PlannedCheck>,
+}
+
+/// What was asked for.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RunInfo {
+    /// Name of the run folder, for example `20261121-120305-k3f9`.
+    pub id: String,
+    /// Start, RFC 3339 in UTC.
+    pub started: String,
+    /// Where.
+    pub place: Place,
+    /// `--context`.
+    pub context: Option<String>,
+    /// `--profile`.
+    pub profile: String,
+    /// `--set`: component -> version.
+    pub set: BTreeMap<String, String>,
+    /// `--model`.
+    pub model: ModelKind,
+    /// `--suite` and `--check` as they were given; empty means all.
+    pub suites: Vec<String>,
+    /// See `suites`.
+    pub checks: Vec<String>,
+    /// `--strict`: a false SHOULD breaks the run.
+    pub strict: bool,
+    /// `--retries`.
+    pub retries: u32,
+    /// `--jobs`.
+    pub jobs: u32,
+    /// `CI` is set: a missing golden breaks the run.
+    pub ci: bool,
+    /// `--allow-empty`.
+    pub allow_empty: bool,
+    /// The words of the command, to repeat it.
+    pub command: Vec<String>,
+}
+
+/// A gateway of the plan.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GatewayPlan {
+    /// Folder name under `manifests/gateways`.
+    pub name: String,
+    /// Component -> version.
+    pub versions: BTreeMap<String, String>,
+    /// The component whose version is the gateway's own (golden and baseline go by its minor version).
+    pub version_of: String,
+    /// Capability -> declared parameters; absent means unsupported.
+    pub capabilities: BTreeMap<String, BTreeMap<String, Value>>,
+    /// Components that are stand-ins on this place, with what they stand in for.
+    pub stand_ins: Vec<String>,
+}
+
+/// A check (or one case of it) on one gateway.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PlannedCheck {
+    /// Folder name under `manifests/gateways`.
+    pub gateway: String,
+    /// `suite/name`.
+    pub check: String,
+    /// Name of the case, `-` where a check has no cases.
+    pub case: String,
+    /// How much it matters.
+    pub level: Level,
+    /// What must hold, in one sentence.
+    pub sentence: String,
+    /// Where that is written.
+    pub source: String,
+    /// The capability whose parameters the judge needs, if any.
+    pub capability: Option<String>,
+    /// What serves tokens in this check.
+    pub model: ModelKind,
+    /// Retries are never allowed: every answer counts.
+    pub counts_every_answer: bool,
+    /// What else may run beside it.
+    pub exclusive: Exclusive,
+    /// Whether it will be executed, and why not.
+    pub disposition: Disposition,
+}
+
+/// Whether a planned check is executed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Disposition {
+    /// It is; a missing record is an error.
+    Run,
+    /// The gateway's folder declares that it lacks the capability.
+    Unsupported {
+        /// The folder's reason, with its source.
+        reason: String,
+    },
+    /// Left out by filter, place or model.
+    NotRun {
+        /// Why.
+        reason: String,
+        /// Whether a filter of the command line is the reason.
+        filtered: bool,
+    },
+}

@@ -1,0 +1,70 @@
+//! Records: one file per attempt, written once and never changed.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{history::Key, judge::Clause};
+
+/// `schema` of a record file.
+pub const RECORD_SCHEMA: &str = "igc.record/v1";
+
+/// What became of a check (design section 7).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Verdict {
+    /// Judged true on the first try.
+    Pass,
+    /// Judged false.
+    Fail,
+    /// False, then true on a retry.
+    Flaky,
+    /// The gateway's folder declares that it lacks the capability.
+    Unsupported,
+    /// Declared supported, but the evidence to judge is missing.
+    Unproven,
+    /// Left out by the plan.
+    NotRun,
+    /// The harness, the cluster or the install failed, or no record exists.
+    Error,
+}
+
+/// How an observation compares with the golden file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum GoldenState {
+    /// Equal.
+    Same,
+    /// Different: a regression, or a change to review.
+    Changed,
+    /// There is no golden file yet.
+    Missing,
+    /// The golden is of another version or model, or there was nothing to observe.
+    NotCompared,
+}
+
+/// One attempt at a check, as its test wrote it. The verdict is of this attempt alone.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Record {
+    /// [`RECORD_SCHEMA`].
+    pub schema: String,
+    /// Which attempt.
+    pub key: Key,
+    /// `Pass`, `Fail`, `Unproven` or `Error`.
+    pub verdict: Verdict,
+    /// Why, in one line; for a pass, what showed it.
+    pub reason: String,
+    /// What the judge said.
+    pub clauses: Vec<Clause>,
+    /// How the observation compares with the golden file.
+    pub golden: GoldenState,
+    /// For `changed` the difference as a text, for `not-compared` the reason.
+    pub golden_note: Option<String>,
+    /// RFC 3339 in UTC.
+    pub started: String,
+    /// Seconds from the opening of the stage to the judgement.
+    pub seconds: f64,
+    /// Seconds of these that the configuration took to be live.
+    pub settle_seconds: f64,
+    /// `host:port` that the client connected to.
+    pub address: Option<String>,
+}
