@@ -1,1 +1,8 @@
-//! rehearsal
+//! The rehearsal: the stand-in world in which the harness tries itself. It is not a gateway and never says conformant.
+
+pub mod api;
+pub mod clock;
+pub mod controllers;
+pub mod dataplane;
+pub mod dialects;
+pub mod world;

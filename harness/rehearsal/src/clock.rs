@@ -1,0 +1,1 @@
+//! The clock: the one source of now in a world.

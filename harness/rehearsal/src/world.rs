@@ -1,0 +1,1 @@
+//! The world: one API server with its controllers and data planes.
