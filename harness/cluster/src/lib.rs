@@ -1,1 +1,7 @@
-//! cluster
+//! Kubernetes: the API as checks need it, the places where a cluster comes from, the install graph, intents written as manifests, waits and evidence.
+
+pub mod api;
+pub mod evidence;
+pub mod install;
+pub mod intents;
+pub mod place;
