@@ -1,0 +1,45 @@
+//! What a commit must pass, in the order in which it fails fastest.
+
+use anyhow::{Result, bail};
+
+use crate::{
+    program,
+    run::{Ended, Interrupts},
+    tidy,
+};
+
+/// The steps: what it is called, and cargo's words.
+const STEPS: &[(&str, &[&str])] = &[
+    ("format", &["fmt", "--all", "--check"]),
+    ("clippy", &["clippy", "--workspace", "--all-targets", "--locked", "--", "--deny", "warnings"]),
+];
+
+/// The last step, so that its closing lines are the last of the output.
+const TESTS: &[&str] = &["test", "--workspace", "--locked", "--no-fail-fast"];
+
+/// `cargo xtask ci`.
+pub fn ci() -> Result<u8> {
+    let interrupts = Interrupts::listen()?;
+    let step = |name: &str, words: &[&str]| -> Result<()> {
+        eprintln!("==> {name}: cargo {}", words.join(" "));
+        match interrupts.run(program::cargo().args(words))? {
+            Ended::Code(0) => Ok(()),
+            Ended::Code(code) => bail!("{name} failed with {code}"),
+            Ended::Interrupted => bail!("{name} was interrupted"),
+        }
+    };
+    let checked = STEPS.iter().try_for_each(|(name, words)| step(name, words)).and_then(|()| {
+        eprintln!("==> tidy");
+        match tidy::tidy()? {
+            0 => Ok(()),
+            _ => bail!("tidy found something"),
+        }
+    });
+    match checked.and_then(|()| step("tests", TESTS)) {
+        Ok(()) => Ok(0),
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            Ok(1)
+        }
+    }
+}

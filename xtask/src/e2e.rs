@@ -1,0 +1,163 @@
+//! One run from nothing to a report: plan, place up, suites, place down, report; the report's exit code is the run's.
+
+use std::{
+    fs::{self, File},
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use anyhow::{Context, Result, bail};
+use serde::Deserialize;
+
+use crate::{
+    program,
+    run::{Ended, Interrupts},
+};
+
+/// What xtask reads of `plan.json`.
+#[derive(Deserialize)]
+struct Plan {
+    run: Run,
+    gateways: Vec<Gateway>,
+    checks: Vec<Check>,
+}
+#[derive(Deserialize)]
+struct Run {
+    jobs: u32,
+}
+#[derive(Deserialize)]
+struct Gateway {
+    name: String,
+}
+#[derive(Deserialize)]
+struct Check {
+    gateway: String,
+    exclusive: String,
+    disposition: serde_json::Value,
+}
+
+/// Whether anything of this gateway is to be executed, `shared` or alone.
+fn planned(plan: &Plan, gateway: &str, shared: bool) -> bool {
+    plan.checks.iter().any(|c| c.gateway == gateway && c.disposition == "run" && (c.exclusive == "shared") == shared)
+}
+
+/// The programs of a run and where it is.
+struct Session {
+    interrupts: Interrupts,
+    igc: PathBuf,
+    suites: PathBuf,
+}
+
+impl Session {
+    fn igc(&self) -> Command {
+        let mut command = Command::new(&self.igc);
+        command.current_dir(program::root()).stdin(Stdio::null());
+        command
+    }
+
+    /// Asks `igc` for a plan: the run folder, or the exit code of a refusal.
+    fn plan(&self, words: &[String]) -> Result<std::result::Result<PathBuf, u8>> {
+        let list = Command::new(&self.suites).args(["--list", "--format", "terse"]).output().context("failed to list the suites' tests")?;
+        if !list.status.success() {
+            bail!("the suites' test binary cannot list its tests: {}", String::from_utf8_lossy(&list.stderr));
+        }
+        let tests = program::root().join("target/suites-tests.txt");
+        fs::write(&tests, &list.stdout).with_context(|| format!("failed to write {}", tests.display()))?;
+        let output = self.igc().arg("plan").arg("--tests").arg(&tests).args(words).stderr(Stdio::inherit()).output().context("failed to start igc")?;
+        if !output.status.success() {
+            return Ok(Err(output.status.code().and_then(|c| u8::try_from(c).ok()).unwrap_or(3)));
+        }
+        let run = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+        Ok(Ok(program::root().join(run)))
+    }
+
+    /// Runs the suites' tests of one gateway; verdicts are in the records, so the test runner's code does not matter.
+    fn suites(&self, run: &Path, gateway: &str, jobs: u32, exclusive: &str) -> Result<Ended> {
+        let log = File::options().create(true).append(true).open(run.join("tests.log")).context("failed to open tests.log")?;
+        self.interrupts.run(
+            Command::new(&self.suites)
+                .arg("--test-threads")
+                .arg(jobs.to_string())
+                .env("IGC_RUN", run)
+                .env("IGC_GATEWAY", gateway)
+                .env("IGC_EXCLUSIVE", exclusive)
+                .current_dir(program::root().join("suites"))
+                .stdin(Stdio::null())
+                .stdout(log), // the runner's own output; each check says on stderr how it went
+        )
+    }
+
+    fn gateway(&self, run: &Path, plan: &Plan, gateway: &str) -> Result<Ended> {
+        let mut up = self.igc();
+        up.arg("up").arg("--run").arg(run).args(["--gateway", gateway]);
+        let mut ended = self.interrupts.run(&mut up)?;
+        for (exclusive, jobs) in [("shared", plan.run.jobs), ("alone", 1)] {
+            if ended == Ended::Code(0) && planned(plan, gateway, exclusive == "shared") {
+                ended = match self.suites(run, gateway, jobs, exclusive)? {
+                    Ended::Code(_) => Ended::Code(0),
+                    Ended::Interrupted => Ended::Interrupted,
+                };
+            }
+        }
+        Ok(ended)
+    }
+}
+
+fn session() -> Result<Session> {
+    let interrupts = Interrupts::listen()?;
+    Ok(Session { igc: program::igc()?, suites: program::suites()?, interrupts })
+}
+
+/// `cargo xtask e2e`.
+pub fn e2e(options: &options::E2e) -> Result<u8> {
+    let session = session()?;
+    let run = match session.plan(&options.to_words())? {
+        Ok(run) => run,
+        Err(code) => return Ok(code),
+    };
+    let plan = fs::read(run.join("plan.json")).context("failed to read the plan")?;
+    let plan: Plan = serde_json::from_slice(&plan).context("failed to understand plan.json")?;
+
+    for gateway in &plan.gateways {
+        let ended = session.gateway(&run, &plan, &gateway.name);
+        // Taken down in every case, also after an error or Ctrl-C: a second Ctrl-C does not reach these two.
+        let mut down = session.igc();
+        down.arg("down").arg("--run").arg(&run).args(["--gateway", &gateway.name]);
+        if session.interrupts.said() {
+            down.arg("--interrupted");
+        }
+        let down = down.status().context("failed to start igc down")?;
+        if !down.success() {
+            eprintln!("warning: igc down ended with {down}; `cargo xtask down` removes what is left");
+        }
+        if ended? == Ended::Interrupted {
+            break;
+        }
+    }
+    let mut report = session.igc();
+    report.arg("report").arg("--write").arg(&run);
+    if session.interrupts.said() {
+        report.arg("--interrupted");
+    }
+    let status = report.status().context("failed to start igc report")?;
+    Ok(status.code().and_then(|c| u8::try_from(c).ok()).unwrap_or(3))
+}
+
+/// `cargo xtask up`.
+pub fn up(options: &options::Where) -> Result<u8> {
+    let session = session()?;
+    let mut words = options.to_words();
+    words.extend(["--keep".to_owned(), "--allow-empty".to_owned()]);
+    let run = match session.plan(&words)? {
+        Ok(run) => run,
+        Err(code) => return Ok(code),
+    };
+    let ended = session.interrupts.run(session.igc().arg("up").arg("--run").arg(&run).arg("--explain"))?;
+    match ended {
+        Ended::Code(code) => Ok(code),
+        Ended::Interrupted => {
+            session.igc().arg("down").arg("--run").arg(&run).arg("--interrupted").status().context("failed to start igc down")?;
+            Ok(130)
+        }
+    }
+}

@@ -1,0 +1,72 @@
+//! The programs that xtask calls: cargo, `igc`, and the suites' test binary.
+
+use std::{
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+
+use crate::run::{Ended, Interrupts};
+
+/// Words that go to `igc` as they are; `igc` explains them (`--help`).
+#[derive(Clone, Debug, Args)]
+#[command(disable_help_flag = true)]
+pub struct Forward {
+    /// Options and arguments
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGS")]
+    words: Vec<String>,
+}
+
+/// The checkout.
+pub fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().map(Path::to_path_buf).unwrap_or_default()
+}
+
+/// cargo, in the checkout.
+pub fn cargo() -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.current_dir(root());
+    command
+}
+
+/// Builds a target and returns the executable, as cargo reports it. Progress goes to the terminal.
+fn built(what: &[&str], name: &str) -> Result<PathBuf> {
+    let output = cargo()
+        .args(what)
+        .args(["--message-format", "json-render-diagnostics"])
+        .stderr(Stdio::inherit())
+        .output()
+        .context("failed to start cargo")?;
+    if !output.status.success() {
+        bail!("cargo {} failed", what.join(" "));
+    }
+    let executable = String::from_utf8_lossy(&output.stdout)
+        .lines()
+        .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
+        .filter(|message| message["target"]["name"] == name)
+        .find_map(|message| message["executable"].as_str().map(PathBuf::from));
+    executable.with_context(|| format!("cargo {} made no executable called {name}", what.join(" ")))
+}
+
+/// `igc`, built.
+pub fn igc() -> Result<PathBuf> {
+    built(&["build", "--quiet", "--package", "igc", "--bin", "igc"], "igc")
+}
+
+/// The suites' test binary, built.
+pub fn suites() -> Result<PathBuf> {
+    built(&["test", "--quiet", "--package", "suites", "--test", "main", "--no-run"], "main")
+}
+
+/// Calls `igc COMMAND WORDS...`.
+pub fn forward(command: &str, words: &Forward) -> Result<u8> {
+    let interrupts = Interrupts::listen()?;
+    let igc = igc()?;
+    let ended = interrupts.run(Command::new(igc).arg(command).args(&words.words).current_dir(root()))?;
+    Ok(match ended {
+        Ended::Code(code) => code,
+        Ended::Interrupted => 130,
+    })
+}
