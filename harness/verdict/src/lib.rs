@@ -1,7 +1,11 @@
 //! The pure room: what a run is planned to check, what was seen, how it is judged, and what is said about it.
 //! Nothing here opens a socket or knows Kubernetes.
 
+pub mod folder;
 pub mod history;
 pub mod judge;
+pub mod names;
 pub mod plan;
 pub mod record;
+pub mod requirements;
+pub mod tests_list;

@@ -5,6 +5,12 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+mod build;
+mod filter;
+
+pub use build::{PlanError, build};
+pub use filter::{Filter, FilterError};
+
 /// `schema` of `plan.json`.
 pub const PLAN_SCHEMA: &str = "igc.plan/v1";
 
@@ -23,6 +29,16 @@ pub enum Place {
 }
 
 impl Place {
+    /// As the command line and files write it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Place::Rehearsal => "rehearsal",
+            Place::Container => "container",
+            Place::Kind => "kind",
+            Place::Context => "context",
+        }
+    }
+
     /// Whether gateways are real there.
     pub fn is_real(self) -> bool {
         self != Place::Rehearsal
@@ -41,6 +57,17 @@ pub enum Level {
     Info,
 }
 
+impl Level {
+    /// As requirements write it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Level::Must => "MUST",
+            Level::Should => "SHOULD",
+            Level::Info => "INFO",
+        }
+    }
+}
+
 /// What serves tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -51,6 +78,17 @@ pub enum ModelKind {
     LlmDSim,
     /// vLLM on CPUs.
     VllmCpu,
+}
+
+impl ModelKind {
+    /// As the command line and files write it.
+    pub fn word(self) -> &'static str {
+        match self {
+            ModelKind::Echo => "echo",
+            ModelKind::LlmDSim => "llm-d-sim",
+            ModelKind::VllmCpu => "vllm-cpu",
+        }
+    }
 }
 
 /// What else may run on the gateway at the same time.
@@ -128,6 +166,9 @@ pub struct GatewayPlan {
     pub version_of: String,
     /// Capability -> declared parameters; absent means unsupported.
     pub capabilities: BTreeMap<String, BTreeMap<String, Value>>,
+    /// Capability -> why the gateway lacks it, with the source; absent gives a general reason.
+    #[serde(default)]
+    pub unsupported: BTreeMap<String, String>,
     /// Components that are stand-ins on this place, with what they stand in for.
     pub stand_ins: Vec<String>,
 }
@@ -178,4 +219,64 @@ pub enum Disposition {
         /// Whether a filter of the command line is the reason.
         filtered: bool,
     },
+}
+
+impl PlannedCheck {
+    /// The key of an attempt at it; attempts count from 1.
+    pub fn key(&self, attempt: u32) -> crate::history::Key {
+        crate::history::Key {
+            gateway: self.gateway.clone(),
+            check: self.check.clone(),
+            case: self.case.clone(),
+            attempt,
+        }
+    }
+
+    /// `suite/name` or `suite/name@case`, as people write it.
+    pub fn title(&self) -> String {
+        self.key(1).title()
+    }
+
+    /// The part of `check` before the slash.
+    pub fn suite(&self) -> &str {
+        self.check.split('/').next().unwrap_or_default()
+    }
+
+    /// Whether it will be executed.
+    pub fn runs(&self) -> bool {
+        self.disposition == Disposition::Run
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests_support {
+    //! A small plan for tests of other rooms.
+
+    use super::*;
+    pub(crate) use crate::plan::build::tests::{gateway, run_info};
+
+    pub(crate) fn planned(check: &str, level: Level) -> PlannedCheck {
+        PlannedCheck {
+            gateway: "gw".into(),
+            check: check.into(),
+            case: "-".into(),
+            level,
+            sentence: format!("{check} holds"),
+            source: "a specification".into(),
+            capability: None,
+            model: ModelKind::Echo,
+            counts_every_answer: false,
+            exclusive: Exclusive::Shared,
+            disposition: Disposition::Run,
+        }
+    }
+
+    pub(crate) fn small_plan() -> Plan {
+        Plan {
+            schema: PLAN_SCHEMA.into(),
+            run: run_info(),
+            gateways: vec![gateway("gw")],
+            checks: vec![planned("routing/host", Level::Must)],
+        }
+    }
 }

@@ -68,3 +68,46 @@ pub struct Record {
     /// `host:port` that the client connected to.
     pub address: Option<String>,
 }
+
+#[cfg(test)]
+pub(crate) mod tests_support {
+    //! Records for tests of other rooms.
+
+    use super::*;
+    use crate::judge::Holds;
+
+    pub(crate) fn clause(name: &str, holds: Holds) -> Clause {
+        Clause {
+            name: name.into(),
+            holds,
+            expected: "status 404".into(),
+            got: "status 200".into(),
+            exchanges: vec!["x-1".into()],
+        }
+    }
+
+    pub(crate) fn record(key: Key, verdict: Verdict) -> Record {
+        let holds = match verdict {
+            Verdict::Pass => Holds::Yes,
+            Verdict::Fail => Holds::No,
+            _ => Holds::Unproven,
+        };
+        Record {
+            schema: RECORD_SCHEMA.into(),
+            key,
+            verdict,
+            reason: "because".into(),
+            clauses: if verdict == Verdict::Error {
+                vec![]
+            } else {
+                vec![clause("wrong-host-is-404", holds)]
+            },
+            golden: GoldenState::Same,
+            golden_note: None,
+            started: "2026-11-21T12:03:06Z".into(),
+            seconds: 1.5,
+            settle_seconds: 0.5,
+            address: Some("127.0.0.1:30080".into()),
+        }
+    }
+}

@@ -1,0 +1,338 @@
+//! Run folder: where a run leaves everything it knows, so that a killed run is still readable.
+//!
+//! `plan.json  environment.json  timing.json  events.jsonl  {records,history,evidence}/<key>  golden/  report.*`
+//! Every file is written whole or not at all, and is on the disk when the call returns.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::history::Key;
+use crate::names;
+use crate::plan::{PLAN_SCHEMA, Plan};
+
+mod events;
+mod records;
+
+pub use events::{Event, Events};
+pub use records::{Records, Unreadable};
+
+/// A folder of one run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RunFolder {
+    root: PathBuf,
+}
+
+/// What went wrong with which file of a run folder.
+#[derive(Debug, thiserror::Error)]
+#[error("failed to {action} {}: {problem}", path.display())]
+pub struct FolderError {
+    /// As it fits after "failed to".
+    pub action: &'static str,
+    /// The file or folder.
+    pub path: PathBuf,
+    /// What was found, and what to do.
+    pub problem: Problem,
+}
+
+/// The kind of a [`FolderError`].
+#[derive(Debug, thiserror::Error)]
+pub enum Problem {
+    /// It must not be there, but it is.
+    #[error("it is there already, and is never overwritten; use another run id or attempt")]
+    Exists,
+    /// It must be there, but is not.
+    #[error("it is not there; give the folder of a run, for example target/igc/latest")]
+    Missing,
+    /// The operating system refused.
+    #[error("{0}")]
+    Io(#[from] std::io::Error),
+    /// The content is not what it must be.
+    #[error("{0}; the file was cut short or made by another program")]
+    Content(String),
+    /// The content is of a version that this program does not know.
+    #[error("it is of {found}, this program reads {known}; use the version of igc that wrote it")]
+    Version {
+        /// What the file says.
+        found: String,
+        /// What is known.
+        known: String,
+    },
+    /// The key cannot be a path.
+    #[error("{0:?} cannot be part of a path; names are letters, digits, '-', '_' and '.'")]
+    Key(String),
+}
+
+impl FolderError {
+    fn new(action: &'static str, path: &Path, problem: impl Into<Problem>) -> Self {
+        Self {
+            action,
+            path: path.to_owned(),
+            problem: problem.into(),
+        }
+    }
+
+    /// Whether something was there already that must be exclusive.
+    pub fn is_existing(&self) -> bool {
+        matches!(self.problem, Problem::Exists)
+    }
+}
+
+impl RunFolder {
+    /// Makes `<parent>/<id>`, which must not exist.
+    pub fn create(parent: &Path, id: &str) -> Result<Self, FolderError> {
+        let failed = |path: &Path, e| FolderError::new("create", path, e);
+        let root = parent.join(id);
+        if !is_part(id) {
+            return Err(failed(&root, Problem::Key(id.to_owned())));
+        }
+        fs::create_dir_all(parent).map_err(|e| failed(parent, e.into()))?;
+        let parent = fs::canonicalize(parent).map_err(|e| failed(parent, e.into()))?;
+        let root = parent.join(id);
+        fs::create_dir(&root).map_err(|e| match e.kind() {
+            std::io::ErrorKind::AlreadyExists => failed(&root, Problem::Exists),
+            _ => failed(&root, e.into()),
+        })?;
+        sync(&parent)?;
+        Ok(Self { root })
+    }
+
+    /// The folder of a run that was made before.
+    pub fn open(path: &Path) -> Result<Self, FolderError> {
+        let root = fs::canonicalize(path).map_err(|e| match e.kind() {
+            std::io::ErrorKind::NotFound => FolderError::new("open", path, Problem::Missing),
+            _ => FolderError::new("open", path, e),
+        })?;
+        if !root.is_dir() {
+            return Err(FolderError::new("open", path, Problem::Missing));
+        }
+        Ok(Self { root })
+    }
+
+    /// Absolute path of the folder.
+    pub fn path(&self) -> &Path {
+        &self.root
+    }
+
+    /// Name of the run.
+    pub fn id(&self) -> &str {
+        self.root
+            .file_name()
+            .and_then(|n| n.to_str())
+            .unwrap_or_default()
+    }
+
+    /// Points `latest` beside the folder to it, in one step.
+    pub fn point_latest(&self) -> Result<(), FolderError> {
+        let parent = self.root.parent().unwrap_or(&self.root);
+        let link = parent.join("latest");
+        let fresh = parent.join(format!(".latest-{}", self.id()));
+        let failed = |e| FolderError::new("point to the run from", &link, Problem::Io(e));
+        match fs::remove_file(&fresh) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(failed(e)),
+            _ => {}
+        }
+        std::os::unix::fs::symlink(self.id(), &fresh).map_err(failed)?;
+        fs::rename(&fresh, &link).map_err(|e| {
+            let _ = fs::remove_file(&fresh);
+            failed(e)
+        })?;
+        sync(parent)
+    }
+
+    /// Writes `plan.json`.
+    pub fn write_plan(&self, plan: &Plan) -> Result<(), FolderError> {
+        self.write_json("plan.json", plan)
+    }
+
+    /// Reads `plan.json`.
+    pub fn read_plan(&self) -> Result<Plan, FolderError> {
+        let plan: Plan = self.read_versioned("plan.json", |v| {
+            let found = v
+                .get("schema")
+                .and_then(Value::as_str)
+                .unwrap_or("no schema");
+            (found == PLAN_SCHEMA)
+                .then_some(())
+                .ok_or_else(|| (found.to_owned(), PLAN_SCHEMA.to_owned()))
+        })?;
+        Ok(plan)
+    }
+
+    /// Writes `environment.json`: versions of tools, machine, cluster; any JSON object.
+    pub fn write_environment(&self, environment: &impl Serialize) -> Result<(), FolderError> {
+        self.write_json("environment.json", environment)
+    }
+
+    /// Reads `environment.json`.
+    pub fn read_environment(&self) -> Result<Value, FolderError> {
+        self.read_json("environment.json")
+    }
+
+    /// Writes `timing.json`: how long each step of place and install took.
+    pub fn write_timing(&self, timing: &impl Serialize) -> Result<(), FolderError> {
+        self.write_json("timing.json", timing)
+    }
+
+    /// Reads `timing.json`.
+    pub fn read_timing<T: DeserializeOwned>(&self) -> Result<T, FolderError> {
+        self.read_json("timing.json")
+    }
+
+    /// Writes a file of the folder, for example `report.xml`, whole or not at all. An older one is replaced.
+    pub fn write_file(&self, name: &str, content: &str) -> Result<(), FolderError> {
+        write_whole(
+            &self.root.join(name),
+            content.as_bytes(),
+            Existing::Replaced,
+        )
+    }
+
+    /// Writes a value as a JSON file of the folder, whole or not at all. An older one is replaced.
+    pub fn write_json(&self, name: &str, value: &impl Serialize) -> Result<(), FolderError> {
+        let path = self.root.join(name);
+        write_whole(&path, &json(&path, value)?, Existing::Replaced)
+    }
+
+    /// Reads a JSON file of the folder.
+    pub fn read_json<T: DeserializeOwned>(&self, name: &str) -> Result<T, FolderError> {
+        self.read_versioned(name, |_| Ok(()))
+    }
+
+    /// Reads a JSON file after its version was looked at: (found, known) where they differ.
+    fn read_versioned<T: DeserializeOwned>(
+        &self,
+        name: &str,
+        version: impl Fn(&Value) -> Result<(), (String, String)>,
+    ) -> Result<T, FolderError> {
+        let path = self.root.join(name);
+        let bytes = fs::read(&path).map_err(|e| match e.kind() {
+            std::io::ErrorKind::NotFound => FolderError::new("read", &path, Problem::Missing),
+            _ => FolderError::new("read", &path, e),
+        })?;
+        parse_versioned(&path, &bytes, version)
+    }
+
+    /// Where `records`, `history` or `evidence` keep what belongs to this key.
+    fn place_of(&self, kind: &str, key: &Key, suffix: &str) -> Result<PathBuf, FolderError> {
+        let path = self.root.join(kind).join(format!("{}{suffix}", key.path()));
+        let refuse = |part: &str| FolderError::new("name", &path, Problem::Key(part.to_owned()));
+        if !names::is_check_id(&key.check) {
+            return Err(refuse(&key.check));
+        }
+        for part in [&key.gateway, &key.case] {
+            if !is_part(part) {
+                return Err(refuse(part));
+            }
+        }
+        if key.attempt == 0 {
+            return Err(refuse("attempt 0"));
+        }
+        Ok(path)
+    }
+}
+
+/// Understands JSON after its version was looked at: (found, known) where they differ.
+fn parse_versioned<T: DeserializeOwned>(
+    path: &Path,
+    bytes: &[u8],
+    version: impl Fn(&Value) -> Result<(), (String, String)>,
+) -> Result<T, FolderError> {
+    let content = |e: serde_json::Error| {
+        FolderError::new("understand", path, Problem::Content(e.to_string()))
+    };
+    let value: Value = serde_json::from_slice(bytes).map_err(content)?;
+    version(&value).map_err(|(found, known)| {
+        FolderError::new("understand", path, Problem::Version { found, known })
+    })?;
+    serde_json::from_value(value).map_err(content)
+}
+
+/// Whether this may be one part of a path below a run folder.
+fn is_part(name: &str) -> bool {
+    !name.is_empty()
+        && !name.starts_with('.')
+        && name
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'))
+}
+
+/// What to do with an older file of the same name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Existing {
+    /// It is an error.
+    Refused,
+    /// It is replaced in one step.
+    Replaced,
+}
+
+fn json(path: &Path, value: &impl Serialize) -> Result<Vec<u8>, FolderError> {
+    let mut bytes = serde_json::to_vec_pretty(value)
+        .map_err(|e| FolderError::new("write", path, Problem::Content(e.to_string())))?;
+    bytes.push(b'\n');
+    Ok(bytes)
+}
+
+/// Writes beside the file, then moves it there: readers and killers see all of it or nothing.
+pub(crate) fn write_whole(
+    path: &Path,
+    bytes: &[u8],
+    existing: Existing,
+) -> Result<(), FolderError> {
+    use std::os::unix::fs::PermissionsExt;
+    let failed = |e: std::io::Error| FolderError::new("write", path, e);
+    let folder = path.parent().unwrap_or(Path::new("."));
+    make_folders(folder)?;
+    let mut file = tempfile::Builder::new()
+        .prefix(".part-")
+        .permissions(fs::Permissions::from_mode(0o644))
+        .tempfile_in(folder)
+        .map_err(failed)?;
+    file.write_all(bytes).map_err(failed)?;
+    file.as_file().sync_all().map_err(failed)?;
+    let kept = match existing {
+        Existing::Replaced => file.persist(path),
+        Existing::Refused => file.persist_noclobber(path),
+    };
+    kept.map_err(|e| match e.error.kind() {
+        std::io::ErrorKind::AlreadyExists => FolderError::new("write", path, Problem::Exists),
+        _ => failed(e.error),
+    })?;
+    sync(folder)
+}
+
+/// Makes the folder and what is above it, each of them on the disk.
+fn make_folders(folder: &Path) -> Result<(), FolderError> {
+    if folder.is_dir() {
+        return Ok(());
+    }
+    if let Some(parent) = folder.parent() {
+        make_folders(parent)?;
+        match fs::create_dir(folder) {
+            Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => {
+                return Err(FolderError::new("create", folder, e));
+            }
+            _ => sync(parent)?,
+        }
+    }
+    Ok(())
+}
+
+/// Puts the entries of a folder on the disk.
+fn sync(folder: &Path) -> Result<(), FolderError> {
+    let folder = if folder.as_os_str().is_empty() {
+        Path::new(".")
+    } else {
+        folder
+    };
+    File::open(folder)
+        .and_then(|f| f.sync_all())
+        .map_err(|e| FolderError::new("write", folder, e))
+}
+
+#[cfg(test)]
+mod tests;

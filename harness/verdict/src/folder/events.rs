@@ -1,0 +1,106 @@
+//! Events: one line each in `events.jsonl`, appended as they happen.
+
+use std::fs::OpenOptions;
+use std::io::{Read, Seek, SeekFrom, Write};
+
+use serde::{Deserialize, Serialize};
+
+use super::{FolderError, RunFolder};
+
+/// Something that happened in a run.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Event {
+    /// RFC 3339 in UTC.
+    pub at: String,
+    /// For example `place-up`, `install`, `check-started`, `check-ended`, `interrupted`.
+    pub kind: String,
+    /// Folder name of the gateway it is about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gateway: Option<String>,
+    /// `suite/name` of the check it is about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub check: Option<String>,
+    /// The case it is about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub case: Option<String>,
+    /// What happened, in one line.
+    pub text: String,
+}
+
+impl Event {
+    /// An event of the run as a whole, now.
+    pub fn now(kind: &str, text: impl Into<String>) -> Self {
+        Self {
+            at: now(),
+            kind: kind.to_owned(),
+            text: text.into(),
+            ..Self::default()
+        }
+    }
+}
+
+/// The current time, RFC 3339 in UTC with milliseconds.
+fn now() -> String {
+    jiff::Timestamp::now()
+        .strftime("%Y-%m-%dT%H:%M:%S%.3fZ")
+        .to_string()
+}
+
+/// What `events.jsonl` holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Events {
+    /// In the order of writing.
+    pub events: Vec<Event>,
+    /// Numbers of lines, counted from 1, that cannot be read: a killed run can leave half a line.
+    pub torn: Vec<usize>,
+}
+
+impl RunFolder {
+    /// Appends an event and waits until it is on the disk.
+    pub fn append_event(&self, event: &Event) -> Result<(), FolderError> {
+        let path = self.path().join("events.jsonl");
+        let failed = |e| FolderError::new("append to", &path, super::Problem::Io(e));
+        let mut line = serde_json::to_string(event).map_err(|e| {
+            FolderError::new("append to", &path, super::Problem::Content(e.to_string()))
+        })?;
+        line.push('\n');
+        let mut file = OpenOptions::new()
+            .create(true)
+            .read(true)
+            .append(true)
+            .open(&path)
+            .map_err(failed)?;
+        if file.seek(SeekFrom::End(-1)).is_ok() {
+            let mut last = [0];
+            file.read_exact(&mut last).map_err(failed)?;
+            if last != *b"\n" {
+                line.insert(0, '\n'); // half a line of a killed writer must not swallow this one
+            }
+        }
+        file.write_all(line.as_bytes())
+            .and_then(|()| file.sync_data())
+            .map_err(failed)
+    }
+
+    /// Reads the events; a folder without any has none.
+    pub fn read_events(&self) -> Result<Events, FolderError> {
+        let path = self.path().join("events.jsonl");
+        let bytes = match std::fs::read(&path) {
+            Ok(bytes) => bytes,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Events::default()),
+            Err(e) => return Err(FolderError::new("read", &path, e)),
+        };
+        let mut events = Events::default();
+        for (index, line) in bytes.split(|&b| b == b'\n').enumerate() {
+            if line.is_empty() {
+                continue;
+            }
+            match serde_json::from_slice(line) {
+                Ok(event) => events.events.push(event),
+                Err(_) => events.torn.push(index + 1),
+            }
+        }
+        Ok(events)
+    }
+}

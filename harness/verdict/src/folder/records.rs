@@ -1,0 +1,156 @@
+//! Records, histories and evidence of a run folder, each in the place that its key names.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use super::{
+    Existing, FolderError, Problem, RunFolder, json, make_folders, parse_versioned, write_whole,
+};
+use crate::history::{HISTORY_VERSION, History, Key};
+use crate::record::{RECORD_SCHEMA, Record, Verdict};
+
+/// What `records/` holds.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Records {
+    /// Sorted by key.
+    pub records: Vec<Record>,
+    /// Files that should be records and are not. None is dropped silently.
+    pub unreadable: Vec<Unreadable>,
+}
+
+/// A file that should be a record and is not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unreadable {
+    /// Relative to the run folder.
+    pub path: PathBuf,
+    /// The key that the path stands for, where it is one.
+    pub key: Option<Key>,
+    /// What is wrong with it.
+    pub problem: String,
+}
+
+impl RunFolder {
+    /// Writes a record, which must be the first of its key, and waits until it is on the disk.
+    pub fn write_record(&self, record: &Record) -> Result<(), FolderError> {
+        let path = self.place_of("records", &record.key, ".json")?;
+        write_whole(&path, &json(&path, record)?, Existing::Refused)
+    }
+
+    /// Reads all records. What cannot be read is reported beside them.
+    pub fn read_records(&self) -> Result<Records, FolderError> {
+        let top = self.path().join("records");
+        let mut found = Records::default();
+        let mut files = Vec::new();
+        if top.is_dir() {
+            files_below(&top, &mut files)?;
+        }
+        for file in files {
+            let relative = file.strip_prefix(self.path()).unwrap_or(&file).to_owned();
+            let key = key_of(relative.strip_prefix("records").unwrap_or(&relative));
+            match self.read_record(&file, key.as_ref()) {
+                Ok(record) => found.records.push(record),
+                Err(problem) => found.unreadable.push(Unreadable {
+                    path: relative,
+                    key,
+                    problem,
+                }),
+            }
+        }
+        found.records.sort_by(|a, b| a.key.cmp(&b.key));
+        found.unreadable.sort_by(|a, b| a.path.cmp(&b.path));
+        Ok(found)
+    }
+
+    fn read_record(&self, file: &Path, key: Option<&Key>) -> Result<Record, String> {
+        let bytes = fs::read(file).map_err(|e| e.to_string())?;
+        let record: Record = parse_versioned(file, &bytes, |v| {
+            let found = v
+                .get("schema")
+                .and_then(Value::as_str)
+                .unwrap_or("no schema");
+            (found == RECORD_SCHEMA)
+                .then_some(())
+                .ok_or_else(|| (found.to_owned(), RECORD_SCHEMA.to_owned()))
+        })
+        .map_err(|e| e.problem.to_string())?;
+        if key != Some(&record.key) {
+            return Err(format!(
+                "it says that it is {}, which belongs elsewhere",
+                record.key.path()
+            ));
+        }
+        if !matches!(
+            record.verdict,
+            Verdict::Pass | Verdict::Fail | Verdict::Unproven | Verdict::Error
+        ) {
+            return Err(format!(
+                "its verdict {:?} is not one of a single attempt",
+                record.verdict
+            ));
+        }
+        Ok(record)
+    }
+
+    /// Writes a history, which must be the first of its key, and gives back what was written.
+    pub fn write_history(&self, history: &History) -> Result<History, FolderError> {
+        let path = self.place_of("history", &history.key, ".json")?;
+        write_whole(&path, &json(&path, history)?, Existing::Refused)?;
+        Ok(history.clone())
+    }
+
+    /// Reads the history of a key. One of an unknown version is refused with words that say so.
+    pub fn read_history(&self, key: &Key) -> Result<History, FolderError> {
+        let path = self.place_of("history", key, ".json")?;
+        let bytes = fs::read(&path).map_err(|e| match e.kind() {
+            std::io::ErrorKind::NotFound => FolderError::new("read", &path, Problem::Missing),
+            _ => FolderError::new("read", &path, e),
+        })?;
+        parse_versioned(&path, &bytes, |v| {
+            let found = v.get("version").and_then(Value::as_u64);
+            let words = || found.map_or("no version".to_owned(), |n| format!("version {n}"));
+            (found == Some(u64::from(HISTORY_VERSION)))
+                .then_some(())
+                .ok_or_else(|| (words(), format!("version {HISTORY_VERSION}")))
+        })
+    }
+
+    /// Makes and gives the folder for what a stage collects: objects, events, logs, config dump, transcript.
+    pub fn evidence_dir(&self, key: &Key) -> Result<PathBuf, FolderError> {
+        let path = self.place_of("evidence", key, "")?;
+        make_folders(&path)?;
+        Ok(path)
+    }
+}
+
+/// Every file below a folder, those being written left out.
+fn files_below(folder: &Path, found: &mut Vec<PathBuf>) -> Result<(), FolderError> {
+    let failed = |e| FolderError::new("read", folder, Problem::Io(e));
+    for entry in fs::read_dir(folder).map_err(failed)? {
+        let entry = entry.map_err(failed)?;
+        if entry.file_name().to_string_lossy().starts_with(".part-") {
+            continue;
+        }
+        if entry.file_type().map_err(failed)?.is_dir() {
+            files_below(&entry.path(), found)?;
+        } else {
+            found.push(entry.path());
+        }
+    }
+    Ok(())
+}
+
+/// The key that `<gateway>/<suite>/<check>/<case>/<attempt>.json` stands for.
+fn key_of(path: &Path) -> Option<Key> {
+    let parts: Vec<&str> = path.iter().map(|p| p.to_str()).collect::<Option<_>>()?;
+    let [gateway, suite, name, case, attempt] = parts.as_slice() else {
+        return None;
+    };
+    Some(Key {
+        gateway: (*gateway).to_owned(),
+        check: format!("{suite}/{name}"),
+        case: (*case).to_owned(),
+        attempt: attempt.strip_suffix(".json")?.parse().ok()?,
+    })
+}

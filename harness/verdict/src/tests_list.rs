@@ -1,0 +1,203 @@
+//! List of tests: which checks and cases the suites binary holds, read from what it prints of itself.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Checks of a test binary: check -> cases (`-` where there is none).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TestList {
+    /// `suite/name` -> names of cases.
+    pub checks: BTreeMap<String, BTreeSet<String>>,
+}
+
+/// A line that names a test which is neither a check nor a unit test.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "failed to place the test {test:?}: {problem}; a check is suite::name, with ::case_N_name or ::gateway_N_... of rstest behind it, a unit test lies in a module called judges, stage or unit"
+)]
+pub struct TestListError {
+    /// The test as it was printed.
+    pub test: String,
+    /// What is wrong with it.
+    pub problem: String,
+}
+
+/// Modules whose tests are not checks.
+const UNIT_MODULES: [&str; 3] = ["judges", "stage", "unit"];
+
+impl TestList {
+    /// Reads the output of `cargo test -- --list --format terse`.
+    pub fn parse(output: &str) -> Result<Self, TestListError> {
+        let mut list = Self::default();
+        for line in output.lines() {
+            let Some(test) = line.trim().strip_suffix(": test") else {
+                continue;
+            };
+            if let Some((check, case)) = check_of(test)? {
+                list.checks.entry(check).or_default().insert(case);
+            }
+        }
+        Ok(list)
+    }
+
+    /// Whether this check has this case.
+    pub fn has(&self, check: &str, case: &str) -> bool {
+        self.checks
+            .get(check)
+            .is_some_and(|cases| cases.contains(case))
+    }
+}
+
+/// Check and case of a test, nothing for a unit test.
+fn check_of(test: &str) -> Result<Option<(String, String)>, TestListError> {
+    let refuse = |problem: String| TestListError {
+        test: test.to_owned(),
+        problem,
+    };
+    let segments: Vec<&str> = test.split("::").collect();
+    if segments.iter().any(|s| UNIT_MODULES.contains(s)) {
+        return Ok(None);
+    }
+    let [suite, name, arguments @ ..] = segments.as_slice() else {
+        return Err(refuse("it is in no module".to_owned()));
+    };
+    let mut case = None;
+    for argument in arguments {
+        if is_numbered(argument, "gateway_") {
+            continue;
+        }
+        let Some(name) = numbered(argument, "case_") else {
+            return Err(refuse(format!(
+                "{argument:?} is neither a case nor a gateway"
+            )));
+        };
+        if name.is_empty() {
+            return Err(refuse(format!(
+                "{argument:?} has no name: write #[case::name(...)]"
+            )));
+        }
+        if case.replace(dashes(name)).is_some() {
+            return Err(refuse("it has two cases".to_owned()));
+        }
+    }
+    Ok(Some((
+        format!("{}/{}", dashes(suite), dashes(name)),
+        case.unwrap_or_else(|| "-".to_owned()),
+    )))
+}
+
+/// What follows `<prefix><number>_`; empty where nothing does.
+fn numbered<'a>(segment: &'a str, prefix: &str) -> Option<&'a str> {
+    let rest = segment.strip_prefix(prefix)?;
+    let name = rest.trim_start_matches(|c: char| c.is_ascii_digit());
+    if name.len() == rest.len() {
+        return None;
+    }
+    if name.is_empty() {
+        Some("")
+    } else {
+        name.strip_prefix('_')
+    }
+}
+
+fn is_numbered(segment: &str, prefix: &str) -> bool {
+    numbered(segment, prefix).is_some()
+}
+
+fn dashes(name: &str) -> String {
+    name.replace('_', "-")
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use rstest::rstest;
+
+    use super::*;
+
+    #[rstest]
+    #[case::plain("routing::host", "routing/host", "-")]
+    #[case::gateway(
+        "routing::host::gateway_1__UP_manifests_gateways_a_gateway_yaml",
+        "routing/host",
+        "-"
+    )]
+    #[case::case_then_gateway(
+        "guide_002::chat_completion::case_1_foo::gateway_1__UP_manifests_x",
+        "guide-002/chat-completion",
+        "foo"
+    )]
+    #[case::gateway_then_case(
+        "guide_002::chat_completion::gateway_1__UP_manifests_x::case_1_foo",
+        "guide-002/chat-completion",
+        "foo"
+    )]
+    #[case::many_cases(
+        "routing::path::case_03_exact_over_prefix::gateway_1_path",
+        "routing/path",
+        "exact-over-prefix"
+    )]
+    #[case::number_in_name("tokens::exact::case_1_budget_70", "tokens/exact", "budget-70")]
+    #[case::digit_first("tokens::shape_429::case_2_429_text", "tokens/shape-429", "429-text")]
+    fn checks(#[case] test: &str, #[case] check: &str, #[case] case: &str) {
+        let list = TestList::parse(&format!("{test}: test\n")).unwrap();
+        assert!(list.has(check, case), "{list:?}");
+        assert_eq!(list.checks.len(), 1);
+        assert_eq!(list.checks[check].len(), 1);
+    }
+
+    #[rstest]
+    #[case("routing::judges::host_true")]
+    #[case("routing::host::judges::true_rows::case_1")]
+    #[case("stage::opens")]
+    #[case("unit::whatever::deep")]
+    fn unit_tests_are_not_checks(#[case] test: &str) {
+        assert_eq!(
+            TestList::parse(&format!("{test}: test\n")).unwrap(),
+            TestList::default()
+        );
+    }
+
+    #[rstest]
+    #[case::no_module("host", "no module")]
+    #[case::unnamed_case("routing::host::case_1", "has no name")]
+    #[case::deeper("routing::tests::host", "neither a case nor a gateway")]
+    #[case::two_cases("routing::host::case_1_a::case_2_b", "two cases")]
+    #[case::no_number("routing::host::case_a", "neither")]
+    fn refuses(#[case] test: &str, #[case] said: &str) {
+        let error = TestList::parse(&format!("{test}: test\n")).unwrap_err();
+        assert!(
+            error.to_string().contains(said) && error.to_string().contains(test),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn gateways_of_one_case_are_one_entry_and_other_lines_are_noise() {
+        let list = TestList::parse(
+            "\nrouting::host::gateway_1_a: test\nrouting::host::gateway_2_b: test\nbench::x: bench\n2 tests, 0 benchmarks\n",
+        )
+        .unwrap();
+        assert_eq!(list.checks.len(), 1);
+        assert_eq!(list.checks["routing/host"].len(), 1);
+    }
+
+    proptest! {
+        #[test]
+        fn every_name_comes_back(
+            suite in "[a-z][a-z0-9]{0,5}(_[a-z0-9]{1,4}){0,2}",
+            name in "[a-z][a-z0-9]{0,5}(_[a-z0-9]{1,4}){0,2}",
+            case in "[a-z0-9]{1,6}(_[a-z0-9]{1,4}){0,2}",
+            number in 1..200_u32,
+        ) {
+            prop_assume!(![&suite, &name].iter().any(|s| UNIT_MODULES.contains(&s.as_str())));
+            let list = TestList::parse(&format!("{suite}::{name}::case_{number}_{case}::gateway_1_x: test")).unwrap();
+            let check = format!("{}/{}", dashes(&suite), dashes(&name));
+            prop_assert!(list.has(&check, &dashes(&case)));
+        }
+
+        #[test]
+        fn never_panics(output in "(\\PC|\n|:){0,60}") {
+            let _ = TestList::parse(&output);
+        }
+    }
+}
