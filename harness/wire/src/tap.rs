@@ -1,0 +1,191 @@
+//! A tap on a byte stream: HTTP libraries forget the case and order of headers; a tap still has the bytes.
+
+use std::{
+    io,
+    pin::Pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll, ready},
+};
+
+use http::HeaderMap;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    sync::watch,
+};
+
+/// How many of the bytes that were read are kept for [`Seen::request_headers`] and [`Seen::response_headers`].
+const KEPT: usize = 128 * 1024;
+
+/// How many headers a head may have to be taken apart.
+const HEADERS: usize = 256;
+
+/// Headers in the order and spelling of the wire, values as bytes.
+pub type RawHeaders = Vec<(String, Vec<u8>)>;
+
+/// A stream, and what was seen to pass through it.
+pub struct Tap<S> {
+    stream: S,
+    seen: Arc<Seen>,
+}
+
+/// What passed through a [`Tap`].
+#[derive(Debug)]
+pub struct Seen {
+    read: Mutex<Vec<u8>>,
+    flushes: watch::Sender<u64>,
+}
+
+impl<S> Tap<S> {
+    /// Puts a tap on a stream.
+    pub fn on(stream: S) -> (Self, Arc<Seen>) {
+        let seen = Arc::new(Seen {
+            read: Mutex::default(),
+            flushes: watch::Sender::new(0),
+        });
+        (
+            Self {
+                stream,
+                seen: Arc::clone(&seen),
+            },
+            seen,
+        )
+    }
+}
+
+impl Seen {
+    fn bytes(&self) -> MutexGuard<'_, Vec<u8>> {
+        self.read.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Forgets what was read so far: the next byte is expected to begin a head.
+    pub fn forget(&self) {
+        self.bytes().clear();
+    }
+
+    /// How often everything written so far had been handed to the operating system.
+    pub fn flushes(&self) -> u64 {
+        *self.flushes.borrow()
+    }
+
+    /// Completes when everything that was written before the call has been handed to the operating system.
+    pub fn flushed_after(&self, flushes: u64) -> impl Future<Output = ()> + Send + use<> {
+        let mut watched = self.flushes.subscribe();
+        async move {
+            let _closed = watched.wait_for(|now| *now > flushes).await;
+        }
+    }
+
+    /// The headers of the request head that was read last, if they are those that HTTP understood.
+    pub fn request_headers(&self, understood: &HeaderMap) -> RawHeaders {
+        let bytes = self.bytes();
+        let mut headers = [httparse::EMPTY_HEADER; HEADERS];
+        let mut request = httparse::Request::new(&mut headers);
+        let whole = matches!(request.parse(&bytes), Ok(httparse::Status::Complete(_)));
+        let raw = whole.then(|| raw(request.headers));
+        raw.filter(|raw| same(raw, understood))
+            .unwrap_or_else(|| fallback(understood))
+    }
+
+    /// The headers of the response head that was read last (interim responses left out), if they are those that
+    /// HTTP understood.
+    pub fn response_headers(&self, understood: &HeaderMap) -> RawHeaders {
+        let bytes = self.bytes();
+        let mut from = 0;
+        loop {
+            let mut headers = [httparse::EMPTY_HEADER; HEADERS];
+            let mut response = httparse::Response::new(&mut headers);
+            let Ok(httparse::Status::Complete(length)) =
+                response.parse(bytes.get(from..).unwrap_or_default())
+            else {
+                return fallback(understood);
+            };
+            if response
+                .code
+                .is_some_and(|code| (100..200).contains(&code) && code != 101)
+            {
+                from += length;
+                continue;
+            }
+            let raw = raw(response.headers);
+            return if same(&raw, understood) {
+                raw
+            } else {
+                fallback(understood)
+            };
+        }
+    }
+}
+
+fn raw(headers: &[httparse::Header<'_>]) -> RawHeaders {
+    headers
+        .iter()
+        .map(|h| (h.name.to_owned(), h.value.trim_ascii().to_vec()))
+        .collect()
+}
+
+/// Whether each name has the same values in the same order.
+fn same(raw: &RawHeaders, understood: &HeaderMap) -> bool {
+    raw.len() == understood.len()
+        && understood.keys().all(|name| {
+            let seen = raw
+                .iter()
+                .filter(|(n, _)| n.eq_ignore_ascii_case(name.as_str()))
+                .map(|(_, v)| v.as_slice());
+            seen.eq(understood.get_all(name).iter().map(|v| v.as_bytes()))
+        })
+}
+
+fn fallback(understood: &HeaderMap) -> RawHeaders {
+    understood
+        .iter()
+        .map(|(name, value)| (name.as_str().to_owned(), value.as_bytes().to_vec()))
+        .collect()
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Tap<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        ready!(Pin::new(&mut self.stream).poll_read(cx, buffer))?;
+        let mut kept = self.seen.bytes();
+        let room = KEPT - kept.len();
+        let new = &buffer.filled()[before..];
+        kept.extend_from_slice(&new[..new.len().min(room)]);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Tap<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
+        self.seen.flushes.send_modify(|n| *n += 1);
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+}
