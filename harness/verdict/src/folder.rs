@@ -14,6 +14,7 @@ use serde_json::Value;
 use crate::history::Key;
 use crate::names;
 use crate::plan::{PLAN_SCHEMA, Plan};
+use crate::redact;
 
 mod events;
 mod records;
@@ -163,9 +164,16 @@ impl RunFolder {
         Ok(plan)
     }
 
-    /// Writes `environment.json`: versions of tools, machine, cluster; any JSON object.
+    /// Writes `environment.json`: versions of tools, machine, cluster; any JSON object, redacted.
     pub fn write_environment(&self, environment: &impl Serialize) -> Result<(), FolderError> {
-        self.write_json("environment.json", environment)
+        let value = serde_json::to_value(environment).map_err(|e| {
+            FolderError::new(
+                "write",
+                &self.root.join("environment.json"),
+                Problem::Content(e.to_string()),
+            )
+        })?;
+        self.write_json("environment.json", &redact::object(&value))
     }
 
     /// Reads `environment.json`.

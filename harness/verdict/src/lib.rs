@@ -7,5 +7,6 @@ pub mod judge;
 pub mod names;
 pub mod plan;
 pub mod record;
+pub mod redact;
 pub mod requirements;
 pub mod tests_list;

@@ -6,6 +6,7 @@ use std::io::{Read, Seek, SeekFrom, Write};
 use serde::{Deserialize, Serialize};
 
 use super::{FolderError, RunFolder};
+use crate::redact;
 
 /// Something that happened in a run.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -61,7 +62,11 @@ impl RunFolder {
     pub fn append_event(&self, event: &Event) -> Result<(), FolderError> {
         let path = self.path().join("events.jsonl");
         let failed = |e| FolderError::new("append to", &path, super::Problem::Io(e));
-        let mut line = serde_json::to_string(event).map_err(|e| {
+        let mut line = serde_json::to_string(&Event {
+            text: redact::text(&event.text),
+            ..event.clone()
+        })
+        .map_err(|e| {
             FolderError::new("append to", &path, super::Problem::Content(e.to_string()))
         })?;
         line.push('\n');

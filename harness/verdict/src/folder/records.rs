@@ -6,10 +6,12 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use super::{
-    Existing, FolderError, Problem, RunFolder, json, make_folders, parse_versioned, write_whole,
+    Existing, FolderError, Problem, RunFolder, is_part, json, make_folders, parse_versioned,
+    write_whole,
 };
 use crate::history::{HISTORY_VERSION, History, Key};
 use crate::record::{RECORD_SCHEMA, Record, Verdict};
+use crate::redact;
 
 /// What `records/` holds.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -32,10 +34,12 @@ pub struct Unreadable {
 }
 
 impl RunFolder {
-    /// Writes a record, which must be the first of its key, and waits until it is on the disk.
+    /// Writes a record, redacted, which must be the first of its key, and waits until it is on the disk.
     pub fn write_record(&self, record: &Record) -> Result<(), FolderError> {
         let path = self.place_of("records", &record.key, ".json")?;
-        write_whole(&path, &json(&path, record)?, Existing::Refused)
+        let mut kept = record.clone();
+        redact::record(&mut kept);
+        write_whole(&path, &json(&path, &kept)?, Existing::Refused)
     }
 
     /// Reads all records. What cannot be read is reported beside them.
@@ -93,11 +97,15 @@ impl RunFolder {
         Ok(record)
     }
 
-    /// Writes a history, which must be the first of its key, and gives back what was written.
+    /// Writes a history, redacted, which must be the first of its key, and gives back what was written.
+    ///
+    /// Judge what is given back: a replay will see the same.
     pub fn write_history(&self, history: &History) -> Result<History, FolderError> {
         let path = self.place_of("history", &history.key, ".json")?;
-        write_whole(&path, &json(&path, history)?, Existing::Refused)?;
-        Ok(history.clone())
+        let mut kept = history.clone();
+        redact::history(&mut kept);
+        write_whole(&path, &json(&path, &kept)?, Existing::Refused)?;
+        Ok(kept)
     }
 
     /// Reads the history of a key. One of an unknown version is refused with words that say so.
@@ -122,10 +130,44 @@ impl RunFolder {
         make_folders(&path)?;
         Ok(path)
     }
+
+    /// Writes a text (a log, a list of events) to the evidence of a key, redacted, and gives its path.
+    pub fn write_evidence(
+        &self,
+        key: &Key,
+        name: &str,
+        content: &str,
+    ) -> Result<PathBuf, FolderError> {
+        self.write_redacted(key, name, redact::text(content).as_bytes())
+    }
+
+    /// Writes a JSON value (objects, a config dump) to the evidence of a key, redacted, and gives its path.
+    pub fn write_evidence_json(
+        &self,
+        key: &Key,
+        name: &str,
+        value: &Value,
+    ) -> Result<PathBuf, FolderError> {
+        let bytes = json(&self.path().join(name), &redact::object(value))?;
+        self.write_redacted(key, name, &bytes)
+    }
+
+    fn write_redacted(&self, key: &Key, name: &str, bytes: &[u8]) -> Result<PathBuf, FolderError> {
+        let path = self.evidence_dir(key)?.join(name);
+        if !is_part(name) {
+            return Err(FolderError::new(
+                "write",
+                &path,
+                Problem::Key(name.to_owned()),
+            ));
+        }
+        write_whole(&path, bytes, Existing::Replaced)?;
+        Ok(path)
+    }
 }
 
 /// Every file below a folder, those being written left out.
-fn files_below(folder: &Path, found: &mut Vec<PathBuf>) -> Result<(), FolderError> {
+pub(super) fn files_below(folder: &Path, found: &mut Vec<PathBuf>) -> Result<(), FolderError> {
     let failed = |e| FolderError::new("read", folder, Problem::Io(e));
     for entry in fs::read_dir(folder).map_err(failed)? {
         let entry = entry.map_err(failed)?;

@@ -235,6 +235,46 @@ fn evidence_has_a_folder_of_its_own() {
 }
 
 #[test]
+fn nothing_secret_is_written() {
+    let (_parent, folder) = run();
+    let key = key("routing/host", 1);
+    let secret = "hf_S3cr3tValue99";
+    folder
+        .write_evidence(&key, "log.txt", &format!("got {secret}"))
+        .unwrap();
+    folder
+        .write_evidence_json(
+            &key,
+            "o.json",
+            &serde_json::json!({"kind": "Secret", "stringData": {"k": secret}}),
+        )
+        .unwrap();
+    assert!(folder.write_evidence(&key, "../log.txt", "x").is_err());
+    let mut record = record(key.clone(), Verdict::Fail);
+    record.reason = format!("got {secret}");
+    record.clauses[0].got = secret.into();
+    folder.write_record(&record).unwrap();
+    let mut history = History::new(key, "ns", "host");
+    history.notes.push(secret.into());
+    assert!(!folder.write_history(&history).unwrap().notes[0].contains(secret));
+    folder.append_event(&Event::now("x", secret)).unwrap();
+    folder
+        .write_environment(&serde_json::json!({"HF_TOKEN": secret}))
+        .unwrap();
+    let mut files = Vec::new();
+    records::files_below(folder.path(), &mut files).unwrap();
+    assert_eq!(files.len(), 6);
+    for file in files {
+        let text = fs::read_to_string(&file).unwrap();
+        assert!(
+            text.contains("<redacted:") && !text.contains(secret),
+            "{}: {text}",
+            file.display()
+        );
+    }
+}
+
+#[test]
 fn half_an_event_does_not_swallow_the_next() {
     let (_parent, folder) = run();
     let event = Event {
