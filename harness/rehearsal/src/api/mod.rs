@@ -1,1 +1,26 @@
 //! The API server of the rehearsal: one store of objects, and the part of the Kubernetes API that kube and kubectl need.
+
+mod admission;
+mod builtin;
+mod definition;
+mod failure;
+mod fields;
+mod kind;
+mod lifecycle;
+mod meta;
+mod own;
+pub mod patch;
+mod pods;
+mod resource;
+mod schema;
+mod state;
+mod store;
+
+pub use admission::UnknownFields;
+pub use failure::{Cause, Details, Failure};
+pub use kind::{Kind, kinds};
+pub use lifecycle::Propagation;
+pub use meta::{is_going, name, namespace, owner_reference, resource_version, uid};
+pub use pods::{NoPods, PodDialer};
+pub use state::{Change, Event};
+pub use store::{Events, Object, Store, warm_up};

@@ -1,0 +1,337 @@
+//! The store: the objects of one world, for controllers in the same process.
+
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
+
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+
+use super::admission::UnknownFields;
+use super::failure::Failure;
+use super::kind::{Kind, kinds};
+use super::lifecycle::{Deletion, Propagation};
+use super::meta::{self, meta_mut};
+use super::own;
+use super::resource::Resource;
+use super::state::{Change, Event, Listener, State, Writing};
+
+/// An object as it is kept; clones are cheap.
+pub type Object = Arc<Value>;
+
+/// The field manager of controllers in this process.
+const CONTROLLERS: &str = "rehearsal";
+
+/// The objects of one world. Clones share them.
+#[derive(Clone)]
+pub struct Store(Arc<Inner>);
+
+struct Inner {
+    state: Mutex<State>,
+    now: Box<dyn Fn() -> jiff::Timestamp + Send + Sync>,
+}
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Store").field("version", &self.version()).finish_non_exhaustive()
+    }
+}
+
+/// The changes of a world, in order, none left out.
+#[derive(Debug)]
+pub struct Events {
+    first: std::vec::IntoIter<Arc<Event>>,
+    rest: mpsc::UnboundedReceiver<Arc<Event>>,
+}
+
+impl Events {
+    /// The next change; `None` when the store is gone.
+    pub async fn next(&mut self) -> Option<Arc<Event>> {
+        match self.first.next() {
+            Some(event) => Some(event),
+            None => self.rest.recv().await,
+        }
+    }
+
+    /// The next change if there is one already.
+    pub fn try_next(&mut self) -> Option<Arc<Event>> {
+        self.first.next().or_else(|| self.rest.try_recv().ok())
+    }
+}
+
+impl Store {
+    /// A store that serves the built-in kinds and all definitions of our own, with the namespaces of a fresh cluster.
+    pub fn new(now: impl Fn() -> jiff::Timestamp + Send + Sync + 'static) -> Self {
+        Self::serving(now, |_| true)
+    }
+
+    /// The same with only those of our own definitions that `wanted` says.
+    pub fn serving(now: impl Fn() -> jiff::Timestamp + Send + Sync + 'static, wanted: impl Fn(&Kind) -> bool) -> Self {
+        let mut state = State::new();
+        let time = now();
+        own::install(&mut state, time, wanted);
+        let store = Self(Arc::new(Inner { state: Mutex::new(state), now: Box::new(now) }));
+        for name in ["default", "kube-node-lease", "kube-public", "kube-system"] {
+            let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
+            store.create(namespace).expect("a fresh store takes its namespaces");
+        }
+        store
+    }
+
+    /// A store on the machine's clock with all definitions, for tests and tools.
+    pub fn on_system_clock() -> Self {
+        Self::new(jiff::Timestamp::now)
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
+        // A panic under the lock leaves whole objects behind: commits are single steps.
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Now, by the world's clock.
+    pub fn now(&self) -> jiff::Timestamp {
+        (self.0.now)()
+    }
+
+    /// The newest resource version.
+    pub fn version(&self) -> u64 {
+        self.lock().version()
+    }
+
+    /// An object by kind, namespace (empty for cluster-wide kinds) and name.
+    pub fn get(&self, kind: &Kind, namespace: &str, name: &str) -> Option<Object> {
+        self.lock().get(kind, namespace, name)
+    }
+
+    /// The objects of a kind in a namespace, or in all of them, in the order of namespaces and names.
+    pub fn list(&self, kind: &Kind, namespace: Option<&str>) -> Vec<Object> {
+        self.lock().list(kind, namespace)
+    }
+
+    /// Creates an object; unknown fields are refused.
+    pub fn create(&self, object: Value) -> Result<Object, Failure> {
+        let writing = self.writing();
+        let mut state = self.lock();
+        let (resource, version) = served(&state, &object)?;
+        let version = resource.version(&version).ok_or_else(Failure::no_such_resource)?;
+        Ok(state.create(&resource, version, object, &writing)?.object)
+    }
+
+    /// Replaces an object; a resource version in it must be the newest. Status is left as it is where it has a subresource.
+    pub fn update(&self, object: Value) -> Result<Object, Failure> {
+        let writing = self.writing();
+        let mut state = self.lock();
+        let (resource, version) = served(&state, &object)?;
+        let version = resource.version(&version).ok_or_else(Failure::no_such_resource)?;
+        let (namespace, name) = (meta::namespace(&object).to_owned(), meta::name(&object).to_owned());
+        Ok(state.replace(&resource, version, &namespace, &name, object, &writing)?.object)
+    }
+
+    /// Changes an object in place (all but its status); no change, no event.
+    pub fn change(
+        &self,
+        kind: &Kind,
+        namespace: &str,
+        name: &str,
+        edit: impl FnOnce(&mut Value),
+    ) -> Result<Object, Failure> {
+        self.edit(kind, namespace, name, false, edit)
+    }
+
+    /// Changes the status of an object: `edit` gets the value of `status`, an empty object where there is none.
+    /// No change, no event and no new resource version.
+    pub fn update_status(
+        &self,
+        kind: &Kind,
+        namespace: &str,
+        name: &str,
+        edit: impl FnOnce(&mut Value),
+    ) -> Result<Object, Failure> {
+        self.edit(kind, namespace, name, true, |object| {
+            if !object["status"].is_object() {
+                object["status"] = json!({});
+            }
+            edit(&mut object["status"]);
+            if object["status"].as_object().is_some_and(|s| s.is_empty())
+                && let Some(map) = object.as_object_mut()
+            {
+                map.remove("status");
+            }
+        })
+    }
+
+    fn edit(
+        &self,
+        kind: &Kind,
+        namespace: &str,
+        name: &str,
+        status: bool,
+        edit: impl FnOnce(&mut Value),
+    ) -> Result<Object, Failure> {
+        let mut writing = self.writing();
+        writing.status = status;
+        let mut state = self.lock();
+        let resource = state.resource(kind)?;
+        let Some(current) = state.get(kind, namespace, name) else {
+            return Err(Failure::not_found(&resource.plural, &kind.group, name));
+        };
+        let mut object = current.as_ref().clone();
+        edit(&mut object);
+        let version = resource.storage();
+        Ok(state.replace(&resource, version, namespace, name, object, &writing)?.object)
+    }
+
+    /// Creates or updates what a controller owns: the fields in `object` are set, fields that it set before and no
+    /// longer names are removed, others stay. `owner` becomes the controlling owner. No change, no event.
+    pub fn apply_owned(&self, owner: &Value, mut object: Value) -> Result<Object, Failure> {
+        meta_mut(&mut object).insert("ownerReferences".into(), json!([meta::owner_reference(owner)]));
+        self.apply(object)
+    }
+
+    /// The same without an owner.
+    pub fn apply(&self, object: Value) -> Result<Object, Failure> {
+        let writing = self.writing();
+        let mut state = self.lock();
+        let (resource, version) = served(&state, &object)?;
+        let version = resource.version(&version).ok_or_else(Failure::no_such_resource)?;
+        let (namespace, name) = (meta::namespace(&object).to_owned(), meta::name(&object).to_owned());
+        match state.get(&resource.kind, &namespace, &name) {
+            None => Ok(state.create(&resource, version, object, &writing)?.object),
+            Some(current) => {
+                let mut merged = current.as_ref().clone();
+                super::patch::merge(&mut merged, &object);
+                Ok(state.replace(&resource, version, &namespace, &name, merged, &writing)?.object)
+            }
+        }
+    }
+
+    /// Deletes an object; what it owns goes after it. Finalizers hold it.
+    pub fn delete(&self, kind: &Kind, namespace: &str, name: &str) -> Result<(), Failure> {
+        self.delete_with(kind, namespace, name, Propagation::Background)
+    }
+
+    /// Deletes an object and says what happens to what it owns.
+    pub fn delete_with(
+        &self,
+        kind: &Kind,
+        namespace: &str,
+        name: &str,
+        propagation: Propagation,
+    ) -> Result<(), Failure> {
+        let now = self.now();
+        let mut state = self.lock();
+        let resource = state.resource(kind)?;
+        let deletion = Deletion { propagation, ..Deletion::default() };
+        state.remove(&resource, namespace, name, &deletion, now)?;
+        Ok(())
+    }
+
+    /// The changes from now on, of one kind or of all.
+    pub fn subscribe(&self, kind: Option<&Kind>) -> Events {
+        self.events(kind, false)
+    }
+
+    /// What is there now as `Added`, then the changes, without a gap between them.
+    pub fn observe(&self, kind: Option<&Kind>) -> Events {
+        self.events(kind, true)
+    }
+
+    fn events(&self, kind: Option<&Kind>, existing: bool) -> Events {
+        let (tx, rx) = mpsc::unbounded_channel();
+        let mut state = self.lock();
+        let mut first = Vec::new();
+        if existing {
+            first = state
+                .everything()
+                .filter(|(k, _)| kind.is_none_or(|wanted| wanted == *k))
+                .map(|(kind, object)| {
+                    Arc::new(Event {
+                        kind: kind.clone(),
+                        change: Change::Added,
+                        object: object.clone(),
+                        before: None,
+                        version: meta::resource_version(object),
+                    })
+                })
+                .collect();
+        }
+        state.listen(kind.cloned(), Listener::Patient(tx));
+        Events { first: first.into_iter(), rest: rx }
+    }
+
+    /// Forgets the history of changes, as compaction does: watches from older versions get 410.
+    pub fn compact(&self) {
+        self.lock().forget();
+    }
+
+    /// Writes a core/v1 Event about an object, as controllers do; one with the same reason and message is counted up.
+    pub fn event(
+        &self,
+        about: &Value,
+        component: &str,
+        kind: &str,
+        reason: &str,
+        message: &str,
+    ) -> Result<Object, Failure> {
+        let home = match meta::namespace(about) {
+            "" => "default",
+            namespace => namespace,
+        };
+        let now = super::state::stamp(self.now());
+        let same = self.list(&kinds::EVENT, Some(home)).into_iter().find(|e| {
+            e["involvedObject"]["uid"] == about["metadata"]["uid"] && e["reason"] == reason && e["message"] == message
+        });
+        if let Some(event) = same {
+            return self.change(&kinds::EVENT, home, meta::name(&event), |event| {
+                event["count"] = json!(event["count"].as_i64().unwrap_or(1) + 1);
+                event["lastTimestamp"] = json!(now);
+            });
+        }
+        self.create(json!({
+            "apiVersion": "v1",
+            "kind": "Event",
+            "metadata": {"generateName": format!("{}.", meta::name(about)), "namespace": home},
+            "involvedObject": {
+                "apiVersion": about["apiVersion"],
+                "kind": about["kind"],
+                "name": meta::name(about),
+                "namespace": meta::namespace(about),
+                "uid": meta::uid(about),
+                "resourceVersion": about["metadata"]["resourceVersion"],
+            },
+            "reason": reason,
+            "message": message,
+            "type": kind,
+            "count": 1,
+            "firstTimestamp": now,
+            "lastTimestamp": now,
+            "source": {"component": component},
+            "reportingComponent": component,
+            "reportingInstance": "",
+        }))
+    }
+
+    fn writing(&self) -> Writing<'static> {
+        Writing {
+            manager: CONTROLLERS,
+            dry_run: false,
+            unknown: UnknownFields::Strict,
+            status: false,
+            conditional: false,
+            now: self.now(),
+        }
+    }
+}
+
+/// The resource of an object and the version that it is written in.
+fn served(state: &State, object: &Value) -> Result<(Arc<Resource>, String), Failure> {
+    let (group, version) = meta::group_version(object["apiVersion"].as_str().unwrap_or_default());
+    let kind = object["kind"].as_str().unwrap_or_default();
+    let resource = state.resource(&Kind::new(group, kind)).map_err(|_| {
+        Failure::new(404, "NotFound", format!("no matches for kind {kind:?} in version \"{group}/{version}\""))
+    })?;
+    Ok((resource, version.to_owned()))
+}
+
+/// Keeps the definitions of our own parsed: the first world pays, the others do not.
+pub fn warm_up() {
+    LazyLock::force(&own::DEFINITIONS);
+}

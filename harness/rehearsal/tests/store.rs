@@ -1,0 +1,127 @@
+//! The store as controllers see it.
+
+use rehearsal::api::{Change, Propagation, Store, kinds, name, resource_version};
+use serde_json::{Value, json};
+
+fn config_map(name: &str, data: Value) -> Value {
+    json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name, "namespace": "default"}, "data": data})
+}
+
+#[test]
+fn versions_grow_and_equal_writes_are_not_writes() {
+    let store = Store::on_system_clock();
+    let first = store.create(config_map("a", json!({"k": "1"}))).unwrap();
+    let mut events = store.subscribe(Some(&kinds::CONFIG_MAP));
+    let same = store.change(&kinds::CONFIG_MAP, "default", "a", |_| {}).unwrap();
+    assert_eq!(resource_version(&first), resource_version(&same));
+    assert!(events.try_next().is_none());
+    let other = store
+        .change(&kinds::CONFIG_MAP, "default", "a", |o| {
+            o["data"]["k"] = json!("2");
+        })
+        .unwrap();
+    assert!(resource_version(&other) > resource_version(&first));
+    let event = events.try_next().unwrap();
+    assert_eq!(event.change, Change::Modified);
+    assert_eq!(event.before.as_ref().unwrap()["data"]["k"], "1");
+}
+
+#[test]
+fn generation_counts_changes_of_the_spec_alone() {
+    let store = Store::on_system_clock();
+    let gateway = json!({"apiVersion": "gateway.networking.k8s.io/v1", "kind": "Gateway",
+        "metadata": {"name": "g", "namespace": "default"},
+        "spec": {"gatewayClassName": "c", "listeners": [{"name": "http", "port": 80, "protocol": "HTTP"}]}});
+    store.create(gateway).unwrap();
+    let generation = |o: &Value| o["metadata"]["generation"].as_i64().unwrap();
+    let o = store
+        .update_status(&kinds::GATEWAY, "default", "g", |status| {
+            status["addresses"] = json!([{"type": "IPAddress", "value": "10.96.0.9"}]);
+        })
+        .unwrap();
+    assert_eq!(generation(&o), 1);
+    let o = store
+        .change(&kinds::GATEWAY, "default", "g", |o| {
+            o["metadata"]["labels"] = json!({"a": "b"});
+            o["status"] = json!({});
+        })
+        .unwrap();
+    assert_eq!(generation(&o), 1);
+    assert_eq!(o["status"]["addresses"][0]["value"], "10.96.0.9");
+    let o = store
+        .change(&kinds::GATEWAY, "default", "g", |o| {
+            o["spec"]["gatewayClassName"] = json!("d");
+        })
+        .unwrap();
+    assert_eq!(generation(&o), 2);
+}
+
+#[test]
+fn what_an_owner_owns_goes_with_it() {
+    let store = Store::on_system_clock();
+    let owner = store.create(config_map("owner", json!({}))).unwrap();
+    let child = store.apply_owned(&owner, config_map("child", json!({}))).unwrap();
+    store.apply_owned(&child, config_map("grandchild", json!({}))).unwrap();
+    let mut events = store.subscribe(None);
+    store.delete(&kinds::CONFIG_MAP, "default", "owner").unwrap();
+    let gone: Vec<String> = std::iter::from_fn(|| events.try_next())
+        .map(|e| {
+            assert_eq!(e.change, Change::Deleted);
+            name(&e.object).to_owned()
+        })
+        .collect();
+    assert_eq!(gone, ["owner", "child", "grandchild"]);
+}
+
+#[test]
+fn orphans_stay_without_their_owner() {
+    let store = Store::on_system_clock();
+    let owner = store.create(config_map("owner", json!({}))).unwrap();
+    store.apply_owned(&owner, config_map("child", json!({}))).unwrap();
+    store.delete_with(&kinds::CONFIG_MAP, "default", "owner", Propagation::Orphan).unwrap();
+    let child = store.get(&kinds::CONFIG_MAP, "default", "child").unwrap();
+    assert!(child["metadata"].get("ownerReferences").is_none());
+}
+
+#[test]
+fn a_foreground_deletion_waits_for_what_a_finalizer_holds() {
+    let store = Store::on_system_clock();
+    let owner = store.create(config_map("owner", json!({}))).unwrap();
+    let mut child = config_map("child", json!({}));
+    child["metadata"]["finalizers"] = json!(["example.com/hold"]);
+    store.apply_owned(&owner, child).unwrap();
+    store.delete_with(&kinds::CONFIG_MAP, "default", "owner", Propagation::Foreground).unwrap();
+    let owner = store.get(&kinds::CONFIG_MAP, "default", "owner").unwrap();
+    assert_eq!(owner["metadata"]["finalizers"], json!(["foregroundDeletion"]));
+    store
+        .change(&kinds::CONFIG_MAP, "default", "child", |o| {
+            o["metadata"]["finalizers"] = json!([]);
+        })
+        .unwrap();
+    assert!(store.list(&kinds::CONFIG_MAP, Some("default")).is_empty());
+}
+
+#[test]
+fn a_namespace_takes_its_content_along_and_waits_for_finalizers() {
+    let store = Store::on_system_clock();
+    store.create(json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "n"}})).unwrap();
+    let mut held = config_map("held", json!({}));
+    held["metadata"]["namespace"] = json!("n");
+    held["metadata"]["finalizers"] = json!(["example.com/hold"]);
+    store.create(held).unwrap();
+    let mut free = config_map("free", json!({}));
+    free["metadata"]["namespace"] = json!("n");
+    store.create(free.clone()).unwrap();
+    store.delete(&kinds::NAMESPACE, "", "n").unwrap();
+    let namespace = store.get(&kinds::NAMESPACE, "", "n").unwrap();
+    assert_eq!(namespace["status"]["phase"], "Terminating");
+    let refused = store.create(free).unwrap_err();
+    assert_eq!(refused.code, 403);
+    assert!(refused.message.ends_with("unable to create new content in namespace n because it is being terminated"));
+    store
+        .change(&kinds::CONFIG_MAP, "n", "held", |o| {
+            o["metadata"]["finalizers"] = json!([]);
+        })
+        .unwrap();
+    assert!(store.get(&kinds::NAMESPACE, "", "n").is_none());
+}
