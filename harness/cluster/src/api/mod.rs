@@ -1,1 +1,122 @@
-//! (being written)
+//! The Kubernetes API as checks, stages and the install graph use it: objects are JSON values, every request is bounded,
+//! and what the API server says is kept word for word.
+//!
+//! `kube` brings TLS, credentials and WebSockets; paths, warnings, refusals and waits are read here, because they are
+//! what a verdict rests on.
+
+mod address;
+mod apply;
+mod clock;
+mod connect;
+mod discovery;
+mod events;
+mod failure;
+mod forward;
+mod object;
+mod pods;
+mod read;
+mod request;
+mod until;
+mod wait;
+mod watch;
+
+use std::sync::{Arc, Once};
+use std::time::Duration;
+
+// pub use address::{AddressAsk, AddressError, AddressKind, Probe, Reached, Tried};
+pub use apply::{Applied, Apply, Change, MANAGED_BY, MANAGER, RUN_LABEL};
+pub use clock::{Backoff, Deadline};
+pub use connect::ConnectError;
+pub use discovery::Kind;
+pub use events::Event;
+pub use failure::{ApiFailure, FailureKind};
+// pub use forward::{Forward, Plug, PodPort};
+pub use object::{ObjectRef, conditions_in_short, name_of};
+// pub use pods::{Exec, PodAnswer};
+pub use read::Propagation;
+pub use request::Bounds;
+pub use until::{Predicate, Until};
+pub use wait::{Target, WaitError, Waited};
+
+/// Installs ring as the TLS provider of this process, once; without it `kube` panics at the first client, depending on
+/// who came first. Safe to call any number of times, from any thread.
+pub fn init() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        if rustls::crypto::ring::default_provider()
+            .install_default()
+            .is_err()
+        {
+            tracing::debug!(
+                "another part of this process has installed a TLS provider already; it is kept"
+            );
+        }
+    });
+}
+
+/// A cluster that answered, as one context of one kubeconfig reaches it. Cheap to clone.
+#[derive(Clone)]
+pub struct Cluster {
+    client: kube::Client,
+    kinds: discovery::Kinds,
+    bounds: Bounds,
+    about: Arc<About>,
+}
+
+/// What is known of a cluster since it answered.
+#[derive(Debug)]
+struct About {
+    context: String,
+    server: String,
+    version: String,
+}
+
+impl Cluster {
+    /// The context of the kubeconfig.
+    pub fn context(&self) -> &str {
+        &self.about.context
+    }
+
+    /// The URL of the API server.
+    pub fn server(&self) -> &str {
+        &self.about.server
+    }
+
+    /// `gitVersion` of the API server, for example `v1.34.10`.
+    pub fn version(&self) -> &str {
+        &self.about.version
+    }
+
+    /// The same cluster with another bound on the time of each request (30 s otherwise).
+    pub fn with_request_time(mut self, time: Duration) -> Self {
+        self.bounds.time = time;
+        self
+    }
+}
+
+impl std::fmt::Debug for Cluster {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Cluster")
+            .field("about", &self.about)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn ring_is_installed_once_and_again() {
+        let threads: Vec<_> = (0..4).map(|_| std::thread::spawn(super::init)).collect();
+        for thread in threads {
+            thread.join().expect("init does not panic");
+        }
+        super::init();
+        let provider =
+            rustls::crypto::CryptoProvider::get_default().expect("a provider is installed");
+        let ring = rustls::crypto::ring::default_provider();
+        assert_eq!(
+            format!("{:?}", provider.key_provider),
+            format!("{:?}", ring.key_provider)
+        );
+    }
+}

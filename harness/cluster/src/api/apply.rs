@@ -1,0 +1,488 @@
+//! Server-side apply as `igc`, never forced, and what admission says to a manifest.
+
+use std::time::Duration;
+
+use http::{Request, StatusCode};
+use serde_json::{Value, json};
+use verdict::history::Admission;
+
+use super::clock::{Backoff, Deadline};
+use super::discovery::Kind;
+use super::failure::{ApiFailure, FailureKind, is_denial};
+use super::object::ObjectRef;
+use super::request::{Answer, encode, request};
+use super::until::Until;
+use super::{Cluster, WaitError};
+
+/// The field manager of everything that igc applies.
+pub const MANAGER: &str = "igc";
+/// The label on everything that igc makes; its value is [`MANAGER`].
+pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
+/// The label that names the run which made an object.
+pub const RUN_LABEL: &str = "igc.dev/run";
+
+/// How long a CustomResourceDefinition may take to be served.
+const ESTABLISHED: Duration = Duration::from_secs(60);
+
+/// For whom and how to apply.
+#[derive(Clone, Copy, Debug)]
+pub struct Apply<'a> {
+    run: &'a str,
+    namespace: Option<&'a str>,
+    patience: Duration,
+    own_only: bool,
+}
+
+impl<'a> Apply<'a> {
+    /// For this run; its id becomes the value of [`RUN_LABEL`].
+    pub fn of_run(run: &'a str) -> Self {
+        Self {
+            run,
+            namespace: None,
+            patience: Duration::ZERO,
+            own_only: false,
+        }
+    }
+
+    /// Objects that name no namespace, and need one, go into this one.
+    pub fn in_namespace(self, namespace: &'a str) -> Self {
+        Self {
+            namespace: Some(namespace),
+            ..self
+        }
+    }
+
+    /// Tries again for so long while the API server, a webhook or a kind is not up yet.
+    pub fn patient(self, patience: Duration) -> Self {
+        Self { patience, ..self }
+    }
+
+    /// Refuses ([`FailureKind::NotOurs`]) to touch an object that igc did not make.
+    pub fn own_only(self) -> Self {
+        Self {
+            own_only: true,
+            ..self
+        }
+    }
+}
+
+/// Whether an apply made an object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// It was not there before.
+    Created,
+    /// It was there.
+    Configured,
+}
+
+/// What came of an apply.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Applied {
+    /// Which object.
+    pub object_ref: ObjectRef,
+    /// The object as the API server stored it.
+    pub object: Value,
+    /// Its `metadata.generation` (0 where the kind has none).
+    pub generation: i64,
+    /// Warnings of the API server, word for word.
+    pub warnings: Vec<String>,
+    /// Whether it is new.
+    pub change: Change,
+}
+
+impl Cluster {
+    /// Applies one manifest (server-side apply, strict about unknown fields, never forced).
+    ///
+    /// # Errors
+    /// [`FailureKind::Conflict`] names the other manager; [`FailureKind::Refused`] keeps the API server's words.
+    pub async fn apply(&self, manifest: &Value, how: Apply<'_>) -> Result<Applied, ApiFailure> {
+        let manifest = labelled(manifest, how.run)?;
+        let named = object_ref(&manifest)?;
+        let doing = format!("apply {named}");
+        let deadline = Deadline::within(how.patience);
+        let mut backoff = Backoff::default();
+        loop {
+            match self.apply_once(&doing, &named, &manifest, how).await {
+                Err(failure) if failure.is_transient() && backoff.pause(deadline).await => {
+                    tracing::debug!(%failure, "applying again");
+                }
+                other => return other,
+            }
+        }
+    }
+
+    async fn apply_once(
+        &self,
+        doing: &str,
+        named: &ObjectRef,
+        manifest: &Value,
+        how: Apply<'_>,
+    ) -> Result<Applied, ApiFailure> {
+        let (kind, placed) = self.placed(doing, named, manifest, how.namespace).await?;
+        let named = object_ref(&placed)?;
+        if how.own_only
+            && let Some(there) = self.get(&named).await?
+            && !is_ours(&there)
+        {
+            return Err(ApiFailure::new(doing, FailureKind::NotOurs(named)));
+        }
+        let answer = self
+            .ask(doing, apply_request(&kind, &named, &placed))
+            .await?;
+        let object = answer.json(doing)?;
+        if named.kind == "CustomResourceDefinition" {
+            self.kinds.forget(
+                placed
+                    .pointer("/spec/group")
+                    .and_then(Value::as_str)
+                    .unwrap_or_default(),
+            );
+        }
+        let generation = object
+            .pointer("/metadata/generation")
+            .and_then(Value::as_i64)
+            .unwrap_or(0);
+        let change = if answer.status == StatusCode::CREATED {
+            Change::Created
+        } else {
+            Change::Configured
+        };
+        Ok(Applied {
+            object_ref: named,
+            warnings: answer.warnings(),
+            object,
+            generation,
+            change,
+        })
+    }
+
+    /// Applies manifests: namespaces first, then definitions (and waits until their kinds are served), then the rest in
+    /// the order given. `kind: List` is taken apart.
+    ///
+    /// # Errors
+    /// The first failure; what was applied before it stays.
+    pub async fn apply_all(
+        &self,
+        manifests: &[Value],
+        how: Apply<'_>,
+    ) -> Result<Vec<Applied>, ApiFailure> {
+        let mut ordered: Vec<&Value> = manifests.iter().flat_map(items).collect();
+        ordered.sort_by_key(
+            |manifest| match manifest.get("kind").and_then(Value::as_str) {
+                Some("Namespace") => 0,
+                Some("CustomResourceDefinition") => 1,
+                _ => 2,
+            },
+        );
+        let mut applied: Vec<Applied> = Vec::with_capacity(ordered.len());
+        let mut definitions: Vec<ObjectRef> = Vec::new();
+        for manifest in ordered {
+            let is_definition =
+                manifest.get("kind").and_then(Value::as_str) == Some("CustomResourceDefinition");
+            if !is_definition {
+                self.established(&mut definitions).await?;
+            }
+            let done = self.apply(manifest, how).await?;
+            if is_definition {
+                definitions.push(done.object_ref.clone());
+            }
+            applied.push(done);
+        }
+        self.established(&mut definitions).await?;
+        Ok(applied)
+    }
+
+    /// Waits until these definitions are served, in the definition's own words and in discovery.
+    async fn established(&self, definitions: &mut Vec<ObjectRef>) -> Result<(), ApiFailure> {
+        for definition in definitions.drain(..) {
+            let doing = format!("wait until {definition} is served");
+            let waited = self
+                .wait(
+                    &definition,
+                    Until::ConditionTrue("Established".to_owned()),
+                    ESTABLISHED,
+                )
+                .await
+                .map_err(|error| served(&doing, error))?;
+            let spec = waited
+                .object()
+                .pointer("/spec")
+                .cloned()
+                .unwrap_or_default();
+            let text = |pointer: &str| {
+                spec.pointer(pointer)
+                    .and_then(Value::as_str)
+                    .unwrap_or_default()
+            };
+            let (group, kind) = (text("/group").to_owned(), text("/names/kind").to_owned());
+            let versions = spec
+                .get("versions")
+                .and_then(Value::as_array)
+                .into_iter()
+                .flatten();
+            let served = versions
+                .filter(|version| version.get("served").and_then(Value::as_bool) == Some(true));
+            for version in served.filter_map(|version| version.get("name").and_then(Value::as_str))
+            {
+                self.kind_served(&format!("{group}/{version}"), &kind)
+                    .await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Discovery lags behind a definition that is established.
+    async fn kind_served(&self, api_version: &str, kind: &str) -> Result<Kind, ApiFailure> {
+        let deadline = Deadline::within(ESTABLISHED);
+        let mut backoff = Backoff::new(Duration::from_millis(20), Duration::from_secs(1));
+        loop {
+            match self.kind(api_version, kind).await {
+                Err(failure) if failure.is_transient() && backoff.pause(deadline).await => {}
+                other => return other,
+            }
+        }
+    }
+
+    /// Asks, without storing anything, what the API server says to a manifest when a user applies it with kubectl
+    /// (strict field validation, admission, webhooks). The manifest is sent as it is, without igc's labels; one that names
+    /// no namespace is offered to `default`.
+    ///
+    /// # Errors
+    /// Only when the API server does not judge the manifest: no answer, unknown kind, a namespace that is not there.
+    pub async fn dry_run(&self, manifest: &Value) -> Result<Admission, ApiFailure> {
+        let named = object_ref(manifest)?;
+        let doing = format!("offer {named} (dry run)");
+        let (kind, placed) = self
+            .placed(&doing, &named, manifest, Some("default"))
+            .await?;
+        self.dry_run_placed(&doing, &kind, &placed).await
+    }
+
+    async fn dry_run_placed(
+        &self,
+        doing: &str,
+        kind: &Kind,
+        placed: &Value,
+    ) -> Result<Admission, ApiFailure> {
+        let named = object_ref(placed)?;
+        let query = format!("?dryRun=All&fieldManager={MANAGER}&fieldValidation=Strict");
+        let path = kind.collection(named.namespace.as_deref());
+        let answer = self
+            .ask(
+                doing,
+                request(
+                    "POST",
+                    &format!("{path}{query}"),
+                    Some(("application/json", placed)),
+                ),
+            )
+            .await?;
+        // It is there already: kubectl sends what differs as a patch.
+        let answer = if answer.status == StatusCode::CONFLICT && is_already_there(&answer) {
+            let path = kind.item(named.namespace.as_deref(), &named.name);
+            let body = Some(("application/merge-patch+json", placed));
+            self.ask(doing, request("PATCH", &format!("{path}{query}"), body))
+                .await?
+        } else {
+            answer
+        };
+        admission(doing, &answer)
+    }
+
+    /// Offers a manifest for real: refused in the words that a user of kubectl would read, or stored as by [`Self::apply`].
+    ///
+    /// # Errors
+    /// Like [`Self::dry_run`]; also a conflict with another manager.
+    pub async fn offer(&self, manifest: &Value, how: Apply<'_>) -> Result<Admission, ApiFailure> {
+        let manifest = labelled(manifest, how.run)?;
+        let named = object_ref(&manifest)?;
+        let doing = format!("offer {named}");
+        let (kind, placed) = self
+            .placed(&doing, &named, &manifest, how.namespace)
+            .await?;
+        let dry = self.dry_run_placed(&doing, &kind, &placed).await?;
+        // Server-side apply says the same things in other words (".spec.x: field not declared in schema"), so that the
+        // dry run speaks for it, unless a webhook knows no dry runs.
+        match dry {
+            Admission::Refused { ref message, .. }
+                if !message.contains("does not support dry run") =>
+            {
+                return Ok(dry);
+            }
+            _ => {}
+        }
+        let named = object_ref(&placed)?;
+        let answer = self
+            .ask(&doing, apply_request(&kind, &named, &placed))
+            .await?;
+        admission(&doing, &answer)
+    }
+
+    /// The kind of a manifest, and the manifest with the namespace that it goes into.
+    async fn placed(
+        &self,
+        doing: &str,
+        named: &ObjectRef,
+        manifest: &Value,
+        namespace: Option<&str>,
+    ) -> Result<(Kind, Value), ApiFailure> {
+        let kind = self
+            .kind(&named.api_version, &named.kind)
+            .await
+            .map_err(|failure| ApiFailure {
+                doing: doing.to_owned(),
+                ..failure
+            })?;
+        let mut placed = manifest.clone();
+        match (kind.namespaced, &named.namespace, namespace) {
+            (true, None, Some(namespace)) => placed["metadata"]["namespace"] = json!(namespace),
+            (true, None, None) => {
+                let said = format!("{named} lacks metadata.namespace");
+                return Err(ApiFailure::new(doing, FailureKind::Manifest(said)));
+            }
+            (false, Some(namespace), _) => {
+                let said = format!(
+                    "{} has no namespaces, and metadata.namespace is {namespace:?}",
+                    named.kind
+                );
+                return Err(ApiFailure::new(doing, FailureKind::Manifest(said)));
+            }
+            _ => {}
+        }
+        Ok((kind, placed))
+    }
+}
+
+/// Whether an object carries igc's label.
+pub(crate) fn is_ours(object: &Value) -> bool {
+    object
+        .pointer("/metadata/labels")
+        .and_then(|labels| labels.get(MANAGED_BY))
+        .and_then(Value::as_str)
+        == Some(MANAGER)
+}
+
+fn apply_request(kind: &Kind, named: &ObjectRef, manifest: &Value) -> Request<Vec<u8>> {
+    let path = kind.item(named.namespace.as_deref(), &named.name);
+    let query = format!(
+        "?fieldManager={}&force=false&fieldValidation=Strict",
+        encode(MANAGER)
+    );
+    request(
+        "PATCH",
+        &format!("{path}{query}"),
+        Some(("application/apply-patch+yaml", manifest)),
+    )
+}
+
+fn object_ref(manifest: &Value) -> Result<ObjectRef, ApiFailure> {
+    ObjectRef::of(manifest).map_err(|missing| {
+        let kind = manifest
+            .get("kind")
+            .and_then(Value::as_str)
+            .unwrap_or("a manifest");
+        ApiFailure::new(
+            format!("apply {kind}"),
+            FailureKind::Manifest(format!("it lacks {missing}")),
+        )
+    })
+}
+
+/// The manifest with igc's labels on the object itself, not on templates in it.
+fn labelled(manifest: &Value, run: &str) -> Result<Value, ApiFailure> {
+    let mut manifest = manifest.clone();
+    let not_a_map = |what: &str| {
+        ApiFailure::new(
+            "apply a manifest",
+            FailureKind::Manifest(format!("{what} is no mapping")),
+        )
+    };
+    let object = manifest.as_object_mut().ok_or_else(|| not_a_map("it"))?;
+    let metadata = object.entry("metadata").or_insert_with(|| json!({}));
+    let metadata = metadata
+        .as_object_mut()
+        .ok_or_else(|| not_a_map("metadata"))?;
+    let labels = metadata.entry("labels").or_insert(Value::Null);
+    if labels.is_null() {
+        *labels = json!({});
+    }
+    let labels = labels
+        .as_object_mut()
+        .ok_or_else(|| not_a_map("metadata.labels"))?;
+    labels.insert(MANAGED_BY.to_owned(), json!(MANAGER));
+    labels.insert(RUN_LABEL.to_owned(), json!(run));
+    Ok(manifest)
+}
+
+/// The items of a list, or the manifest itself.
+fn items(manifest: &Value) -> Vec<&Value> {
+    match (
+        manifest.get("kind").and_then(Value::as_str),
+        manifest.get("items").and_then(Value::as_array),
+    ) {
+        (Some("List"), Some(items)) => items.iter().collect(),
+        _ => vec![manifest],
+    }
+}
+
+fn is_already_there(answer: &Answer) -> bool {
+    serde_json::from_slice::<Value>(&answer.body)
+        .is_ok_and(|status| status.get("reason").and_then(Value::as_str) == Some("AlreadyExists"))
+}
+
+/// Reads an answer as what admission said; what is no judgement on the manifest stays a failure.
+fn admission(doing: &str, answer: &Answer) -> Result<Admission, ApiFailure> {
+    if answer.status.is_success() {
+        return Ok(Admission::Accepted {
+            warnings: answer.warnings(),
+        });
+    }
+    match FailureKind::of_answer(answer.status, &answer.body) {
+        FailureKind::Refused {
+            code,
+            reason,
+            message,
+            ..
+        } if matches!(code, 400 | 409 | 413 | 422) || is_denial(&message) => {
+            Ok(Admission::Refused {
+                code,
+                reason,
+                message,
+            })
+        }
+        other => Err(ApiFailure::new(doing, other)),
+    }
+}
+
+fn served(doing: &str, error: WaitError) -> ApiFailure {
+    let said = error.to_string();
+    error
+        .into_failure()
+        .unwrap_or_else(|| ApiFailure::new(doing, FailureKind::Unanswered(said)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_go_on_the_object_and_not_into_its_templates() {
+        let manifest = json!({"kind": "Deployment", "metadata": {"name": "a", "labels": {"app": "a"}},
+            "spec": {"template": {"metadata": {"labels": {"app": "a"}}}}});
+        let done = labelled(&manifest, "run-1").expect("labelled");
+        assert_eq!(
+            done["metadata"]["labels"],
+            json!({"app": "a", MANAGED_BY: "igc", RUN_LABEL: "run-1"})
+        );
+        assert_eq!(done["spec"], manifest["spec"]);
+    }
+
+    #[test]
+    fn a_manifest_that_is_no_mapping_is_said() {
+        let failure = labelled(&json!({"metadata": {"labels": [1]}}), "r").expect_err("refused");
+        assert_eq!(
+            failure.to_string(),
+            "apply a manifest: the manifest is no Kubernetes object: metadata.labels is no mapping"
+        );
+    }
+}

@@ -1,0 +1,142 @@
+//! The one clock of this room: deadlines, bounds on single requests, and the pauses before asking again.
+//!
+//! Nothing else here sleeps. The time is tokio's, so that unit tests can pause it.
+
+use std::future::Future;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// A moment after which nothing more is awaited.
+#[derive(Clone, Copy, Debug)]
+pub struct Deadline {
+    began: Instant,
+    at: Instant,
+}
+
+impl Deadline {
+    /// So long from now.
+    pub fn within(within: Duration) -> Self {
+        let began = Instant::now();
+        // A year is for ever here, and does not overflow.
+        Self {
+            began,
+            at: began + within.min(Duration::from_secs(365 * 24 * 3600)),
+        }
+    }
+
+    /// What is left; zero when it has passed.
+    pub fn left(&self) -> Duration {
+        self.at.saturating_duration_since(Instant::now())
+    }
+
+    /// Since it was set.
+    pub fn elapsed(&self) -> Duration {
+        self.began.elapsed()
+    }
+
+    /// Whether nothing is left.
+    pub fn passed(&self) -> bool {
+        self.left().is_zero()
+    }
+
+    /// The earlier of this deadline and so long from now.
+    pub fn at_most(&self, within: Duration) -> Self {
+        let other = Self::within(within);
+        Self {
+            began: other.began,
+            at: self.at.min(other.at),
+        }
+    }
+
+    /// Runs a future until the deadline; `None` when that came first.
+    pub async fn bound<F: Future>(&self, future: F) -> Option<F::Output> {
+        tokio::time::timeout_at(self.at, future).await.ok()
+    }
+}
+
+/// Pauses that double, from the first to the longest, and never reach over a deadline.
+#[derive(Clone, Debug)]
+pub struct Backoff {
+    first: Duration,
+    longest: Duration,
+    next: Duration,
+}
+
+impl Default for Backoff {
+    /// From 100 ms to 3 s.
+    fn default() -> Self {
+        Self::new(Duration::from_millis(100), Duration::from_secs(3))
+    }
+}
+
+impl Backoff {
+    /// From the first pause to the longest.
+    pub fn new(first: Duration, longest: Duration) -> Self {
+        Self {
+            first,
+            longest,
+            next: first,
+        }
+    }
+
+    /// Begins anew: something went well.
+    pub fn reset(&mut self) {
+        self.next = self.first;
+    }
+
+    /// Pauses, at most until the deadline. Returns `false` when the deadline has passed afterwards.
+    pub async fn pause(&mut self, until: Deadline) -> bool {
+        let pause = self.next.min(until.left());
+        self.next = (self.next * 2).min(self.longest);
+        tokio::time::sleep(pause).await;
+        !until.passed()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[tokio::test(start_paused = true)]
+    async fn pauses_double_up_to_the_longest_and_begin_anew() {
+        let mut backoff = Backoff::new(SECOND, SECOND * 3);
+        let deadline = Deadline::within(SECOND * 100);
+        let mut seen = Vec::new();
+        for _ in 0..4 {
+            let before = Instant::now();
+            assert!(backoff.pause(deadline).await);
+            seen.push(before.elapsed().as_secs());
+        }
+        assert_eq!(seen, [1, 2, 3, 3]);
+        backoff.reset();
+        let before = Instant::now();
+        backoff.pause(deadline).await;
+        assert_eq!(before.elapsed().as_secs(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pause_ends_at_the_deadline() {
+        let mut backoff = Backoff::new(SECOND * 60, SECOND * 60);
+        let deadline = Deadline::within(SECOND * 5);
+        assert!(!backoff.pause(deadline).await, "the deadline has passed");
+        assert_eq!(deadline.elapsed().as_secs(), 5);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_bound_ends_what_never_ends() {
+        let deadline = Deadline::within(SECOND * 7);
+        assert!(deadline.bound(std::future::pending::<()>()).await.is_none());
+        assert_eq!(deadline.elapsed().as_secs(), 7);
+        assert_eq!(Deadline::within(SECOND).bound(async { 3 }).await, Some(3));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_earlier_deadline_counts() {
+        let deadline = Deadline::within(SECOND * 7);
+        assert_eq!(deadline.at_most(SECOND * 2).left(), SECOND * 2);
+        assert_eq!(deadline.at_most(SECOND * 20).left(), SECOND * 7);
+    }
+}

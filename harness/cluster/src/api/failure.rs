@@ -1,0 +1,306 @@
+//! What can go wrong when the API server is asked, and whose fault it is.
+
+use http::StatusCode;
+use serde_json::Value;
+
+use super::object::ObjectRef;
+
+/// A request to the API server that did not end as it should: what was being done, and what came.
+#[derive(Debug, thiserror::Error)]
+#[error("{doing}: {kind}")]
+pub struct ApiFailure {
+    /// What was being done, as it fits after "failed to": `apply HTTPRoute shop/route`.
+    pub doing: String,
+    /// What came.
+    pub kind: FailureKind,
+}
+
+/// What came instead of success.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum FailureKind {
+    /// The API server answered with a Status object that says no.
+    #[error("the API server answered {code} {reason}: {message}")]
+    Refused {
+        /// HTTP status code.
+        code: u16,
+        /// `reason` of the Status object; empty when there was none.
+        reason: String,
+        /// `message` of the Status object, or the beginning of the body.
+        message: String,
+        /// `details.causes[].message` of the Status object.
+        causes: Vec<String>,
+    },
+    /// Server-side apply met fields that another manager owns.
+    #[error("{} already manages {}; igc never forces: change the manifest, or let the other one go of the field", managers.join(" and "), fields.join(", "))]
+    Conflict {
+        /// The other managers, in quotes where the API server quotes them.
+        managers: Vec<String>,
+        /// The fields.
+        fields: Vec<String>,
+        /// `message` of the Status object.
+        message: String,
+    },
+    /// The API server does not serve this kind.
+    #[error(
+        "the cluster has no kind {kind} in {api_version}{}; is its CustomResourceDefinition installed?",
+        near(others)
+    )]
+    UnknownKind {
+        /// Of the object.
+        api_version: String,
+        /// Of the object.
+        kind: String,
+        /// Kinds that this `apiVersion` does have.
+        others: Vec<String>,
+    },
+    /// The object is there and igc did not make it.
+    #[error(
+        "{0} exists and was not made by igc (no label app.kubernetes.io/managed-by=igc); delete it, or use another name"
+    )]
+    NotOurs(ObjectRef),
+    /// No answer, or not all of it.
+    #[error("no answer from the API server: {0}")]
+    Unanswered(String),
+    /// An answer that is not what the protocol promises.
+    #[error("an answer that is not understood: {0}")]
+    Malformed(String),
+    /// What was to be sent is no Kubernetes object.
+    #[error("the manifest is no Kubernetes object: {0}")]
+    Manifest(String),
+}
+
+fn near(others: &[String]) -> String {
+    if others.is_empty() {
+        String::new()
+    } else {
+        format!(" (it has {})", others.join(", "))
+    }
+}
+
+impl ApiFailure {
+    pub(crate) fn new(doing: impl Into<String>, kind: FailureKind) -> Self {
+        Self {
+            doing: doing.into(),
+            kind,
+        }
+    }
+
+    /// Whether the cluster or the network is at fault, and not what was asked of them: a check that meets this is an
+    /// `error`, never a `fail`.
+    pub fn is_environment(&self) -> bool {
+        match &self.kind {
+            FailureKind::Unanswered(_)
+            | FailureKind::Malformed(_)
+            | FailureKind::UnknownKind { .. } => true,
+            FailureKind::NotOurs(_) => true,
+            FailureKind::Refused { code, message, .. } => match code {
+                401 | 429 => true,
+                403 => !is_denial(message),
+                500.. => !is_denial(message),
+                _ => false,
+            },
+            FailureKind::Conflict { .. } | FailureKind::Manifest(_) => false,
+        }
+    }
+
+    /// Whether the API server could not reach an admission webhook: it may not be up yet.
+    pub fn is_webhook_unreachable(&self) -> bool {
+        matches!(&self.kind, FailureKind::Refused { code: 500.., message, .. } if message.contains("failed calling webhook") || message.contains("failed to call webhook") || message.contains("conversion webhook for"))
+    }
+
+    /// Whether asking again may help: no answer, too many requests, a server that is starting, a webhook that is not up.
+    pub fn is_transient(&self) -> bool {
+        match &self.kind {
+            FailureKind::Unanswered(_)
+            | FailureKind::Malformed(_)
+            | FailureKind::UnknownKind { .. } => true,
+            FailureKind::Refused { code, message, .. } => {
+                matches!(code, 410 | 429 | 500..) && !is_denial(message)
+            }
+            _ => false,
+        }
+    }
+
+    /// The HTTP status code, where the API server answered.
+    pub fn code(&self) -> Option<u16> {
+        match &self.kind {
+            FailureKind::Refused { code, .. } => Some(*code),
+            FailureKind::Conflict { .. } => Some(409),
+            _ => None,
+        }
+    }
+
+    /// Whether the API server says that there is no such object.
+    pub fn is_not_found(&self) -> bool {
+        self.code() == Some(404)
+    }
+}
+
+/// An admission webhook or policy said no on purpose, with whatever code it chose.
+pub(crate) fn is_denial(message: &str) -> bool {
+    message.contains("denied the request") || message.contains("denied request")
+}
+
+impl FailureKind {
+    /// Reads the body of an answer that is no success.
+    pub(crate) fn of_answer(status: StatusCode, body: &[u8]) -> Self {
+        let parsed: Option<Value> = serde_json::from_slice(body).ok();
+        match parsed.filter(|v| v.get("kind").and_then(Value::as_str) == Some("Status")) {
+            Some(object) => Self::of_status(status.as_u16(), &object),
+            None => {
+                let text = String::from_utf8_lossy(body);
+                let message = if text.trim().is_empty() {
+                    "no body".to_owned()
+                } else {
+                    text.trim().chars().take(500).collect()
+                };
+                Self::Refused {
+                    code: status.as_u16(),
+                    reason: String::new(),
+                    message,
+                    causes: Vec::new(),
+                }
+            }
+        }
+    }
+
+    /// Reads a Status object; the code is the answer's where the object has none.
+    pub(crate) fn of_status(code: u16, object: &Value) -> Self {
+        let text = |key: &str| {
+            object
+                .get(key)
+                .and_then(Value::as_str)
+                .unwrap_or("")
+                .to_owned()
+        };
+        let code = object
+            .get("code")
+            .and_then(Value::as_u64)
+            .and_then(|code| u16::try_from(code).ok())
+            .filter(|code| *code != 0)
+            .unwrap_or(code);
+        let causes: Vec<&Value> = object
+            .pointer("/details/causes")
+            .and_then(Value::as_array)
+            .into_iter()
+            .flatten()
+            .collect();
+        let part = |cause: &Value, key: &str| {
+            cause
+                .get(key)
+                .and_then(Value::as_str)
+                .unwrap_or("")
+                .to_owned()
+        };
+        let conflicts: Vec<&&Value> = causes
+            .iter()
+            .filter(|cause| part(cause, "reason") == "FieldManagerConflict")
+            .collect();
+        if code == 409 && !conflicts.is_empty() {
+            let mut managers: Vec<String> = conflicts
+                .iter()
+                .map(|cause| manager_in(&part(cause, "message")))
+                .collect();
+            managers.sort();
+            managers.dedup();
+            let fields = conflicts.iter().map(|cause| part(cause, "field")).collect();
+            return Self::Conflict {
+                managers,
+                fields,
+                message: text("message"),
+            };
+        }
+        Self::Refused {
+            code,
+            reason: text("reason"),
+            message: text("message"),
+            causes: causes.iter().map(|cause| part(cause, "message")).collect(),
+        }
+    }
+}
+
+/// The manager in `conflict with "kubectl-client-side-apply" using apps/v1`.
+fn manager_in(message: &str) -> String {
+    let rest = message.strip_prefix("conflict with ").unwrap_or(message);
+    rest.split(" using ").next().unwrap_or(rest).to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+    use serde_json::json;
+
+    fn refused(code: u16, message: &str) -> ApiFailure {
+        let kind = FailureKind::Refused {
+            code,
+            reason: String::new(),
+            message: message.into(),
+            causes: vec![],
+        };
+        ApiFailure::new("apply Pod a/b", kind)
+    }
+
+    #[rstest]
+    #[case(400, "strict decoding error: unknown field \"spec.x\"", false)]
+    #[case(401, "Unauthorized", true)]
+    #[case(403, "pods is forbidden: User \"u\" cannot create resource", true)]
+    #[case(403, "admission webhook \"w\" denied the request: no", false)]
+    #[case(
+        403,
+        "ValidatingAdmissionPolicy 'p' with binding 'b' denied request: no",
+        false
+    )]
+    #[case(404, "pods \"a\" not found", false)]
+    #[case(422, "Pod \"a\" is invalid", false)]
+    #[case(429, "too many requests", true)]
+    #[case(500, "admission webhook \"w\" denied the request: chosen code", false)]
+    #[case(
+        500,
+        "Internal error occurred: failed calling webhook \"w\": connection refused",
+        true
+    )]
+    #[case(503, "apiserver not ready", true)]
+    fn tells_the_environment_from_the_asker(
+        #[case] code: u16,
+        #[case] message: &str,
+        #[case] environment: bool,
+    ) {
+        assert_eq!(refused(code, message).is_environment(), environment);
+    }
+
+    #[test]
+    fn a_webhook_that_is_not_up_is_known() {
+        let failure = refused(
+            500,
+            "Internal error occurred: failed calling webhook \"w\": connection refused",
+        );
+        assert!(failure.is_webhook_unreachable() && failure.is_transient());
+        assert!(!refused(500, "etcdserver: request timed out").is_webhook_unreachable());
+    }
+
+    #[test]
+    fn a_conflict_names_the_other_manager_and_the_field() {
+        let status = json!({"kind": "Status", "code": 409, "reason": "Conflict", "message": "Apply failed with 1 conflict",
+            "details": {"causes": [{"reason": "FieldManagerConflict", "message": "conflict with \"envoy-gateway\" using apps/v1", "field": ".spec.replicas"}]}});
+        let failure = ApiFailure::new("apply Deployment a/b", FailureKind::of_status(409, &status));
+        assert_eq!(
+            failure.to_string(),
+            "apply Deployment a/b: \"envoy-gateway\" already manages .spec.replicas; igc never forces: change the manifest, or let the other one go of the field"
+        );
+        assert!(!failure.is_environment());
+    }
+
+    #[rstest]
+    #[case(b"", "no body")]
+    #[case(b"upstream connect error", "upstream connect error")]
+    #[case(b"{\"kind\":\"Pod\"}", "{\"kind\":\"Pod\"}")]
+    fn an_answer_without_a_status_object_is_quoted(#[case] body: &[u8], #[case] said: &str) {
+        let FailureKind::Refused { code, message, .. } =
+            FailureKind::of_answer(StatusCode::BAD_GATEWAY, body)
+        else {
+            panic!("refused");
+        };
+        assert_eq!((code, message.as_str()), (502, said));
+    }
+}

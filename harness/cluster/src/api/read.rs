@@ -1,0 +1,182 @@
+//! Reading and deleting objects.
+
+use std::time::Duration;
+
+use http::StatusCode;
+use serde_json::{Value, json};
+
+use super::apply::is_ours;
+use super::failure::{ApiFailure, FailureKind};
+use super::object::ObjectRef;
+use super::request::{encode, request};
+use super::until::Until;
+use super::{Cluster, WaitError};
+
+/// How many objects one page of a list holds.
+const PAGE: usize = 500;
+
+/// What happens to the objects that an object owns when it is deleted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Propagation {
+    /// They go first; the object stays until they are gone.
+    Foreground,
+    /// The object goes at once, they follow.
+    Background,
+    /// They stay.
+    Orphan,
+}
+
+impl Cluster {
+    /// Reads one object; `None` when there is none.
+    pub async fn get(&self, object: &ObjectRef) -> Result<Option<Value>, ApiFailure> {
+        let doing = format!("read {object}");
+        let path = self.path_of(&doing, object).await?;
+        let answer = self.ask(&doing, request("GET", &path, None)).await?;
+        match answer.json(&doing) {
+            Err(failure) if failure.is_not_found() => Ok(None),
+            other => other.map(Some),
+        }
+    }
+
+    /// Reads all objects of a kind, of one namespace or of all, that match a label selector (`a=b,c`; empty for all).
+    /// `apiVersion` and `kind` are set on each.
+    pub async fn list(
+        &self,
+        api_version: &str,
+        kind: &str,
+        namespace: Option<&str>,
+        selector: &str,
+    ) -> Result<Vec<Value>, ApiFailure> {
+        Ok(self
+            .list_where(api_version, kind, namespace, &[("labelSelector", selector)])
+            .await?
+            .0)
+    }
+
+    /// The objects, and the `resourceVersion` of the list.
+    pub(crate) async fn list_where(
+        &self,
+        api_version: &str,
+        kind: &str,
+        namespace: Option<&str>,
+        query: &[(&str, &str)],
+    ) -> Result<(Vec<Value>, String), ApiFailure> {
+        let doing = format!(
+            "list {kind} objects of {}",
+            namespace.map_or("all namespaces", |n| n)
+        );
+        let found = self.kind(api_version, kind).await?;
+        let path = found.collection(namespace);
+        let mut objects = Vec::new();
+        let mut next = String::new();
+        loop {
+            let mut page = format!("{path}?limit={PAGE}");
+            for (key, value) in query
+                .iter()
+                .chain(&[("continue", next.as_str())])
+                .filter(|(_, value)| !value.is_empty())
+            {
+                page.push_str(&format!("&{key}={}", encode(value)));
+            }
+            let mut list = self.get_json(&doing, &page).await?;
+            let Some(items) = list.get_mut("items").map(Value::take) else {
+                return Err(ApiFailure::new(
+                    doing,
+                    FailureKind::Malformed("a list without items".to_owned()),
+                ));
+            };
+            // `items: null` is an empty list of a server written in Go.
+            for mut item in items.as_array().cloned().unwrap_or_default() {
+                if let Some(item) = item.as_object_mut() {
+                    item.entry("apiVersion")
+                        .or_insert_with(|| json!(api_version));
+                    item.entry("kind").or_insert_with(|| json!(kind));
+                }
+                objects.push(item);
+            }
+            let text = |key: &str| {
+                list.pointer(key)
+                    .and_then(Value::as_str)
+                    .unwrap_or_default()
+                    .to_owned()
+            };
+            next = text("/metadata/continue");
+            if next.is_empty() {
+                return Ok((objects, text("/metadata/resourceVersion")));
+            }
+        }
+    }
+
+    /// Deletes one object; `false` when there was none. Does not wait, see [`Self::wait`] with [`Until::Gone`].
+    pub async fn delete(
+        &self,
+        object: &ObjectRef,
+        propagation: Propagation,
+    ) -> Result<bool, ApiFailure> {
+        let doing = format!("delete {object}");
+        let path = self.path_of(&doing, object).await?;
+        let policy = match propagation {
+            Propagation::Foreground => "Foreground",
+            Propagation::Background => "Background",
+            Propagation::Orphan => "Orphan",
+        };
+        let options =
+            json!({"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": policy});
+        let answer = self
+            .ask(
+                &doing,
+                request("DELETE", &path, Some(("application/json", &options))),
+            )
+            .await?;
+        if answer.status == StatusCode::NOT_FOUND {
+            return Ok(false);
+        }
+        answer.json(&doing).map(|_| true)
+    }
+
+    /// Deletes a namespace that igc made, and waits until it is gone. `Ok(false)` when there was none.
+    ///
+    /// # Errors
+    /// [`FailureKind::NotOurs`] for a namespace of others; a [`WaitError`] quotes the namespace's conditions, which name
+    /// what is left in it.
+    pub async fn delete_namespace(&self, name: &str, within: Duration) -> Result<bool, WaitError> {
+        let namespace = ObjectRef::global("v1", "Namespace", name);
+        let failed = |failure| WaitError::asking(&namespace, &Until::Gone, failure);
+        let Some(there) = self.get(&namespace).await.map_err(failed)? else {
+            return Ok(false);
+        };
+        if !is_ours(&there) {
+            let doing = format!("delete {namespace}");
+            return Err(failed(ApiFailure::new(
+                doing,
+                FailureKind::NotOurs(namespace.clone()),
+            )));
+        }
+        self.delete(&namespace, Propagation::Background)
+            .await
+            .map_err(failed)?;
+        self.wait(&namespace, Until::Gone, within)
+            .await
+            .map(|_| true)
+    }
+
+    /// The path of an object of a kind that is served.
+    pub(crate) async fn path_of(
+        &self,
+        doing: &str,
+        object: &ObjectRef,
+    ) -> Result<String, ApiFailure> {
+        let kind = self
+            .kind(&object.api_version, &object.kind)
+            .await
+            .map_err(|failure| ApiFailure {
+                doing: doing.to_owned(),
+                ..failure
+            })?;
+        if kind.namespaced && object.namespace.is_none() {
+            let said = format!("{object} lacks a namespace");
+            return Err(ApiFailure::new(doing, FailureKind::Manifest(said)));
+        }
+        Ok(kind.item(object.namespace.as_deref(), &object.name))
+    }
+}

@@ -1,0 +1,1 @@
+//! Rows of what counts as reached and what does not.

@@ -1,0 +1,567 @@
+//! The one way to wait: list, watch, judge, until a deadline; and when that passes, say what was last seen.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::clock::{Backoff, Deadline};
+use super::failure::{ApiFailure, FailureKind};
+use super::object::{ObjectRef, conditions_in_short, name_of};
+use super::request::{encode, request};
+use super::until::{Look, Until};
+use super::watch::{Watch, WatchEvent, version_of};
+use super::{Cluster, Event};
+
+/// A watch is renewed after this time even if it says nothing: its server may be gone without a word.
+const WATCH: Duration = Duration::from_secs(120);
+/// What the API server gets on top, to end a watch by itself.
+const WATCH_GRACE: Duration = Duration::from_secs(10);
+/// The last look after the deadline, and the search for events.
+const LAST_LOOK: Duration = Duration::from_secs(5);
+/// How many events an error quotes.
+const EVENTS: usize = 6;
+
+/// What is waited for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// One object.
+    Object(ObjectRef),
+    /// All objects of a kind with some labels; a condition must hold for each, and for at least one.
+    Labelled {
+        /// Of the kind.
+        api_version: String,
+        /// The kind.
+        kind: String,
+        /// One namespace, or all.
+        namespace: Option<String>,
+        /// `a=b,c`; empty for all.
+        selector: String,
+    },
+}
+
+impl From<ObjectRef> for Target {
+    fn from(object: ObjectRef) -> Self {
+        Self::Object(object)
+    }
+}
+
+impl From<&ObjectRef> for Target {
+    fn from(object: &ObjectRef) -> Self {
+        Self::Object(object.clone())
+    }
+}
+
+impl Target {
+    /// Objects of a namespace with some labels.
+    pub fn labelled(
+        api_version: &str,
+        kind: &str,
+        namespace: Option<&str>,
+        selector: &str,
+    ) -> Self {
+        Self::Labelled {
+            api_version: api_version.to_owned(),
+            kind: kind.to_owned(),
+            namespace: namespace.map(str::to_owned),
+            selector: selector.to_owned(),
+        }
+    }
+
+    /// What is listed and watched for it: a Service's endpoints are in its EndpointSlices.
+    fn watched(&self, until: &Until) -> Watched {
+        match (self, until) {
+            (Self::Object(service), Until::EndpointsReady) => Watched {
+                api_version: "discovery.k8s.io/v1".to_owned(),
+                kind: "EndpointSlice".to_owned(),
+                namespace: service.namespace.clone(),
+                one: false,
+                query: (
+                    "labelSelector",
+                    format!("kubernetes.io/service-name={}", service.name),
+                ),
+            },
+            (Self::Object(object), _) => Watched {
+                api_version: object.api_version.clone(),
+                kind: object.kind.clone(),
+                namespace: object.namespace.clone(),
+                one: true,
+                query: ("fieldSelector", format!("metadata.name={}", object.name)),
+            },
+            (
+                Self::Labelled {
+                    api_version,
+                    kind,
+                    namespace,
+                    selector,
+                },
+                _,
+            ) => Watched {
+                api_version: api_version.clone(),
+                kind: kind.clone(),
+                namespace: namespace.clone(),
+                one: false,
+                query: ("labelSelector", selector.clone()),
+            },
+        }
+    }
+
+    fn namespace(&self) -> Option<&str> {
+        match self {
+            Self::Object(object) => object.namespace.as_deref(),
+            Self::Labelled { namespace, .. } => namespace.as_deref(),
+        }
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Object(object) => object.fmt(f),
+            Self::Labelled {
+                kind,
+                namespace,
+                selector,
+                ..
+            } => {
+                let place = namespace
+                    .as_deref()
+                    .map_or("all namespaces".to_owned(), |n| format!("namespace {n}"));
+                write!(f, "{kind} objects with {selector} in {place}")
+            }
+        }
+    }
+}
+
+#[derive(Clone, Debug)]
+struct Watched {
+    api_version: String,
+    kind: String,
+    namespace: Option<String>,
+    one: bool,
+    query: (&'static str, String),
+}
+
+/// What was waited for has come.
+#[derive(Clone, Debug)]
+pub struct Waited {
+    /// The objects that made it true; empty after [`Until::Gone`]. For [`Until::EndpointsReady`] the EndpointSlices.
+    pub objects: Vec<Value>,
+    /// From the call to the event that made it true.
+    pub took: Duration,
+}
+
+impl Waited {
+    /// The first object, or `null`.
+    pub fn object(&self) -> &Value {
+        self.objects.first().unwrap_or(&Value::Null)
+    }
+}
+
+/// What was waited for has not come.
+#[derive(Debug)]
+pub struct WaitError(Box<Unmet>);
+
+#[derive(Debug)]
+struct Unmet {
+    target: String,
+    until: String,
+    waited: Duration,
+    missing: Option<String>,
+    last: Vec<Value>,
+    events: Vec<Event>,
+    trouble: Option<ApiFailure>,
+}
+
+impl WaitError {
+    pub(crate) fn asking(target: impl Into<Target>, until: &Until, failure: ApiFailure) -> Self {
+        Self(Box::new(Unmet {
+            target: target.into().to_string(),
+            until: until.to_string(),
+            waited: Duration::ZERO,
+            missing: None,
+            last: Vec::new(),
+            events: Vec::new(),
+            trouble: Some(failure),
+        }))
+    }
+
+    /// The object as it was last seen, if it was.
+    pub fn last(&self) -> Option<&Value> {
+        self.0.last.first()
+    }
+
+    /// All objects as they were last seen.
+    pub fn all_last(&self) -> &[Value] {
+        &self.0.last
+    }
+
+    /// The last events about it, oldest first.
+    pub fn events(&self) -> &[Event] {
+        &self.0.events
+    }
+
+    /// From the call to giving up.
+    pub fn waited(&self) -> Duration {
+        self.0.waited
+    }
+
+    /// What was missing in the objects as they were last seen.
+    pub fn missing(&self) -> Option<&str> {
+        self.0.missing.as_deref()
+    }
+
+    /// What stood between us and the API server at the end, if anything did.
+    pub fn trouble(&self) -> Option<&ApiFailure> {
+        self.0.trouble.as_ref()
+    }
+
+    /// Whether the cluster is at fault: at the end it did not answer, or answered as no API server does. A check that
+    /// meets this is an `error`; otherwise what was waited for did not come true, and that may be judged.
+    pub fn is_environment(&self) -> bool {
+        self.0
+            .trouble
+            .as_ref()
+            .is_some_and(ApiFailure::is_environment)
+    }
+
+    /// The failure at the end, if there was one.
+    pub(crate) fn into_failure(self) -> Option<ApiFailure> {
+        self.0.trouble
+    }
+}
+
+impl std::error::Error for WaitError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.0.trouble.as_ref().map(|trouble| trouble as _)
+    }
+}
+
+/// As it fits after "failed to": what was awaited, how long, what was last seen, the last events.
+impl fmt::Display for WaitError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let unmet = &*self.0;
+        write!(
+            f,
+            "wait for {} until {}: not within {:.1} s",
+            unmet.target,
+            unmet.until,
+            unmet.waited.as_secs_f64()
+        )?;
+        if let Some(missing) = &unmet.missing {
+            write!(f, "; {missing}")?;
+        }
+        for object in unmet.last.iter().take(3) {
+            let generation = object
+                .pointer("/metadata/generation")
+                .and_then(Value::as_i64);
+            let generation = generation
+                .map(|g| format!(" (generation {g})"))
+                .unwrap_or_default();
+            let conditions = conditions_in_short(object);
+            let conditions = if conditions.is_empty() {
+                "no conditions".to_owned()
+            } else {
+                conditions.join("; ")
+            };
+            write!(
+                f,
+                "\n  last seen: {}{generation}: {conditions}",
+                name_of(object)
+            )?;
+        }
+        if unmet.last.len() > 3 {
+            write!(f, "\n  and {} more", unmet.last.len() - 3)?;
+        }
+        for event in &unmet.events {
+            write!(f, "\n  event: {event}")?;
+        }
+        if let Some(trouble) = &unmet.trouble {
+            write!(f, "\n  the API server: {trouble}")?;
+        }
+        Ok(())
+    }
+}
+
+/// What a wait knows at any moment.
+#[derive(Default)]
+struct Seen {
+    objects: BTreeMap<(String, String), Value>,
+    missing: Option<String>,
+    /// The last question went unanswered.
+    trouble: Option<ApiFailure>,
+}
+
+impl Seen {
+    fn set(&mut self, object: Value) {
+        self.objects.insert(key(&object), object);
+    }
+
+    fn list(&self) -> Vec<Value> {
+        self.objects.values().cloned().collect()
+    }
+}
+
+fn key(object: &Value) -> (String, String) {
+    let namespace = object
+        .pointer("/metadata/namespace")
+        .and_then(Value::as_str)
+        .unwrap_or_default();
+    (namespace.to_owned(), name_of(object).to_owned())
+}
+
+/// Why a wait ends before its deadline.
+enum End {
+    Met,
+    Failed(ApiFailure),
+}
+
+impl Cluster {
+    /// Waits until something is true of an object or a set of objects.
+    ///
+    /// Lists and watches; lists again when the API server says that it forgot (410), when a watch breaks, when the server
+    /// does not answer and when the kind is not served yet: until the deadline.
+    ///
+    /// # Errors
+    /// A [`WaitError`] that carries what was last seen. At once: missing rights, a target that makes no sense.
+    pub async fn wait(
+        &self,
+        target: impl Into<Target>,
+        until: Until,
+        within: Duration,
+    ) -> Result<Waited, WaitError> {
+        let target = target.into();
+        let watched = target.watched(&until);
+        let deadline = Deadline::within(within);
+        let mut seen = Seen::default();
+        let end = deadline
+            .bound(self.follow(&watched, &until, &mut seen))
+            .await;
+        let failure = match end {
+            Some(End::Met) => {
+                return Ok(Waited {
+                    objects: seen.list(),
+                    took: deadline.elapsed(),
+                });
+            }
+            Some(End::Failed(failure)) => Some(failure),
+            None => None,
+        };
+        let waited = deadline.elapsed();
+        if failure.is_none() {
+            // A watch may have been deaf: one last look decides between "not true" and "not answered".
+            match Deadline::within(LAST_LOOK)
+                .bound(self.look_once(&watched, &until, &mut seen))
+                .await
+            {
+                Some(Ok(Look::Met)) => {
+                    return Ok(Waited {
+                        objects: seen.list(),
+                        took: deadline.elapsed(),
+                    });
+                }
+                Some(Ok(_)) => seen.trouble = None,
+                Some(Err(trouble)) => seen.trouble = Some(trouble),
+                None => {
+                    let said = format!("not within {} s", LAST_LOOK.as_secs());
+                    let doing = format!("look at {target} at the end");
+                    seen.trouble = Some(ApiFailure::new(doing, FailureKind::Unanswered(said)));
+                }
+            }
+        }
+        let events = if seen.trouble.is_none() && failure.is_none() {
+            self.last_events(&target, &seen).await
+        } else {
+            Vec::new()
+        };
+        Err(WaitError(Box::new(Unmet {
+            target: target.to_string(),
+            until: until.to_string(),
+            waited,
+            last: seen.list(),
+            missing: seen.missing,
+            events,
+            trouble: failure.or(seen.trouble),
+        })))
+    }
+
+    /// Looks, and watches, and looks again. Ends only when nothing more is to be waited for.
+    async fn follow(&self, watched: &Watched, until: &Until, seen: &mut Seen) -> End {
+        let for_ever = Deadline::within(Duration::MAX); // the caller ends this future at its own deadline
+        let mut backoff = Backoff::default();
+        loop {
+            match self
+                .look_and_watch(watched, until, seen, &mut backoff)
+                .await
+            {
+                Ok(Watching::Met) => return End::Met,
+                Ok(Watching::ListAgain) => {}
+                Err(failure) if is_final(&failure) => return End::Failed(failure),
+                Err(failure) => {
+                    tracing::debug!(%failure, "waiting goes on");
+                    seen.trouble = Some(failure);
+                }
+            }
+            backoff.pause(for_ever).await;
+        }
+    }
+
+    async fn look_once(
+        &self,
+        watched: &Watched,
+        until: &Until,
+        seen: &mut Seen,
+    ) -> Result<Look, ApiFailure> {
+        self.list_seen(watched, seen).await?;
+        judge(until, seen)
+    }
+
+    async fn list_seen(&self, watched: &Watched, seen: &mut Seen) -> Result<String, ApiFailure> {
+        let query = [(watched.query.0, watched.query.1.as_str())];
+        let namespace = watched.namespace.as_deref();
+        let kind = self.kind(&watched.api_version, &watched.kind).await?;
+        if watched.one && kind.namespaced && namespace.is_none() {
+            let said = format!("{} lacks a namespace", watched.kind);
+            return Err(ApiFailure::new("wait", FailureKind::Manifest(said)));
+        }
+        let (objects, version) = self
+            .list_where(&watched.api_version, &watched.kind, namespace, &query)
+            .await?;
+        seen.objects.clear();
+        objects.into_iter().for_each(|object| seen.set(object));
+        seen.trouble = None;
+        Ok(version)
+    }
+
+    /// One list and the watches that continue it, until it is true or the list is needed again.
+    async fn look_and_watch(
+        &self,
+        watched: &Watched,
+        until: &Until,
+        seen: &mut Seen,
+        backoff: &mut Backoff,
+    ) -> Result<Watching, ApiFailure> {
+        let mut version = self.list_seen(watched, seen).await?;
+        if judge(until, seen)? == Look::Met {
+            return Ok(Watching::Met);
+        }
+        let kind = self.kind(&watched.api_version, &watched.kind).await?;
+        let path = kind.collection(watched.namespace.as_deref());
+        let doing = format!("watch {} objects", watched.kind);
+        loop {
+            let query = format!(
+                "?watch=true&allowWatchBookmarks=true&timeoutSeconds={}&resourceVersion={}&{}={}",
+                WATCH.as_secs(),
+                encode(&version),
+                watched.query.0,
+                encode(&watched.query.1),
+            );
+            let renewed = Deadline::within(WATCH + WATCH_GRACE);
+            let asked = request("GET", &format!("{path}{query}"), None);
+            let opened = Deadline::within(self.bounds.time)
+                .bound(self.send(asked))
+                .await;
+            let failed = |kind| ApiFailure::new(doing.clone(), kind);
+            let response = match opened {
+                None => {
+                    return Err(failed(FailureKind::Unanswered(
+                        "the watch did not open".to_owned(),
+                    )));
+                }
+                Some(response) => response.map_err(failed)?,
+            };
+            if !response.status().is_success() {
+                let refused = self.refusal(response).await;
+                return match refused {
+                    FailureKind::Refused { code: 410, .. } => Ok(Watching::ListAgain),
+                    other => Err(failed(other)),
+                };
+            }
+            let mut watch = Watch::of(response);
+            let mut alive = false;
+            loop {
+                let Some(next) = renewed.bound(watch.next()).await else {
+                    return Ok(Watching::ListAgain);
+                };
+                match next.map_err(failed)? {
+                    None => break,
+                    Some(WatchEvent::TooOld) => return Ok(Watching::ListAgain),
+                    Some(WatchEvent::Failed(kind)) => return Err(failed(kind)),
+                    Some(WatchEvent::Bookmark(at)) => version = at,
+                    Some(WatchEvent::Seen(object)) => {
+                        version = version_of(&object);
+                        seen.set(object);
+                    }
+                    Some(WatchEvent::Gone(object)) => {
+                        version = version_of(&object);
+                        seen.objects.remove(&key(&object));
+                    }
+                }
+                alive = true;
+                backoff.reset();
+                if judge(until, seen)? == Look::Met {
+                    return Ok(Watching::Met);
+                }
+            }
+            if !alive {
+                // It ended without a word: not at once again.
+                backoff.pause(Deadline::within(Duration::MAX)).await;
+            }
+        }
+    }
+
+    /// Events about the first of the objects, or about the name that never appeared.
+    async fn last_events(&self, target: &Target, seen: &Seen) -> Vec<Event> {
+        let name = match target {
+            Target::Object(object) => object.name.clone(),
+            Target::Labelled { .. } => seen
+                .objects
+                .values()
+                .next()
+                .map(|o| name_of(o).to_owned())
+                .unwrap_or_default(),
+        };
+        if name.is_empty() {
+            return Vec::new();
+        }
+        let events = self.events_about(target.namespace(), &name, EVENTS);
+        Deadline::within(LAST_LOOK)
+            .bound(events)
+            .await
+            .and_then(Result::ok)
+            .unwrap_or_default()
+    }
+}
+
+enum Watching {
+    Met,
+    ListAgain,
+}
+
+/// Judges what was seen and remembers what is missing.
+fn judge(until: &Until, seen: &mut Seen) -> Result<Look, ApiFailure> {
+    let objects: Vec<&Value> = seen.objects.values().collect();
+    let look = until.look(&objects);
+    match &look {
+        Look::Met => seen.missing = None,
+        Look::NotYet(missing) => seen.missing = Some(missing.clone()),
+        Look::Senseless(problem) => {
+            let doing = format!("judge whether {until}");
+            return Err(ApiFailure::new(
+                doing,
+                FailureKind::Manifest(problem.clone()),
+            ));
+        }
+    }
+    Ok(look)
+}
+
+/// Waiting does not help against missing rights, a request that the API server calls wrong, or a target without sense.
+fn is_final(failure: &ApiFailure) -> bool {
+    match &failure.kind {
+        FailureKind::Refused { code, .. } => matches!(code, 400 | 401 | 403 | 405 | 422),
+        FailureKind::Manifest(_) => true,
+        _ => false,
+    }
+}
