@@ -1,0 +1,186 @@
+//! Cleaning up: everything that any run made on this machine, or in a cluster that was there, also after a killed run.
+
+use std::{fmt, fs, path::Path, time::Duration};
+
+use rustix::process::Signal;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    child::Programs,
+    engine::{Engine, EngineError},
+    kind::Kind,
+    processes::{self, Living},
+};
+use crate::api::{Backoff, Deadline};
+
+/// How long processes of living runs have to clean up after themselves before they are killed.
+const END: Duration = Duration::from_secs(15);
+
+/// What was swept.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Swept {
+    /// Processes that were ended.
+    pub processes: Vec<u32>,
+    /// kind clusters that were deleted.
+    pub clusters: Vec<String>,
+    /// Images that were removed.
+    pub images: Vec<String>,
+    /// Objects of a cluster that were deleted: namespaces, and releases of helm.
+    pub objects: Vec<String>,
+    /// What could not be done.
+    pub problems: Vec<String>,
+    /// What was not looked for, and why that is no problem.
+    pub notes: Vec<String>,
+}
+
+impl Swept {
+    /// Whether there was nothing to do.
+    pub fn is_empty(&self) -> bool {
+        self.processes.is_empty() && self.clusters.is_empty() && self.images.is_empty() && self.objects.is_empty()
+    }
+}
+
+impl fmt::Display for Swept {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for pid in &self.processes {
+            writeln!(f, "ended process {pid}")?;
+        }
+        for (what, names) in
+            [("deleted kind cluster", &self.clusters), ("deleted", &self.objects), ("removed image", &self.images)]
+        {
+            for name in names {
+                writeln!(f, "{what} {name}")?;
+            }
+        }
+        for note in &self.notes {
+            writeln!(f, "{note}")?;
+        }
+        for problem in &self.problems {
+            writeln!(f, "problem: {problem}")?;
+        }
+        if self.is_empty() && self.problems.is_empty() { writeln!(f, "nothing of any run is left") } else { Ok(()) }
+    }
+}
+
+/// Sweeps this machine: processes that the run folders in `runs` record, kind clusters by name, images by label.
+///
+/// Clusters and images that no run made are never touched, whatever they are called.
+pub async fn machine(programs: &Programs, runs: &Path, cancel: &CancellationToken) -> Swept {
+    let mut swept = Swept::default();
+    end_processes(runs, &mut swept).await;
+    let engine = match Engine::find(programs, cancel).await {
+        Ok(engine) => engine,
+        Err(EngineError::Missing(_)) => {
+            swept.notes.push("no container engine here, so no clusters and no images".to_owned());
+            return swept;
+        }
+        Err(error) => {
+            swept.problems.push(error.to_string());
+            return swept;
+        }
+    };
+    match Kind::new(programs, &engine) {
+        Ok(kind) => delete_clusters(&kind, cancel, &mut swept).await,
+        Err(error) => swept.notes.push(format!("no clusters were looked for: {error}")),
+    }
+    match engine.made(cancel).await {
+        Ok(images) => match engine.remove(&images, cancel).await {
+            Ok(()) => swept.images = images,
+            Err(error) => swept.problems.push(error.to_string()),
+        },
+        Err(error) => swept.problems.push(error.to_string()),
+    }
+    swept
+}
+
+async fn delete_clusters(kind: &Kind, cancel: &CancellationToken, swept: &mut Swept) {
+    let clusters = match kind.clusters(cancel).await {
+        Ok(clusters) => clusters,
+        Err(error) => return swept.problems.push(error.to_string()),
+    };
+    for name in clusters {
+        match kind.delete(&name, None).await {
+            Ok(()) => swept.clusters.push(name.to_string()),
+            Err(error) => swept.problems.push(error.to_string()),
+        }
+    }
+}
+
+async fn end_processes(runs: &Path, swept: &mut Swept) {
+    let folders = fs::read_dir(runs).into_iter().flatten().flatten().map(|entry| entry.path());
+    // `latest` is a link to a folder that is listed anyway.
+    let folders = folders.filter(|path| path.symlink_metadata().is_ok_and(|m| m.is_dir()));
+    let mut living: Vec<Living> = folders.flat_map(|folder| processes::living(&folder)).collect();
+    living.iter().for_each(|process| process.signal(Signal::TERM));
+    let (deadline, mut backoff) =
+        (Deadline::within(END), Backoff::new(Duration::from_millis(20), Duration::from_millis(500)));
+    let all: Vec<u32> = living.iter().map(|process| process.pid).collect();
+    loop {
+        living.retain(|process| !process.ended());
+        if living.is_empty() || !backoff.pause(deadline).await {
+            break;
+        }
+    }
+    living.iter().for_each(|process| process.signal(Signal::KILL));
+    swept.processes = all;
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+    use crate::place::{fakes::Fakes, processes::Recorded};
+
+    #[tokio::test]
+    async fn only_what_runs_made_is_swept() {
+        let docker = "case $1 in info) echo '{\"ServerVersion\":\"27\"}';; images) echo 'igc/igc:ab12 1f';; esac";
+        let fakes = Fakes::new();
+        let gone = fakes.path().join("gone");
+        let kind = format!(
+            "case $1 in get) printf 'igc\\nigc-foo\\n'; [ -e {0} ] || echo igc-20261121-120305-k3f9;; delete) touch {0};; esac",
+            gone.display()
+        );
+        let fakes = fakes.program("docker", docker).program("kind", &kind);
+        let swept = machine(&fakes.programs(), Path::new("/nowhere"), &CancellationToken::new()).await;
+        insta::assert_snapshot!(swept, @r"
+        deleted kind cluster igc-20261121-120305-k3f9
+        removed image igc/igc:ab12
+        ");
+        let changes: Vec<String> =
+            fakes.calls().into_iter().filter(|call| call.contains("delete") || call.contains("rmi")).collect();
+        assert_eq!(
+            changes,
+            ["kind delete cluster --name igc-20261121-120305-k3f9 --kubeconfig /dev/null", "docker rmi igc/igc:ab12"]
+        );
+    }
+
+    #[tokio::test]
+    async fn a_machine_without_an_engine_has_nothing_to_sweep() {
+        let swept = machine(&Fakes::new().alone(), Path::new("/nowhere"), &CancellationToken::new()).await;
+        insta::assert_snapshot!(swept, @r"
+        no container engine here, so no clusters and no images
+        nothing of any run is left
+        ");
+    }
+
+    #[tokio::test]
+    async fn an_engine_that_does_not_answer_is_a_problem() {
+        let fakes = Fakes::new().program("docker", "echo Cannot connect >&2; exit 1");
+        let swept = machine(&fakes.alone(), Path::new("/nowhere"), &CancellationToken::new()).await;
+        assert_eq!(swept.problems.len(), 1);
+        assert!(!swept.to_string().contains("nothing of any run is left"));
+    }
+
+    #[tokio::test]
+    async fn a_living_run_is_ended_with_all_that_it_started() {
+        use std::os::unix::process::CommandExt;
+        let runs = tempfile::tempdir().unwrap();
+        let run = runs.path().join("20261121-120305-k3f9");
+        let mut child = Command::new("tail").args(["-f", "/dev/null"]).process_group(0).spawn().unwrap();
+        let _recorded = Recorded::new(Some(&run), child.id()).unwrap();
+        let swept = machine(&Fakes::new().alone(), runs.path(), &CancellationToken::new()).await;
+        assert_eq!(swept.processes, [child.id()]);
+        assert!(child.wait().unwrap().code().is_none(), "ended by a signal");
+    }
+}
