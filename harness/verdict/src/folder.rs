@@ -70,11 +70,7 @@ pub enum Problem {
 
 impl FolderError {
     fn new(action: &'static str, path: &Path, problem: impl Into<Problem>) -> Self {
-        Self {
-            action,
-            path: path.to_owned(),
-            problem: problem.into(),
-        }
+        Self { action, path: path.to_owned(), problem: problem.into() }
     }
 
     /// Whether something was there already that must be exclusive.
@@ -121,10 +117,7 @@ impl RunFolder {
 
     /// Name of the run.
     pub fn id(&self) -> &str {
-        self.root
-            .file_name()
-            .and_then(|n| n.to_str())
-            .unwrap_or_default()
+        self.root.file_name().and_then(|n| n.to_str()).unwrap_or_default()
     }
 
     /// Points `latest` beside the folder to it, in one step.
@@ -153,13 +146,8 @@ impl RunFolder {
     /// Reads `plan.json`.
     pub fn read_plan(&self) -> Result<Plan, FolderError> {
         let plan: Plan = self.read_versioned("plan.json", |v| {
-            let found = v
-                .get("schema")
-                .and_then(Value::as_str)
-                .unwrap_or("no schema");
-            (found == PLAN_SCHEMA)
-                .then_some(())
-                .ok_or_else(|| (found.to_owned(), PLAN_SCHEMA.to_owned()))
+            let found = v.get("schema").and_then(Value::as_str).unwrap_or("no schema");
+            (found == PLAN_SCHEMA).then_some(()).ok_or_else(|| (found.to_owned(), PLAN_SCHEMA.to_owned()))
         })?;
         Ok(plan)
     }
@@ -167,11 +155,7 @@ impl RunFolder {
     /// Writes `environment.json`: versions of tools, machine, cluster; any JSON object, redacted.
     pub fn write_environment(&self, environment: &impl Serialize) -> Result<(), FolderError> {
         let value = serde_json::to_value(environment).map_err(|e| {
-            FolderError::new(
-                "write",
-                &self.root.join("environment.json"),
-                Problem::Content(e.to_string()),
-            )
+            FolderError::new("write", &self.root.join("environment.json"), Problem::Content(e.to_string()))
         })?;
         self.write_json("environment.json", &redact::object(&value))
     }
@@ -193,11 +177,7 @@ impl RunFolder {
 
     /// Writes a file of the folder, for example `report.xml`, whole or not at all. An older one is replaced.
     pub fn write_file(&self, name: &str, content: &str) -> Result<(), FolderError> {
-        write_whole(
-            &self.root.join(name),
-            content.as_bytes(),
-            Existing::Replaced,
-        )
+        write_whole(&self.root.join(name), content.as_bytes(), Existing::Replaced)
     }
 
     /// Writes a value as a JSON file of the folder, whole or not at all. An older one is replaced.
@@ -250,13 +230,10 @@ fn parse_versioned<T: DeserializeOwned>(
     bytes: &[u8],
     version: impl Fn(&Value) -> Result<(), (String, String)>,
 ) -> Result<T, FolderError> {
-    let content = |e: serde_json::Error| {
-        FolderError::new("understand", path, Problem::Content(e.to_string()))
-    };
+    let content = |e: serde_json::Error| FolderError::new("understand", path, Problem::Content(e.to_string()));
     let value: Value = serde_json::from_slice(bytes).map_err(content)?;
-    version(&value).map_err(|(found, known)| {
-        FolderError::new("understand", path, Problem::Version { found, known })
-    })?;
+    version(&value)
+        .map_err(|(found, known)| FolderError::new("understand", path, Problem::Version { found, known }))?;
     serde_json::from_value(value).map_err(content)
 }
 
@@ -264,9 +241,7 @@ fn parse_versioned<T: DeserializeOwned>(
 fn is_part(name: &str) -> bool {
     !name.is_empty()
         && !name.starts_with('.')
-        && name
-            .chars()
-            .all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'))
+        && name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'))
 }
 
 /// What to do with an older file of the same name.
@@ -286,11 +261,7 @@ fn json(path: &Path, value: &impl Serialize) -> Result<Vec<u8>, FolderError> {
 }
 
 /// Writes beside the file, then moves it there: readers and killers see all of it or nothing.
-pub(crate) fn write_whole(
-    path: &Path,
-    bytes: &[u8],
-    existing: Existing,
-) -> Result<(), FolderError> {
+pub(crate) fn write_whole(path: &Path, bytes: &[u8], existing: Existing) -> Result<(), FolderError> {
     use std::os::unix::fs::PermissionsExt;
     let failed = |e: std::io::Error| FolderError::new("write", path, e);
     let folder = path.parent().unwrap_or(Path::new("."));
@@ -332,14 +303,8 @@ fn make_folders(folder: &Path) -> Result<(), FolderError> {
 
 /// Puts the entries of a folder on the disk.
 fn sync(folder: &Path) -> Result<(), FolderError> {
-    let folder = if folder.as_os_str().is_empty() {
-        Path::new(".")
-    } else {
-        folder
-    };
-    File::open(folder)
-        .and_then(|f| f.sync_all())
-        .map_err(|e| FolderError::new("write", folder, e))
+    let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+    File::open(folder).and_then(|f| f.sync_all()).map_err(|e| FolderError::new("write", folder, e))
 }
 
 #[cfg(test)]

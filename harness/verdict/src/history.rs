@@ -35,19 +35,12 @@ pub struct Key {
 impl Key {
     /// `<gateway>/<suite>/<check>/<case>/<attempt>`, relative to `records`, `history` or `evidence`.
     pub fn path(&self) -> String {
-        format!(
-            "{}/{}/{}/{}",
-            self.gateway, self.check, self.case, self.attempt
-        )
+        format!("{}/{}/{}/{}", self.gateway, self.check, self.case, self.attempt)
     }
 
     /// `suite/name` or `suite/name@case`, as people write it.
     pub fn title(&self) -> String {
-        if self.case == "-" {
-            self.check.clone()
-        } else {
-            format!("{}@{}", self.check, self.case)
-        }
+        if self.case == "-" { self.check.clone() } else { format!("{}@{}", self.check, self.case) }
     }
 }
 
@@ -227,10 +220,7 @@ pub struct Response {
 impl Response {
     /// The first value of a header; names are compared without case.
     pub fn header(&self, name: &str) -> Option<&str> {
-        self.headers
-            .iter()
-            .find(|(n, _)| n.eq_ignore_ascii_case(name))
-            .map(|(_, v)| v.as_str())
+        self.headers.iter().find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, v)| v.as_str())
     }
 
     /// The body as JSON, where it is JSON.
@@ -327,9 +317,7 @@ impl ModelLog {
     /// Whether an absent record means that nothing arrived: both markers were sent, and both are in the records.
     pub fn is_whole(&self) -> bool {
         let recorded = |marker: &Option<String>| {
-            marker
-                .as_ref()
-                .is_some_and(|m| self.records.iter().any(|r| r.exchange.as_ref() == Some(m)))
+            marker.as_ref().is_some_and(|m| self.records.iter().any(|r| r.exchange.as_ref() == Some(m)))
         };
         recorded(&self.marker_before) && recorded(&self.marker_after)
     }
@@ -368,10 +356,7 @@ pub struct ModelRecord {
 impl ModelRecord {
     /// The first value of a header; names are compared without case.
     pub fn header(&self, name: &str) -> Option<&str> {
-        self.headers
-            .iter()
-            .find(|(n, _)| n.eq_ignore_ascii_case(name))
-            .map(|(_, v)| v.as_str())
+        self.headers.iter().find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, v)| v.as_str())
     }
 }
 

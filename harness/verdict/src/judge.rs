@@ -73,12 +73,7 @@ impl Judgement {
     }
 
     /// Adds a clause that the evidence cannot decide.
-    pub fn unproven(
-        &mut self,
-        name: &str,
-        expected: impl Into<String>,
-        missing: impl Into<String>,
-    ) -> &mut Self {
+    pub fn unproven(&mut self, name: &str, expected: impl Into<String>, missing: impl Into<String>) -> &mut Self {
         self.clauses.push(Clause {
             name: name.to_owned(),
             holds: Holds::Unproven,
@@ -93,8 +88,7 @@ impl Judgement {
     pub fn holds(&self) -> Holds {
         if self.clauses.iter().any(|c| c.holds == Holds::No) {
             Holds::No
-        } else if self.clauses.is_empty() || self.clauses.iter().any(|c| c.holds == Holds::Unproven)
-        {
+        } else if self.clauses.is_empty() || self.clauses.iter().any(|c| c.holds == Holds::Unproven) {
             Holds::Unproven
         } else {
             Holds::Yes

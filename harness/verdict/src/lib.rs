@@ -2,9 +2,11 @@
 //! Nothing here opens a socket or knows Kubernetes.
 
 pub mod folder;
+pub mod golden;
 pub mod history;
 pub mod judge;
 pub mod names;
+pub mod observation;
 pub mod plan;
 pub mod record;
 pub mod redact;

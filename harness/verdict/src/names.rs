@@ -3,44 +3,29 @@
 /// Whether this is lower-case letters and digits in words joined by single dashes.
 pub fn is_kebab(name: &str) -> bool {
     !name.is_empty()
-        && name.split('-').all(|word| {
-            !word.is_empty()
-                && word
-                    .chars()
-                    .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit())
-        })
+        && name
+            .split('-')
+            .all(|word| !word.is_empty() && word.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit()))
 }
 
 /// Whether this is `suite/name`, both in kebab case.
 pub fn is_check_id(id: &str) -> bool {
-    id.split_once('/')
-        .is_some_and(|(suite, name)| is_kebab(suite) && is_kebab(name))
+    id.split_once('/').is_some_and(|(suite, name)| is_kebab(suite) && is_kebab(name))
 }
 
 /// Up to three of the known names that look like the wanted one, the nearest first.
 pub fn near<'a>(wanted: &str, known: impl IntoIterator<Item = &'a str>) -> Vec<String> {
     let wanted = wanted.to_lowercase();
-    let mut scored: Vec<(f64, &str)> = known
-        .into_iter()
-        .map(|name| (likeness(&wanted, name), name))
-        .filter(|(score, _)| *score >= 0.6)
-        .collect();
+    let mut scored: Vec<(f64, &str)> =
+        known.into_iter().map(|name| (likeness(&wanted, name), name)).filter(|(score, _)| *score >= 0.6).collect();
     scored.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(b.1)));
     scored.dedup_by(|a, b| a.1 == b.1);
-    scored
-        .into_iter()
-        .take(3)
-        .map(|(_, name)| name.to_owned())
-        .collect()
+    scored.into_iter().take(3).map(|(_, name)| name.to_owned()).collect()
 }
 
 /// `; did you mean a, b?`, or nothing where no known name is near.
 pub fn suggestion(near: &[String]) -> String {
-    if near.is_empty() {
-        String::new()
-    } else {
-        format!("; did you mean {}?", near.join(", "))
-    }
+    if near.is_empty() { String::new() } else { format!("; did you mean {}?", near.join(", ")) }
 }
 
 fn likeness(wanted: &str, name: &str) -> f64 {

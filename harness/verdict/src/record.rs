@@ -97,11 +97,7 @@ pub(crate) mod tests_support {
             key,
             verdict,
             reason: "because".into(),
-            clauses: if verdict == Verdict::Error {
-                vec![]
-            } else {
-                vec![clause("wrong-host-is-404", holds)]
-            },
+            clauses: if verdict == Verdict::Error { vec![] } else { vec![clause("wrong-host-is-404", holds)] },
             golden: GoldenState::Same,
             golden_note: None,
             started: "2026-11-21T12:03:06Z".into(),

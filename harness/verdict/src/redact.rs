@@ -36,35 +36,22 @@ const SECRET_HEADERS: [&str; 12] = [
 const SCHEMES: [&str; 6] = ["bearer", "basic", "digest", "negotiate", "token", "apikey"];
 
 /// Words that follow "bearer" in prose.
-const PROSE: [&str; 8] = [
-    "token",
-    "tokens",
-    "auth",
-    "authentication",
-    "authorization",
-    "scheme",
-    "credential",
-    "credentials",
-];
+const PROSE: [&str; 8] =
+    ["token", "tokens", "auth", "authentication", "authorization", "scheme", "credential", "credentials"];
 
 /// What is left of a secret: `<redacted:` and the first 8 hexadecimal digits of its SHA-256. A mark stays as it is.
 pub fn mark(secret: &str) -> String {
     if is_mark(secret) {
         return secret.to_owned();
     }
-    format!(
-        "<redacted:{}>",
-        &hex(&Sha256::digest(secret.as_bytes()))[..8]
-    )
+    format!("<redacted:{}>", &hex(&Sha256::digest(secret.as_bytes()))[..8])
 }
 
 /// Whether this is the mark of a secret, and nothing else.
 pub fn is_mark(text: &str) -> bool {
     text.strip_prefix("<redacted:")
         .and_then(|rest| rest.strip_suffix('>'))
-        .is_some_and(|hash| {
-            hash.len() == 8 && hash.chars().all(|c| matches!(c, '0'..='9' | 'a'..='f'))
-        })
+        .is_some_and(|hash| hash.len() == 8 && hash.chars().all(|c| matches!(c, '0'..='9' | 'a'..='f')))
 }
 
 /// Whether a header of this name carries a credential.
@@ -77,11 +64,7 @@ pub fn header(name: &str, value: &str) -> String {
     if !is_secret_header(name) {
         return text(value);
     }
-    if name.trim().to_ascii_lowercase().ends_with("authorization") {
-        credentials(value)
-    } else {
-        mark(value.trim())
-    }
+    if name.trim().to_ascii_lowercase().ends_with("authorization") { credentials(value) } else { mark(value.trim()) }
 }
 
 /// `Bearer <mark>`; the mark covers all where the scheme is not a known one.
@@ -113,43 +96,36 @@ pub fn text(text: &str) -> String {
 }
 
 /// A value after a name: separator, then quoted, or quoted inside a quoted text, or bare.
-const QUOTED: &str = r#"(\\*["']?[ \t]*[:=][ \t]*\[?[ \t]*)(?:(\\+["'])([^"'\\\r\n]*)|"((?:[^"\\]|\\.)*)|'([^'\r\n]*)|"#;
+const QUOTED: &str =
+    r#"(\\*["']?[ \t]*[:=][ \t]*\[?[ \t]*)(?:(\\+["'])([^"'\\\r\n]*)|"((?:[^"\\]|\\.)*)|'([^'\r\n]*)|"#;
 
 fn named(names: &str, bare: &str) -> Regex {
     compiled(&format!(r"(?i)({names}){QUOTED}({bare}))"))
 }
 
 fn compiled(pattern: &str) -> Regex {
-    #[expect(
-        clippy::expect_used,
-        reason = "the patterns are constants of this file, and tests use every one"
-    )]
+    #[expect(clippy::expect_used, reason = "the patterns are constants of this file, and tests use every one")]
     Regex::new(pattern).expect("a pattern of this file")
 }
 
 static AUTHORIZATION: LazyLock<Regex> =
     LazyLock::new(|| named("(?:proxy-)?authorization", r#"[^"'\\\r\n\[{][^"'\\\r\n]*"#));
-static COOKIE: LazyLock<Regex> =
-    LazyLock::new(|| named("(?:set-)?cookie", r#"[^"'\\\r\n\[{][^"'\\\r\n]*"#));
+static COOKIE: LazyLock<Regex> = LazyLock::new(|| named("(?:set-)?cookie", r#"[^"'\\\r\n\[{][^"'\\\r\n]*"#));
 static NAMED: LazyLock<Regex> = LazyLock::new(|| {
     named(
         "(?:x-)?api[-_]?key|access[-_]?token|refresh[-_]?token|id[-_]?token|auth[-_]?token|security[-_]token|hf[-_]token|client[-_]?secret|secret[-_]?access[-_]?key|passw(?:or)?d",
         r#"[^\s"'\\,;&{}\[\]]+"#,
     )
 });
-static BEARER: LazyLock<Regex> =
-    LazyLock::new(|| compiled(r"(?i)\b(bearer)([ \t]+|%20)([A-Za-z0-9._~+/=-]+)"));
-static BASIC: LazyLock<Regex> =
-    LazyLock::new(|| compiled(r"(?i)\b(basic)([ \t]+)([A-Za-z0-9+/]{4,}={0,2})"));
+static BEARER: LazyLock<Regex> = LazyLock::new(|| compiled(r"(?i)\b(bearer)([ \t]+|%20)([A-Za-z0-9._~+/=-]+)"));
+static BASIC: LazyLock<Regex> = LazyLock::new(|| compiled(r"(?i)\b(basic)([ \t]+)([A-Za-z0-9+/]{4,}={0,2})"));
 static KNOWN: LazyLock<Regex> = LazyLock::new(|| {
     compiled(
         r"\b(?:(?:sk|pk|rk)-[A-Za-z0-9_-]{4,}|hf_[A-Za-z0-9]{4,}|gh[pousr]_[A-Za-z0-9]{16,}|glpat-[A-Za-z0-9_-]{16,}|AKIA[0-9A-Z]{16}|eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{2,}\.[A-Za-z0-9_-]*)",
     )
 });
 static PRIVATE_KEY: LazyLock<Regex> = LazyLock::new(|| {
-    compiled(
-        r"-----BEGIN ([A-Z0-9 ]*PRIVATE KEY)-----(?s:.*?)(?:-----END [A-Z0-9 ]*PRIVATE KEY-----|\z)",
-    )
+    compiled(r"-----BEGIN ([A-Z0-9 ]*PRIVATE KEY)-----(?s:.*?)(?:-----END [A-Z0-9 ]*PRIVATE KEY-----|\z)")
 });
 
 fn patterns(text: &str) -> String {
@@ -166,19 +142,10 @@ fn patterns(text: &str) -> String {
         }
     });
     let text = BASIC.replace_all(&text, |c: &Captures<'_>| {
-        let pair = STANDARD
-            .decode(&c[3])
-            .ok()
-            .filter(|decoded| decoded.contains(&b':'));
-        if pair.is_some() {
-            format!("{}{}{}", &c[1], &c[2], mark(&c[3]))
-        } else {
-            c[0].to_owned()
-        }
+        let pair = STANDARD.decode(&c[3]).ok().filter(|decoded| decoded.contains(&b':'));
+        if pair.is_some() { format!("{}{}{}", &c[1], &c[2], mark(&c[3])) } else { c[0].to_owned() }
     });
-    KNOWN
-        .replace_all(&text, |c: &Captures<'_>| mark(&c[0]))
-        .into_owned()
+    KNOWN.replace_all(&text, |c: &Captures<'_>| mark(&c[0])).into_owned()
 }
 
 /// Puts a mark in the place of the value that [`named`] found.
@@ -195,13 +162,8 @@ fn named_value(c: &Captures<'_>, marked: impl Fn(&str) -> String) -> String {
         return c[0].to_owned();
     };
     let value = value.as_str();
-    let nothing = value.trim().is_empty()
-        || (open.is_empty() && matches!(value, "null" | "true" | "false" | "None"));
-    let value = if nothing {
-        value.to_owned()
-    } else {
-        marked(value)
-    };
+    let nothing = value.trim().is_empty() || (open.is_empty() && matches!(value, "null" | "true" | "false" | "None"));
+    let value = if nothing { value.to_owned() } else { marked(value) };
     format!("{}{}{open}{value}", &c[1], &c[2])
 }
 
@@ -221,16 +183,8 @@ pub fn body(body: &mut Body) {
 
 /// A history as it may be kept. Judges are given this one, so that a replay sees what they saw.
 pub fn history(history: &mut History) {
-    history
-        .exchanges
-        .iter_mut()
-        .chain(&mut history.settle.exchanges)
-        .for_each(exchange);
-    for value in history
-        .objects
-        .values_mut()
-        .chain(history.facts.values_mut())
-    {
+    history.exchanges.iter_mut().chain(&mut history.settle.exchanges).for_each(exchange);
+    for value in history.objects.values_mut().chain(history.facts.values_mut()) {
         *value = object(value);
     }
     for value in history.pickers.values_mut().flatten() {

@@ -61,11 +61,7 @@ impl Requirement {
 
     /// Its cases, `-` where it has none.
     pub fn case_names(&self) -> Vec<&str> {
-        if self.cases.is_empty() {
-            vec!["-"]
-        } else {
-            self.cases.iter().map(String::as_str).collect()
-        }
+        if self.cases.is_empty() { vec!["-"] } else { self.cases.iter().map(String::as_str).collect() }
     }
 }
 
@@ -136,38 +132,25 @@ struct Entry {
 impl Requirements {
     /// Reads the file. Errors name the line.
     pub fn read(path: &Path) -> Result<Self, RequirementsError> {
-        let text = std::fs::read_to_string(path).map_err(|source| RequirementsError::Read {
-            path: path.to_owned(),
-            source,
-        })?;
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| RequirementsError::Read { path: path.to_owned(), source })?;
         Self::parse(&text, path)
     }
 
     /// Understands the text; the path is only for messages.
     pub fn parse(text: &str, path: &Path) -> Result<Self, RequirementsError> {
-        let file: File = serde_saphyr::from_str(text).map_err(|e| RequirementsError::Shape {
-            path: path.to_owned(),
-            message: e.to_string(),
-        })?;
+        let file: File = serde_saphyr::from_str(text)
+            .map_err(|e| RequirementsError::Shape { path: path.to_owned(), message: e.to_string() })?;
         let mut checks: Vec<Requirement> = Vec::new();
         let mut lines: BTreeMap<String, u64> = BTreeMap::new();
         for entry in file.checks {
             let line = entry.check.referenced.line();
-            let refuse = |line: u64, problem: String| RequirementsError::Entry {
-                path: path.to_owned(),
-                line,
-                problem,
-            };
+            let refuse = |line: u64, problem: String| RequirementsError::Entry { path: path.to_owned(), line, problem };
             if let Some(first) = lines.insert(entry.check.value.clone(), line) {
                 let id = &entry.check.value;
-                return Err(refuse(
-                    line,
-                    format!("check {id} is there already, in line {first}; remove one of them"),
-                ));
+                return Err(refuse(line, format!("check {id} is there already, in line {first}; remove one of them")));
             }
-            entry
-                .problem()
-                .map_or(Ok(()), |(line, problem)| Err(refuse(line, problem)))?;
+            entry.problem().map_or(Ok(()), |(line, problem)| Err(refuse(line, problem)))?;
             checks.push(entry.into_requirement(line));
         }
         if checks.is_empty() {
@@ -177,10 +160,7 @@ impl Requirements {
                 problem: "there is no check; a run without requirements proves nothing".to_owned(),
             });
         }
-        Ok(Self {
-            path: path.to_owned(),
-            checks,
-        })
+        Ok(Self { path: path.to_owned(), checks })
     }
 
     /// The requirement with this id.
@@ -191,10 +171,7 @@ impl Requirements {
     /// Known suites and checks that look like this one, the nearest first.
     pub fn near(&self, wanted: &str) -> Vec<String> {
         let suites = self.checks.iter().map(Requirement::suite);
-        names::near(
-            wanted,
-            suites.chain(self.checks.iter().map(|r| r.check.as_str())),
-        )
+        names::near(wanted, suites.chain(self.checks.iter().map(|r| r.check.as_str())))
     }
 }
 
@@ -204,10 +181,7 @@ impl Entry {
         let id = &self.check.value;
         let line = self.check.referenced.line();
         if !names::is_check_id(id) {
-            return Some((
-                line,
-                format!("{id:?} is not suite/name in lower-case words joined by dashes"),
-            ));
+            return Some((line, format!("{id:?} is not suite/name in lower-case words joined by dashes")));
         }
         for (field, text) in [("sentence", &self.sentence), ("source", &self.source)] {
             if text.trim().is_empty() {
@@ -231,16 +205,11 @@ impl Entry {
                     let word = &value.value;
                     return Some((
                         line,
-                        format!(
-                            "{word:?} in {field} of {id} is not lower-case words joined by dashes"
-                        ),
+                        format!("{word:?} in {field} of {id} is not lower-case words joined by dashes"),
                     ));
                 }
                 if !seen.insert(&value.value) {
-                    return Some((
-                        line,
-                        format!("{} is twice in {field} of {id}; remove one", value.value),
-                    ));
+                    return Some((line, format!("{} is twice in {field} of {id}; remove one", value.value)));
                 }
             }
         }
@@ -248,10 +217,7 @@ impl Entry {
         let models = self.not_with.iter().map(|(k, v)| (k.word(), v));
         for (name, reason) in places.chain(models) {
             if reason.trim().is_empty() {
-                return Some((
-                    line,
-                    format!("check {id} excludes {name} without a reason; say why"),
-                ));
+                return Some((line, format!("check {id} excludes {name} without a reason; say why")));
             }
         }
         None
@@ -311,10 +277,7 @@ checks:
         let read = parse(GOOD).unwrap();
         let host = read.get("routing/host").unwrap();
         assert_eq!(host.line, 3);
-        assert_eq!(
-            (host.level, host.model, host.exclusive),
-            (Level::Must, Some(ModelKind::Echo), Exclusive::Gateway)
-        );
+        assert_eq!((host.level, host.model, host.exclusive), (Level::Must, Some(ModelKind::Echo), Exclusive::Gateway));
         assert_eq!(host.case_names(), ["first", "second-one"]);
         assert_eq!(host.kills, ["ignores-host"]);
         assert!(host.counts_every_answer);
@@ -364,9 +327,7 @@ checks:
 
     #[test]
     fn a_missing_file_is_named() {
-        let message = Requirements::read(Path::new("no/such.yaml"))
-            .unwrap_err()
-            .to_string();
+        let message = Requirements::read(Path::new("no/such.yaml")).unwrap_err().to_string();
         assert!(message.contains("no/such.yaml"), "{message}");
     }
 }

@@ -41,18 +41,13 @@ impl TestList {
 
     /// Whether this check has this case.
     pub fn has(&self, check: &str, case: &str) -> bool {
-        self.checks
-            .get(check)
-            .is_some_and(|cases| cases.contains(case))
+        self.checks.get(check).is_some_and(|cases| cases.contains(case))
     }
 }
 
 /// Check and case of a test, nothing for a unit test.
 fn check_of(test: &str) -> Result<Option<(String, String)>, TestListError> {
-    let refuse = |problem: String| TestListError {
-        test: test.to_owned(),
-        problem,
-    };
+    let refuse = |problem: String| TestListError { test: test.to_owned(), problem };
     let segments: Vec<&str> = test.split("::").collect();
     if segments.iter().any(|s| UNIT_MODULES.contains(s)) {
         return Ok(None);
@@ -66,23 +61,16 @@ fn check_of(test: &str) -> Result<Option<(String, String)>, TestListError> {
             continue;
         }
         let Some(name) = numbered(argument, "case_") else {
-            return Err(refuse(format!(
-                "{argument:?} is neither a case nor a gateway"
-            )));
+            return Err(refuse(format!("{argument:?} is neither a case nor a gateway")));
         };
         if name.is_empty() {
-            return Err(refuse(format!(
-                "{argument:?} has no name: write #[case::name(...)]"
-            )));
+            return Err(refuse(format!("{argument:?} has no name: write #[case::name(...)]")));
         }
         if case.replace(dashes(name)).is_some() {
             return Err(refuse("it has two cases".to_owned()));
         }
     }
-    Ok(Some((
-        format!("{}/{}", dashes(suite), dashes(name)),
-        case.unwrap_or_else(|| "-".to_owned()),
-    )))
+    Ok(Some((format!("{}/{}", dashes(suite), dashes(name)), case.unwrap_or_else(|| "-".to_owned()))))
 }
 
 /// What follows `<prefix><number>_`; empty where nothing does.
@@ -92,11 +80,7 @@ fn numbered<'a>(segment: &'a str, prefix: &str) -> Option<&'a str> {
     if name.len() == rest.len() {
         return None;
     }
-    if name.is_empty() {
-        Some("")
-    } else {
-        name.strip_prefix('_')
-    }
+    if name.is_empty() { Some("") } else { name.strip_prefix('_') }
 }
 
 fn is_numbered(segment: &str, prefix: &str) -> bool {
@@ -116,11 +100,7 @@ mod tests {
 
     #[rstest]
     #[case::plain("routing::host", "routing/host", "-")]
-    #[case::gateway(
-        "routing::host::gateway_1__UP_manifests_gateways_a_gateway_yaml",
-        "routing/host",
-        "-"
-    )]
+    #[case::gateway("routing::host::gateway_1__UP_manifests_gateways_a_gateway_yaml", "routing/host", "-")]
     #[case::case_then_gateway(
         "guide_002::chat_completion::case_1_foo::gateway_1__UP_manifests_x",
         "guide-002/chat-completion",
@@ -131,11 +111,7 @@ mod tests {
         "guide-002/chat-completion",
         "foo"
     )]
-    #[case::many_cases(
-        "routing::path::case_03_exact_over_prefix::gateway_1_path",
-        "routing/path",
-        "exact-over-prefix"
-    )]
+    #[case::many_cases("routing::path::case_03_exact_over_prefix::gateway_1_path", "routing/path", "exact-over-prefix")]
     #[case::number_in_name("tokens::exact::case_1_budget_70", "tokens/exact", "budget-70")]
     #[case::digit_first("tokens::shape_429::case_2_429_text", "tokens/shape-429", "429-text")]
     fn checks(#[case] test: &str, #[case] check: &str, #[case] case: &str) {
@@ -151,10 +127,7 @@ mod tests {
     #[case("stage::opens")]
     #[case("unit::whatever::deep")]
     fn unit_tests_are_not_checks(#[case] test: &str) {
-        assert_eq!(
-            TestList::parse(&format!("{test}: test\n")).unwrap(),
-            TestList::default()
-        );
+        assert_eq!(TestList::parse(&format!("{test}: test\n")).unwrap(), TestList::default());
     }
 
     #[rstest]
@@ -165,10 +138,7 @@ mod tests {
     #[case::no_number("routing::host::case_a", "neither")]
     fn refuses(#[case] test: &str, #[case] said: &str) {
         let error = TestList::parse(&format!("{test}: test\n")).unwrap_err();
-        assert!(
-            error.to_string().contains(said) && error.to_string().contains(test),
-            "{error}"
-        );
+        assert!(error.to_string().contains(said) && error.to_string().contains(test), "{error}");
     }
 
     #[test]

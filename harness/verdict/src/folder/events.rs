@@ -32,20 +32,13 @@ pub struct Event {
 impl Event {
     /// An event of the run as a whole, now.
     pub fn now(kind: &str, text: impl Into<String>) -> Self {
-        Self {
-            at: now(),
-            kind: kind.to_owned(),
-            text: text.into(),
-            ..Self::default()
-        }
+        Self { at: now(), kind: kind.to_owned(), text: text.into(), ..Self::default() }
     }
 }
 
 /// The current time, RFC 3339 in UTC with milliseconds.
 fn now() -> String {
-    jiff::Timestamp::now()
-        .strftime("%Y-%m-%dT%H:%M:%S%.3fZ")
-        .to_string()
+    jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%S%.3fZ").to_string()
 }
 
 /// What `events.jsonl` holds.
@@ -62,20 +55,10 @@ impl RunFolder {
     pub fn append_event(&self, event: &Event) -> Result<(), FolderError> {
         let path = self.path().join("events.jsonl");
         let failed = |e| FolderError::new("append to", &path, super::Problem::Io(e));
-        let mut line = serde_json::to_string(&Event {
-            text: redact::text(&event.text),
-            ..event.clone()
-        })
-        .map_err(|e| {
-            FolderError::new("append to", &path, super::Problem::Content(e.to_string()))
-        })?;
+        let mut line = serde_json::to_string(&Event { text: redact::text(&event.text), ..event.clone() })
+            .map_err(|e| FolderError::new("append to", &path, super::Problem::Content(e.to_string())))?;
         line.push('\n');
-        let mut file = OpenOptions::new()
-            .create(true)
-            .read(true)
-            .append(true)
-            .open(&path)
-            .map_err(failed)?;
+        let mut file = OpenOptions::new().create(true).read(true).append(true).open(&path).map_err(failed)?;
         if file.seek(SeekFrom::End(-1)).is_ok() {
             let mut last = [0];
             file.read_exact(&mut last).map_err(failed)?;
@@ -83,9 +66,7 @@ impl RunFolder {
                 line.insert(0, '\n'); // half a line of a killed writer must not swallow this one
             }
         }
-        file.write_all(line.as_bytes())
-            .and_then(|()| file.sync_data())
-            .map_err(failed)
+        file.write_all(line.as_bytes()).and_then(|()| file.sync_data()).map_err(failed)
     }
 
     /// Reads the events; a folder without any has none.

@@ -5,10 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use super::{
-    Existing, FolderError, Problem, RunFolder, is_part, json, make_folders, parse_versioned,
-    write_whole,
-};
+use super::{Existing, FolderError, Problem, RunFolder, is_part, json, make_folders, parse_versioned, write_whole};
 use crate::history::{HISTORY_VERSION, History, Key};
 use crate::record::{RECORD_SCHEMA, Record, Verdict};
 use crate::redact;
@@ -55,11 +52,7 @@ impl RunFolder {
             let key = key_of(relative.strip_prefix("records").unwrap_or(&relative));
             match self.read_record(&file, key.as_ref()) {
                 Ok(record) => found.records.push(record),
-                Err(problem) => found.unreadable.push(Unreadable {
-                    path: relative,
-                    key,
-                    problem,
-                }),
+                Err(problem) => found.unreadable.push(Unreadable { path: relative, key, problem }),
             }
         }
         found.records.sort_by(|a, b| a.key.cmp(&b.key));
@@ -70,29 +63,15 @@ impl RunFolder {
     fn read_record(&self, file: &Path, key: Option<&Key>) -> Result<Record, String> {
         let bytes = fs::read(file).map_err(|e| e.to_string())?;
         let record: Record = parse_versioned(file, &bytes, |v| {
-            let found = v
-                .get("schema")
-                .and_then(Value::as_str)
-                .unwrap_or("no schema");
-            (found == RECORD_SCHEMA)
-                .then_some(())
-                .ok_or_else(|| (found.to_owned(), RECORD_SCHEMA.to_owned()))
+            let found = v.get("schema").and_then(Value::as_str).unwrap_or("no schema");
+            (found == RECORD_SCHEMA).then_some(()).ok_or_else(|| (found.to_owned(), RECORD_SCHEMA.to_owned()))
         })
         .map_err(|e| e.problem.to_string())?;
         if key != Some(&record.key) {
-            return Err(format!(
-                "it says that it is {}, which belongs elsewhere",
-                record.key.path()
-            ));
+            return Err(format!("it says that it is {}, which belongs elsewhere", record.key.path()));
         }
-        if !matches!(
-            record.verdict,
-            Verdict::Pass | Verdict::Fail | Verdict::Unproven | Verdict::Error
-        ) {
-            return Err(format!(
-                "its verdict {:?} is not one of a single attempt",
-                record.verdict
-            ));
+        if !matches!(record.verdict, Verdict::Pass | Verdict::Fail | Verdict::Unproven | Verdict::Error) {
+            return Err(format!("its verdict {:?} is not one of a single attempt", record.verdict));
         }
         Ok(record)
     }
@@ -132,22 +111,12 @@ impl RunFolder {
     }
 
     /// Writes a text (a log, a list of events) to the evidence of a key, redacted, and gives its path.
-    pub fn write_evidence(
-        &self,
-        key: &Key,
-        name: &str,
-        content: &str,
-    ) -> Result<PathBuf, FolderError> {
+    pub fn write_evidence(&self, key: &Key, name: &str, content: &str) -> Result<PathBuf, FolderError> {
         self.write_redacted(key, name, redact::text(content).as_bytes())
     }
 
     /// Writes a JSON value (objects, a config dump) to the evidence of a key, redacted, and gives its path.
-    pub fn write_evidence_json(
-        &self,
-        key: &Key,
-        name: &str,
-        value: &Value,
-    ) -> Result<PathBuf, FolderError> {
+    pub fn write_evidence_json(&self, key: &Key, name: &str, value: &Value) -> Result<PathBuf, FolderError> {
         let bytes = json(&self.path().join(name), &redact::object(value))?;
         self.write_redacted(key, name, &bytes)
     }
@@ -155,11 +124,7 @@ impl RunFolder {
     fn write_redacted(&self, key: &Key, name: &str, bytes: &[u8]) -> Result<PathBuf, FolderError> {
         let path = self.evidence_dir(key)?.join(name);
         if !is_part(name) {
-            return Err(FolderError::new(
-                "write",
-                &path,
-                Problem::Key(name.to_owned()),
-            ));
+            return Err(FolderError::new("write", &path, Problem::Key(name.to_owned())));
         }
         write_whole(&path, bytes, Existing::Replaced)?;
         Ok(path)

@@ -12,12 +12,7 @@ use crate::record::tests_support::record;
 use crate::record::{Record, Verdict};
 
 fn key(check: &str, attempt: u32) -> Key {
-    Key {
-        gateway: "gw".into(),
-        check: check.into(),
-        case: "-".into(),
-        attempt,
-    }
+    Key { gateway: "gw".into(), check: check.into(), case: "-".into(), attempt }
 }
 
 fn run() -> (tempfile::TempDir, RunFolder) {
@@ -33,19 +28,10 @@ fn passed(check: &str, attempt: u32) -> Record {
 #[test]
 fn a_run_is_made_once_and_opened_often() {
     let (parent, folder) = run();
-    assert!(
-        RunFolder::create(parent.path(), "run-1")
-            .unwrap_err()
-            .is_existing()
-    );
-    assert_eq!(
-        RunFolder::open(&parent.path().join("run-1")).unwrap(),
-        folder
-    );
+    assert!(RunFolder::create(parent.path(), "run-1").unwrap_err().is_existing());
+    assert_eq!(RunFolder::open(&parent.path().join("run-1")).unwrap(), folder);
     assert_eq!(folder.id(), "run-1");
-    let message = RunFolder::open(&parent.path().join("run-2"))
-        .unwrap_err()
-        .to_string();
+    let message = RunFolder::open(&parent.path().join("run-2")).unwrap_err().to_string();
     assert!(message.contains("run-2: it is not there"), "{message}");
     assert!(RunFolder::create(parent.path(), "../out").is_err());
 }
@@ -58,11 +44,7 @@ fn latest_moves() {
     for folder in [&first, &second, &second] {
         folder.point_latest().unwrap();
         assert_eq!(RunFolder::open(&latest).unwrap(), *folder);
-        assert_eq!(
-            fs::read_link(&latest).unwrap(),
-            Path::new(folder.id()),
-            "relative, so the tree can move"
-        );
+        assert_eq!(fs::read_link(&latest).unwrap(), Path::new(folder.id()), "relative, so the tree can move");
     }
 }
 
@@ -83,10 +65,7 @@ fn plan_environment_and_timing_come_back() {
 #[rstest]
 #[case::missing(None, "it is not there")]
 #[case::torn(Some("{\"schema\": \"igc.pl"), "cut short")]
-#[case::other_version(
-    Some("{\"schema\": \"igc.plan/v9\"}"),
-    "igc.plan/v9, this program reads igc.plan/v1"
-)]
+#[case::other_version(Some("{\"schema\": \"igc.plan/v9\"}"), "igc.plan/v9, this program reads igc.plan/v1")]
 #[case::no_version(Some("{}"), "no schema")]
 fn a_bad_plan_is_explained(#[case] content: Option<&str>, #[case] said: &str) {
     let (_parent, folder) = run();
@@ -94,10 +73,7 @@ fn a_bad_plan_is_explained(#[case] content: Option<&str>, #[case] said: &str) {
         folder.write_file("plan.json", content).unwrap();
     }
     let message = folder.read_plan().unwrap_err().to_string();
-    assert!(
-        message.contains(said) && message.contains("plan.json"),
-        "{message}"
-    );
+    assert!(message.contains(said) && message.contains("plan.json"), "{message}");
 }
 
 #[test]
@@ -124,33 +100,17 @@ fn a_run_without_records_has_none() {
 #[rstest]
 #[case::torn("gw/routing/host/-/1.json", "{\"schema\":", true, "cut short")]
 #[case::empty("gw/routing/host/-/1.json", "", true, "cut short")]
-#[case::version(
-    "gw/routing/host/-/1.json",
-    "{\"schema\": \"igc.record/v7\"}",
-    true,
-    "igc.record/v7"
-)]
+#[case::version("gw/routing/host/-/1.json", "{\"schema\": \"igc.record/v7\"}", true, "igc.record/v7")]
 #[case::not_a_key("gw/routing/1.json", "{}", false, "no schema")]
 #[case::not_a_number("gw/routing/host/-/x.json", "{}", false, "no schema")]
-fn what_is_no_record_is_reported(
-    #[case] path: &str,
-    #[case] content: &str,
-    #[case] has_key: bool,
-    #[case] said: &str,
-) {
+fn what_is_no_record_is_reported(#[case] path: &str, #[case] content: &str, #[case] has_key: bool, #[case] said: &str) {
     let (_parent, folder) = run();
     folder.write_record(&passed("tokens/exact", 1)).unwrap();
-    folder
-        .write_file(&format!("records/{path}"), content)
-        .unwrap();
-    folder
-        .write_file("records/gw/routing/host/-/.part-x", "being written")
-        .unwrap();
+    folder.write_file(&format!("records/{path}"), content).unwrap();
+    folder.write_file("records/gw/routing/host/-/.part-x", "being written").unwrap();
     let read = folder.read_records().unwrap();
     assert_eq!(read.records.len(), 1);
-    let [bad] = read.unreadable.as_slice() else {
-        panic!("{read:?}")
-    };
+    let [bad] = read.unreadable.as_slice() else { panic!("{read:?}") };
     assert_eq!(bad.path, Path::new("records").join(path));
     assert_eq!(bad.key.is_some(), has_key);
     assert!(bad.problem.contains(said), "{}", bad.problem);
@@ -158,22 +118,13 @@ fn what_is_no_record_is_reported(
 
 #[rstest]
 #[case::elsewhere(passed("routing/host", 1), "belongs elsewhere")]
-#[case::not_of_an_attempt(
-    record(key("tokens/exact", 1), Verdict::Flaky),
-    "not one of a single attempt"
-)]
+#[case::not_of_an_attempt(record(key("tokens/exact", 1), Verdict::Flaky), "not one of a single attempt")]
 fn a_record_that_lies_is_reported(#[case] record: Record, #[case] said: &str) {
     let (_parent, folder) = run();
-    folder
-        .write_json("records/gw/tokens/exact/-/1.json", &record)
-        .unwrap();
+    folder.write_json("records/gw/tokens/exact/-/1.json", &record).unwrap();
     let read = folder.read_records().unwrap();
     assert_eq!(read.records, []);
-    assert!(
-        read.unreadable[0].problem.contains(said),
-        "{:?}",
-        read.unreadable
-    );
+    assert!(read.unreadable[0].problem.contains(said), "{:?}", read.unreadable);
 }
 
 #[rstest]
@@ -184,25 +135,11 @@ fn a_record_that_lies_is_reported(#[case] record: Record, #[case] said: &str) {
 #[case("gw", "routing/host", "a/b", 1)]
 #[case("gw", "routing/host", "", 1)]
 #[case("gw", "routing/host", "-", 0)]
-fn no_key_leaves_the_folder(
-    #[case] gateway: &str,
-    #[case] check: &str,
-    #[case] case: &str,
-    #[case] attempt: u32,
-) {
+fn no_key_leaves_the_folder(#[case] gateway: &str, #[case] check: &str, #[case] case: &str, #[case] attempt: u32) {
     let (_parent, folder) = run();
-    let key = Key {
-        gateway: gateway.into(),
-        check: check.into(),
-        case: case.into(),
-        attempt,
-    };
+    let key = Key { gateway: gateway.into(), check: check.into(), case: case.into(), attempt };
     assert!(folder.evidence_dir(&key).is_err());
-    assert!(
-        folder
-            .write_history(&History::new(key.clone(), "n", "h"))
-            .is_err()
-    );
+    assert!(folder.write_history(&History::new(key.clone(), "n", "h")).is_err());
     assert!(folder.write_record(&record(key, Verdict::Pass)).is_err());
 }
 
@@ -217,10 +154,7 @@ fn histories_come_back_and_unknown_versions_are_refused() {
     history.version = 9;
     folder.write_history(&history).unwrap();
     let message = folder.read_history(&history.key).unwrap_err().to_string();
-    assert!(
-        message.contains("version 9, this program reads version 1"),
-        "{message}"
-    );
+    assert!(message.contains("version 9, this program reads version 1"), "{message}");
     history.key.attempt = 3;
     let message = folder.read_history(&history.key).unwrap_err().to_string();
     assert!(message.contains("not there"), "{message}");
@@ -239,15 +173,9 @@ fn nothing_secret_is_written() {
     let (_parent, folder) = run();
     let key = key("routing/host", 1);
     let secret = "hf_S3cr3tValue99";
+    folder.write_evidence(&key, "log.txt", &format!("got {secret}")).unwrap();
     folder
-        .write_evidence(&key, "log.txt", &format!("got {secret}"))
-        .unwrap();
-    folder
-        .write_evidence_json(
-            &key,
-            "o.json",
-            &serde_json::json!({"kind": "Secret", "stringData": {"k": secret}}),
-        )
+        .write_evidence_json(&key, "o.json", &serde_json::json!({"kind": "Secret", "stringData": {"k": secret}}))
         .unwrap();
     assert!(folder.write_evidence(&key, "../log.txt", "x").is_err());
     let mut record = record(key.clone(), Verdict::Fail);
@@ -258,29 +186,20 @@ fn nothing_secret_is_written() {
     history.notes.push(secret.into());
     assert!(!folder.write_history(&history).unwrap().notes[0].contains(secret));
     folder.append_event(&Event::now("x", secret)).unwrap();
-    folder
-        .write_environment(&serde_json::json!({"HF_TOKEN": secret}))
-        .unwrap();
+    folder.write_environment(&serde_json::json!({"HF_TOKEN": secret})).unwrap();
     let mut files = Vec::new();
     records::files_below(folder.path(), &mut files).unwrap();
     assert_eq!(files.len(), 6);
     for file in files {
         let text = fs::read_to_string(&file).unwrap();
-        assert!(
-            text.contains("<redacted:") && !text.contains(secret),
-            "{}: {text}",
-            file.display()
-        );
+        assert!(text.contains("<redacted:") && !text.contains(secret), "{}: {text}", file.display());
     }
 }
 
 #[test]
 fn half_an_event_does_not_swallow_the_next() {
     let (_parent, folder) = run();
-    let event = Event {
-        gateway: Some("gw".into()),
-        ..Event::now("install", "two\nlines")
-    };
+    let event = Event { gateway: Some("gw".into()), ..Event::now("install", "two\nlines") };
     folder.append_event(&event).unwrap();
     let path = folder.path().join("events.jsonl");
     let mut bytes = fs::read(&path).unwrap();

@@ -1,9 +1,7 @@
 //! Building a plan: every check, case and gateway, each with its disposition; and what makes a plan unusable.
 
 use crate::names;
-use crate::plan::{
-    Disposition, Filter, FilterError, GatewayPlan, PLAN_SCHEMA, Plan, PlannedCheck, RunInfo,
-};
+use crate::plan::{Disposition, Filter, FilterError, GatewayPlan, PLAN_SCHEMA, Plan, PlannedCheck, RunInfo};
 use crate::requirements::{Requirement, Requirements};
 use crate::tests_list::TestList;
 
@@ -23,10 +21,7 @@ pub enum PlanError {
         checks: Vec<String>,
     },
     /// No check belongs to any gateway of the run.
-    #[error(
-        "failed to plan: no check of suites/requirements.yaml belongs to {}",
-        gateways_in_words(gateways)
-    )]
+    #[error("failed to plan: no check of suites/requirements.yaml belongs to {}", gateways_in_words(gateways))]
     Empty {
         /// The gateways of the run.
         gateways: Vec<String>,
@@ -86,31 +81,21 @@ pub fn build(
                 let disposition = if filter.selects(&requirement.check, case) {
                     disposition.clone()
                 } else {
-                    Disposition::NotRun {
-                        reason: "not selected by --suite or --check".to_owned(),
-                        filtered: true,
-                    }
+                    Disposition::NotRun { reason: "not selected by --suite or --check".to_owned(), filtered: true }
                 };
                 checks.push(planned(requirement, gateway, case, &run, disposition));
             }
         }
     }
     if checks.is_empty() {
-        return Err(PlanError::Empty {
-            gateways: gateways.into_iter().map(|g| g.name).collect(),
-        });
+        return Err(PlanError::Empty { gateways: gateways.into_iter().map(|g| g.name).collect() });
     }
     every_planned_has_a_test(&checks, tests)?;
     if !run.allow_empty {
         every_word_selects(&filter, &checks, &unfiltered, requirements, &gateways)?;
         something_runs(&filter, &checks)?;
     }
-    Ok(Plan {
-        schema: PLAN_SCHEMA.to_owned(),
-        run,
-        gateways,
-        checks,
-    })
+    Ok(Plan { schema: PLAN_SCHEMA.to_owned(), run, gateways, checks })
 }
 
 /// What becomes of a check on a gateway when no filter leaves it out.
@@ -122,18 +107,10 @@ fn disposition(requirement: &Requirement, gateway: &GatewayPlan, run: &RunInfo) 
             .unsupported
             .get(capability)
             .cloned()
-            .unwrap_or_else(|| {
-                format!(
-                    "the folder of {} declares no capability {capability}",
-                    gateway.name
-                )
-            });
+            .unwrap_or_else(|| format!("the folder of {} declares no capability {capability}", gateway.name));
         return Disposition::Unsupported { reason };
     }
-    let not_run = |reason: String| Disposition::NotRun {
-        reason,
-        filtered: false,
-    };
+    let not_run = |reason: String| Disposition::NotRun { reason, filtered: false };
     if let Some(reason) = requirement.not_on.get(&run.place) {
         return not_run(format!("not on {}: {reason}", run.place.word()));
     }
@@ -151,9 +128,7 @@ fn disposition(requirement: &Requirement, gateway: &GatewayPlan, run: &RunInfo) 
 
 /// Whether a stand-in's description, which begins with the component's name, is about this component.
 fn is_about(stand_in: &str, component: &str) -> bool {
-    stand_in
-        .strip_prefix(component)
-        .is_some_and(|rest| !rest.starts_with(|c: char| c.is_alphanumeric() || c == '-'))
+    stand_in.strip_prefix(component).is_some_and(|rest| !rest.starts_with(|c: char| c.is_alphanumeric() || c == '-'))
 }
 
 fn planned(
@@ -181,36 +156,22 @@ fn planned(
 fn every_test_is_required(requirements: &Requirements, tests: &TestList) -> Result<(), PlanError> {
     let mut unknown = Vec::new();
     for (check, cases) in &tests.checks {
-        let known = requirements
-            .get(check)
-            .map(Requirement::case_names)
-            .unwrap_or_default();
+        let known = requirements.get(check).map(Requirement::case_names).unwrap_or_default();
         for case in cases {
             if !known.contains(&case.as_str()) {
                 unknown.push(title(check, case));
             }
         }
     }
-    if unknown.is_empty() {
-        Ok(())
-    } else {
-        Err(PlanError::NoRequirement { checks: unknown })
-    }
+    if unknown.is_empty() { Ok(()) } else { Err(PlanError::NoRequirement { checks: unknown }) }
 }
 
 fn every_planned_has_a_test(checks: &[PlannedCheck], tests: &TestList) -> Result<(), PlanError> {
-    let mut missing: Vec<String> = checks
-        .iter()
-        .filter(|c| c.runs() && !tests.has(&c.check, &c.case))
-        .map(PlannedCheck::title)
-        .collect();
+    let mut missing: Vec<String> =
+        checks.iter().filter(|c| c.runs() && !tests.has(&c.check, &c.case)).map(PlannedCheck::title).collect();
     missing.sort();
     missing.dedup();
-    if missing.is_empty() {
-        Ok(())
-    } else {
-        Err(PlanError::NoTest { checks: missing })
-    }
+    if missing.is_empty() { Ok(()) } else { Err(PlanError::NoTest { checks: missing }) }
 }
 
 /// Every word of the filter must find something that can run; a typing error must not make a run small.
@@ -222,11 +183,8 @@ fn every_word_selects(
     gateways: &[GatewayPlan],
 ) -> Result<(), PlanError> {
     for word in filter.words() {
-        let found: Vec<(&PlannedCheck, &Disposition)> = checks
-            .iter()
-            .zip(unfiltered)
-            .filter(|(c, _)| word.selects(&c.check, &c.case))
-            .collect();
+        let found: Vec<(&PlannedCheck, &Disposition)> =
+            checks.iter().zip(unfiltered).filter(|(c, _)| word.selects(&c.check, &c.case)).collect();
         if found.is_empty() {
             return Err(PlanError::Unknown {
                 option: word.option,
@@ -245,11 +203,7 @@ fn every_word_selects(
     Ok(())
 }
 
-fn near(
-    word: &super::filter::Word<'_>,
-    requirements: &Requirements,
-    checks: &[PlannedCheck],
-) -> Vec<String> {
+fn near(word: &super::filter::Word<'_>, requirements: &Requirements, checks: &[PlannedCheck]) -> Vec<String> {
     let text = word.text();
     match word.option {
         "--suite" => names::near(text, requirements.checks.iter().map(Requirement::suite)),
@@ -265,15 +219,8 @@ fn something_runs(filter: &Filter, checks: &[PlannedCheck]) -> Result<(), PlanEr
     if checks.iter().any(PlannedCheck::runs) {
         return Ok(());
     }
-    let what = if filter.is_empty() {
-        "the run"
-    } else {
-        "the filter as a whole"
-    };
-    Err(PlanError::NothingRuns {
-        what: what.to_owned(),
-        reasons: reasons(checks.iter().map(|c| (c, &c.disposition))),
-    })
+    let what = if filter.is_empty() { "the run" } else { "the filter as a whole" };
+    Err(PlanError::NothingRuns { what: what.to_owned(), reasons: reasons(checks.iter().map(|c| (c, &c.disposition))) })
 }
 
 /// Why each of these does not run, one line for each reason, at most five.
@@ -292,11 +239,7 @@ fn reasons<'a>(found: impl Iterator<Item = (&'a PlannedCheck, &'a Disposition)>)
         }
     }
     let more = lines.len().saturating_sub(5);
-    let mut said: Vec<String> = lines
-        .into_iter()
-        .take(5)
-        .map(|(title, why)| format!("{title} is {why}"))
-        .collect();
+    let mut said: Vec<String> = lines.into_iter().take(5).map(|(title, why)| format!("{title} is {why}")).collect();
     if more > 0 {
         said.push(format!("and {more} more reasons"));
     }
@@ -304,19 +247,11 @@ fn reasons<'a>(found: impl Iterator<Item = (&'a PlannedCheck, &'a Disposition)>)
 }
 
 fn title(check: &str, case: &str) -> String {
-    if case == "-" {
-        check.to_owned()
-    } else {
-        format!("{check}@{case}")
-    }
+    if case == "-" { check.to_owned() } else { format!("{check}@{case}") }
 }
 
 fn gateways_in_words(gateways: &[String]) -> String {
-    if gateways.is_empty() {
-        "any gateway (none was given)".to_owned()
-    } else {
-        gateways.join(", ")
-    }
+    if gateways.is_empty() { "any gateway (none was given)".to_owned() } else { gateways.join(", ") }
 }
 
 #[cfg(test)]
@@ -379,10 +314,7 @@ checks:
     fn tests_of(requirements: &Requirements) -> TestList {
         let mut list = TestList::default();
         for r in &requirements.checks {
-            list.checks.insert(
-                r.check.clone(),
-                r.case_names().iter().map(|&c| c.to_owned()).collect(),
-            );
+            list.checks.insert(r.check.clone(), r.case_names().iter().map(|&c| c.to_owned()).collect());
         }
         list
     }
@@ -391,32 +323,17 @@ checks:
         let mut run = run_info();
         change(&mut run);
         let requirements = requirements();
-        build(
-            &requirements,
-            vec![gateway("envoy-ai-gateway"), gateway("other")],
-            run,
-            &tests_of(&requirements),
-        )
+        build(&requirements, vec![gateway("envoy-ai-gateway"), gateway("other")], run, &tests_of(&requirements))
     }
 
     fn words(plan: &Plan, gateway: &str) -> Vec<String> {
         let of = |c: &PlannedCheck| match &c.disposition {
             Disposition::Run => format!("{} runs with {}", c.title(), c.model.word()),
             Disposition::Unsupported { reason } => format!("{} unsupported: {reason}", c.title()),
-            Disposition::NotRun {
-                reason,
-                filtered: true,
-            } => format!("{} filtered: {reason}", c.title()),
-            Disposition::NotRun {
-                reason,
-                filtered: false,
-            } => format!("{} not-run: {reason}", c.title()),
+            Disposition::NotRun { reason, filtered: true } => format!("{} filtered: {reason}", c.title()),
+            Disposition::NotRun { reason, filtered: false } => format!("{} not-run: {reason}", c.title()),
         };
-        plan.checks
-            .iter()
-            .filter(|c| c.gateway == gateway)
-            .map(of)
-            .collect()
+        plan.checks.iter().filter(|c| c.gateway == gateway).map(of).collect()
     }
 
     #[test]
@@ -434,23 +351,14 @@ checks:
             "status/certificates not-run: cert-manager is a stand-in here (cert-manager (self-made certificates))",
             "status/cert runs with llm-d-sim",
         ];
-        let tokens = |g: &str| {
-            format!("tokens/other unsupported: the folder of {g} declares no capability tokens")
-        };
+        let tokens = |g: &str| format!("tokens/other unsupported: the folder of {g} declares no capability tokens");
         let expected = |g: &str, guide: &[&str]| {
             let words = common.iter().map(|&w| w.to_owned());
-            let words = words
-                .chain([tokens(g)])
-                .chain(guide.iter().map(|&w| w.to_owned()));
-            words
-                .chain(rest.iter().map(|&w| w.to_owned()))
-                .collect::<Vec<_>>()
+            let words = words.chain([tokens(g)]).chain(guide.iter().map(|&w| w.to_owned()));
+            words.chain(rest.iter().map(|&w| w.to_owned())).collect::<Vec<_>>()
         };
         let guide = ["guide-002/route runs with llm-d-sim"];
-        assert_eq!(
-            words(&plan, "envoy-ai-gateway"),
-            expected("envoy-ai-gateway", &guide)
-        );
+        assert_eq!(words(&plan, "envoy-ai-gateway"), expected("envoy-ai-gateway", &guide));
         // Checks that belong to another gateway are not planned at all.
         assert_eq!(words(&plan, "other"), expected("other", &[]));
     }
@@ -463,30 +371,17 @@ checks:
         })
         .unwrap();
         let words = words(&plan, "other");
-        assert!(
-            words.contains(&"change/refill runs with vllm-cpu".to_owned()),
-            "{words:?}"
-        );
-        assert!(
-            words.contains(&"change/sizes runs with vllm-cpu".to_owned()),
-            "{words:?}"
-        );
+        assert!(words.contains(&"change/refill runs with vllm-cpu".to_owned()), "{words:?}");
+        assert!(words.contains(&"change/sizes runs with vllm-cpu".to_owned()), "{words:?}");
     }
 
     #[test]
     fn what_is_filtered_stays_in_the_plan() {
         let plan = plan(|run| run.checks = vec!["routing/paths@two".into()]).unwrap();
-        let running: Vec<String> = plan
-            .checks
-            .iter()
-            .filter(|c| c.runs())
-            .map(PlannedCheck::title)
-            .collect();
+        let running: Vec<String> = plan.checks.iter().filter(|c| c.runs()).map(PlannedCheck::title).collect();
         assert_eq!(running, ["routing/paths@two", "routing/paths@two"]);
-        let filtered = plan
-            .checks
-            .iter()
-            .filter(|c| matches!(c.disposition, Disposition::NotRun { filtered: true, .. }));
+        let filtered =
+            plan.checks.iter().filter(|c| matches!(c.disposition, Disposition::NotRun { filtered: true, .. }));
         assert_eq!(filtered.count(), plan.checks.len() - 2);
     }
 
@@ -499,11 +394,7 @@ checks:
     #[case::place(&["change"], &["change/refill"], "not on kind: takes an hour")]
     #[case::disjoint(&["routing"], &["status/cert"], "the filter as a whole selects nothing")]
     #[case::glob(&[], &["a["], "--check \"a[\"")]
-    fn a_filter_that_selects_nothing(
-        #[case] suites: &[&str],
-        #[case] checks: &[&str],
-        #[case] said: &str,
-    ) {
+    fn a_filter_that_selects_nothing(#[case] suites: &[&str], #[case] checks: &[&str], #[case] said: &str) {
         let set = |run: &mut RunInfo| {
             run.suites = suites.iter().map(|&s| s.to_owned()).collect();
             run.checks = checks.iter().map(|&s| s.to_owned()).collect();
@@ -514,11 +405,7 @@ checks:
             set(run);
             run.allow_empty = true;
         });
-        assert_eq!(
-            allowed.is_ok(),
-            !said.contains("a["),
-            "--allow-empty accepts all but a broken glob"
-        );
+        assert_eq!(allowed.is_ok(), !said.contains("a["), "--allow-empty accepts all but a broken glob");
     }
 
     #[test]
@@ -526,33 +413,17 @@ checks:
         let requirements = requirements();
         let mut tests = tests_of(&requirements);
         tests.checks.get_mut("routing/paths").unwrap().remove("two");
-        let message = build(&requirements, vec![gateway("a")], run_info(), &tests)
-            .unwrap_err()
-            .to_string();
-        assert!(
-            message.contains("no test for routing/paths@two;"),
-            "{message}"
-        );
+        let message = build(&requirements, vec![gateway("a")], run_info(), &tests).unwrap_err().to_string();
+        assert!(message.contains("no test for routing/paths@two;"), "{message}");
         // What will not run needs no test yet.
         let mut tests = tests_of(&requirements);
         tests.checks.remove("pool/asked");
         assert!(build(&requirements, vec![gateway("a")], run_info(), &tests).is_ok());
         let mut tests = tests_of(&requirements);
-        tests
-            .checks
-            .insert("routing/new".into(), ["-".to_owned()].into());
-        tests
-            .checks
-            .get_mut("routing/host")
-            .unwrap()
-            .insert("extra".into());
-        let message = build(&requirements, vec![gateway("a")], run_info(), &tests)
-            .unwrap_err()
-            .to_string();
-        assert!(
-            message.contains("routing/host@extra, routing/new"),
-            "{message}"
-        );
+        tests.checks.insert("routing/new".into(), ["-".to_owned()].into());
+        tests.checks.get_mut("routing/host").unwrap().insert("extra".into());
+        let message = build(&requirements, vec![gateway("a")], run_info(), &tests).unwrap_err().to_string();
+        assert!(message.contains("routing/host@extra, routing/new"), "{message}");
     }
 
     #[test]

@@ -13,9 +13,7 @@ pub struct Filter {
 
 /// A word of the command line that is not a glob.
 #[derive(Debug, thiserror::Error)]
-#[error(
-    "failed to understand {option} {word:?}: {problem}; write a name or a glob such as 'tokens/*'"
-)]
+#[error("failed to understand {option} {word:?}: {problem}; write a name or a glob such as 'tokens/*'")]
 pub struct FilterError {
     /// `--suite` or `--check`.
     pub option: &'static str,
@@ -39,20 +37,15 @@ impl Filter {
             words
                 .iter()
                 .map(|word| {
-                    Glob::new(word)
-                        .map(|g| g.compile_matcher())
-                        .map_err(|e| FilterError {
-                            option,
-                            word: word.clone(),
-                            problem: e.kind().to_string(),
-                        })
+                    Glob::new(word).map(|g| g.compile_matcher()).map_err(|e| FilterError {
+                        option,
+                        word: word.clone(),
+                        problem: e.kind().to_string(),
+                    })
                 })
                 .collect::<Result<Vec<_>, _>>()
         };
-        Ok(Self {
-            suites: compile("--suite", &run.suites)?,
-            checks: compile("--check", &run.checks)?,
-        })
+        Ok(Self { suites: compile("--suite", &run.suites)?, checks: compile("--check", &run.checks)? })
     }
 
     /// Whether nothing was asked for, so that everything is selected.
@@ -68,14 +61,8 @@ impl Filter {
 
     /// Its words, each to be judged alone.
     pub(super) fn words(&self) -> impl Iterator<Item = Word<'_>> {
-        let suites = self.suites.iter().map(|glob| Word {
-            option: "--suite",
-            glob,
-        });
-        suites.chain(self.checks.iter().map(|glob| Word {
-            option: "--check",
-            glob,
-        }))
+        let suites = self.suites.iter().map(|glob| Word { option: "--suite", glob });
+        suites.chain(self.checks.iter().map(|glob| Word { option: "--check", glob }))
     }
 }
 
@@ -139,10 +126,7 @@ mod tests {
         #[case] case: &str,
         #[case] selected: bool,
     ) {
-        assert_eq!(
-            filter(suites, checks).unwrap().selects(check, case),
-            selected
-        );
+        assert_eq!(filter(suites, checks).unwrap().selects(check, case), selected);
     }
 
     #[test]

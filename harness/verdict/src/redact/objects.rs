@@ -36,10 +36,7 @@ fn walk(value: &Value, kind: Kind) -> Value {
             if let [Value::String(name), Value::String(secret)] = items.as_slice()
                 && is_secret_header(name)
             {
-                return Value::Array(vec![
-                    Value::String(name.clone()),
-                    Value::String(named(name, secret)),
-                ]);
+                return Value::Array(vec![Value::String(name.clone()), Value::String(named(name, secret))]);
             }
             Value::Array(items.iter().map(|v| walk(v, kind)).collect())
         }
@@ -50,21 +47,13 @@ fn walk(value: &Value, kind: Kind) -> Value {
 
 fn walk_map(map: &Map<String, Value>, kind: Kind) -> Map<String, Value> {
     let is_secret = kind == Kind::Secret || is_secret_object(map);
-    let pair = ["name", "key"]
-        .iter()
-        .find_map(|k| map.get(*k))
-        .and_then(Value::as_str)
-        .filter(|n| names_secret(n));
+    let pair = ["name", "key"].iter().find_map(|k| map.get(*k)).and_then(Value::as_str).filter(|n| names_secret(n));
     map.iter()
         .map(|(name, value)| {
             let kept = match (name.as_str(), value) {
                 ("data", Value::Object(data)) if is_secret => secret_data(data, Encoding::Base64),
-                ("stringData", Value::Object(data)) if is_secret => {
-                    secret_data(data, Encoding::Plain)
-                }
-                ("items", Value::Array(items))
-                    if map.get("kind").and_then(Value::as_str) == Some("SecretList") =>
-                {
+                ("stringData", Value::Object(data)) if is_secret => secret_data(data, Encoding::Plain),
+                ("items", Value::Array(items)) if map.get("kind").and_then(Value::as_str) == Some("SecretList") => {
                     Value::Array(items.iter().map(|v| walk(v, Kind::Secret)).collect())
                 }
                 ("value", Value::String(secret)) if pair.is_some() => {
@@ -84,21 +73,13 @@ fn is_secret_object(map: &Map<String, Value>) -> bool {
     text_of("kind") == Some("Secret")
         || (text_of("kind").is_none()
             && map.contains_key("data")
-            && text_of("type")
-                .is_some_and(|t| t == "Opaque" || t.contains(".io/") || t.contains("tls")))
+            && text_of("type").is_some_and(|t| t == "Opaque" || t.contains(".io/") || t.contains("tls")))
 }
 
 fn names_secret(name: &str) -> bool {
-    let plain: String = name
-        .to_ascii_lowercase()
-        .chars()
-        .filter(|c| !matches!(c, '-' | '_'))
-        .collect();
+    let plain: String = name.to_ascii_lowercase().chars().filter(|c| !matches!(c, '-' | '_')).collect();
     is_secret_header(name)
-        || matches!(
-            plain.as_str(),
-            "token" | "hftoken" | "idtoken" | "authtoken" | "cookie" | "authorization"
-        )
+        || matches!(plain.as_str(), "token" | "hftoken" | "idtoken" | "authtoken" | "cookie" | "authorization")
         || SECRET_ENDS.iter().any(|end| plain.ends_with(end))
 }
 
@@ -106,11 +87,7 @@ fn named(name: &str, secret: &str) -> String {
     if secret.is_empty() {
         return String::new();
     }
-    if name.to_ascii_lowercase().ends_with("authorization") {
-        credentials(secret)
-    } else {
-        mark(secret)
-    }
+    if name.to_ascii_lowercase().ends_with("authorization") { credentials(secret) } else { mark(secret) }
 }
 
 fn marked(name: &str, value: &Value) -> Value {
@@ -133,10 +110,7 @@ fn secret_value(value: &str, encoding: Encoding) -> String {
         return value.to_owned();
     }
     let decoded = match encoding {
-        Encoding::Base64 => STANDARD
-            .decode(value.trim())
-            .ok()
-            .and_then(|bytes| String::from_utf8(bytes).ok()),
+        Encoding::Base64 => STANDARD.decode(value.trim()).ok().and_then(|bytes| String::from_utf8(bytes).ok()),
         Encoding::Plain => None,
     };
     mark(decoded.as_deref().unwrap_or(value))
@@ -160,11 +134,7 @@ pub(super) fn manifests(whole: &str) -> String {
         && (value.is_object() || value.is_array())
     {
         let kept = object(&value);
-        return if kept == value {
-            whole.to_owned()
-        } else {
-            kept.to_string()
-        };
+        return if kept == value { whole.to_owned() } else { kept.to_string() };
     }
     let mut out = String::with_capacity(whole.len());
     let mut document: Vec<&str> = Vec::new();
@@ -183,8 +153,7 @@ pub(super) fn manifests(whole: &str) -> String {
 fn secret_lines(document: &[&str], out: &mut String) {
     let has_secret = document.iter().any(|line| {
         let line = line.trim().trim_start_matches("- ").trim();
-        line.strip_prefix("kind:")
-            .is_some_and(|k| k.trim().trim_matches(['"', '\'']) == "Secret")
+        line.strip_prefix("kind:").is_some_and(|k| k.trim().trim_matches(['"', '\'']) == "Secret")
     });
     let mut below: Option<Below> = None;
     for line in document {
@@ -213,11 +182,7 @@ fn secret_lines(document: &[&str], out: &mut String) {
                 "stringData:" => Encoding::Plain,
                 _ => continue,
             };
-            below = Some(Below {
-                top: indent,
-                names: None,
-                encoding,
-            });
+            below = Some(Below { top: indent, names: None, encoding });
         }
     }
 }
@@ -232,12 +197,8 @@ struct Below {
 }
 
 fn secret_line(content: &str, encoding: Encoding) -> String {
-    let is_block =
-        |value: &str| value.is_empty() || matches!(value.chars().next(), Some('|' | '>'));
-    match content
-        .split_once(": ")
-        .or_else(|| content.strip_suffix(':').map(|name| (name, "")))
-    {
+    let is_block = |value: &str| value.is_empty() || matches!(value.chars().next(), Some('|' | '>'));
+    match content.split_once(": ").or_else(|| content.strip_suffix(':').map(|name| (name, ""))) {
         Some((name, value)) if is_block(value.trim()) => {
             if value.is_empty() {
                 format!("{name}:")
@@ -245,10 +206,7 @@ fn secret_line(content: &str, encoding: Encoding) -> String {
                 format!("{name}: {value}")
             }
         }
-        Some((name, value)) => format!(
-            "{name}: {}",
-            secret_value(value.trim().trim_matches(['"', '\'']), encoding)
-        ),
+        Some((name, value)) => format!("{name}: {}", secret_value(value.trim().trim_matches(['"', '\'']), encoding)),
         None => secret_value(content, encoding),
     }
 }

@@ -18,11 +18,7 @@ const TOKEN: &str = "S3cr3tValue99";
 #[case::cookie("cookie", "S3cr3tValue99", "<mark>")]
 #[case::in_another("x-echo", "was Bearer S3cr3tValue99", "was Bearer <mark>")]
 #[case::harmless("x-ratelimit-remaining-tokens", "12", "12")]
-fn the_mark_is_that_of_the_secret_alone(
-    #[case] name: &str,
-    #[case] value: &str,
-    #[case] kept: &str,
-) {
+fn the_mark_is_that_of_the_secret_alone(#[case] name: &str, #[case] value: &str, #[case] kept: &str) {
     let got = header(name, value);
     assert_eq!(got, kept.replace("<mark>", &mark(TOKEN)));
     assert_eq!(header(name, &got), got);
@@ -30,10 +26,7 @@ fn the_mark_is_that_of_the_secret_alone(
 
 #[test]
 fn an_unknown_scheme_may_be_part_of_the_secret() {
-    assert_eq!(
-        header("authorization", "S3cr3t Value"),
-        mark("S3cr3t Value")
-    );
+    assert_eq!(header("authorization", "S3cr3t Value"), mark("S3cr3t Value"));
 }
 
 #[rstest]
@@ -58,26 +51,16 @@ fn an_unknown_scheme_may_be_part_of_the_secret() {
 #[case::secret_yaml(
     "apiVersion: v1\nkind: Secret\ndata:\n  apiKey: UzNjcjN0VmFsdWU5OQ==\nstringData:\n  other: S3cr3tValue99\n"
 )]
-#[case::secret_yaml_first(
-    "stringData:\n  k: |\n    S3cr3tValue99\n    S3cr3tValue99: x\nkind: Secret\n"
-)]
-#[case::secret_yaml_list(
-    "items:\n- apiVersion: v1\n  kind: Secret\n  data:\n    k: UzNjcjN0VmFsdWU5OQ==\n"
-)]
+#[case::secret_yaml_first("stringData:\n  k: |\n    S3cr3tValue99\n    S3cr3tValue99: x\nkind: Secret\n")]
+#[case::secret_yaml_list("items:\n- apiVersion: v1\n  kind: Secret\n  data:\n    k: UzNjcjN0VmFsdWU5OQ==\n")]
 #[case::secret_json(r#"{"kind":"Secret","data":{"k":"UzNjcjN0VmFsdWU5OQ=="}}"#)]
 fn no_secret_survives_in_text(#[case] before: &str) {
     let after = text(before);
-    assert!(
-        !after.contains(TOKEN) && !after.contains("UzNjcjN0VmFsdWU5OQ"),
-        "{after}"
-    );
+    assert!(!after.contains(TOKEN) && !after.contains("UzNjcjN0VmFsdWU5OQ"), "{after}");
     assert!(after.contains("<redacted:"), "{after}");
     assert_eq!(text(&after), after);
     if serde_json::from_str::<Value>(before).is_ok() {
-        assert!(
-            serde_json::from_str::<Value>(&after).is_ok(),
-            "still JSON: {after}"
-        );
+        assert!(serde_json::from_str::<Value>(&after).is_ok(), "still JSON: {after}");
     }
 }
 
@@ -116,14 +99,8 @@ fn objects_lose_their_secrets() {
     for before in [secret.clone(), typed, list, pod, picker, user] {
         let after = object(&before);
         let written = after.to_string();
-        assert!(
-            !written.contains(TOKEN) && !written.contains("UzNjcjN0"),
-            "{written}"
-        );
-        assert!(
-            written.contains(&mark(TOKEN)),
-            "the same secret has the same mark everywhere: {written}"
-        );
+        assert!(!written.contains(TOKEN) && !written.contains("UzNjcjN0"), "{written}");
+        assert!(written.contains(&mark(TOKEN)), "the same secret has the same mark everywhere: {written}");
         assert_eq!(object(&after), after);
     }
     let plain = json!({"kind": "ConfigMap", "data": {"a": "b"}, "spec": {"privateKey": {"algorithm": "RSA"}}});
@@ -132,19 +109,9 @@ fn objects_lose_their_secrets() {
 
 /// A history with the token in every place that can hold text from outside.
 fn telling(token: &str) -> History {
-    let key = Key {
-        gateway: "g".into(),
-        check: "a/b".into(),
-        case: "-".into(),
-        attempt: 1,
-    };
+    let key = Key { gateway: "g".into(), check: "a/b".into(), case: "-".into(), attempt: 1 };
     let mut history = History::new(key, "ns", "host");
-    let secret = || {
-        vec![
-            ("authorization".to_owned(), format!("Bearer {token}")),
-            ("cookie".into(), token.to_owned()),
-        ]
-    };
+    let secret = || vec![("authorization".to_owned(), format!("Bearer {token}")), ("cookie".into(), token.to_owned())];
     let body = || Body::of(format!(r#"{{"api_key":"{token}"}}"#).as_bytes());
     let response = Response {
         status: 401,
@@ -170,30 +137,13 @@ fn telling(token: &str) -> History {
     };
     history.settle.exchanges.push(exchange.clone());
     history.exchanges.push(exchange.clone());
-    exchange.outcome = Outcome::Failed {
-        stage: "send".into(),
-        error: format!("password={token}"),
-    };
+    exchange.outcome = Outcome::Failed { stage: "send".into(), error: format!("password={token}") };
     history.exchanges.push(exchange);
-    history.objects.insert(
-        "s".into(),
-        json!({"kind": "Secret", "data": {"k": STANDARD.encode(token)}}),
-    );
+    history.objects.insert("s".into(), json!({"kind": "Secret", "data": {"k": STANDARD.encode(token)}}));
     history.facts.insert("f".into(), json!({"token": token}));
-    history
-        .pickers
-        .insert("p".into(), vec![json!([["x-api-key", token]])]);
-    history.admissions.insert(
-        "a".into(),
-        Admission::Accepted {
-            warnings: vec![format!("Bearer {token}")],
-        },
-    );
-    let refused = Admission::Refused {
-        code: 400,
-        reason: "r".into(),
-        message: format!("authorization: {token}"),
-    };
+    history.pickers.insert("p".into(), vec![json!([["x-api-key", token]])]);
+    history.admissions.insert("a".into(), Admission::Accepted { warnings: vec![format!("Bearer {token}")] });
+    let refused = Admission::Refused { code: 400, reason: "r".into(), message: format!("authorization: {token}") };
     history.admissions.insert("b".into(), refused);
     history.notes.push(format!("sk-{token}"));
     let record = ModelRecord {
@@ -210,13 +160,7 @@ fn telling(token: &str) -> History {
         usage: None,
         finished: true,
     };
-    history.models.insert(
-        "m".into(),
-        ModelLog {
-            records: vec![record],
-            ..ModelLog::default()
-        },
-    );
+    history.models.insert("m".into(), ModelLog { records: vec![record], ..ModelLog::default() });
     history
 }
 
@@ -225,14 +169,8 @@ fn a_body_keeps_the_hash_of_the_wire() {
     let before = telling(TOKEN);
     let mut after = before.clone();
     history(&mut after);
-    assert_eq!(
-        after.exchanges[0].request.body.sha256,
-        before.exchanges[0].request.body.sha256
-    );
-    assert_ne!(
-        after.exchanges[0].request.body.text,
-        before.exchanges[0].request.body.text
-    );
+    assert_eq!(after.exchanges[0].request.body.sha256, before.exchanges[0].request.body.sha256);
+    assert_ne!(after.exchanges[0].request.body.text, before.exchanges[0].request.body.text);
 }
 
 proptest! {

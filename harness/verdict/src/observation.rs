@@ -1,0 +1,326 @@
+//! Observation: the canonical form of a history, the same for every run of the same behaviour. Golden files hold it.
+//!
+//! Names, ids, times and addresses that differ from run to run are replaced by placeholders such as `<namespace>`.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::{Map, Value, json};
+
+use crate::history::{Admission, Ended, Exchange, History, Outcome};
+use crate::redact;
+
+mod body;
+mod words;
+
+pub use words::Words;
+
+/// How many characters of a body that is not JSON are kept.
+const TEXT_KEPT: usize = 500;
+
+/// Headers whose presence depends on framing and not on behaviour.
+const HOP_HEADERS: [&str; 9] = [
+    "connection",
+    "keep-alive",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "date",
+    "content-length",
+];
+
+/// Headers whose values mean something to a client.
+const VALUE_HEADERS: [&str; 13] = [
+    "allow",
+    "cache-control",
+    "content-encoding",
+    "content-type",
+    "location",
+    "ratelimit-limit",
+    "ratelimit-policy",
+    "www-authenticate",
+    "x-envoy-ratelimited",
+    "x-ratelimit-limit",
+    "x-ratelimit-limit-requests",
+    "x-ratelimit-limit-tokens",
+    "x-should-retry",
+];
+
+/// Headers whose values change from request to request, so that only their presence and form are kept.
+const FORM_HEADERS: [&str; 9] = [
+    "ratelimit-remaining",
+    "ratelimit-reset",
+    "retry-after",
+    "x-ratelimit-remaining",
+    "x-ratelimit-remaining-requests",
+    "x-ratelimit-remaining-tokens",
+    "x-ratelimit-reset",
+    "x-ratelimit-reset-requests",
+    "x-ratelimit-reset-tokens",
+];
+
+/// The observation of a whole history. Checks of bursts and budgets build their own with an [`Observer`].
+pub fn observe(history: &History) -> Value {
+    Observer::new(history).all()
+}
+
+/// Turns parts of one history into their canonical form.
+#[derive(Clone, Debug)]
+pub struct Observer<'h> {
+    history: &'h History,
+    words: Words,
+    values: BTreeSet<String>,
+}
+
+impl<'h> Observer<'h> {
+    /// An observer that knows the names of this history's stage.
+    pub fn new(history: &'h History) -> Self {
+        Self { history, words: Words::of(history), values: VALUE_HEADERS.iter().map(|&h| h.to_owned()).collect() }
+    }
+
+    /// Keeps the values of these response headers too: what a transformation sets, for example.
+    pub fn with_values_of(mut self, headers: &[&str]) -> Self {
+        self.values.extend(headers.iter().map(|h| h.to_ascii_lowercase()));
+        self
+    }
+
+    /// Replaces this text by `<placeholder>` too: a name that only the check knows.
+    pub fn with_name(mut self, text: &str, placeholder: &str) -> Self {
+        self.words.name(text, placeholder);
+        self
+    }
+
+    /// Exchanges, admissions and conditions; what is empty is left out.
+    pub fn all(&self) -> Value {
+        let mut all = Map::new();
+        let exchanges = self.exchanges(self.history.exchanges.iter());
+        for (name, value) in
+            [("admissions", self.admissions()), ("conditions", self.conditions()), ("exchanges", exchanges)]
+        {
+            let empty = value.as_array().is_some_and(Vec::is_empty) || value.as_object().is_some_and(Map::is_empty);
+            if !empty {
+                all.insert(name.to_owned(), value);
+            }
+        }
+        Value::Object(all)
+    }
+
+    /// These exchanges in order; neighbours that look the same are one entry with `times`.
+    pub fn exchanges<'e>(&self, exchanges: impl IntoIterator<Item = &'e Exchange>) -> Value {
+        let mut seen: Vec<(Value, u64)> = Vec::new();
+        for exchange in exchanges {
+            let observed = self.exchange(exchange);
+            match seen.last_mut() {
+                Some((last, times)) if *last == observed => *times += 1,
+                _ => seen.push((observed, 1)),
+            }
+        }
+        let with_times = |(mut value, times): (Value, u64)| {
+            if let (Value::Object(map), true) = (&mut value, times > 1) {
+                map.insert("times".to_owned(), json!(times));
+            }
+            value
+        };
+        Value::Array(seen.into_iter().map(with_times).collect())
+    }
+
+    /// Outcomes of these exchanges counted by status (or by what failed), for checks where order is chance.
+    pub fn statuses<'e>(&self, exchanges: impl IntoIterator<Item = &'e Exchange>) -> Value {
+        let mut counts: BTreeMap<String, u64> = BTreeMap::new();
+        for exchange in exchanges {
+            let outcome = match &exchange.outcome {
+                Outcome::Response(response) => response.status.to_string(),
+                Outcome::Failed { stage, .. } => format!("failed to {stage}"),
+            };
+            *counts.entry(outcome).or_default() += 1;
+        }
+        json!(counts)
+    }
+
+    /// One exchange: label, request line, outcome, headers, body and the models that it reached.
+    pub fn exchange(&self, exchange: &Exchange) -> Value {
+        let mut seen = Map::new();
+        seen.insert("label".into(), json!(self.words.apply(&exchange.label)));
+        let line = format!("{} {}", exchange.request.method, exchange.request.target);
+        seen.insert("request".into(), json!(self.text(&line)));
+        match &exchange.outcome {
+            Outcome::Response(response) => {
+                seen.insert("status".into(), json!(response.status));
+                seen.insert("headers".into(), json!(header_names(&response.headers)));
+                let values = self.header_values(&response.headers);
+                if !values.is_empty() {
+                    seen.insert("values".into(), json!(values));
+                }
+                let content_type = response.header("content-type").unwrap_or_default();
+                if let Some(body) = self.body(&response.body, content_type) {
+                    seen.insert("body".into(), body);
+                }
+                if response.ended != Ended::Complete {
+                    seen.insert("ended".into(), json!(response.ended));
+                }
+            }
+            Outcome::Failed { stage, .. } => {
+                seen.insert("failed".into(), json!(stage));
+            }
+        }
+        if let Some(reached) = self.reached(exchange) {
+            seen.insert("reached".into(), reached);
+        }
+        Value::Object(seen)
+    }
+
+    /// Models that recorded this exchange, each as often as it did. Nothing where no model keeps records.
+    ///
+    /// `unproven` where none did and the records are not whole.
+    pub fn reached(&self, exchange: &Exchange) -> Option<Value> {
+        if self.history.models.is_empty() {
+            return None;
+        }
+        let mut reached: Vec<String> =
+            self.history.reached(exchange).iter().map(|(model, _)| self.words.apply(model)).collect();
+        reached.sort();
+        if reached.is_empty() && !self.history.models.values().all(crate::history::ModelLog::is_whole) {
+            return Some(json!("unproven"));
+        }
+        Some(json!(reached))
+    }
+
+    /// Values of the response headers that mean something, by name in lower case.
+    pub fn header_values(&self, headers: &[(String, String)]) -> BTreeMap<String, String> {
+        let mut kept: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for (name, value) in headers {
+            let name = name.to_ascii_lowercase();
+            let value = if self.values.contains(&name) {
+                self.text(&redact::header(&name, value))
+            } else if FORM_HEADERS.contains(&name.as_str()) {
+                form(value).to_owned()
+            } else {
+                continue;
+            };
+            kept.entry(name).or_default().push(value);
+        }
+        kept.into_iter().map(|(name, values)| (name, values.join(", "))).collect()
+    }
+
+    /// What the API server said to the manifests that the drive offered.
+    pub fn admissions(&self) -> Value {
+        let said = self.history.admissions.iter().map(|(name, admission)| {
+            let said = match admission {
+                Admission::Accepted { warnings } if warnings.is_empty() => json!("accepted"),
+                Admission::Accepted { warnings } => {
+                    json!({"accepted with warnings": warnings.iter().map(|w| self.text(w)).collect::<Vec<_>>()})
+                }
+                Admission::Refused { code, reason, message } => {
+                    json!({"refused": {"code": code, "reason": reason, "message": self.text(message)}})
+                }
+            };
+            (self.words.apply(name), said)
+        });
+        Value::Object(said.collect())
+    }
+
+    /// Conditions of every object of the history, below the places in their status where they stand.
+    pub fn conditions(&self) -> Value {
+        let mut of_objects = Map::new();
+        for (name, object) in &self.history.objects {
+            let found = self.conditions_of(object);
+            if found.as_object().is_some_and(|m| !m.is_empty()) {
+                of_objects.insert(self.words.apply(name), found);
+            }
+        }
+        Value::Object(of_objects)
+    }
+
+    /// Conditions of one object: place in its status -> type, status, reason and message of each.
+    pub fn conditions_of(&self, object: &Value) -> Value {
+        let mut found = Map::new();
+        if let Some(status) = object.get("status") {
+            self.collect_conditions(status, "status", &mut found);
+        }
+        Value::Object(found)
+    }
+
+    fn collect_conditions(&self, value: &Value, place: &str, found: &mut Map<String, Value>) {
+        match value {
+            Value::Object(map) => {
+                for (name, inner) in map {
+                    match inner {
+                        Value::Array(list) if name == "conditions" => {
+                            let mut list: Vec<Value> = list.iter().map(|c| self.condition(c)).collect();
+                            list.sort_by_key(|c| c["type"].as_str().unwrap_or_default().to_owned());
+                            found.insert(place.to_owned(), Value::Array(list));
+                        }
+                        _ => self.collect_conditions(inner, &format!("{place}.{name}"), found),
+                    }
+                }
+            }
+            Value::Array(list) => {
+                for (index, inner) in list.iter().enumerate() {
+                    let name = self.name_of(inner).unwrap_or_else(|| index.to_string());
+                    let mut place = format!("{place}[{name}]");
+                    while found.contains_key(&place) {
+                        place.push('\''); // two entries of the same name are both kept
+                    }
+                    self.collect_conditions(inner, &place, found);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// What tells an entry of a list in a status from the others: its name, or parent and controller.
+    fn name_of(&self, entry: &Value) -> Option<String> {
+        if let Some(name) = entry.get("name").and_then(Value::as_str) {
+            return Some(self.words.apply(name));
+        }
+        let reference = ["parentRef", "ancestorRef"].iter().find_map(|r| entry.get(*r))?;
+        let text = |name: &str| reference.get(name).and_then(Value::as_str).unwrap_or_default();
+        let section = reference.get("sectionName").and_then(Value::as_str).map(|s| format!("/{s}")).unwrap_or_default();
+        let kind = reference.get("kind").and_then(Value::as_str).unwrap_or("Gateway");
+        let controller = entry.get("controllerName").and_then(Value::as_str).unwrap_or("?");
+        Some(self.words.apply(&format!("{kind} {}{section} by {controller}", text("name"))))
+    }
+
+    fn condition(&self, condition: &Value) -> Value {
+        let mut kept = Map::new();
+        for name in ["type", "status", "reason", "message"] {
+            if let Some(text) = condition.get(name).and_then(Value::as_str) {
+                kept.insert(name.to_owned(), json!(self.text(text)));
+            }
+        }
+        Value::Object(kept)
+    }
+
+    /// Text without secrets and without what differs from run to run.
+    pub fn text(&self, text: &str) -> String {
+        self.words.apply(&redact::text(text))
+    }
+
+    /// JSON without what differs from run to run: ids, times, fingerprints, names of pods.
+    pub fn json(&self, value: &Value) -> Value {
+        body::canonical(&redact::object(value), &self.words)
+    }
+
+    /// A body: JSON as canonical JSON, a stream as its events, else text. Nothing where it is empty.
+    pub fn body(&self, body: &crate::history::Body, content_type: &str) -> Option<Value> {
+        body::observed(body, content_type, self)
+    }
+}
+
+/// Names in lower case, sorted, each once, those of framing left out.
+fn header_names(headers: &[(String, String)]) -> BTreeSet<String> {
+    headers.iter().map(|(name, _)| name.to_ascii_lowercase()).filter(|n| !HOP_HEADERS.contains(&n.as_str())).collect()
+}
+
+fn form(value: &str) -> &'static str {
+    match value.trim().parse::<f64>() {
+        Ok(number) if number < 0.0 => "<negative number>",
+        Ok(_) => "<number>",
+        Err(_) if value.trim().is_empty() => "<empty>",
+        Err(_) => "<text>",
+    }
+}
+
+#[cfg(test)]
+mod tests;
