@@ -11,10 +11,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{
-    HeaderMap, HeaderName, HeaderValue, Method, Request as HttpRequest, Response as HttpResponse,
-    Uri, header,
-};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request as HttpRequest, Response as HttpResponse, Uri, header};
 use http_body_util::{BodyExt, Full};
 use hyper::{
     body::Incoming,
@@ -128,27 +125,11 @@ impl Client {
     /// A client that keeps its connection: calls go one after the other, on a new connection only where the old one is
     /// closed or speaks another version.
     pub fn keeping_connection(dial: Arc<dyn Dial>, id_prefix: impl Into<String>) -> Self {
-        Self::build(
-            dial,
-            id_prefix.into(),
-            Instant::now(),
-            Some(Mutex::new(None)),
-        )
+        Self::build(dial, id_prefix.into(), Instant::now(), Some(Mutex::new(None)))
     }
 
-    fn build(
-        dial: Arc<dyn Dial>,
-        id_prefix: String,
-        opened: Instant,
-        kept: Option<Mutex<Option<Connection>>>,
-    ) -> Self {
-        Self(Arc::new(Shared {
-            dial,
-            id_prefix,
-            opened,
-            sent: AtomicU64::new(0),
-            kept,
-        }))
+    fn build(dial: Arc<dyn Dial>, id_prefix: String, opened: Instant, kept: Option<Mutex<Option<Connection>>>) -> Self {
+        Self(Arc::new(Shared { dial, id_prefix, opened, sent: AtomicU64::new(0), kept }))
     }
 
     /// Where it leads.
@@ -163,25 +144,15 @@ impl Client {
 
     /// Sends a call. What fails is in the outcome.
     pub async fn send(&self, label: &str, call: Call) -> Exchange {
-        self.send_with_gate(label, call, async |_arrived| Next::Read)
-            .await
+        self.send_with_gate(label, call, async |_arrived| Next::Read).await
     }
 
     /// Sends a call, and waits for `gate` after the head and after each piece of the body before it reads on.
-    pub async fn send_with_gate<F>(
-        &self,
-        label: &str,
-        call: Call,
-        mut gate: impl FnMut(Arrived) -> F,
-    ) -> Exchange
+    pub async fn send_with_gate<F>(&self, label: &str, call: Call, mut gate: impl FnMut(Arrived) -> F) -> Exchange
     where
         F: Future<Output = Next>,
     {
-        let id = format!(
-            "{}-{}",
-            self.0.id_prefix,
-            self.0.sent.fetch_add(1, Ordering::Relaxed)
-        );
+        let id = format!("{}-{}", self.0.id_prefix, self.0.sent.fetch_add(1, Ordering::Relaxed));
         let host = call.host.clone().unwrap_or_else(|| self.describe());
         let payload = call.payload();
         let headers = headers(&call, &id, payload.len());
@@ -193,30 +164,15 @@ impl Client {
                 method: call.method.clone(),
                 target: call.target.clone(),
                 host: host.clone(),
-                headers: headers
-                    .iter()
-                    .map(|(n, v)| (n.clone(), redacted(n, v)))
-                    .collect(),
+                headers: headers.iter().map(|(n, v)| (n.clone(), redacted(n, v))).collect(),
                 body: Body::of(&payload),
             },
-            outcome: Outcome::Failed {
-                stage: BUILD.to_owned(),
-                error: String::new(),
-            },
+            outcome: Outcome::Failed { stage: BUILD.to_owned(), error: String::new() },
         };
         exchange.outcome = match build(&call, &host, &headers, payload) {
-            Err(error) => Outcome::Failed {
-                stage: BUILD.to_owned(),
-                error,
-            },
-            Ok(request) => match self
-                .converse(&call, request, &mut exchange.sent_ms, &mut gate)
-                .await
-            {
-                Err((stage, error)) => Outcome::Failed {
-                    stage: stage.to_owned(),
-                    error,
-                },
+            Err(error) => Outcome::Failed { stage: BUILD.to_owned(), error },
+            Ok(request) => match self.converse(&call, request, &mut exchange.sent_ms, &mut gate).await {
+                Err((stage, error)) => Outcome::Failed { stage: stage.to_owned(), error },
                 Ok(response) => Outcome::Response(response),
             },
         };
@@ -233,11 +189,7 @@ impl Client {
         let deadline = tokio::time::Instant::now() + call.timeout;
         let late = |stage| (stage, format!("nothing within {:?}", call.timeout));
         let mut kept = match &self.0.kept {
-            Some(kept) => Some(
-                timeout_at(deadline, kept.lock())
-                    .await
-                    .map_err(|_elapsed| late(CONNECT))?,
-            ),
+            Some(kept) => Some(timeout_at(deadline, kept.lock()).await.map_err(|_elapsed| late(CONNECT))?),
             None => None,
         };
         let mut usable = kept.as_mut().and_then(|kept| kept.take());
@@ -248,9 +200,7 @@ impl Client {
         }
         let mut connection = match usable {
             Some(connection) => connection,
-            None => timeout_at(deadline, self.connect(call.http2))
-                .await
-                .map_err(|_elapsed| late(CONNECT))??,
+            None => timeout_at(deadline, self.connect(call.http2)).await.map_err(|_elapsed| late(CONNECT))??,
         };
 
         connection.seen.forget();
@@ -290,31 +240,15 @@ impl Client {
         let (sender, driver) = if http2 {
             let mut builder = http2::Builder::new(TokioExecutor::new());
             builder.max_header_list_size(MAX_HEAD as u32);
-            let (sender, connection) = builder
-                .handshake(io)
-                .await
-                .map_err(|e| (CONNECT, words(&e)))?;
-            (
-                Sender::Http2(sender),
-                tokio::spawn(async move { drop(connection.await) }),
-            )
+            let (sender, connection) = builder.handshake(io).await.map_err(|e| (CONNECT, words(&e)))?;
+            (Sender::Http2(sender), tokio::spawn(async move { drop(connection.await) }))
         } else {
             let mut builder = http1::Builder::new();
             builder.max_buf_size(MAX_HEAD).max_headers(MAX_HEADERS);
-            let (sender, connection) = builder
-                .handshake(io)
-                .await
-                .map_err(|e| (CONNECT, words(&e)))?;
-            (
-                Sender::Http1(sender),
-                tokio::spawn(async move { drop(connection.await) }),
-            )
+            let (sender, connection) = builder.handshake(io).await.map_err(|e| (CONNECT, words(&e)))?;
+            (Sender::Http1(sender), tokio::spawn(async move { drop(connection.await) }))
         };
-        Ok(Connection {
-            sender,
-            seen,
-            driver,
-        })
+        Ok(Connection { sender, seen, driver })
     }
 }
 
@@ -326,10 +260,7 @@ impl Connection {
         }
     }
 
-    async fn send(
-        &mut self,
-        request: HttpRequest<Full<Bytes>>,
-    ) -> Result<HttpResponse<Incoming>, hyper::Error> {
+    async fn send(&mut self, request: HttpRequest<Full<Bytes>>) -> Result<HttpResponse<Incoming>, hyper::Error> {
         match &mut self.sender {
             Sender::Http1(sender) => sender.send_request(request).await,
             Sender::Http2(sender) => sender.send_request(request).await,
@@ -346,11 +277,7 @@ async fn receive<F: Future<Output = Next>>(
     reply: &mut Reply,
     gate: &mut impl FnMut(Arrived) -> F,
 ) -> Ended {
-    let head = gate(Arrived::Head {
-        status: reply.status,
-        at_ms: reply.head_ms,
-    })
-    .await;
+    let head = gate(Arrived::Head { status: reply.status, at_ms: reply.head_ms }).await;
     if head == Next::Leave || call.abandon == Some(Abandon::Head) {
         return Ended::Abandoned;
     }
@@ -366,21 +293,14 @@ async fn receive<F: Future<Output = Next>>(
             },
         };
         let at_ms = millis(sent, Instant::now());
-        let room = usize::try_from(call.max_bytes)
-            .unwrap_or(usize::MAX)
-            .saturating_sub(reply.bytes.len());
+        let room = usize::try_from(call.max_bytes).unwrap_or(usize::MAX).saturating_sub(reply.bytes.len());
         let taken = bytes.slice(..bytes.len().min(room));
         reply.bytes.extend_from_slice(&taken);
         reply.chunks.push((at_ms, taken.len() as u64));
         if taken.len() < bytes.len() {
             return Ended::Bounded;
         }
-        let next = gate(Arrived::Chunk {
-            index: reply.chunks.len() - 1,
-            bytes,
-            at_ms,
-        })
-        .await;
+        let next = gate(Arrived::Chunk { index: reply.chunks.len() - 1, bytes, at_ms }).await;
         let leave = match call.abandon {
             Some(Abandon::Chunks(n)) => reply.chunks.len() >= n,
             Some(Abandon::Bytes(n)) => reply.bytes.len() as u64 >= n,
@@ -394,12 +314,9 @@ async fn receive<F: Future<Output = Next>>(
 
 /// All headers but Host, in order of sending.
 fn headers(call: &Call, id: &str, length: usize) -> Vec<(String, Vec<u8>)> {
-    let given = |name: &str| {
-        call.headers
-            .iter()
-            .any(|(n, _)| n.eq_ignore_ascii_case(name))
-    };
-    let mut headers = call.headers.clone();
+    let given = |name: &str| call.headers.iter().any(|(n, _)| n.eq_ignore_ascii_case(name));
+    // lower case, as both versions are written on the wire here
+    let mut headers: Vec<_> = call.headers.iter().map(|(n, v)| (n.to_ascii_lowercase(), v.clone())).collect();
     if let (Some(content_type), false) = (&call.content_type, given("content-type")) {
         headers.push(("content-type".to_owned(), content_type.clone().into_bytes()));
     }
@@ -419,30 +336,16 @@ fn build(
     headers: &[(String, Vec<u8>)],
     payload: Bytes,
 ) -> Result<HttpRequest<Full<Bytes>>, String> {
-    let target = if call.http2 {
-        format!("http://{host}{}", call.target)
-    } else {
-        call.target.clone()
-    };
-    let uri: Uri = target
-        .parse()
-        .map_err(|e| format!("target {target:?}: {e}"))?;
-    let method = Method::from_bytes(call.method.as_bytes())
-        .map_err(|e| format!("method {:?}: {e}", call.method))?;
+    let target = if call.http2 { format!("http://{host}{}", call.target) } else { call.target.clone() };
+    let uri: Uri = target.parse().map_err(|e| format!("target {target:?}: {e}"))?;
+    let method = Method::from_bytes(call.method.as_bytes()).map_err(|e| format!("method {:?}: {e}", call.method))?;
     let mut map = HeaderMap::new();
     if !call.http2 {
-        map.append(
-            header::HOST,
-            HeaderValue::from_str(host).map_err(|e| format!("host {host:?}: {e}"))?,
-        );
+        map.append(header::HOST, HeaderValue::from_str(host).map_err(|e| format!("host {host:?}: {e}"))?);
     }
     for (name, value) in headers {
-        let key = HeaderName::from_bytes(name.as_bytes())
-            .map_err(|e| format!("header name {name:?}: {e}"))?;
-        map.append(
-            key,
-            HeaderValue::from_bytes(value).map_err(|e| format!("value of header {name}: {e}"))?,
-        );
+        let key = HeaderName::from_bytes(name.as_bytes()).map_err(|e| format!("header name {name:?}: {e}"))?;
+        map.append(key, HeaderValue::from_bytes(value).map_err(|e| format!("value of header {name}: {e}"))?);
     }
     let mut request = HttpRequest::new(Full::new(payload));
     *request.method_mut() = method;
@@ -466,11 +369,7 @@ fn failed_stage(error: &hyper::Error) -> &'static str {
         .source()
         .and_then(|source| source.downcast_ref::<io::Error>())
         .is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe);
-    if broken_pipe || error.is_user() || error.is_body_write_aborted() {
-        SEND
-    } else {
-        HEAD
-    }
+    if broken_pipe || error.is_user() || error.is_body_write_aborted() { SEND } else { HEAD }
 }
 
 /// An error and its causes on one line.

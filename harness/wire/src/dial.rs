@@ -39,14 +39,9 @@ impl Dial for Tcp {
     fn dial(&self) -> BoxFuture<'static, io::Result<Box<dyn Stream>>> {
         let target = self.0.clone();
         async move {
-            let stream = timeout(CONNECT_TIMEOUT, TcpStream::connect(&target))
-                .await
-                .map_err(|_elapsed| {
-                    io::Error::new(
-                        io::ErrorKind::TimedOut,
-                        format!("no connection to {target} within {CONNECT_TIMEOUT:?}"),
-                    )
-                })??;
+            let stream = timeout(CONNECT_TIMEOUT, TcpStream::connect(&target)).await.map_err(|_elapsed| {
+                io::Error::new(io::ErrorKind::TimedOut, format!("no connection to {target} within {CONNECT_TIMEOUT:?}"))
+            })??;
             stream.set_nodelay(true)?;
             Ok(Box::new(stream) as Box<dyn Stream>)
         }

@@ -16,19 +16,9 @@ pub fn redacted(name: &str, value: &[u8]) -> String {
 
 fn is_credential(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
-    let named = [
-        "authorization",
-        "proxy-authorization",
-        "cookie",
-        "set-cookie",
-        "api-key",
-        "apikey",
-        "x-auth-token",
-    ];
+    let named = ["authorization", "proxy-authorization", "cookie", "set-cookie", "api-key", "apikey", "x-auth-token"];
     named.contains(&name.as_str())
-        || ["-api-key", "-apikey", "-security-token", "-access-token"]
-            .iter()
-            .any(|end| name.ends_with(end))
+        || ["-api-key", "-apikey", "-security-token", "-access-token"].iter().any(|end| name.ends_with(end))
 }
 
 #[cfg(test)]

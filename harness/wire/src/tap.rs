@@ -38,17 +38,8 @@ pub struct Seen {
 impl<S> Tap<S> {
     /// Puts a tap on a stream.
     pub fn on(stream: S) -> (Self, Arc<Seen>) {
-        let seen = Arc::new(Seen {
-            read: Mutex::default(),
-            flushes: watch::Sender::new(0),
-        });
-        (
-            Self {
-                stream,
-                seen: Arc::clone(&seen),
-            },
-            seen,
-        )
+        let seen = Arc::new(Seen { read: Mutex::default(), flushes: watch::Sender::new(0) });
+        (Self { stream, seen: Arc::clone(&seen) }, seen)
     }
 }
 
@@ -82,8 +73,7 @@ impl Seen {
         let mut request = httparse::Request::new(&mut headers);
         let whole = matches!(request.parse(&bytes), Ok(httparse::Status::Complete(_)));
         let raw = whole.then(|| raw(request.headers));
-        raw.filter(|raw| same(raw, understood))
-            .unwrap_or_else(|| fallback(understood))
+        raw.filter(|raw| same(raw, understood)).unwrap_or_else(|| fallback(understood))
     }
 
     /// The headers of the response head that was read last (interim responses left out), if they are those that
@@ -94,60 +84,38 @@ impl Seen {
         loop {
             let mut headers = [httparse::EMPTY_HEADER; HEADERS];
             let mut response = httparse::Response::new(&mut headers);
-            let Ok(httparse::Status::Complete(length)) =
-                response.parse(bytes.get(from..).unwrap_or_default())
-            else {
+            let Ok(httparse::Status::Complete(length)) = response.parse(bytes.get(from..).unwrap_or_default()) else {
                 return fallback(understood);
             };
-            if response
-                .code
-                .is_some_and(|code| (100..200).contains(&code) && code != 101)
-            {
+            if response.code.is_some_and(|code| (100..200).contains(&code) && code != 101) {
                 from += length;
                 continue;
             }
             let raw = raw(response.headers);
-            return if same(&raw, understood) {
-                raw
-            } else {
-                fallback(understood)
-            };
+            return if same(&raw, understood) { raw } else { fallback(understood) };
         }
     }
 }
 
 fn raw(headers: &[httparse::Header<'_>]) -> RawHeaders {
-    headers
-        .iter()
-        .map(|h| (h.name.to_owned(), h.value.trim_ascii().to_vec()))
-        .collect()
+    headers.iter().map(|h| (h.name.to_owned(), h.value.trim_ascii().to_vec())).collect()
 }
 
 /// Whether each name has the same values in the same order.
 fn same(raw: &RawHeaders, understood: &HeaderMap) -> bool {
     raw.len() == understood.len()
         && understood.keys().all(|name| {
-            let seen = raw
-                .iter()
-                .filter(|(n, _)| n.eq_ignore_ascii_case(name.as_str()))
-                .map(|(_, v)| v.as_slice());
+            let seen = raw.iter().filter(|(n, _)| n.eq_ignore_ascii_case(name.as_str())).map(|(_, v)| v.as_slice());
             seen.eq(understood.get_all(name).iter().map(|v| v.as_bytes()))
         })
 }
 
 fn fallback(understood: &HeaderMap) -> RawHeaders {
-    understood
-        .iter()
-        .map(|(name, value)| (name.as_str().to_owned(), value.as_bytes().to_vec()))
-        .collect()
+    understood.iter().map(|(name, value)| (name.as_str().to_owned(), value.as_bytes().to_vec())).collect()
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Tap<S> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         ready!(Pin::new(&mut self.stream).poll_read(cx, buffer))?;
         let mut kept = self.seen.bytes();
@@ -159,11 +127,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Tap<S> {
 }
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Tap<S> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write(cx, bytes)
     }
 

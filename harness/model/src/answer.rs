@@ -1,0 +1,120 @@
+//! An answer: what the model is about to say, before a byte of it is sent.
+
+use bytes::Bytes;
+use serde::Serialize;
+use verdict::history::Usage;
+
+/// What the model is about to say.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Answer {
+    /// Status code.
+    pub status: u16,
+    /// Content type, where there is a body or the simulator names one.
+    pub content_type: Option<String>,
+    /// Further headers.
+    pub headers: Vec<(String, String)>,
+    /// The body.
+    pub payload: Payload,
+    /// Tokens that the body reports.
+    pub usage: Option<Usage>,
+}
+
+/// A body.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Payload {
+    /// Sent at once, with its length.
+    Whole(Bytes),
+    /// Sent piece by piece, each piece a chunk.
+    Stream(Pieces),
+}
+
+/// The pieces of a streamed body.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Pieces {
+    /// Sent with the head.
+    pub before: Vec<Bytes>,
+    /// One for each token.
+    pub tokens: Vec<Bytes>,
+    /// Sent after the last token.
+    pub after: Vec<Bytes>,
+}
+
+/// The simulator's error object.
+#[derive(Serialize)]
+struct ErrorBody<'a> {
+    error: ErrorFields<'a>,
+}
+
+#[derive(Serialize)]
+struct ErrorFields<'a> {
+    message: &'a str,
+    r#type: &'a str,
+    param: Option<&'a str>,
+    code: u16,
+}
+
+impl Answer {
+    /// Plain text, as the simulator's router says "Not Found".
+    pub fn text(status: u16, text: &str) -> Self {
+        Self::whole(status, "text/plain; charset=utf-8", Bytes::copy_from_slice(text.as_bytes()))
+    }
+
+    /// JSON.
+    pub fn json(status: u16, body: &impl Serialize) -> Self {
+        Self::whole(status, "application/json", json_bytes(body))
+    }
+
+    /// An error in the simulator's shape.
+    pub fn error(status: u16, message: &str) -> Self {
+        let fields = ErrorFields { message, r#type: error_type(status), param: None, code: status };
+        Self::json(status, &ErrorBody { error: fields })
+    }
+
+    /// A body of any kind.
+    pub fn whole(status: u16, content_type: &str, body: Bytes) -> Self {
+        Self {
+            status,
+            content_type: Some(content_type.to_owned()),
+            headers: Vec::new(),
+            payload: Payload::Whole(body),
+            usage: None,
+        }
+    }
+
+    /// A stream of server-sent events.
+    pub fn stream(pieces: Pieces) -> Self {
+        let content_type = Some("text/event-stream".to_owned());
+        Self { status: 200, content_type, headers: Vec::new(), payload: Payload::Stream(pieces), usage: None }
+    }
+
+    /// The same, and the tokens that it reports.
+    pub fn reporting(mut self, usage: Option<Usage>) -> Self {
+        self.usage = usage;
+        self
+    }
+
+    /// The same, with one more header.
+    pub fn with_header(mut self, name: &str, value: impl Into<String>) -> Self {
+        self.headers.push((name.to_owned(), value.into()));
+        self
+    }
+}
+
+/// A value in JSON. The values that the model says have no maps with keys that are not strings, so this cannot fail.
+pub fn json_bytes(value: &impl Serialize) -> Bytes {
+    Bytes::from(serde_json::to_vec(value).unwrap_or_default())
+}
+
+/// The simulator's name of an error, by status.
+fn error_type(status: u16) -> &'static str {
+    match status {
+        400 => "BadRequestError",
+        401 => "AuthenticationError",
+        403 => "PermissionDeniedError",
+        404 => "NotFoundError",
+        422 => "UnprocessableEntityError",
+        429 => "RateLimitError",
+        500.. => "InternalServerError",
+        _ => "APIConnectionError",
+    }
+}

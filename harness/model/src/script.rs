@@ -1,0 +1,136 @@
+//! Scripts: request headers by which a test tells the model what to reply.
+//!
+//! | header | value | effect |
+//! |---|---|---|
+//! | `x-return-error` | a status | the simulator's own: that error, after the body was parsed |
+//! | `x-igc-status` | a status | that status, with an error body unless `x-igc-reply` gives one; on any path |
+//! | `x-igc-reply` | base64 | that body, on any path, with status 200 unless `x-igc-status` gives one |
+//! | `x-igc-content-type` | a type | content type of that body; default `application/json` |
+//! | `x-igc-usage` | `prompt=3,completion=4,total=9` or `none` | what `usage` says, or that there is none |
+//! | `x-igc-delay-ms` | milliseconds | waits on the model's clock before the head |
+//! | `x-igc-stream-tokens` | a number | the reply has so many tokens, `t1 t2 ...`, instead of the echo |
+//! | `x-igc-gate` | a name | a stream waits before token i (counted from 1) until `POST /igc/gates/NAME/open?n=K` with K >= i; a reply that is not streamed waits for K >= 1 |
+//! | `x-igc-die-after` | a number | the connection is cut after so many tokens of a stream, without a last chunk; 0 cuts after the head |
+//! | `x-igc-split-utf8` | any | tokens hold characters of several bytes, and chunks end inside of them |
+//! | `x-igc-gzip` | any | the body is compressed, with `content-encoding: gzip` |
+//!
+//! A value that cannot be read is answered with status 400 and a message that names the header.
+
+use std::time::Duration;
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use http::HeaderMap;
+use verdict::history::Usage;
+
+/// The most tokens that a script may ask for.
+const MOST_TOKENS: u64 = 100_000;
+
+/// What a request asks of its reply.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Script {
+    /// `x-igc-status`.
+    pub status: Option<u16>,
+    /// `x-igc-reply`.
+    pub reply: Option<Vec<u8>>,
+    /// `x-igc-content-type`.
+    pub content_type: Option<String>,
+    /// `x-igc-usage`.
+    pub usage: Reported,
+    /// `x-igc-delay-ms`.
+    pub delay: Option<Duration>,
+    /// `x-igc-stream-tokens`.
+    pub tokens: Option<u64>,
+    /// `x-igc-gate`.
+    pub gate: Option<String>,
+    /// `x-igc-die-after`.
+    pub die_after: Option<u64>,
+    /// `x-igc-split-utf8`.
+    pub split_utf8: bool,
+    /// `x-igc-gzip`.
+    pub gzip: bool,
+}
+
+/// What `usage` is to say.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Reported {
+    /// What was counted.
+    #[default]
+    Counted,
+    /// Nothing: the field is absent.
+    Nothing,
+    /// These numbers, right or wrong.
+    Scripted(Usage),
+}
+
+/// A header that cannot be read.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("cannot read {header}: {expected} expected")]
+pub struct Unreadable {
+    header: &'static str,
+    expected: &'static str,
+}
+
+impl Script {
+    /// Reads the headers of a request.
+    pub fn read(headers: &HeaderMap) -> Result<Self, Unreadable> {
+        let number = |header, expected| {
+            let read = |text: &str| text.trim().parse::<u64>().ok();
+            value(headers, header).map(|t| t.and_then(read).ok_or(Unreadable { header, expected })).transpose()
+        };
+        let text =
+            |header, expected| value(headers, header).map(|t| t.ok_or(Unreadable { header, expected })).transpose();
+
+        let unreadable_status = Unreadable { header: "x-igc-status", expected: "a status from 200 to 599" };
+        let status = match number("x-igc-status", unreadable_status.expected)? {
+            None => None,
+            Some(n) => Some(u16::try_from(n).ok().filter(|n| (200..600).contains(n)).ok_or(unreadable_status)?),
+        };
+        let reply = match text("x-igc-reply", "base64")? {
+            None => None,
+            Some(t) => {
+                Some(STANDARD.decode(t.trim()).map_err(|_e| Unreadable { header: "x-igc-reply", expected: "base64" })?)
+            }
+        };
+        let usage = match text("x-igc-usage", "prompt=N,completion=N,total=N or none")? {
+            None => Reported::Counted,
+            Some("none") => Reported::Nothing,
+            Some(numbers) => Reported::Scripted(
+                usage(numbers)
+                    .ok_or(Unreadable { header: "x-igc-usage", expected: "prompt=N,completion=N,total=N or none" })?,
+            ),
+        };
+        let few = "a number up to 100000";
+        let tokens = number("x-igc-stream-tokens", few)?;
+        if tokens.is_some_and(|n| n > MOST_TOKENS) {
+            return Err(Unreadable { header: "x-igc-stream-tokens", expected: few });
+        }
+        Ok(Self {
+            status,
+            reply,
+            content_type: text("x-igc-content-type", "a content type")?.map(str::to_owned),
+            usage,
+            delay: number("x-igc-delay-ms", "milliseconds")?.map(Duration::from_millis),
+            tokens,
+            gate: text("x-igc-gate", "a name")?.map(str::to_owned),
+            die_after: number("x-igc-die-after", "a number")?,
+            split_utf8: headers.contains_key("x-igc-split-utf8"),
+            gzip: headers.contains_key("x-igc-gzip"),
+        })
+    }
+}
+
+/// The value of a header: outer `None` where it is absent, inner `None` where it is not text.
+fn value<'a>(headers: &'a HeaderMap, header: &str) -> Option<Option<&'a str>> {
+    headers.get(header).map(|v| v.to_str().ok())
+}
+
+fn usage(numbers: &str) -> Option<Usage> {
+    let mut read = [None; 3];
+    for part in numbers.split(',') {
+        let (name, number) = part.trim().split_once('=')?;
+        let slot = ["prompt", "completion", "total"].iter().position(|n| *n == name)?;
+        read[slot] = Some(number.parse::<u64>().ok()?);
+    }
+    let [Some(prompt_tokens), Some(completion_tokens), Some(total_tokens)] = read else { return None };
+    Some(Usage { prompt_tokens, completion_tokens, total_tokens })
+}

@@ -1,0 +1,340 @@
+//! Serving: connections, routes, and what is written down of each request.
+
+use std::{convert::Infallible, pin::pin, sync::Arc};
+
+use bytes::{Bytes, BytesMut};
+use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, header, request::Parts};
+use http_body_util::BodyExt;
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpListener,
+    task::{JoinSet, yield_now},
+};
+use verdict::history::{Body, EXCHANGE_HEADER, ModelRecord, hex};
+use wire::tap::{Seen, Tap};
+
+use crate::{
+    Config, Model,
+    answer::{Answer, Payload, json_bytes},
+    openai::{self, Asked, Endpoint},
+    reply::{Line, ReplyBody, Ticket, steps},
+    script::Script,
+};
+
+/// Bound on the bytes of a request head; more is answered with 431.
+const MAX_HEAD: usize = 64 * 1024;
+
+/// How much of a body that is too large is read before the connection is closed on it.
+const MAX_READ: u64 = 64 * 1024 * 1024;
+
+/// How many bytes of records go into one reply.
+const PAGE: usize = 4 * 1024 * 1024;
+
+/// Accepts connections until the model is told to stop.
+pub async fn listen(model: &Model, listener: TcpListener) {
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            () = model.0.stop.cancelled() => break,
+            Some(_ended) = connections.join_next() => {}
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _peer)) => {
+                    let _delayed_writes_are_fine = stream.set_nodelay(true);
+                    let model = model.clone();
+                    connections.spawn(async move { connection(&model, stream).await });
+                }
+                Err(_no_descriptor_or_peer_left) => yield_now().await,
+            },
+        }
+    }
+    drop(listener);
+    let drained = async { while connections.join_next().await.is_some() {} };
+    tokio::select! {
+        () = drained => {}
+        () = model.0.config.clock.delay(model.0.config.drain) => {}
+    }
+}
+
+/// Serves one connection.
+pub async fn connection<S>(model: &Model, stream: S)
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let (tap, seen) = Tap::on(stream);
+    let line = Arc::new(Line::default());
+    let service = {
+        let (model, line, seen) = (model.clone(), Arc::clone(&line), Arc::clone(&seen));
+        service_fn(move |request| {
+            let (model, line, seen) = (model.clone(), Arc::clone(&line), Arc::clone(&seen));
+            async move { Ok::<_, Infallible>(respond(model, line, seen, request).await) }
+        })
+    };
+    let mut builder = http1::Builder::new();
+    builder.timer(TokioTimer::new()).max_buf_size(MAX_HEAD).title_case_headers(true);
+    let mut serving = pin!(builder.serve_connection(TokioIo::new(tap), service));
+    let ended = tokio::select! {
+        ended = serving.as_mut() => ended,
+        () = model.0.stop.cancelled() => {
+            serving.as_mut().graceful_shutdown();
+            serving.as_mut().await
+        }
+    };
+    if ended.is_err()
+        && let Some(sequence) = line.unwritten(&seen)
+    {
+        model.0.log.not_taken(sequence);
+    }
+}
+
+async fn respond(model: Model, line: Arc<Line>, seen: Arc<Seen>, request: Request<Incoming>) -> Response<ReplyBody> {
+    let (head, body) = request.into_parts();
+    let raw = seen.request_headers(&head.headers);
+    if head.uri.path().starts_with("/igc/") {
+        let _not_needed = read(&model.0.config, body).await;
+        seen.forget();
+        return dress(&model.0.config, control(&model, &head), ReplyBody::plain);
+    }
+
+    let sequence = model.0.log.arrive();
+    let record = ModelRecord {
+        sequence,
+        exchange: head.headers.get(EXCHANGE_HEADER).map(|v| String::from_utf8_lossy(v.as_bytes()).into_owned()),
+        pod: model.0.config.pod.clone(),
+        at_ms: model.0.config.clock.now_ms(),
+        method: head.method.to_string(),
+        target: head.uri.to_string(),
+        headers: raw
+            .into_iter()
+            .map(|(name, value)| {
+                let value = wire::redacted(&name, &value);
+                (name, value)
+            })
+            .collect(),
+        body: Body::default(),
+        model: None,
+        status: 0,
+        usage: None,
+        finished: false,
+    };
+    let mut ticket = Ticket::new(model.clone(), line, Arc::clone(&seen), record);
+    let body = read(&model.0.config, body).await;
+    seen.forget();
+    ticket.note(|record| {
+        record.body = body.shown();
+        record.model = body.model();
+    });
+
+    let script = Script::read(&head.headers);
+    if let Some(delay) = script.as_ref().ok().and_then(|s| s.delay) {
+        model.0.config.clock.delay(delay).await;
+    }
+    let (answer, script) = match script {
+        Err(unreadable) => {
+            (Answer::error(400, &format!("Failed to follow the script, {unreadable}")), Script::default())
+        }
+        Ok(script) => (answer(&model, &head, &body, &script), script),
+    };
+    ticket.note(|record| {
+        record.status = answer.status;
+        record.usage = answer.usage;
+    });
+    let mut answer = if script.gzip { answer.with_header("content-encoding", "gzip") } else { answer };
+    let payload = std::mem::replace(&mut answer.payload, Payload::Whole(Bytes::new()));
+    let (steps, length) = steps(payload, &script);
+    let config = model.0.config.clone();
+    dress(&config, answer, |_body| {
+        if head.method == Method::HEAD {
+            ticket.finish(); // no body follows
+            return ReplyBody::plain(Bytes::new());
+        }
+        ReplyBody::new(steps, length, script.gate, model, seen, ticket)
+    })
+}
+
+/// Puts a head on a body.
+fn dress(config: &Config, answer: Answer, body: impl FnOnce(Bytes) -> ReplyBody) -> Response<ReplyBody> {
+    let bytes = match answer.payload {
+        Payload::Whole(bytes) => bytes,
+        Payload::Stream(_) => Bytes::new(),
+    };
+    let mut response = Response::new(body(bytes));
+    *response.status_mut() = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let mut add = |name: &str, value: &str| {
+        if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::try_from(value)) {
+            response.headers_mut().append(name, value);
+        }
+    };
+    add(header::SERVER.as_str(), &config.server);
+    answer.content_type.iter().for_each(|t| add(header::CONTENT_TYPE.as_str(), t));
+    answer.headers.iter().for_each(|(name, value)| add(name, value));
+    response
+}
+
+/// A body that arrived, whole or not.
+enum Arrived {
+    Whole(Bytes),
+    /// Larger than the bound, or the peer left in the middle.
+    Part {
+        body: Body,
+        too_large: bool,
+    },
+}
+
+impl Arrived {
+    fn shown(&self) -> Body {
+        match self {
+            Self::Whole(bytes) => Body::of(bytes),
+            Self::Part { body, .. } => body.clone(),
+        }
+    }
+
+    fn model(&self) -> Option<String> {
+        #[derive(Deserialize)]
+        struct Named {
+            model: Option<Value>,
+        }
+        let Self::Whole(bytes) = self else { return None };
+        let named: Named = serde_json::from_slice(bytes).ok()?;
+        named.model?.as_str().map(str::to_owned)
+    }
+}
+
+async fn read(config: &Config, mut body: Incoming) -> Arrived {
+    let mut kept = BytesMut::new();
+    let mut hash = Sha256::new();
+    let mut length = 0_u64;
+    let whole = loop {
+        match body.frame().await {
+            None => break true,
+            Some(Err(_peer_left)) => break false,
+            Some(Ok(frame)) => {
+                let Ok(bytes) = frame.into_data() else { continue };
+                length += bytes.len() as u64;
+                hash.update(&bytes);
+                let room = config.max_body.saturating_sub(kept.len());
+                kept.extend_from_slice(&bytes[..bytes.len().min(room)]);
+                if length > MAX_READ {
+                    break false;
+                }
+            }
+        }
+    };
+    let too_large = length > config.max_body as u64;
+    if whole && !too_large {
+        return Arrived::Whole(kept.freeze());
+    }
+    let shown = Body { bytes: length, sha256: hex(&hash.finalize()), truncated: true, ..Body::of(&kept) };
+    Arrived::Part { body: shown, too_large }
+}
+
+/// What a request is answered with.
+fn answer(model: &Model, head: &Parts, body: &Arrived, script: &Script) -> Answer {
+    let config = &model.0.config;
+    match (script.status, &script.reply) {
+        (status, Some(reply)) => {
+            let content_type = script.content_type.as_deref().unwrap_or("application/json");
+            return Answer::whole(status.unwrap_or(200), content_type, Bytes::from(reply.clone()));
+        }
+        (Some(status), None) => return Answer::error(status, &format!("Scripted status (code {status})")),
+        (None, None) => {}
+    }
+    let body = match body {
+        Arrived::Whole(bytes) => bytes,
+        Arrived::Part { too_large: true, .. } => return Answer::error(413, "Request body is too large"),
+        Arrived::Part { too_large: false, .. } => return Answer::error(400, "Failed to read request body"),
+    };
+    let now = config.clock.now_ms() / 1_000;
+    let path = head.uri.path();
+    let under_v1 = config.openai_prefixes.iter().find_map(|p| path.strip_prefix(p.as_str())?.strip_prefix("/v1/"));
+    let endpoint = match under_v1 {
+        Some("chat/completions") => Some(Endpoint::Chat),
+        Some("completions") => Some(Endpoint::Completions),
+        Some("responses") => Some(Endpoint::Responses),
+        Some("embeddings") => Some(Endpoint::Embeddings),
+        _ => None,
+    };
+    let reads = matches!(under_v1, Some("models"))
+        || matches!(path, "/health" | "/healthz" | "/ready" | "/health/ready" | "/metrics");
+    let allowed = match (endpoint, reads) {
+        (Some(_), _) => "POST, OPTIONS",
+        (None, true) => "GET, OPTIONS",
+        (None, false) => return Answer::text(404, "Not Found"),
+    };
+    match (endpoint, head.method.as_str()) {
+        (_, "OPTIONS") => Answer::text(200, "").with_header("allow", allowed),
+        (Some(endpoint), "POST") => {
+            let return_error = head.headers.get("x-return-error").map(|v| v.to_str().unwrap_or_default());
+            let asked = Asked { return_error, script, uuid: &uuid(), now };
+            openai::answer(config, endpoint, body, &asked)
+        }
+        (None, "GET") if under_v1 == Some("models") => openai::models(config, now),
+        (None, "GET") if path == "/metrics" => metrics(model),
+        (None, "GET") => Answer::whole(200, "application/json", Bytes::new()),
+        _ => Answer::text(405, "Method Not Allowed").with_header("allow", allowed),
+    }
+}
+
+/// What is asked of the model itself, and is in no record.
+fn control(model: &Model, head: &Parts) -> Answer {
+    let query = |name: &str| {
+        let pairs = head.uri.query().unwrap_or_default().split('&').filter_map(|pair| pair.split_once('='));
+        pairs.filter(|(n, _)| *n == name).map(|(_, value)| value.parse::<u64>()).next_back().transpose()
+    };
+    let not_a_number = |name: &str| Answer::error(400, &format!("Failed to read {name}, a number expected"));
+    let path: Vec<&str> = head.uri.path().split('/').skip(2).collect();
+    match (head.method.as_str(), path.as_slice()) {
+        ("GET", ["records"]) => {
+            let Ok(since) = query("since") else { return not_a_number("since") };
+            let page = model.0.log.page(since.unwrap_or(0), PAGE);
+            let mut answer = Answer::json(200, &page.records)
+                .with_header("x-igc-next", page.next.to_string())
+                .with_header("x-igc-open", page.open.to_string());
+            if page.dropped > 0 {
+                answer = answer.with_header("x-igc-dropped", page.dropped.to_string());
+            }
+            if page.more {
+                answer = answer.with_header("x-igc-more", "true");
+            }
+            answer
+        }
+        ("POST", ["gates", name, "open"]) if !name.is_empty() => {
+            let Ok(tokens) = query("n") else { return not_a_number("n") };
+            match model.0.gates.open(name, tokens.unwrap_or(u64::MAX)) {
+                Some(open) => Answer::whole(200, "application/json", json_bytes(&json!({"gate": name, "open": open}))),
+                None => Answer::error(429, "Too many gates"),
+            }
+        }
+        _ => Answer::text(404, "Not Found"),
+    }
+}
+
+fn metrics(model: &Model) -> Answer {
+    let config = &model.0.config;
+    let name = config.models.first().map_or("", String::as_str).replace('\\', "\\\\").replace('"', "\\\"");
+    let running = model.0.log.open().saturating_sub(1); // this request is not one of the model's
+    let gauges = [
+        ("vllm:num_requests_running", "Number of requests in model execution batches.", running),
+        ("vllm:num_requests_waiting", "Number of requests waiting to be processed.", 0),
+        ("vllm:kv_cache_usage_perc", "KV-cache usage. 1 means 100 percent usage.", 0),
+    ];
+    let text: String = gauges
+        .iter()
+        .map(|(gauge, help, value)| {
+            format!("# HELP {gauge} {help}\n# TYPE {gauge} gauge\n{gauge}{{model_name=\"{name}\"}} {value}\n")
+        })
+        .collect();
+    Answer::whole(200, "text/plain; version=0.0.4; charset=utf-8", Bytes::from(text))
+}
+
+fn uuid() -> String {
+    let mut bytes: [u8; 16] = rand::random();
+    bytes[6] = (bytes[6] & 0x0F) | 0x40;
+    bytes[8] = (bytes[8] & 0x3F) | 0x80;
+    let digits = hex(&bytes);
+    format!("{}-{}-{}-{}-{}", &digits[..8], &digits[8..12], &digits[12..16], &digits[16..20], &digits[20..])
+}
