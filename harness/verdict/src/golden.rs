@@ -18,6 +18,7 @@ mod text;
 mod version;
 
 pub use text::yaml;
+pub(crate) use version::lenient as lenient_version;
 pub use version::minor;
 
 /// An observation that a person accepted.

@@ -1,6 +1,8 @@
 //! The pure room: what a run is planned to check, what was seen, how it is judged, and what is said about it.
 //! Nothing here opens a socket or knows Kubernetes.
 
+pub mod baseline;
+pub mod curl;
 pub mod folder;
 pub mod golden;
 pub mod history;
