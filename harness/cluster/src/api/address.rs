@@ -1,1 +1,292 @@
-//! (soon)
+//! Where a gateway answers: candidates from its status, its Service and its nodes, tried by connecting; else a forward.
+
+use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
+
+use futures::{StreamExt as _, stream};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use wire::{Dial, Tcp};
+
+use super::{ApiFailure, Cluster, Forward, ObjectRef, clock::Deadline};
+
+/// How long each candidate may take.
+const TRY: Duration = Duration::from_secs(2);
+/// How long the forward may take, which goes through the API server.
+const TRY_FORWARD: Duration = Duration::from_secs(10);
+/// How many nodes are tried.
+const NODES: usize = 5;
+
+/// What counts as an answer of a candidate.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Probe {
+    /// The connection is taken. A port that an engine maps takes connections even when nobody is behind it.
+    Connect,
+    /// The connection is taken and a request to an unknown host gets an HTTP response, whatever its status.
+    #[default]
+    Http,
+}
+
+/// The gateway that is looked for.
+#[derive(Clone, Debug)]
+pub struct AddressAsk {
+    /// Its Gateway.
+    pub gateway: ObjectRef,
+    /// Port of its listener.
+    pub port: u16,
+    /// Labels of the Service that leads to it, in whatever namespace.
+    pub service_labels: BTreeMap<String, String>,
+    /// `host:port`s that the place knows besides, for example the loopback port that kind maps to the node port.
+    pub extra: Vec<String>,
+    /// What counts as an answer.
+    pub probe: Probe,
+}
+
+/// How an address was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum AddressKind {
+    /// `status.addresses` of the Gateway.
+    Status,
+    /// The cluster address of its Service.
+    ClusterIp,
+    /// A node port of its Service.
+    NodePort,
+    /// A candidate of the place.
+    Extra,
+    /// Through the API server. Checks of replicas, aborts and backpressure mean nothing there.
+    PortForward,
+}
+
+impl fmt::Display for AddressKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Status => "Gateway status",
+            Self::ClusterIp => "cluster address of the Service",
+            Self::NodePort => "node port",
+            Self::Extra => "address of the place",
+            Self::PortForward => "port-forward",
+        })
+    }
+}
+
+/// The way to a gateway that answered.
+#[derive(Clone)]
+pub struct Reached {
+    /// Makes connections to it.
+    pub dial: Arc<dyn Dial>,
+    /// `host:port`, or what the forward leads to.
+    pub address: String,
+    /// How it was found.
+    pub kind: AddressKind,
+    /// The candidates before it that did not answer.
+    pub before: Vec<Tried>,
+}
+
+impl fmt::Debug for Reached {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Reached({} by {})", self.address, self.kind)
+    }
+}
+
+/// A candidate that did not answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tried {
+    /// `host:port`, or what was looked up.
+    pub address: String,
+    /// How it was found.
+    pub kind: AddressKind,
+    /// What happened.
+    pub problem: String,
+}
+
+impl fmt::Display for Tried {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({}): {}", self.address, self.kind, self.problem)
+    }
+}
+
+/// No candidate answered.
+#[derive(Debug, thiserror::Error)]
+pub enum AddressError {
+    /// The API server could not be asked.
+    #[error(transparent)]
+    Api(#[from] ApiFailure),
+    /// There is no such Gateway.
+    #[error("find an address of {0}: it does not exist")]
+    NoGateway(ObjectRef),
+    /// Nothing answered.
+    #[error("find an address of {gateway}: none of {} candidates answers{}", tried.len(), tried.iter().map(|tried| format!("\n  {tried}")).collect::<String>())]
+    NoneAnswers {
+        /// The Gateway.
+        gateway: ObjectRef,
+        /// All that was tried.
+        tried: Vec<Tried>,
+    },
+}
+
+impl Cluster {
+    /// Finds the way to a gateway: its status addresses with the listener's port, its Service's cluster address, node
+    /// ports, the place's own addresses; each gets 2 s, all at once, and the first in this order that answers is taken.
+    /// When none does, a port-forward to the Service.
+    pub async fn reach(&self, ask: &AddressAsk) -> Result<Reached, AddressError> {
+        let gateway = self.get(&ask.gateway).await?.ok_or_else(|| AddressError::NoGateway(ask.gateway.clone()))?;
+        let mut tried = Vec::new();
+        let selector: Vec<String> = ask.service_labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+        let services = match self.list("v1", "Service", None, &selector.join(",")).await {
+            Ok(services) => services,
+            Err(failure) => {
+                // A cluster of others may not let us look into all namespaces.
+                let address = format!("Services with {}", selector.join(","));
+                tried.push(Tried { address, kind: AddressKind::ClusterIp, problem: failure.to_string() });
+                Vec::new()
+            }
+        };
+        let mut candidates = status_addresses(&gateway, ask.port);
+        candidates.extend(services.iter().filter_map(|service| cluster_address(service, ask.port)));
+        let node_ports: Vec<u16> = services.iter().filter_map(|service| node_port(service, ask.port)).collect();
+        if !node_ports.is_empty() {
+            match self.list("v1", "Node", None, "").await {
+                Ok(nodes) => candidates.extend(node_addresses(&nodes, &node_ports)),
+                Err(failure) => {
+                    let problem = failure.to_string();
+                    tried.push(Tried { address: "nodes".to_owned(), kind: AddressKind::NodePort, problem });
+                }
+            }
+        }
+        candidates.extend(ask.extra.iter().map(|extra| (AddressKind::Extra, extra.clone())));
+
+        let probe = ask.probe;
+        let mut answers = stream::iter(candidates)
+            .map(|(kind, address)| async move {
+                let dial: Arc<dyn Dial> = Arc::new(Tcp::to(&address));
+                let answer = answers(dial.as_ref(), probe, TRY).await;
+                (kind, address, dial, answer)
+            })
+            .buffered(32); // in order, whatever the order of answering
+        while let Some((kind, address, dial, answer)) = answers.next().await {
+            match answer {
+                Ok(()) => return Ok(Reached { dial, address, kind, before: tried }),
+                Err(problem) => tried.push(Tried { address, kind, problem }),
+            }
+        }
+        for service in &services {
+            let named = |pointer: &str| service.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
+            let dial = Forward::to(self, named("/metadata/namespace"), named("/metadata/name"), ask.port);
+            let address = dial.describe();
+            match answers_forward(&dial, probe).await {
+                Ok(()) => {
+                    return Ok(Reached {
+                        dial: Arc::new(dial),
+                        address,
+                        kind: AddressKind::PortForward,
+                        before: tried,
+                    });
+                }
+                Err(problem) => tried.push(Tried { address, kind: AddressKind::PortForward, problem }),
+            }
+        }
+        Err(AddressError::NoneAnswers { gateway: ask.gateway.clone(), tried })
+    }
+}
+
+/// A forward that takes a connection says nothing yet: it is always asked for a response.
+async fn answers_forward(dial: &Forward, probe: Probe) -> Result<(), String> {
+    answers(dial, probe, TRY_FORWARD).await
+}
+
+async fn answers(dial: &dyn Dial, probe: Probe, within: Duration) -> Result<(), String> {
+    let asked = async {
+        let mut stream = dial.dial().await.map_err(|error| error.to_string())?;
+        if probe == Probe::Connect {
+            return Ok(());
+        }
+        let request = b"GET / HTTP/1.1\r\nhost: address.igc.test\r\nuser-agent: igc\r\nconnection: close\r\n\r\n";
+        stream.write_all(request).await.map_err(|error| format!("taken, but not written to: {error}"))?;
+        stream.flush().await.map_err(|error| format!("taken, but not written to: {error}"))?;
+        let mut head = [0_u8; 7];
+        stream.read_exact(&mut head).await.map_err(|error| format!("taken, but no response: {error}"))?;
+        if &head == b"HTTP/1." { Ok(()) } else { Err("answers, but not in HTTP/1".to_owned()) }
+    };
+    match Deadline::within(within).bound(asked).await {
+        Some(answer) => answer,
+        None => Err(format!("no answer within {} s", within.as_secs())),
+    }
+}
+
+type Candidate = (AddressKind, String);
+
+/// `host:port`, with brackets around an IPv6 address.
+fn joined(host: &str, port: u16) -> String {
+    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+}
+
+fn status_addresses(gateway: &Value, port: u16) -> Vec<Candidate> {
+    let addresses = gateway.pointer("/status/addresses").and_then(Value::as_array).into_iter().flatten();
+    addresses
+        .filter_map(|address| address.get("value").and_then(Value::as_str))
+        .filter(|host| !host.is_empty())
+        .map(|host| (AddressKind::Status, joined(host, port)))
+        .collect()
+}
+
+fn cluster_address(service: &Value, port: u16) -> Option<Candidate> {
+    let host = service.pointer("/spec/clusterIP").and_then(Value::as_str)?;
+    (!host.is_empty() && host != "None").then(|| (AddressKind::ClusterIp, joined(host, port)))
+}
+
+fn node_port(service: &Value, port: u16) -> Option<u16> {
+    let ports = service.pointer("/spec/ports")?.as_array()?;
+    let found = ports.iter().find(|candidate| candidate.get("port").and_then(Value::as_u64) == Some(port.into()))?;
+    found.get("nodePort").and_then(Value::as_u64).and_then(|port| u16::try_from(port).ok()).filter(|port| *port != 0)
+}
+
+fn node_addresses(nodes: &[Value], ports: &[u16]) -> Vec<Candidate> {
+    let mut candidates = Vec::new();
+    for node in nodes.iter().take(NODES) {
+        let addresses = node.pointer("/status/addresses").and_then(Value::as_array).into_iter().flatten();
+        for address in addresses {
+            let text = |key: &str| address.get(key).and_then(Value::as_str).unwrap_or_default();
+            if matches!(text("type"), "InternalIP" | "ExternalIP") {
+                candidates.extend(ports.iter().map(|port| (AddressKind::NodePort, joined(text("address"), *port))));
+            }
+        }
+    }
+    candidates
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+    use serde_json::json;
+
+    use super::*;
+
+    #[rstest]
+    #[case(json!({"status": {"addresses": [{"type": "IPAddress", "value": "10.0.0.9"}, {"value": "fd00::1"}]}}), &["10.0.0.9:80", "[fd00::1]:80"])]
+    #[case(json!({"status": {}}), &[])]
+    #[case(json!({"status": {"addresses": [{"type": "IPAddress"}, {"value": ""}]}}), &[])]
+    fn status_addresses_carry_the_port_of_the_listener(#[case] gateway: Value, #[case] expected: &[&str]) {
+        let found: Vec<String> = status_addresses(&gateway, 80).into_iter().map(|(_, address)| address).collect();
+        assert_eq!(found, expected);
+    }
+
+    #[rstest]
+    #[case(json!({"spec": {"clusterIP": "10.96.0.7"}}), Some("10.96.0.7:80"))]
+    #[case(json!({"spec": {"clusterIP": "None"}}), None)]
+    #[case(json!({"spec": {}}), None)]
+    fn a_headless_service_has_no_address(#[case] service: Value, #[case] expected: Option<&str>) {
+        assert_eq!(cluster_address(&service, 80).map(|(_, address)| address).as_deref(), expected);
+    }
+
+    #[test]
+    fn node_ports_are_those_of_the_port_that_is_asked_for() {
+        let service = json!({"spec": {"ports": [{"port": 443, "nodePort": 30443}, {"port": 80, "nodePort": 30080}]}});
+        assert_eq!(node_port(&service, 80), Some(30080));
+        assert_eq!(node_port(&service, 81), None);
+        let nodes = [
+            json!({"status": {"addresses": [{"type": "Hostname", "address": "n"}, {"type": "InternalIP", "address": "172.18.0.2"}]}}),
+        ];
+        assert_eq!(node_addresses(&nodes, &[30080]), [(AddressKind::NodePort, "172.18.0.2:30080".to_owned())]);
+    }
+}

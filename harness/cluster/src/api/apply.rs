@@ -36,20 +36,12 @@ pub struct Apply<'a> {
 impl<'a> Apply<'a> {
     /// For this run; its id becomes the value of [`RUN_LABEL`].
     pub fn of_run(run: &'a str) -> Self {
-        Self {
-            run,
-            namespace: None,
-            patience: Duration::ZERO,
-            own_only: false,
-        }
+        Self { run, namespace: None, patience: Duration::ZERO, own_only: false }
     }
 
     /// Objects that name no namespace, and need one, go into this one.
     pub fn in_namespace(self, namespace: &'a str) -> Self {
-        Self {
-            namespace: Some(namespace),
-            ..self
-        }
+        Self { namespace: Some(namespace), ..self }
     }
 
     /// Tries again for so long while the API server, a webhook or a kind is not up yet.
@@ -59,10 +51,7 @@ impl<'a> Apply<'a> {
 
     /// Refuses ([`FailureKind::NotOurs`]) to touch an object that igc did not make.
     pub fn own_only(self) -> Self {
-        Self {
-            own_only: true,
-            ..self
-        }
+        Self { own_only: true, ..self }
     }
 }
 
@@ -126,34 +115,14 @@ impl Cluster {
         {
             return Err(ApiFailure::new(doing, FailureKind::NotOurs(named)));
         }
-        let answer = self
-            .ask(doing, apply_request(&kind, &named, &placed))
-            .await?;
+        let answer = self.ask(doing, apply_request(&kind, &named, &placed)).await?;
         let object = answer.json(doing)?;
         if named.kind == "CustomResourceDefinition" {
-            self.kinds.forget(
-                placed
-                    .pointer("/spec/group")
-                    .and_then(Value::as_str)
-                    .unwrap_or_default(),
-            );
+            self.kinds.forget(placed.pointer("/spec/group").and_then(Value::as_str).unwrap_or_default());
         }
-        let generation = object
-            .pointer("/metadata/generation")
-            .and_then(Value::as_i64)
-            .unwrap_or(0);
-        let change = if answer.status == StatusCode::CREATED {
-            Change::Created
-        } else {
-            Change::Configured
-        };
-        Ok(Applied {
-            object_ref: named,
-            warnings: answer.warnings(),
-            object,
-            generation,
-            change,
-        })
+        let generation = object.pointer("/metadata/generation").and_then(Value::as_i64).unwrap_or(0);
+        let change = if answer.status == StatusCode::CREATED { Change::Created } else { Change::Configured };
+        Ok(Applied { object_ref: named, warnings: answer.warnings(), object, generation, change })
     }
 
     /// Applies manifests: namespaces first, then definitions (and waits until their kinds are served), then the rest in
@@ -161,24 +130,17 @@ impl Cluster {
     ///
     /// # Errors
     /// The first failure; what was applied before it stays.
-    pub async fn apply_all(
-        &self,
-        manifests: &[Value],
-        how: Apply<'_>,
-    ) -> Result<Vec<Applied>, ApiFailure> {
+    pub async fn apply_all(&self, manifests: &[Value], how: Apply<'_>) -> Result<Vec<Applied>, ApiFailure> {
         let mut ordered: Vec<&Value> = manifests.iter().flat_map(items).collect();
-        ordered.sort_by_key(
-            |manifest| match manifest.get("kind").and_then(Value::as_str) {
-                Some("Namespace") => 0,
-                Some("CustomResourceDefinition") => 1,
-                _ => 2,
-            },
-        );
+        ordered.sort_by_key(|manifest| match manifest.get("kind").and_then(Value::as_str) {
+            Some("Namespace") => 0,
+            Some("CustomResourceDefinition") => 1,
+            _ => 2,
+        });
         let mut applied: Vec<Applied> = Vec::with_capacity(ordered.len());
         let mut definitions: Vec<ObjectRef> = Vec::new();
         for manifest in ordered {
-            let is_definition =
-                manifest.get("kind").and_then(Value::as_str) == Some("CustomResourceDefinition");
+            let is_definition = manifest.get("kind").and_then(Value::as_str) == Some("CustomResourceDefinition");
             if !is_definition {
                 self.established(&mut definitions).await?;
             }
@@ -197,35 +159,16 @@ impl Cluster {
         for definition in definitions.drain(..) {
             let doing = format!("wait until {definition} is served");
             let waited = self
-                .wait(
-                    &definition,
-                    Until::ConditionTrue("Established".to_owned()),
-                    ESTABLISHED,
-                )
+                .wait(&definition, Until::ConditionTrue("Established".to_owned()), ESTABLISHED)
                 .await
                 .map_err(|error| served(&doing, error))?;
-            let spec = waited
-                .object()
-                .pointer("/spec")
-                .cloned()
-                .unwrap_or_default();
-            let text = |pointer: &str| {
-                spec.pointer(pointer)
-                    .and_then(Value::as_str)
-                    .unwrap_or_default()
-            };
+            let spec = waited.object().pointer("/spec").cloned().unwrap_or_default();
+            let text = |pointer: &str| spec.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
             let (group, kind) = (text("/group").to_owned(), text("/names/kind").to_owned());
-            let versions = spec
-                .get("versions")
-                .and_then(Value::as_array)
-                .into_iter()
-                .flatten();
-            let served = versions
-                .filter(|version| version.get("served").and_then(Value::as_bool) == Some(true));
-            for version in served.filter_map(|version| version.get("name").and_then(Value::as_str))
-            {
-                self.kind_served(&format!("{group}/{version}"), &kind)
-                    .await?;
+            let versions = spec.get("versions").and_then(Value::as_array).into_iter().flatten();
+            let served = versions.filter(|version| version.get("served").and_then(Value::as_bool) == Some(true));
+            for version in served.filter_map(|version| version.get("name").and_then(Value::as_str)) {
+                self.kind_served(&format!("{group}/{version}"), &kind).await?;
             }
         }
         Ok(())
@@ -252,37 +195,21 @@ impl Cluster {
     pub async fn dry_run(&self, manifest: &Value) -> Result<Admission, ApiFailure> {
         let named = object_ref(manifest)?;
         let doing = format!("offer {named} (dry run)");
-        let (kind, placed) = self
-            .placed(&doing, &named, manifest, Some("default"))
-            .await?;
+        let (kind, placed) = self.placed(&doing, &named, manifest, Some("default")).await?;
         self.dry_run_placed(&doing, &kind, &placed).await
     }
 
-    async fn dry_run_placed(
-        &self,
-        doing: &str,
-        kind: &Kind,
-        placed: &Value,
-    ) -> Result<Admission, ApiFailure> {
+    async fn dry_run_placed(&self, doing: &str, kind: &Kind, placed: &Value) -> Result<Admission, ApiFailure> {
         let named = object_ref(placed)?;
         let query = format!("?dryRun=All&fieldManager={MANAGER}&fieldValidation=Strict");
         let path = kind.collection(named.namespace.as_deref());
-        let answer = self
-            .ask(
-                doing,
-                request(
-                    "POST",
-                    &format!("{path}{query}"),
-                    Some(("application/json", placed)),
-                ),
-            )
-            .await?;
+        let answer =
+            self.ask(doing, request("POST", &format!("{path}{query}"), Some(("application/json", placed)))).await?;
         // It is there already: kubectl sends what differs as a patch.
         let answer = if answer.status == StatusCode::CONFLICT && is_already_there(&answer) {
             let path = kind.item(named.namespace.as_deref(), &named.name);
             let body = Some(("application/merge-patch+json", placed));
-            self.ask(doing, request("PATCH", &format!("{path}{query}"), body))
-                .await?
+            self.ask(doing, request("PATCH", &format!("{path}{query}"), body)).await?
         } else {
             answer
         };
@@ -297,24 +224,18 @@ impl Cluster {
         let manifest = labelled(manifest, how.run)?;
         let named = object_ref(&manifest)?;
         let doing = format!("offer {named}");
-        let (kind, placed) = self
-            .placed(&doing, &named, &manifest, how.namespace)
-            .await?;
+        let (kind, placed) = self.placed(&doing, &named, &manifest, how.namespace).await?;
         let dry = self.dry_run_placed(&doing, &kind, &placed).await?;
         // Server-side apply says the same things in other words (".spec.x: field not declared in schema"), so that the
         // dry run speaks for it, unless a webhook knows no dry runs.
         match dry {
-            Admission::Refused { ref message, .. }
-                if !message.contains("does not support dry run") =>
-            {
+            Admission::Refused { ref message, .. } if !message.contains("does not support dry run") => {
                 return Ok(dry);
             }
             _ => {}
         }
         let named = object_ref(&placed)?;
-        let answer = self
-            .ask(&doing, apply_request(&kind, &named, &placed))
-            .await?;
+        let answer = self.ask(&doing, apply_request(&kind, &named, &placed)).await?;
         admission(&doing, &answer)
     }
 
@@ -329,10 +250,7 @@ impl Cluster {
         let kind = self
             .kind(&named.api_version, &named.kind)
             .await
-            .map_err(|failure| ApiFailure {
-                doing: doing.to_owned(),
-                ..failure
-            })?;
+            .map_err(|failure| ApiFailure { doing: doing.to_owned(), ..failure })?;
         let mut placed = manifest.clone();
         match (kind.namespaced, &named.namespace, namespace) {
             (true, None, Some(namespace)) => placed["metadata"]["namespace"] = json!(namespace),
@@ -341,10 +259,7 @@ impl Cluster {
                 return Err(ApiFailure::new(doing, FailureKind::Manifest(said)));
             }
             (false, Some(namespace), _) => {
-                let said = format!(
-                    "{} has no namespaces, and metadata.namespace is {namespace:?}",
-                    named.kind
-                );
+                let said = format!("{} has no namespaces, and metadata.namespace is {namespace:?}", named.kind);
                 return Err(ApiFailure::new(doing, FailureKind::Manifest(said)));
             }
             _ => {}
@@ -355,60 +270,36 @@ impl Cluster {
 
 /// Whether an object carries igc's label.
 pub(crate) fn is_ours(object: &Value) -> bool {
-    object
-        .pointer("/metadata/labels")
-        .and_then(|labels| labels.get(MANAGED_BY))
-        .and_then(Value::as_str)
+    object.pointer("/metadata/labels").and_then(|labels| labels.get(MANAGED_BY)).and_then(Value::as_str)
         == Some(MANAGER)
 }
 
 fn apply_request(kind: &Kind, named: &ObjectRef, manifest: &Value) -> Request<Vec<u8>> {
     let path = kind.item(named.namespace.as_deref(), &named.name);
-    let query = format!(
-        "?fieldManager={}&force=false&fieldValidation=Strict",
-        encode(MANAGER)
-    );
-    request(
-        "PATCH",
-        &format!("{path}{query}"),
-        Some(("application/apply-patch+yaml", manifest)),
-    )
+    let query = format!("?fieldManager={}&force=false&fieldValidation=Strict", encode(MANAGER));
+    request("PATCH", &format!("{path}{query}"), Some(("application/apply-patch+yaml", manifest)))
 }
 
 fn object_ref(manifest: &Value) -> Result<ObjectRef, ApiFailure> {
     ObjectRef::of(manifest).map_err(|missing| {
-        let kind = manifest
-            .get("kind")
-            .and_then(Value::as_str)
-            .unwrap_or("a manifest");
-        ApiFailure::new(
-            format!("apply {kind}"),
-            FailureKind::Manifest(format!("it lacks {missing}")),
-        )
+        let kind = manifest.get("kind").and_then(Value::as_str).unwrap_or("a manifest");
+        ApiFailure::new(format!("apply {kind}"), FailureKind::Manifest(format!("it lacks {missing}")))
     })
 }
 
 /// The manifest with igc's labels on the object itself, not on templates in it.
 fn labelled(manifest: &Value, run: &str) -> Result<Value, ApiFailure> {
     let mut manifest = manifest.clone();
-    let not_a_map = |what: &str| {
-        ApiFailure::new(
-            "apply a manifest",
-            FailureKind::Manifest(format!("{what} is no mapping")),
-        )
-    };
+    let not_a_map =
+        |what: &str| ApiFailure::new("apply a manifest", FailureKind::Manifest(format!("{what} is no mapping")));
     let object = manifest.as_object_mut().ok_or_else(|| not_a_map("it"))?;
     let metadata = object.entry("metadata").or_insert_with(|| json!({}));
-    let metadata = metadata
-        .as_object_mut()
-        .ok_or_else(|| not_a_map("metadata"))?;
+    let metadata = metadata.as_object_mut().ok_or_else(|| not_a_map("metadata"))?;
     let labels = metadata.entry("labels").or_insert(Value::Null);
     if labels.is_null() {
         *labels = json!({});
     }
-    let labels = labels
-        .as_object_mut()
-        .ok_or_else(|| not_a_map("metadata.labels"))?;
+    let labels = labels.as_object_mut().ok_or_else(|| not_a_map("metadata.labels"))?;
     labels.insert(MANAGED_BY.to_owned(), json!(MANAGER));
     labels.insert(RUN_LABEL.to_owned(), json!(run));
     Ok(manifest)
@@ -416,10 +307,7 @@ fn labelled(manifest: &Value, run: &str) -> Result<Value, ApiFailure> {
 
 /// The items of a list, or the manifest itself.
 fn items(manifest: &Value) -> Vec<&Value> {
-    match (
-        manifest.get("kind").and_then(Value::as_str),
-        manifest.get("items").and_then(Value::as_array),
-    ) {
+    match (manifest.get("kind").and_then(Value::as_str), manifest.get("items").and_then(Value::as_array)) {
         (Some("List"), Some(items)) => items.iter().collect(),
         _ => vec![manifest],
     }
@@ -433,22 +321,13 @@ fn is_already_there(answer: &Answer) -> bool {
 /// Reads an answer as what admission said; what is no judgement on the manifest stays a failure.
 fn admission(doing: &str, answer: &Answer) -> Result<Admission, ApiFailure> {
     if answer.status.is_success() {
-        return Ok(Admission::Accepted {
-            warnings: answer.warnings(),
-        });
+        return Ok(Admission::Accepted { warnings: answer.warnings() });
     }
     match FailureKind::of_answer(answer.status, &answer.body) {
-        FailureKind::Refused {
-            code,
-            reason,
-            message,
-            ..
-        } if matches!(code, 400 | 409 | 413 | 422) || is_denial(&message) => {
-            Ok(Admission::Refused {
-                code,
-                reason,
-                message,
-            })
+        FailureKind::Refused { code, reason, message, .. }
+            if matches!(code, 400 | 409 | 413 | 422) || is_denial(&message) =>
+        {
+            Ok(Admission::Refused { code, reason, message })
         }
         other => Err(ApiFailure::new(doing, other)),
     }
@@ -456,9 +335,7 @@ fn admission(doing: &str, answer: &Answer) -> Result<Admission, ApiFailure> {
 
 fn served(doing: &str, error: WaitError) -> ApiFailure {
     let said = error.to_string();
-    error
-        .into_failure()
-        .unwrap_or_else(|| ApiFailure::new(doing, FailureKind::Unanswered(said)))
+    error.into_failure().unwrap_or_else(|| ApiFailure::new(doing, FailureKind::Unanswered(said)))
 }
 
 #[cfg(test)]
@@ -470,10 +347,7 @@ mod tests {
         let manifest = json!({"kind": "Deployment", "metadata": {"name": "a", "labels": {"app": "a"}},
             "spec": {"template": {"metadata": {"labels": {"app": "a"}}}}});
         let done = labelled(&manifest, "run-1").expect("labelled");
-        assert_eq!(
-            done["metadata"]["labels"],
-            json!({"app": "a", MANAGED_BY: "igc", RUN_LABEL: "run-1"})
-        );
+        assert_eq!(done["metadata"]["labels"], json!({"app": "a", MANAGED_BY: "igc", RUN_LABEL: "run-1"}));
         assert_eq!(done["spec"], manifest["spec"]);
     }
 

@@ -19,10 +19,7 @@ impl Deadline {
     pub fn within(within: Duration) -> Self {
         let began = Instant::now();
         // A year is for ever here, and does not overflow.
-        Self {
-            began,
-            at: began + within.min(Duration::from_secs(365 * 24 * 3600)),
-        }
+        Self { began, at: began + within.min(Duration::from_secs(365 * 24 * 3600)) }
     }
 
     /// What is left; zero when it has passed.
@@ -43,10 +40,7 @@ impl Deadline {
     /// The earlier of this deadline and so long from now.
     pub fn at_most(&self, within: Duration) -> Self {
         let other = Self::within(within);
-        Self {
-            began: other.began,
-            at: self.at.min(other.at),
-        }
+        Self { began: other.began, at: self.at.min(other.at) }
     }
 
     /// Runs a future until the deadline; `None` when that came first.
@@ -73,11 +67,7 @@ impl Default for Backoff {
 impl Backoff {
     /// From the first pause to the longest.
     pub fn new(first: Duration, longest: Duration) -> Self {
-        Self {
-            first,
-            longest,
-            next: first,
-        }
+        Self { first, longest, next: first }
     }
 
     /// Begins anew: something went well.

@@ -8,6 +8,7 @@ use std::time::Duration;
 use http::StatusCode;
 use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError};
 use serde_json::Value;
+use verdict::names::{near, suggestion};
 
 use super::clock::Deadline;
 use super::failure::FailureKind;
@@ -37,7 +38,7 @@ pub enum ConnectError {
         problem: String,
     },
     /// The file has no such context.
-    #[error("kubeconfig {} has no context {wanted:?}{}; it has {}", path.display(), near_words(near), list_words(there))]
+    #[error("kubeconfig {} has no context {wanted:?}{}; it has {}", path.display(), suggestion(near), list_words(there))]
     NoContext {
         /// The file.
         path: PathBuf,
@@ -89,23 +90,11 @@ impl ConnectError {
     }
 }
 
-fn near_words(near: &[String]) -> String {
-    if near.is_empty() {
-        String::new()
-    } else {
-        format!(" (did you mean {}?)", list_words(near))
-    }
-}
-
 fn list_words(names: &[String]) -> String {
     if names.is_empty() {
         return "none".to_owned();
     }
-    names
-        .iter()
-        .map(|name| format!("{name:?}"))
-        .collect::<Vec<_>>()
-        .join(", ")
+    names.iter().map(|name| format!("{name:?}")).collect::<Vec<_>>().join(", ")
 }
 
 impl Cluster {
@@ -118,140 +107,64 @@ impl Cluster {
     pub async fn connect(kubeconfig: &Path, context: Option<&str>) -> Result<Self, ConnectError> {
         super::init();
         let path = kubeconfig.to_owned();
-        let malformed = |problem: String| ConnectError::Malformed {
-            path: path.clone(),
-            problem,
-        };
+        let malformed = |problem: String| ConnectError::Malformed { path: path.clone(), problem };
         // Read here, so that a missing file is told from a broken one; `kube` reads it again to resolve relative paths.
         std::fs::metadata(kubeconfig)
             .and_then(|_| std::fs::File::open(kubeconfig))
-            .map_err(|source| ConnectError::Unreadable {
-                path: path.clone(),
-                source,
-            })?;
+            .map_err(|source| ConnectError::Unreadable { path: path.clone(), source })?;
         let read = Kubeconfig::read_from(kubeconfig).map_err(|error| match error {
-            KubeconfigError::ReadConfig(source, _) => ConnectError::Unreadable {
-                path: path.clone(),
-                source,
-            },
+            KubeconfigError::ReadConfig(source, _) => ConnectError::Unreadable { path: path.clone(), source },
             other => malformed(other.to_string()),
         })?;
-        let there: Vec<String> = read
-            .contexts
-            .iter()
-            .map(|context| context.name.clone())
-            .collect();
-        let chosen = match context
-            .or(read.current_context.as_deref())
-            .filter(|name| !name.is_empty())
-        {
+        let there: Vec<String> = read.contexts.iter().map(|context| context.name.clone()).collect();
+        let chosen = match context.or(read.current_context.as_deref()).filter(|name| !name.is_empty()) {
             Some(name) => name.to_owned(),
             None => return Err(ConnectError::NoCurrentContext { path, there }),
         };
         if !there.contains(&chosen) {
-            let near = near_names(&chosen, &there);
-            return Err(ConnectError::NoContext {
-                path,
-                wanted: chosen,
-                there,
-                near,
-            });
+            let near = near(&chosen, there.iter().map(String::as_str));
+            return Err(ConnectError::NoContext { path, wanted: chosen, there, near });
         }
 
         let deadline = Deadline::within(ANSWER);
-        let options = KubeConfigOptions {
-            context: Some(chosen.clone()),
-            ..KubeConfigOptions::default()
-        };
-        let own_proxy = read
-            .clusters
-            .iter()
-            .any(|c| c.cluster.as_ref().is_some_and(|c| c.proxy_url.is_some()));
-        let mut config = kube::Config::from_custom_kubeconfig(read, &options)
-            .await
-            .map_err(|error| malformed(error.to_string()))?;
+        let options = KubeConfigOptions { context: Some(chosen.clone()), ..KubeConfigOptions::default() };
+        let own_proxy = read.clusters.iter().any(|c| c.cluster.as_ref().is_some_and(|c| c.proxy_url.is_some()));
+        let mut config =
+            kube::Config::from_custom_kubeconfig(read, &options).await.map_err(|error| malformed(error.to_string()))?;
         config.default_retry = false; // retries are ours, and are seen
         config.connect_timeout = Some(ANSWER / 2);
-        if !own_proxy
-            && config
-                .cluster_url
-                .host()
-                .is_some_and(|host| past_proxy(host, &no_proxy()))
-        {
+        if !own_proxy && config.cluster_url.host().is_some_and(|host| past_proxy(host, &no_proxy())) {
             config.proxy_url = None;
         }
-        let server = config
-            .cluster_url
-            .to_string()
-            .trim_end_matches('/')
-            .to_owned();
-        let not_answering = |problem: String| ConnectError::NotAnswering {
-            context: chosen.clone(),
-            server: server.clone(),
-            problem,
-        };
+        let server = config.cluster_url.to_string().trim_end_matches('/').to_owned();
+        let not_answering =
+            |problem: String| ConnectError::NotAnswering { context: chosen.clone(), server: server.clone(), problem };
         // Programs that fetch credentials run here, and block.
-        let built = deadline
-            .bound(tokio::task::spawn_blocking(move || {
-                kube::Client::try_from(config)
-            }))
-            .await;
+        let built = deadline.bound(tokio::task::spawn_blocking(move || kube::Client::try_from(config))).await;
         let client = match built {
             None => {
-                return Err(not_answering(format!(
-                    "no credentials within {} s",
-                    ANSWER.as_secs()
-                )));
+                return Err(not_answering(format!("no credentials within {} s", ANSWER.as_secs())));
             }
             Some(Err(stopped)) => return Err(not_answering(format!("no credentials: {stopped}"))),
             Some(Ok(Err(error))) => return Err(malformed(error.to_string())),
             Some(Ok(Ok(client))) => client,
         };
-        let about = About {
-            context: chosen.clone(),
-            server: server.clone(),
-            version: String::new(),
-        };
+        let about = About { context: chosen.clone(), server: server.clone(), version: String::new() };
         let bounds = Bounds::default();
-        let mut cluster = Self {
-            client,
-            kinds: discovery::Kinds::default(),
-            bounds,
-            about: Arc::new(about),
-        };
+        let mut cluster = Self { client, kinds: discovery::Kinds::default(), bounds, about: Arc::new(about) };
 
         let asked = deadline.bound(cluster.introduce()).await;
         let version = match asked {
             None => {
-                return Err(not_answering(format!(
-                    "no answer within {} s",
-                    ANSWER.as_secs()
-                )));
+                return Err(not_answering(format!("no answer within {} s", ANSWER.as_secs())));
             }
-            Some(Err(ApiFailure {
-                kind:
-                    FailureKind::Refused {
-                        code: code @ (401 | 403),
-                        message,
-                        ..
-                    },
-                ..
-            })) => {
-                return Err(ConnectError::Unauthorized {
-                    context: chosen,
-                    server,
-                    code,
-                    message,
-                });
+            Some(Err(ApiFailure { kind: FailureKind::Refused { code: code @ (401 | 403), message, .. }, .. })) => {
+                return Err(ConnectError::Unauthorized { context: chosen, server, code, message });
             }
             Some(Err(failure)) => return Err(not_answering(failure.kind.to_string())),
             Some(Ok(version)) => version,
         };
-        cluster.about = Arc::new(About {
-            context: chosen,
-            server,
-            version,
-        });
+        cluster.about = Arc::new(About { context: chosen, server, version });
         Ok(cluster)
     }
 
@@ -278,26 +191,8 @@ impl Cluster {
     }
 }
 
-/// Names like the wanted one, nearest first, at most three.
-pub(crate) fn near_names(wanted: &str, there: &[String]) -> Vec<String> {
-    let wanted = wanted.to_lowercase();
-    let mut scored: Vec<(f64, &String)> = there
-        .iter()
-        .map(|name| (strsim::jaro_winkler(&wanted, &name.to_lowercase()), name))
-        .filter(|(score, _)| *score > 0.8)
-        .collect();
-    scored.sort_by(|a, b| b.0.total_cmp(&a.0));
-    scored
-        .into_iter()
-        .take(3)
-        .map(|(_, name)| name.clone())
-        .collect()
-}
-
 fn no_proxy() -> String {
-    std::env::var("NO_PROXY")
-        .or_else(|_| std::env::var("no_proxy"))
-        .unwrap_or_default()
+    std::env::var("NO_PROXY").or_else(|_| std::env::var("no_proxy")).unwrap_or_default()
 }
 
 /// Whether a proxy of the environment is passed by: loopback (kind), private addresses, and what NO_PROXY names.
@@ -306,34 +201,19 @@ fn past_proxy(host: &str, no_proxy: &str) -> bool {
     let host = host.trim_start_matches('[').trim_end_matches(']');
     let near = match host.parse::<IpAddr>() {
         Ok(IpAddr::V4(ip)) => ip.is_loopback() || ip.is_private() || ip.is_link_local(),
-        Ok(IpAddr::V6(ip)) => {
-            ip.is_loopback() || ip.is_unique_local() || ip.is_unicast_link_local()
-        }
+        Ok(IpAddr::V6(ip)) => ip.is_loopback() || ip.is_unique_local() || ip.is_unicast_link_local(),
         Err(_) => host == "localhost",
     };
-    near || no_proxy
-        .split(',')
-        .map(str::trim)
-        .filter(|entry| !entry.is_empty())
-        .any(|entry| {
-            let domain = entry.trim_start_matches('*').trim_start_matches('.');
-            entry == "*" || host == domain || host.ends_with(&format!(".{domain}"))
-        })
+    near || no_proxy.split(',').map(str::trim).filter(|entry| !entry.is_empty()).any(|entry| {
+        let domain = entry.trim_start_matches('*').trim_start_matches('.');
+        entry == "*" || host == domain || host.ends_with(&format!(".{domain}"))
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use rstest::rstest;
-
-    #[rstest]
-    #[case("kind-igc", &["kind-igc-1", "prod"], &["kind-igc-1"])]
-    #[case("KIND-IGC", &["kind-igc"], &["kind-igc"])]
-    #[case("other", &["kind-igc", "prod"], &[])]
-    fn suggests_near_names(#[case] wanted: &str, #[case] there: &[&str], #[case] near: &[&str]) {
-        let there: Vec<String> = there.iter().map(|&n| n.to_owned()).collect();
-        assert_eq!(near_names(wanted, &there), near);
-    }
 
     #[rstest]
     #[case("127.0.0.1", "", true)]

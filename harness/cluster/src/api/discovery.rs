@@ -59,28 +59,18 @@ pub(crate) struct Kinds(Arc<Mutex<HashMap<String, Arc<Vec<Kind>>>>>);
 
 impl Kinds {
     fn known(&self, api_version: &str) -> Option<Arc<Vec<Kind>>> {
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get(api_version)
-            .cloned()
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(api_version).cloned()
     }
 
     fn learn(&self, api_version: &str, kinds: Vec<Kind>) -> Arc<Vec<Kind>> {
         let kinds = Arc::new(kinds);
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(api_version.to_owned(), kinds.clone());
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(api_version.to_owned(), kinds.clone());
         kinds
     }
 
     /// Forgets a group, because its definitions changed.
     pub(crate) fn forget(&self, group: &str) {
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .retain(|api_version, _| group_of(api_version) != group);
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).retain(|api_version, _| group_of(api_version) != group);
     }
 }
 
@@ -94,11 +84,8 @@ impl Cluster {
         let kinds = self.ask_kinds(api_version).await?;
         find(&kinds).ok_or_else(|| {
             let others = kinds.iter().map(|k| k.kind.clone()).collect();
-            let unknown = FailureKind::UnknownKind {
-                api_version: api_version.to_owned(),
-                kind: kind.to_owned(),
-                others,
-            };
+            let unknown =
+                FailureKind::UnknownKind { api_version: api_version.to_owned(), kind: kind.to_owned(), others };
             ApiFailure::new(format!("find the kind {kind}"), unknown)
         })
     }
@@ -106,9 +93,7 @@ impl Cluster {
     /// The kinds of one `apiVersion`; none when the API server does not serve it.
     pub(crate) async fn ask_kinds(&self, api_version: &str) -> Result<Arc<Vec<Kind>>, ApiFailure> {
         let doing = format!("read which kinds {api_version} has");
-        let answer = self
-            .ask(&doing, request("GET", &root(api_version), None))
-            .await?;
+        let answer = self.ask(&doing, request("GET", &root(api_version), None)).await?;
         if answer.status == StatusCode::NOT_FOUND {
             return Ok(Arc::new(Vec::new()));
         }
@@ -117,32 +102,17 @@ impl Cluster {
             let said = "a list of resources was expected".to_owned();
             return Err(ApiFailure::new(doing, FailureKind::Malformed(said)));
         };
-        let kinds = resources
-            .iter()
-            .filter_map(|resource| kind_of(api_version, resource))
-            .collect();
+        let kinds = resources.iter().filter_map(|resource| kind_of(api_version, resource)).collect();
         Ok(self.kinds.learn(api_version, kinds))
     }
 
     /// Every kind in namespaces that can be listed, in the version that each group prefers, and the groups that did not
     /// answer (an aggregated API whose server is away is no reason to see nothing).
     pub async fn listable_kinds(&self) -> Result<(Vec<Kind>, Vec<ApiFailure>), ApiFailure> {
-        let groups = self
-            .get_json("read which groups there are", "/apis")
-            .await?;
+        let groups = self.get_json("read which groups there are", "/apis").await?;
         let mut versions = vec!["v1".to_owned()];
-        for group in groups
-            .get("groups")
-            .and_then(Value::as_array)
-            .into_iter()
-            .flatten()
-        {
-            versions.extend(
-                group
-                    .pointer("/preferredVersion/groupVersion")
-                    .and_then(Value::as_str)
-                    .map(str::to_owned),
-            );
+        for group in groups.get("groups").and_then(Value::as_array).into_iter().flatten() {
+            versions.extend(group.pointer("/preferredVersion/groupVersion").and_then(Value::as_str).map(str::to_owned));
         }
         let asked: Vec<_> = stream::iter(versions)
             .map(|version| async move { self.ask_kinds(&version).await })
@@ -153,12 +123,7 @@ impl Cluster {
         for answer in asked {
             match answer {
                 Ok(found) => {
-                    kinds.extend(
-                        found
-                            .iter()
-                            .filter(|k| k.namespaced && k.verbs.iter().any(|v| v == "list"))
-                            .cloned(),
-                    );
+                    kinds.extend(found.iter().filter(|k| k.namespaced && k.verbs.iter().any(|v| v == "list")).cloned());
                 }
                 Err(failure) => away.push(failure),
             }

@@ -26,51 +26,24 @@ pub struct Event {
 
 impl fmt::Display for Event {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let times = if self.count > 1 {
-            format!(" ({} times)", self.count)
-        } else {
-            String::new()
-        };
-        write!(
-            f,
-            "{} {} {}{times}: {}",
-            self.about, self.kind, self.reason, self.message
-        )
+        let times = if self.count > 1 { format!(" ({} times)", self.count) } else { String::new() };
+        write!(f, "{} {} {}{times}: {}", self.about, self.kind, self.reason, self.message)
     }
 }
 
 impl Event {
     fn of(object: &Value) -> Self {
-        let text = |pointer: &str| {
-            object
-                .pointer(pointer)
-                .and_then(Value::as_str)
-                .unwrap_or_default()
-                .to_owned()
-        };
-        let last = [
-            "/series/lastObservedTime",
-            "/lastTimestamp",
-            "/eventTime",
-            "/metadata/creationTimestamp",
-        ]
-        .iter()
-        .map(|pointer| text(pointer))
-        .find(|time| !time.is_empty())
-        .unwrap_or_default();
-        let count = object
-            .pointer("/series/count")
-            .or(object.get("count"))
-            .and_then(Value::as_u64)
-            .unwrap_or(1);
+        let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
+        let last = ["/series/lastObservedTime", "/lastTimestamp", "/eventTime", "/metadata/creationTimestamp"]
+            .iter()
+            .map(|pointer| text(pointer))
+            .find(|time| !time.is_empty())
+            .unwrap_or_default();
+        let count = object.pointer("/series/count").or(object.get("count")).and_then(Value::as_u64).unwrap_or(1);
         Self {
             kind: text("/type"),
             reason: text("/reason"),
-            about: format!(
-                "{} {}",
-                text("/involvedObject/kind"),
-                text("/involvedObject/name")
-            ),
+            about: format!("{} {}", text("/involvedObject/kind"), text("/involvedObject/name")),
             message: text("/message").trim().to_owned(),
             count,
             last,
@@ -93,10 +66,7 @@ impl Cluster {
         let mut events: Vec<Event> = objects
             .iter()
             .filter(|object| {
-                let about = object
-                    .pointer("/involvedObject/name")
-                    .and_then(Value::as_str)
-                    .unwrap_or_default();
+                let about = object.pointer("/involvedObject/name").and_then(Value::as_str).unwrap_or_default();
                 about == name || about.starts_with(&children)
             })
             .map(Event::of)

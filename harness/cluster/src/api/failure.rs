@@ -70,28 +70,19 @@ pub enum FailureKind {
 }
 
 fn near(others: &[String]) -> String {
-    if others.is_empty() {
-        String::new()
-    } else {
-        format!(" (it has {})", others.join(", "))
-    }
+    if others.is_empty() { String::new() } else { format!(" (it has {})", others.join(", ")) }
 }
 
 impl ApiFailure {
     pub(crate) fn new(doing: impl Into<String>, kind: FailureKind) -> Self {
-        Self {
-            doing: doing.into(),
-            kind,
-        }
+        Self { doing: doing.into(), kind }
     }
 
     /// Whether the cluster or the network is at fault, and not what was asked of them: a check that meets this is an
     /// `error`, never a `fail`.
     pub fn is_environment(&self) -> bool {
         match &self.kind {
-            FailureKind::Unanswered(_)
-            | FailureKind::Malformed(_)
-            | FailureKind::UnknownKind { .. } => true,
+            FailureKind::Unanswered(_) | FailureKind::Malformed(_) | FailureKind::UnknownKind { .. } => true,
             FailureKind::NotOurs(_) => true,
             FailureKind::Refused { code, message, .. } => match code {
                 401 | 429 => true,
@@ -111,12 +102,8 @@ impl ApiFailure {
     /// Whether asking again may help: no answer, too many requests, a server that is starting, a webhook that is not up.
     pub fn is_transient(&self) -> bool {
         match &self.kind {
-            FailureKind::Unanswered(_)
-            | FailureKind::Malformed(_)
-            | FailureKind::UnknownKind { .. } => true,
-            FailureKind::Refused { code, message, .. } => {
-                matches!(code, 410 | 429 | 500..) && !is_denial(message)
-            }
+            FailureKind::Unanswered(_) | FailureKind::Malformed(_) | FailureKind::UnknownKind { .. } => true,
+            FailureKind::Refused { code, message, .. } => matches!(code, 410 | 429 | 500..) && !is_denial(message),
             _ => false,
         }
     }
@@ -149,66 +136,33 @@ impl FailureKind {
             Some(object) => Self::of_status(status.as_u16(), &object),
             None => {
                 let text = String::from_utf8_lossy(body);
-                let message = if text.trim().is_empty() {
-                    "no body".to_owned()
-                } else {
-                    text.trim().chars().take(500).collect()
-                };
-                Self::Refused {
-                    code: status.as_u16(),
-                    reason: String::new(),
-                    message,
-                    causes: Vec::new(),
-                }
+                let message =
+                    if text.trim().is_empty() { "no body".to_owned() } else { text.trim().chars().take(500).collect() };
+                Self::Refused { code: status.as_u16(), reason: String::new(), message, causes: Vec::new() }
             }
         }
     }
 
     /// Reads a Status object; the code is the answer's where the object has none.
     pub(crate) fn of_status(code: u16, object: &Value) -> Self {
-        let text = |key: &str| {
-            object
-                .get(key)
-                .and_then(Value::as_str)
-                .unwrap_or("")
-                .to_owned()
-        };
+        let text = |key: &str| object.get(key).and_then(Value::as_str).unwrap_or("").to_owned();
         let code = object
             .get("code")
             .and_then(Value::as_u64)
             .and_then(|code| u16::try_from(code).ok())
             .filter(|code| *code != 0)
             .unwrap_or(code);
-        let causes: Vec<&Value> = object
-            .pointer("/details/causes")
-            .and_then(Value::as_array)
-            .into_iter()
-            .flatten()
-            .collect();
-        let part = |cause: &Value, key: &str| {
-            cause
-                .get(key)
-                .and_then(Value::as_str)
-                .unwrap_or("")
-                .to_owned()
-        };
-        let conflicts: Vec<&&Value> = causes
-            .iter()
-            .filter(|cause| part(cause, "reason") == "FieldManagerConflict")
-            .collect();
+        let causes: Vec<&Value> =
+            object.pointer("/details/causes").and_then(Value::as_array).into_iter().flatten().collect();
+        let part = |cause: &Value, key: &str| cause.get(key).and_then(Value::as_str).unwrap_or("").to_owned();
+        let conflicts: Vec<&&Value> =
+            causes.iter().filter(|cause| part(cause, "reason") == "FieldManagerConflict").collect();
         if code == 409 && !conflicts.is_empty() {
-            let mut managers: Vec<String> = conflicts
-                .iter()
-                .map(|cause| manager_in(&part(cause, "message")))
-                .collect();
+            let mut managers: Vec<String> = conflicts.iter().map(|cause| manager_in(&part(cause, "message"))).collect();
             managers.sort();
             managers.dedup();
             let fields = conflicts.iter().map(|cause| part(cause, "field")).collect();
-            return Self::Conflict {
-                managers,
-                fields,
-                message: text("message"),
-            };
+            return Self::Conflict { managers, fields, message: text("message") };
         }
         Self::Refused {
             code,
@@ -232,12 +186,7 @@ mod tests {
     use serde_json::json;
 
     fn refused(code: u16, message: &str) -> ApiFailure {
-        let kind = FailureKind::Refused {
-            code,
-            reason: String::new(),
-            message: message.into(),
-            causes: vec![],
-        };
+        let kind = FailureKind::Refused { code, reason: String::new(), message: message.into(), causes: vec![] };
         ApiFailure::new("apply Pod a/b", kind)
     }
 
@@ -246,35 +195,20 @@ mod tests {
     #[case(401, "Unauthorized", true)]
     #[case(403, "pods is forbidden: User \"u\" cannot create resource", true)]
     #[case(403, "admission webhook \"w\" denied the request: no", false)]
-    #[case(
-        403,
-        "ValidatingAdmissionPolicy 'p' with binding 'b' denied request: no",
-        false
-    )]
+    #[case(403, "ValidatingAdmissionPolicy 'p' with binding 'b' denied request: no", false)]
     #[case(404, "pods \"a\" not found", false)]
     #[case(422, "Pod \"a\" is invalid", false)]
     #[case(429, "too many requests", true)]
     #[case(500, "admission webhook \"w\" denied the request: chosen code", false)]
-    #[case(
-        500,
-        "Internal error occurred: failed calling webhook \"w\": connection refused",
-        true
-    )]
+    #[case(500, "Internal error occurred: failed calling webhook \"w\": connection refused", true)]
     #[case(503, "apiserver not ready", true)]
-    fn tells_the_environment_from_the_asker(
-        #[case] code: u16,
-        #[case] message: &str,
-        #[case] environment: bool,
-    ) {
+    fn tells_the_environment_from_the_asker(#[case] code: u16, #[case] message: &str, #[case] environment: bool) {
         assert_eq!(refused(code, message).is_environment(), environment);
     }
 
     #[test]
     fn a_webhook_that_is_not_up_is_known() {
-        let failure = refused(
-            500,
-            "Internal error occurred: failed calling webhook \"w\": connection refused",
-        );
+        let failure = refused(500, "Internal error occurred: failed calling webhook \"w\": connection refused");
         assert!(failure.is_webhook_unreachable() && failure.is_transient());
         assert!(!refused(500, "etcdserver: request timed out").is_webhook_unreachable());
     }
@@ -296,9 +230,7 @@ mod tests {
     #[case(b"upstream connect error", "upstream connect error")]
     #[case(b"{\"kind\":\"Pod\"}", "{\"kind\":\"Pod\"}")]
     fn an_answer_without_a_status_object_is_quoted(#[case] body: &[u8], #[case] said: &str) {
-        let FailureKind::Refused { code, message, .. } =
-            FailureKind::of_answer(StatusCode::BAD_GATEWAY, body)
-        else {
+        let FailureKind::Refused { code, message, .. } = FailureKind::of_answer(StatusCode::BAD_GATEWAY, body) else {
             panic!("refused");
         };
         assert_eq!((code, message.as_str()), (502, said));

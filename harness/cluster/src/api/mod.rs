@@ -23,16 +23,16 @@ mod watch;
 use std::sync::{Arc, Once};
 use std::time::Duration;
 
-// pub use address::{AddressAsk, AddressError, AddressKind, Probe, Reached, Tried};
+pub use address::{AddressAsk, AddressError, AddressKind, Probe, Reached, Tried};
 pub use apply::{Applied, Apply, Change, MANAGED_BY, MANAGER, RUN_LABEL};
 pub use clock::{Backoff, Deadline};
 pub use connect::ConnectError;
 pub use discovery::Kind;
 pub use events::Event;
 pub use failure::{ApiFailure, FailureKind};
-// pub use forward::{Forward, Plug, PodPort};
+pub use forward::{Forward, PodPort};
 pub use object::{ObjectRef, conditions_in_short, name_of};
-// pub use pods::{Exec, PodAnswer};
+pub use pods::{Exec, Logs, PodAnswer, ReadyPod};
 pub use read::Propagation;
 pub use request::Bounds;
 pub use until::{Predicate, Until};
@@ -43,13 +43,8 @@ pub use wait::{Target, WaitError, Waited};
 pub fn init() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
-        if rustls::crypto::ring::default_provider()
-            .install_default()
-            .is_err()
-        {
-            tracing::debug!(
-                "another part of this process has installed a TLS provider already; it is kept"
-            );
+        if rustls::crypto::ring::default_provider().install_default().is_err() {
+            tracing::debug!("another part of this process has installed a TLS provider already; it is kept");
         }
     });
 }
@@ -96,9 +91,7 @@ impl Cluster {
 
 impl std::fmt::Debug for Cluster {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Cluster")
-            .field("about", &self.about)
-            .finish_non_exhaustive()
+        f.debug_struct("Cluster").field("about", &self.about).finish_non_exhaustive()
     }
 }
 
@@ -111,12 +104,8 @@ mod tests {
             thread.join().expect("init does not panic");
         }
         super::init();
-        let provider =
-            rustls::crypto::CryptoProvider::get_default().expect("a provider is installed");
+        let provider = rustls::crypto::CryptoProvider::get_default().expect("a provider is installed");
         let ring = rustls::crypto::ring::default_provider();
-        assert_eq!(
-            format!("{:?}", provider.key_provider),
-            format!("{:?}", ring.key_provider)
-        );
+        assert_eq!(format!("{:?}", provider.key_provider), format!("{:?}", ring.key_provider));
     }
 }

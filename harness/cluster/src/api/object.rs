@@ -23,30 +23,18 @@ pub struct ObjectRef {
 impl ObjectRef {
     /// An object in a namespace.
     pub fn new(api_version: &str, kind: &str, namespace: &str, name: &str) -> Self {
-        Self {
-            namespace: Some(namespace.to_owned()),
-            ..Self::global(api_version, kind, name)
-        }
+        Self { namespace: Some(namespace.to_owned()), ..Self::global(api_version, kind, name) }
     }
 
     /// An object of a kind without namespaces.
     pub fn global(api_version: &str, kind: &str, name: &str) -> Self {
-        Self {
-            api_version: api_version.to_owned(),
-            kind: kind.to_owned(),
-            namespace: None,
-            name: name.to_owned(),
-        }
+        Self { api_version: api_version.to_owned(), kind: kind.to_owned(), namespace: None, name: name.to_owned() }
     }
 
     /// What a manifest or an object names; the field that is missing otherwise.
     pub fn of(object: &Value) -> Result<Self, &'static str> {
         let text = |pointer: &str| {
-            object
-                .pointer(pointer)
-                .and_then(Value::as_str)
-                .filter(|text| !text.is_empty())
-                .map(str::to_owned)
+            object.pointer(pointer).and_then(Value::as_str).filter(|text| !text.is_empty()).map(str::to_owned)
         };
         Ok(Self {
             api_version: text("/apiVersion").ok_or("apiVersion")?,
@@ -79,10 +67,7 @@ pub(crate) fn group_of(api_version: &str) -> &str {
 
 /// `metadata.name`, or a dash.
 pub fn name_of(object: &Value) -> &str {
-    object
-        .pointer("/metadata/name")
-        .and_then(Value::as_str)
-        .unwrap_or("-")
+    object.pointer("/metadata/name").and_then(Value::as_str).unwrap_or("-")
 }
 
 /// The conditions of an object (also those of its listeners, route parents and pool parents) as `where Type=Status (Reason: message)`.
@@ -97,45 +82,23 @@ pub fn conditions_in_short(object: &Value) -> Vec<String> {
                 ("", message) => format!(" ({message})"),
                 (reason, message) => format!(" ({reason}: {message})"),
             };
-            said.push(format!(
-                "{place}{}={}{because}",
-                text("type"),
-                text("status")
-            ));
+            said.push(format!("{place}{}={}{because}", text("type"), text("status")));
         }
     };
     let Some(status) = object.get("status") else {
         return said;
     };
     say("", status.get("conditions"));
-    for listener in status
-        .get("listeners")
-        .and_then(Value::as_array)
-        .into_iter()
-        .flatten()
-    {
+    for listener in status.get("listeners").and_then(Value::as_array).into_iter().flatten() {
         let name = listener.get("name").and_then(Value::as_str).unwrap_or("-");
         say(&format!("listener {name}: "), listener.get("conditions"));
     }
     for parents in ["parents", "ancestors"] {
-        for parent in status
-            .get(parents)
-            .and_then(Value::as_array)
-            .into_iter()
-            .flatten()
-        {
-            let name = ["/parentRef/name", "/ancestorRef/name"]
-                .iter()
-                .find_map(|p| parent.pointer(p));
-            let controller = parent
-                .get("controllerName")
-                .and_then(Value::as_str)
-                .unwrap_or("no controllerName");
+        for parent in status.get(parents).and_then(Value::as_array).into_iter().flatten() {
+            let name = ["/parentRef/name", "/ancestorRef/name"].iter().find_map(|p| parent.pointer(p));
+            let controller = parent.get("controllerName").and_then(Value::as_str).unwrap_or("no controllerName");
             let name = name.and_then(Value::as_str).unwrap_or("-");
-            say(
-                &format!("parent {name} ({controller}): "),
-                parent.get("conditions"),
-            );
+            say(&format!("parent {name} ({controller}): "), parent.get("conditions"));
         }
     }
     said

@@ -47,10 +47,7 @@ impl Cluster {
         namespace: Option<&str>,
         selector: &str,
     ) -> Result<Vec<Value>, ApiFailure> {
-        Ok(self
-            .list_where(api_version, kind, namespace, &[("labelSelector", selector)])
-            .await?
-            .0)
+        Ok(self.list_where(api_version, kind, namespace, &[("labelSelector", selector)]).await?.0)
     }
 
     /// The objects, and the `resourceVersion` of the list.
@@ -61,45 +58,31 @@ impl Cluster {
         namespace: Option<&str>,
         query: &[(&str, &str)],
     ) -> Result<(Vec<Value>, String), ApiFailure> {
-        let doing = format!(
-            "list {kind} objects of {}",
-            namespace.map_or("all namespaces", |n| n)
-        );
+        let doing = format!("list {kind} objects of {}", namespace.map_or("all namespaces", |n| n));
         let found = self.kind(api_version, kind).await?;
         let path = found.collection(namespace);
         let mut objects = Vec::new();
         let mut next = String::new();
         loop {
             let mut page = format!("{path}?limit={PAGE}");
-            for (key, value) in query
-                .iter()
-                .chain(&[("continue", next.as_str())])
-                .filter(|(_, value)| !value.is_empty())
+            for (key, value) in
+                query.iter().chain(&[("continue", next.as_str())]).filter(|(_, value)| !value.is_empty())
             {
                 page.push_str(&format!("&{key}={}", encode(value)));
             }
             let mut list = self.get_json(&doing, &page).await?;
             let Some(items) = list.get_mut("items").map(Value::take) else {
-                return Err(ApiFailure::new(
-                    doing,
-                    FailureKind::Malformed("a list without items".to_owned()),
-                ));
+                return Err(ApiFailure::new(doing, FailureKind::Malformed("a list without items".to_owned())));
             };
             // `items: null` is an empty list of a server written in Go.
             for mut item in items.as_array().cloned().unwrap_or_default() {
                 if let Some(item) = item.as_object_mut() {
-                    item.entry("apiVersion")
-                        .or_insert_with(|| json!(api_version));
+                    item.entry("apiVersion").or_insert_with(|| json!(api_version));
                     item.entry("kind").or_insert_with(|| json!(kind));
                 }
                 objects.push(item);
             }
-            let text = |key: &str| {
-                list.pointer(key)
-                    .and_then(Value::as_str)
-                    .unwrap_or_default()
-                    .to_owned()
-            };
+            let text = |key: &str| list.pointer(key).and_then(Value::as_str).unwrap_or_default().to_owned();
             next = text("/metadata/continue");
             if next.is_empty() {
                 return Ok((objects, text("/metadata/resourceVersion")));
@@ -108,11 +91,7 @@ impl Cluster {
     }
 
     /// Deletes one object; `false` when there was none. Does not wait, see [`Self::wait`] with [`Until::Gone`].
-    pub async fn delete(
-        &self,
-        object: &ObjectRef,
-        propagation: Propagation,
-    ) -> Result<bool, ApiFailure> {
+    pub async fn delete(&self, object: &ObjectRef, propagation: Propagation) -> Result<bool, ApiFailure> {
         let doing = format!("delete {object}");
         let path = self.path_of(&doing, object).await?;
         let policy = match propagation {
@@ -120,14 +99,8 @@ impl Cluster {
             Propagation::Background => "Background",
             Propagation::Orphan => "Orphan",
         };
-        let options =
-            json!({"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": policy});
-        let answer = self
-            .ask(
-                &doing,
-                request("DELETE", &path, Some(("application/json", &options))),
-            )
-            .await?;
+        let options = json!({"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": policy});
+        let answer = self.ask(&doing, request("DELETE", &path, Some(("application/json", &options)))).await?;
         if answer.status == StatusCode::NOT_FOUND {
             return Ok(false);
         }
@@ -147,32 +120,18 @@ impl Cluster {
         };
         if !is_ours(&there) {
             let doing = format!("delete {namespace}");
-            return Err(failed(ApiFailure::new(
-                doing,
-                FailureKind::NotOurs(namespace.clone()),
-            )));
+            return Err(failed(ApiFailure::new(doing, FailureKind::NotOurs(namespace.clone()))));
         }
-        self.delete(&namespace, Propagation::Background)
-            .await
-            .map_err(failed)?;
-        self.wait(&namespace, Until::Gone, within)
-            .await
-            .map(|_| true)
+        self.delete(&namespace, Propagation::Background).await.map_err(failed)?;
+        self.wait(&namespace, Until::Gone, within).await.map(|_| true)
     }
 
     /// The path of an object of a kind that is served.
-    pub(crate) async fn path_of(
-        &self,
-        doing: &str,
-        object: &ObjectRef,
-    ) -> Result<String, ApiFailure> {
+    pub(crate) async fn path_of(&self, doing: &str, object: &ObjectRef) -> Result<String, ApiFailure> {
         let kind = self
             .kind(&object.api_version, &object.kind)
             .await
-            .map_err(|failure| ApiFailure {
-                doing: doing.to_owned(),
-                ..failure
-            })?;
+            .map_err(|failure| ApiFailure { doing: doing.to_owned(), ..failure })?;
         if kind.namespaced && object.namespace.is_none() {
             let said = format!("{object} lacks a namespace");
             return Err(ApiFailure::new(doing, FailureKind::Manifest(said)));

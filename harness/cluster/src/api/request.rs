@@ -25,10 +25,7 @@ pub struct Bounds {
 impl Default for Bounds {
     /// 30 s and 64 MiB.
     fn default() -> Self {
-        Self {
-            time: Duration::from_secs(30),
-            bytes: 64 * 1024 * 1024,
-        }
+        Self { time: Duration::from_secs(30), bytes: 64 * 1024 * 1024 }
     }
 }
 
@@ -56,27 +53,17 @@ impl Answer {
     /// The body as JSON; a refusal as a failure.
     pub fn json(&self, doing: &str) -> Result<Value, ApiFailure> {
         if !self.status.is_success() {
-            return Err(ApiFailure::new(
-                doing,
-                FailureKind::of_answer(self.status, &self.body),
-            ));
+            return Err(ApiFailure::new(doing, FailureKind::of_answer(self.status, &self.body)));
         }
         serde_json::from_slice(&self.body).map_err(|error| {
-            ApiFailure::new(
-                doing,
-                FailureKind::Malformed(format!("JSON of {} bytes: {error}", self.body.len())),
-            )
+            ApiFailure::new(doing, FailureKind::Malformed(format!("JSON of {} bytes: {error}", self.body.len())))
         })
     }
 }
 
 impl Cluster {
     /// Sends a request and reads all of the answer, whatever its status.
-    pub(crate) async fn ask(
-        &self,
-        doing: &str,
-        request: Request<Vec<u8>>,
-    ) -> Result<Answer, ApiFailure> {
+    pub(crate) async fn ask(&self, doing: &str, request: Request<Vec<u8>>) -> Result<Answer, ApiFailure> {
         self.ask_within(doing, request, self.bounds).await
     }
 
@@ -101,9 +88,7 @@ impl Cluster {
                     return Err(ApiFailure::new(doing, FailureKind::Unanswered(said)));
                 }
             };
-            let wait = (answer.status == StatusCode::TOO_MANY_REQUESTS)
-                .then(|| retry_after(&answer.headers))
-                .flatten();
+            let wait = (answer.status == StatusCode::TOO_MANY_REQUESTS).then(|| retry_after(&answer.headers)).flatten();
             let Some(wait) = wait.filter(|_| put_off < PUT_OFF) else {
                 return Ok(answer);
             };
@@ -115,27 +100,15 @@ impl Cluster {
     }
 
     /// Sends a request and returns as soon as the head of the answer is there.
-    pub(crate) async fn send(
-        &self,
-        request: Request<Vec<u8>>,
-    ) -> Result<Response<Body>, FailureKind> {
-        self.client
-            .send(request.map(Body::from))
-            .await
-            .map_err(|error| unanswered(&error))
+    pub(crate) async fn send(&self, request: Request<Vec<u8>>) -> Result<Response<Body>, FailureKind> {
+        self.client.send(request.map(Body::from)).await.map_err(|error| unanswered(&error))
     }
 
     /// Reads what an answer that is no success says.
     pub(crate) async fn refusal(&self, response: Response<Body>) -> FailureKind {
         let status = response.status();
-        let bounded = Bounds {
-            bytes: 1024 * 1024,
-            ..self.bounds
-        };
-        match Deadline::within(bounded.time)
-            .bound(read_answer(response, bounded.bytes))
-            .await
-        {
+        let bounded = Bounds { bytes: 1024 * 1024, ..self.bounds };
+        match Deadline::within(bounded.time).bound(read_answer(response, bounded.bytes)).await {
             None => FailureKind::Unanswered(format!("{status}, and no body")),
             Some(Err(kind)) => kind,
             Some(Ok(answer)) => FailureKind::of_answer(status, &answer.body),
@@ -144,22 +117,13 @@ impl Cluster {
 
     /// GET of a path that answers JSON.
     pub(crate) async fn get_json(&self, doing: &str, path: &str) -> Result<Value, ApiFailure> {
-        self.ask(doing, request("GET", path, None))
-            .await?
-            .json(doing)
+        self.ask(doing, request("GET", path, None)).await?.json(doing)
     }
 }
 
 /// A request with an optional body of a content type.
-pub(crate) fn request(
-    method: &str,
-    path_and_query: &str,
-    body: Option<(&str, &Value)>,
-) -> Request<Vec<u8>> {
-    let mut builder = Request::builder()
-        .method(method)
-        .uri(path_and_query)
-        .header(header::ACCEPT, "application/json");
+pub(crate) fn request(method: &str, path_and_query: &str, body: Option<(&str, &Value)>) -> Request<Vec<u8>> {
+    let mut builder = Request::builder().method(method).uri(path_and_query).header(header::ACCEPT, "application/json");
     let bytes = match body {
         Some((content_type, value)) => {
             builder = builder.header(header::CONTENT_TYPE, content_type);
@@ -168,9 +132,7 @@ pub(crate) fn request(
         None => Vec::new(),
     };
     // Paths are built from encoded segments and methods are ours, so that nothing outside can spoil them.
-    builder
-        .body(bytes)
-        .expect("method, path and headers are well formed")
+    builder.body(bytes).expect("method, path and headers are well formed")
 }
 
 /// Percent-encodes everything but unreserved characters: safe as a path segment and as a query value.
@@ -178,9 +140,7 @@ pub(crate) fn encode(text: &str) -> String {
     let mut encoded = String::with_capacity(text.len());
     for byte in text.bytes() {
         match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => {
-                encoded.push(byte as char)
-            }
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => encoded.push(byte as char),
             _ => write!(encoded, "%{byte:02X}").expect("writing to a string"),
         }
     }
@@ -193,10 +153,7 @@ pub(crate) fn unanswered(error: &kube::Error) -> FailureKind {
     let mut next: Option<&dyn std::error::Error> = Some(error);
     while let Some(error) = next {
         let said = error.to_string();
-        let said = said
-            .strip_prefix("ServiceError: ")
-            .or(said.strip_prefix("HyperError: "))
-            .unwrap_or(&said);
+        let said = said.strip_prefix("ServiceError: ").or(said.strip_prefix("HyperError: ")).unwrap_or(&said);
         if !words.contains(said) {
             if !words.is_empty() {
                 words.push_str(": ");
@@ -212,33 +169,19 @@ async fn read_answer(response: Response<Body>, bytes: usize) -> Result<Answer, F
     let (head, mut body) = response.into_parts();
     let mut read = BytesMut::new();
     while let Some(frame) = body.frame().await {
-        let frame = frame
-            .map_err(|error| FailureKind::Unanswered(format!("the answer broke off: {error}")))?;
+        let frame = frame.map_err(|error| FailureKind::Unanswered(format!("the answer broke off: {error}")))?;
         if let Ok(data) = frame.into_data() {
             if read.len() + data.len() > bytes {
-                return Err(FailureKind::Malformed(format!(
-                    "a body of more than {bytes} bytes"
-                )));
+                return Err(FailureKind::Malformed(format!("a body of more than {bytes} bytes")));
             }
             read.extend_from_slice(&data);
         }
     }
-    Ok(Answer {
-        status: head.status,
-        headers: head.headers,
-        body: read.freeze(),
-    })
+    Ok(Answer { status: head.status, headers: head.headers, body: read.freeze() })
 }
 
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    headers
-        .get(header::RETRY_AFTER)?
-        .to_str()
-        .ok()?
-        .trim()
-        .parse()
-        .ok()
-        .map(Duration::from_secs)
+    headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim().parse().ok().map(Duration::from_secs)
 }
 
 /// The texts of one Warning header (`299 - "text"`, several apart by commas), RFC 7234 section 5.5.

@@ -10,10 +10,7 @@ use serde_json::Value;
 #[derive(Clone)]
 pub struct Predicate {
     name: String,
-    #[expect(
-        clippy::type_complexity,
-        reason = "an alias would hide the one place where it is written"
-    )]
+    #[expect(clippy::type_complexity, reason = "an alias would hide the one place where it is written")]
     holds: Arc<dyn Fn(&Value) -> Result<bool, String> + Send + Sync>,
 }
 
@@ -81,14 +78,8 @@ pub(crate) enum Look {
 
 impl Until {
     /// A question of the caller's own; an `Err` ends the wait at once.
-    pub fn holds(
-        name: &str,
-        holds: impl Fn(&Value) -> Result<bool, String> + Send + Sync + 'static,
-    ) -> Self {
-        Self::Fn(Predicate {
-            name: name.to_owned(),
-            holds: Arc::new(holds),
-        })
+    pub fn holds(name: &str, holds: impl Fn(&Value) -> Result<bool, String> + Send + Sync + 'static) -> Self {
+        Self::Fn(Predicate { name: name.to_owned(), holds: Arc::new(holds) })
     }
 
     /// Looks at all objects of the target.
@@ -115,28 +106,14 @@ impl Until {
 
     fn look_at(&self, object: &Value) -> Look {
         match self {
-            Self::ConditionTrue(wanted) => {
-                condition(object, object.get("status"), wanted, "True", None)
+            Self::ConditionTrue(wanted) => condition(object, object.get("status"), wanted, "True", None),
+            Self::Condition { r#type, status, reason } => {
+                condition(object, object.get("status"), r#type, status, reason.as_deref())
             }
-            Self::Condition {
-                r#type,
-                status,
-                reason,
-            } => condition(
-                object,
-                object.get("status"),
-                r#type,
-                status,
-                reason.as_deref(),
-            ),
-            Self::GatewayProgrammed => {
-                match condition(object, object.get("status"), "Accepted", "True", None) {
-                    Look::Met => {
-                        condition(object, object.get("status"), "Programmed", "True", None)
-                    }
-                    other => other,
-                }
-            }
+            Self::GatewayProgrammed => match condition(object, object.get("status"), "Accepted", "True", None) {
+                Look::Met => condition(object, object.get("status"), "Programmed", "True", None),
+                other => other,
+            },
             Self::RouteAccepted { controller } => route(object, controller),
             Self::DeploymentAvailable => rollout(object),
             Self::Field { path, equals } => match field(object, path) {
@@ -162,16 +139,8 @@ impl fmt::Display for Until {
             Self::Exists => write!(f, "it exists"),
             Self::Gone => write!(f, "it is gone"),
             Self::ConditionTrue(name) => write!(f, "{name}=True"),
-            Self::Condition {
-                r#type,
-                status,
-                reason: None,
-            } => write!(f, "{type}={status}", r#type = r#type),
-            Self::Condition {
-                r#type,
-                status,
-                reason: Some(reason),
-            } => write!(f, "{}={status} ({reason})", r#type),
+            Self::Condition { r#type, status, reason: None } => write!(f, "{type}={status}", r#type = r#type),
+            Self::Condition { r#type, status, reason: Some(reason) } => write!(f, "{}={status} ({reason})", r#type),
             Self::GatewayProgrammed => write!(f, "Accepted=True and Programmed=True"),
             Self::RouteAccepted { controller } => {
                 write!(f, "{controller} has accepted it for all its parents")
@@ -185,10 +154,7 @@ impl fmt::Display for Until {
 }
 
 fn generation(object: &Value) -> i64 {
-    object
-        .pointer("/metadata/generation")
-        .and_then(Value::as_i64)
-        .unwrap_or(0)
+    object.pointer("/metadata/generation").and_then(Value::as_i64).unwrap_or(0)
 }
 
 fn observed(value: &Value) -> Option<i64> {
@@ -196,37 +162,17 @@ fn observed(value: &Value) -> Option<i64> {
 }
 
 /// Looks for a condition below `holder.conditions`; the generation is the object's.
-fn condition(
-    object: &Value,
-    holder: Option<&Value>,
-    wanted: &str,
-    status: &str,
-    reason: Option<&str>,
-) -> Look {
-    let conditions = holder
-        .and_then(|holder| holder.get("conditions"))
-        .and_then(Value::as_array);
-    let text = |condition: &Value, key: &str| {
-        condition
-            .get(key)
-            .and_then(Value::as_str)
-            .unwrap_or_default()
-            .to_owned()
-    };
-    let Some(found) = conditions
-        .into_iter()
-        .flatten()
-        .find(|condition| text(condition, "type") == wanted)
-    else {
+fn condition(object: &Value, holder: Option<&Value>, wanted: &str, status: &str, reason: Option<&str>) -> Look {
+    let conditions = holder.and_then(|holder| holder.get("conditions")).and_then(Value::as_array);
+    let text = |condition: &Value, key: &str| condition.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let Some(found) = conditions.into_iter().flatten().find(|condition| text(condition, "type") == wanted) else {
         return Look::NotYet(format!("no condition {wanted}"));
     };
     let generation = generation(object);
     // Knative and KServe keep one observedGeneration for all conditions.
     let seen = observed(found).or_else(|| object.get("status").and_then(observed));
     if let Some(seen) = seen.filter(|seen| *seen < generation) {
-        return Look::NotYet(format!(
-            "{wanted} is of generation {seen}, the object is at {generation}"
-        ));
+        return Look::NotYet(format!("{wanted} is of generation {seen}, the object is at {generation}"));
     }
     let (has_status, has_reason) = (text(found, "status"), text(found, "reason"));
     if has_status == status && reason.is_none_or(|reason| has_reason == reason) {
@@ -237,32 +183,19 @@ fn condition(
 }
 
 fn route(object: &Value, controller: &str) -> Look {
-    let named: Vec<&Value> = object
-        .pointer("/spec/parentRefs")
-        .and_then(Value::as_array)
-        .into_iter()
-        .flatten()
-        .collect();
+    let named: Vec<&Value> =
+        object.pointer("/spec/parentRefs").and_then(Value::as_array).into_iter().flatten().collect();
     if named.is_empty() {
         return Look::Senseless("the route names no parents".to_owned());
     }
-    let parents: Vec<&Value> = object
-        .pointer("/status/parents")
-        .and_then(Value::as_array)
-        .into_iter()
-        .flatten()
-        .collect();
-    let own = object
-        .pointer("/metadata/namespace")
-        .and_then(Value::as_str)
-        .unwrap_or_default();
+    let parents: Vec<&Value> =
+        object.pointer("/status/parents").and_then(Value::as_array).into_iter().flatten().collect();
+    let own = object.pointer("/metadata/namespace").and_then(Value::as_str).unwrap_or_default();
     for parent in named {
         let name = parent.get("name").and_then(Value::as_str).unwrap_or("-");
         let status = parents.iter().find(|status| {
             status.get("controllerName").and_then(Value::as_str) == Some(controller)
-                && status
-                    .get("parentRef")
-                    .is_some_and(|seen| parent_key(seen, own) == parent_key(parent, own))
+                && status.get("parentRef").is_some_and(|seen| parent_key(seen, own) == parent_key(parent, own))
         });
         let Some(status) = status else {
             return Look::NotYet(format!("no status of {controller} for parent {name}"));
@@ -277,17 +210,8 @@ fn route(object: &Value, controller: &str) -> Look {
 }
 
 /// What makes a parentRef itself, with the defaults of the Gateway API.
-fn parent_key(
-    parent: &Value,
-    own_namespace: &str,
-) -> (String, String, String, String, String, Option<i64>) {
-    let text = |key: &str, default: &str| {
-        parent
-            .get(key)
-            .and_then(Value::as_str)
-            .unwrap_or(default)
-            .to_owned()
-    };
+fn parent_key(parent: &Value, own_namespace: &str) -> (String, String, String, String, String, Option<i64>) {
+    let text = |key: &str, default: &str| parent.get(key).and_then(Value::as_str).unwrap_or(default).to_owned();
     (
         text("group", "gateway.networking.k8s.io"),
         text("kind", "Gateway"),
@@ -299,12 +223,7 @@ fn parent_key(
 }
 
 fn rollout(object: &Value) -> Look {
-    let status = |key: &str| {
-        object
-            .pointer(&format!("/status/{key}"))
-            .and_then(Value::as_i64)
-            .unwrap_or(0)
-    };
+    let status = |key: &str| object.pointer(&format!("/status/{key}")).and_then(Value::as_i64).unwrap_or(0);
     let generation = generation(object);
     if status("observedGeneration") < generation {
         return Look::NotYet(format!(
@@ -312,31 +231,16 @@ fn rollout(object: &Value) -> Look {
             status("observedGeneration")
         ));
     }
-    let wanted = object
-        .pointer("/spec/replicas")
-        .and_then(Value::as_i64)
-        .unwrap_or(1);
+    let wanted = object.pointer("/spec/replicas").and_then(Value::as_i64).unwrap_or(1);
     let (wanted, updated, available, all) = match object.get("kind").and_then(Value::as_str) {
         Some("DaemonSet") => {
             let wanted = status("desiredNumberScheduled");
-            (
-                wanted,
-                status("updatedNumberScheduled"),
-                status("numberAvailable"),
-                wanted,
-            )
+            (wanted, status("updatedNumberScheduled"), status("numberAvailable"), wanted)
         }
-        _ => (
-            wanted,
-            status("updatedReplicas"),
-            status("availableReplicas"),
-            status("replicas"),
-        ),
+        _ => (wanted, status("updatedReplicas"), status("availableReplicas"), status("replicas")),
     };
     if updated < wanted || available < wanted {
-        return Look::NotYet(format!(
-            "{updated} of {wanted} updated, {available} available"
-        ));
+        return Look::NotYet(format!("{updated} of {wanted} updated, {available} available"));
     }
     if all > updated {
         return Look::NotYet(format!("{} old pods are left", all - updated));
@@ -347,21 +251,10 @@ fn rollout(object: &Value) -> Look {
 fn endpoints(slices: &[&Value]) -> Look {
     let all: Vec<&Value> = slices
         .iter()
-        .flat_map(|slice| {
-            slice
-                .get("endpoints")
-                .and_then(Value::as_array)
-                .into_iter()
-                .flatten()
-        })
+        .flat_map(|slice| slice.get("endpoints").and_then(Value::as_array).into_iter().flatten())
         .collect();
     // An unset `ready` means ready (EndpointConditions of discovery.k8s.io/v1).
-    if all.iter().any(|endpoint| {
-        endpoint
-            .pointer("/conditions/ready")
-            .and_then(Value::as_bool)
-            .unwrap_or(true)
-    }) {
+    if all.iter().any(|endpoint| endpoint.pointer("/conditions/ready").and_then(Value::as_bool).unwrap_or(true)) {
         return Look::Met;
     }
     Look::NotYet(format!("{} endpoints, none ready", all.len()))
@@ -369,11 +262,7 @@ fn endpoints(slices: &[&Value]) -> Look {
 
 /// Follows a path like `.a.b[0]['c.d/e']`; an error when it is no path.
 fn field<'a>(object: &'a Value, path: &str) -> Result<Option<&'a Value>, String> {
-    let wrong = |what: &str| {
-        Err(format!(
-            "the path {path:?} {what}; write it like .status.addresses[0].value"
-        ))
-    };
+    let wrong = |what: &str| Err(format!("the path {path:?} {what}; write it like .status.addresses[0].value"));
     let mut here = Some(object);
     let mut rest = path;
     if rest.is_empty() {

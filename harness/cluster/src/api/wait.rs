@@ -55,12 +55,7 @@ impl From<&ObjectRef> for Target {
 
 impl Target {
     /// Objects of a namespace with some labels.
-    pub fn labelled(
-        api_version: &str,
-        kind: &str,
-        namespace: Option<&str>,
-        selector: &str,
-    ) -> Self {
+    pub fn labelled(api_version: &str, kind: &str, namespace: Option<&str>, selector: &str) -> Self {
         Self::Labelled {
             api_version: api_version.to_owned(),
             kind: kind.to_owned(),
@@ -77,10 +72,7 @@ impl Target {
                 kind: "EndpointSlice".to_owned(),
                 namespace: service.namespace.clone(),
                 one: false,
-                query: (
-                    "labelSelector",
-                    format!("kubernetes.io/service-name={}", service.name),
-                ),
+                query: ("labelSelector", format!("kubernetes.io/service-name={}", service.name)),
             },
             (Self::Object(object), _) => Watched {
                 api_version: object.api_version.clone(),
@@ -89,15 +81,7 @@ impl Target {
                 one: true,
                 query: ("fieldSelector", format!("metadata.name={}", object.name)),
             },
-            (
-                Self::Labelled {
-                    api_version,
-                    kind,
-                    namespace,
-                    selector,
-                },
-                _,
-            ) => Watched {
+            (Self::Labelled { api_version, kind, namespace, selector }, _) => Watched {
                 api_version: api_version.clone(),
                 kind: kind.clone(),
                 namespace: namespace.clone(),
@@ -119,15 +103,8 @@ impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Object(object) => object.fmt(f),
-            Self::Labelled {
-                kind,
-                namespace,
-                selector,
-                ..
-            } => {
-                let place = namespace
-                    .as_deref()
-                    .map_or("all namespaces".to_owned(), |n| format!("namespace {n}"));
+            Self::Labelled { kind, namespace, selector, .. } => {
+                let place = namespace.as_deref().map_or("all namespaces".to_owned(), |n| format!("namespace {n}"));
                 write!(f, "{kind} objects with {selector} in {place}")
             }
         }
@@ -220,10 +197,7 @@ impl WaitError {
     /// Whether the cluster is at fault: at the end it did not answer, or answered as no API server does. A check that
     /// meets this is an `error`; otherwise what was waited for did not come true, and that may be judged.
     pub fn is_environment(&self) -> bool {
-        self.0
-            .trouble
-            .as_ref()
-            .is_some_and(ApiFailure::is_environment)
+        self.0.trouble.as_ref().is_some_and(ApiFailure::is_environment)
     }
 
     /// The failure at the end, if there was one.
@@ -242,34 +216,16 @@ impl std::error::Error for WaitError {
 impl fmt::Display for WaitError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let unmet = &*self.0;
-        write!(
-            f,
-            "wait for {} until {}: not within {:.1} s",
-            unmet.target,
-            unmet.until,
-            unmet.waited.as_secs_f64()
-        )?;
+        write!(f, "wait for {} until {}: not within {:.1} s", unmet.target, unmet.until, unmet.waited.as_secs_f64())?;
         if let Some(missing) = &unmet.missing {
             write!(f, "; {missing}")?;
         }
         for object in unmet.last.iter().take(3) {
-            let generation = object
-                .pointer("/metadata/generation")
-                .and_then(Value::as_i64);
-            let generation = generation
-                .map(|g| format!(" (generation {g})"))
-                .unwrap_or_default();
+            let generation = object.pointer("/metadata/generation").and_then(Value::as_i64);
+            let generation = generation.map(|g| format!(" (generation {g})")).unwrap_or_default();
             let conditions = conditions_in_short(object);
-            let conditions = if conditions.is_empty() {
-                "no conditions".to_owned()
-            } else {
-                conditions.join("; ")
-            };
-            write!(
-                f,
-                "\n  last seen: {}{generation}: {conditions}",
-                name_of(object)
-            )?;
+            let conditions = if conditions.is_empty() { "no conditions".to_owned() } else { conditions.join("; ") };
+            write!(f, "\n  last seen: {}{generation}: {conditions}", name_of(object))?;
         }
         if unmet.last.len() > 3 {
             write!(f, "\n  and {} more", unmet.last.len() - 3)?;
@@ -304,10 +260,7 @@ impl Seen {
 }
 
 fn key(object: &Value) -> (String, String) {
-    let namespace = object
-        .pointer("/metadata/namespace")
-        .and_then(Value::as_str)
-        .unwrap_or_default();
+    let namespace = object.pointer("/metadata/namespace").and_then(Value::as_str).unwrap_or_default();
     (namespace.to_owned(), name_of(object).to_owned())
 }
 
@@ -325,25 +278,15 @@ impl Cluster {
     ///
     /// # Errors
     /// A [`WaitError`] that carries what was last seen. At once: missing rights, a target that makes no sense.
-    pub async fn wait(
-        &self,
-        target: impl Into<Target>,
-        until: Until,
-        within: Duration,
-    ) -> Result<Waited, WaitError> {
+    pub async fn wait(&self, target: impl Into<Target>, until: Until, within: Duration) -> Result<Waited, WaitError> {
         let target = target.into();
         let watched = target.watched(&until);
         let deadline = Deadline::within(within);
         let mut seen = Seen::default();
-        let end = deadline
-            .bound(self.follow(&watched, &until, &mut seen))
-            .await;
+        let end = deadline.bound(self.follow(&watched, &until, &mut seen)).await;
         let failure = match end {
             Some(End::Met) => {
-                return Ok(Waited {
-                    objects: seen.list(),
-                    took: deadline.elapsed(),
-                });
+                return Ok(Waited { objects: seen.list(), took: deadline.elapsed() });
             }
             Some(End::Failed(failure)) => Some(failure),
             None => None,
@@ -351,15 +294,9 @@ impl Cluster {
         let waited = deadline.elapsed();
         if failure.is_none() {
             // A watch may have been deaf: one last look decides between "not true" and "not answered".
-            match Deadline::within(LAST_LOOK)
-                .bound(self.look_once(&watched, &until, &mut seen))
-                .await
-            {
+            match Deadline::within(LAST_LOOK).bound(self.look_once(&watched, &until, &mut seen)).await {
                 Some(Ok(Look::Met)) => {
-                    return Ok(Waited {
-                        objects: seen.list(),
-                        took: deadline.elapsed(),
-                    });
+                    return Ok(Waited { objects: seen.list(), took: deadline.elapsed() });
                 }
                 Some(Ok(_)) => seen.trouble = None,
                 Some(Err(trouble)) => seen.trouble = Some(trouble),
@@ -391,10 +328,7 @@ impl Cluster {
         let for_ever = Deadline::within(Duration::MAX); // the caller ends this future at its own deadline
         let mut backoff = Backoff::default();
         loop {
-            match self
-                .look_and_watch(watched, until, seen, &mut backoff)
-                .await
-            {
+            match self.look_and_watch(watched, until, seen, &mut backoff).await {
                 Ok(Watching::Met) => return End::Met,
                 Ok(Watching::ListAgain) => {}
                 Err(failure) if is_final(&failure) => return End::Failed(failure),
@@ -407,12 +341,7 @@ impl Cluster {
         }
     }
 
-    async fn look_once(
-        &self,
-        watched: &Watched,
-        until: &Until,
-        seen: &mut Seen,
-    ) -> Result<Look, ApiFailure> {
+    async fn look_once(&self, watched: &Watched, until: &Until, seen: &mut Seen) -> Result<Look, ApiFailure> {
         self.list_seen(watched, seen).await?;
         judge(until, seen)
     }
@@ -425,9 +354,7 @@ impl Cluster {
             let said = format!("{} lacks a namespace", watched.kind);
             return Err(ApiFailure::new("wait", FailureKind::Manifest(said)));
         }
-        let (objects, version) = self
-            .list_where(&watched.api_version, &watched.kind, namespace, &query)
-            .await?;
+        let (objects, version) = self.list_where(&watched.api_version, &watched.kind, namespace, &query).await?;
         seen.objects.clear();
         objects.into_iter().for_each(|object| seen.set(object));
         seen.trouble = None;
@@ -459,15 +386,11 @@ impl Cluster {
             );
             let renewed = Deadline::within(WATCH + WATCH_GRACE);
             let asked = request("GET", &format!("{path}{query}"), None);
-            let opened = Deadline::within(self.bounds.time)
-                .bound(self.send(asked))
-                .await;
+            let opened = Deadline::within(self.bounds.time).bound(self.send(asked)).await;
             let failed = |kind| ApiFailure::new(doing.clone(), kind);
             let response = match opened {
                 None => {
-                    return Err(failed(FailureKind::Unanswered(
-                        "the watch did not open".to_owned(),
-                    )));
+                    return Err(failed(FailureKind::Unanswered("the watch did not open".to_owned())));
                 }
                 Some(response) => response.map_err(failed)?,
             };
@@ -515,22 +438,13 @@ impl Cluster {
     async fn last_events(&self, target: &Target, seen: &Seen) -> Vec<Event> {
         let name = match target {
             Target::Object(object) => object.name.clone(),
-            Target::Labelled { .. } => seen
-                .objects
-                .values()
-                .next()
-                .map(|o| name_of(o).to_owned())
-                .unwrap_or_default(),
+            Target::Labelled { .. } => seen.objects.values().next().map(|o| name_of(o).to_owned()).unwrap_or_default(),
         };
         if name.is_empty() {
             return Vec::new();
         }
         let events = self.events_about(target.namespace(), &name, EVENTS);
-        Deadline::within(LAST_LOOK)
-            .bound(events)
-            .await
-            .and_then(Result::ok)
-            .unwrap_or_default()
+        Deadline::within(LAST_LOOK).bound(events).await.and_then(Result::ok).unwrap_or_default()
     }
 }
 
@@ -548,10 +462,7 @@ fn judge(until: &Until, seen: &mut Seen) -> Result<Look, ApiFailure> {
         Look::NotYet(missing) => seen.missing = Some(missing.clone()),
         Look::Senseless(problem) => {
             let doing = format!("judge whether {until}");
-            return Err(ApiFailure::new(
-                doing,
-                FailureKind::Manifest(problem.clone()),
-            ));
+            return Err(ApiFailure::new(doing, FailureKind::Manifest(problem.clone())));
         }
     }
     Ok(look)

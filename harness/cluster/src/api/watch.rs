@@ -34,10 +34,7 @@ pub(crate) struct Watch {
 
 impl Watch {
     pub(crate) fn of(response: Response<Body>) -> Self {
-        Self {
-            body: response.into_body(),
-            read: BytesMut::new(),
-        }
+        Self { body: response.into_body(), read: BytesMut::new() }
     }
 
     /// The next event; `None` when the API server ended the watch, an error when it broke off.
@@ -49,21 +46,15 @@ impl Watch {
                 }
             }
             if self.read.len() > LINE {
-                return Err(FailureKind::Malformed(format!(
-                    "a watch event of more than {LINE} bytes"
-                )));
+                return Err(FailureKind::Malformed(format!("a watch event of more than {LINE} bytes")));
             }
             match self.body.frame().await {
                 None if self.read.iter().all(u8::is_ascii_whitespace) => return Ok(None),
                 None => {
-                    return Err(FailureKind::Unanswered(
-                        "the watch broke off within an event".to_owned(),
-                    ));
+                    return Err(FailureKind::Unanswered("the watch broke off within an event".to_owned()));
                 }
                 Some(Err(error)) => {
-                    return Err(FailureKind::Unanswered(format!(
-                        "the watch broke off: {error}"
-                    )));
+                    return Err(FailureKind::Unanswered(format!("the watch broke off: {error}")));
                 }
                 Some(Ok(frame)) => {
                     if let Ok(data) = frame.into_data() {
@@ -87,8 +78,7 @@ fn event(line: &[u8]) -> Result<WatchEvent, FailureKind> {
         let said: String = String::from_utf8_lossy(line).chars().take(200).collect();
         FailureKind::Malformed(format!("a watch event ({why}): {said}"))
     };
-    let mut event: Value =
-        serde_json::from_slice(line).map_err(|error| malformed(error.to_string()))?;
+    let mut event: Value = serde_json::from_slice(line).map_err(|error| malformed(error.to_string()))?;
     let Some(object) = event.get_mut("object").map(Value::take) else {
         return Err(malformed("no object".to_owned()));
     };
@@ -106,9 +96,5 @@ fn event(line: &[u8]) -> Result<WatchEvent, FailureKind> {
 
 /// `metadata.resourceVersion`, or nothing.
 pub(crate) fn version_of(object: &Value) -> String {
-    object
-        .pointer("/metadata/resourceVersion")
-        .and_then(Value::as_str)
-        .unwrap_or_default()
-        .to_owned()
+    object.pointer("/metadata/resourceVersion").and_then(Value::as_str).unwrap_or_default().to_owned()
 }
