@@ -46,7 +46,28 @@ struct Prompt {
 /// Answers a request of an endpoint.
 pub fn answer(config: &Config, endpoint: Endpoint, body: &[u8], asked: &Asked<'_>) -> Answer {
     match reply(config, endpoint, body, asked) {
-        Ok(answer) | Err(answer) => answer,
+        Ok(answer) => served_by(config, answer),
+        Err(Refused { status, message, by: By::Door }) => Answer::error(status, &message),
+        Err(Refused { status, message, by: By::Pod }) => served_by(config, Answer::error(status, &message)),
+    }
+}
+
+/// An answer that is an error.
+struct Refused {
+    status: u16,
+    message: String,
+    by: By,
+}
+
+/// Who refuses; only the pod says its name in headers.
+enum By {
+    Door,
+    Pod,
+}
+
+impl Refused {
+    fn new(status: u16, message: impl Into<String>) -> Self {
+        Self { status, message: message.into(), by: By::Door }
     }
 }
 
@@ -64,7 +85,7 @@ pub fn models(config: &Config, now: u64) -> Answer {
     Answer::json(200, &List { object: "list", data: data.collect::<Vec<_>>() })
 }
 
-fn reply(config: &Config, endpoint: Endpoint, body: &[u8], asked: &Asked<'_>) -> Result<Answer, Answer> {
+fn reply(config: &Config, endpoint: Endpoint, body: &[u8], asked: &Asked<'_>) -> Result<Answer, Refused> {
     let body: Value = serde_json::from_slice(body).map_err(|e| unreadable(&not_json(&e, body)))?;
     if !body.is_object() {
         return Err(unreadable(&format!("json: cannot unmarshal {} into Go value of type object", kind(&body))));
@@ -78,12 +99,12 @@ fn reply(config: &Config, endpoint: Endpoint, body: &[u8], asked: &Asked<'_>) ->
 
     let model = text_field(&body, "model")?.unwrap_or_default();
     if !config.models.iter().any(|m| m == model) {
-        return Err(Answer::error(404, &format!("The model `{model}` does not exist.")));
+        return Err(Refused::new(404, format!("The model `{model}` does not exist.")));
     }
     let prompts = prompts(endpoint, &body)?;
     let most = most_tokens(endpoint, &body)?;
     if most.is_some_and(|most| most <= 0) {
-        return Err(Answer::error(400, "Max completion tokens and max tokens should be positive"));
+        return Err(Refused::new(400, "Max completion tokens and max tokens should be positive"));
     }
     let prompt_tokens: u64 = prompts.iter().map(|p| p.tokens).sum();
     let wanted = most.and_then(|most| u64::try_from(most).ok()).unwrap_or(0);
@@ -94,7 +115,7 @@ fn reply(config: &Config, endpoint: Endpoint, body: &[u8], asked: &Asked<'_>) ->
              messages, {wanted} in the completion). Please reduce the length of the messages or completion",
             config.max_model_len
         );
-        return Err(served_by(config, Answer::error(400, &message)));
+        return Err(Refused { by: By::Pod, ..Refused::new(400, message) });
     }
 
     let choices: Vec<Choice> = prompts
@@ -110,7 +131,7 @@ fn reply(config: &Config, endpoint: Endpoint, body: &[u8], asked: &Asked<'_>) ->
     let reply = Reply { endpoint, model, choices: &choices, asked, counted };
     let streams = bool_field(&body, "stream")?;
     let include_usage = bool_field(body.get("stream_options").unwrap_or(&Value::Null), "include_usage")?;
-    Ok(served_by(config, if streams { reply.stream(include_usage) } else { reply.whole() }))
+    Ok(if streams { reply.stream(include_usage) } else { reply.whole() })
 }
 
 /// The headers by which the simulator says which pod answered.
@@ -137,8 +158,8 @@ fn scripted_tokens(script: &Script) -> Option<Vec<String>> {
 
 // --- reading
 
-fn unreadable(why: &str) -> Answer {
-    Answer::error(400, &format!("Failed to read and parse request body, {why}"))
+fn unreadable(why: &str) -> Refused {
+    Refused::new(400, format!("Failed to read and parse request body, {why}"))
 }
 
 /// What the simulator's JSON parser says, as far as it was recorded.
@@ -163,12 +184,12 @@ fn kind(value: &Value) -> &'static str {
     }
 }
 
-fn wrong_kind(name: &str, value: &Value, wanted: &str) -> Answer {
+fn wrong_kind(name: &str, value: &Value, wanted: &str) -> Refused {
     unreadable(&format!("json: cannot unmarshal {} into Go struct field {name} of type {wanted}", kind(value)))
 }
 
 /// A field that is text; `null` counts as absent, as it does in Go.
-fn text_field<'a>(body: &'a Value, name: &str) -> Result<Option<&'a str>, Answer> {
+fn text_field<'a>(body: &'a Value, name: &str) -> Result<Option<&'a str>, Refused> {
     match body.get(name) {
         None | Some(Value::Null) => Ok(None),
         Some(Value::String(text)) => Ok(Some(text)),
@@ -176,7 +197,7 @@ fn text_field<'a>(body: &'a Value, name: &str) -> Result<Option<&'a str>, Answer
     }
 }
 
-fn bool_field(body: &Value, name: &str) -> Result<bool, Answer> {
+fn bool_field(body: &Value, name: &str) -> Result<bool, Refused> {
     match body.get(name) {
         None | Some(Value::Null) => Ok(false),
         Some(Value::Bool(value)) => Ok(*value),
@@ -184,7 +205,7 @@ fn bool_field(body: &Value, name: &str) -> Result<bool, Answer> {
     }
 }
 
-fn most_tokens(endpoint: Endpoint, body: &Value) -> Result<Option<i64>, Answer> {
+fn most_tokens(endpoint: Endpoint, body: &Value) -> Result<Option<i64>, Refused> {
     let names: &[&str] = match endpoint {
         Endpoint::Chat => &["max_completion_tokens", "max_tokens"],
         Endpoint::Completions => &["max_tokens"],
@@ -200,7 +221,7 @@ fn most_tokens(endpoint: Endpoint, body: &Value) -> Result<Option<i64>, Answer> 
     Ok(None)
 }
 
-fn prompts(endpoint: Endpoint, body: &Value) -> Result<Vec<Prompt>, Answer> {
+fn prompts(endpoint: Endpoint, body: &Value) -> Result<Vec<Prompt>, Refused> {
     match endpoint {
         Endpoint::Chat => Ok(vec![chat_prompt(body.get("messages"), "messages")?]),
         Endpoint::Responses => match body.get("input") {
@@ -211,7 +232,7 @@ fn prompts(endpoint: Endpoint, body: &Value) -> Result<Vec<Prompt>, Answer> {
     }
 }
 
-fn chat_prompt(messages: Option<&Value>, name: &str) -> Result<Prompt, Answer> {
+fn chat_prompt(messages: Option<&Value>, name: &str) -> Result<Prompt, Refused> {
     let messages = match messages {
         None | Some(Value::Null) => &[],
         Some(Value::Array(messages)) => messages.as_slice(),
@@ -239,9 +260,9 @@ fn conversation(messages: &[(String, String)]) -> Prompt {
     Prompt { tokens: tokens::count(&rendered), echo: owned(tokens::split(last)) }
 }
 
-fn text_prompts(prompt: Option<&Value>) -> Result<Vec<Prompt>, Answer> {
+fn text_prompts(prompt: Option<&Value>) -> Result<Vec<Prompt>, Refused> {
     let of_text = |text: &str| match text {
-        "" => Err(Answer::error(400, "prompt must not contain an empty string")),
+        "" => Err(Refused::new(400, "prompt must not contain an empty string")),
         text => Ok(Prompt { tokens: tokens::count(text), echo: owned(tokens::split(text)) }),
     };
     let of_numbers = |numbers: &[Value]| {
@@ -253,7 +274,7 @@ fn text_prompts(prompt: Option<&Value>) -> Result<Vec<Prompt>, Answer> {
         let echo = echo.collect::<Result<Vec<_>, _>>()?;
         Ok(Prompt { tokens: echo.len() as u64, echo })
     };
-    let empty = || Answer::error(400, "prompt array must contain at least one prompt");
+    let empty = || Refused::new(400, "prompt array must contain at least one prompt");
     match prompt {
         Some(Value::String(text)) => Ok(vec![of_text(text)?]),
         Some(Value::Array(items)) if items.is_empty() => Err(empty()),
@@ -275,18 +296,18 @@ fn owned(tokens: Vec<&str>) -> Vec<String> {
     tokens.into_iter().map(str::to_owned).collect()
 }
 
-fn returned_error(code: &str) -> Answer {
+fn returned_error(code: &str) -> Refused {
     match code.trim().parse::<u16>() {
         Ok(status) if (100..1_000).contains(&status) => {
-            Answer::error(status, &format!("Simulated error triggered by X-Return-Error header (code {status})"))
+            Refused::new(status, format!("Simulated error triggered by X-Return-Error header (code {status})"))
         }
-        _ => Answer::error(400, &format!("Invalid X-Return-Error header value {code:?}: must be an integer")),
+        _ => Refused::new(400, format!("Invalid X-Return-Error header value {code:?}: must be an integer")),
     }
 }
 
 // --- embeddings
 
-fn embeddings(config: &Config, body: &Value) -> Result<Answer, Answer> {
+fn embeddings(config: &Config, body: &Value) -> Result<Answer, Refused> {
     let inputs: Vec<Vec<u32>> = match body.get("input") {
         Some(Value::String(text)) => vec![numbers_of(text)?],
         Some(Value::Array(items)) if items.first().is_some_and(Value::is_number) => vec![token_numbers(items)],
@@ -301,13 +322,13 @@ fn embeddings(config: &Config, body: &Value) -> Result<Answer, Answer> {
         _ => Vec::new(),
     };
     if inputs.is_empty() {
-        return Err(Answer::error(400, "input is required and must be a non-empty string or array"));
+        return Err(Refused::new(400, "input is required and must be a non-empty string or array"));
     }
     let dimensions = match body.get("dimensions").and_then(Value::as_i64) {
         None => 384,
         Some(n @ 1..=4_096) => usize::try_from(n).unwrap_or(384),
-        Some(n) if n < 1 => return Err(Answer::error(400, "dimensions must be at least 1")),
-        Some(_) => return Err(Answer::error(400, "dimensions must be at most 4096")),
+        Some(n) if n < 1 => return Err(Refused::new(400, "dimensions must be at least 1")),
+        Some(_) => return Err(Refused::new(400, "dimensions must be at most 4096")),
     };
     let tokens: u64 = inputs.iter().map(|i| i.len() as u64).sum();
     let data = inputs.iter().enumerate().map(|(index, numbers)| Embedding {
@@ -325,12 +346,12 @@ fn embeddings(config: &Config, body: &Value) -> Result<Answer, Answer> {
             .unwrap_or_default(),
         usage: EmbeddingsUsage { prompt_tokens: tokens, total_tokens: tokens },
     };
-    Ok(served_by(config, Answer::json(200, &body).reporting(Some(usage))))
+    Ok(Answer::json(200, &body).reporting(Some(usage)))
 }
 
-fn numbers_of(text: &str) -> Result<Vec<u32>, Answer> {
+fn numbers_of(text: &str) -> Result<Vec<u32>, Refused> {
     if text.is_empty() {
-        return Err(Answer::error(400, "input cannot be an empty string"));
+        return Err(Refused::new(400, "input cannot be an empty string"));
     }
     Ok(tokens::split(text).into_iter().map(tokens::number).collect())
 }

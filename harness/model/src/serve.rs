@@ -91,6 +91,14 @@ where
     }
 }
 
+/// The exchange that a request belongs to: by its header, or by a query of the same name where a peer (the API server's
+/// pod proxy) offers no headers.
+fn exchange(head: &Parts) -> Option<String> {
+    let header = head.headers.get(EXCHANGE_HEADER).map(|v| String::from_utf8_lossy(v.as_bytes()).into_owned());
+    let query = || head.uri.query()?.split('&').find_map(|pair| pair.strip_prefix(EXCHANGE_HEADER)?.strip_prefix('='));
+    header.or_else(|| query().map(str::to_owned))
+}
+
 async fn respond(model: Model, line: Arc<Line>, seen: Arc<Seen>, request: Request<Incoming>) -> Response<ReplyBody> {
     let (head, body) = request.into_parts();
     let raw = seen.request_headers(&head.headers);
@@ -103,7 +111,7 @@ async fn respond(model: Model, line: Arc<Line>, seen: Arc<Seen>, request: Reques
     let sequence = model.0.log.arrive();
     let record = ModelRecord {
         sequence,
-        exchange: head.headers.get(EXCHANGE_HEADER).map(|v| String::from_utf8_lossy(v.as_bytes()).into_owned()),
+        exchange: exchange(&head),
         pod: model.0.config.pod.clone(),
         at_ms: model.0.config.clock.now_ms(),
         method: head.method.to_string(),

@@ -8,7 +8,7 @@ mod redact;
 pub mod sse;
 pub mod tap;
 
-// pub use burst::Burst;
+pub use burst::{Burst, Latencies};
 pub use call::{Abandon, Call};
 pub use client::{Arrived, Client, Next};
 pub use dial::{Dial, Stream, Tcp};

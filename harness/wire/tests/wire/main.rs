@@ -1,0 +1,6 @@
+//! The wire against servers on loopback; nothing here sleeps.
+
+mod burst;
+mod client;
+mod http2;
+mod served;
