@@ -125,3 +125,23 @@ fn a_namespace_takes_its_content_along_and_waits_for_finalizers() {
         .unwrap();
     assert!(store.get(&kinds::NAMESPACE, "", "n").is_none());
 }
+
+#[test]
+fn an_owner_that_applies_again_removes_what_it_no_longer_wants() {
+    let store = Store::on_system_clock();
+    let owner = store.create(config_map("owner", json!({}))).unwrap();
+    store.apply_owned(&owner, config_map("child", json!({"a": "1", "b": "1"}))).unwrap();
+    store
+        .change(&kinds::CONFIG_MAP, "default", "child", |o| {
+            o["metadata"]["annotations"] = json!({"kept": "yes"});
+        })
+        .unwrap();
+    let before = store.version();
+    let child = store.apply_owned(&owner, config_map("child", json!({"a": "1", "b": "1"}))).unwrap();
+    assert_eq!(store.version(), before, "an equal apply is no write");
+    assert_eq!(child["metadata"]["annotations"]["kept"], "yes");
+    let child = store.apply_owned(&owner, config_map("child", json!({"a": "2"}))).unwrap();
+    assert_eq!(child["data"], json!({"a": "2"}));
+    assert_eq!(child["metadata"]["annotations"]["kept"], "yes");
+    assert_eq!(child["metadata"]["ownerReferences"][0]["name"], "owner");
+}

@@ -2,6 +2,10 @@
 
 use serde_json::{Value, json};
 
+use super::failure::Cause;
+use super::resource::Resource;
+use super::schema::validate::reason;
+
 /// Fills in the names that a definition may leave out.
 pub(crate) fn complete(definition: &mut Value) {
     let Some(kind) = definition.pointer("/spec/names/kind").and_then(Value::as_str).map(str::to_owned) else {
@@ -43,4 +47,38 @@ pub(crate) fn establish(definition: &mut Value, now: &str) {
         ]);
     }
     definition["status"] = status;
+}
+
+/// What keeps a definition from being served.
+pub(crate) fn check(definition: &Value) -> Vec<Cause> {
+    let mut causes = Vec::new();
+    let text = |pointer: &str| definition.pointer(pointer).and_then(Value::as_str);
+    let wanted =
+        format!("{}.{}", text("/spec/names/plural").unwrap_or_default(), text("/spec/group").unwrap_or_default());
+    let name = super::meta::name(definition);
+    if name != wanted {
+        causes.push(Cause {
+            reason: reason::INVALID,
+            message: format!("Invalid value: {name:?}: must be spec.names.plural+\".\"+spec.group"),
+            field: "metadata.name".into(),
+        });
+    }
+    let versions = definition.pointer("/spec/versions").and_then(Value::as_array);
+    for (at, version) in versions.into_iter().flatten().enumerate() {
+        if version.pointer("/schema/openAPIV3Schema").is_none() {
+            causes.push(Cause {
+                reason: reason::REQUIRED,
+                message: "Required value: schemas are required".into(),
+                field: format!("spec.versions[{at}].schema.openAPIV3Schema"),
+            });
+        }
+    }
+    if let Err(error) = Resource::read(definition, true) {
+        causes.push(Cause {
+            reason: reason::INVALID,
+            message: format!("Invalid value: \"object\": {error}"),
+            field: "spec".into(),
+        });
+    }
+    causes
 }

@@ -1,6 +1,7 @@
 //! The API server of the rehearsal: one store of objects, and the part of the Kubernetes API that kube and kubectl need.
 
 mod admission;
+mod apply;
 mod builtin;
 mod definition;
 mod failure;
@@ -8,6 +9,7 @@ mod fields;
 mod kind;
 mod lifecycle;
 mod meta;
+mod names;
 mod own;
 pub mod patch;
 mod pods;
@@ -15,6 +17,7 @@ mod resource;
 mod schema;
 mod state;
 mod store;
+mod write;
 
 pub use admission::UnknownFields;
 pub use failure::{Cause, Details, Failure};

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
 use super::admission::UnknownFields;
+use super::apply::Force;
 use super::failure::Failure;
 use super::kind::{Kind, kinds};
 use super::lifecycle::{Deletion, Propagation};
@@ -179,8 +180,9 @@ impl Store {
         Ok(state.replace(&resource, version, namespace, name, object, &writing)?.object)
     }
 
-    /// Creates or updates what a controller owns: the fields in `object` are set, fields that it set before and no
-    /// longer names are removed, others stay. `owner` becomes the controlling owner. No change, no event.
+    /// Creates or updates what a controller owns, by a forced server-side apply: the fields in `object` are set, fields
+    /// that it set before and no longer names are removed, others stay. `owner` becomes the controlling owner.
+    /// No change, no event.
     pub fn apply_owned(&self, owner: &Value, mut object: Value) -> Result<Object, Failure> {
         meta_mut(&mut object).insert("ownerReferences".into(), json!([meta::owner_reference(owner)]));
         self.apply(object)
@@ -188,19 +190,19 @@ impl Store {
 
     /// The same without an owner.
     pub fn apply(&self, object: Value) -> Result<Object, Failure> {
-        let writing = self.writing();
+        self.apply_as(CONTROLLERS, object)
+    }
+
+    /// The same for a field manager by name: what it does not name is its own to remove.
+    pub fn apply_as(&self, manager: &str, object: Value) -> Result<Object, Failure> {
+        let mut writing = self.writing();
+        writing.manager = manager;
         let mut state = self.lock();
         let (resource, version) = served(&state, &object)?;
         let version = resource.version(&version).ok_or_else(Failure::no_such_resource)?;
         let (namespace, name) = (meta::namespace(&object).to_owned(), meta::name(&object).to_owned());
-        match state.get(&resource.kind, &namespace, &name) {
-            None => Ok(state.create(&resource, version, object, &writing)?.object),
-            Some(current) => {
-                let mut merged = current.as_ref().clone();
-                super::patch::merge(&mut merged, &object);
-                Ok(state.replace(&resource, version, &namespace, &name, merged, &writing)?.object)
-            }
-        }
+        let (written, _) = state.apply(&resource, version, (&namespace, &name), object, Force::Yes, &writing)?;
+        Ok(written.object)
     }
 
     /// Deletes an object; what it owns goes after it. Finalizers hold it.
@@ -309,7 +311,7 @@ impl Store {
         }))
     }
 
-    fn writing(&self) -> Writing<'static> {
+    fn writing<'a>(&self) -> Writing<'a> {
         Writing {
             manager: CONTROLLERS,
             dry_run: false,

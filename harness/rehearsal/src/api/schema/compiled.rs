@@ -1,14 +1,267 @@
 //! The compiled form of a structural schema.
 
+use std::collections::BTreeMap;
+use std::sync::OnceLock;
+
+use regex::Regex;
 use serde_json::Value;
+
+use super::rules::Rule;
+
+/// The type that a node demands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Type {
+    /// An object.
+    Object,
+    /// An array.
+    Array,
+    /// A string.
+    String,
+    /// A whole number.
+    Integer,
+    /// Any number.
+    Number,
+    /// true or false.
+    Boolean,
+}
+
+impl Type {
+    fn read(name: &str) -> Option<Self> {
+        Some(match name {
+            "object" => Self::Object,
+            "array" => Self::Array,
+            "string" => Self::String,
+            "integer" => Self::Integer,
+            "number" => Self::Number,
+            "boolean" => Self::Boolean,
+            _ => return None,
+        })
+    }
+
+    /// The API's word.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Object => "object",
+            Self::Array => "array",
+            Self::String => "string",
+            Self::Integer => "integer",
+            Self::Number => "number",
+            Self::Boolean => "boolean",
+        }
+    }
+}
+
+/// How the items of a list belong together.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum ListType {
+    /// One value with one owner.
+    #[default]
+    Atomic,
+    /// Each scalar has its own owner.
+    Set,
+    /// Items are told apart by these fields.
+    Map(Vec<String>),
+}
+
+/// A pattern, compiled when it is first needed.
+#[derive(Debug)]
+pub struct Pattern {
+    /// The pattern as written.
+    pub text: String,
+    regex: OnceLock<Option<Regex>>,
+}
+
+impl Pattern {
+    fn new(text: &str) -> Self {
+        Self { text: text.to_owned(), regex: OnceLock::new() }
+    }
+
+    /// Whether a text matches; a pattern that does not compile matches all.
+    pub fn matches(&self, text: &str) -> bool {
+        self.regex.get_or_init(|| Regex::new(&self.text).ok()).as_ref().is_none_or(|regex| regex.is_match(text))
+    }
+}
+
+/// A lower or upper bound of a number.
+#[derive(Clone, Debug)]
+pub struct Bound {
+    /// The bound as written.
+    pub value: serde_json::Number,
+    /// Whether the bound itself is outside.
+    pub exclusive: bool,
+}
 
 /// A node of a schema.
 #[derive(Debug, Default)]
-pub struct Schema {}
+pub struct Schema {
+    /// The demanded type.
+    pub kind: Option<Type>,
+    /// Whether null is allowed.
+    pub nullable: bool,
+    /// Whether both integers and strings are allowed.
+    pub int_or_string: bool,
+    /// Whether fields that are not named here are kept.
+    pub open: bool,
+    /// Whether the value is an object with its own kind.
+    pub embedded: bool,
+    /// The named fields.
+    pub properties: BTreeMap<String, Schema>,
+    /// The schema of fields that are not named.
+    pub additional: Option<Box<Schema>>,
+    /// The schema of items.
+    pub items: Option<Box<Schema>>,
+    /// The fields that must be there.
+    pub required: Vec<String>,
+    /// What is filled in.
+    pub default: Option<Value>,
+    /// The allowed values.
+    pub values: Option<Vec<Value>>,
+    /// What a string must match.
+    pub pattern: Option<Pattern>,
+    /// The format of a string.
+    pub format: Option<String>,
+    /// The least number.
+    pub minimum: Option<Bound>,
+    /// The greatest number.
+    pub maximum: Option<Bound>,
+    /// What a number must be a multiple of.
+    pub multiple_of: Option<f64>,
+    /// The least number of characters.
+    pub min_length: Option<u64>,
+    /// The greatest number of characters.
+    pub max_length: Option<u64>,
+    /// The least number of items.
+    pub min_items: Option<u64>,
+    /// The greatest number of items.
+    pub max_items: Option<u64>,
+    /// Whether items must differ.
+    pub unique_items: bool,
+    /// The least number of fields.
+    pub min_properties: Option<u64>,
+    /// The greatest number of fields.
+    pub max_properties: Option<u64>,
+    /// All must hold.
+    pub all_of: Vec<Schema>,
+    /// At least one must hold.
+    pub any_of: Vec<Schema>,
+    /// Exactly one must hold.
+    pub one_of: Vec<Schema>,
+    /// Must not hold.
+    pub not: Option<Box<Schema>>,
+    /// How items belong together.
+    pub list: ListType,
+    /// Whether an object has one owner as a whole.
+    pub atomic: bool,
+    /// The field by which strategic merges tell items apart.
+    pub merge_key: Option<String>,
+    /// The rules of this node.
+    pub rules: Vec<Rule>,
+    /// Whether this node or one below has rules.
+    pub has_rules: bool,
+}
+
+/// Deeper schemas are cut off: no real one comes near.
+const DEPTH: usize = 64;
 
 impl Schema {
     /// Compiles a schema; what it does not know it leaves out.
-    pub fn compile(_source: &Value) -> Self {
-        Self::default()
+    pub fn compile(source: &Value) -> Self {
+        Self::at(source, DEPTH)
+    }
+
+    fn at(source: &Value, depth: usize) -> Self {
+        let Some(map) = source.as_object().filter(|_| depth > 0) else {
+            return Self { open: true, ..Self::default() };
+        };
+        let below = |value: &Value| Self::at(value, depth - 1);
+        let many = |key: &str| -> Vec<Self> {
+            map.get(key).and_then(Value::as_array).map(|list| list.iter().map(below).collect()).unwrap_or_default()
+        };
+        let yes = |key: &str| map.get(key) == Some(&Value::Bool(true));
+        let count = |key: &str| map.get(key).and_then(Value::as_u64);
+        let text = |key: &str| map.get(key).and_then(Value::as_str);
+        let mut schema = Self {
+            kind: text("type").and_then(Type::read),
+            nullable: yes("nullable"),
+            int_or_string: yes("x-kubernetes-int-or-string"),
+            open: yes("x-kubernetes-preserve-unknown-fields"),
+            embedded: yes("x-kubernetes-embedded-resource"),
+            required: strings(map.get("required")),
+            default: map.get("default").cloned(),
+            values: map.get("enum").and_then(Value::as_array).cloned(),
+            pattern: text("pattern").map(Pattern::new),
+            format: text("format").map(str::to_owned),
+            minimum: bound(map, "minimum", yes("exclusiveMinimum")),
+            maximum: bound(map, "maximum", yes("exclusiveMaximum")),
+            multiple_of: map.get("multipleOf").and_then(Value::as_f64),
+            min_length: count("minLength"),
+            max_length: count("maxLength"),
+            min_items: count("minItems"),
+            max_items: count("maxItems"),
+            unique_items: yes("uniqueItems"),
+            min_properties: count("minProperties"),
+            max_properties: count("maxProperties"),
+            all_of: many("allOf"),
+            any_of: many("anyOf"),
+            one_of: many("oneOf"),
+            not: map.get("not").map(|value| Box::new(below(value))),
+            items: map.get("items").map(|value| Box::new(below(value))),
+            list: match text("x-kubernetes-list-type") {
+                Some("set") => ListType::Set,
+                Some("map") => ListType::Map(strings(map.get("x-kubernetes-list-map-keys"))),
+                _ => ListType::Atomic,
+            },
+            atomic: text("x-kubernetes-map-type") == Some("atomic"),
+            merge_key: text("x-kubernetes-patch-merge-key").map(str::to_owned),
+            rules: map
+                .get("x-kubernetes-validations")
+                .and_then(Value::as_array)
+                .map(|list| list.iter().filter_map(Rule::read).collect())
+                .unwrap_or_default(),
+            ..Self::default()
+        };
+        if let Some(properties) = map.get("properties").and_then(Value::as_object) {
+            for (name, property) in properties {
+                schema.properties.insert(name.clone(), below(property));
+            }
+        }
+        match map.get("additionalProperties") {
+            Some(Value::Bool(true)) => schema.open = true,
+            Some(value @ Value::Object(_)) => schema.additional = Some(Box::new(below(value))),
+            _ => {}
+        }
+        schema.has_rules = !schema.rules.is_empty()
+            || schema.properties.values().any(|s| s.has_rules)
+            || schema.additional.as_ref().is_some_and(|s| s.has_rules)
+            || schema.items.as_ref().is_some_and(|s| s.has_rules);
+        schema
+    }
+
+    /// The schema of a field, named or not.
+    pub fn field(&self, name: &str) -> Option<&Self> {
+        self.properties.get(name).or(self.additional.as_deref())
+    }
+
+    /// The type in the words of messages.
+    pub fn word(&self) -> &'static str {
+        match self.kind {
+            Some(kind) => kind.word(),
+            None if self.int_or_string => "integer-or-string",
+            None => "object",
+        }
+    }
+}
+
+fn strings(value: Option<&Value>) -> Vec<String> {
+    value
+        .and_then(Value::as_array)
+        .map(|list| list.iter().filter_map(|v| v.as_str().map(str::to_owned)).collect())
+        .unwrap_or_default()
+}
+
+fn bound(map: &serde_json::Map<String, Value>, key: &str, exclusive: bool) -> Option<Bound> {
+    match map.get(key) {
+        Some(Value::Number(value)) => Some(Bound { value: value.clone(), exclusive }),
+        _ => None,
     }
 }

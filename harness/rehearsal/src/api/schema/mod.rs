@@ -7,8 +7,12 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 mod compiled;
+pub(crate) mod functions;
+pub(crate) mod prune;
+pub mod rules;
+pub(crate) mod validate;
 
-pub use compiled::Schema;
+pub use compiled::{ListType, Schema, Type};
 
 /// A schema as written, compiled at first use.
 #[derive(Debug)]
