@@ -14,7 +14,7 @@ const OWN_HEADERS: [&str; 2] = ["content-length", "host"];
 /// credentials stay redacted; a long body is left to the reader as `@body`.
 pub fn command(history: &History, exchange: &Exchange) -> String {
     let request = &exchange.request;
-    let mut words = vec!["curl".to_owned(), "-sS".to_owned(), "-i".to_owned()];
+    let mut words = vec!["curl".to_owned(), "-sSig".to_owned()];
     if let Some(address) = &history.address {
         words.extend(["--connect-to".to_owned(), quoted(&format!("::{address}"))]);
     }
@@ -30,14 +30,12 @@ pub fn command(history: &History, exchange: &Exchange) -> String {
         words.extend(["-H".to_owned(), quoted(&header)]);
     }
     if request.body.bytes > 0 {
-        words.push("--data-binary".to_owned());
-        words.push(match &request.body.text {
+        words.extend(match &request.body.text {
+            // Unlike --data-binary, --data-raw reads no file where the body begins with @.
             Some(text) if !request.body.truncated && text.len() <= BODY_SHOWN && !text.contains('\0') => {
-                // "@" would be read as the name of a file.
-                let data = quoted(text);
-                if text.starts_with('@') { format!("{data} # begins with @: write it to a file first") } else { data }
+                ["--data-raw".to_owned(), quoted(text)]
             }
-            _ => format!("@body # {} bytes, see the history", request.body.bytes),
+            _ => ["--data-binary".to_owned(), format!("@body # {} bytes, see the history", request.body.bytes)],
         });
     }
     // The URL stands before a remark, so that the remark comments nothing out.
@@ -48,7 +46,7 @@ pub fn command(history: &History, exchange: &Exchange) -> String {
     } else {
         vec!["--path-as-is".to_owned(), quoted(&format!("http://{}{}", request.host, request.target))]
     };
-    words.splice(3..3, url);
+    words.splice(2..2, url);
     words.join(" ")
 }
 
@@ -128,14 +126,15 @@ mod tests {
         let command = command(&history(), &exchange("POST", br#"{"model":"it's"}"#));
         assert_eq!(
             command,
-            r#"curl -sS -i --path-as-is 'http://wrong.igc.test/v1/chat/completions?a=b' --connect-to ::127.0.0.1:30080 -X POST -H 'content-type: application/json' -H 'x-user-id: it'\''s' -H 'x-empty;' --data-binary '{"model":"it'\''s"}'"#
+            r#"curl -sSig --path-as-is 'http://wrong.igc.test/v1/chat/completions?a=b' --connect-to ::127.0.0.1:30080 -X POST -H 'content-type: application/json' -H 'x-user-id: it'\''s' -H 'x-empty;' --data-raw '{"model":"it'\''s"}'"#
         );
     }
 
     #[rstest]
     #[case::get("GET", b"", "-X GET", false)]
     #[case::get_with_body("GET", b"a", "-X GET", true)]
-    #[case::no_body("POST", b"", "--data-binary", false)]
+    #[case::no_body("POST", b"", "--data", false)]
+    #[case::no_file("POST", b"@file", "--data-raw @file", true)]
     #[case::not_text("POST", b"\xff", "--data-binary @body # 1 bytes", true)]
     fn parts(#[case] method: &str, #[case] body: &[u8], #[case] part: &str, #[case] there: bool) {
         let command = command(&history(), &exchange(method, body));

@@ -12,5 +12,6 @@ pub mod observation;
 pub mod plan;
 pub mod record;
 pub mod redact;
+pub mod report;
 pub mod requirements;
 pub mod tests_list;

@@ -27,6 +27,21 @@ pub enum Verdict {
     Error,
 }
 
+impl Verdict {
+    /// As files and people write it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Verdict::Pass => "pass",
+            Verdict::Fail => "fail",
+            Verdict::Flaky => "flaky",
+            Verdict::Unsupported => "unsupported",
+            Verdict::Unproven => "unproven",
+            Verdict::NotRun => "not-run",
+            Verdict::Error => "error",
+        }
+    }
+}
+
 /// How an observation compares with the golden file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

@@ -1,0 +1,389 @@
+//! Report: what a run says of its gateways; made from plan, records and baseline alone, so it can be made again.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::baseline::{Baseline, Expect};
+use crate::folder::{FolderError, Records, RunFolder};
+use crate::history::{History, Key};
+use crate::judge::Holds;
+use crate::plan::{Level, ModelKind, Place, Plan};
+use crate::record::{GoldenState, Verdict};
+
+mod attempts;
+mod compile;
+mod ending;
+mod known;
+mod repeat;
+
+pub use compile::compile;
+pub use repeat::repeat_command;
+
+/// `schema` of `report.json`.
+pub const REPORT_SCHEMA: &str = "igc.report/v1";
+
+/// All that a report is made from.
+pub struct Inputs<'a> {
+    /// `plan.json`.
+    pub plan: &'a Plan,
+    /// `records/`.
+    pub records: &'a Records,
+    /// Known failures, by gateway.
+    pub baselines: &'a BTreeMap<String, Baseline>,
+    /// Gives the history of an attempt; asked only for what did not pass.
+    pub histories: &'a dyn Fn(&Key) -> Option<History>,
+    /// How the run ended.
+    pub ending: Ending,
+    /// The end of the run; expiry of baseline entries goes by its date in UTC.
+    pub now: Timestamp,
+    /// What is known of the way out of the cluster's network, for example `closed`, `not closed`, `open`.
+    pub egress: Option<String>,
+    /// What a reader should know of the run as a whole.
+    pub notes: Vec<String>,
+}
+
+/// How a run ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// All that was planned was tried.
+    Finished,
+    /// By a signal.
+    Interrupted,
+    /// The environment or the harness failed, with what happened.
+    Broken(String),
+}
+
+/// Makes the report of a run folder.
+pub fn of_run(
+    run: &RunFolder,
+    baselines: &BTreeMap<String, Baseline>,
+    ending: Ending,
+    now: Timestamp,
+) -> Result<Report, FolderError> {
+    let (plan, records) = (run.read_plan()?, run.read_records()?);
+    Ok(compile(&Inputs {
+        plan: &plan,
+        records: &records,
+        baselines,
+        histories: &|key| run.read_history(key).ok(),
+        ending,
+        now,
+        egress: None,
+        notes: Vec::new(),
+    }))
+}
+
+/// `report.json`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Report {
+    /// [`REPORT_SCHEMA`].
+    pub schema: String,
+    /// The run as a whole.
+    pub run: RunReport,
+    /// In the order in which they ran.
+    pub gateways: Vec<GatewayReport>,
+    /// In the order of the plan.
+    pub checks: Vec<CheckReport>,
+    /// Of all gateways.
+    pub totals: Totals,
+    /// Why the exit code is not 0, each with its count; empty where it is.
+    pub breaks: Vec<String>,
+    /// Files and records that do not fit the plan; each is an error of the harness.
+    pub problems: Vec<String>,
+    /// Baseline entries that this run covers.
+    pub baseline: Vec<KnownReport>,
+}
+
+/// The one word for a run or a gateway.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Word {
+    /// The plan was complete and every MUST passed.
+    Conformant,
+    /// The plan was complete and a MUST did not hold.
+    Nonconformant,
+    /// The plan was filtered or not all of it could be judged.
+    Partial,
+    /// Nothing but the harness was real.
+    Rehearsed,
+}
+
+impl Word {
+    /// As it is written.
+    pub fn word(self) -> &'static str {
+        match self {
+            Word::Conformant => "conformant",
+            Word::Nonconformant => "nonconformant",
+            Word::Partial => "partial",
+            Word::Rehearsed => "rehearsed",
+        }
+    }
+}
+
+/// The run as a whole.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RunReport {
+    /// Name of the run folder.
+    pub id: String,
+    /// Where.
+    pub place: Place,
+    /// The worst of the gateways' words.
+    pub word: Word,
+    /// What the word means here, in one sentence.
+    pub statement: String,
+    /// `--profile`.
+    pub profile: String,
+    /// RFC 3339 in UTC.
+    pub started: String,
+    /// From the start to the report.
+    pub seconds: f64,
+    /// Exit code: 0 held, 1 failures, 3 environment or harness error, 130 interrupted.
+    pub exit: u8,
+    /// `--model`.
+    pub model: ModelKind,
+    /// `--context`.
+    pub context: Option<String>,
+    /// `--strict`.
+    pub strict: bool,
+    /// Whether a signal ended it.
+    pub interrupted: bool,
+    /// What failed in the environment or the harness.
+    pub error: Option<String>,
+    /// What is known of the way out of the cluster's network.
+    pub egress: Option<String>,
+    /// What a reader should know.
+    pub notes: Vec<String>,
+    /// The words of the command.
+    pub command: Vec<String>,
+}
+
+/// One gateway.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct GatewayReport {
+    /// Folder name under `manifests/gateways`.
+    pub name: String,
+    /// Component -> version.
+    pub versions: BTreeMap<String, String>,
+    /// Of this gateway alone.
+    pub word: Word,
+    /// Of this gateway alone.
+    pub totals: Totals,
+    /// Components that are stand-ins, to be named beside the word.
+    pub stand_ins: Vec<String>,
+}
+
+/// Checks (cases counted one by one) per verdict.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Totals {
+    /// Judged true on the first try.
+    pub pass: u64,
+    /// Judged false.
+    pub fail: u64,
+    /// False, then true on a retry.
+    pub flaky: u64,
+    /// The gateway's folder declares that it lacks the capability.
+    pub unsupported: u64,
+    /// The evidence is missing.
+    pub unproven: u64,
+    /// Left out by the plan.
+    pub not_run: u64,
+    /// The harness, the cluster or the install failed, or no record exists.
+    pub error: u64,
+}
+
+impl Totals {
+    /// Counts one more.
+    pub fn add(&mut self, verdict: Verdict) {
+        *match verdict {
+            Verdict::Pass => &mut self.pass,
+            Verdict::Fail => &mut self.fail,
+            Verdict::Flaky => &mut self.flaky,
+            Verdict::Unsupported => &mut self.unsupported,
+            Verdict::Unproven => &mut self.unproven,
+            Verdict::NotRun => &mut self.not_run,
+            Verdict::Error => &mut self.error,
+        } += 1;
+    }
+
+    /// Counts with their verdicts, in the order of columns.
+    pub fn columns(&self) -> [(Verdict, u64); 7] {
+        [
+            (Verdict::Pass, self.pass),
+            (Verdict::Fail, self.fail),
+            (Verdict::Flaky, self.flaky),
+            (Verdict::Unproven, self.unproven),
+            (Verdict::Error, self.error),
+            (Verdict::Unsupported, self.unsupported),
+            (Verdict::NotRun, self.not_run),
+        ]
+    }
+}
+
+/// One check or case on one gateway.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CheckReport {
+    /// `suite/name`.
+    pub id: String,
+    /// Name of the case, if it has any.
+    pub case: Option<String>,
+    /// Folder name under `manifests/gateways`.
+    pub gateway: String,
+    /// How much it matters.
+    pub level: Level,
+    /// What became of it, all attempts together.
+    pub verdict: Verdict,
+    /// Of all attempts together.
+    pub seconds: f64,
+    /// Seconds of these that configurations took to be live.
+    pub settle_seconds: f64,
+    /// How many attempts left a record.
+    pub attempts: u32,
+    /// Why, in one line.
+    pub reason: String,
+    /// Folder of the evidence, relative to the run folder; absent where nothing was executed.
+    pub evidence: Option<String>,
+    /// What must hold.
+    pub sentence: String,
+    /// Where that is written.
+    pub source: String,
+    /// What served tokens.
+    pub model: ModelKind,
+    /// Whether this alone makes the exit code other than 0.
+    pub breaks: bool,
+    /// For an INFO check that does not hold: what was found. Its verdict is then `pass`.
+    pub finding: Option<String>,
+    /// Whether a filter of the command line left it out.
+    pub filtered: bool,
+    /// How the observation of the last attempt compares.
+    pub golden: Option<GoldenReport>,
+    /// The baseline entry that explains it.
+    pub baseline: Option<KnownFailure>,
+    /// What the judge said in the attempt that decided.
+    pub clauses: Vec<ClauseReport>,
+    /// Every attempt.
+    pub tries: Vec<Try>,
+    /// The command that runs it alone.
+    pub repeat: String,
+}
+
+impl CheckReport {
+    /// `suite/name` or `suite/name@case`, as people write it.
+    pub fn title(&self) -> String {
+        self.case.as_ref().map_or_else(|| self.id.clone(), |case| format!("{}@{case}", self.id))
+    }
+
+    /// The part of `id` before the slash.
+    pub fn suite(&self) -> &str {
+        self.id.split('/').next().unwrap_or_default()
+    }
+}
+
+/// How an observation compares.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct GoldenReport {
+    /// The state.
+    pub state: GoldenState,
+    /// The difference, or why it was not compared.
+    pub note: Option<String>,
+}
+
+/// A clause with the exchanges that show it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ClauseReport {
+    /// Its name in the check.
+    pub name: String,
+    /// Whether it holds.
+    pub holds: Holds,
+    /// What was expected.
+    pub expected: String,
+    /// What was found.
+    pub got: String,
+    /// Exchanges that show it, the first few; only for a clause that does not hold.
+    pub exchanges: Vec<ShownExchange>,
+}
+
+/// An exchange as a person can repeat it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ShownExchange {
+    /// Its id in the history.
+    pub id: String,
+    /// What the drive calls it.
+    pub label: String,
+    /// Status, or what failed.
+    pub outcome: String,
+    /// The command that sends it again.
+    pub curl: String,
+}
+
+/// One attempt.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Try {
+    /// Counts from 1.
+    pub attempt: u32,
+    /// Of this attempt alone.
+    pub verdict: Verdict,
+    /// Why.
+    pub reason: String,
+    /// From the opening of the stage to the judgement.
+    pub seconds: f64,
+    /// Folder of its evidence, relative to the run folder.
+    pub evidence: String,
+}
+
+/// The baseline entry that explains a check.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct KnownFailure {
+    /// Why it is accepted.
+    pub reason: String,
+    /// Where it is reported.
+    pub link: String,
+    /// The last day on which it holds.
+    pub expires: String,
+}
+
+/// What became of a baseline entry that the run covers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum KnownState {
+    /// It explains what was seen, or may be seen again.
+    Holds,
+    /// The check passed: remove the entry. Breaks the run.
+    Stale,
+    /// Its last day has passed: look again. Breaks the run.
+    Expired,
+    /// The check was not judged in this run.
+    NotJudged,
+}
+
+/// A baseline entry that the run covers.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct KnownReport {
+    /// Folder name under `manifests/gateways`.
+    pub gateway: String,
+    /// `suite/name`.
+    pub check: String,
+    /// One case, where the entry names one.
+    pub case: Option<String>,
+    /// Line of `baseline.yaml`.
+    pub line: u64,
+    /// How often the failure is expected.
+    pub expect: Expect,
+    /// What became of it.
+    pub state: KnownState,
+    /// Attempts of this run that failed.
+    pub failed: u64,
+    /// Attempts of this run that were judged.
+    pub judged: u64,
+    /// Why it is accepted.
+    pub reason: String,
+    /// Where it is reported.
+    pub link: String,
+    /// The last day on which it holds.
+    pub expires: String,
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

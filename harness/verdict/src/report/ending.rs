@@ -1,0 +1,129 @@
+//! Ending: the word, the reasons why a run is not good, and the exit code.
+
+use crate::plan::{Level, Plan};
+use crate::record::{GoldenState, Verdict};
+use crate::report::{CheckReport, Ending, KnownFailure, KnownReport, KnownState, Word};
+
+/// The word for one gateway's checks.
+pub(super) fn word_of<'c>(plan: &Plan, ending: &Ending, checks: impl Iterator<Item = &'c CheckReport> + Clone) -> Word {
+    if !plan.run.place.is_real() {
+        return Word::Rehearsed;
+    }
+    let mut musts = checks.clone().filter(|c| c.level == Level::Must);
+    let judged = |c: &CheckReport| matches!(c.verdict, Verdict::Pass | Verdict::Fail | Verdict::Flaky);
+    let left_out = checks.clone().any(|c| c.filtered) || musts.clone().any(|c| c.verdict == Verdict::NotRun);
+    if *ending != Ending::Finished || left_out || !checks.clone().any(judged) {
+        return Word::Partial;
+    }
+    if musts.clone().any(|c| matches!(c.verdict, Verdict::Fail | Verdict::Flaky)) {
+        return Word::Nonconformant;
+    }
+    if musts.any(|c| matches!(c.verdict, Verdict::Error | Verdict::Unproven)) {
+        return Word::Partial;
+    }
+    Word::Conformant
+}
+
+/// The word for a run: nobody may read more into it than holds for each of its gateways.
+pub(super) fn word_of_all(words: impl Iterator<Item = Word>) -> Word {
+    words.max().unwrap_or(Word::Partial)
+}
+
+/// The word as a sentence. It claims nothing about checks that were not executed.
+pub(super) fn statement(word: Word, checks: &[CheckReport]) -> String {
+    let judged = checks.iter().filter(|c| matches!(c.verdict, Verdict::Pass | Verdict::Fail | Verdict::Flaky)).count();
+    match word {
+        Word::Rehearsed => {
+            "no gateway was tested: API server, gateway, model and endpoint picker were stand-ins".to_owned()
+        }
+        Word::Partial => format!("{judged} of {} checks were judged", checks.len()),
+        Word::Conformant => {
+            let unsupported = checks.iter().filter(|c| c.verdict == Verdict::Unsupported).count();
+            let but = if unsupported == 0 { String::new() } else { format!("; {unsupported} checks are unsupported") };
+            format!("{judged} of {} checks were judged, and every MUST among them holds{but}", checks.len())
+        }
+        Word::Nonconformant => {
+            let broken = checks
+                .iter()
+                .filter(|c| c.level == Level::Must && matches!(c.verdict, Verdict::Fail | Verdict::Flaky))
+                .count();
+            format!("{broken} of {judged} judged checks are MUST and do not hold")
+        }
+    }
+}
+
+/// Whether the verdict alone breaks the run.
+pub(super) fn verdict_breaks(plan: &Plan, level: Level, verdict: Verdict, known: Option<&KnownFailure>) -> bool {
+    match verdict {
+        Verdict::Pass | Verdict::Unsupported | Verdict::NotRun => false,
+        Verdict::Error => true,
+        Verdict::Unproven => known.is_none(),
+        Verdict::Fail | Verdict::Flaky => known.is_none() && (level != Level::Should || plan.run.strict),
+    }
+}
+
+/// Whether the comparison alone breaks the run. What was not judged has nothing to compare.
+pub(super) fn golden_breaks(plan: &Plan, verdict: Verdict, golden: Option<GoldenState>) -> bool {
+    matches!(verdict, Verdict::Pass | Verdict::Fail | Verdict::Flaky)
+        && match golden {
+            Some(GoldenState::Changed) => true,
+            Some(GoldenState::Missing) => plan.run.ci,
+            _ => false,
+        }
+}
+
+/// Why the exit code is not 0, and the exit code.
+pub(super) fn exit(
+    plan: &Plan,
+    ending: &Ending,
+    checks: &[CheckReport],
+    known: &[KnownReport],
+    problems: usize,
+) -> (Vec<String>, u8) {
+    let verdict = |wanted: Verdict| {
+        checks
+            .iter()
+            .filter(|c| c.verdict == wanted && verdict_breaks(plan, c.level, c.verdict, c.baseline.as_ref()))
+            .count()
+    };
+    let golden = |wanted: GoldenState| {
+        let state = |c: &CheckReport| c.golden.as_ref().map(|g| g.state);
+        checks.iter().filter(|c| state(c) == Some(wanted) && golden_breaks(plan, c.verdict, state(c))).count()
+    };
+    let entries = |wanted: KnownState| known.iter().filter(|k| k.state == wanted).count();
+    let failures = [
+        (verdict(Verdict::Fail), "failed"),
+        (verdict(Verdict::Flaky), "flaky: false, then true on a retry"),
+        (verdict(Verdict::Unproven), "unproven: the evidence to judge is missing"),
+        (golden(GoldenState::Changed), "changed since the golden file was accepted"),
+        (golden(GoldenState::Missing), "without a golden file, which CI demands"),
+        (entries(KnownState::Stale), "stale: the baseline expects a failure, but the check passed"),
+        (entries(KnownState::Expired), "expired in the baseline"),
+    ];
+    let errors = [
+        (verdict(Verdict::Error), "error: the harness, the cluster or the install failed, or no record exists"),
+        (problems, "records or files that do not fit the plan"),
+    ];
+    let executed = checks.iter().any(|c| c.attempts > 0);
+    // Nothing was to be run, and that was accepted beforehand.
+    let nothing_asked = plan.run.allow_empty && !plan.checks.iter().any(crate::plan::PlannedCheck::runs);
+
+    let mut breaks: Vec<String> =
+        failures.iter().chain(&errors).filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}")).collect();
+    match ending {
+        Ending::Interrupted => breaks.insert(0, "interrupted".to_owned()),
+        Ending::Broken(error) => breaks.push(error.clone()),
+        Ending::Finished if !executed && !nothing_asked => breaks.push("no check was executed".to_owned()),
+        Ending::Finished => {}
+    }
+    let code = if *ending == Ending::Interrupted {
+        130
+    } else if failures.iter().any(|(n, _)| *n > 0) {
+        1
+    } else if breaks.is_empty() {
+        0
+    } else {
+        3
+    };
+    (breaks, code)
+}
