@@ -1,1 +1,208 @@
-//! The clock: the one source of now in a world.
+//! The clock of a world: one source of "now" for windows, buckets, route timeouts and delays, real or moved by hand.
+//!
+//! A movable clock stands still until it is told to move, and delays that wait on it complete at that moment.
+//! Sockets, watches and tokio's own time stay real (product.md section 10, "Clock").
+
+use std::{
+    cmp::Reverse,
+    collections::BinaryHeap,
+    future::Future,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use tokio::sync::oneshot;
+
+/// Milliseconds since the Unix epoch.
+pub type UnixMillis = u64;
+
+/// A handle on a world's time. Clones share it.
+#[derive(Clone, Debug)]
+pub struct Clock(Arc<Kind>);
+
+#[derive(Debug)]
+enum Kind {
+    Real,
+    Movable(Mutex<Hands>),
+}
+
+#[derive(Debug)]
+struct Hands {
+    now: UnixMillis,
+    order: u64,
+    parked: BinaryHeap<Reverse<Parked>>,
+}
+
+/// A delay that waits for the clock to be moved. Ordered by deadline, then by arrival.
+#[derive(Debug)]
+struct Parked {
+    at: UnixMillis,
+    order: u64,
+    wake: oneshot::Sender<()>,
+}
+
+impl PartialEq for Parked {
+    fn eq(&self, other: &Self) -> bool {
+        (self.at, self.order) == (other.at, other.order)
+    }
+}
+impl Eq for Parked {}
+impl PartialOrd for Parked {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+impl Ord for Parked {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        (self.at, self.order).cmp(&(other.at, other.order))
+    }
+}
+
+impl Clock {
+    /// The machine's own time. It cannot be moved.
+    pub fn real() -> Self {
+        Self(Arc::new(Kind::Real))
+    }
+
+    /// A clock that stands at `now` until it is moved.
+    pub fn movable(now: UnixMillis) -> Self {
+        Self(Arc::new(Kind::Movable(Mutex::new(Hands {
+            now,
+            order: 0,
+            parked: BinaryHeap::new(),
+        }))))
+    }
+
+    /// A movable clock that starts at the machine's time.
+    pub fn movable_from_now() -> Self {
+        Self::movable(machine_now())
+    }
+
+    /// Now, in milliseconds since the Unix epoch.
+    pub fn now_ms(&self) -> UnixMillis {
+        match &*self.0 {
+            Kind::Real => machine_now(),
+            Kind::Movable(hands) => lock(hands).now,
+        }
+    }
+
+    /// Whether [`Clock::advance_to`] has an effect.
+    pub fn is_movable(&self) -> bool {
+        matches!(&*self.0, Kind::Movable(_))
+    }
+
+    /// How many delays wait for the clock to be moved; 0 on real time.
+    pub fn parked(&self) -> usize {
+        match &*self.0 {
+            Kind::Real => 0,
+            Kind::Movable(hands) => {
+                let mut hands = lock(hands);
+                hands.parked.retain(|Reverse(p)| !p.wake.is_closed());
+                hands.parked.len()
+            }
+        }
+    }
+
+    /// Moves the clock forward to `to` and completes every delay that ends by then, in the order of their ends.
+    /// Returns `false`, and does nothing, on real time. A clock never goes back: an earlier `to` is "now".
+    pub fn advance_to(&self, to: UnixMillis) -> bool {
+        let Kind::Movable(hands) = &*self.0 else {
+            return false;
+        };
+        let mut hands = lock(hands);
+        hands.now = hands.now.max(to);
+        while hands
+            .parked
+            .peek()
+            .is_some_and(|Reverse(p)| p.at <= hands.now)
+        {
+            if let Some(Reverse(parked)) = hands.parked.pop() {
+                let _gone = parked.wake.send(()); // the waiter may have left
+            }
+        }
+        true
+    }
+
+    /// Moves the clock forward by a duration. See [`Clock::advance_to`].
+    pub fn advance_by(&self, by: Duration) -> bool {
+        self.advance_to(self.now_ms().saturating_add(millis(by)))
+    }
+
+    /// Completes when this clock shows `by` more than now. The delay counts from the call, not from the first poll.
+    pub fn delay(&self, by: Duration) -> impl Future<Output = ()> + Send + 'static {
+        let waiting = match &*self.0 {
+            Kind::Real => None,
+            Kind::Movable(_) if by.is_zero() => None,
+            Kind::Movable(hands) => {
+                let mut hands = lock(hands);
+                let (wake, woken) = oneshot::channel();
+                hands.order += 1;
+                let (at, order) = (hands.now.saturating_add(millis(by)), hands.order);
+                hands.parked.push(Reverse(Parked { at, order, wake }));
+                Some(woken)
+            }
+        };
+        let real = matches!(&*self.0, Kind::Real);
+        let deadline = tokio::time::Instant::now().checked_add(by);
+        let clock = self.clone(); // keeps the hands alive, so that the sender is never dropped unsent
+        async move {
+            match (waiting, deadline) {
+                (Some(woken), _) => {
+                    let _woken = woken.await;
+                }
+                (None, Some(deadline)) if real => tokio::time::sleep_until(deadline).await,
+                (None, _) => {}
+            }
+            drop(clock);
+        }
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn machine_now() -> UnixMillis {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, millis)
+}
+
+fn lock(hands: &Mutex<Hands>) -> MutexGuard<'_, Hands> {
+    hands.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures::FutureExt;
+
+    #[test]
+    fn a_movable_clock_stands_until_it_is_moved() {
+        let clock = Clock::movable(1_000);
+        assert_eq!(clock.now_ms(), 1_000);
+        assert!(clock.advance_by(Duration::from_millis(500)));
+        assert_eq!(clock.now_ms(), 1_500);
+        assert!(clock.advance_to(200), "an earlier time is accepted");
+        assert_eq!(clock.now_ms(), 1_500, "and changes nothing");
+        assert!(!Clock::real().advance_to(u64::MAX));
+    }
+
+    #[tokio::test]
+    async fn delays_end_when_the_clock_has_moved_past_them_and_not_before() {
+        let clock = Clock::movable(0);
+        let mut short = Box::pin(clock.delay(Duration::from_secs(10)));
+        let mut long = Box::pin(clock.delay(Duration::from_secs(60)));
+        assert_eq!(clock.parked(), 2);
+        clock.advance_to(9_999);
+        assert!(short.as_mut().now_or_never().is_none());
+        clock.advance_to(10_000);
+        assert!(short.as_mut().now_or_never().is_some());
+        assert!(long.as_mut().now_or_never().is_none());
+        assert_eq!(clock.parked(), 1);
+        drop(long);
+        assert_eq!(clock.parked(), 0, "a waiter that left is not parked");
+        assert!(Clock::real().delay(Duration::ZERO).now_or_never().is_some());
+        assert!(clock.delay(Duration::ZERO).now_or_never().is_some());
+    }
+}

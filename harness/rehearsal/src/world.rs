@@ -1,1 +1,211 @@
-//! The world: one API server with its controllers and data planes.
+//! The world: one API server with its controllers, one gateway, its data planes and models, all in this process.
+//!
+//! Worlds are independent of one another and cheap; a test has one of its own.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    api::{self, Failure, Store, kinds},
+    clock::Clock,
+    controllers::{self, Surroundings},
+    dataplane::{network::Network, proxy::SharedWindows},
+    dialects::{
+        self, Dialect, NotAVersion,
+        object::{self, list, text},
+    },
+};
+
+/// What a world is made of.
+#[derive(Clone, Debug)]
+pub struct WorldConfig {
+    /// The gateway at a version.
+    pub dialect: Arc<dyn Dialect>,
+    /// The time.
+    pub clock: Clock,
+    /// The Gateway that KServe's routes attach to: namespace and name.
+    pub kserve_gateway: (String, String),
+    /// The domain under which KServe publishes.
+    pub kserve_domain: String,
+}
+
+/// A world could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum WorldError {
+    /// No dialect has this name.
+    #[error("rehearse gateway {0:?}: no dialect of that name")]
+    UnknownGateway(String),
+    /// The version is none.
+    #[error(transparent)]
+    Version(#[from] NotAVersion),
+    /// An object of the installation was refused.
+    #[error("install {what}: {failure:?}")]
+    Install {
+        /// Kind and name.
+        what: String,
+        /// The API server's answer.
+        failure: Box<Failure>,
+    },
+}
+
+impl WorldConfig {
+    /// A gateway by the name of its folder and a version, on a clock that stands until it is moved.
+    ///
+    /// # Errors
+    /// Where there is no such dialect, or the text is no version.
+    pub fn new(gateway: &str, version: &str) -> Result<Self, WorldError> {
+        let version = version.parse()?;
+        let dialect: Arc<dyn Dialect> = match gateway {
+            "envoy-ai-gateway" => Arc::new(dialects::envoy_ai_gateway::EnvoyAiGateway::new(version)),
+            other => return Err(WorldError::UnknownGateway(other.to_owned())),
+        };
+        Ok(Self {
+            dialect,
+            clock: Clock::movable_from_now(),
+            kserve_gateway: ("kserve".to_owned(), "kserve-ingress-gateway".to_owned()),
+            kserve_domain: "example.com".to_owned(),
+        })
+    }
+}
+
+/// A world. It ends when it is dropped.
+#[derive(Debug)]
+pub struct World {
+    around: Surroundings,
+}
+
+impl World {
+    /// Starts a world: returns when its API server takes requests; controllers run from then on.
+    ///
+    /// # Errors
+    /// Where the installation is refused, which is a defect of this crate.
+    pub async fn start(config: WorldConfig) -> Result<Self, WorldError> {
+        let clock = config.clock.clone();
+        let now = move || {
+            i64::try_from(clock.now_ms())
+                .ok()
+                .and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok())
+                .unwrap_or(jiff::Timestamp::MAX)
+        };
+        let store = Store::new(now);
+        for object in installation(&config) {
+            let what = format!("{} {}", text(&object, "/kind"), object::name(&object));
+            store.apply(object).map_err(|failure| WorldError::Install { what, failure: Box::new(failure) })?;
+        }
+        say_node_ready(&store);
+        let around = Surroundings {
+            store,
+            network: Network::default(),
+            clock: config.clock,
+            windows: SharedWindows::default(),
+            dialect: config.dialect,
+            stop: CancellationToken::new(),
+        };
+        tokio::spawn(controllers::run(around.clone()));
+        Ok(Self { around })
+    }
+
+    /// The objects, for tests and tools in this process.
+    pub fn store(&self) -> &Store {
+        &self.around.store
+    }
+
+    /// The world's time.
+    pub fn clock(&self) -> &Clock {
+        &self.around.clock
+    }
+
+    /// Addresses and sockets.
+    pub fn network(&self) -> &Network {
+        &self.around.network
+    }
+
+    /// Waits until the objects are as wanted. It waits for ever: the caller bounds it.
+    pub async fn until<T>(&self, mut wanted: impl FnMut(&Store) -> Option<T>) -> T {
+        let mut events = self.around.store.subscribe(None);
+        loop {
+            if let Some(found) = wanted(&self.around.store) {
+                return found;
+            }
+            if events.next().await.is_none() {
+                std::future::pending::<()>().await;
+            }
+            while events.try_next().is_some() {}
+        }
+    }
+
+    /// The loopback socket of a Service's port, where the Service has a node port.
+    pub fn node_port(&self, namespace: &str, service: &str, port: u16) -> Option<SocketAddr> {
+        let service = self.around.store.get(&kinds::SERVICE, namespace, service)?;
+        let number = list(&service, "/spec/ports")
+            .find(|p| object::port(p, "/port") == Some(port))
+            .and_then(|p| object::port(p, "/nodePort"))?;
+        Some(SocketAddr::from(([127, 0, 0, 1], number)))
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        self.around.stop.cancel();
+    }
+}
+
+/// The node, KServe and what the gateway's charts bring.
+fn installation(config: &WorldConfig) -> Vec<Value> {
+    let (gateway_namespace, gateway) = &config.kserve_gateway;
+    let ingress = json!({
+        "enableGatewayApi": true,
+        "kserveIngressGateway": format!("{gateway_namespace}/{gateway}"),
+        "ingressDomain": config.kserve_domain,
+        "domainTemplate": "{{ .Name }}-{{ .Namespace }}.{{ .IngressDomain }}",
+        "urlScheme": "http",
+        "disableIstioVirtualHost": true,
+    });
+    let labels = json!({"control-plane": "kserve-controller-manager"});
+    let mut objects = vec![
+        json!({
+            "apiVersion": "v1", "kind": "Node",
+            "metadata": {"name": controllers::NODE, "labels": {
+                "kubernetes.io/hostname": controllers::NODE, "node-role.kubernetes.io/control-plane": ""}},
+            "spec": {"podCIDR": "10.244.0.0/24"},
+        }),
+        json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "kserve"}}),
+        json!({
+            "apiVersion": "v1", "kind": "ConfigMap",
+            "metadata": {"name": "inferenceservice-config", "namespace": "kserve"},
+            "data": {"ingress": ingress.to_string(), "deploy": "{\"defaultDeploymentMode\": \"Standard\"}"},
+        }),
+        json!({
+            "apiVersion": "apps/v1", "kind": "Deployment",
+            "metadata": {"name": "kserve-controller-manager", "namespace": "kserve", "labels": labels},
+            "spec": {"replicas": 1, "selector": {"matchLabels": labels}, "template": {
+                "metadata": {"labels": labels},
+                "spec": {"containers": [{"name": "manager", "image": "docker.io/kserve/kserve-controller:v0.17.0"}]}}},
+        }),
+    ];
+    objects.extend(config.dialect.installation());
+    objects
+}
+
+/// The one node, reachable on this machine's loopback.
+fn say_node_ready(store: &Store) {
+    let status = json!({
+        "addresses": [{"type": "InternalIP", "address": "127.0.0.1"}, {"type": "Hostname", "address": controllers::NODE}],
+        "conditions": [{"type": "Ready", "status": "True", "reason": "KubeletReady",
+            "message": "kubelet is posting ready status"}],
+        "nodeInfo": {"kubeletVersion": "v1.34.0", "architecture": std::env::consts::ARCH, "operatingSystem": "linux"},
+        "allocatable": {"cpu": "64", "memory": "64Gi", "pods": "1000"},
+        "capacity": {"cpu": "64", "memory": "64Gi", "pods": "1000"},
+    });
+    let written = store.update_status(&kinds::NODE, "", controllers::NODE, |current| *current = status);
+    if let Err(failure) = written {
+        tracing::warn!(?failure, "the node's status was refused");
+    }
+}
+
+/// Keeps what all worlds of a process share ready: the first world pays, the others do not.
+pub fn warm_up() {
+    api::warm_up();
+}

@@ -1,1 +1,126 @@
-//! controllers
+//! The controllers: what turns objects into other objects, pods and addresses. Driven by changes alone, in passes.
+//!
+//! A pass reads a snapshot, runs every controller once and writes what differs. Its own writes are changes too, so passes
+//! follow one another until nothing differs any more. Nothing polls and nothing sleeps.
+
+mod gateways;
+mod kserve;
+mod pods;
+mod services;
+mod workloads;
+
+use std::sync::Arc;
+
+use serde_json::Value;
+use tokio_util::sync::CancellationToken;
+
+pub use pods::{NODE, Pods};
+pub use services::Services;
+
+use crate::{
+    api::{Failure, Kind, Store, kinds},
+    clock::Clock,
+    dataplane::{network::Network, proxy::SharedWindows},
+    dialects::{Dialect, Snapshot, object},
+};
+
+/// What all controllers of a world share.
+#[derive(Clone, Debug)]
+pub struct Surroundings {
+    /// The objects.
+    pub store: Store,
+    /// Addresses and sockets.
+    pub network: Network,
+    /// Now.
+    pub clock: Clock,
+    /// Counters of the rate limit service.
+    pub windows: SharedWindows,
+    /// The gateway.
+    pub dialect: Arc<dyn Dialect>,
+    /// Ends everything.
+    pub stop: CancellationToken,
+}
+
+/// The kinds that the controllers here read beside those of the dialect.
+const READS: [Kind; 8] = [
+    kinds::NAMESPACE,
+    kinds::NODE,
+    kinds::POD,
+    kinds::SERVICE,
+    kinds::ENDPOINT_SLICE,
+    kinds::DEPLOYMENT,
+    kinds::REPLICA_SET,
+    kinds::CONFIG_MAP,
+];
+
+/// Runs all controllers until the world stops.
+pub async fn run(around: Surroundings) {
+    let mut events = around.store.observe(None);
+    let mut kinds: Vec<Kind> = READS.into_iter().chain(around.dialect.reads()).collect();
+    kinds.extend([kinds::HTTP_ROUTE, kinds::INFERENCE_SERVICE]);
+    kinds.sort();
+    kinds.dedup();
+    let (mut pods, mut services) = (Pods::default(), Services::default());
+    let mut gateways = gateways::Gateways::default();
+    loop {
+        let first = tokio::select! {
+            event = events.next() => event,
+            () = around.stop.cancelled() => break,
+        };
+        if first.is_none() {
+            break;
+        }
+        let mut relevant = first.is_some_and(|e| kinds.contains(&e.kind));
+        while let Some(event) = events.try_next() {
+            relevant |= kinds.contains(&event.kind);
+        }
+        if relevant {
+            pass(&around, &kinds, &mut pods, &mut services, &mut gateways);
+        }
+    }
+}
+
+/// One pass. The data plane is told before statuses say so.
+fn pass(
+    around: &Surroundings,
+    kinds: &[Kind],
+    pods: &mut Pods,
+    services: &mut Services,
+    gateways: &mut gateways::Gateways,
+) {
+    workloads::reconcile(around, &snapshot(&around.store, kinds));
+    pods.reconcile(around, &snapshot(&around.store, kinds));
+    services.reconcile(around, &snapshot(&around.store, kinds));
+    kserve::reconcile(around, &snapshot(&around.store, kinds));
+    gateways.reconcile(around, &snapshot(&around.store, kinds), pods);
+}
+
+fn snapshot(store: &Store, kinds: &[Kind]) -> Snapshot {
+    let mut snapshot = Snapshot::default();
+    for kind in kinds {
+        snapshot.extend(kind, store.list(kind, None));
+    }
+    snapshot
+}
+
+/// A write that another change may have overtaken: the next pass sees to it.
+fn settle<T>(what: &str, written: Result<T, Failure>) -> Option<T> {
+    match written {
+        Ok(written) => Some(written),
+        Err(error) => {
+            tracing::warn!(%what, ?error, "a controller's write was refused");
+            None
+        }
+    }
+}
+
+/// Writes a status where it differs, with the times of its conditions.
+fn write_status(around: &Surroundings, kind: &Kind, object: &Value, mut status: Value) {
+    object::stamp_conditions(&mut status, object.get("status"), around.clock.now_ms());
+    if object.get("status") != Some(&status) {
+        let written = around
+            .store
+            .update_status(kind, object::namespace(object), object::name(object), |current| *current = status);
+        settle("a status", written);
+    }
+}

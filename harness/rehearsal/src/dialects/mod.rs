@@ -1,1 +1,141 @@
-//! dialects
+//! The dialects: each gateway's resources, translated to the one routing model, with its own statuses, words and order.
+//!
+//! A dialect is pure: it reads a [`Snapshot`] of objects and says what should be ([`Translation`]). Controllers carry it out.
+
+pub mod envoy_ai_gateway;
+pub mod gateway_api;
+pub mod object;
+
+use std::{collections::BTreeMap, fmt, str::FromStr, sync::Arc};
+
+use serde_json::Value;
+
+use crate::{
+    api::Kind,
+    clock::UnixMillis,
+    dataplane::routing::Table,
+};
+
+/// Namespace (empty for cluster-wide kinds) and name.
+pub type Name = (String, String);
+
+/// All objects of a world at one moment.
+#[derive(Clone, Debug, Default)]
+pub struct Snapshot {
+    objects: BTreeMap<Kind, BTreeMap<Name, Arc<Value>>>,
+}
+
+impl Snapshot {
+    /// Takes in objects of a kind.
+    pub fn extend(&mut self, kind: &Kind, objects: impl IntoIterator<Item = Arc<Value>>) {
+        let of_kind = self.objects.entry(kind.clone()).or_default();
+        of_kind.extend(objects.into_iter().map(|o| (object::key(&o), o)));
+    }
+
+    /// One object.
+    pub fn get(&self, kind: &Kind, namespace: &str, name: &str) -> Option<&Arc<Value>> {
+        self.objects.get(kind)?.get(&(namespace.to_owned(), name.to_owned()))
+    }
+
+    /// All objects of a kind, by namespace and name.
+    pub fn all<'a>(&'a self, kind: &Kind) -> impl Iterator<Item = &'a Arc<Value>> + use<'a> {
+        self.objects.get(kind).into_iter().flat_map(BTreeMap::values)
+    }
+}
+
+/// A status that should be.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StatusOf {
+    /// Kind of the object.
+    pub kind: Kind,
+    /// Its namespace and name.
+    pub name: Name,
+    /// The whole status. Conditions carry no times; the controller keeps or sets them.
+    pub status: Value,
+}
+
+/// What a dialect makes of a snapshot.
+#[derive(Debug, Default)]
+pub struct Translation {
+    /// By Gateway.
+    pub tables: BTreeMap<Name, Arc<Table>>,
+    /// Objects that should exist. Those without an owner reference are deleted when they are no longer wanted.
+    pub children: Vec<Value>,
+    /// Statuses that should be.
+    pub statuses: Vec<StatusOf>,
+    /// Finalizers that objects should carry.
+    pub finalizers: Vec<(Kind, Name, &'static str)>,
+}
+
+/// One gateway flavor at one version.
+pub trait Dialect: Send + Sync + fmt::Debug {
+    /// Name of its folder under `manifests/gateways`.
+    fn name(&self) -> &'static str;
+
+    /// The version that is rehearsed.
+    fn version(&self) -> Version;
+
+    /// The kinds that it reads.
+    fn reads(&self) -> Vec<Kind>;
+
+    /// The finalizers that it puts on objects.
+    fn finalizers(&self) -> Vec<(Kind, &'static str)>;
+
+    /// What its installation brings: namespaces, Deployments, a GatewayClass.
+    fn installation(&self) -> Vec<Value>;
+
+    /// What should be.
+    fn translate(&self, snapshot: &Snapshot, now: UnixMillis) -> Translation;
+
+    /// The Gateway whose traffic the pods of a Deployment serve.
+    fn gateway_of_pod(&self, pod_labels: &Value) -> Option<Name>;
+
+    /// The port of the Gateway's listener that a container port serves.
+    fn listener_port(&self, container_port: u16) -> u16;
+}
+
+/// A version as tags write it: `v1.1.0`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Version(pub u16, pub u16, pub u16);
+
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "v{}.{}.{}", self.0, self.1, self.2)
+    }
+}
+
+/// A text is not a version.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("read {0:?} as a version like v1.1.0")]
+pub struct NotAVersion(String);
+
+impl FromStr for Version {
+    type Err = NotAVersion;
+
+    fn from_str(text: &str) -> Result<Self, NotAVersion> {
+        let refused = || NotAVersion(text.to_owned());
+        let plain = text.strip_prefix('v').unwrap_or(text);
+        let plain = plain.split(['-', '+']).next().unwrap_or(plain);
+        let mut parts = plain.split('.').map(str::parse::<u16>);
+        match (parts.next(), parts.next(), parts.next(), parts.next()) {
+            (Some(Ok(a)), Some(Ok(b)), Some(Ok(c)), None) => Ok(Self(a, b, c)),
+            _ => Err(refused()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+
+    #[rstest]
+    #[case("v1.1.0", Some(Version(1, 1, 0)))]
+    #[case("1.3.1", Some(Version(1, 3, 1)))]
+    #[case("v0.9.0-rc3", Some(Version(0, 9, 0)))]
+    #[case("v1.1", None)]
+    #[case("latest", None)]
+    fn versions(#[case] text: &str, #[case] version: Option<Version>) {
+        assert_eq!(text.parse().ok(), version);
+    }
+}

@@ -1,0 +1,286 @@
+//! KServe's InferenceService in Standard mode: Deployment, Service, then HTTPRoutes, then Ready.
+//!
+//! Shapes as recorded in `envoy-ai-gateway/isvc-objects.yaml` (KServe v0.17.0); order and reasons from
+//! facts/kserve-and-inference-extension.md section 2.
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use super::{Surroundings, gateways, settle, write_status};
+use crate::{
+    api::kinds,
+    dialects::{
+        Snapshot,
+        gateway_api::GROUP,
+        object::{self, annotation, condition, list, name, namespace, text, text_or},
+    },
+};
+
+/// Where KServe lives, and where its configuration is.
+pub(crate) const NAMESPACE: &str = "kserve";
+/// Its ConfigMap.
+pub(crate) const CONFIG: &str = "inferenceservice-config";
+const MODE: &str = "serving.kserve.io/deploymentMode";
+const FINALIZER: &str = "inferenceservice.finalizers";
+
+/// The part of KServe's `ingress` configuration that is used.
+struct Ingress {
+    domain: String,
+    gateway: (String, String),
+    timeouts: bool,
+}
+
+impl Ingress {
+    fn read(snapshot: &Snapshot) -> Option<Self> {
+        let config = snapshot.get(&kinds::CONFIG_MAP, NAMESPACE, CONFIG)?;
+        let ingress: Value = serde_json::from_str(text(config, "/data/ingress")).ok()?;
+        if ingress["enableGatewayApi"] != json!(true) {
+            return None;
+        }
+        let (namespace, name) = text(&ingress, "/kserveIngressGateway").split_once('/')?;
+        Some(Self {
+            domain: text_or(&ingress, "/ingressDomain", "example.com").to_owned(),
+            gateway: (namespace.to_owned(), name.to_owned()),
+            timeouts: ingress["disableHTTPRouteTimeout"] != json!(true),
+        })
+    }
+}
+
+/// Brings the children of all InferenceServices to what they should be, and says how they stand.
+pub(super) fn reconcile(around: &Surroundings, snapshot: &Snapshot) {
+    let ingress = Ingress::read(snapshot);
+    gateways::release(around, snapshot, &kinds::INFERENCE_SERVICE, FINALIZER, |_| false);
+    for service in snapshot.all(&kinds::INFERENCE_SERVICE).filter(|s| !object::is_going(s)) {
+        if is_standard(service) {
+            inference_service(around, service, ingress.as_ref());
+        }
+    }
+}
+
+/// Whether it is deployed without Knative; nothing written is Standard, as the installation's default says.
+fn is_standard(service: &Value) -> bool {
+    annotation(service, MODE).is_none_or(|mode| matches!(mode, "Standard" | "RawDeployment"))
+}
+
+fn inference_service(around: &Surroundings, service: &Arc<Value>, ingress: Option<&Ingress>) {
+    let (home, isvc) = (namespace(service), name(service));
+    if annotation(service, MODE) != Some("Standard") || list(service, "/metadata/finalizers").all(|f| f != FINALIZER) {
+        let marked = around.store.change(&kinds::INFERENCE_SERVICE, home, isvc, |service| {
+            service["metadata"]["annotations"][MODE] = json!("Standard");
+            let mut finalizers: Vec<Value> = list(service, "/metadata/finalizers").cloned().collect();
+            if finalizers.iter().all(|f| f != FINALIZER) {
+                finalizers.push(json!(FINALIZER));
+            }
+            service["metadata"]["finalizers"] = json!(finalizers);
+        });
+        settle("an InferenceService's marks", marked);
+    }
+    let predictor = format!("{isvc}-predictor");
+    let wanted = [deployment(service, &predictor), cluster_service(service, &predictor)];
+    for child in wanted.into_iter().flatten() {
+        settle("a child of an InferenceService", around.store.apply(child));
+    }
+    let deployment = around.store.get(&kinds::DEPLOYMENT, home, &predictor);
+    let ready = deployment.as_ref().is_some_and(|d| object::condition_status(d, "Available") == Some("True"));
+    let is_local = service["metadata"]["labels"]["networking.kserve.io/visibility"] == json!("cluster-local");
+    let exposed = ingress.filter(|_| !is_local);
+    if let Some(ingress) = exposed.filter(|_| ready) {
+        for route in [&predictor, isvc] {
+            settle("an HTTPRoute", around.store.apply(route_of(service, route, &predictor, ingress)));
+        }
+    }
+    let conditions = conditions(around, service, &predictor, deployment.as_deref(), ready, exposed.is_some());
+    let is_ready = conditions[2]["status"] == json!("True");
+    let mut status = json!({
+        "conditions": conditions,
+        "deploymentMode": "Standard",
+        "observedGeneration": object::generation(service),
+        "modelStatus": {"states": {"activeModelState": "", "targetModelState": "Pending"},
+                        "transitionStatus": "InProgress"},
+    });
+    if ready {
+        let copies = deployment.as_deref().and_then(|d| object::number(d, "/status/replicas")).unwrap_or(1);
+        status["modelStatus"] = json!({
+            "copies": {"failedCopies": 0, "totalCopies": copies},
+            "states": {"activeModelState": "Loaded", "targetModelState": "Loaded"},
+            "transitionStatus": "UpToDate",
+        });
+    }
+    if is_ready {
+        status["address"] = json!({"url": format!("http://{predictor}.{home}.svc.cluster.local")});
+        if let Some(Ingress { domain, .. }) = exposed {
+            status["url"] = json!(format!("http://{isvc}-{home}.{domain}"));
+            status["components"] = json!({"predictor": {"url": format!("http://{predictor}-{home}.{domain}")}});
+        } else {
+            status["url"] = status["address"]["url"].clone();
+        }
+    }
+    write_status(around, &kinds::INFERENCE_SERVICE, service, status);
+}
+
+/// The four conditions, in the order of their names.
+fn conditions(
+    around: &Surroundings,
+    service: &Value,
+    predictor: &str,
+    deployment: Option<&Value>,
+    available: bool,
+    exposed: bool,
+) -> [Value; 4] {
+    let bare = |kind: &str| json!({"type": kind, "status": "True"});
+    let of_deployment = |kind: &str| {
+        deployment.and_then(|d| list(d, "/status/conditions").find(|c| text(c, "/type") == kind)).map(|c| {
+            let (reason, message) = (text(c, "/reason"), text(c, "/message"));
+            condition("PredictorReady", available, reason, message)
+        })
+    };
+    let predictor_ready = of_deployment(if available { "Progressing" } else { "Available" })
+        .unwrap_or_else(|| json!({"type": "PredictorReady", "status": "False"}));
+    let ingress_ready = match ingress_problem(around, service, predictor, available, exposed) {
+        None => bare("IngressReady"),
+        Some((reason, message)) => condition("IngressReady", false, &reason, &message),
+    };
+    let ready = [&ingress_ready, &predictor_ready]
+        .into_iter()
+        .find(|c| c["status"] != json!("True"))
+        .map_or_else(|| bare("Ready"), |c| condition("Ready", false, text(c, "/reason"), text(c, "/message")));
+    [ingress_ready, predictor_ready, ready, json!({"type": "Stopped", "status": "False", "severity": "Info"})]
+}
+
+/// What keeps the ingress from being ready: reason and message.
+fn ingress_problem(
+    around: &Surroundings,
+    service: &Value,
+    predictor: &str,
+    available: bool,
+    exposed: bool,
+) -> Option<(String, String)> {
+    if !available {
+        return Some(("Predictor Deployment NotReady".to_owned(), "Predictor ingress not created".to_owned()));
+    }
+    if !exposed {
+        return None;
+    }
+    for route in [predictor, name(service)] {
+        let Some(route) = around.store.get(&kinds::HTTP_ROUTE, namespace(service), route) else {
+            return Some(("Predictor ingress not created".to_owned(), "Predictor ingress not created".to_owned()));
+        };
+        let mut parents = list(&route, "/status/parents").peekable();
+        if parents.peek().is_none() {
+            return Some(("ParentStatusNotAvailable".to_owned(), "HttpRouteNotReady".to_owned()));
+        }
+        // Any condition that is False, of any type (facts, 2.3 isHTTPRouteReady).
+        if let Some(bad) = parents.flat_map(|p| list(p, "/conditions")).find(|c| text(c, "/status") == "False") {
+            return Some((text(bad, "/reason").to_owned(), text(bad, "/message").to_owned()));
+        }
+    }
+    None
+}
+
+fn labels(service: &Value, predictor: &str) -> Value {
+    let mut labels = object::texts(service.pointer("/metadata/labels"));
+    labels.insert("app".to_owned(), json!(format!("isvc.{predictor}")));
+    labels.insert("component".to_owned(), json!("predictor"));
+    labels.insert("serving.kserve.io/inferenceservice".to_owned(), json!(name(service)));
+    json!(labels)
+}
+
+fn metadata(service: &Value, child: &str) -> Value {
+    json!({
+        "name": child,
+        "namespace": namespace(service),
+        "annotations": {MODE: "Standard"},
+        "ownerReferences": [object::owned_by(service, true)],
+    })
+}
+
+/// The containers of a predictor; `model:` becomes the runtime that the guides use.
+fn containers(service: &Value) -> Option<Vec<Value>> {
+    let mut containers: Vec<Value> = list(service, "/spec/predictor/containers").cloned().collect();
+    if let Some(model) = service.pointer("/spec/predictor/model").filter(|_| containers.is_empty()) {
+        let mut arguments = vec![json!(format!("--model_name={}", name(service)))];
+        arguments.extend(list(model, "/args").cloned());
+        let mut container = json!({"name": "kserve-container", "image": "kserve/huggingfaceserver",
+            "args": arguments, "ports": [{"containerPort": 8080, "protocol": "TCP"}]});
+        for field in ["resources", "env"] {
+            if let Some(value) = model.get(field) {
+                container[field] = value.clone();
+            }
+        }
+        containers.push(container);
+    }
+    let first = containers.first_mut()?;
+    let port = object::port(first, "/ports/0/containerPort").unwrap_or(8080);
+    if first.get("readinessProbe").is_none() {
+        first["readinessProbe"] = json!({"failureThreshold": 3, "periodSeconds": 10, "successThreshold": 1,
+            "tcpSocket": {"port": port}, "timeoutSeconds": 1});
+    }
+    if first.get("resources").is_none() {
+        let amount = json!({"cpu": "1", "memory": "2Gi"});
+        first["resources"] = json!({"requests": amount, "limits": amount});
+    }
+    let mut environment: Vec<Value> = list(first, "/env").cloned().collect();
+    environment.push(json!({"name": "INFERENCE_SERVICE_NAME", "value": name(service)}));
+    first["env"] = json!(environment);
+    Some(containers)
+}
+
+fn deployment(service: &Value, predictor: &str) -> Option<Value> {
+    let labels = labels(service, predictor);
+    let mut metadata = metadata(service, predictor);
+    metadata["labels"] = labels.clone();
+    Some(json!({
+        "apiVersion": "apps/v1", "kind": "Deployment",
+        "metadata": metadata,
+        "spec": {
+            "progressDeadlineSeconds": 600,
+            "replicas": object::number(service, "/spec/predictor/minReplicas").unwrap_or(1),
+            "revisionHistoryLimit": 10,
+            "selector": {"matchLabels": {"app": format!("isvc.{predictor}")}},
+            "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": "25%", "maxUnavailable": "25%"}},
+            "template": {
+                "metadata": {"name": predictor, "namespace": namespace(service), "labels": labels,
+                             "annotations": {MODE: "Standard"}},
+                "spec": {"containers": containers(service)?},
+            },
+        },
+    }))
+}
+
+fn cluster_service(service: &Value, predictor: &str) -> Option<Value> {
+    let port = containers(service)?.first().and_then(|c| object::port(c, "/ports/0/containerPort")).unwrap_or(8080);
+    let mut metadata = metadata(service, predictor);
+    metadata["labels"] = labels(service, predictor);
+    Some(json!({
+        "apiVersion": "v1", "kind": "Service",
+        "metadata": metadata,
+        "spec": {"type": "ClusterIP", "selector": {"app": format!("isvc.{predictor}")},
+                 "ports": [{"port": 80, "protocol": "TCP", "targetPort": port}]},
+    }))
+}
+
+fn route_of(service: &Value, route: &str, predictor: &str, ingress: &Ingress) -> Value {
+    let home = namespace(service);
+    let mut rule = json!({
+        "backendRefs": [{"group": "", "kind": "Service", "name": predictor, "namespace": home, "port": 80, "weight": 1}],
+        "filters": [{"type": "RequestHeaderModifier", "requestHeaderModifier": {"set": [
+            {"name": "KServe-Isvc-Name", "value": name(service)},
+            {"name": "KServe-Isvc-Namespace", "value": home},
+        ]}}],
+        "matches": [{"path": {"type": "RegularExpression", "value": "^/.*$"}}],
+    });
+    if ingress.timeouts {
+        let seconds = object::number(service, "/spec/predictor/timeout").unwrap_or(60);
+        rule["timeouts"] = json!({"request": format!("{seconds}s")});
+    }
+    json!({
+        "apiVersion": "gateway.networking.k8s.io/v1", "kind": "HTTPRoute",
+        "metadata": metadata(service, route),
+        "spec": {
+            "hostnames": [format!("{route}-{home}.{}", ingress.domain)],
+            "parentRefs": [{"group": GROUP, "kind": "Gateway", "name": ingress.gateway.1, "namespace": ingress.gateway.0}],
+            "rules": [rule],
+        },
+    })
+}

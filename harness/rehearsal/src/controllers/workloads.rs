@@ -1,0 +1,198 @@
+//! Deployments to ReplicaSets to Pods, and what each says of itself.
+
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+use super::{Surroundings, settle, write_status};
+use crate::{
+    api::kinds,
+    dialects::{
+        Snapshot,
+        object::{self, list, name, namespace, number, text},
+    },
+};
+
+/// The label that tells the pods of one template from those of another.
+const HASH: &str = "pod-template-hash";
+
+/// Brings pods to what Deployments want.
+pub(super) fn reconcile(around: &Surroundings, snapshot: &Snapshot) {
+    for deployment in snapshot.all(&kinds::DEPLOYMENT).filter(|d| !object::is_going(d)) {
+        self::deployment(around, snapshot, deployment);
+    }
+    for set in snapshot.all(&kinds::REPLICA_SET).filter(|s| !object::is_going(s)) {
+        replica_set(around, snapshot, set);
+    }
+}
+
+/// A template's hash in the letters that Kubernetes uses for it.
+fn template_hash(template: &Value) -> String {
+    const LETTERS: &[u8; 27] = b"bcdfghjklmnpqrstvwxz2456789";
+    let digest = Sha256::digest(template.to_string().as_bytes());
+    digest.iter().take(10).map(|b| char::from(LETTERS[usize::from(*b) % LETTERS.len()])).collect()
+}
+
+fn replicas(object: &Value) -> u64 {
+    number(object, "/spec/replicas").unwrap_or(1)
+}
+
+fn ready_replicas(object: &Value) -> u64 {
+    number(object, "/status/readyReplicas").unwrap_or(0)
+}
+
+fn deployment(around: &Surroundings, snapshot: &Snapshot, deployment: &Value) {
+    let template = &deployment["spec"]["template"];
+    let hash = template_hash(template);
+    let current = format!("{}-{hash}", name(deployment));
+    let wanted = replicas(deployment);
+    let sets: Vec<_> =
+        snapshot.all(&kinds::REPLICA_SET).filter(|s| object::is_owned_by(s, deployment)).cloned().collect();
+    let newest = sets.iter().find(|s| name(s) == current);
+    match newest {
+        None => {
+            settle("a ReplicaSet", around.store.create(new_set(deployment, &current, &hash)));
+        }
+        Some(set) if replicas(set) != wanted => scale(around, set, wanted),
+        Some(_) => {}
+    }
+    let ready = newest.map_or(0, |s| ready_replicas(s));
+    // Old pods leave when the new ones are ready, as with the default rolling update of few replicas.
+    if ready >= wanted {
+        for old in sets.iter().filter(|s| name(s) != current && replicas(s) > 0) {
+            scale(around, old, 0);
+        }
+    }
+    let all = sets.iter().map(|s| number(s, "/status/replicas").unwrap_or(0)).sum::<u64>();
+    let all_ready = sets.iter().map(|s| ready_replicas(s)).sum::<u64>();
+    let available = all_ready >= wanted;
+    let progressed = newest.is_some() && ready >= wanted;
+    let mut conditions = vec![if available {
+        object::condition("Available", true, "MinimumReplicasAvailable", "Deployment has minimum availability.")
+    } else {
+        let message = "Deployment does not have minimum availability.";
+        object::condition("Available", false, "MinimumReplicasUnavailable", message)
+    }];
+    let (reason, message) = match (newest, progressed) {
+        (_, true) => {
+            ("NewReplicaSetAvailable", format!("ReplicaSet \"{current}\" has successfully progressed."))
+        }
+        (None, _) => ("NewReplicaSetCreated", format!("Created new replica set \"{current}\"")),
+        (Some(_), false) => ("ReplicaSetUpdated", format!("ReplicaSet \"{current}\" is progressing.")),
+    };
+    conditions.push(object::condition("Progressing", true, reason, &message));
+    let mut status = json!({
+        "conditions": conditions,
+        "observedGeneration": object::generation(deployment),
+        "replicas": all,
+        "updatedReplicas": newest.map_or(0, |s| number(s, "/status/replicas").unwrap_or(0)),
+    });
+    if all_ready > 0 {
+        status["readyReplicas"] = json!(all_ready);
+        status["availableReplicas"] = json!(all_ready);
+    }
+    let missing = wanted.saturating_sub(all_ready);
+    if missing > 0 {
+        status["unavailableReplicas"] = json!(missing);
+    }
+    write_status(around, &kinds::DEPLOYMENT, deployment, status);
+}
+
+fn scale(around: &Surroundings, set: &Value, to: u64) {
+    let written = around.store.change(&kinds::REPLICA_SET, namespace(set), name(set), |set| {
+        set["spec"]["replicas"] = json!(to);
+    });
+    settle("a ReplicaSet's size", written);
+}
+
+/// A copy of a Deployment's template and selector with the hash in its labels.
+fn new_set(deployment: &Value, set_name: &str, hash: &str) -> Value {
+    let mut template = deployment["spec"]["template"].clone();
+    let mut labels = object::texts(template.pointer("/metadata/labels"));
+    labels.insert(HASH.to_owned(), json!(hash));
+    if !template["metadata"].is_object() {
+        template["metadata"] = json!({});
+    }
+    template["metadata"]["labels"] = json!(labels);
+    let mut selector = object::texts(deployment.pointer("/spec/selector/matchLabels"));
+    selector.insert(HASH.to_owned(), json!(hash));
+    json!({
+        "apiVersion": "apps/v1", "kind": "ReplicaSet",
+        "metadata": {"name": set_name, "namespace": namespace(deployment), "labels": labels,
+            "ownerReferences": [object::owned_by(deployment, true)]},
+        "spec": {"replicas": replicas(deployment), "selector": {"matchLabels": selector}, "template": template},
+    })
+}
+
+fn replica_set(around: &Surroundings, snapshot: &Snapshot, set: &Value) {
+    let mut pods: Vec<_> =
+        snapshot.all(&kinds::POD).filter(|p| object::is_owned_by(p, set) && !object::is_going(p)).cloned().collect();
+    let wanted = usize::try_from(replicas(set)).unwrap_or(usize::MAX);
+    for _ in pods.len()..wanted.min(pods.len() + MOST_AT_ONCE) {
+        settle("a Pod", around.store.create(new_pod(set)));
+    }
+    while pods.len() > wanted {
+        // Pods that are not ready leave first.
+        let at = pods.iter().position(|p| !is_ready(p)).unwrap_or(pods.len() - 1);
+        let pod = pods.remove(at);
+        settle("a Pod's end", around.store.delete(&kinds::POD, namespace(&pod), name(&pod)));
+    }
+    let ready = pods.iter().filter(|p| is_ready(p)).count();
+    let mut status = json!({"observedGeneration": object::generation(set), "replicas": pods.len()});
+    if !pods.is_empty() {
+        status["fullyLabeledReplicas"] = json!(pods.len());
+    }
+    if ready > 0 {
+        status["readyReplicas"] = json!(ready);
+        status["availableReplicas"] = json!(ready);
+    }
+    write_status(around, &kinds::REPLICA_SET, set, status);
+}
+
+/// A world has no room for more pods of one set in a pass; the next pass makes the next ones.
+const MOST_AT_ONCE: usize = 100;
+
+fn new_pod(set: &Value) -> Value {
+    let template = &set["spec"]["template"];
+    let mut metadata = json!({
+        "generateName": format!("{}-", name(set)),
+        "namespace": namespace(set),
+        "labels": template["metadata"]["labels"],
+        "ownerReferences": [object::owned_by(set, true)],
+    });
+    if let Some(annotations) = template.pointer("/metadata/annotations") {
+        metadata["annotations"] = annotations.clone();
+    }
+    json!({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": template["spec"]})
+}
+
+/// Whether a pod takes traffic.
+pub(super) fn is_ready(pod: &Value) -> bool {
+    list(pod, "/status/conditions").any(|c| text(c, "/type") == "Ready" && text(c, "/status") == "True")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_template_has_one_hash_and_a_changed_one_another() {
+        let template = json!({"spec": {"containers": [{"image": "a"}]}});
+        let hash = template_hash(&template);
+        assert_eq!(hash.len(), 10);
+        assert_eq!(template_hash(&template.clone()), hash);
+        assert_ne!(template_hash(&json!({"spec": {"containers": [{"image": "b"}]}})), hash);
+    }
+
+    #[test]
+    fn a_set_selects_the_pods_of_its_template() {
+        let deployment = json!({"apiVersion": "apps/v1", "kind": "Deployment",
+            "metadata": {"name": "d", "namespace": "ns", "uid": "u"},
+            "spec": {"replicas": 2, "selector": {"matchLabels": {"app": "a"}},
+                     "template": {"metadata": {"labels": {"app": "a", "x": "y"}}, "spec": {}}}});
+        let set = new_set(&deployment, "d-h", "h");
+        let pod = new_pod(&set);
+        assert!(object::selected(pod.pointer("/metadata/labels"), set.pointer("/spec/selector/matchLabels")));
+        assert!(object::is_owned_by(&set, &deployment));
+        assert_eq!(pod["metadata"]["labels"]["x"], "y");
+    }
+}

@@ -1,0 +1,652 @@
+//! The exchange room: the way of one request through a proxy, in the order of the gateways' own filters.
+//!
+//! match -> model extraction and second match (Envoy AI Gateway) -> limits on requests -> filters -> backend ->
+//! AI request and limits on tokens -> upstream -> reply, accounting. Transformations run on replies of the proxy too.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use bytes::Bytes;
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, header,
+};
+use http_body_util::BodyExt as _;
+use hyper::body::{Body as _, Incoming};
+use serde_json::{Value, json};
+
+use super::{
+    bodies::{self, AtEnd, Body, Deadline, Held, Passing},
+    limits::WindowState,
+    proxy::Proxy,
+    rewrite,
+    routing::{
+        Asked, Backend, Entry, ExistingHeader, Extraction, Filter, GlobalLimit, HeaderCase,
+        HeaderEdit, LocalLimit, PathMatch, PathRewrite, Provider, Rule, Table, Unit,
+    },
+    transform::{Reading, Seen},
+    upstream,
+    usage::{Listening, Usage},
+    words::{Answer, Failure},
+};
+
+/// What Envoy buffers of a body where nothing else is said (facts/envoy-ai-gateway.md section 3).
+const DEFAULT_BUFFER: usize = 32 * 1024;
+/// What agentgateway reads of a body for expressions and AI backends (facts/agentgateway.md section 2).
+const READ_BUFFER: usize = 2 * 1024 * 1024;
+
+/// Answers one request.
+pub(super) async fn answer(
+    proxy: &Proxy,
+    port: u16,
+    peer: SocketAddr,
+    request: Request<Incoming>,
+) -> Response<Body> {
+    let table = proxy.table();
+    let (parts, body) = request.into_parts();
+    let host = host_of(&parts.uri, &parts.headers);
+    let mut exchange = Exchange {
+        proxy,
+        table: &table,
+        port,
+        peer,
+        seen: Seen::new(&parts.method, &host, &parts.uri, &parts.headers),
+        method: parts.method,
+        host,
+        path: parts.uri.path().to_owned(),
+        query: parts.uri.query().unwrap_or("").to_owned(),
+        headers: upstream::end_to_end(&parts.headers),
+        extensions: parts.extensions,
+        body: Some(bodies::boxed(body)),
+        read: None,
+        entry: None,
+        states: Vec::new(),
+        reading: Reading::default(),
+    };
+    match exchange.run().await {
+        Ok(response) => response,
+        Err(failure) => exchange.local((table.words)(&failure)),
+    }
+}
+
+/// Host or `:authority`, in lower case, without port.
+fn host_of(uri: &Uri, headers: &HeaderMap) -> String {
+    let authority = uri.authority().map(|a| a.as_str().to_owned());
+    let host = authority
+        .or_else(|| {
+            headers
+                .get(header::HOST)
+                .and_then(|h| h.to_str().ok())
+                .map(str::to_owned)
+        })
+        .unwrap_or_default()
+        .to_ascii_lowercase();
+    match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) && !name.ends_with(':') => {
+            name.to_owned()
+        }
+        _ => host,
+    }
+}
+
+struct Exchange<'a> {
+    proxy: &'a Proxy,
+    table: &'a Arc<Table>,
+    port: u16,
+    peer: SocketAddr,
+    seen: Seen,
+    method: Method,
+    host: String,
+    path: String,
+    query: String,
+    headers: HeaderMap,
+    extensions: http::Extensions,
+    body: Option<Body>,
+    /// The request body, once it was read whole.
+    read: Option<Bytes>,
+    entry: Option<Arc<Entry>>,
+    states: Vec<WindowState>,
+    reading: Reading,
+}
+
+/// A global limit that this request is charged to after its reply.
+struct Charge {
+    bucket: String,
+    limit: GlobalLimit,
+}
+
+impl Exchange<'_> {
+    async fn run(&mut self) -> Result<Response<Body>, Failure> {
+        let mut entry = self.choose()?;
+        if let Some(extraction) = entry.rule.extraction.clone() {
+            if let Some(answer) = self.extract(&entry.rule, &extraction).await? {
+                return Ok(self.local(answer));
+            }
+            entry = self.choose()?;
+        }
+        self.entry = Some(Arc::clone(&entry));
+        let rule = Arc::clone(&entry.rule);
+        for limit in rule
+            .local_limits
+            .iter()
+            .filter(|l| l.unit == Unit::Requests)
+        {
+            self.proxy.admit(limit, 1)?;
+        }
+        let charges = self.ask_global_limits(&entry)?;
+        self.transform_request(&rule).await?;
+        let rewrite_host = match self.filter(&entry) {
+            Filtered::On { host } => host,
+            Filtered::Direct(answer) => return Ok(self.local(answer)),
+        };
+        let backend = rule
+            .backends
+            .get(self.proxy.turn(&rule).ok_or(Failure::NoBackends)?);
+        let backend = backend.ok_or(Failure::NoBackends)?;
+        edit(&mut self.headers, &backend.request);
+        if let Some(provider) = &backend.provider {
+            self.ask_provider(&rule, provider).await?;
+        }
+        self.forward(&rule, backend, rewrite_host, charges).await
+    }
+
+    fn choose(&self) -> Result<Arc<Entry>, Failure> {
+        let asked = Asked {
+            method: &self.method,
+            host: &self.host,
+            path: &self.path,
+            query: &self.query,
+            headers: &self.headers,
+        };
+        self.table.choose(self.port, &asked).map(Arc::clone)
+    }
+
+    /// Reads up to `bound` bytes of the request body and keeps them; `None` where it is larger (it stays readable).
+    async fn read_body(&mut self, bound: usize) -> Result<Option<Bytes>, Failure> {
+        if let Some(read) = &self.read {
+            return Ok(Some(read.clone()));
+        }
+        let Some(body) = self.body.take() else {
+            return Ok(Some(Bytes::new()));
+        };
+        match bodies::hold(body, bound)
+            .await
+            .map_err(|_| Failure::BodyUnreadable)?
+        {
+            Held::Whole(bytes) => {
+                self.read = Some(bytes.clone());
+                Ok(Some(bytes))
+            }
+            Held::TooLarge(read, rest) => {
+                self.body = Some(bodies::resumed(read, rest));
+                Ok(None)
+            }
+        }
+    }
+
+    /// Finds the model in the body and puts it where routes look for it; some paths are answered here.
+    async fn extract(
+        &mut self,
+        rule: &Rule,
+        extraction: &Extraction,
+    ) -> Result<Option<Answer>, Failure> {
+        if self.method == Method::GET && self.path == "/v1/models" {
+            return Ok(Some(models(extraction, &self.host)));
+        }
+        if !extraction.paths.contains(&self.path.as_str()) {
+            return Err(Failure::UnsupportedPath(self.path.clone()));
+        }
+        let bound = rule.buffer_limit.unwrap_or(DEFAULT_BUFFER);
+        let body = self.read_body(bound).await?.ok_or(Failure::BodyTooLarge)?;
+        if body.is_empty() {
+            return Ok(None); // without a body the parser is never called
+        }
+        let request = rewrite::parse(&body).map_err(|error| Failure::MalformedJson {
+            path: self.path.clone(),
+            words: error.to_string(),
+            body: body.clone(),
+        })?;
+        if let Some(model) = rewrite::question(&request).model
+            && let Ok(value) = HeaderValue::from_str(&model)
+        {
+            put_model(&mut self.headers, extraction, value);
+        }
+        Ok(None)
+    }
+
+    fn ask_global_limits(&mut self, entry: &Entry) -> Result<Vec<Charge>, Failure> {
+        let now = self.proxy.clock().now_ms();
+        let mut charges = Vec::new();
+        let mut windows = self.proxy.windows().lock();
+        for limit in &entry.rule.global_limits {
+            if let Some(bucket) = limit.bucket(&entry.id, &self.headers) {
+                self.states
+                    .push(windows.ask(now, &bucket, limit.limit, limit.request_hits));
+                charges.push(Charge {
+                    bucket,
+                    limit: limit.clone(),
+                });
+            }
+        }
+        drop(windows);
+        match WindowState::tightest(self.states.iter().copied()) {
+            Some(state) if state.over => Err(Failure::OverWindow(state)),
+            _ => Ok(charges),
+        }
+    }
+
+    async fn transform_request(&mut self, rule: &Rule) -> Result<(), Failure> {
+        let Some(transformation) = &rule.transformation else {
+            return Ok(());
+        };
+        if transformation.reads_request_body() {
+            self.seen.body = self.read_body(READ_BUFFER).await?;
+        }
+        if let Some(body) = transformation.on_request(&self.seen, &mut self.headers) {
+            self.headers.remove(header::CONTENT_LENGTH);
+            self.read = Some(body);
+        }
+        Ok(())
+    }
+
+    /// Carries out the filters of a rule in their order.
+    fn filter(&mut self, entry: &Entry) -> Filtered {
+        let mut host = None;
+        for filter in &entry.rule.filters {
+            match filter {
+                Filter::Request(changes) => edit(&mut self.headers, changes),
+                Filter::Response(_) => {}
+                Filter::Rewrite {
+                    host: new_host,
+                    path,
+                } => {
+                    host = new_host.clone().or(host);
+                    if let Some(rewrite) = path {
+                        self.path = rewritten(&self.path, &entry.matches.path, rewrite);
+                    }
+                }
+                Filter::Direct(answer) => return Filtered::Direct(answer.clone()),
+            }
+        }
+        Filtered::On { host }
+    }
+
+    /// What an AI backend makes of a request, and the limits on tokens that stand before it.
+    async fn ask_provider(&mut self, rule: &Rule, provider: &Provider) -> Result<(), Failure> {
+        if let Some(extraction) = &rule.extraction
+            && self.headers.contains_key(extraction.destination_header)
+        {
+            return Err(Failure::ForeignDestination);
+        }
+        let body = self.read_body(READ_BUFFER).await?;
+        let body =
+            body.ok_or_else(|| Failure::UnreadableRequest("request was too large".to_owned()))?;
+        let request = if provider.parses_chat {
+            rewrite::parse_chat(&body)?
+        } else {
+            rewrite::parse(&body).unwrap_or(Value::Null)
+        };
+        for limit in rule.local_limits.iter().filter(|l| l.unit == Unit::Tokens) {
+            self.proxy.admit(limit, 0)?;
+        }
+        let question = rewrite::question(&request);
+        self.reading.request_model = provider.model.clone().or(question.model);
+        self.reading.streaming = question.stream;
+        if request.is_object() {
+            let sent = rewrite::request_body(&body, &request, provider);
+            if sent != body {
+                self.headers
+                    .insert(header::CONTENT_LENGTH, HeaderValue::from(sent.len()));
+            }
+            self.read = Some(sent);
+        }
+        if let Some(path) = &provider.path {
+            (self.path, self.query) = (path.clone(), String::new());
+        }
+        if let Some(prefix) = &provider.prefix
+            && let Some(rest) = self.path.strip_prefix("/v1")
+        {
+            self.path = format!("/{}{rest}", prefix.trim_matches('/'));
+        }
+        Ok(())
+    }
+
+    async fn forward(
+        &mut self,
+        rule: &Arc<Rule>,
+        backend: &Backend,
+        rewrite_host: Option<String>,
+        charges: Vec<Charge>,
+    ) -> Result<Response<Body>, Failure> {
+        let mut deadline: Option<Deadline> = rule
+            .timeout
+            .filter(|t| !t.is_zero())
+            .map(|t| Box::pin(self.proxy.clock().delay(t)) as Deadline);
+        let request = self.upstream_request(backend.host_rewrite.clone().or(rewrite_host))?;
+        let exchange = async {
+            let stream = upstream::connect(self.proxy.network(), &backend.target).await?;
+            upstream::send(stream, request).await
+        };
+        let (response, connection) = match &mut deadline {
+            None => exchange.await?,
+            Some(deadline) => tokio::select! {
+                biased;
+                () = deadline => return Err(Failure::Timeout),
+                answered = exchange => answered?,
+            },
+        };
+        let (mut parts, incoming) = response.into_parts();
+        parts.headers = upstream::end_to_end(&parts.headers);
+        if self.table.header_case == HeaderCase::Lower {
+            parts.extensions.clear();
+        }
+        let success = parts.status.is_success();
+        let streaming =
+            content_type(&parts.headers).is_some_and(|t| t.starts_with("text/event-stream"));
+        let accounted = success && backend.provider.is_some();
+        let passing = Passing {
+            listening: if accounted {
+                Listening::to(content_type(&parts.headers))
+            } else {
+                Listening::Deaf
+            },
+            body: bodies::boxed(incoming),
+            at_end: accounted.then(|| self.accounting(rule, charges)),
+            deadline,
+            connection: Some(connection),
+        };
+        let mut body = match &backend.provider {
+            Some(provider) if provider.rewrites_reply && success && !streaming => {
+                let (bytes, reply) = rewrite::reply_body(&read_reply(passing).await?)?;
+                self.reading.response_model = reply
+                    .get("model")
+                    .and_then(Value::as_str)
+                    .map(str::to_owned);
+                self.reading.usage = Usage::of(&reply);
+                parts.headers.remove(header::CONTENT_LENGTH);
+                bodies::whole(bytes)
+            }
+            Some(provider) if provider.wraps_errors && !success && !is_json(&parts.headers) => {
+                let wrapped =
+                    rewrite::wrapped_error(parts.status.as_u16(), &read_reply(passing).await?);
+                parts
+                    .headers
+                    .insert(header::CONTENT_LENGTH, HeaderValue::from(wrapped.len()));
+                parts.headers.insert(
+                    header::CONTENT_TYPE,
+                    HeaderValue::from_static("application/json"),
+                );
+                bodies::whole(wrapped)
+            }
+            Some(_) if streaming => {
+                parts.headers.remove(header::CONTENT_LENGTH);
+                bodies::boxed(passing)
+            }
+            _ => bodies::boxed(passing),
+        };
+        for filter in &rule.filters {
+            if let Filter::Response(changes) = filter {
+                edit(&mut parts.headers, changes);
+            }
+        }
+        if let Some(state) = WindowState::tightest(self.states.iter().copied()) {
+            put_all(&mut parts.headers, state.headers());
+        }
+        if let Some(transformation) = &rule.transformation {
+            let read = if transformation.reads_response_body() {
+                let (read, again) = read_for_expressions(body, &parts.headers).await?;
+                body = again;
+                read
+            } else {
+                None
+            };
+            let status = parts.status.as_u16();
+            if let Some(bytes) = transformation.on_response(
+                &self.seen,
+                &self.reading,
+                status,
+                &mut parts.headers,
+                read.as_ref(),
+            ) {
+                parts.headers.remove(header::CONTENT_LENGTH);
+                body = bodies::whole(bytes);
+            }
+        }
+        parts.version = http::Version::HTTP_11;
+        Ok(Response::from_parts(parts, body))
+    }
+
+    fn upstream_request(&mut self, host: Option<String>) -> Result<Request<Body>, Failure> {
+        let mut target = self.path.clone();
+        if !self.query.is_empty() {
+            target.push('?');
+            target.push_str(&self.query);
+        }
+        let target = target.parse::<Uri>().map_err(|_| Failure::BodyUnreadable)?;
+        let host = host.or_else(|| {
+            self.headers
+                .get(header::HOST)
+                .and_then(|h| h.to_str().ok())
+                .map(str::to_owned)
+        });
+        let host = host.unwrap_or_else(|| self.host.clone());
+        let mut headers = HeaderMap::with_capacity(self.headers.len() + 3);
+        if let Ok(host) = HeaderValue::from_str(&host) {
+            headers.insert(header::HOST, host);
+        }
+        for (name, value) in &self.headers {
+            if *name != header::HOST && *name != header::EXPECT {
+                headers.append(name.clone(), value.clone());
+            }
+        }
+        if self.table.header_case == HeaderCase::Lower {
+            put_all(
+                &mut headers,
+                [("x-forwarded-for", self.peer.ip().to_string())],
+            );
+            if !headers.contains_key("x-forwarded-proto") {
+                put_all(&mut headers, [("x-forwarded-proto", "http".to_owned())]);
+            }
+        }
+        let body = match (self.read.take(), self.body.take()) {
+            (Some(read), _) => bodies::whole(read),
+            (None, Some(body)) => body,
+            (None, None) => bodies::whole(Bytes::new()),
+        };
+        if body.is_end_stream() && !self.headers.contains_key(header::CONTENT_LENGTH) {
+            headers.remove(header::CONTENT_LENGTH);
+        }
+        let mut request = Request::new(body);
+        *request.method_mut() = self.method.clone();
+        *request.uri_mut() = target;
+        *request.headers_mut() = headers;
+        if self.table.header_case == HeaderCase::Kept {
+            *request.extensions_mut() = std::mem::take(&mut self.extensions);
+        }
+        Ok(request)
+    }
+
+    /// What is charged when a successful reply has ended: windows by the rule's costs, local buckets by tokens.
+    fn accounting(&self, rule: &Arc<Rule>, charges: Vec<Charge>) -> AtEnd {
+        let (proxy, rule) = (self.proxy.clone(), Arc::clone(rule));
+        Box::new(move |usage| {
+            let Some(usage) = usage else { return };
+            let now = proxy.clock().now_ms();
+            for Charge { bucket, limit } in charges {
+                let hits = limit
+                    .response_key
+                    .as_ref()
+                    .and_then(|key| cost_of(&rule, key, &usage))
+                    .unwrap_or(0);
+                proxy
+                    .windows()
+                    .lock()
+                    .charge(now, &bucket, limit.limit, hits);
+            }
+            for LocalLimit { bucket, unit, .. } in &rule.local_limits {
+                if *unit == Unit::Tokens {
+                    proxy.charge(bucket, usage.input + usage.output);
+                }
+            }
+        })
+    }
+
+    /// An answer that the proxy writes itself. Transformations see it; they cannot read its body.
+    fn local(&self, answer: Answer) -> Response<Body> {
+        let mut headers = HeaderMap::new();
+        put_all(
+            &mut headers,
+            answer.headers.iter().map(|(n, v)| (n.as_str(), v.clone())),
+        );
+        headers.insert(header::CONTENT_LENGTH, HeaderValue::from(answer.body.len()));
+        let mut body = answer.body;
+        if let Some(transformation) = self
+            .entry
+            .as_ref()
+            .and_then(|e| e.rule.transformation.as_ref())
+            && let Some(bytes) = transformation.on_response(
+                &self.seen,
+                &self.reading,
+                answer.status,
+                &mut headers,
+                Some(&body),
+            )
+        {
+            headers.insert(header::CONTENT_LENGTH, HeaderValue::from(bytes.len()));
+            body = bytes;
+        }
+        let mut response = Response::new(bodies::whole(body));
+        *response.status_mut() =
+            StatusCode::from_u16(answer.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        *response.headers_mut() = headers;
+        response
+    }
+}
+
+enum Filtered {
+    On { host: Option<String> },
+    Direct(Answer),
+}
+
+/// The number that a rule's cost of this name gives; the first cost of the name counts.
+fn cost_of(rule: &Rule, key: &str, usage: &Usage) -> Option<u64> {
+    rule.costs
+        .iter()
+        .find(|(name, _)| name == key)
+        .map(|(_, cost)| usage.cost(*cost))
+}
+
+/// Puts the body's model where routes look for it.
+fn put_model(headers: &mut HeaderMap, extraction: &Extraction, model: HeaderValue) {
+    let name = HeaderName::from_static(extraction.header);
+    match extraction.existing {
+        ExistingHeader::Overwritten => {
+            headers.insert(name, model);
+        }
+        ExistingHeader::Appended => {
+            headers.append(name, model);
+        }
+    }
+}
+
+/// `GET /v1/models` from the configuration, for one host.
+fn models(extraction: &Extraction, host: &str) -> Answer {
+    let data: Vec<String> = extraction
+        .models
+        .iter()
+        .filter(|(pattern, ..)| pattern.covers(host))
+        .map(|(_, id, owner, created)| {
+            let (id, owner) = (json!(id), json!(owner));
+            format!(r#"{{"id":{id},"created":{created},"object":"model","owned_by":{owner}}}"#)
+        })
+        .collect();
+    Answer::typed(
+        200,
+        "application/json",
+        format!(r#"{{"data":[{}],"object":"list"}}"#, data.join(",")),
+    )
+}
+
+fn rewritten(path: &str, matched: &PathMatch, rewrite: &PathRewrite) -> String {
+    match (rewrite, matched) {
+        (PathRewrite::Full(new), _) => new.clone(),
+        (PathRewrite::Prefix(new), PathMatch::Prefix(prefix)) => {
+            let rest = path
+                .strip_prefix(prefix.trim_end_matches('/'))
+                .unwrap_or(path);
+            let new = format!("{}{rest}", new.trim_end_matches('/'));
+            if new.starts_with('/') {
+                new
+            } else {
+                format!("/{new}")
+            }
+        }
+        (PathRewrite::Prefix(_), _) => path.to_owned(),
+    }
+}
+
+fn edit(headers: &mut HeaderMap, changes: &HeaderEdit) {
+    for name in &changes.remove {
+        headers.remove(name.as_str());
+    }
+    for (name, value) in &changes.set {
+        if let (Ok(name), Ok(value)) = (
+            HeaderName::try_from(name.as_str()),
+            HeaderValue::try_from(value.as_str()),
+        ) {
+            headers.insert(name, value);
+        }
+    }
+    for (name, value) in &changes.add {
+        if let (Ok(name), Ok(value)) = (
+            HeaderName::try_from(name.as_str()),
+            HeaderValue::try_from(value.as_str()),
+        ) {
+            headers.append(name, value);
+        }
+    }
+}
+
+fn put_all<'a>(headers: &mut HeaderMap, all: impl IntoIterator<Item = (&'a str, String)>) {
+    for (name, value) in all {
+        if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::try_from(value)) {
+            headers.append(name, value);
+        }
+    }
+}
+
+fn content_type(headers: &HeaderMap) -> Option<&str> {
+    headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|t| t.to_str().ok())
+}
+
+fn is_json(headers: &HeaderMap) -> bool {
+    content_type(headers).is_some_and(|t| t.starts_with("application/json"))
+}
+
+/// Reads a reply to its end; a reply that breaks off is the upstream's failure.
+async fn read_reply(passing: Passing) -> Result<Bytes, Failure> {
+    let broken = |e: bodies::BodyError| Failure::Upstream {
+        connecting: false,
+        words: e.to_string(),
+    };
+    Ok(passing.collect().await.map_err(broken)?.to_bytes())
+}
+
+/// Reads a reply for expressions, up to the bound; streams are read whole as well (facts: "whole stream is buffered").
+async fn read_for_expressions(
+    body: Body,
+    headers: &HeaderMap,
+) -> Result<(Option<Bytes>, Body), Failure> {
+    let broken = |e: bodies::BodyError| Failure::Upstream {
+        connecting: false,
+        words: e.to_string(),
+    };
+    let sized = headers.contains_key(header::CONTENT_LENGTH) || body.size_hint().exact().is_some();
+    Ok(
+        match bodies::hold(body, READ_BUFFER).await.map_err(broken)? {
+            Held::Whole(bytes) if sized => (Some(bytes.clone()), bodies::whole(bytes)),
+            Held::Whole(bytes) => (Some(bytes.clone()), bodies::unsized_body(bytes)),
+            Held::TooLarge(read, rest) => (None, bodies::resumed(read, rest)),
+        },
+    )
+}

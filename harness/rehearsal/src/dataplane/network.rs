@@ -1,0 +1,319 @@
+//! The network of a world: pod addresses, Service addresses and names, and where they lead on loopback.
+//!
+//! Pods advertise addresses like 10.244.0.7; each of their ports is a socket on 127.0.0.1. Nothing that is not in these
+//! tables can be reached: a world has no way out.
+
+use std::{
+    collections::HashMap,
+    fmt, io,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use tokio::net::TcpStream;
+
+/// Takes a connection that would have been made to a pod's port, without a socket in between.
+pub type Door = Arc<dyn Fn(TcpStream) + Send + Sync>;
+
+/// A port that a pod listens on.
+#[derive(Clone)]
+pub struct PodPort {
+    /// The loopback socket behind it.
+    pub socket: SocketAddr,
+    /// Takes a connection directly, where the pod can.
+    pub door: Option<Door>,
+}
+
+impl fmt::Debug for PodPort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PodPort")
+            .field("socket", &self.socket)
+            .field("door", &self.door.is_some())
+            .finish()
+    }
+}
+
+/// The ready endpoints of one port of a Service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServicePort {
+    /// Port of the Service.
+    pub port: u16,
+    /// (pod address, pod port), ready ones only.
+    pub endpoints: Vec<(IpAddr, u16)>,
+}
+
+/// A Service as the network knows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServiceEntry {
+    /// ClusterIP, where it has one.
+    pub cluster_ip: Option<IpAddr>,
+    /// Its ports.
+    pub ports: Vec<ServicePort>,
+}
+
+#[derive(Debug, Default)]
+struct Tables {
+    pods: HashMap<(IpAddr, u16), PodPort>,
+    services: HashMap<(String, String), ServiceEntry>,
+    turns: HashMap<(String, String, u16), usize>,
+}
+
+/// A handle on the network. Clones share it.
+#[derive(Clone, Debug, Default)]
+pub struct Network(Arc<Mutex<Tables>>);
+
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+pub enum Unreachable {
+    /// The name does not resolve.
+    #[error("resolve {0}")]
+    UnknownHost(String),
+    /// The Service or its port has no ready endpoint.
+    #[error("find an endpoint of {0}")]
+    NoEndpoint(String),
+    /// The socket could not be connected.
+    #[error("connect: {0}")]
+    Connect(#[from] io::Error),
+}
+
+impl Network {
+    fn tables(&self) -> MutexGuard<'_, Tables> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes a pod's port reachable.
+    pub fn add_pod_port(&self, address: IpAddr, port: u16, behind: PodPort) {
+        self.tables().pods.insert((address, port), behind);
+    }
+
+    /// Makes all ports of a pod unreachable.
+    pub fn remove_pod(&self, address: IpAddr) {
+        self.tables().pods.retain(|(ip, _), _| *ip != address);
+    }
+
+    /// Replaces what is known of all Services, keyed by (namespace, name).
+    pub fn set_services(&self, services: HashMap<(String, String), ServiceEntry>) {
+        self.tables().services = services;
+    }
+
+    /// The pod port at an address.
+    pub fn pod_port(&self, address: IpAddr, port: u16) -> Option<PodPort> {
+        self.tables().pods.get(&(address, port)).cloned()
+    }
+
+    /// One of the ready endpoints of a Service, in turn.
+    pub fn endpoint(&self, namespace: &str, name: &str, port: u16) -> Option<(IpAddr, u16)> {
+        let Tables {
+            services, turns, ..
+        } = &mut *self.tables();
+        let service = services.get(&(namespace.to_owned(), name.to_owned()))?;
+        let endpoints = &service.ports.iter().find(|p| p.port == port)?.endpoints;
+        let turn = turns
+            .entry((namespace.to_owned(), name.to_owned(), port))
+            .or_default();
+        *turn = turn.wrapping_add(1);
+        endpoints.get(*turn % endpoints.len().max(1)).copied()
+    }
+
+    /// Whether a Service has this port at all.
+    pub fn has_service_port(&self, namespace: &str, name: &str, port: u16) -> bool {
+        self.tables()
+            .services
+            .get(&(namespace.to_owned(), name.to_owned()))
+            .is_some_and(|s| s.ports.iter().any(|p| p.port == port))
+    }
+
+    /// What a name resolves to, as the cluster's DNS answers: `<service>.<namespace>[.svc[.cluster.local]]` or an address.
+    fn resolve(&self, host: &str) -> Option<IpAddr> {
+        if let Ok(address) = host.parse() {
+            return Some(address);
+        }
+        let host = host.trim_end_matches('.');
+        let short = host.strip_suffix(".cluster.local").unwrap_or(host);
+        let short = short.strip_suffix(".svc").unwrap_or(short);
+        let (name, namespace) = short.split_once('.')?;
+        self.tables()
+            .services
+            .get(&(namespace.to_owned(), name.to_owned()))?
+            .cluster_ip
+    }
+
+    /// The socket that an address and port of the world lead to.
+    ///
+    /// # Errors
+    /// Where nothing is there: refused for addresses that exist, unreachable for those that do not.
+    pub fn socket(&self, address: IpAddr, port: u16) -> Result<SocketAddr, Unreachable> {
+        if address.is_loopback() {
+            return Ok(SocketAddr::new(address, port)); // a test's own server
+        }
+        let service = {
+            let tables = self.tables();
+            if let Some(pod) = tables.pods.get(&(address, port)) {
+                return Ok(pod.socket);
+            }
+            tables
+                .services
+                .iter()
+                .find(|(_, s)| s.cluster_ip == Some(address))
+                .map(|(key, _)| key.clone())
+        };
+        let refused = || Unreachable::Connect(io::Error::from(io::ErrorKind::ConnectionRefused));
+        match service {
+            Some((namespace, name)) => {
+                let (address, port) = self.endpoint(&namespace, &name, port).ok_or_else(refused)?;
+                self.tables()
+                    .pods
+                    .get(&(address, port))
+                    .map(|p| p.socket)
+                    .or_else(|| own(address, port))
+                    .ok_or_else(refused)
+            }
+            None if self.tables().pods.keys().any(|(ip, _)| *ip == address) => Err(refused()),
+            None => Err(Unreachable::Connect(io::Error::from(
+                io::ErrorKind::HostUnreachable,
+            ))),
+        }
+    }
+
+    /// Connects to a name or an address, as a pod would.
+    ///
+    /// # Errors
+    /// See [`Unreachable`].
+    pub async fn connect(&self, host: &str, port: u16) -> Result<TcpStream, Unreachable> {
+        let address = self
+            .resolve(host)
+            .ok_or_else(|| Unreachable::UnknownHost(host.to_owned()))?;
+        self.connect_address(address, port).await
+    }
+
+    /// Connects to an address.
+    ///
+    /// # Errors
+    /// See [`Unreachable`].
+    pub async fn connect_address(
+        &self,
+        address: IpAddr,
+        port: u16,
+    ) -> Result<TcpStream, Unreachable> {
+        let stream = TcpStream::connect(self.socket(address, port)?).await?;
+        stream.set_nodelay(true)?;
+        Ok(stream)
+    }
+
+    /// Connects to one of the ready endpoints of a Service.
+    ///
+    /// # Errors
+    /// See [`Unreachable`].
+    pub async fn connect_service(
+        &self,
+        namespace: &str,
+        name: &str,
+        port: u16,
+    ) -> Result<TcpStream, Unreachable> {
+        let (address, port) = self.endpoint(namespace, name, port).ok_or_else(|| {
+            Unreachable::NoEndpoint(format!("Service {namespace}/{name} port {port}"))
+        })?;
+        self.connect_address(address, port).await
+    }
+}
+
+/// Endpoints that a test wrote by hand may name loopback sockets.
+fn own(address: IpAddr, port: u16) -> Option<SocketAddr> {
+    address
+        .is_loopback()
+        .then(|| SocketAddr::new(address, port))
+}
+
+/// The nth pod address.
+pub fn pod_address(n: u32) -> IpAddr {
+    IpAddr::V4(Ipv4Addr::from_bits(
+        Ipv4Addr::new(10, 244, 0, 0).to_bits() | (n & 0xFFFF),
+    ))
+}
+
+/// The nth Service address.
+pub fn service_address(n: u32) -> IpAddr {
+    IpAddr::V4(Ipv4Addr::from_bits(
+        Ipv4Addr::new(10, 96, 0, 0).to_bits() | (n & 0xFFFF),
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn network() -> (Network, IpAddr) {
+        let (network, pod) = (Network::default(), pod_address(7));
+        let socket = SocketAddr::from(([127, 0, 0, 1], 40_007));
+        network.add_pod_port(pod, 8080, PodPort { socket, door: None });
+        let entry = ServiceEntry {
+            cluster_ip: Some(service_address(9)),
+            ports: vec![
+                ServicePort {
+                    port: 80,
+                    endpoints: vec![(pod, 8080)],
+                },
+                ServicePort {
+                    port: 81,
+                    endpoints: vec![],
+                },
+            ],
+        };
+        network.set_services(HashMap::from([(
+            ("ns".to_owned(), "svc".to_owned()),
+            entry,
+        )]));
+        (network, pod)
+    }
+
+    #[test]
+    fn addresses_lead_to_sockets_and_nowhere_else() {
+        let (network, pod) = network();
+        assert_eq!(pod.to_string(), "10.244.0.7");
+        assert_eq!(
+            network.socket(pod, 8080).ok().map(|s| s.port()),
+            Some(40_007)
+        );
+        assert_eq!(
+            network
+                .socket(service_address(9), 80)
+                .ok()
+                .map(|s| s.port()),
+            Some(40_007)
+        );
+        for (address, port, kind) in [
+            (pod, 8081, io::ErrorKind::ConnectionRefused),
+            (service_address(9), 81, io::ErrorKind::ConnectionRefused),
+            (
+                IpAddr::from([192, 0, 2, 1]),
+                80,
+                io::ErrorKind::HostUnreachable,
+            ),
+        ] {
+            match network.socket(address, port) {
+                Err(Unreachable::Connect(error)) => assert_eq!(error.kind(), kind),
+                other => panic!("{address}:{port} gave {other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn names_resolve_as_in_a_cluster() {
+        let (network, _) = network();
+        for name in [
+            "svc.ns.svc.cluster.local",
+            "svc.ns.svc",
+            "svc.ns",
+            "10.96.0.9",
+        ] {
+            assert_eq!(network.resolve(name), Some(service_address(9)), "{name}");
+        }
+        for name in ["svc", "other.ns.svc.cluster.local", "example.com"] {
+            assert_eq!(network.resolve(name), None, "{name}");
+        }
+        assert_eq!(network.endpoint("ns", "svc", 81), None);
+        assert!(
+            network.has_service_port("ns", "svc", 81) && !network.has_service_port("ns", "svc", 82)
+        );
+    }
+}

@@ -1,0 +1,269 @@
+//! The proxy room: one replica of a gateway's data plane, its table, its counters and its connections.
+
+use std::{
+    collections::HashMap,
+    convert::Infallible,
+    net::SocketAddr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
+};
+
+use hyper::{Request, body::Incoming, service::service_fn};
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo},
+    server::conn::auto,
+};
+use tokio::net::TcpStream;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    exchange,
+    limits::{Bucket, Windows},
+    network::Network,
+    routing::{HeaderCase, LocalLimit, Precedence, Rule, Table, TieBreak, regex_before_prefix},
+    words::{Answer, Failure},
+};
+use crate::clock::Clock;
+
+/// Counters that all replicas of all gateways of a world share: the rate limit service and its Redis.
+#[derive(Clone, Debug, Default)]
+pub struct SharedWindows(Arc<Mutex<Windows>>);
+
+impl SharedWindows {
+    /// The counters.
+    pub fn lock(&self) -> MutexGuard<'_, Windows> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A handle on one replica. Clones share it. Its connections end when `stop` is cancelled.
+#[derive(Clone, Debug)]
+pub struct Proxy(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    table: RwLock<Arc<Table>>,
+    network: Network,
+    clock: Clock,
+    windows: SharedWindows,
+    buckets: Mutex<HashMap<String, Bucket>>,
+    turns: Mutex<HashMap<usize, u64>>,
+    stop: CancellationToken,
+}
+
+impl Proxy {
+    /// A replica without configuration: it answers as a proxy that has no listener.
+    pub fn new(
+        network: Network,
+        clock: Clock,
+        windows: SharedWindows,
+        stop: CancellationToken,
+    ) -> Self {
+        let precedence = Precedence {
+            paths: regex_before_prefix,
+            ties: TieBreak::Oldest,
+            hosts: super::routing::HostRule::MostSpecificOnly,
+        };
+        let empty = Table::new(
+            Vec::new(),
+            precedence,
+            |_: &Failure| Answer::empty(404),
+            HeaderCase::Lower,
+        );
+        Self(Arc::new(Inner {
+            table: RwLock::new(Arc::new(empty)),
+            network,
+            clock,
+            windows,
+            buckets: Mutex::default(),
+            turns: Mutex::default(),
+            stop,
+        }))
+    }
+
+    /// Takes on a configuration. Requests under way keep the old one. Buckets that the new one does not name are
+    /// forgotten; those that it names anew start full.
+    pub fn load(&self, table: Arc<Table>) {
+        let now = self.0.clock.now_ms();
+        let mut named: HashMap<&str, &LocalLimit> = HashMap::new();
+        for rule in table
+            .listeners
+            .iter()
+            .flat_map(|l| &l.entries)
+            .map(|e| &e.rule)
+        {
+            named.extend(rule.local_limits.iter().map(|l| (l.bucket.as_str(), l)));
+        }
+        {
+            let mut buckets = self.buckets();
+            buckets.retain(|name, _| named.contains_key(name.as_str()));
+            for (name, limit) in named {
+                buckets
+                    .entry(name.to_owned())
+                    .or_insert_with(|| Bucket::new(limit.limit, now));
+            }
+        }
+        self.0
+            .turns
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clear();
+        *self.0.table.write().unwrap_or_else(PoisonError::into_inner) = table;
+    }
+
+    /// Serves a connection that a client made to a port of the Gateway. Returns at once.
+    pub fn serve(&self, stream: TcpStream, port: u16) {
+        let proxy = self.clone();
+        let peer = stream
+            .peer_addr()
+            .unwrap_or_else(|_| SocketAddr::from(([127, 0, 0, 1], 0)));
+        let stop = self.0.stop.clone();
+        tokio::spawn(async move {
+            if stream.set_nodelay(true).is_err() {
+                return; // the client has gone
+            }
+            let service = service_fn(move |request: Request<Incoming>| {
+                let proxy = proxy.clone();
+                async move { Ok::<_, Infallible>(exchange::answer(&proxy, port, peer, request).await) }
+            });
+            let mut server = auto::Builder::new(TokioExecutor::new());
+            server.http1().preserve_header_case(true).half_close(false);
+            let connection = server.serve_connection(TokioIo::new(stream), service);
+            tokio::select! {
+                ended = connection => if let Err(error) = ended {
+                    tracing::debug!(%error, "a client's connection broke");
+                },
+                () = stop.cancelled() => {}
+            }
+        });
+    }
+
+    /// The configuration in force.
+    pub fn table(&self) -> Arc<Table> {
+        Arc::clone(&self.0.table.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(super) fn network(&self) -> &Network {
+        &self.0.network
+    }
+
+    pub(super) fn clock(&self) -> &Clock {
+        &self.0.clock
+    }
+
+    pub(super) fn windows(&self) -> &SharedWindows {
+        &self.0.windows
+    }
+
+    fn buckets(&self) -> MutexGuard<'_, HashMap<String, Bucket>> {
+        self.0
+            .buckets
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Asks a local limit for `units`.
+    pub(super) fn admit(&self, limit: &LocalLimit, units: u64) -> Result<(), Failure> {
+        let now = self.0.clock.now_ms();
+        let mut buckets = self.buckets();
+        let bucket = buckets
+            .entry(limit.bucket.clone())
+            .or_insert_with(|| Bucket::new(limit.limit, now));
+        bucket.admit(now, units).map_err(Failure::OverBucket)
+    }
+
+    /// Charges a local limit, where it still exists.
+    pub(super) fn charge(&self, bucket: &str, units: u64) {
+        let now = self.0.clock.now_ms();
+        if let Some(bucket) = self.buckets().get_mut(bucket) {
+            bucket.charge(now, units);
+        }
+    }
+
+    /// Which backend of a rule is next: each gets exactly its share of every round, interleaved.
+    pub(super) fn turn(&self, rule: &Arc<Rule>) -> Option<usize> {
+        let total: u64 = rule.backends.iter().map(|b| u64::from(b.weight)).sum();
+        if total == 0 {
+            return None;
+        }
+        let key = Arc::as_ptr(rule) as usize;
+        let mut turns = self.0.turns.lock().unwrap_or_else(PoisonError::into_inner);
+        let turn = turns.entry(key).or_default();
+        let mut at = *turn % total;
+        *turn += 1;
+        // A step that shares no divisor with the total spreads the shares over the round.
+        let step = (1..=total)
+            .rev()
+            .find(|s| gcd(*s, total) == 1 && *s <= total / 2 + 1)
+            .unwrap_or(1);
+        at = (at * step) % total;
+        rule.backends.iter().position(|b| {
+            let weight = u64::from(b.weight);
+            if at < weight {
+                true
+            } else {
+                at -= weight;
+                false
+            }
+        })
+    }
+}
+
+fn gcd(a: u64, b: u64) -> u64 {
+    if b == 0 { a } else { gcd(b, a % b) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::routing::{Backend, Target};
+    use super::*;
+    use rstest::rstest;
+
+    fn rule(weights: &[u32]) -> Arc<Rule> {
+        let backends = weights
+            .iter()
+            .map(|weight| Backend {
+                weight: *weight,
+                target: Target::Broken,
+                host_rewrite: None,
+                request: Default::default(),
+                provider: None,
+            })
+            .collect();
+        Arc::new(Rule {
+            backends,
+            ..Rule::default()
+        })
+    }
+
+    #[rstest]
+    #[case(&[1], &[10])]
+    #[case(&[1, 1], &[5, 5])]
+    #[case(&[9, 1], &[9, 1])]
+    #[case(&[7, 3, 0], &[7, 3, 0])]
+    fn backends_get_their_share(#[case] weights: &[u32], #[case] shares: &[usize]) {
+        let proxy = Proxy::new(
+            Network::default(),
+            Clock::movable(0),
+            SharedWindows::default(),
+            CancellationToken::new(),
+        );
+        let (rule, mut seen) = (rule(weights), vec![0; weights.len()]);
+        for _ in 0..10 {
+            seen[proxy.turn(&rule).expect("a backend")] += 1;
+        }
+        assert_eq!(seen, shares);
+    }
+
+    #[rstest]
+    #[case(&[])]
+    #[case(&[0, 0])]
+    fn weight_zero_serves_nothing(#[case] weights: &[u32]) {
+        let proxy = Proxy::new(
+            Network::default(),
+            Clock::movable(0),
+            SharedWindows::default(),
+            CancellationToken::new(),
+        );
+        assert_eq!(proxy.turn(&rule(weights)), None);
+    }
+}

@@ -1,0 +1,682 @@
+//! The routing room: the one model that all dialects are translated to, and the pure choice of a route in it.
+//!
+//! A [`Table`] holds listeners; a listener holds entries, one for each hostname x match of a rule, in the dialect's order
+//! of precedence. Nothing here does I/O.
+
+use std::{cmp::Ordering, collections::BTreeMap, fmt, sync::Arc, time::Duration};
+
+use http::{HeaderMap, Method};
+use regex::Regex;
+
+use super::limits::{BucketLimit, WindowLimit};
+use super::words::{Answer, Failure};
+
+/// A hostname as a listener or a route names it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum HostPattern {
+    /// No hostname: every host.
+    Any,
+    /// `*.example.com`, kept as `.example.com`; it covers every subdomain, not the domain itself.
+    Suffix(String),
+    /// One host, in lower case.
+    Exact(String),
+}
+
+impl HostPattern {
+    /// Reads a hostname of the Gateway API; an absent or empty one covers everything.
+    pub fn parse(name: Option<&str>) -> Self {
+        match name.map(str::to_ascii_lowercase).as_deref() {
+            None | Some("" | "*") => Self::Any,
+            Some(name) => match name.strip_prefix('*') {
+                Some(suffix) => Self::Suffix(suffix.to_owned()),
+                None => Self::Exact(name.to_owned()),
+            },
+        }
+    }
+
+    /// Whether a host (lower case, without port) is covered.
+    pub fn covers(&self, host: &str) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Suffix(suffix) => host.len() > suffix.len() && host.ends_with(suffix.as_str()),
+            Self::Exact(name) => name == host,
+        }
+    }
+
+    /// How specific it is: exact names before wildcards, longer wildcards before shorter, nothing last.
+    fn specificity(&self) -> (u8, usize) {
+        match self {
+            Self::Any => (0, 0),
+            Self::Suffix(suffix) => (1, suffix.len()),
+            Self::Exact(name) => (2, name.len()),
+        }
+    }
+
+    /// What two patterns have in common (a listener's and a route's), if anything.
+    pub fn intersect(&self, other: &Self) -> Option<Self> {
+        match (self, other) {
+            (Self::Any, x) | (x, Self::Any) => Some(x.clone()),
+            (Self::Exact(a), x) | (x, Self::Exact(a)) => {
+                x.covers(a).then(|| Self::Exact(a.clone()))
+            }
+            (Self::Suffix(a), Self::Suffix(b)) => {
+                let (long, short) = if a.len() >= b.len() { (a, b) } else { (b, a) };
+                (long.ends_with(short.as_str())).then(|| Self::Suffix(long.clone()))
+            }
+        }
+    }
+}
+
+impl fmt::Display for HostPattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Any => f.write_str("*"),
+            Self::Suffix(suffix) => write!(f, "*{suffix}"),
+            Self::Exact(name) => f.write_str(name),
+        }
+    }
+}
+
+/// A path match.
+#[derive(Clone, Debug)]
+pub enum PathMatch {
+    /// The whole path.
+    Exact(String),
+    /// Whole segments from the start: `/v1` covers `/v1` and `/v1/models`, not `/v1x`.
+    Prefix(String),
+    /// A regular expression over the whole path. One that does not compile covers nothing.
+    Regex(String, Option<Regex>),
+}
+
+impl PathMatch {
+    /// A regular expression, anchored at both ends as both gateways do it.
+    pub fn regex(pattern: &str) -> Self {
+        Self::Regex(
+            pattern.to_owned(),
+            Regex::new(&format!("^(?:{pattern})$")).ok(),
+        )
+    }
+
+    /// Whether a path (without query) is covered.
+    pub fn covers(&self, path: &str) -> bool {
+        match self {
+            Self::Exact(value) => path == value,
+            Self::Prefix(value) => {
+                let value = value.strip_suffix('/').unwrap_or(value);
+                path.strip_prefix(value)
+                    .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+            }
+            Self::Regex(_, regex) => regex.as_ref().is_some_and(|r| r.is_match(path)),
+        }
+    }
+
+    /// The text as it is written in the route.
+    pub fn text(&self) -> &str {
+        match self {
+            Self::Exact(value) | Self::Prefix(value) | Self::Regex(value, _) => value,
+        }
+    }
+}
+
+/// A match on a header or a query parameter.
+#[derive(Clone, Debug)]
+pub enum ValueMatch {
+    /// Equal.
+    Exact(String),
+    /// A regular expression over the whole value.
+    Regex(Option<Regex>),
+    /// There, with any value.
+    Present,
+}
+
+impl ValueMatch {
+    /// A regular expression over the whole value.
+    pub fn regex(pattern: &str) -> Self {
+        Self::Regex(Regex::new(&format!("^(?:{pattern})$")).ok())
+    }
+
+    /// Whether a value is covered; `None` is an absent one.
+    pub fn covers(&self, value: Option<&str>) -> bool {
+        value.is_some_and(|value| match self {
+            Self::Exact(wanted) => value == wanted,
+            Self::Regex(regex) => regex.as_ref().is_some_and(|r| r.is_match(value)),
+            Self::Present => true,
+        })
+    }
+}
+
+/// One `matches` entry of a rule: all parts must hold.
+#[derive(Clone, Debug)]
+pub struct Match {
+    /// The path.
+    pub path: PathMatch,
+    /// Header names in lower case.
+    pub headers: Vec<(String, ValueMatch)>,
+    /// Query parameters.
+    pub query: Vec<(String, ValueMatch)>,
+    /// The method.
+    pub method: Option<Method>,
+}
+
+impl Default for Match {
+    fn default() -> Self {
+        Self {
+            path: PathMatch::Prefix("/".to_owned()),
+            headers: Vec::new(),
+            query: Vec::new(),
+            method: None,
+        }
+    }
+}
+
+impl Match {
+    /// Whether a request is covered.
+    pub fn covers(&self, request: &Asked<'_>) -> bool {
+        self.path.covers(request.path)
+            && self.method.as_ref().is_none_or(|m| m == request.method)
+            && self
+                .headers
+                .iter()
+                .all(|(name, m)| m.covers(joined(request.headers, name).as_deref()))
+            && self
+                .query
+                .iter()
+                .all(|(name, m)| m.covers(query_value(request.query, name)))
+    }
+}
+
+/// All values of a header, joined by commas as proxies see them.
+pub fn joined(headers: &HeaderMap, name: &str) -> Option<String> {
+    let values: Vec<_> = headers
+        .get_all(name)
+        .iter()
+        .map(|v| String::from_utf8_lossy(v.as_bytes()).into_owned())
+        .collect();
+    (!values.is_empty()).then(|| values.join(","))
+}
+
+fn query_value<'a>(query: &'a str, name: &str) -> Option<&'a str> {
+    query.split('&').find_map(|pair| {
+        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+        (key == name).then_some(value)
+    })
+}
+
+/// The parts of a request that choose a route.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked<'a> {
+    /// The method.
+    pub method: &'a Method,
+    /// Host or `:authority`, in lower case, without port.
+    pub host: &'a str,
+    /// The path, without query.
+    pub path: &'a str,
+    /// The query, without `?`; empty where there is none.
+    pub query: &'a str,
+    /// The headers.
+    pub headers: &'a HeaderMap,
+}
+
+/// Where an entry comes from; also the name of its limit bucket.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RouteId {
+    /// Namespace of the route.
+    pub namespace: String,
+    /// Name of the route.
+    pub name: String,
+    /// Which rule, from 0.
+    pub rule: usize,
+    /// Which match of the rule, from 0.
+    pub matched: usize,
+    /// The hostname of this entry.
+    pub host: HostPattern,
+}
+
+impl fmt::Display for RouteId {
+    /// As Envoy Gateway names its routes: `httproute/<ns>/<name>/rule/<i>/match/<j>/<host>`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            namespace,
+            name,
+            rule,
+            matched,
+            host,
+        } = self;
+        write!(
+            f,
+            "httproute/{namespace}/{name}/rule/{rule}/match/{matched}/{host}"
+        )
+    }
+}
+
+/// One hostname x match of a rule.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    /// Where it comes from.
+    pub id: RouteId,
+    /// Creation time of the route, as text that sorts.
+    pub created: String,
+    /// What it covers.
+    pub matches: Match,
+    /// What to do with what it covers.
+    pub rule: Arc<Rule>,
+}
+
+/// Sets, adds and removes headers. Values are plain text.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HeaderEdit {
+    /// Replaces all values.
+    pub set: Vec<(String, String)>,
+    /// Adds a value.
+    pub add: Vec<(String, String)>,
+    /// Removes all values.
+    pub remove: Vec<String>,
+}
+
+/// How a path is rewritten.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PathRewrite {
+    /// The whole path.
+    Full(String),
+    /// The part that the prefix match covered.
+    Prefix(String),
+}
+
+/// A filter of a rule, in the order of the rule.
+#[derive(Clone, Debug)]
+pub enum Filter {
+    /// RequestHeaderModifier.
+    Request(HeaderEdit),
+    /// ResponseHeaderModifier.
+    Response(HeaderEdit),
+    /// URLRewrite.
+    Rewrite {
+        /// New Host.
+        host: Option<String>,
+        /// New path.
+        path: Option<PathRewrite>,
+    },
+    /// An answer without a backend.
+    Direct(Answer),
+}
+
+/// Where a backend's requests go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// The endpoints of a Service, chosen by the proxy itself.
+    Service {
+        /// Namespace of the Service.
+        namespace: String,
+        /// Name of the Service.
+        name: String,
+        /// Port of the Service, not of the pod.
+        port: u16,
+    },
+    /// A host name or an address, resolved as a pod would.
+    Host {
+        /// Name or address.
+        host: String,
+        /// Port.
+        port: u16,
+    },
+    /// A reference that does not resolve: its share of the traffic fails.
+    Broken,
+}
+
+/// One of the backends of a rule.
+#[derive(Clone, Debug)]
+pub struct Backend {
+    /// Share of the traffic; 0 takes none.
+    pub weight: u32,
+    /// Where it goes.
+    pub target: Target,
+    /// Host that the backend sees, where it is not the client's.
+    pub host_rewrite: Option<String>,
+    /// Edits of this backend alone.
+    pub request: HeaderEdit,
+    /// What an AI backend does to bodies.
+    pub provider: Option<Provider>,
+}
+
+/// How an AI backend handles requests and replies.
+#[derive(Clone, Debug, Default)]
+pub struct Provider {
+    /// The model that replaces the client's.
+    pub model: Option<String>,
+    /// The path that replaces the client's.
+    pub path: Option<String>,
+    /// What replaces the `/v1` of the client's path.
+    pub prefix: Option<String>,
+    /// Whether the request must be a chat that parses, with `messages` (agentgateway).
+    pub parses_chat: bool,
+    /// Whether replies are written anew from what was read (agentgateway).
+    pub rewrites_reply: bool,
+    /// Whether upstream errors that are not JSON are wrapped in JSON (Envoy AI Gateway).
+    pub wraps_errors: bool,
+    /// When a stream's request is made to ask for usage.
+    pub include_usage: IncludeUsage,
+}
+
+/// When a proxy adds `stream_options.include_usage` to a streaming request.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum IncludeUsage {
+    /// Never.
+    #[default]
+    Never,
+    /// Where the client sent no `stream_options` (agentgateway: a `false` of the client stays).
+    WhereAbsent,
+    /// Always (Envoy AI Gateway with any request cost configured).
+    Always,
+}
+
+/// A number that a reply's usage gives, under the name that policies use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cost {
+    /// `prompt_tokens`.
+    Input,
+    /// `completion_tokens`.
+    Output,
+    /// `total_tokens`.
+    Total,
+    /// Cached prompt tokens.
+    CachedInput,
+    /// Reasoning tokens.
+    Reasoning,
+}
+
+/// How the model's name comes out of the body, before the route is chosen again (Envoy AI Gateway's ext_proc).
+#[derive(Clone, Debug)]
+pub struct Extraction {
+    /// The header that carries the model to the matching.
+    pub header: &'static str,
+    /// What happens to the header where the client sent it.
+    pub existing: ExistingHeader,
+    /// The header whose mere presence makes an AI route fail.
+    pub destination_header: &'static str,
+    /// Paths whose body is read, as suffix-free paths, for example `/v1/chat/completions`.
+    pub paths: &'static [&'static str],
+    /// What `GET /v1/models` answers for a host: (pattern, model, owner, created in Unix seconds).
+    pub models: Vec<(HostPattern, String, String, u64)>,
+}
+
+/// What happens to a routing header that the client sent itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ExistingHeader {
+    /// Replaced by the body's model (v1.1.0 and later).
+    Overwritten,
+    /// Kept, with the body's model behind it (before v1.1.0).
+    Appended,
+}
+
+/// A limit of the global rate limit service.
+#[derive(Clone, Debug)]
+pub struct GlobalLimit {
+    /// Policy and rule; part of the bucket's name.
+    pub name: String,
+    /// Whether all routes of the policy share one bucket.
+    pub shared: bool,
+    /// Which requests it counts, and by which headers it tells clients apart.
+    pub selectors: Vec<Selector>,
+    /// The budget.
+    pub limit: WindowLimit,
+    /// Hits at request time.
+    pub request_hits: u64,
+    /// Metadata key whose number is charged after the response.
+    pub response_key: Option<String>,
+}
+
+/// A header that a limit looks at.
+#[derive(Clone, Debug)]
+pub enum Selector {
+    /// The header must hold.
+    Match {
+        /// Name, lower case.
+        name: String,
+        /// Value.
+        value: ValueMatch,
+        /// Whether it must not hold.
+        invert: bool,
+    },
+    /// Each value has a bucket of its own. Absent: the request is not limited (facts, "Distinct header absent").
+    Distinct {
+        /// Name, lower case.
+        name: String,
+    },
+}
+
+impl GlobalLimit {
+    /// The bucket that a request on a route falls in; `None` where it is not limited.
+    pub fn bucket(&self, id: &RouteId, headers: &HeaderMap) -> Option<String> {
+        let mut bucket = if self.shared {
+            self.name.clone()
+        } else {
+            format!("{id} {}", self.name)
+        };
+        for selector in &self.selectors {
+            match selector {
+                Selector::Match {
+                    name,
+                    value,
+                    invert,
+                } => {
+                    if value.covers(joined(headers, name).as_deref()) == *invert {
+                        return None;
+                    }
+                }
+                Selector::Distinct { name } => {
+                    bucket.push_str(&format!(" {name}={}", joined(headers, name)?));
+                }
+            }
+        }
+        Some(bucket)
+    }
+}
+
+/// What a local limit counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Unit {
+    /// Requests, before the body is read.
+    Requests,
+    /// Tokens of AI backends' replies.
+    Tokens,
+}
+
+/// A local limit of one proxy replica.
+#[derive(Clone, Debug)]
+pub struct LocalLimit {
+    /// What the bucket belongs to: a new name is a new, full bucket.
+    pub bucket: String,
+    /// What it counts.
+    pub unit: Unit,
+    /// Its shape.
+    pub limit: BucketLimit,
+}
+
+/// What a rule does.
+#[derive(Clone, Debug, Default)]
+pub struct Rule {
+    /// In order.
+    pub filters: Vec<Filter>,
+    /// By weight.
+    pub backends: Vec<Backend>,
+    /// From the request's arrival to the last byte of the reply.
+    pub timeout: Option<Duration>,
+    /// Largest request body that is buffered, where bodies are buffered.
+    pub buffer_limit: Option<usize>,
+    /// How the model is found in the body.
+    pub extraction: Option<Arc<Extraction>>,
+    /// What a successful reply's usage is called, for limits.
+    pub costs: Vec<(String, Cost)>,
+    /// Limits of the rate limit service.
+    pub global_limits: Vec<GlobalLimit>,
+    /// Limits of this replica.
+    pub local_limits: Vec<LocalLimit>,
+    /// Changes by expression.
+    pub transformation: Option<Arc<super::transform::Transformation>>,
+}
+
+/// Whether a host that has routes of its own falls back to less specific ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HostRule {
+    /// The most specific hostname that covers the host is the only one that is looked at (Envoy's virtual hosts).
+    MostSpecificOnly,
+    /// Less specific hostnames are tried where the more specific ones cover nothing (agentgateway).
+    FallThrough,
+}
+
+/// The order of two paths in a dialect: `Less` is tried first.
+pub type PathOrder = fn(&PathMatch, &PathMatch) -> Ordering;
+
+/// Exact, then regular expressions, then prefixes; longer ones first (Envoy Gateway, `internal/gatewayapi/sort.go`).
+pub fn regex_before_prefix(a: &PathMatch, b: &PathMatch) -> Ordering {
+    let rank = |path: &PathMatch| match path {
+        PathMatch::Exact(_) => 0,
+        PathMatch::Regex(..) => 1,
+        PathMatch::Prefix(_) => 2,
+    };
+    rank(a)
+        .cmp(&rank(b))
+        .then_with(|| b.text().len().cmp(&a.text().len()))
+}
+
+/// Exact, then regular expressions and prefixes together by length (agentgateway, `types/agent.rs`).
+pub fn regex_beside_prefix(a: &PathMatch, b: &PathMatch) -> Ordering {
+    let rank = |path: &PathMatch| u8::from(!matches!(path, PathMatch::Exact(_)));
+    rank(a)
+        .cmp(&rank(b))
+        .then_with(|| b.text().len().cmp(&a.text().len()))
+}
+
+/// How ties between equal matches are broken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TieBreak {
+    /// The older route, then names (Gateway API).
+    Oldest,
+    /// Names alone (agentgateway).
+    Name,
+}
+
+/// The order in which a dialect tries routes.
+#[derive(Clone, Copy, Debug)]
+pub struct Precedence {
+    /// By path.
+    pub paths: PathOrder,
+    /// Between equals.
+    pub ties: TieBreak,
+    /// Between hostnames.
+    pub hosts: HostRule,
+}
+
+impl Precedence {
+    /// `Less` is tried first, among entries of one hostname.
+    pub fn compare(&self, a: &Entry, b: &Entry) -> Ordering {
+        let (m, n) = (&a.matches, &b.matches);
+        (self.paths)(&m.path, &n.path)
+            .then_with(|| n.method.is_some().cmp(&m.method.is_some()))
+            .then_with(|| n.headers.len().cmp(&m.headers.len()))
+            .then_with(|| n.query.len().cmp(&m.query.len()))
+            .then_with(|| match self.ties {
+                TieBreak::Oldest => a.created.cmp(&b.created),
+                TieBreak::Name => Ordering::Equal,
+            })
+            .then_with(|| (&a.id.namespace, &a.id.name).cmp(&(&b.id.namespace, &b.id.name)))
+            .then_with(|| (a.id.rule, a.id.matched).cmp(&(b.id.rule, b.id.matched)))
+    }
+}
+
+/// A listener of one Gateway.
+#[derive(Clone, Debug)]
+pub struct Listener {
+    /// Its name.
+    pub name: String,
+    /// Its port, as the Gateway says it.
+    pub port: u16,
+    /// Its hostname.
+    pub host: HostPattern,
+    /// Its entries, in order of precedence within each hostname (see [`Table::new`]).
+    pub entries: Vec<Arc<Entry>>,
+}
+
+/// All that a proxy needs to know.
+#[derive(Clone, Debug)]
+pub struct Table {
+    /// The listeners.
+    pub listeners: Vec<Listener>,
+    /// The order of routes.
+    pub precedence: Precedence,
+    /// The dialect's words for what goes wrong.
+    pub words: fn(&Failure) -> Answer,
+    /// How header names are written towards the client.
+    pub header_case: HeaderCase,
+}
+
+/// How header names are written in HTTP/1.1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HeaderCase {
+    /// All in lower case (Envoy).
+    Lower,
+    /// As they came; the proxy's own in lower case (agentgateway).
+    Kept,
+}
+
+impl Table {
+    /// Sorts the entries of every listener.
+    pub fn new(
+        mut listeners: Vec<Listener>,
+        precedence: Precedence,
+        words: fn(&Failure) -> Answer,
+        header_case: HeaderCase,
+    ) -> Self {
+        for listener in &mut listeners {
+            listener.entries.sort_by(|a, b| precedence.compare(a, b));
+        }
+        Self {
+            listeners,
+            precedence,
+            words,
+            header_case,
+        }
+    }
+
+    /// The entry that a request on a port falls to.
+    ///
+    /// # Errors
+    /// What is missing: a listener for the host, or a route.
+    pub fn choose(&self, port: u16, asked: &Asked<'_>) -> Result<&Arc<Entry>, Failure> {
+        let listener = self
+            .listeners
+            .iter()
+            .filter(|l| l.port == port && l.host.covers(asked.host))
+            .max_by_key(|l| l.host.specificity())
+            .ok_or(Failure::NoListener)?;
+        let mut by_host: BTreeMap<_, Vec<&Arc<Entry>>> = BTreeMap::new();
+        for entry in listener
+            .entries
+            .iter()
+            .filter(|e| e.id.host.covers(asked.host))
+        {
+            by_host
+                .entry(entry.id.host.specificity())
+                .or_default()
+                .push(entry);
+        }
+        if by_host.is_empty() {
+            return Err(Failure::NoHost);
+        }
+        let candidates = match self.precedence.hosts {
+            HostRule::MostSpecificOnly => 1,
+            HostRule::FallThrough => usize::MAX,
+        };
+        by_host
+            .into_values()
+            .rev()
+            .take(candidates)
+            .flatten()
+            .find(|e| e.matches.covers(asked))
+            .ok_or(Failure::NoRoute)
+    }
+}
+
+#[cfg(test)]
+#[path = "routing_tests.rs"]
+mod tests;

@@ -1,0 +1,401 @@
+//! The transformation room: changes to requests and replies by CEL expressions, as agentgateway's policies write them.
+//!
+//! An expression that fails removes the header of its name and never fails the request; a failing `body` expression gives
+//! an empty body. Source: facts/agentgateway.md section 2 "CEL in transformations"; recordings 10, 11, 12, 14, 28, 31, 33
+//! of `agentgateway-standalone`.
+
+use std::{collections::HashMap, fmt, sync::Arc};
+
+use bytes::Bytes;
+use cel::{Context, Program, Value as Cel};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
+use serde_json::{Map, Value, json};
+
+use super::usage::Usage;
+
+/// A CEL expression. One that does not parse is kept, and always fails.
+pub struct Expression {
+    text: String,
+    program: Result<Program, String>,
+}
+
+impl fmt::Debug for Expression {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Expression").field(&self.text).finish()
+    }
+}
+
+impl Expression {
+    /// Reads an expression.
+    pub fn new(text: &str) -> Self {
+        Self {
+            text: text.to_owned(),
+            program: Program::compile(text).map_err(|e| e.to_string()),
+        }
+    }
+
+    /// As it is written.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// Whether it parses. An unknown variable is found only when it runs.
+    pub fn is_valid(&self) -> bool {
+        self.program.is_ok()
+    }
+
+    fn mentions(&self, variable: &str) -> bool {
+        self.text.contains(variable)
+    }
+
+    /// Its value as text; `None` where it fails or gives something that is not text, a number or a boolean.
+    fn evaluate(&self, facts: &Facts<'_>) -> Option<String> {
+        let program = self.program.as_ref().ok()?;
+        let context = facts.context()?;
+        match program.execute(&context).ok()? {
+            Cel::String(text) => Some(text.to_string()),
+            Cel::Int(number) => Some(number.to_string()),
+            Cel::UInt(number) => Some(number.to_string()),
+            Cel::Float(number) => Some(number.to_string()),
+            Cel::Bool(truth) => Some(truth.to_string()),
+            Cel::Bytes(bytes) => String::from_utf8(bytes.to_vec()).ok(),
+            _ => None,
+        }
+    }
+}
+
+/// The changes of one direction.
+#[derive(Debug, Default)]
+pub struct Side {
+    /// Replaces all values of a header.
+    pub set: Vec<(String, Expression)>,
+    /// Adds a value to a header.
+    pub add: Vec<(String, Expression)>,
+    /// Removes headers.
+    pub remove: Vec<String>,
+    /// Replaces the body.
+    pub body: Option<Expression>,
+}
+
+impl Side {
+    fn expressions(&self) -> impl Iterator<Item = &Expression> {
+        self.set
+            .iter()
+            .chain(&self.add)
+            .map(|(_, e)| e)
+            .chain(&self.body)
+    }
+
+    fn apply(&self, facts: &Facts<'_>, headers: &mut HeaderMap) -> Option<Bytes> {
+        for name in &self.remove {
+            headers.remove(name.as_str());
+        }
+        for (pairs, adds) in [(&self.set, false), (&self.add, true)] {
+            for (name, expression) in pairs {
+                let Ok(name) = HeaderName::try_from(name.as_str()) else {
+                    continue;
+                };
+                match expression
+                    .evaluate(facts)
+                    .and_then(|v| HeaderValue::try_from(v).ok())
+                {
+                    Some(value) if adds => {
+                        headers.append(name, value);
+                    }
+                    Some(value) => {
+                        headers.insert(name, value);
+                    }
+                    None => {
+                        headers.remove(name);
+                    }
+                }
+            }
+        }
+        self.body
+            .as_ref()
+            .map(|e| Bytes::from(e.evaluate(facts).unwrap_or_default()))
+    }
+}
+
+/// The changes of both directions.
+#[derive(Debug, Default)]
+pub struct Transformation {
+    /// On the way to the backend.
+    pub request: Side,
+    /// On the way to the client.
+    pub response: Side,
+}
+
+impl Transformation {
+    /// Whether an expression of either side reads the request's body.
+    pub fn reads_request_body(&self) -> bool {
+        self.request
+            .expressions()
+            .chain(self.response.expressions())
+            .any(|e| e.mentions("request.body"))
+    }
+
+    /// Whether an expression reads the reply's body.
+    pub fn reads_response_body(&self) -> bool {
+        self.response
+            .expressions()
+            .any(|e| e.mentions("response.body"))
+    }
+
+    /// Changes a request; returns a new body where there is one.
+    pub fn on_request(&self, seen: &Seen, headers: &mut HeaderMap) -> Option<Bytes> {
+        self.request.apply(
+            &Facts {
+                seen,
+                reading: None,
+                response: None,
+            },
+            headers,
+        )
+    }
+
+    /// Changes a reply; returns a new body where there is one. `body` is absent where it could not be read.
+    pub fn on_response(
+        &self,
+        seen: &Seen,
+        reading: &Reading,
+        status: u16,
+        headers: &mut HeaderMap,
+        body: Option<&Bytes>,
+    ) -> Option<Bytes> {
+        let before = headers.clone();
+        let response = Some((status, &before, body));
+        self.response.apply(
+            &Facts {
+                seen,
+                reading: Some(reading),
+                response,
+            },
+            headers,
+        )
+    }
+}
+
+/// A request as expressions see it: as it came from the client.
+#[derive(Clone, Debug)]
+pub struct Seen {
+    method: String,
+    host: String,
+    uri: Uri,
+    headers: HeaderMap,
+    /// The body, where it was read.
+    pub body: Option<Bytes>,
+}
+
+impl Seen {
+    /// Keeps what expressions may ask.
+    pub fn new(method: &Method, host: &str, uri: &Uri, headers: &HeaderMap) -> Self {
+        Self {
+            method: method.to_string(),
+            host: host.to_owned(),
+            uri: uri.clone(),
+            headers: headers.clone(),
+            body: None,
+        }
+    }
+}
+
+/// What an AI backend read of the exchange (`llm.*`).
+#[derive(Clone, Debug, Default)]
+pub struct Reading {
+    /// The model that was asked of the upstream.
+    pub request_model: Option<String>,
+    /// The model that answered.
+    pub response_model: Option<String>,
+    /// Whether a stream was asked for.
+    pub streaming: bool,
+    /// The reply's usage.
+    pub usage: Option<Usage>,
+}
+
+struct Facts<'a> {
+    seen: &'a Seen,
+    reading: Option<&'a Reading>,
+    response: Option<(u16, &'a HeaderMap, Option<&'a Bytes>)>,
+}
+
+impl Facts<'_> {
+    fn context(&self) -> Option<Context<'static, 'static>> {
+        let mut context = Context::default();
+        let mut request = json!({
+            "method": self.seen.method,
+            "host": self.seen.host,
+            "scheme": "http",
+            "path": self.seen.uri.path(),
+            "pathAndQuery": self.seen.uri.path_and_query().map_or("/", |p| p.as_str()),
+            "uri": self.seen.uri.to_string(),
+            "headers": headers_as_map(&self.seen.headers),
+        });
+        put_body(&mut request, self.seen.body.as_ref());
+        context.add_variable("request", request).ok()?;
+        if let Some((status, headers, body)) = self.response {
+            let mut response = json!({"code": status, "headers": headers_as_map(headers)});
+            put_body(&mut response, body);
+            context.add_variable("response", response).ok()?;
+        }
+        if let Some(reading) = self.reading.filter(|r| r.request_model.is_some()) {
+            let mut llm =
+                json!({"streaming": reading.streaming, "requestModel": reading.request_model});
+            if let Some(model) = &reading.response_model {
+                llm["responseModel"] = json!(model);
+            }
+            if let Some(usage) = &reading.usage {
+                llm["inputTokens"] = json!(usage.input);
+                llm["outputTokens"] = json!(usage.output);
+                llm["totalTokens"] = json!(usage.input + usage.output);
+            }
+            context.add_variable("llm", llm).ok()?;
+        }
+        context
+            .add_function(
+                "json",
+                |text: Arc<String>| -> Result<Cel, cel::ExecutionError> {
+                    let refused = |message: String| cel::ExecutionError::FunctionError {
+                        function: "json".into(),
+                        message,
+                    };
+                    let value: Value =
+                        serde_json::from_str(&text).map_err(|e| refused(e.to_string()))?;
+                    cel::to_value(value).map_err(|e| refused(e.to_string()))
+                },
+            )
+            .ok()?;
+        Some(context)
+    }
+}
+
+fn headers_as_map(headers: &HeaderMap) -> Value {
+    let mut joined: HashMap<&str, String> = HashMap::new();
+    for (name, value) in headers {
+        let text = String::from_utf8_lossy(value.as_bytes());
+        joined
+            .entry(name.as_str())
+            .and_modify(|all| {
+                all.push(',');
+                all.push_str(&text);
+            })
+            .or_insert_with(|| text.clone().into_owned());
+    }
+    Value::Object(
+        joined
+            .into_iter()
+            .map(|(n, v)| (n.to_owned(), Value::String(v)))
+            .collect::<Map<_, _>>(),
+    )
+}
+
+/// A body that is not text, or was not read, is an absent variable.
+fn put_body(facts: &mut Value, body: Option<&Bytes>) {
+    if let Some(text) = body.and_then(|b| std::str::from_utf8(b).ok()) {
+        facts["body"] = json!(text);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+
+    fn seen(body: Option<&'static str>) -> Seen {
+        let mut seen = Seen::new(
+            &Method::POST,
+            "m.test",
+            &Uri::from_static("/v1/chat/completions?a=b"),
+            &HeaderMap::from_iter([(
+                HeaderName::from_static("x-user"),
+                HeaderValue::from_static("u"),
+            )]),
+        );
+        seen.body = body.map(Bytes::from_static_str);
+        seen
+    }
+
+    trait FromStaticStr {
+        fn from_static_str(text: &'static str) -> Self;
+    }
+    impl FromStaticStr for Bytes {
+        fn from_static_str(text: &'static str) -> Self {
+            Bytes::from_static(text.as_bytes())
+        }
+    }
+
+    #[rstest]
+    #[case("string(json(request.body).model)", Some("asked"))]
+    #[case("string(json(response.body).model)", Some("answered"))]
+    #[case("llm.requestModel", Some("overridden"))]
+    #[case("llm.responseModel", None)]
+    #[case("'literal'", Some("literal"))]
+    #[case("request.headers['x-user']", Some("u"))]
+    #[case(
+        "request.method + ' ' + request.path",
+        Some("POST /v1/chat/completions")
+    )]
+    #[case("string(response.code)", Some("200"))]
+    #[case("nosuchvar.foo", None)]
+    #[case("string(json(request.body).absent)", None)]
+    #[case("string(json(request.body).model", None)]
+    fn expressions(#[case] text: &str, #[case] value: Option<&str>) {
+        let side = Side {
+            set: vec![("x-out".to_owned(), Expression::new(text))],
+            ..Side::default()
+        };
+        let transformation = Transformation {
+            response: side,
+            ..Transformation::default()
+        };
+        let mut headers = HeaderMap::from_iter([(
+            HeaderName::from_static("x-out"),
+            HeaderValue::from_static("from upstream"),
+        )]);
+        let reading = Reading {
+            request_model: Some("overridden".to_owned()),
+            ..Reading::default()
+        };
+        let reply = Bytes::from_static(b"{\"model\":\"answered\"}");
+        let request = seen(Some("{\"model\":\"asked\"}"));
+        assert!(
+            transformation
+                .on_response(&request, &reading, 200, &mut headers, Some(&reply))
+                .is_none()
+        );
+        assert_eq!(
+            headers.get("x-out").map(|v| v.to_str().expect("text")),
+            value,
+            "a failure removes the header"
+        );
+    }
+
+    #[test]
+    fn an_unread_body_is_absent_and_a_failed_body_is_empty() {
+        let side = |body| Side {
+            set: vec![(
+                "x-model".to_owned(),
+                Expression::new("string(json(request.body).model)"),
+            )],
+            body,
+            ..Side::default()
+        };
+        let transformation = Transformation {
+            request: side(Some(Expression::new("nosuchvar"))),
+            response: side(None),
+        };
+        assert!(transformation.reads_request_body() && !transformation.reads_response_body());
+        let mut headers = HeaderMap::new();
+        assert_eq!(
+            transformation.on_request(&seen(None), &mut headers),
+            Some(Bytes::new())
+        );
+        assert!(headers.is_empty());
+    }
+
+    #[test]
+    fn validity_is_parsing_alone() {
+        assert!(Expression::new("nosuchvar.foo").is_valid());
+        assert!(!Expression::new("string(json(request.body).model").is_valid());
+    }
+}

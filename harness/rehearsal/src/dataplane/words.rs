@@ -1,0 +1,129 @@
+//! The words room: what can go wrong on the way, and answers that a proxy writes itself. Dialects put them into words.
+
+use bytes::Bytes;
+
+use super::limits::{BucketDenial, WindowState};
+
+/// An answer without a backend.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// Status code.
+    pub status: u16,
+    /// Headers in order; `content-length` is added by the proxy.
+    pub headers: Vec<(String, String)>,
+    /// The body.
+    pub body: Bytes,
+}
+
+impl Answer {
+    /// No body, no headers.
+    pub fn empty(status: u16) -> Self {
+        Self {
+            status,
+            headers: Vec::new(),
+            body: Bytes::new(),
+        }
+    }
+
+    /// A `text/plain` body.
+    pub fn text(status: u16, body: impl Into<String>) -> Self {
+        Self::typed(status, "text/plain", body)
+    }
+
+    /// A body of this content type.
+    pub fn typed(status: u16, content_type: &str, body: impl Into<String>) -> Self {
+        Self {
+            status,
+            headers: vec![("content-type".to_owned(), content_type.to_owned())],
+            body: Bytes::from(body.into()),
+        }
+    }
+
+    /// The same with these headers in front.
+    pub fn with_headers<'a>(
+        mut self,
+        headers: impl IntoIterator<Item = (&'a str, String)>,
+    ) -> Self {
+        let mut all: Vec<_> = headers
+            .into_iter()
+            .map(|(n, v)| (n.to_owned(), v))
+            .collect();
+        all.append(&mut self.headers);
+        self.headers = all;
+        self
+    }
+}
+
+/// What went wrong, before any dialect's words.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// No listener covers the host.
+    NoListener,
+    /// No route names the host.
+    NoHost,
+    /// No route covers the request.
+    NoRoute,
+    /// The rule has no backend that could serve.
+    NoBackends,
+    /// The chosen backendRef does not resolve.
+    BrokenBackend,
+    /// The backend has no endpoint.
+    NoEndpoint,
+    /// The backend's name does not resolve.
+    UnknownHost(String),
+    /// The connection could not be made, or broke before a reply began.
+    Upstream {
+        /// Whether connecting failed (else the exchange did).
+        connecting: bool,
+        /// The operating system's or protocol's words.
+        words: String,
+    },
+    /// The route's time is over.
+    Timeout,
+    /// The request body is larger than what may be buffered.
+    BodyTooLarge,
+    /// The request body could not be read from the client.
+    BodyUnreadable,
+    /// An AI route does not serve this path.
+    UnsupportedPath(String),
+    /// The body of an AI request is not JSON.
+    MalformedJson {
+        /// Path of the request.
+        path: String,
+        /// The body as it came.
+        body: Bytes,
+        /// The parser's words.
+        words: String,
+    },
+    /// The body of an AI request is JSON, but not a request that can be served.
+    UnreadableRequest(String),
+    /// An AI reply could not be read.
+    UnreadableReply(String),
+    /// The client sent a header that belongs to the gateway.
+    ForeignDestination,
+    /// A window is overspent.
+    OverWindow(WindowState),
+    /// A local bucket is empty.
+    OverBucket(BucketDenial),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_carry_their_type_and_limits_go_in_front() {
+        let answer = Answer::text(429, "rate limit exceeded")
+            .with_headers([("x-ratelimit-limit", "70".to_owned())]);
+        assert_eq!(
+            answer.headers[0],
+            ("x-ratelimit-limit".to_owned(), "70".to_owned())
+        );
+        assert_eq!(
+            answer.headers[1],
+            ("content-type".to_owned(), "text/plain".to_owned())
+        );
+        assert_eq!(answer.body.len(), 19);
+        assert_ne!(Answer::empty(404), Answer::text(404, ""));
+    }
+}

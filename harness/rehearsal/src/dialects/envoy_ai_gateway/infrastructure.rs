@@ -1,0 +1,215 @@
+//! What Envoy Gateway makes for a Gateway (Deployment, Service), and the statuses of classes, Gateways and listeners.
+
+use std::sync::Arc;
+
+use serde_json::{Map, Value, json};
+use sha2::{Digest, Sha256};
+
+use super::{CONTROLLER, NAMESPACE, container_port, routes::Routed};
+use crate::{
+    api::kinds,
+    dialects::{
+        Name, Snapshot, StatusOf, Translation, Version,
+        gateway_api::GROUP,
+        object::{self, list, observed, text, text_or},
+    },
+};
+
+/// Holds a GatewayClass while a Gateway uses it.
+pub(super) const FINALIZER: &str = "gateway-exists-finalizer.gateway.networking.k8s.io";
+
+/// `envoy-<namespace>-<name>-<hash8>` (facts, section 5).
+pub(super) fn proxy_name((namespace, name): &Name) -> String {
+    let digest = Sha256::digest(format!("{namespace}/{name}").as_bytes());
+    let hash: String = digest.iter().take(4).map(|b| format!("{b:02x}")).collect();
+    let readable: String = format!("{namespace}-{name}").chars().take(48).collect();
+    format!("envoy-{readable}-{hash}")
+}
+
+/// What the charts install.
+pub(super) fn installation(version: Version) -> Vec<Value> {
+    let namespace = |name: &str| json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
+    let deployment = |home: &str, name: &str, image: String| {
+        let labels = json!({"app.kubernetes.io/instance": name, "app.kubernetes.io/name": name});
+        json!({
+            "apiVersion": "apps/v1", "kind": "Deployment",
+            "metadata": {"name": name, "namespace": home, "labels": labels},
+            "spec": {"replicas": 1, "selector": {"matchLabels": labels}, "template": {
+                "metadata": {"labels": labels},
+                "spec": {"containers": [{"name": name, "image": image}]}}}
+        })
+    };
+    vec![
+        namespace(NAMESPACE),
+        namespace("envoy-ai-gateway-system"),
+        json!({"apiVersion": "gateway.networking.k8s.io/v1", "kind": "GatewayClass", "metadata": {"name": "envoy"},
+            "spec": {"controllerName": CONTROLLER}}),
+        deployment(NAMESPACE, "envoy-gateway", "docker.io/envoyproxy/gateway:v1.8.3".to_owned()),
+        deployment(NAMESPACE, "envoy-ratelimit", "docker.io/envoyproxy/ratelimit:3fb70258".to_owned()),
+        deployment(
+            "envoy-ai-gateway-system",
+            "ai-gateway-controller",
+            format!("docker.io/envoyproxy/ai-gateway-controller:{version}"),
+        ),
+    ]
+}
+
+/// GatewayClasses of ours are accepted, and held while a Gateway uses them.
+pub(super) fn classes(snapshot: &Snapshot, gateways: &[Arc<Value>], translation: &mut Translation) {
+    for class in snapshot.all(&kinds::GATEWAY_CLASS).filter(|c| text(c, "/spec/controllerName") == CONTROLLER) {
+        let condition =
+            observed(object::generation(class), "Accepted", true, "Accepted", "Valid GatewayClass");
+        translation.statuses.push(StatusOf {
+            kind: kinds::GATEWAY_CLASS,
+            name: object::key(class),
+            status: json!({"conditions": [condition]}),
+        });
+        if gateways.iter().any(|g| text(g, "/spec/gatewayClassName") == object::name(class)) {
+            translation.finalizers.push((kinds::GATEWAY_CLASS, object::key(class), FINALIZER));
+        }
+    }
+}
+
+/// The EnvoyProxy that a Gateway or its class refers to.
+fn envoy_proxy<'a>(snapshot: &'a Snapshot, gateway: &Value) -> Option<&'a Arc<Value>> {
+    let of_gateway = gateway
+        .pointer("/spec/infrastructure/parametersRef")
+        .map(|r| (object::namespace(gateway), text(r, "/name")));
+    let class = snapshot.get(&kinds::GATEWAY_CLASS, "", text(gateway, "/spec/gatewayClassName"))?;
+    let of_class =
+        class.pointer("/spec/parametersRef").map(|r| (text_or(r, "/namespace", NAMESPACE), text(r, "/name")));
+    let (namespace, name) = of_gateway.or(of_class)?;
+    snapshot.get(&kinds::ENVOY_PROXY, namespace, name)
+}
+
+/// The proxy of a Gateway, and what the Gateway says of itself.
+pub(super) fn gateway(snapshot: &Snapshot, gateway: &Arc<Value>, routed: &Routed, translation: &mut Translation) {
+    let (key, generation) = (object::key(gateway), object::generation(gateway));
+    let proxy = envoy_proxy(snapshot, gateway).map(|p| &**p);
+    let name = proxy_name(&key);
+    translation.children.extend(children(gateway, proxy, &name));
+
+    let deployment = snapshot.get(&kinds::DEPLOYMENT, NAMESPACE, &name);
+    let replicas = deployment.and_then(|d| object::number(d, "/spec/replicas")).unwrap_or(1);
+    let available = deployment.and_then(|d| object::number(d, "/status/availableReplicas")).unwrap_or(0);
+    let addresses = addresses(snapshot, &name);
+    let programmed = match (addresses.is_empty(), available) {
+        (true, _) => {
+            observed(generation, "Programmed", false, "AddressNotAssigned", "No addresses have been assigned to the Gateway")
+        }
+        (false, 0) => observed(generation, "Programmed", false, "NoResources", "Envoy replicas unavailable"),
+        (false, _) => {
+            let message =
+                format!("Address assigned to the Gateway, {available}/{replicas} envoy replicas available");
+            observed(generation, "Programmed", true, "Programmed", &message)
+        }
+    };
+    let accepted =
+        observed(generation, "Accepted", true, "Accepted", "The Gateway has been scheduled by Envoy Gateway");
+    let listeners: Vec<_> = list(gateway, "/spec/listeners")
+        .enumerate()
+        .map(|(at, listener)| {
+            let attached = routed.attached.get(&(key.clone(), at)).copied().unwrap_or(0);
+            json!({
+                "attachedRoutes": attached,
+                "conditions": [
+                    observed(generation, "Programmed", true, "Programmed",
+                        "Sending translated listener configuration to the data plane"),
+                    observed(generation, "Accepted", true, "Accepted", "Listener has been successfully translated"),
+                    observed(generation, "ResolvedRefs", true, "ResolvedRefs",
+                        "Listener references have been resolved"),
+                ],
+                "name": listener["name"],
+                "supportedKinds": [{"group": GROUP, "kind": "HTTPRoute"}, {"group": GROUP, "kind": "GRPCRoute"}],
+            })
+        })
+        .collect();
+    let mut status = json!({"conditions": [accepted, programmed], "listeners": listeners});
+    if !addresses.is_empty() {
+        let written: Vec<_> = addresses.iter().map(|a| json!({"type": "IPAddress", "value": a})).collect();
+        status["addresses"] = json!(written);
+    }
+    translation.statuses.push(StatusOf { kind: kinds::GATEWAY, name: key, status });
+}
+
+/// Where the proxy's Service can be reached: nodes for a node port, itself for a ClusterIP, else what its load balancer
+/// says (facts, section 5).
+fn addresses(snapshot: &Snapshot, name: &str) -> Vec<String> {
+    let Some(service) = snapshot.get(&kinds::SERVICE, NAMESPACE, name) else { return Vec::new() };
+    let texts = |pointer, field: &str| -> Vec<String> {
+        list(service, pointer).map(|i| text(i, field).to_owned()).filter(|t| !t.is_empty()).collect()
+    };
+    match text_or(service, "/spec/type", "ClusterIP") {
+        "NodePort" => snapshot
+            .all(&kinds::NODE)
+            .flat_map(|n| list(n, "/status/addresses"))
+            .filter(|a| text(a, "/type") == "InternalIP")
+            .map(|a| text(a, "/address").to_owned())
+            .collect(),
+        "ClusterIP" => Some(text(service, "/spec/clusterIP").to_owned()).filter(|a| !a.is_empty()).into_iter().collect(),
+        _ => texts("/status/loadBalancer/ingress", "/ip"),
+    }
+}
+
+/// Deployment and Service of a proxy, names and labels as recorded in `gateway-status.txt`.
+fn children(gateway: &Value, proxy: Option<&Value>, name: &str) -> Vec<Value> {
+    let of_proxy = |pointer: &str| proxy.and_then(|p| p.pointer(&format!("/spec/provider/kubernetes{pointer}")));
+    let mut labels = Map::from_iter(
+        [
+            ("app.kubernetes.io/component", "proxy"),
+            ("app.kubernetes.io/managed-by", "envoy-gateway"),
+            ("app.kubernetes.io/name", "envoy"),
+            ("gateway.envoyproxy.io/owning-gateway-name", object::name(gateway)),
+            ("gateway.envoyproxy.io/owning-gateway-namespace", object::namespace(gateway)),
+        ]
+        .map(|(k, v)| (k.to_owned(), json!(v))),
+    );
+    let selector = Value::Object(labels.clone());
+    labels.extend(object::texts(gateway.pointer("/spec/infrastructure/labels")));
+    let labels = Value::Object(labels);
+    let mut ports: Vec<u16> = list(gateway, "/spec/listeners").filter_map(|l| object::port(l, "/port")).collect();
+    ports.sort_unstable();
+    ports.dedup();
+    let kind = of_proxy("/envoyService/type").and_then(Value::as_str).unwrap_or("LoadBalancer");
+    let service_ports: Vec<_> = ports
+        .iter()
+        .map(|port| {
+            json!({"name": format!("http-{port}"), "port": port, "protocol": "TCP", "targetPort": container_port(*port)})
+        })
+        .collect();
+    let container_ports: Vec<_> =
+        ports.iter().map(|p| json!({"containerPort": container_port(*p), "protocol": "TCP"})).collect();
+    let metadata = json!({"name": name, "namespace": NAMESPACE, "labels": labels});
+    let mut service = json!({"type": kind, "selector": selector, "ports": service_ports});
+    if kind != "ClusterIP" {
+        let policy = of_proxy("/envoyService/externalTrafficPolicy").cloned();
+        service["externalTrafficPolicy"] = policy.unwrap_or_else(|| json!("Local"));
+    }
+    let replicas = of_proxy("/envoyDeployment/replicas").cloned().unwrap_or_else(|| json!(1));
+    let container = |name: &str, image: &str| json!({"name": name, "image": image});
+    let mut envoy = container("envoy", "docker.io/envoyproxy/envoy:distroless-v1.38.3");
+    envoy["ports"] = json!(container_ports);
+    vec![
+        json!({
+            "apiVersion": "apps/v1", "kind": "Deployment", "metadata": metadata,
+            "spec": {"replicas": replicas, "selector": {"matchLabels": selector}, "template": {
+                "metadata": {"labels": labels},
+                "spec": {"containers": [envoy, container("shutdown-manager", "docker.io/envoyproxy/gateway:v1.8.3")]}}}
+        }),
+        json!({"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": service}),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+
+    #[rstest]
+    #[case("envoy-lab", "envoy-ingress-gateway", "envoy-envoy-lab-envoy-ingress-gateway-8b2b6e5b")]
+    #[case("kserve-test", "ai-gateway", "envoy-kserve-test-ai-gateway-426cbc2d")]
+    #[case("default", "envoy-ai-gateway-basic", "envoy-default-envoy-ai-gateway-basic-21a9f8f8")]
+    fn names_as_recorded(#[case] namespace: &str, #[case] name: &str, #[case] expected: &str) {
+        assert_eq!(proxy_name(&(namespace.to_owned(), name.to_owned())), expected);
+    }
+}

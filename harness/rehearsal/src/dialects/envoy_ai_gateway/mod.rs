@@ -1,0 +1,205 @@
+//! The dialect of Envoy AI Gateway on Envoy Gateway: AIGatewayRoute, AIServiceBackend, Backend, traffic policies.
+//!
+//! Sources: facts/envoy-ai-gateway.md, facts/seen-on-a-real-cluster.md, recordings `evidence/envoy-ai-gateway/*`
+//! (Envoy AI Gateway v1.1.0 on Envoy Gateway v1.8.3).
+
+mod ai_routes;
+mod infrastructure;
+mod policies;
+mod routes;
+mod words;
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use super::{
+    Dialect, Name, Snapshot, Translation, Version, gateway_api,
+    object::{self, text},
+};
+use crate::{
+    api::{Kind, kinds},
+    clock::UnixMillis,
+    dataplane::routing::{
+        ExistingHeader, HeaderCase, HostPattern, HostRule, IncludeUsage, Listener, Precedence, Table, TieBreak,
+        regex_before_prefix,
+    },
+};
+
+pub use words::malformed_json_body;
+
+/// `controllerName` of its GatewayClasses and statuses.
+pub const CONTROLLER: &str = "gateway.envoyproxy.io/gatewayclass-controller";
+/// Where Envoy Gateway and the proxies live.
+pub const NAMESPACE: &str = "envoy-gateway-system";
+
+/// Envoy AI Gateway at one version, with the Envoy Gateway that it pairs with.
+#[derive(Clone, Debug)]
+pub struct EnvoyAiGateway {
+    version: Version,
+    extension: ExtensionHook,
+}
+
+/// Whether Envoy Gateway calls Envoy AI Gateway's extension server (recording `hook-not-wired.txt`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ExtensionHook {
+    /// As installed by the charts with their values.
+    Wired,
+    /// Envoy Gateway without `extensionManager`: AI routes are plain routes.
+    NotWired,
+}
+
+impl EnvoyAiGateway {
+    /// This version, fully installed.
+    pub fn new(version: Version) -> Self {
+        Self { version, extension: ExtensionHook::Wired }
+    }
+
+    /// The same with the hook as said.
+    pub fn with_extension(mut self, extension: ExtensionHook) -> Self {
+        self.extension = extension;
+        self
+    }
+
+    /// What happens to an `x-ai-eg-model` that the client sent (facts, section 3 "Request" 2: overwritten since v1.1.0).
+    fn existing_model_header(&self) -> ExistingHeader {
+        if self.version >= Version(1, 1, 0) { ExistingHeader::Overwritten } else { ExistingHeader::Appended }
+    }
+
+    /// When streams are made to ask for usage: always where any cost is configured.
+    fn include_usage(&self, has_costs: bool) -> IncludeUsage {
+        if has_costs { IncludeUsage::Always } else { IncludeUsage::Never }
+    }
+
+    fn precedence(&self) -> Precedence {
+        Precedence { paths: regex_before_prefix, ties: TieBreak::Oldest, hosts: HostRule::MostSpecificOnly }
+    }
+}
+
+impl Dialect for EnvoyAiGateway {
+    fn name(&self) -> &'static str {
+        "envoy-ai-gateway"
+    }
+
+    fn version(&self) -> Version {
+        self.version
+    }
+
+    fn reads(&self) -> Vec<Kind> {
+        vec![
+            kinds::NAMESPACE,
+            kinds::NODE,
+            kinds::SERVICE,
+            kinds::ENDPOINT_SLICE,
+            kinds::DEPLOYMENT,
+            kinds::GATEWAY_CLASS,
+            kinds::GATEWAY,
+            kinds::HTTP_ROUTE,
+            kinds::REFERENCE_GRANT,
+            kinds::INFERENCE_POOL,
+            kinds::AI_GATEWAY_ROUTE,
+            kinds::AI_SERVICE_BACKEND,
+            kinds::BACKEND,
+            kinds::BACKEND_TRAFFIC_POLICY,
+            kinds::CLIENT_TRAFFIC_POLICY,
+            kinds::ENVOY_PROXY,
+            kinds::HTTP_ROUTE_FILTER,
+        ]
+    }
+
+    fn finalizers(&self) -> Vec<(Kind, &'static str)> {
+        vec![
+            (kinds::AI_GATEWAY_ROUTE, ai_routes::FINALIZER),
+            (kinds::AI_SERVICE_BACKEND, ai_routes::FINALIZER),
+            (kinds::GATEWAY_CLASS, infrastructure::FINALIZER),
+        ]
+    }
+
+    fn installation(&self) -> Vec<Value> {
+        infrastructure::installation(self.version)
+    }
+
+    fn translate(&self, snapshot: &Snapshot, _now: UnixMillis) -> Translation {
+        let mut translation = Translation::default();
+        ai_routes::translate(snapshot, &mut translation);
+        let gateways: Vec<_> = gateway_api::gateways(snapshot, CONTROLLER).map(Arc::clone).collect();
+        let rules = policies::Policies::read(snapshot);
+        let ai = ai_routes::AiRoutes::read(self, snapshot);
+        let mut routed = routes::Routed::default();
+        for route in snapshot.all(&kinds::HTTP_ROUTE).filter(|r| !object::is_going(r)) {
+            routes::translate(snapshot, route, &ai, &rules, &mut routed);
+        }
+        rules.statuses(snapshot, &routed, &mut translation);
+        infrastructure::classes(snapshot, &gateways, &mut translation);
+        for gateway in &gateways {
+            infrastructure::gateway(snapshot, gateway, &routed, &mut translation);
+            let listeners = listeners(gateway, &mut routed.entries);
+            let table = Table::new(listeners, self.precedence(), words::answer, HeaderCase::Lower);
+            translation.tables.insert(object::key(gateway), Arc::new(table));
+        }
+        translation.statuses.append(&mut routed.statuses);
+        translation
+    }
+
+    fn gateway_of_pod(&self, labels: &Value) -> Option<Name> {
+        let label = |name: &str| labels.get(name).and_then(Value::as_str).map(str::to_owned);
+        let namespace = label("gateway.envoyproxy.io/owning-gateway-namespace")?;
+        Some((namespace, label("gateway.envoyproxy.io/owning-gateway-name")?))
+    }
+
+    /// Ports below 1024 are served on a port that is 10000 higher (facts, section 1 "Images, ports").
+    fn listener_port(&self, container_port: u16) -> u16 {
+        match container_port {
+            10_001..=11_023 => container_port - 10_000,
+            other => other,
+        }
+    }
+}
+
+/// The port in the container for a listener's port.
+fn container_port(port: u16) -> u16 {
+    if port < 1024 { port + 10_000 } else { port }
+}
+
+/// The listeners of a Gateway with the entries that attached to them.
+fn listeners(gateway: &Value, entries: &mut routes::Entries) -> Vec<Listener> {
+    object::list(gateway, "/spec/listeners")
+        .enumerate()
+        .filter_map(|(at, listener)| {
+            Some(Listener {
+                name: text(listener, "/name").to_owned(),
+                port: object::port(listener, "/port")?,
+                host: HostPattern::parse(Some(text(listener, "/hostname"))),
+                entries: entries.remove(&(object::key(gateway), at)).unwrap_or_default(),
+            })
+        })
+        .collect()
+}
+
+/// An ancestor or parent reference to a Gateway.
+fn gateway_ref(name: &Name) -> Value {
+    json!({"group": gateway_api::GROUP, "kind": "Gateway", "name": name.1, "namespace": name.0})
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+
+    #[rstest]
+    #[case(Version(1, 0, 0), ExistingHeader::Appended)]
+    #[case(Version(1, 1, 0), ExistingHeader::Overwritten)]
+    #[case(Version(1, 2, 0), ExistingHeader::Overwritten)]
+    fn the_model_header_by_version(#[case] version: Version, #[case] expected: ExistingHeader) {
+        assert_eq!(EnvoyAiGateway::new(version).existing_model_header(), expected);
+    }
+
+    #[rstest]
+    #[case(80, 10_080)]
+    #[case(8080, 8080)]
+    #[case(1023, 11_023)]
+    fn container_ports_lead_back_to_listeners(#[case] port: u16, #[case] container: u16) {
+        assert_eq!(container_port(port), container);
+        assert_eq!(EnvoyAiGateway::new(Version(1, 1, 0)).listener_port(container), port);
+    }
+}

@@ -1,0 +1,194 @@
+//! BackendTrafficPolicy and ClientTrafficPolicy: budgets, buffer limits, and what their statuses say.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use serde_json::{Value, json};
+
+use super::{CONTROLLER, gateway_ref, routes::Routed};
+use crate::{
+    api::{Kind, kinds},
+    dataplane::{
+        limits::WindowLimit,
+        routing::{GlobalLimit, Rule, Selector},
+    },
+    dialects::{
+        Name, Snapshot, StatusOf, Translation, gateway_api,
+        object::{self, list, observed, text, text_or},
+    },
+};
+
+/// All traffic policies of a world.
+pub(super) struct Policies {
+    backend: Vec<Arc<Value>>,
+    client: Vec<Arc<Value>>,
+}
+
+/// What a target reference of a policy names.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct TargetRef {
+    kind: String,
+    name: String,
+    section: Option<String>,
+}
+
+fn targets(policy: &Value) -> Vec<TargetRef> {
+    let single = policy.pointer("/spec/targetRef").into_iter();
+    list(policy, "/spec/targetRefs")
+        .chain(single)
+        .map(|t| TargetRef {
+            kind: text(t, "/kind").to_owned(),
+            name: text(t, "/name").to_owned(),
+            section: t.get("sectionName").and_then(Value::as_str).map(str::to_owned),
+        })
+        .collect()
+}
+
+impl Policies {
+    /// Reads them, oldest first: the older of two on one target wins.
+    pub(super) fn read(snapshot: &Snapshot) -> Self {
+        let of = |kind: &Kind| {
+            let mut all: Vec<_> = snapshot.all(kind).filter(|p| !object::is_going(p)).map(Arc::clone).collect();
+            all.sort_by_key(|p| (text(p, "/metadata/creationTimestamp").to_owned(), object::key(p)));
+            all
+        };
+        Self { backend: of(&kinds::BACKEND_TRAFFIC_POLICY), client: of(&kinds::CLIENT_TRAFFIC_POLICY) }
+    }
+
+    /// The policy of a list that targets an object and, most specific first, a section of it.
+    fn on<'a>(policies: &'a [Arc<Value>], kind: &str, object: &Value, section: &str) -> Option<&'a Arc<Value>> {
+        let of = |wanted: Option<&str>| {
+            policies.iter().filter(|p| object::namespace(p) == object::namespace(object)).find(|p| {
+                targets(p)
+                    .iter()
+                    .any(|t| t.kind == kind && t.name == object::name(object) && t.section.as_deref() == wanted)
+            })
+        };
+        of(Some(section).filter(|s| !s.is_empty())).filter(|_| !section.is_empty()).or_else(|| of(None))
+    }
+
+    /// Puts on a rule what policies say: a route's policy replaces the Gateway's (facts, section 3).
+    pub(super) fn apply(&self, rule: &mut Rule, route: &Value, rule_name: &str, gateway: &Value, listener: usize) {
+        let section = gateway.pointer(&format!("/spec/listeners/{listener}/name")).and_then(Value::as_str);
+        let section = section.unwrap_or("");
+        let budget = Self::on(&self.backend, "HTTPRoute", route, rule_name)
+            .or_else(|| Self::on(&self.backend, "Gateway", gateway, section));
+        if let Some(policy) = budget {
+            rule.global_limits = limits(policy);
+            if let Some(timeout) = object::duration(text(policy, "/spec/timeout/http/requestTimeout")) {
+                rule.timeout = Some(timeout);
+            }
+        }
+        let client = Self::on(&self.client, "Gateway", gateway, section);
+        if let Some(bound) = client.and_then(|p| p.pointer("/spec/connection/bufferLimit")).and_then(object::bytes) {
+            rule.buffer_limit = Some(bound);
+        }
+    }
+
+    /// Says how each policy stands: an ancestor for every Gateway that it reaches.
+    pub(super) fn statuses(&self, snapshot: &Snapshot, routed: &Routed, translation: &mut Translation) {
+        let ours: Vec<Name> = gateway_api::gateways(snapshot, CONTROLLER).map(|g| object::key(g)).collect();
+        let (mut taken, mut overridden) = (Vec::new(), BTreeMap::new());
+        for policy in &self.backend {
+            for target in targets(policy).into_iter().filter(|t| t.kind == "HTTPRoute") {
+                let route = (object::namespace(policy).to_owned(), target.name);
+                for gateway in routed.parents.get(&route).into_iter().flatten() {
+                    overridden.entry(gateway.clone()).or_insert_with(Vec::new).push(format!("{}/{}", route.0, route.1));
+                }
+            }
+        }
+        let all = self.backend.iter().map(|p| (kinds::BACKEND_TRAFFIC_POLICY, p));
+        for (kind, policy) in all.chain(self.client.iter().map(|p| (kinds::CLIENT_TRAFFIC_POLICY, p))) {
+            let generation = object::generation(policy);
+            let mut ancestors = Vec::new();
+            for target in targets(policy) {
+                let home = object::namespace(policy).to_owned();
+                let gateways = match target.kind.as_str() {
+                    "Gateway" => vec![(home.clone(), target.name.clone())],
+                    _ => routed.parents.get(&(home.clone(), target.name.clone())).cloned().unwrap_or_default(),
+                };
+                let claim = (kind.clone(), home, target.clone());
+                let conflict = taken.contains(&claim);
+                for gateway in gateways.into_iter().filter(|g| ours.contains(g)) {
+                    let mut conditions = vec![if conflict {
+                        let message = format!(
+                            "Unable to target {} {}, another {} has already attached to it.",
+                            target.kind, target.name, kind.kind
+                        );
+                        observed(generation, "Accepted", false, "Conflicted", &message)
+                    } else {
+                        observed(generation, "Accepted", true, "Accepted", "Policy has been accepted.")
+                    }];
+                    if let Some(routes) = overridden.get(&gateway)
+                        && target.kind == "Gateway"
+                        && kind == kinds::BACKEND_TRAFFIC_POLICY
+                    {
+                        let message = format!(
+                            "This policy is being overridden by other backendTrafficPolicies for these routes: [{}]",
+                            routes.join(" ")
+                        );
+                        conditions.push(observed(generation, "Overridden", true, "Overridden", &message));
+                    }
+                    ancestors.push(json!({
+                        "ancestorRef": gateway_ref(&gateway),
+                        "conditions": conditions,
+                        "controllerName": CONTROLLER,
+                    }));
+                }
+                taken.push(claim);
+            }
+            if !ancestors.is_empty() || policy.pointer("/status/ancestors").is_some() {
+                let status = json!({"ancestors": ancestors});
+                translation.statuses.push(StatusOf { kind, name: object::key(policy), status });
+            }
+        }
+    }
+}
+
+/// The budgets of a BackendTrafficPolicy.
+fn limits(policy: &Value) -> Vec<GlobalLimit> {
+    list(policy, "/spec/rateLimit/global/rules")
+        .enumerate()
+        .filter_map(|(at, rule)| {
+            let seconds = match text(rule, "/limit/unit") {
+                "Second" => 1,
+                "Minute" => 60,
+                "Hour" => 3_600,
+                "Day" => 86_400,
+                "Week" => 604_800,
+                "Month" => 2_592_000,
+                "Year" => 31_536_000,
+                _ => return None,
+            };
+            let request_hits = match text_or(rule, "/cost/request/from", "Number") {
+                "Number" => object::number(rule, "/cost/request/number").unwrap_or(1),
+                _ => 0,
+            };
+            let response = rule.pointer("/cost/response/metadata");
+            Some(GlobalLimit {
+                name: format!("{}/{}/rule/{at}", object::namespace(policy), object::name(policy)),
+                shared: rule.get("shared").and_then(Value::as_bool).unwrap_or(false),
+                selectors: list(rule, "/clientSelectors").flat_map(|s| list(s, "/headers")).map(selector).collect(),
+                limit: WindowLimit { hits: object::number(rule, "/limit/requests")?, seconds },
+                request_hits,
+                response_key: response
+                    .filter(|m| text(m, "/namespace") == METADATA_NAMESPACE)
+                    .map(|m| text(m, "/key").to_owned()),
+            })
+        })
+        .collect()
+}
+
+/// Where Envoy AI Gateway puts the numbers of a reply (facts, section 3 "Dynamic metadata").
+const METADATA_NAMESPACE: &str = "io.envoy.ai_gateway";
+
+fn selector(header: &Value) -> Selector {
+    let name = text(header, "/name").to_ascii_lowercase();
+    match text_or(header, "/type", "Exact") {
+        "Distinct" => Selector::Distinct { name },
+        _ => Selector::Match {
+            name,
+            value: gateway_api::value_match(header),
+            invert: header.get("invert").and_then(Value::as_bool).unwrap_or(false),
+        },
+    }
+}

@@ -1,0 +1,281 @@
+//! HTTPRoutes as Envoy Gateway reads them: entries for the data plane, and the status of each parent.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use serde_json::{Value, json};
+
+use super::{CONTROLLER, ai_routes::AiRoutes, policies::Policies};
+use crate::{
+    api::kinds,
+    dataplane::{
+        routing::{Backend, Entry, Filter, HeaderEdit, RouteId, Rule, Target},
+        words::Answer,
+    },
+    dialects::{
+        Name, Snapshot, StatusOf,
+        gateway_api::{self, Attached, Refusal},
+        object::{self, list, observed, text, text_or},
+    },
+};
+
+/// Entries by Gateway and listener.
+pub(super) type Entries = BTreeMap<(Name, usize), Vec<Arc<Entry>>>;
+
+/// Envoy's own limit where a route says nothing (facts/kserve-and-inference-extension.md section 7, "absent timeout").
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// What became of all HTTPRoutes.
+#[derive(Debug, Default)]
+pub(super) struct Routed {
+    /// For the data plane.
+    pub entries: Entries,
+    /// For the API server.
+    pub statuses: Vec<StatusOf>,
+    /// How many routes attached to a listener of a Gateway.
+    pub attached: BTreeMap<(Name, usize), u64>,
+    /// The Gateways that accepted a route.
+    pub parents: BTreeMap<Name, Vec<Name>>,
+}
+
+/// A reference that does not resolve: reason and message.
+struct Unresolved {
+    reason: &'static str,
+    message: String,
+}
+
+/// Reads one HTTPRoute.
+pub(super) fn translate(
+    snapshot: &Snapshot,
+    route: &Value,
+    ai: &AiRoutes,
+    policies: &Policies,
+    routed: &mut Routed,
+) {
+    let (rules, unresolved) = rules(snapshot, route, ai);
+    let mut parents = Vec::new();
+    for parent_ref in list(route, "/spec/parentRefs") {
+        let Some(gateway) = gateway_api::parent(snapshot, route, parent_ref).filter(|g| is_ours(snapshot, g)) else {
+            continue;
+        };
+        let attached = gateway_api::attach(snapshot, route, parent_ref, gateway);
+        parents.push(parent_status(route, parent_ref, &attached, unresolved.as_ref()));
+        let Ok(attached) = attached else { continue };
+        let name = object::key(gateway);
+        routed.parents.entry(object::key(route)).or_default().push(name.clone());
+        for (listener, hosts) in attached {
+            *routed.attached.entry((name.clone(), listener)).or_default() += 1;
+            let entries = routed.entries.entry((name.clone(), listener)).or_default();
+            for (at, (written, rule)) in rules.iter().enumerate() {
+                let mut rule = rule.clone();
+                rule.extraction = ai.extraction(route, &name);
+                policies.apply(&mut rule, route, text(written, "/name"), gateway, listener);
+                let rule = Arc::new(rule);
+                for (matched, matches) in gateway_api::matches(written).into_iter().enumerate() {
+                    entries.extend(hosts.iter().map(|host| {
+                        let (namespace, name) = object::key(route);
+                        Arc::new(Entry {
+                            id: RouteId { namespace, name, rule: at, matched, host: host.clone() },
+                            created: text(route, "/metadata/creationTimestamp").to_owned(),
+                            matches: matches.clone(),
+                            rule: Arc::clone(&rule),
+                        })
+                    }));
+                }
+            }
+        }
+    }
+    let names_ours = !parents.is_empty();
+    if names_ours || route.pointer("/status/parents").is_none_or(|p| p.as_array().is_some_and(|p| !p.is_empty())) {
+        let status = json!({"parents": parents});
+        routed.statuses.push(StatusOf { kind: kinds::HTTP_ROUTE, name: object::key(route), status });
+    }
+}
+
+fn is_ours(snapshot: &Snapshot, gateway: &Value) -> bool {
+    gateway_api::gateways(snapshot, CONTROLLER).any(|ours| object::key(ours) == object::key(gateway))
+}
+
+/// The status of one parent, in the words of recordings `isvc-objects.yaml` and `status-negative-cases.txt`.
+fn parent_status(
+    route: &Value,
+    parent_ref: &Value,
+    attached: &Result<Vec<Attached>, Refusal>,
+    unresolved: Option<&Unresolved>,
+) -> Value {
+    let generation = object::generation(route);
+    let accepted = match attached {
+        Ok(_) => observed(generation, "Accepted", true, "Accepted", "Route is accepted"),
+        Err(refusal) => {
+            let (reason, message) = match refusal {
+                Refusal::NoSuchListener { .. } => ("NoMatchingParent", "No listeners match this parent ref"),
+                Refusal::NotAllowed { .. } => {
+                    ("NotAllowedByListeners", "No listeners included by this parent ref allowed this attachment.")
+                }
+                Refusal::NoCommonHostname { .. } => (
+                    "NoMatchingListenerHostname",
+                    "There were no hostname intersections between the HTTPRoute and this parent ref's Listener(s).",
+                ),
+            };
+            observed(generation, "Accepted", false, reason, message)
+        }
+    };
+    let resolved = match unresolved {
+        None => observed(
+            generation,
+            "ResolvedRefs",
+            true,
+            "ResolvedRefs",
+            "Resolved all the Object references for the Route",
+        ),
+        Some(Unresolved { reason, message }) => observed(generation, "ResolvedRefs", false, reason, message),
+    };
+    json!({"conditions": [accepted, resolved], "controllerName": CONTROLLER, "parentRef": parent_ref})
+}
+
+/// The rules of a route, each beside what was written, and the first reference that does not resolve.
+fn rules<'a>(snapshot: &Snapshot, route: &'a Value, ai: &AiRoutes) -> (Vec<(&'a Value, Rule)>, Option<Unresolved>) {
+    let mut unresolved = None;
+    let rules = list(route, "/spec/rules")
+        .enumerate()
+        .map(|(at, written)| {
+            let mut backends = Vec::new();
+            for (nth, backend_ref) in list(written, "/backendRefs").enumerate() {
+                let weight = object::number(backend_ref, "/weight").and_then(|w| u32::try_from(w).ok()).unwrap_or(1);
+                let (targets, host_names) = match targets(snapshot, route, backend_ref) {
+                    Ok(found) => found,
+                    Err(Unresolved { reason, message }) => {
+                        let message = format!("Failed to process route rule {at} backendRef {nth}: {message}.");
+                        unresolved.get_or_insert(Unresolved { reason, message });
+                        (vec![Target::Broken], HostNames::Kept)
+                    }
+                };
+                let (provider, request) = match ai.provider(route, at, nth) {
+                    Some((provider, request)) => (Some(provider), request),
+                    None => (None, HeaderEdit::default()),
+                };
+                for target in targets {
+                    let host_rewrite = match (&host_names, &target) {
+                        (HostNames::Backend, Target::Host { host, .. }) if rewrites_host(snapshot, route, written) => {
+                            Some(host.clone())
+                        }
+                        _ => None,
+                    };
+                    let (provider, request) = (provider.clone(), request.clone());
+                    backends.push(Backend { weight, target, host_rewrite, request, provider });
+                }
+            }
+            let timeout = match object::duration(text(written, "/timeouts/request")) {
+                Some(written) => written,
+                None => DEFAULT_TIMEOUT,
+            };
+            let rule = Rule {
+                filters: filters(snapshot, route, written),
+                backends,
+                timeout: Some(timeout),
+                costs: ai.costs(route),
+                ..Rule::default()
+            };
+            (written, rule)
+        })
+        .collect();
+    (rules, unresolved)
+}
+
+enum HostNames {
+    Kept,
+    Backend,
+}
+
+/// Where a backendRef leads.
+fn targets(
+    snapshot: &Snapshot,
+    route: &Value,
+    backend_ref: &Value,
+) -> Result<(Vec<Target>, HostNames), Unresolved> {
+    let (group, kind) = (text(backend_ref, "/group"), text_or(backend_ref, "/kind", "Service"));
+    let home = text_or(backend_ref, "/namespace", object::namespace(route));
+    let name = text(backend_ref, "/name");
+    let from = (gateway_api::GROUP, "HTTPRoute", object::namespace(route));
+    let unresolved = |reason, message| Err(Unresolved { reason, message });
+    if !matches!(group, "" | "gateway.envoyproxy.io" | "multicluster.x-k8s.io" | "inference.networking.k8s.io") {
+        return unresolved(
+            "InvalidKind",
+            "Group is invalid, only the core API group (specified by omitting the group field or setting it to an \
+             empty string), multicluster.x-k8s.io and gateway.envoyproxy.io are supported"
+                .to_owned(),
+        );
+    }
+    if !gateway_api::is_granted(snapshot, from, (group, kind, home, name)) {
+        return unresolved(
+            "RefNotPermitted",
+            format!("backend ref to {kind} {home}/{name} not permitted by any ReferenceGrant"),
+        );
+    }
+    match (group, kind) {
+        ("", "Service") => {
+            let Some(service) = snapshot.get(&kinds::SERVICE, home, name) else {
+                return unresolved("BackendNotFound", format!("service {home}/{name} not found"));
+            };
+            let Some(port) = object::port(backend_ref, "/port") else {
+                return unresolved("PortNotSpecified", format!("a valid port number corresponding to a port on the Service must be specified for {home}/{name}"));
+            };
+            if !list(service, "/spec/ports").any(|p| object::port(p, "/port") == Some(port)) {
+                return unresolved("PortNotFound", format!("TCP Port {port} not found on Service {home}/{name}"));
+            }
+            let target = Target::Service { namespace: home.to_owned(), name: name.to_owned(), port };
+            Ok((vec![target], HostNames::Kept))
+        }
+        ("gateway.envoyproxy.io", "Backend") => {
+            let Some(backend) = snapshot.get(&kinds::BACKEND, home, name) else {
+                return unresolved("BackendNotFound", format!("Backend {home}/{name} not found"));
+            };
+            let targets = list(backend, "/spec/endpoints")
+                .filter_map(|endpoint| {
+                    let fqdn = endpoint.get("fqdn").map(|f| (text(f, "/hostname"), object::port(f, "/port")));
+                    let ip = endpoint.get("ip").map(|i| (text(i, "/address"), object::port(i, "/port")));
+                    let (host, port) = fqdn.or(ip)?;
+                    Some(Target::Host { host: host.to_owned(), port: port? })
+                })
+                .collect();
+            Ok((targets, HostNames::Backend))
+        }
+        ("inference.networking.k8s.io", "InferencePool") => {
+            match snapshot.get(&kinds::INFERENCE_POOL, home, name) {
+                // A pool needs its endpoint picker, which is not rehearsed yet: its traffic fails as with a dead one.
+                Some(_) => Ok((vec![Target::Broken], HostNames::Kept)),
+                None => {
+                    unresolved("BackendNotFound", format!("custom backend InferencePool {home}/{name} not found"))
+                }
+            }
+        }
+        _ => unresolved("InvalidKind", format!("Kind {kind} is invalid, only Service, ServiceImport and Backend are supported")),
+    }
+}
+
+/// The HTTPRouteFilters that a rule refers to.
+fn extensions<'a>(snapshot: &'a Snapshot, route: &Value, rule: &Value) -> Vec<&'a Arc<Value>> {
+    list(rule, "/filters")
+        .filter(|f| text(f, "/type") == "ExtensionRef" && text(f, "/extensionRef/kind") == "HTTPRouteFilter")
+        .filter_map(|f| {
+            snapshot.get(&kinds::HTTP_ROUTE_FILTER, object::namespace(route), text(f, "/extensionRef/name"))
+        })
+        .collect()
+}
+
+/// Whether the Host becomes the backend's.
+fn rewrites_host(snapshot: &Snapshot, route: &Value, rule: &Value) -> bool {
+    extensions(snapshot, route, rule).iter().any(|f| text(f, "/spec/urlRewrite/hostname/type") == "Backend")
+}
+
+fn filters(snapshot: &Snapshot, route: &Value, rule: &Value) -> Vec<Filter> {
+    let direct = extensions(snapshot, route, rule).into_iter().filter_map(|f| {
+        let response = f.pointer("/spec/directResponse")?;
+        let status = object::port(response, "/statusCode").unwrap_or(200);
+        let body = text(response, "/body/inline");
+        Some(Filter::Direct(match response.get("contentType").and_then(Value::as_str) {
+            Some(content_type) => Answer::typed(status, content_type, body),
+            None => Answer::text(status, body),
+        }))
+    });
+    list(rule, "/filters").filter_map(gateway_api::filter).chain(direct).collect()
+}

@@ -1,0 +1,118 @@
+//! What Envoy and Envoy AI Gateway answer themselves, status and body (recording `ai-route-exchanges.txt`).
+
+use crate::dataplane::words::{Answer, Failure};
+
+/// The dialect's words for a failure.
+pub(super) fn answer(failure: &Failure) -> Answer {
+    match failure {
+        Failure::NoListener | Failure::NoHost | Failure::NoRoute => Answer::empty(404),
+        Failure::NoBackends | Failure::BrokenBackend | Failure::ForeignDestination => Answer::empty(500),
+        Failure::NoEndpoint | Failure::UnknownHost(_) => Answer::text(503, "no healthy upstream"),
+        Failure::Upstream { connecting: true, words } => Answer::text(
+            503,
+            format!(
+                "upstream connect error or disconnect/reset before headers. reset reason: remote connection failure, \
+                 transport failure reason: delayed connect error: {words}"
+            ),
+        ),
+        Failure::Upstream { connecting: false, .. } => Answer::text(
+            503,
+            "upstream connect error or disconnect/reset before headers. reset reason: connection termination",
+        ),
+        Failure::Timeout => Answer::text(504, "upstream request timeout"),
+        Failure::BodyTooLarge => Answer::text(413, "Payload Too Large"),
+        Failure::BodyUnreadable => Answer::text(400, "Bad Request"),
+        Failure::UnsupportedPath(path) => Answer::text(404, format!("unsupported path: {path}")),
+        Failure::MalformedJson { path, body, .. } => {
+            Answer::typed(400, "application/json", malformed_json_body(path, body))
+        }
+        Failure::UnreadableRequest(words) | Failure::UnreadableReply(words) => Answer::text(500, words.clone()),
+        Failure::OverWindow(state) => Answer::empty(429).with_headers(state.headers()),
+        Failure::OverBucket(denial) => Answer::text(429, "local_rate_limited").with_headers(denial.headers()),
+    }
+}
+
+/// The body of the 400: it claims to be JSON and is not, because the parser's words go in with their quotes
+/// (facts, section 3 "Other error shapes").
+pub fn malformed_json_body(path: &str, body: &[u8]) -> String {
+    let words = quoted(&syntax_error(body));
+    format!(
+        r#"{{"type":"error","error":{{"type":"BadRequest","code":"400","message":"malformed request: failed to parse JSON for {path}: {words}"}}}}"#
+    )
+}
+
+/// The parser's description: where, what, and 32 bytes around the place with a pointer below it.
+fn syntax_error(body: &[u8]) -> String {
+    let tolerant: Vec<u8> = body.iter().map(|b| if *b < 0x20 { b' ' } else { *b }).collect();
+    let (at, what) = match serde_json::from_slice::<serde::de::IgnoredAny>(&tolerant) {
+        Err(error) if !error.is_eof() => (error.column().saturating_sub(1), "invalid char"),
+        _ => (body.len(), "eof"),
+    };
+    let (from, to) = if at >= body.len() {
+        (0, body.len())
+    } else {
+        let from = at.saturating_sub(16).min(body.len().saturating_sub(32));
+        (from, (from + 32).min(body.len()))
+    };
+    let (before, after) = if at >= body.len() { (0, 0) } else { (at - from, to - at - 1) };
+    let around = String::from_utf8_lossy(&body[from..to]);
+    format!("Syntax error at index {at}: {what}\n\n\t{around}\n\t{}^{}\n", ".".repeat(before), ".".repeat(after))
+}
+
+/// A text in quotes with the escapes of a Go string.
+fn quoted(text: &str) -> String {
+    let mut quoted = String::from("\"");
+    for c in text.chars() {
+        match c {
+            '"' => quoted.push_str("\\\""),
+            '\\' => quoted.push_str("\\\\"),
+            '\n' => quoted.push_str("\\n"),
+            '\t' => quoted.push_str("\\t"),
+            '\r' => quoted.push_str("\\r"),
+            c if c.is_control() => quoted.push_str(&format!("\\x{:02x}", u32::from(c))),
+            c => quoted.push(c),
+        }
+    }
+    quoted.push('"');
+    quoted
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dataplane::limits::{WindowLimit, WindowState};
+    use rstest::rstest;
+
+    /// Lengths and pointers as recorded for two broken bodies.
+    #[rstest]
+    #[case(&b"{\"model\": \"mock-llm\", "[..], 208, "index 22: eof", r"\n\t^\n")]
+    #[case(&b"{\"model\": \"mock-llm\", \"x\": \"a\n\"b\"}"[..], 263, "index 31: invalid char", r"\n\t.............................^..\n")]
+    fn malformed_json(#[case] body: &[u8], #[case] length: usize, #[case] place: &str, #[case] pointer: &str) {
+        let said = malformed_json_body("/v1/chat/completions", body);
+        assert_eq!(said.len(), length, "{said}");
+        assert!(said.contains(place) && said.contains(pointer), "{said}");
+        assert!(serde_json::from_str::<serde_json::Value>(&said).is_err(), "not valid JSON, as recorded");
+    }
+
+    #[test]
+    fn a_window_is_refused_without_a_body() {
+        let state =
+            WindowState { limit: WindowLimit { hits: 70, seconds: 3600 }, over: true, remaining: 0, reset: 2191 };
+        let answer = answer(&Failure::OverWindow(state));
+        assert!(answer.status == 429 && answer.body.is_empty() && answer.headers.len() == 3);
+        assert!(answer.headers.iter().all(|(name, _)| name.starts_with("x-ratelimit-")));
+    }
+
+    #[rstest]
+    #[case(Failure::NoHost, 404, "")]
+    #[case(Failure::BrokenBackend, 500, "")]
+    #[case(Failure::ForeignDestination, 500, "")]
+    #[case(Failure::NoEndpoint, 503, "no healthy upstream")]
+    #[case(Failure::BodyTooLarge, 413, "Payload Too Large")]
+    #[case(Failure::Timeout, 504, "upstream request timeout")]
+    #[case(Failure::UnsupportedPath("/v1/nope".to_owned()), 404, "unsupported path: /v1/nope")]
+    fn failures(#[case] failure: Failure, #[case] status: u16, #[case] body: &str) {
+        let answer = answer(&failure);
+        assert_eq!((answer.status, &answer.body[..]), (status, body.as_bytes()));
+    }
+}

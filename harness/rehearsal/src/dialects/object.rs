@@ -1,0 +1,264 @@
+//! The object room: how Kubernetes objects are read and written here, as JSON values.
+
+use serde_json::{Map, Value, json};
+
+use super::Name;
+use crate::{api::Kind, clock::UnixMillis};
+
+/// A text at a JSON pointer; empty where there is none.
+pub fn text<'a>(object: &'a Value, pointer: &str) -> &'a str {
+    object.pointer(pointer).and_then(Value::as_str).unwrap_or("")
+}
+
+/// A text at a JSON pointer, or another where there is none.
+pub fn text_or<'a>(object: &'a Value, pointer: &str, other: &'a str) -> &'a str {
+    object.pointer(pointer).and_then(Value::as_str).filter(|t| !t.is_empty()).unwrap_or(other)
+}
+
+/// The elements of a list at a JSON pointer.
+pub fn list<'a>(object: &'a Value, pointer: &str) -> impl Iterator<Item = &'a Value> + Clone + use<'a> {
+    object.pointer(pointer).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default().iter()
+}
+
+/// A number at a JSON pointer.
+pub fn number(object: &Value, pointer: &str) -> Option<u64> {
+    object.pointer(pointer).and_then(Value::as_u64)
+}
+
+/// A port at a JSON pointer.
+pub fn port(object: &Value, pointer: &str) -> Option<u16> {
+    number(object, pointer).and_then(|n| u16::try_from(n).ok())
+}
+
+/// `metadata.name`.
+pub fn name(object: &Value) -> &str {
+    text(object, "/metadata/name")
+}
+
+/// `metadata.namespace`.
+pub fn namespace(object: &Value) -> &str {
+    text(object, "/metadata/namespace")
+}
+
+/// Namespace and name.
+pub fn key(object: &Value) -> Name {
+    (namespace(object).to_owned(), name(object).to_owned())
+}
+
+/// `metadata.generation`, 1 where the server keeps none.
+pub fn generation(object: &Value) -> u64 {
+    number(object, "/metadata/generation").unwrap_or(1)
+}
+
+/// Whether it is being deleted.
+pub fn is_going(object: &Value) -> bool {
+    object.pointer("/metadata/deletionTimestamp").is_some_and(|t| !t.is_null())
+}
+
+/// An annotation.
+pub fn annotation<'a>(object: &'a Value, name: &str) -> Option<&'a str> {
+    object.get("metadata")?.get("annotations")?.get(name)?.as_str()
+}
+
+/// The group of an `apiVersion`, empty for the core group.
+pub fn group(object: &Value) -> &str {
+    text(object, "/apiVersion").split_once('/').map_or("", |(group, _)| group)
+}
+
+/// The kind of an object.
+pub fn kind(object: &Value) -> Kind {
+    Kind::new(group(object), text(object, "/kind"))
+}
+
+/// Whether labels hold a `matchLabels` selector; an empty selector holds nothing here.
+pub fn selected(labels: Option<&Value>, selector: Option<&Value>) -> bool {
+    let Some(wanted) = selector.and_then(Value::as_object).filter(|s| !s.is_empty()) else { return false };
+    wanted.iter().all(|(name, value)| labels.and_then(|l| l.get(name)) == Some(value))
+}
+
+/// An owner reference to the controller of a child.
+pub fn owned_by(owner: &Value, blocks: bool) -> Value {
+    let mut reference = json!({
+        "apiVersion": owner["apiVersion"],
+        "controller": true,
+        "kind": owner["kind"],
+        "name": name(owner),
+        "uid": text(owner, "/metadata/uid"),
+    });
+    if blocks {
+        reference["blockOwnerDeletion"] = json!(true);
+    }
+    reference
+}
+
+/// Whether an object's controller is this owner.
+pub fn is_owned_by(object: &Value, owner: &Value) -> bool {
+    let uid = text(owner, "/metadata/uid");
+    list(object, "/metadata/ownerReferences").any(|r| text(r, "/uid") == uid && r["controller"] == json!(true))
+}
+
+/// A condition without a time.
+pub fn condition(kind: &str, status: bool, reason: &str, message: &str) -> Value {
+    json!({"type": kind, "status": if status { "True" } else { "False" }, "reason": reason, "message": message})
+}
+
+/// A condition of a generation, without a time.
+pub fn observed(generation: u64, kind: &str, status: bool, reason: &str, message: &str) -> Value {
+    let mut condition = condition(kind, status, reason, message);
+    condition["observedGeneration"] = json!(generation);
+    condition
+}
+
+/// The status of a condition of an object, where it has it.
+pub fn condition_status<'a>(object: &'a Value, kind: &str) -> Option<&'a str> {
+    list(object, "/status/conditions").find(|c| text(c, "/type") == kind).map(|c| text(c, "/status"))
+}
+
+/// A moment as Kubernetes writes it, in whole seconds.
+pub fn timestamp(now: UnixMillis) -> String {
+    let seconds = i64::try_from(now / 1000).unwrap_or(i64::MAX);
+    jiff::Timestamp::from_second(seconds)
+        .map_or_else(|_| "9999-12-31T23:59:59Z".to_owned(), |t| t.strftime("%Y-%m-%dT%H:%M:%SZ").to_string())
+}
+
+/// The Unix seconds of a Kubernetes time; 0 where it is none.
+pub fn unix_seconds(timestamp: &str) -> u64 {
+    timestamp.parse::<jiff::Timestamp>().ok().and_then(|t| u64::try_from(t.as_second()).ok()).unwrap_or(0)
+}
+
+/// Sets `lastTransitionTime` of every condition in `new`: the time of the same condition in `old` while its status is
+/// the same, else now. Lists of conditions are compared by type, other lists by place.
+pub fn stamp_conditions(new: &mut Value, old: Option<&Value>, now: UnixMillis) {
+    match new {
+        Value::Object(fields) => {
+            for (name, value) in fields {
+                let old = old.and_then(|o| o.get(name));
+                match value {
+                    Value::Array(conditions) if name == "conditions" => {
+                        for condition in conditions {
+                            stamp_condition(condition, old, now);
+                        }
+                    }
+                    value => stamp_conditions(value, old, now),
+                }
+            }
+        }
+        Value::Array(items) => {
+            for (at, item) in items.iter_mut().enumerate() {
+                stamp_conditions(item, old.and_then(|o| o.get(at)), now);
+            }
+        }
+        _ => {}
+    }
+}
+
+fn stamp_condition(condition: &mut Value, old: Option<&Value>, now: UnixMillis) {
+    let before = old
+        .and_then(Value::as_array)
+        .and_then(|all| all.iter().find(|c| c["type"] == condition["type"]))
+        .filter(|c| c["status"] == condition["status"])
+        .and_then(|c| c.get("lastTransitionTime").cloned());
+    condition["lastTransitionTime"] = before.unwrap_or_else(|| json!(timestamp(now)));
+}
+
+/// Bytes of a Kubernetes quantity like `50Mi`; `None` where it is none.
+pub fn bytes(quantity: &Value) -> Option<usize> {
+    let text = match quantity {
+        Value::Number(number) => return number.as_u64().and_then(|n| usize::try_from(n).ok()),
+        Value::String(text) => text,
+        _ => return None,
+    };
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let factor = match unit {
+        "" => 1,
+        "k" => 1000,
+        "M" => 1_000_000,
+        "G" => 1_000_000_000,
+        "Ki" => 1 << 10,
+        "Mi" => 1 << 20,
+        "Gi" => 1 << 30,
+        _ => return None,
+    };
+    number.parse::<usize>().ok()?.checked_mul(factor)
+}
+
+/// A Gateway API duration like `60s`, `1m30s` or `500ms`; `None` where it is none.
+pub fn duration(text: &str) -> Option<std::time::Duration> {
+    let (mut rest, mut millis) = (text, 0_u64);
+    if rest.is_empty() {
+        return None;
+    }
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit())?;
+        let number: u64 = rest.get(..digits)?.parse().ok()?;
+        rest = &rest[digits..];
+        let unit = rest.find(|c: char| c.is_ascii_digit()).unwrap_or(rest.len());
+        let factor = match &rest[..unit] {
+            "h" => 3_600_000,
+            "m" => 60_000,
+            "s" => 1000,
+            "ms" => 1,
+            _ => return None,
+        };
+        millis = millis.checked_add(number.checked_mul(factor)?)?;
+        rest = &rest[unit..];
+    }
+    Some(std::time::Duration::from_millis(millis))
+}
+
+/// Labels and annotations as a map of texts.
+pub fn texts(map: Option<&Value>) -> Map<String, Value> {
+    map.and_then(Value::as_object).cloned().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+
+    #[rstest]
+    #[case(json!("50Mi"), Some(52_428_800))]
+    #[case(json!("32768"), Some(32_768))]
+    #[case(json!(10), Some(10))]
+    #[case(json!("5M"), Some(5_000_000))]
+    #[case(json!("5X"), None)]
+    #[case(json!("Mi"), None)]
+    fn quantities(#[case] quantity: Value, #[case] expected: Option<usize>) {
+        assert_eq!(bytes(&quantity), expected);
+    }
+
+    #[rstest]
+    #[case("60s", Some(60_000))]
+    #[case("1m30s", Some(90_000))]
+    #[case("500ms", Some(500))]
+    #[case("0s", Some(0))]
+    #[case("", None)]
+    #[case("60", None)]
+    #[case("s", None)]
+    fn durations(#[case] text: &str, #[case] millis: Option<u128>) {
+        assert_eq!(duration(text).map(|d| d.as_millis()), millis);
+    }
+
+    #[test]
+    fn a_conditions_time_changes_with_its_status_alone() {
+        let mut old = json!({"parents": [{"conditions": [condition("Accepted", true, "A", "one")]}]});
+        stamp_conditions(&mut old, None, 1_000);
+        let mut same = json!({"parents": [{"conditions": [condition("Accepted", true, "B", "two")]}]});
+        stamp_conditions(&mut same, Some(&old), 9_000);
+        assert_eq!(same["parents"][0]["conditions"][0]["lastTransitionTime"], "1970-01-01T00:00:01Z");
+        let mut other = json!({"parents": [{"conditions": [condition("Accepted", false, "B", "two")]}]});
+        stamp_conditions(&mut other, Some(&old), 9_000);
+        assert_eq!(other["parents"][0]["conditions"][0]["lastTransitionTime"], "1970-01-01T00:00:09Z");
+        assert_eq!(unix_seconds("1970-01-01T00:00:09Z"), 9);
+    }
+
+    #[test]
+    fn selectors_hold_what_they_name() {
+        let labels = json!({"app": "a", "other": "b"});
+        assert!(selected(Some(&labels), Some(&json!({"app": "a"}))));
+        assert!(!selected(Some(&labels), Some(&json!({"app": "b"}))));
+        assert!(!selected(Some(&labels), Some(&json!({}))), "an empty selector of a Service selects nothing");
+        assert!(!selected(None, Some(&json!({"app": "a"}))));
+    }
+}
