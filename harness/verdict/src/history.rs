@@ -371,3 +371,73 @@ pub struct Usage {
     /// Their sum.
     pub total_tokens: u64,
 }
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    #[rstest]
+    #[case(BODY_KEPT - 1, false, BODY_KEPT - 1)]
+    #[case(BODY_KEPT, false, BODY_KEPT)]
+    #[case(BODY_KEPT + 1, true, BODY_KEPT)]
+    fn bodies_are_kept_up_to_a_bound(#[case] bytes: usize, #[case] truncated: bool, #[case] kept: usize) {
+        let body = Body::of(&vec![b'a'; bytes]);
+        assert_eq!((body.bytes, body.truncated), (bytes as u64, truncated));
+        assert_eq!(body.text.map(|t| t.len()), Some(kept));
+    }
+
+    #[test]
+    fn a_character_is_never_cut() {
+        let body = Body::of("é".repeat(BODY_KEPT).as_bytes()[1..].to_vec().as_slice());
+        assert_eq!(body.text, None, "it begins in the middle of a character");
+        let odd = format!("a{}", "é".repeat(BODY_KEPT));
+        let kept = Body::of(odd.as_bytes()).text.unwrap();
+        assert_eq!(kept.len(), BODY_KEPT - 1);
+        assert!(odd.starts_with(&kept));
+    }
+
+    #[rstest]
+    #[case::whole(Some("a"), Some("b"), &["a", "x", "b"], true)]
+    #[case::no_marker_before(None, Some("b"), &["a", "b"], false)]
+    #[case::no_marker_after(Some("a"), None, &["a", "b"], false)]
+    #[case::first_lost(Some("a"), Some("b"), &["b"], false)]
+    #[case::last_lost(Some("a"), Some("b"), &["a"], false)]
+    #[case::nothing(None, None, &[], false)]
+    fn records_are_whole_when_both_markers_are_in_them(
+        #[case] before: Option<&str>,
+        #[case] after: Option<&str>,
+        #[case] recorded: &[&str],
+        #[case] whole: bool,
+    ) {
+        let record = |exchange: &&str| ModelRecord {
+            sequence: 0,
+            exchange: Some((*exchange).to_owned()),
+            pod: "p".into(),
+            at_ms: 0,
+            method: "POST".into(),
+            target: "/".into(),
+            headers: vec![],
+            body: Body::default(),
+            model: None,
+            status: 200,
+            usage: None,
+            finished: true,
+        };
+        let log = ModelLog {
+            marker_before: before.map(str::to_owned),
+            marker_after: after.map(str::to_owned),
+            records: recorded.iter().map(record).collect(),
+        };
+        assert_eq!(log.is_whole(), whole);
+    }
+
+    #[rstest]
+    #[case("-", "routing/host", "gw/routing/host/-/2")]
+    #[case("one", "routing/host@one", "gw/routing/host/one/2")]
+    fn keys_name_places(#[case] case: &str, #[case] title: &str, #[case] path: &str) {
+        let key = Key { gateway: "gw".into(), check: "routing/host".into(), case: case.into(), attempt: 2 };
+        assert_eq!((key.title().as_str(), key.path().as_str()), (title, path));
+    }
+}

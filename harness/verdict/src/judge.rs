@@ -95,3 +95,29 @@ impl Judgement {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    #[rstest]
+    #[case::nothing_was_judged(&[], Holds::Unproven)]
+    #[case::all_true(&[Holds::Yes, Holds::Yes], Holds::Yes)]
+    #[case::one_unproven(&[Holds::Yes, Holds::Unproven], Holds::Unproven)]
+    #[case::one_false(&[Holds::Yes, Holds::No], Holds::No)]
+    #[case::false_outweighs_unproven(&[Holds::Unproven, Holds::No], Holds::No)]
+    fn clauses_decide(#[case] clauses: &[Holds], #[case] expected: Holds) {
+        let mut judgement = Judgement::new();
+        for (holds, name) in clauses.iter().zip(["a", "b"]) {
+            match holds {
+                Holds::Yes => judgement.that(name, true, "e", "g", []),
+                Holds::No => judgement.that(name, false, "e", "g", []),
+                Holds::Unproven => judgement.unproven(name, "e", "no record"),
+            };
+        }
+        assert_eq!(judgement.holds(), expected);
+        assert_eq!(judgement.clauses.len(), clauses.len());
+    }
+}

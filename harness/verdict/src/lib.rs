@@ -12,6 +12,7 @@ pub mod observation;
 pub mod plan;
 pub mod record;
 pub mod redact;
+pub mod render;
 pub mod report;
 pub mod requirements;
 pub mod tests_list;

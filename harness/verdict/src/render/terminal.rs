@@ -1,0 +1,320 @@
+//! Terminal: a table by suite, then everything that did not hold, in full.
+
+use std::fmt::Write;
+
+use super::{Lines, inert};
+use crate::judge::Holds;
+use crate::plan::Level;
+use crate::record::{GoldenState, Verdict};
+use crate::report::{CheckReport, ClauseReport, GatewayReport, KnownState, Report, Totals, Word};
+
+/// Whether ANSI colours are used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Colour {
+    /// Nothing but text.
+    Plain,
+    /// Colours and bold.
+    Ansi,
+}
+
+/// Longest line of text from outside.
+const LINE: usize = 300;
+/// Longest command line; longer ones cannot be pasted whole.
+const COMMAND: usize = 6_000;
+/// Longest difference.
+const DIFFERENCE_LINES: usize = 60;
+/// How many checks left out for one reason are named.
+const NAMED: usize = 6;
+
+/// The report as text. Paths are relative to the run folder, which is named by `folder`.
+pub fn terminal(report: &Report, folder: &str, colour: Colour) -> String {
+    let mut page = Page { out: String::new(), colour };
+    for gateway in &report.gateways {
+        page.gateway(report, gateway);
+    }
+    for check in report.checks.iter().filter(|c| is_shown(c)) {
+        page.check(check, folder);
+    }
+    page.known(report);
+    page.left_out(report);
+    page.ending(report, folder);
+    page.out
+}
+
+/// Whether a check is shown in full: what did not pass, what was found, what changed.
+fn is_shown(check: &CheckReport) -> bool {
+    check.breaks
+        || check.finding.is_some()
+        || !matches!(check.verdict, Verdict::Pass | Verdict::Unsupported | Verdict::NotRun)
+}
+
+struct Page {
+    out: String,
+    colour: Colour,
+}
+
+#[derive(Clone, Copy)]
+enum Ink {
+    Good,
+    Bad,
+    Doubt,
+    Faint,
+    Bold,
+}
+
+impl Page {
+    fn line(&mut self, text: &str) {
+        self.out.push_str(text.trim_end());
+        self.out.push('\n');
+    }
+
+    fn ink(&self, ink: Ink, text: &str) -> String {
+        let code = match ink {
+            Ink::Good => "32",
+            Ink::Bad => "31",
+            Ink::Doubt => "33",
+            Ink::Faint => "2",
+            Ink::Bold => "1",
+        };
+        match self.colour {
+            Colour::Plain => text.to_owned(),
+            Colour::Ansi => format!("\u{1b}[{code}m{text}\u{1b}[0m"),
+        }
+    }
+
+    /// Head and table of one gateway.
+    fn gateway(&mut self, report: &Report, gateway: &GatewayReport) {
+        let versions: Vec<String> = gateway.versions.iter().map(|(n, v)| format!("{n} {v}")).collect();
+        let name = self.ink(Ink::Bold, &one_line(&gateway.name));
+        self.line(&format!("{name}: {}{}", gateway.word.word(), beside(gateway)));
+        if !versions.is_empty() {
+            self.line(&self.ink(Ink::Faint, &format!("  {}", one_line(&versions.join(", ")))));
+        }
+        let checks = || report.checks.iter().filter(|c| c.gateway == gateway.name);
+        let mut suites: Vec<(&str, Totals)> = Vec::new();
+        for check in checks() {
+            match suites.iter_mut().find(|(name, _)| *name == check.suite()) {
+                Some((_, totals)) => totals.add(check.verdict),
+                None => {
+                    let mut totals = Totals::default();
+                    totals.add(check.verdict);
+                    suites.push((check.suite(), totals));
+                }
+            }
+        }
+        let columns: Vec<Verdict> =
+            gateway.totals.columns().iter().filter(|(v, n)| *n > 0 || *v == Verdict::Pass).map(|(v, _)| *v).collect();
+        let width = suites.iter().map(|(name, _)| name.chars().count()).chain([5]).max().unwrap_or(5);
+        let head: String = columns.iter().fold(format!("  {:width$}", "suite"), |mut head, v| {
+            let _ = write!(head, "  {}", v.word());
+            head
+        });
+        self.line(&self.ink(Ink::Faint, &head));
+        for (name, totals) in suites.iter().map(|(n, t)| (*n, t)).chain([("total", &gateway.totals)]) {
+            let mut row = format!("  {name:width$}");
+            for (verdict, count) in totals.columns().into_iter().filter(|(v, _)| columns.contains(v)) {
+                let cell = format!("{count:>width$}", width = verdict.word().len());
+                let _ = write!(
+                    row,
+                    "  {}",
+                    if count == 0 { self.ink(Ink::Faint, &cell) } else { self.ink(ink_of(verdict), &cell) }
+                );
+            }
+            self.line(&row);
+        }
+        self.line("");
+    }
+
+    /// One check in full.
+    fn check(&mut self, check: &CheckReport, folder: &str) {
+        let mark = match (check.verdict, &check.finding, &check.golden) {
+            (_, Some(_), _) => self.ink(Ink::Doubt, "finding"),
+            (Verdict::Pass, None, Some(golden)) if golden.state == GoldenState::Changed => {
+                self.ink(Ink::Bad, "changed")
+            }
+            (Verdict::Pass, None, Some(golden)) if golden.state == GoldenState::Missing => {
+                self.ink(Ink::Bad, "golden missing")
+            }
+            (verdict, ..) => self.ink(ink_of(verdict), verdict.word()),
+        };
+        let known = if check.baseline.is_some() { ", known" } else { "" };
+        let mild = if check.level == Level::Should && !check.breaks { ", does not break the run" } else { "" };
+        let title = self.ink(Ink::Bold, &one_line(&check.title()));
+        self.line(&format!("{mark}  {title}  ({} on {}{known}{mild})", check.level.word(), one_line(&check.gateway)));
+        self.line(&format!("    must hold: {}", one_line(&check.sentence)));
+        self.line(&self.ink(Ink::Faint, &format!("    source:    {}", one_line(&check.source))));
+        let label = if check.finding.is_some() { "found:" } else { "why:" };
+        self.line(&format!("    {label:10} {}", one_line(&check.reason)));
+        if let Some(known) = &check.baseline {
+            self.line(&format!(
+                "    known:     {} ({}, until {})",
+                one_line(&known.reason),
+                one_line(&known.link),
+                known.expires
+            ));
+        }
+        for clause in check.clauses.iter().filter(|c| c.holds != Holds::Yes) {
+            self.clause(clause);
+        }
+        self.golden(check);
+        if check.tries.len() > 1 {
+            for attempt in &check.tries {
+                self.line(&format!(
+                    "    attempt {}: {}: {}",
+                    attempt.attempt,
+                    attempt.verdict.word(),
+                    one_line(&attempt.reason)
+                ));
+            }
+        }
+        if let Some(evidence) = &check.evidence {
+            self.line(&format!("    evidence:  {folder}/{}", one_line(evidence)));
+        }
+        self.line(&format!("    repeat:    {}", inert(&check.repeat, COMMAND, Lines::Joined)));
+        self.line("");
+    }
+
+    fn clause(&mut self, clause: &ClauseReport) {
+        let word = match clause.holds {
+            Holds::No => self.ink(Ink::Bad, "false"),
+            _ => self.ink(Ink::Doubt, "unproven"),
+        };
+        self.line(&format!("    {word}: {}", one_line(&clause.name)));
+        self.line(&format!("      expected {}", one_line(&clause.expected)));
+        self.line(&format!("      got      {}", one_line(&clause.got)));
+        for exchange in &clause.exchanges {
+            self.line(&format!("      {} -> {}", one_line(&exchange.label), one_line(&exchange.outcome)));
+            self.line(&self.ink(Ink::Faint, &format!("        {}", inert(&exchange.curl, COMMAND, Lines::Joined))));
+        }
+    }
+
+    fn golden(&mut self, check: &CheckReport) {
+        let Some(golden) = &check.golden else { return };
+        match golden.state {
+            GoldenState::Changed => {
+                self.line("    golden:    changed; cargo xtask review shows it and accepts it with a reason");
+                let note = golden.note.clone().unwrap_or_default();
+                let count = note.lines().count();
+                for line in note.lines().take(DIFFERENCE_LINES) {
+                    let ink = match line.chars().next() {
+                        Some('+') => Ink::Good,
+                        Some('-') => Ink::Bad,
+                        _ => Ink::Faint,
+                    };
+                    self.line(&self.ink(ink, &format!("      {}", one_line(line))));
+                }
+                if count > DIFFERENCE_LINES {
+                    self.line(&format!("      ... ({} more lines)", count - DIFFERENCE_LINES));
+                }
+            }
+            GoldenState::Missing if check.breaks && check.verdict == Verdict::Pass => {
+                self.line("    golden:    there is none, and CI demands one; accept one with cargo xtask review");
+            }
+            _ => {}
+        }
+    }
+
+    /// Baseline entries that someone must look at, and rates of those that are seen sometimes.
+    fn known(&mut self, report: &Report) {
+        for entry in &report.baseline {
+            let case = entry.case.as_ref().map(|c| format!("@{c}")).unwrap_or_default();
+            let name = one_line(&format!(
+                "{}{case} in golden/{}/baseline.yaml line {}",
+                entry.check, entry.gateway, entry.line
+            ));
+            match entry.state {
+                KnownState::Stale => {
+                    let word = self.ink(Ink::Bad, "stale");
+                    self.line(&format!("{word}  {name}: the check passed; remove the entry"));
+                }
+                KnownState::Expired => {
+                    let word = self.ink(Ink::Bad, "expired");
+                    let (date, link) = (&entry.expires, one_line(&entry.link));
+                    self.line(&format!("{word}  {name}: it held until {date}; look at {link} again"));
+                }
+                KnownState::Holds if entry.failed > 0 => {
+                    self.line(&format!("known  {name}: {} of {} attempts", entry.failed, entry.judged));
+                }
+                KnownState::Holds | KnownState::NotJudged => {}
+            }
+        }
+        for problem in &report.problems {
+            let word = self.ink(Ink::Bad, "problem");
+            self.line(&format!("{word}  {}", one_line(problem)));
+        }
+    }
+
+    /// What was left out, by reason; what a filter left out is only counted.
+    fn left_out(&mut self, report: &Report) {
+        let mut reasons: Vec<(&str, &str, Vec<String>)> = Vec::new();
+        let left = |c: &&CheckReport| matches!(c.verdict, Verdict::Unsupported | Verdict::NotRun);
+        for check in report.checks.iter().filter(left) {
+            let (word, title) = (check.verdict.word(), check.title());
+            match reasons.iter_mut().find(|(w, reason, _)| *w == word && *reason == check.reason) {
+                Some((_, _, titles)) if titles.contains(&title) => {}
+                Some((_, _, titles)) => titles.push(title),
+                None => reasons.push((word, &check.reason, vec![title])),
+            }
+        }
+        for (word, reason, titles) in reasons {
+            let more = titles.len().saturating_sub(NAMED);
+            let mut names = titles.into_iter().take(NAMED).collect::<Vec<_>>().join(", ");
+            if more > 0 {
+                let _ = write!(names, " and {more} more");
+            }
+            let word = self.ink(Ink::Faint, word);
+            self.line(&format!("{word}  {}: {}", one_line(reason), one_line(&names)));
+        }
+    }
+
+    fn ending(&mut self, report: &Report, folder: &str) {
+        let run = &report.run;
+        let ink = match (run.exit, run.word) {
+            (0, Word::Conformant) => Ink::Good,
+            (0, _) => Ink::Doubt,
+            _ => Ink::Bad,
+        };
+        let beside: Vec<String> = report.gateways.iter().map(beside).filter(|b| !b.is_empty()).collect();
+        let beside = if report.gateways.len() == 1 { beside.concat() } else { String::new() };
+        let word = self.ink(ink, run.word.word());
+        self.line("");
+        self.line(&format!("{word}{beside}: {}", one_line(&run.statement)));
+        for note in run.egress.iter().map(|e| format!("egress: {e}")).chain(run.notes.iter().cloned()) {
+            self.line(&format!("  {}", one_line(&note)));
+        }
+        for reason in &report.breaks {
+            let word = self.ink(Ink::Bad, "breaks:");
+            self.line(&format!("  {word} {}", one_line(reason)));
+        }
+        let faint = format!("  {} s on {}, exit {}, {folder}", seconds(run.seconds), run.place.word(), run.exit);
+        self.line(&self.ink(Ink::Faint, &faint));
+    }
+}
+
+/// What must be said beside the word: parts that are stand-ins.
+fn beside(gateway: &GatewayReport) -> String {
+    if gateway.stand_ins.is_empty() || gateway.word == Word::Rehearsed {
+        return String::new();
+    }
+    format!(" (with stand-ins: {})", one_line(&gateway.stand_ins.join(", ")))
+}
+
+fn ink_of(verdict: Verdict) -> Ink {
+    match verdict {
+        Verdict::Pass => Ink::Good,
+        Verdict::Fail | Verdict::Error => Ink::Bad,
+        Verdict::Flaky | Verdict::Unproven => Ink::Doubt,
+        Verdict::Unsupported | Verdict::NotRun => Ink::Faint,
+    }
+}
+
+fn one_line(text: &str) -> String {
+    inert(text, LINE, Lines::Joined)
+}
+
+fn seconds(seconds: f64) -> String {
+    format!("{seconds:.1}")
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,87 @@
+//! Tests of the terminal's text: what it says in full, and that nothing from a gateway acts on the terminal.
+
+use proptest::prelude::*;
+use rstest::rstest;
+
+use super::*;
+use crate::render::tests_support::{everything, hostile};
+use crate::report::Ending;
+use crate::report::tests::World;
+
+#[test]
+fn everything_is_shown() {
+    insta::assert_snapshot!(terminal(&everything().report(), "target/igc/r", Colour::Plain));
+}
+
+#[test]
+fn a_good_run_is_short() {
+    insta::assert_snapshot!(terminal(&World::new().report(), "target/igc/r", Colour::Plain));
+}
+
+#[test]
+fn a_rehearsal_says_so() {
+    let mut world = World::new();
+    world.plan.run.place = crate::plan::Place::Rehearsal;
+    insta::assert_snapshot!(terminal(&world.report(), "target/igc/r", Colour::Plain));
+}
+
+#[rstest]
+#[case::kind(crate::plan::Place::Kind, false)]
+#[case::rehearsal(crate::plan::Place::Rehearsal, true)]
+fn only_a_rehearsal_says_that_no_gateway_was_tested(#[case] place: crate::plan::Place, #[case] said: bool) {
+    let mut world = everything();
+    world.plan.run.place = place;
+    let text = terminal(&world.report(), "f", Colour::Plain);
+    assert_eq!(text.contains("no gateway was tested"), said, "{text}");
+}
+
+#[test]
+fn an_interrupted_run_says_so() {
+    let mut world = World::new();
+    world.ending = Ending::Interrupted;
+    let text = terminal(&world.report(), "f", Colour::Plain);
+    assert!(text.contains("breaks: interrupted") && text.contains("exit 130"), "{text}");
+}
+
+#[test]
+fn colours_change_nothing_but_colours() {
+    let report = everything().report();
+    let ansi = terminal(&report, "f", Colour::Ansi);
+    assert!(ansi.contains("\u{1b}[31mfail\u{1b}[0m"), "{ansi}");
+    let mut plain = ansi;
+    for code in ["32", "31", "33", "2", "1", "0"] {
+        plain = plain.replace(&format!("\u{1b}[{code}m"), "");
+    }
+    let trimmed = |text: &str| text.lines().map(str::trim_end).collect::<Vec<_>>().join("\n");
+    assert_eq!(trimmed(&plain), trimmed(&terminal(&report, "f", Colour::Plain)));
+}
+
+#[test]
+fn what_a_gateway_sends_is_inert_and_bounded() {
+    let text = terminal(&hostile().report(), "f", Colour::Plain);
+    assert!(!text.chars().any(|c| c != '\n' && c.is_control()), "{text}");
+    assert!(text.len() < 40_000, "{} bytes", text.len());
+    assert!(text.contains("\\u{1b}[2J") && text.contains("more characters"), "{text}");
+    assert!(!text.contains("\nrouting/forged"), "a line of the report cannot be forged");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn no_text_acts_on_the_terminal(text in any::<String>()) {
+        let mut world = everything();
+        for record in &mut world.records.records {
+            record.reason.clone_from(&text);
+            record.golden_note = Some(text.clone());
+            for clause in &mut record.clauses {
+                clause.got.clone_from(&text);
+            }
+        }
+        for check in &mut world.plan.checks {
+            check.sentence.clone_from(&text);
+        }
+        let shown = terminal(&world.report(), "f", Colour::Plain);
+        prop_assert!(!shown.chars().any(|c| c != '\n' && c.is_control()));
+    }
+}
