@@ -11,7 +11,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 /// Milliseconds since the Unix epoch.
 pub type UnixMillis = u64;
@@ -23,7 +23,7 @@ pub struct Clock(Arc<Kind>);
 #[derive(Debug)]
 enum Kind {
     Real,
-    Movable(Mutex<Hands>),
+    Movable(Mutex<Hands>, watch::Sender<u64>),
 }
 
 #[derive(Debug)]
@@ -66,11 +66,8 @@ impl Clock {
 
     /// A clock that stands at `now` until it is moved.
     pub fn movable(now: UnixMillis) -> Self {
-        Self(Arc::new(Kind::Movable(Mutex::new(Hands {
-            now,
-            order: 0,
-            parked: BinaryHeap::new(),
-        }))))
+        let hands = Hands { now, order: 0, parked: BinaryHeap::new() };
+        Self(Arc::new(Kind::Movable(Mutex::new(hands), watch::Sender::default())))
     }
 
     /// A movable clock that starts at the machine's time.
@@ -82,20 +79,20 @@ impl Clock {
     pub fn now_ms(&self) -> UnixMillis {
         match &*self.0 {
             Kind::Real => machine_now(),
-            Kind::Movable(hands) => lock(hands).now,
+            Kind::Movable(hands, _) => lock(hands).now,
         }
     }
 
     /// Whether [`Clock::advance_to`] has an effect.
     pub fn is_movable(&self) -> bool {
-        matches!(&*self.0, Kind::Movable(_))
+        matches!(&*self.0, Kind::Movable(..))
     }
 
     /// How many delays wait for the clock to be moved; 0 on real time.
     pub fn parked(&self) -> usize {
         match &*self.0 {
             Kind::Real => 0,
-            Kind::Movable(hands) => {
+            Kind::Movable(hands, _) => {
                 let mut hands = lock(hands);
                 hands.parked.retain(|Reverse(p)| !p.wake.is_closed());
                 hands.parked.len()
@@ -103,19 +100,27 @@ impl Clock {
         }
     }
 
+    /// Waits until at least `delays` delays wait for the clock to be moved. On real time it waits for ever: the caller
+    /// bounds it.
+    pub async fn until_parked(&self, delays: usize) {
+        let Kind::Movable(_, parkings) = &*self.0 else { return std::future::pending().await };
+        let mut parkings = parkings.subscribe();
+        while self.parked() < delays {
+            if parkings.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
     /// Moves the clock forward to `to` and completes every delay that ends by then, in the order of their ends.
     /// Returns `false`, and does nothing, on real time. A clock never goes back: an earlier `to` is "now".
     pub fn advance_to(&self, to: UnixMillis) -> bool {
-        let Kind::Movable(hands) = &*self.0 else {
+        let Kind::Movable(hands, _) = &*self.0 else {
             return false;
         };
         let mut hands = lock(hands);
         hands.now = hands.now.max(to);
-        while hands
-            .parked
-            .peek()
-            .is_some_and(|Reverse(p)| p.at <= hands.now)
-        {
+        while hands.parked.peek().is_some_and(|Reverse(p)| p.at <= hands.now) {
             if let Some(Reverse(parked)) = hands.parked.pop() {
                 let _gone = parked.wake.send(()); // the waiter may have left
             }
@@ -132,13 +137,14 @@ impl Clock {
     pub fn delay(&self, by: Duration) -> impl Future<Output = ()> + Send + 'static {
         let waiting = match &*self.0 {
             Kind::Real => None,
-            Kind::Movable(_) if by.is_zero() => None,
-            Kind::Movable(hands) => {
+            Kind::Movable(..) if by.is_zero() => None,
+            Kind::Movable(hands, parkings) => {
                 let mut hands = lock(hands);
                 let (wake, woken) = oneshot::channel();
                 hands.order += 1;
                 let (at, order) = (hands.now.saturating_add(millis(by)), hands.order);
                 hands.parked.push(Reverse(Parked { at, order, wake }));
+                parkings.send_replace(order);
                 Some(woken)
             }
         };
@@ -163,9 +169,7 @@ fn millis(duration: Duration) -> u64 {
 }
 
 fn machine_now() -> UnixMillis {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, millis)
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, millis)
 }
 
 fn lock(hands: &Mutex<Hands>) -> MutexGuard<'_, Hands> {

@@ -2,7 +2,10 @@
 
 mod world_common;
 
-use rehearsal::{api::kinds, dialects::object::{list, text}};
+use rehearsal::{
+    api::kinds,
+    dialects::object::{list, text},
+};
 use rstest::rstest;
 use serde_json::json;
 use std::time::Duration;
@@ -43,9 +46,7 @@ async fn staged(version: &str) -> Stage {
     let stage = Stage::of("envoy-ai-gateway", version).await;
     stage.inference_service().await;
     stage.apply(AI_ROUTE);
-    stage
-        .object(&kinds::HTTP_ROUTE, "kserve-test", "mock-llm-ai", |o| o.pointer("/status/parents/0").is_some())
-        .await;
+    stage.object(&kinds::HTTP_ROUTE, "kserve-test", "mock-llm-ai", |o| o.pointer("/status/parents/0").is_some()).await;
     stage
 }
 
@@ -204,10 +205,8 @@ async fn a_budget_of_seventy_tokens_an_hour() {
     }
     assert_eq!(remaining, ["70", "63", "56", "49", "42", "35", "28", "21", "14", "7", "0"]);
     let refused = stage.chat("127.0.0.1", "mock-llm", &user).await;
-    let (status, body, [limit, remaining, length, kind]) = said(
-        &refused,
-        ["x-ratelimit-limit", "x-ratelimit-remaining", "content-length", "content-type"],
-    );
+    let (status, body, [limit, remaining, length, kind]) =
+        said(&refused, ["x-ratelimit-limit", "x-ratelimit-remaining", "content-length", "content-type"]);
     assert_eq!((status, body.as_str()), (429, ""));
     assert_eq!((limit.as_deref(), remaining.as_deref()), (Some("70, 70;w=3600"), Some("0")));
     assert_eq!((length.as_deref(), kind), (Some("0"), None));
@@ -284,12 +283,15 @@ async fn an_inference_service_becomes_ready_and_leaves_nothing_behind() {
     assert_eq!(said(&nowhere, ["content-type"]), (404, String::new(), [None]), "no AI route: Envoy's own 404");
 
     stage.world.store().delete(&kinds::INFERENCE_SERVICE, "kserve-test", "mock-llm").expect("deleted");
-    world_common::bounded("the end", stage.world.until(|store| {
-        [kinds::INFERENCE_SERVICE, kinds::HTTP_ROUTE, kinds::POD, kinds::SERVICE]
-            .iter()
-            .all(|kind| store.list(kind, Some("kserve-test")).is_empty())
-            .then_some(())
-    }))
+    world_common::bounded(
+        "the end",
+        stage.world.until(|store| {
+            [kinds::INFERENCE_SERVICE, kinds::HTTP_ROUTE, kinds::POD, kinds::SERVICE]
+                .iter()
+                .all(|kind| store.list(kind, Some("kserve-test")).is_empty())
+                .then_some(())
+        }),
+    )
     .await;
 }
 
@@ -349,8 +351,10 @@ spec:
     };
     assert_eq!(
         ai("neg-missing-backend").await,
-        ["NotAccepted=False/ReconciliationFailed: failed to construct a new HTTPRoute: failed to get AIServiceBackend \
-          does-not-exist.kserve-test: AIServiceBackend does-not-exist.kserve-test not found"]
+        [
+            "NotAccepted=False/ReconciliationFailed: failed to construct a new HTTPRoute: failed to get AIServiceBackend \
+          does-not-exist.kserve-test: AIServiceBackend does-not-exist.kserve-test not found"
+        ]
     );
     assert_eq!(
         ai("neg-missing-gateway").await,
@@ -364,12 +368,15 @@ spec:
     for (route, reason, message) in [
         ("neg-missing-pool", "BackendNotFound", "custom backend InferencePool kserve-test/no-such-pool not found."),
         ("neg-service", "BackendNotFound", "service kserve-test/no-such-service not found."),
-        ("neg-group", "InvalidKind", "Group is invalid, only the core API group (specified by omitting the group \
-            field or setting it to an empty string), multicluster.x-k8s.io and gateway.envoyproxy.io are supported."),
+        (
+            "neg-group",
+            "InvalidKind",
+            "Group is invalid, only the core API group (specified by omitting the group \
+            field or setting it to an empty string), multicluster.x-k8s.io and gateway.envoyproxy.io are supported.",
+        ),
     ] {
-        let written = stage
-            .object(&kinds::HTTP_ROUTE, "kserve-test", route, |o| o.pointer("/status/parents/0").is_some())
-            .await;
+        let written =
+            stage.object(&kinds::HTTP_ROUTE, "kserve-test", route, |o| o.pointer("/status/parents/0").is_some()).await;
         assert_eq!(
             conditions(list(&written, "/status/parents/0/conditions")),
             [

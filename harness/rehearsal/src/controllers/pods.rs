@@ -68,11 +68,8 @@ enum Program {
 impl Pods {
     /// Starts pods that are new, ends those that are gone, and says how they are.
     pub(super) fn reconcile(&mut self, around: &Surroundings, snapshot: &Snapshot) {
-        let present: HashMap<&str, &Arc<Value>> = snapshot
-            .all(&kinds::POD)
-            .filter(|p| !object::is_going(p))
-            .map(|p| (text(p, "/metadata/uid"), p))
-            .collect();
+        let present: HashMap<&str, &Arc<Value>> =
+            snapshot.all(&kinds::POD).filter(|p| !object::is_going(p)).map(|p| (text(p, "/metadata/uid"), p)).collect();
         self.running.retain(|uid, pod| {
             let stays = present.contains_key(uid.as_str());
             if !stays {

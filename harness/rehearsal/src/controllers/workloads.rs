@@ -73,9 +73,7 @@ fn deployment(around: &Surroundings, snapshot: &Snapshot, deployment: &Value) {
         object::condition("Available", false, "MinimumReplicasUnavailable", message)
     }];
     let (reason, message) = match (newest, progressed) {
-        (_, true) => {
-            ("NewReplicaSetAvailable", format!("ReplicaSet \"{current}\" has successfully progressed."))
-        }
+        (_, true) => ("NewReplicaSetAvailable", format!("ReplicaSet \"{current}\" has successfully progressed.")),
         (None, _) => ("NewReplicaSetCreated", format!("Created new replica set \"{current}\"")),
         (Some(_), false) => ("ReplicaSetUpdated", format!("ReplicaSet \"{current}\" is progressing.")),
     };

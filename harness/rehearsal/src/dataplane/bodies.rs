@@ -23,9 +23,7 @@ pub type Body = UnsyncBoxBody<Bytes, BodyError>;
 
 /// A body of these bytes, with its length known.
 pub fn whole(bytes: impl Into<Bytes>) -> Body {
-    Full::new(bytes.into())
-        .map_err(|never| match never {})
-        .boxed_unsync()
+    Full::new(bytes.into()).map_err(|never| match never {}).boxed_unsync()
 }
 
 /// Any body as a [`Body`].
@@ -67,10 +65,7 @@ pub async fn hold(mut body: Body, bound: usize) -> Result<Held, BodyError> {
 
 /// A body that was partly read: what was read, then the rest.
 pub fn resumed(read: Bytes, rest: Body) -> Body {
-    boxed(Resumed {
-        read: Some(read).filter(|r| !r.is_empty()),
-        rest,
-    })
+    boxed(Resumed { read: Some(read).filter(|r| !r.is_empty()), rest })
 }
 
 struct Resumed {
@@ -82,10 +77,7 @@ impl HttpBody for Resumed {
     type Data = Bytes;
     type Error = BodyError;
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match self.read.take() {
             Some(read) => Poll::Ready(Some(Ok(Frame::data(read)))),
             None => Pin::new(&mut self.rest).poll_frame(cx),
@@ -97,10 +89,7 @@ impl HttpBody for Resumed {
     }
 
     fn size_hint(&self) -> SizeHint {
-        let (read, mut hint) = (
-            self.read.as_ref().map_or(0, |r| r.len() as u64),
-            self.rest.size_hint(),
-        );
+        let (read, mut hint) = (self.read.as_ref().map_or(0, |r| r.len() as u64), self.rest.size_hint());
         if let Some(upper) = hint.upper() {
             hint.set_upper(upper.saturating_add(read));
         }
@@ -120,16 +109,8 @@ impl HttpBody for Unsized {
     type Data = Bytes;
     type Error = BodyError;
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        Poll::Ready(
-            self.0
-                .take()
-                .filter(|b| !b.is_empty())
-                .map(|b| Ok(Frame::data(b))),
-        )
+    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        Poll::Ready(self.0.take().filter(|b| !b.is_empty()).map(|b| Ok(Frame::data(b))))
     }
 }
 
@@ -174,9 +155,7 @@ impl Passing {
 
 impl fmt::Debug for Passing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Passing")
-            .field("listening", &self.listening)
-            .finish_non_exhaustive()
+        f.debug_struct("Passing").field("listening", &self.listening).finish_non_exhaustive()
     }
 }
 
@@ -184,15 +163,8 @@ impl HttpBody for Passing {
     type Data = Bytes;
     type Error = BodyError;
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        if self
-            .deadline
-            .as_mut()
-            .is_some_and(|d| d.as_mut().poll(cx).is_ready())
-        {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if self.deadline.as_mut().is_some_and(|d| d.as_mut().poll(cx).is_ready()) {
             self.at_end = None;
             self.deadline = None;
             self.connection = None;
@@ -242,11 +214,7 @@ mod tests {
                 Held::Whole(bytes) => assert!(fits && bytes == "abc"),
                 Held::TooLarge(read, rest) => {
                     assert!(!fits);
-                    let again = resumed(read, rest)
-                        .collect()
-                        .await
-                        .expect("the rest")
-                        .to_bytes();
+                    let again = resumed(read, rest).collect().await.expect("the rest").to_bytes();
                     assert_eq!(again, "abc", "nothing is lost");
                 }
             }
@@ -258,9 +226,7 @@ mod tests {
         Passing {
             body,
             listening: Listening::to(Some("application/json")),
-            at_end: Some(Box::new(move |usage| {
-                ends.lock().expect("lock").push(usage.map(|u| u.total))
-            })),
+            at_end: Some(Box::new(move |usage| ends.lock().expect("lock").push(usage.map(|u| u.total)))),
             deadline: None,
             connection: None,
         }
@@ -272,11 +238,7 @@ mod tests {
         let ends = Arc::new(Mutex::new(Vec::new()));
         let mut known = passing(whole(reply.clone()), &ends);
         assert!(known.frame().await.is_some());
-        assert_eq!(
-            *ends.lock().expect("lock"),
-            [Some(7)],
-            "at the last byte of a known length"
-        );
+        assert_eq!(*ends.lock().expect("lock"), [Some(7)], "at the last byte of a known length");
         assert!(known.frame().await.is_none());
         let mut stream = passing(unsized_body(reply.clone()), &ends);
         assert!(stream.frame().await.is_some());
@@ -284,10 +246,6 @@ mod tests {
         assert!(stream.frame().await.is_none());
         assert_eq!(*ends.lock().expect("lock"), [Some(7), Some(7)]);
         drop(passing(whole(reply), &ends));
-        assert_eq!(
-            ends.lock().expect("lock").len(),
-            2,
-            "who leaves early pays nothing"
-        );
+        assert_eq!(ends.lock().expect("lock").len(), 2, "who leaves early pays nothing");
     }
 }

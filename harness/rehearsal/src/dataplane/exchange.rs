@@ -6,9 +6,7 @@
 use std::{net::SocketAddr, sync::Arc};
 
 use bytes::Bytes;
-use http::{
-    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, header,
-};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 use http_body_util::BodyExt as _;
 use hyper::body::{Body as _, Incoming};
 use serde_json::{Value, json};
@@ -19,8 +17,8 @@ use super::{
     proxy::Proxy,
     rewrite,
     routing::{
-        Asked, Backend, Entry, ExistingHeader, Extraction, Filter, GlobalLimit, HeaderCase,
-        HeaderEdit, LocalLimit, PathMatch, PathRewrite, Provider, Rule, Table, Unit,
+        Asked, Backend, Entry, ExistingHeader, Extraction, Filter, GlobalLimit, HeaderCase, HeaderEdit, LocalLimit,
+        PathMatch, PathRewrite, Provider, Rule, Table, Unit,
     },
     transform::{Reading, Seen},
     upstream,
@@ -34,12 +32,7 @@ const DEFAULT_BUFFER: usize = 32 * 1024;
 const READ_BUFFER: usize = 2 * 1024 * 1024;
 
 /// Answers one request.
-pub(super) async fn answer(
-    proxy: &Proxy,
-    port: u16,
-    peer: SocketAddr,
-    request: Request<Incoming>,
-) -> Response<Body> {
+pub(super) async fn answer(proxy: &Proxy, port: u16, peer: SocketAddr, request: Request<Incoming>) -> Response<Body> {
     let table = proxy.table();
     let (parts, body) = request.into_parts();
     let host = host_of(&parts.uri, &parts.headers);
@@ -71,18 +64,11 @@ pub(super) async fn answer(
 fn host_of(uri: &Uri, headers: &HeaderMap) -> String {
     let authority = uri.authority().map(|a| a.as_str().to_owned());
     let host = authority
-        .or_else(|| {
-            headers
-                .get(header::HOST)
-                .and_then(|h| h.to_str().ok())
-                .map(str::to_owned)
-        })
+        .or_else(|| headers.get(header::HOST).and_then(|h| h.to_str().ok()).map(str::to_owned))
         .unwrap_or_default()
         .to_ascii_lowercase();
     match host.rsplit_once(':') {
-        Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) && !name.ends_with(':') => {
-            name.to_owned()
-        }
+        Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) && !name.ends_with(':') => name.to_owned(),
         _ => host,
     }
 }
@@ -124,11 +110,7 @@ impl Exchange<'_> {
         }
         self.entry = Some(Arc::clone(&entry));
         let rule = Arc::clone(&entry.rule);
-        for limit in rule
-            .local_limits
-            .iter()
-            .filter(|l| l.unit == Unit::Requests)
-        {
+        for limit in rule.local_limits.iter().filter(|l| l.unit == Unit::Requests) {
             self.proxy.admit(limit, 1)?;
         }
         let charges = self.ask_global_limits(&entry)?;
@@ -137,9 +119,7 @@ impl Exchange<'_> {
             Filtered::On { host } => host,
             Filtered::Direct(answer) => return Ok(self.local(answer)),
         };
-        let backend = rule
-            .backends
-            .get(self.proxy.turn(&rule).ok_or(Failure::NoBackends)?);
+        let backend = rule.backends.get(self.proxy.turn(&rule).ok_or(Failure::NoBackends)?);
         let backend = backend.ok_or(Failure::NoBackends)?;
         edit(&mut self.headers, &backend.request);
         if let Some(provider) = &backend.provider {
@@ -167,10 +147,7 @@ impl Exchange<'_> {
         let Some(body) = self.body.take() else {
             return Ok(Some(Bytes::new()));
         };
-        match bodies::hold(body, bound)
-            .await
-            .map_err(|_| Failure::BodyUnreadable)?
-        {
+        match bodies::hold(body, bound).await.map_err(|_| Failure::BodyUnreadable)? {
             Held::Whole(bytes) => {
                 self.read = Some(bytes.clone());
                 Ok(Some(bytes))
@@ -183,11 +160,7 @@ impl Exchange<'_> {
     }
 
     /// Finds the model in the body and puts it where routes look for it; some paths are answered here.
-    async fn extract(
-        &mut self,
-        rule: &Rule,
-        extraction: &Extraction,
-    ) -> Result<Option<Answer>, Failure> {
+    async fn extract(&mut self, rule: &Rule, extraction: &Extraction) -> Result<Option<Answer>, Failure> {
         if self.method == Method::GET && self.path == "/v1/models" {
             return Ok(Some(models(extraction, &self.host)));
         }
@@ -218,12 +191,8 @@ impl Exchange<'_> {
         let mut windows = self.proxy.windows().lock();
         for limit in &entry.rule.global_limits {
             if let Some(bucket) = limit.bucket(&entry.id, &self.headers) {
-                self.states
-                    .push(windows.ask(now, &bucket, limit.limit, limit.request_hits));
-                charges.push(Charge {
-                    bucket,
-                    limit: limit.clone(),
-                });
+                self.states.push(windows.ask(now, &bucket, limit.limit, limit.request_hits));
+                charges.push(Charge { bucket, limit: limit.clone() });
             }
         }
         drop(windows);
@@ -254,10 +223,7 @@ impl Exchange<'_> {
             match filter {
                 Filter::Request(changes) => edit(&mut self.headers, changes),
                 Filter::Response(_) => {}
-                Filter::Rewrite {
-                    host: new_host,
-                    path,
-                } => {
+                Filter::Rewrite { host: new_host, path } => {
                     host = new_host.clone().or(host);
                     if let Some(rewrite) = path {
                         self.path = rewritten(&self.path, &entry.matches.path, rewrite);
@@ -277,8 +243,7 @@ impl Exchange<'_> {
             return Err(Failure::ForeignDestination);
         }
         let body = self.read_body(READ_BUFFER).await?;
-        let body =
-            body.ok_or_else(|| Failure::UnreadableRequest("request was too large".to_owned()))?;
+        let body = body.ok_or_else(|| Failure::UnreadableRequest("request was too large".to_owned()))?;
         let request = if provider.parses_chat {
             rewrite::parse_chat(&body)?
         } else {
@@ -293,8 +258,7 @@ impl Exchange<'_> {
         if request.is_object() {
             let sent = rewrite::request_body(&body, &request, provider);
             if sent != body {
-                self.headers
-                    .insert(header::CONTENT_LENGTH, HeaderValue::from(sent.len()));
+                self.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(sent.len()));
             }
             self.read = Some(sent);
         }
@@ -316,10 +280,8 @@ impl Exchange<'_> {
         rewrite_host: Option<String>,
         charges: Vec<Charge>,
     ) -> Result<Response<Body>, Failure> {
-        let mut deadline: Option<Deadline> = rule
-            .timeout
-            .filter(|t| !t.is_zero())
-            .map(|t| Box::pin(self.proxy.clock().delay(t)) as Deadline);
+        let mut deadline: Option<Deadline> =
+            rule.timeout.filter(|t| !t.is_zero()).map(|t| Box::pin(self.proxy.clock().delay(t)) as Deadline);
         let request = self.upstream_request(backend.host_rewrite.clone().or(rewrite_host))?;
         let exchange = async {
             let stream = upstream::connect(self.proxy.network(), &backend.target).await?;
@@ -339,15 +301,10 @@ impl Exchange<'_> {
             parts.extensions.clear();
         }
         let success = parts.status.is_success();
-        let streaming =
-            content_type(&parts.headers).is_some_and(|t| t.starts_with("text/event-stream"));
+        let streaming = content_type(&parts.headers).is_some_and(|t| t.starts_with("text/event-stream"));
         let accounted = success && backend.provider.is_some();
         let passing = Passing {
-            listening: if accounted {
-                Listening::to(content_type(&parts.headers))
-            } else {
-                Listening::Deaf
-            },
+            listening: if accounted { Listening::to(content_type(&parts.headers)) } else { Listening::Deaf },
             body: bodies::boxed(incoming),
             at_end: accounted.then(|| self.accounting(rule, charges)),
             deadline,
@@ -356,24 +313,15 @@ impl Exchange<'_> {
         let mut body = match &backend.provider {
             Some(provider) if provider.rewrites_reply && success && !streaming => {
                 let (bytes, reply) = rewrite::reply_body(&read_reply(passing).await?)?;
-                self.reading.response_model = reply
-                    .get("model")
-                    .and_then(Value::as_str)
-                    .map(str::to_owned);
+                self.reading.response_model = reply.get("model").and_then(Value::as_str).map(str::to_owned);
                 self.reading.usage = Usage::of(&reply);
                 parts.headers.remove(header::CONTENT_LENGTH);
                 bodies::whole(bytes)
             }
             Some(provider) if provider.wraps_errors && !success && !is_json(&parts.headers) => {
-                let wrapped =
-                    rewrite::wrapped_error(parts.status.as_u16(), &read_reply(passing).await?);
-                parts
-                    .headers
-                    .insert(header::CONTENT_LENGTH, HeaderValue::from(wrapped.len()));
-                parts.headers.insert(
-                    header::CONTENT_TYPE,
-                    HeaderValue::from_static("application/json"),
-                );
+                let wrapped = rewrite::wrapped_error(parts.status.as_u16(), &read_reply(passing).await?);
+                parts.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(wrapped.len()));
+                parts.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
                 bodies::whole(wrapped)
             }
             Some(_) if streaming => {
@@ -399,13 +347,9 @@ impl Exchange<'_> {
                 None
             };
             let status = parts.status.as_u16();
-            if let Some(bytes) = transformation.on_response(
-                &self.seen,
-                &self.reading,
-                status,
-                &mut parts.headers,
-                read.as_ref(),
-            ) {
+            if let Some(bytes) =
+                transformation.on_response(&self.seen, &self.reading, status, &mut parts.headers, read.as_ref())
+            {
                 parts.headers.remove(header::CONTENT_LENGTH);
                 body = bodies::whole(bytes);
             }
@@ -421,12 +365,7 @@ impl Exchange<'_> {
             target.push_str(&self.query);
         }
         let target = target.parse::<Uri>().map_err(|_| Failure::BodyUnreadable)?;
-        let host = host.or_else(|| {
-            self.headers
-                .get(header::HOST)
-                .and_then(|h| h.to_str().ok())
-                .map(str::to_owned)
-        });
+        let host = host.or_else(|| self.headers.get(header::HOST).and_then(|h| h.to_str().ok()).map(str::to_owned));
         let host = host.unwrap_or_else(|| self.host.clone());
         let mut headers = HeaderMap::with_capacity(self.headers.len() + 3);
         if let Ok(host) = HeaderValue::from_str(&host) {
@@ -438,10 +377,7 @@ impl Exchange<'_> {
             }
         }
         if self.table.header_case == HeaderCase::Lower {
-            put_all(
-                &mut headers,
-                [("x-forwarded-for", self.peer.ip().to_string())],
-            );
+            put_all(&mut headers, [("x-forwarded-for", self.peer.ip().to_string())]);
             if !headers.contains_key("x-forwarded-proto") {
                 put_all(&mut headers, [("x-forwarded-proto", "http".to_owned())]);
             }
@@ -471,15 +407,8 @@ impl Exchange<'_> {
             let Some(usage) = usage else { return };
             let now = proxy.clock().now_ms();
             for Charge { bucket, limit } in charges {
-                let hits = limit
-                    .response_key
-                    .as_ref()
-                    .and_then(|key| cost_of(&rule, key, &usage))
-                    .unwrap_or(0);
-                proxy
-                    .windows()
-                    .lock()
-                    .charge(now, &bucket, limit.limit, hits);
+                let hits = limit.response_key.as_ref().and_then(|key| cost_of(&rule, key, &usage)).unwrap_or(0);
+                proxy.windows().lock().charge(now, &bucket, limit.limit, hits);
             }
             for LocalLimit { bucket, unit, .. } in &rule.local_limits {
                 if *unit == Unit::Tokens {
@@ -492,30 +421,18 @@ impl Exchange<'_> {
     /// An answer that the proxy writes itself. Transformations see it; they cannot read its body.
     fn local(&self, answer: Answer) -> Response<Body> {
         let mut headers = HeaderMap::new();
-        put_all(
-            &mut headers,
-            answer.headers.iter().map(|(n, v)| (n.as_str(), v.clone())),
-        );
+        put_all(&mut headers, answer.headers.iter().map(|(n, v)| (n.as_str(), v.clone())));
         headers.insert(header::CONTENT_LENGTH, HeaderValue::from(answer.body.len()));
         let mut body = answer.body;
-        if let Some(transformation) = self
-            .entry
-            .as_ref()
-            .and_then(|e| e.rule.transformation.as_ref())
-            && let Some(bytes) = transformation.on_response(
-                &self.seen,
-                &self.reading,
-                answer.status,
-                &mut headers,
-                Some(&body),
-            )
+        if let Some(transformation) = self.entry.as_ref().and_then(|e| e.rule.transformation.as_ref())
+            && let Some(bytes) =
+                transformation.on_response(&self.seen, &self.reading, answer.status, &mut headers, Some(&body))
         {
             headers.insert(header::CONTENT_LENGTH, HeaderValue::from(bytes.len()));
             body = bytes;
         }
         let mut response = Response::new(bodies::whole(body));
-        *response.status_mut() =
-            StatusCode::from_u16(answer.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        *response.status_mut() = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         *response.headers_mut() = headers;
         response
     }
@@ -528,10 +445,7 @@ enum Filtered {
 
 /// The number that a rule's cost of this name gives; the first cost of the name counts.
 fn cost_of(rule: &Rule, key: &str, usage: &Usage) -> Option<u64> {
-    rule.costs
-        .iter()
-        .find(|(name, _)| name == key)
-        .map(|(_, cost)| usage.cost(*cost))
+    rule.costs.iter().find(|(name, _)| name == key).map(|(_, cost)| usage.cost(*cost))
 }
 
 /// Puts the body's model where routes look for it.
@@ -558,26 +472,16 @@ fn models(extraction: &Extraction, host: &str) -> Answer {
             format!(r#"{{"id":{id},"created":{created},"object":"model","owned_by":{owner}}}"#)
         })
         .collect();
-    Answer::typed(
-        200,
-        "application/json",
-        format!(r#"{{"data":[{}],"object":"list"}}"#, data.join(",")),
-    )
+    Answer::typed(200, "application/json", format!(r#"{{"data":[{}],"object":"list"}}"#, data.join(",")))
 }
 
 fn rewritten(path: &str, matched: &PathMatch, rewrite: &PathRewrite) -> String {
     match (rewrite, matched) {
         (PathRewrite::Full(new), _) => new.clone(),
         (PathRewrite::Prefix(new), PathMatch::Prefix(prefix)) => {
-            let rest = path
-                .strip_prefix(prefix.trim_end_matches('/'))
-                .unwrap_or(path);
+            let rest = path.strip_prefix(prefix.trim_end_matches('/')).unwrap_or(path);
             let new = format!("{}{rest}", new.trim_end_matches('/'));
-            if new.starts_with('/') {
-                new
-            } else {
-                format!("/{new}")
-            }
+            if new.starts_with('/') { new } else { format!("/{new}") }
         }
         (PathRewrite::Prefix(_), _) => path.to_owned(),
     }
@@ -588,18 +492,12 @@ fn edit(headers: &mut HeaderMap, changes: &HeaderEdit) {
         headers.remove(name.as_str());
     }
     for (name, value) in &changes.set {
-        if let (Ok(name), Ok(value)) = (
-            HeaderName::try_from(name.as_str()),
-            HeaderValue::try_from(value.as_str()),
-        ) {
+        if let (Ok(name), Ok(value)) = (HeaderName::try_from(name.as_str()), HeaderValue::try_from(value.as_str())) {
             headers.insert(name, value);
         }
     }
     for (name, value) in &changes.add {
-        if let (Ok(name), Ok(value)) = (
-            HeaderName::try_from(name.as_str()),
-            HeaderValue::try_from(value.as_str()),
-        ) {
+        if let (Ok(name), Ok(value)) = (HeaderName::try_from(name.as_str()), HeaderValue::try_from(value.as_str())) {
             headers.append(name, value);
         }
     }
@@ -614,9 +512,7 @@ fn put_all<'a>(headers: &mut HeaderMap, all: impl IntoIterator<Item = (&'a str, 
 }
 
 fn content_type(headers: &HeaderMap) -> Option<&str> {
-    headers
-        .get(header::CONTENT_TYPE)
-        .and_then(|t| t.to_str().ok())
+    headers.get(header::CONTENT_TYPE).and_then(|t| t.to_str().ok())
 }
 
 fn is_json(headers: &HeaderMap) -> bool {
@@ -625,28 +521,17 @@ fn is_json(headers: &HeaderMap) -> bool {
 
 /// Reads a reply to its end; a reply that breaks off is the upstream's failure.
 async fn read_reply(passing: Passing) -> Result<Bytes, Failure> {
-    let broken = |e: bodies::BodyError| Failure::Upstream {
-        connecting: false,
-        words: e.to_string(),
-    };
+    let broken = |e: bodies::BodyError| Failure::Upstream { connecting: false, words: e.to_string() };
     Ok(passing.collect().await.map_err(broken)?.to_bytes())
 }
 
 /// Reads a reply for expressions, up to the bound; streams are read whole as well (facts: "whole stream is buffered").
-async fn read_for_expressions(
-    body: Body,
-    headers: &HeaderMap,
-) -> Result<(Option<Bytes>, Body), Failure> {
-    let broken = |e: bodies::BodyError| Failure::Upstream {
-        connecting: false,
-        words: e.to_string(),
-    };
+async fn read_for_expressions(body: Body, headers: &HeaderMap) -> Result<(Option<Bytes>, Body), Failure> {
+    let broken = |e: bodies::BodyError| Failure::Upstream { connecting: false, words: e.to_string() };
     let sized = headers.contains_key(header::CONTENT_LENGTH) || body.size_hint().exact().is_some();
-    Ok(
-        match bodies::hold(body, READ_BUFFER).await.map_err(broken)? {
-            Held::Whole(bytes) if sized => (Some(bytes.clone()), bodies::whole(bytes)),
-            Held::Whole(bytes) => (Some(bytes.clone()), bodies::unsized_body(bytes)),
-            Held::TooLarge(read, rest) => (None, bodies::resumed(read, rest)),
-        },
-    )
+    Ok(match bodies::hold(body, READ_BUFFER).await.map_err(broken)? {
+        Held::Whole(bytes) if sized => (Some(bytes.clone()), bodies::whole(bytes)),
+        Held::Whole(bytes) => (Some(bytes.clone()), bodies::unsized_body(bytes)),
+        Held::TooLarge(read, rest) => (None, bodies::resumed(read, rest)),
+    })
 }

@@ -57,9 +57,7 @@ impl WindowState {
 
     /// Of several budgets the one that is reported: an overspent one, else the one with least left.
     pub fn tightest(states: impl IntoIterator<Item = WindowState>) -> Option<WindowState> {
-        states
-            .into_iter()
-            .min_by_key(|s| (!s.over, s.remaining, s.reset))
+        states.into_iter().min_by_key(|s| (!s.over, s.remaining, s.reset))
     }
 }
 
@@ -76,13 +74,7 @@ pub struct Windows {
 
 impl Windows {
     /// Counts `hits` of a request and says how the budget stands. With 0 hits nothing is counted, only asked.
-    pub fn ask(
-        &mut self,
-        now: UnixMillis,
-        bucket: &str,
-        limit: WindowLimit,
-        hits: u64,
-    ) -> WindowState {
+    pub fn ask(&mut self, now: UnixMillis, bucket: &str, limit: WindowLimit, hits: u64) -> WindowState {
         let spent = self.charge(now, bucket, limit, hits);
         WindowState {
             limit,
@@ -96,11 +88,7 @@ impl Windows {
     pub fn charge(&mut self, now: UnixMillis, bucket: &str, limit: WindowLimit, hits: u64) -> u64 {
         let window = limit.window(now);
         if hits == 0 {
-            return self
-                .spent
-                .get(bucket)
-                .filter(|(w, _)| *w == window)
-                .map_or(0, |(_, spent)| *spent);
+            return self.spent.get(bucket).filter(|(w, _)| *w == window).map_or(0, |(_, spent)| *spent);
         }
         let (at, spent) = self.spent.entry(bucket.to_owned()).or_insert((window, 0));
         if *at != window {
@@ -156,12 +144,7 @@ pub struct Bucket {
 impl Bucket {
     /// A full bucket, created now.
     pub fn new(limit: BucketLimit, now: UnixMillis) -> Self {
-        Self {
-            limit,
-            created: now,
-            fills: 0,
-            available: limit.capacity,
-        }
+        Self { limit, created: now, fills: 0, available: limit.capacity }
     }
 
     /// Adds the refills that have come due.
@@ -170,10 +153,8 @@ impl Bucket {
         let fresh = due.saturating_sub(self.fills);
         if fresh > 0 {
             self.fills = due;
-            self.available = self
-                .available
-                .saturating_add(fresh.saturating_mul(self.limit.per_fill))
-                .min(self.limit.capacity);
+            self.available =
+                self.available.saturating_add(fresh.saturating_mul(self.limit.per_fill)).min(self.limit.capacity);
         }
     }
 
@@ -190,11 +171,7 @@ impl Bucket {
         let next = self.created + (self.fills + 1).saturating_mul(self.limit.interval_ms.max(1));
         // A reply is never written in the very instant of a refill, so a whole interval is never reported.
         let reset = next.saturating_sub(now).saturating_sub(1) / 1000;
-        Err(BucketDenial {
-            limit: self.limit.capacity,
-            remaining: self.available,
-            reset,
-        })
+        Err(BucketDenial { limit: self.limit.capacity, remaining: self.available, reset })
     }
 
     /// Takes what a reply cost. What is not there is forgiven.
@@ -219,13 +196,7 @@ mod tests {
     const NOON: UnixMillis = 1_795_262_400_000; // 2026-11-21T12:00:00Z, the start of an hour
 
     fn passes_in_a_window(limit: u64, cost: u64) -> usize {
-        let (mut windows, limit) = (
-            Windows::default(),
-            WindowLimit {
-                hits: limit,
-                seconds: HOUR,
-            },
-        );
+        let (mut windows, limit) = (Windows::default(), WindowLimit { hits: limit, seconds: HOUR });
         let mut passed = 0;
         while !windows.ask(NOON, "route/user-a", limit, 0).over && passed < 1000 {
             windows.charge(NOON, "route/user-a", limit, cost);
@@ -242,11 +213,7 @@ mod tests {
     #[case(7, 7, 2)]
     #[case(1, 7, 1)]
     #[case(69, 7, 10)]
-    fn sequential_calls_until_a_window_is_overspent(
-        #[case] limit: u64,
-        #[case] cost: u64,
-        #[case] passes: usize,
-    ) {
+    fn sequential_calls_until_a_window_is_overspent(#[case] limit: u64, #[case] cost: u64, #[case] passes: usize) {
         assert_eq!(passes_in_a_window(limit, cost), passes);
     }
 
@@ -257,19 +224,8 @@ mod tests {
     #[case(7, 7, 1)]
     #[case(1, 7, 1)]
     #[case(10, 7, 2)]
-    fn sequential_calls_until_a_bucket_is_empty(
-        #[case] limit: u64,
-        #[case] cost: u64,
-        #[case] passes: usize,
-    ) {
-        let mut bucket = Bucket::new(
-            BucketLimit {
-                capacity: limit,
-                per_fill: limit,
-                interval_ms: 60_000,
-            },
-            NOON,
-        );
+    fn sequential_calls_until_a_bucket_is_empty(#[case] limit: u64, #[case] cost: u64, #[case] passes: usize) {
+        let mut bucket = Bucket::new(BucketLimit { capacity: limit, per_fill: limit, interval_ms: 60_000 }, NOON);
         let mut passed = 0;
         while bucket.admit(NOON, 0).is_ok() && passed < 1000 {
             bucket.charge(NOON, cost);
@@ -277,21 +233,12 @@ mod tests {
         }
         assert_eq!(passed, passes);
         let denial = bucket.admit(NOON + 500, 0).expect_err("empty");
-        assert_eq!(
-            (denial.limit, denial.remaining, denial.reset),
-            (limit, 0, 59)
-        );
+        assert_eq!((denial.limit, denial.remaining, denial.reset), (limit, 0, 59));
     }
 
     #[test]
     fn the_state_is_the_one_before_the_charge_and_never_negative() {
-        let (mut windows, limit) = (
-            Windows::default(),
-            WindowLimit {
-                hits: 70,
-                seconds: HOUR,
-            },
-        );
+        let (mut windows, limit) = (Windows::default(), WindowLimit { hits: 70, seconds: HOUR });
         let mut remaining = Vec::new();
         for _ in 0..12 {
             remaining.push(windows.ask(NOON, "b", limit, 0).remaining);
@@ -301,11 +248,7 @@ mod tests {
         let state = windows.ask(NOON + 1_400_000, "b", limit, 0);
         assert_eq!(
             state.headers().map(|(_, v)| v),
-            [
-                "70, 70;w=3600".to_owned(),
-                "0".to_owned(),
-                "2200".to_owned()
-            ],
+            ["70, 70;w=3600".to_owned(), "0".to_owned(), "2200".to_owned()],
             "the same words as in token-limit.txt"
         );
     }
@@ -314,13 +257,7 @@ mod tests {
     #[case::same_window(NOON + 3_599_999, true)]
     #[case::next_window(NOON + 3_600_000, false)]
     fn a_window_turns_on_the_clock_hour(#[case] at: UnixMillis, #[case] over: bool) {
-        let (mut windows, limit) = (
-            Windows::default(),
-            WindowLimit {
-                hits: 7,
-                seconds: HOUR,
-            },
-        );
+        let (mut windows, limit) = (Windows::default(), WindowLimit { hits: 7, seconds: HOUR });
         windows.charge(NOON + 3_599_000, "b", limit, 8);
         assert_eq!(windows.ask(at, "b", limit, 0).over, over);
         assert_eq!(limit.reset_seconds(NOON), HOUR);
@@ -329,18 +266,9 @@ mod tests {
 
     #[test]
     fn users_have_buckets_of_their_own_and_requests_can_be_what_is_counted() {
-        let (mut windows, limit) = (
-            Windows::default(),
-            WindowLimit {
-                hits: 2,
-                seconds: 60,
-            },
-        );
+        let (mut windows, limit) = (Windows::default(), WindowLimit { hits: 2, seconds: 60 });
         let ask = |w: &mut Windows, user: &str| w.ask(NOON, user, limit, 1).over;
-        assert_eq!(
-            [(); 3].map(|()| ask(&mut windows, "a")),
-            [false, false, true]
-        );
+        assert_eq!([(); 3].map(|()| ask(&mut windows, "a")), [false, false, true]);
         assert!(!ask(&mut windows, "b"));
     }
 
@@ -348,63 +276,26 @@ mod tests {
     #[case::before(4_999, false)]
     #[case::at_the_refill(5_000, true)]
     fn a_bucket_is_refilled_at_fixed_instants_without_debt(#[case] after: u64, #[case] open: bool) {
-        let mut bucket = Bucket::new(
-            BucketLimit {
-                capacity: 10,
-                per_fill: 10,
-                interval_ms: 5_000,
-            },
-            NOON,
-        );
+        let mut bucket = Bucket::new(BucketLimit { capacity: 10, per_fill: 10, interval_ms: 5_000 }, NOON);
         bucket.charge(NOON + 1, 700); // one reply far over the budget
         assert!(bucket.admit(NOON + 2, 0).is_err());
         assert_eq!(bucket.admit(NOON + after, 0).is_ok(), open);
-        assert_eq!(
-            bucket.available(NOON + 20_000),
-            10,
-            "never more than the capacity"
-        );
+        assert_eq!(bucket.available(NOON + 20_000), 10, "never more than the capacity");
     }
 
     #[test]
     fn a_request_unit_is_taken_at_admission() {
-        let mut bucket = Bucket::new(
-            BucketLimit {
-                capacity: 3,
-                per_fill: 2,
-                interval_ms: 1_000,
-            },
-            NOON,
-        );
-        assert_eq!(
-            [(); 4].map(|()| bucket.admit(NOON, 1).is_ok()),
-            [true, true, true, false]
-        );
-        assert_eq!(
-            [(); 3].map(|()| bucket.admit(NOON + 1_000, 1).is_ok()),
-            [true, true, false]
-        );
+        let mut bucket = Bucket::new(BucketLimit { capacity: 3, per_fill: 2, interval_ms: 1_000 }, NOON);
+        assert_eq!([(); 4].map(|()| bucket.admit(NOON, 1).is_ok()), [true, true, true, false]);
+        assert_eq!([(); 3].map(|()| bucket.admit(NOON + 1_000, 1).is_ok()), [true, true, false]);
     }
 
     #[test]
     fn the_tightest_budget_is_reported() {
-        let state = |over, remaining| WindowState {
-            limit: WindowLimit {
-                hits: 70,
-                seconds: 60,
-            },
-            over,
-            remaining,
-            reset: 3,
-        };
-        assert_eq!(
-            WindowState::tightest([state(false, 7), state(false, 3)]),
-            Some(state(false, 3))
-        );
-        assert_eq!(
-            WindowState::tightest([state(false, 0), state(true, 0)]),
-            Some(state(true, 0))
-        );
+        let state =
+            |over, remaining| WindowState { limit: WindowLimit { hits: 70, seconds: 60 }, over, remaining, reset: 3 };
+        assert_eq!(WindowState::tightest([state(false, 7), state(false, 3)]), Some(state(false, 3)));
+        assert_eq!(WindowState::tightest([state(false, 0), state(true, 0)]), Some(state(true, 0)));
         assert_eq!(WindowState::tightest([]), None);
     }
 }

@@ -26,10 +26,7 @@ pub struct PodPort {
 
 impl fmt::Debug for PodPort {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PodPort")
-            .field("socket", &self.socket)
-            .field("door", &self.door.is_some())
-            .finish()
+        f.debug_struct("PodPort").field("socket", &self.socket).field("door", &self.door.is_some()).finish()
     }
 }
 
@@ -103,14 +100,10 @@ impl Network {
 
     /// One of the ready endpoints of a Service, in turn.
     pub fn endpoint(&self, namespace: &str, name: &str, port: u16) -> Option<(IpAddr, u16)> {
-        let Tables {
-            services, turns, ..
-        } = &mut *self.tables();
+        let Tables { services, turns, .. } = &mut *self.tables();
         let service = services.get(&(namespace.to_owned(), name.to_owned()))?;
         let endpoints = &service.ports.iter().find(|p| p.port == port)?.endpoints;
-        let turn = turns
-            .entry((namespace.to_owned(), name.to_owned(), port))
-            .or_default();
+        let turn = turns.entry((namespace.to_owned(), name.to_owned(), port)).or_default();
         *turn = turn.wrapping_add(1);
         endpoints.get(*turn % endpoints.len().max(1)).copied()
     }
@@ -132,10 +125,7 @@ impl Network {
         let short = host.strip_suffix(".cluster.local").unwrap_or(host);
         let short = short.strip_suffix(".svc").unwrap_or(short);
         let (name, namespace) = short.split_once('.')?;
-        self.tables()
-            .services
-            .get(&(namespace.to_owned(), name.to_owned()))?
-            .cluster_ip
+        self.tables().services.get(&(namespace.to_owned(), name.to_owned()))?.cluster_ip
     }
 
     /// The socket that an address and port of the world lead to.
@@ -151,11 +141,7 @@ impl Network {
             if let Some(pod) = tables.pods.get(&(address, port)) {
                 return Ok(pod.socket);
             }
-            tables
-                .services
-                .iter()
-                .find(|(_, s)| s.cluster_ip == Some(address))
-                .map(|(key, _)| key.clone())
+            tables.services.iter().find(|(_, s)| s.cluster_ip == Some(address)).map(|(key, _)| key.clone())
         };
         let refused = || Unreachable::Connect(io::Error::from(io::ErrorKind::ConnectionRefused));
         match service {
@@ -169,9 +155,7 @@ impl Network {
                     .ok_or_else(refused)
             }
             None if self.tables().pods.keys().any(|(ip, _)| *ip == address) => Err(refused()),
-            None => Err(Unreachable::Connect(io::Error::from(
-                io::ErrorKind::HostUnreachable,
-            ))),
+            None => Err(Unreachable::Connect(io::Error::from(io::ErrorKind::HostUnreachable))),
         }
     }
 
@@ -180,9 +164,7 @@ impl Network {
     /// # Errors
     /// See [`Unreachable`].
     pub async fn connect(&self, host: &str, port: u16) -> Result<TcpStream, Unreachable> {
-        let address = self
-            .resolve(host)
-            .ok_or_else(|| Unreachable::UnknownHost(host.to_owned()))?;
+        let address = self.resolve(host).ok_or_else(|| Unreachable::UnknownHost(host.to_owned()))?;
         self.connect_address(address, port).await
     }
 
@@ -190,11 +172,7 @@ impl Network {
     ///
     /// # Errors
     /// See [`Unreachable`].
-    pub async fn connect_address(
-        &self,
-        address: IpAddr,
-        port: u16,
-    ) -> Result<TcpStream, Unreachable> {
+    pub async fn connect_address(&self, address: IpAddr, port: u16) -> Result<TcpStream, Unreachable> {
         let stream = TcpStream::connect(self.socket(address, port)?).await?;
         stream.set_nodelay(true)?;
         Ok(stream)
@@ -204,38 +182,27 @@ impl Network {
     ///
     /// # Errors
     /// See [`Unreachable`].
-    pub async fn connect_service(
-        &self,
-        namespace: &str,
-        name: &str,
-        port: u16,
-    ) -> Result<TcpStream, Unreachable> {
-        let (address, port) = self.endpoint(namespace, name, port).ok_or_else(|| {
-            Unreachable::NoEndpoint(format!("Service {namespace}/{name} port {port}"))
-        })?;
+    pub async fn connect_service(&self, namespace: &str, name: &str, port: u16) -> Result<TcpStream, Unreachable> {
+        let (address, port) = self
+            .endpoint(namespace, name, port)
+            .ok_or_else(|| Unreachable::NoEndpoint(format!("Service {namespace}/{name} port {port}")))?;
         self.connect_address(address, port).await
     }
 }
 
 /// Endpoints that a test wrote by hand may name loopback sockets.
 fn own(address: IpAddr, port: u16) -> Option<SocketAddr> {
-    address
-        .is_loopback()
-        .then(|| SocketAddr::new(address, port))
+    address.is_loopback().then(|| SocketAddr::new(address, port))
 }
 
 /// The nth pod address.
 pub fn pod_address(n: u32) -> IpAddr {
-    IpAddr::V4(Ipv4Addr::from_bits(
-        Ipv4Addr::new(10, 244, 0, 0).to_bits() | (n & 0xFFFF),
-    ))
+    IpAddr::V4(Ipv4Addr::from_bits(Ipv4Addr::new(10, 244, 0, 0).to_bits() | (n & 0xFFFF)))
 }
 
 /// The nth Service address.
 pub fn service_address(n: u32) -> IpAddr {
-    IpAddr::V4(Ipv4Addr::from_bits(
-        Ipv4Addr::new(10, 96, 0, 0).to_bits() | (n & 0xFFFF),
-    ))
+    IpAddr::V4(Ipv4Addr::from_bits(Ipv4Addr::new(10, 96, 0, 0).to_bits() | (n & 0xFFFF)))
 }
 
 #[cfg(test)]
@@ -249,20 +216,11 @@ mod tests {
         let entry = ServiceEntry {
             cluster_ip: Some(service_address(9)),
             ports: vec![
-                ServicePort {
-                    port: 80,
-                    endpoints: vec![(pod, 8080)],
-                },
-                ServicePort {
-                    port: 81,
-                    endpoints: vec![],
-                },
+                ServicePort { port: 80, endpoints: vec![(pod, 8080)] },
+                ServicePort { port: 81, endpoints: vec![] },
             ],
         };
-        network.set_services(HashMap::from([(
-            ("ns".to_owned(), "svc".to_owned()),
-            entry,
-        )]));
+        network.set_services(HashMap::from([(("ns".to_owned(), "svc".to_owned()), entry)]));
         (network, pod)
     }
 
@@ -270,25 +228,12 @@ mod tests {
     fn addresses_lead_to_sockets_and_nowhere_else() {
         let (network, pod) = network();
         assert_eq!(pod.to_string(), "10.244.0.7");
-        assert_eq!(
-            network.socket(pod, 8080).ok().map(|s| s.port()),
-            Some(40_007)
-        );
-        assert_eq!(
-            network
-                .socket(service_address(9), 80)
-                .ok()
-                .map(|s| s.port()),
-            Some(40_007)
-        );
+        assert_eq!(network.socket(pod, 8080).ok().map(|s| s.port()), Some(40_007));
+        assert_eq!(network.socket(service_address(9), 80).ok().map(|s| s.port()), Some(40_007));
         for (address, port, kind) in [
             (pod, 8081, io::ErrorKind::ConnectionRefused),
             (service_address(9), 81, io::ErrorKind::ConnectionRefused),
-            (
-                IpAddr::from([192, 0, 2, 1]),
-                80,
-                io::ErrorKind::HostUnreachable,
-            ),
+            (IpAddr::from([192, 0, 2, 1]), 80, io::ErrorKind::HostUnreachable),
         ] {
             match network.socket(address, port) {
                 Err(Unreachable::Connect(error)) => assert_eq!(error.kind(), kind),
@@ -300,20 +245,13 @@ mod tests {
     #[test]
     fn names_resolve_as_in_a_cluster() {
         let (network, _) = network();
-        for name in [
-            "svc.ns.svc.cluster.local",
-            "svc.ns.svc",
-            "svc.ns",
-            "10.96.0.9",
-        ] {
+        for name in ["svc.ns.svc.cluster.local", "svc.ns.svc", "svc.ns", "10.96.0.9"] {
             assert_eq!(network.resolve(name), Some(service_address(9)), "{name}");
         }
         for name in ["svc", "other.ns.svc.cluster.local", "example.com"] {
             assert_eq!(network.resolve(name), None, "{name}");
         }
         assert_eq!(network.endpoint("ns", "svc", 81), None);
-        assert!(
-            network.has_service_port("ns", "svc", 81) && !network.has_service_port("ns", "svc", 82)
-        );
+        assert!(network.has_service_port("ns", "svc", 81) && !network.has_service_port("ns", "svc", 82));
     }
 }

@@ -52,23 +52,13 @@ struct Inner {
 
 impl Proxy {
     /// A replica without configuration: it answers as a proxy that has no listener.
-    pub fn new(
-        network: Network,
-        clock: Clock,
-        windows: SharedWindows,
-        stop: CancellationToken,
-    ) -> Self {
+    pub fn new(network: Network, clock: Clock, windows: SharedWindows, stop: CancellationToken) -> Self {
         let precedence = Precedence {
             paths: regex_before_prefix,
             ties: TieBreak::Oldest,
             hosts: super::routing::HostRule::MostSpecificOnly,
         };
-        let empty = Table::new(
-            Vec::new(),
-            precedence,
-            |_: &Failure| Answer::empty(404),
-            HeaderCase::Lower,
-        );
+        let empty = Table::new(Vec::new(), precedence, |_: &Failure| Answer::empty(404), HeaderCase::Lower);
         Self(Arc::new(Inner {
             table: RwLock::new(Arc::new(empty)),
             network,
@@ -85,37 +75,24 @@ impl Proxy {
     pub fn load(&self, table: Arc<Table>) {
         let now = self.0.clock.now_ms();
         let mut named: HashMap<&str, &LocalLimit> = HashMap::new();
-        for rule in table
-            .listeners
-            .iter()
-            .flat_map(|l| &l.entries)
-            .map(|e| &e.rule)
-        {
+        for rule in table.listeners.iter().flat_map(|l| &l.entries).map(|e| &e.rule) {
             named.extend(rule.local_limits.iter().map(|l| (l.bucket.as_str(), l)));
         }
         {
             let mut buckets = self.buckets();
             buckets.retain(|name, _| named.contains_key(name.as_str()));
             for (name, limit) in named {
-                buckets
-                    .entry(name.to_owned())
-                    .or_insert_with(|| Bucket::new(limit.limit, now));
+                buckets.entry(name.to_owned()).or_insert_with(|| Bucket::new(limit.limit, now));
             }
         }
-        self.0
-            .turns
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clear();
+        self.0.turns.lock().unwrap_or_else(PoisonError::into_inner).clear();
         *self.0.table.write().unwrap_or_else(PoisonError::into_inner) = table;
     }
 
     /// Serves a connection that a client made to a port of the Gateway. Returns at once.
     pub fn serve(&self, stream: TcpStream, port: u16) {
         let proxy = self.clone();
-        let peer = stream
-            .peer_addr()
-            .unwrap_or_else(|_| SocketAddr::from(([127, 0, 0, 1], 0)));
+        let peer = stream.peer_addr().unwrap_or_else(|_| SocketAddr::from(([127, 0, 0, 1], 0)));
         let stop = self.0.stop.clone();
         tokio::spawn(async move {
             if stream.set_nodelay(true).is_err() {
@@ -155,19 +132,14 @@ impl Proxy {
     }
 
     fn buckets(&self) -> MutexGuard<'_, HashMap<String, Bucket>> {
-        self.0
-            .buckets
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.0.buckets.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Asks a local limit for `units`.
     pub(super) fn admit(&self, limit: &LocalLimit, units: u64) -> Result<(), Failure> {
         let now = self.0.clock.now_ms();
         let mut buckets = self.buckets();
-        let bucket = buckets
-            .entry(limit.bucket.clone())
-            .or_insert_with(|| Bucket::new(limit.limit, now));
+        let bucket = buckets.entry(limit.bucket.clone()).or_insert_with(|| Bucket::new(limit.limit, now));
         bucket.admit(now, units).map_err(Failure::OverBucket)
     }
 
@@ -191,10 +163,7 @@ impl Proxy {
         let mut at = *turn % total;
         *turn += 1;
         // A step that shares no divisor with the total spreads the shares over the round.
-        let step = (1..=total)
-            .rev()
-            .find(|s| gcd(*s, total) == 1 && *s <= total / 2 + 1)
-            .unwrap_or(1);
+        let step = (1..=total).rev().find(|s| gcd(*s, total) == 1 && *s <= total / 2 + 1).unwrap_or(1);
         at = (at * step) % total;
         rule.backends.iter().position(|b| {
             let weight = u64::from(b.weight);
@@ -229,10 +198,7 @@ mod tests {
                 provider: None,
             })
             .collect();
-        Arc::new(Rule {
-            backends,
-            ..Rule::default()
-        })
+        Arc::new(Rule { backends, ..Rule::default() })
     }
 
     #[rstest]
@@ -241,12 +207,8 @@ mod tests {
     #[case(&[9, 1], &[9, 1])]
     #[case(&[7, 3, 0], &[7, 3, 0])]
     fn backends_get_their_share(#[case] weights: &[u32], #[case] shares: &[usize]) {
-        let proxy = Proxy::new(
-            Network::default(),
-            Clock::movable(0),
-            SharedWindows::default(),
-            CancellationToken::new(),
-        );
+        let proxy =
+            Proxy::new(Network::default(), Clock::movable(0), SharedWindows::default(), CancellationToken::new());
         let (rule, mut seen) = (rule(weights), vec![0; weights.len()]);
         for _ in 0..10 {
             seen[proxy.turn(&rule).expect("a backend")] += 1;
@@ -258,12 +220,8 @@ mod tests {
     #[case(&[])]
     #[case(&[0, 0])]
     fn weight_zero_serves_nothing(#[case] weights: &[u32]) {
-        let proxy = Proxy::new(
-            Network::default(),
-            Clock::movable(0),
-            SharedWindows::default(),
-            CancellationToken::new(),
-        );
+        let proxy =
+            Proxy::new(Network::default(), Clock::movable(0), SharedWindows::default(), CancellationToken::new());
         assert_eq!(proxy.turn(&rule(weights)), None);
     }
 }

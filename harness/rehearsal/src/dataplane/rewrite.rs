@@ -23,24 +23,15 @@ pub(super) struct Question {
 /// # Errors
 /// The parser's error, with positions as in the original.
 pub(super) fn parse(body: &[u8]) -> Result<Value, serde_json::Error> {
-    let tolerant: Vec<u8> = body
-        .iter()
-        .map(|b| if *b < 0x20 { b' ' } else { *b })
-        .collect();
+    let tolerant: Vec<u8> = body.iter().map(|b| if *b < 0x20 { b' ' } else { *b }).collect();
     serde_json::from_slice(&tolerant)
 }
 
 /// What the request asks.
 pub(super) fn question(request: &Value) -> Question {
     Question {
-        model: request
-            .get("model")
-            .and_then(Value::as_str)
-            .map(str::to_owned),
-        stream: request
-            .get("stream")
-            .and_then(Value::as_bool)
-            .unwrap_or(false),
+        model: request.get("model").and_then(Value::as_str).map(str::to_owned),
+        stream: request.get("stream").and_then(Value::as_bool).unwrap_or(false),
     }
 }
 
@@ -56,8 +47,7 @@ struct Chat {
 /// # Errors
 /// The parser's words, for example ``missing field `messages` at line 1 column 20``.
 pub(super) fn parse_chat(body: &[u8]) -> Result<Value, Failure> {
-    let refused =
-        |e: serde_json::Error| Failure::UnreadableRequest(format!("failed to parse request: {e}"));
+    let refused = |e: serde_json::Error| Failure::UnreadableRequest(format!("failed to parse request: {e}"));
     serde_json::from_slice::<Chat>(body).map_err(refused)?;
     serde_json::from_slice(body).map_err(refused)
 }
@@ -88,9 +78,7 @@ fn asks_for_usage(request: &Value, when: IncludeUsage) -> bool {
     match when {
         IncludeUsage::Never => false,
         IncludeUsage::WhereAbsent => request.get("stream_options").is_none(),
-        IncludeUsage::Always => {
-            request.pointer("/stream_options/include_usage") != Some(&Value::Bool(true))
-        }
+        IncludeUsage::Always => request.pointer("/stream_options/include_usage") != Some(&Value::Bool(true)),
     }
 }
 
@@ -106,8 +94,7 @@ pub(super) fn reply_body(body: &[u8]) -> Result<(Bytes, Value), Failure> {
         #[expect(dead_code, reason = "only its presence is asked")]
         choices: Vec<serde::de::IgnoredAny>,
     }
-    let refused =
-        |e: serde_json::Error| Failure::UnreadableReply(format!("failed to parse response: {e}"));
+    let refused = |e: serde_json::Error| Failure::UnreadableReply(format!("failed to parse response: {e}"));
     serde_json::from_slice::<Reply>(body).map_err(refused)?;
     let reply: Value = serde_json::from_slice(body).map_err(refused)?;
     Ok((Bytes::from(reply.to_string()), reply))
@@ -116,8 +103,7 @@ pub(super) fn reply_body(body: &[u8]) -> Result<(Bytes, Value), Failure> {
 /// How Envoy AI Gateway wraps an upstream's error that is not JSON (facts, section 3 "Other error shapes").
 pub(super) fn wrapped_error(status: u16, body: &[u8]) -> Bytes {
     let message = String::from_utf8_lossy(body);
-    let error =
-        json!({"type": "OpenAIBackendError", "message": message, "code": status.to_string()});
+    let error = json!({"type": "OpenAIBackendError", "message": message, "code": status.to_string()});
     Bytes::from(json!({"type": "error", "error": error}).to_string())
 }
 
@@ -127,11 +113,7 @@ mod tests {
     use rstest::rstest;
 
     fn provider(include_usage: IncludeUsage, model: Option<&str>) -> Provider {
-        Provider {
-            model: model.map(str::to_owned),
-            include_usage,
-            ..Provider::default()
-        }
+        Provider { model: model.map(str::to_owned), include_usage, ..Provider::default() }
     }
 
     #[rstest]
@@ -143,16 +125,8 @@ mod tests {
         r#"{"stream":true,"stream_options":{"include_usage":false}}"#,
         Some(false)
     )]
-    #[case::overruled(
-        IncludeUsage::Always,
-        r#"{"stream":true,"stream_options":{"include_usage":false}}"#,
-        Some(true)
-    )]
-    #[case::null(
-        IncludeUsage::Always,
-        r#"{"stream":true,"stream_options":null}"#,
-        Some(true)
-    )]
+    #[case::overruled(IncludeUsage::Always, r#"{"stream":true,"stream_options":{"include_usage":false}}"#, Some(true))]
+    #[case::null(IncludeUsage::Always, r#"{"stream":true,"stream_options":null}"#, Some(true))]
     fn streams_are_made_to_ask_for_usage(
         #[case] when: IncludeUsage,
         #[case] body: &'static str,
@@ -162,49 +136,26 @@ mod tests {
         let request = parse(&original).expect("JSON");
         let sent = request_body(&original, &request, &provider(when, None));
         let sent: Value = serde_json::from_slice(&sent).expect("JSON");
-        assert_eq!(
-            sent.pointer("/stream_options/include_usage")
-                .and_then(Value::as_bool),
-            asks
-        );
+        assert_eq!(sent.pointer("/stream_options/include_usage").and_then(Value::as_bool), asks);
     }
 
     #[test]
     fn a_body_that_needs_no_change_keeps_its_bytes() {
         let original = Bytes::from_static(b"{ \"model\" : \"m\" }");
         let request = parse(&original).expect("JSON");
-        assert_eq!(
-            request_body(
-                &original,
-                &request,
-                &provider(IncludeUsage::Always, Some("m"))
-            ),
-            original
-        );
-        let sent = request_body(
-            &original,
-            &request,
-            &provider(IncludeUsage::Always, Some("other")),
-        );
+        assert_eq!(request_body(&original, &request, &provider(IncludeUsage::Always, Some("m"))), original);
+        let sent = request_body(&original, &request, &provider(IncludeUsage::Always, Some("other")));
         assert_eq!(sent, r#"{"model":"other"}"#);
     }
 
     #[rstest]
     #[case("", "EOF while parsing a value at line 1 column 0")]
-    #[case(
-        r#"{"model": "mock-llm", "messages": ["#,
-        "EOF while parsing a list at line 1 column 35"
-    )]
-    #[case(
-        r#"{"model":"mock-llm"}"#,
-        "missing field `messages` at line 1 column 20"
-    )]
+    #[case(r#"{"model": "mock-llm", "messages": ["#, "EOF while parsing a list at line 1 column 35")]
+    #[case(r#"{"model":"mock-llm"}"#, "missing field `messages` at line 1 column 20")]
     fn a_chat_must_parse(#[case] body: &str, #[case] words: &str) {
         assert_eq!(
             parse_chat(body.as_bytes()),
-            Err(Failure::UnreadableRequest(format!(
-                "failed to parse request: {words}"
-            )))
+            Err(Failure::UnreadableRequest(format!("failed to parse request: {words}")))
         );
         assert!(parse_chat(br#"{"messages":[]}"#).is_ok());
     }

@@ -56,9 +56,7 @@ impl HostPattern {
     pub fn intersect(&self, other: &Self) -> Option<Self> {
         match (self, other) {
             (Self::Any, x) | (x, Self::Any) => Some(x.clone()),
-            (Self::Exact(a), x) | (x, Self::Exact(a)) => {
-                x.covers(a).then(|| Self::Exact(a.clone()))
-            }
+            (Self::Exact(a), x) | (x, Self::Exact(a)) => x.covers(a).then(|| Self::Exact(a.clone())),
             (Self::Suffix(a), Self::Suffix(b)) => {
                 let (long, short) = if a.len() >= b.len() { (a, b) } else { (b, a) };
                 (long.ends_with(short.as_str())).then(|| Self::Suffix(long.clone()))
@@ -91,10 +89,7 @@ pub enum PathMatch {
 impl PathMatch {
     /// A regular expression, anchored at both ends as both gateways do it.
     pub fn regex(pattern: &str) -> Self {
-        Self::Regex(
-            pattern.to_owned(),
-            Regex::new(&format!("^(?:{pattern})$")).ok(),
-        )
+        Self::Regex(pattern.to_owned(), Regex::new(&format!("^(?:{pattern})$")).ok())
     }
 
     /// Whether a path (without query) is covered.
@@ -103,8 +98,7 @@ impl PathMatch {
             Self::Exact(value) => path == value,
             Self::Prefix(value) => {
                 let value = value.strip_suffix('/').unwrap_or(value);
-                path.strip_prefix(value)
-                    .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+                path.strip_prefix(value).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
             }
             Self::Regex(_, regex) => regex.as_ref().is_some_and(|r| r.is_match(path)),
         }
@@ -160,12 +154,7 @@ pub struct Match {
 
 impl Default for Match {
     fn default() -> Self {
-        Self {
-            path: PathMatch::Prefix("/".to_owned()),
-            headers: Vec::new(),
-            query: Vec::new(),
-            method: None,
-        }
+        Self { path: PathMatch::Prefix("/".to_owned()), headers: Vec::new(), query: Vec::new(), method: None }
     }
 }
 
@@ -174,24 +163,15 @@ impl Match {
     pub fn covers(&self, request: &Asked<'_>) -> bool {
         self.path.covers(request.path)
             && self.method.as_ref().is_none_or(|m| m == request.method)
-            && self
-                .headers
-                .iter()
-                .all(|(name, m)| m.covers(joined(request.headers, name).as_deref()))
-            && self
-                .query
-                .iter()
-                .all(|(name, m)| m.covers(query_value(request.query, name)))
+            && self.headers.iter().all(|(name, m)| m.covers(joined(request.headers, name).as_deref()))
+            && self.query.iter().all(|(name, m)| m.covers(query_value(request.query, name)))
     }
 }
 
 /// All values of a header, joined by commas as proxies see them.
 pub fn joined(headers: &HeaderMap, name: &str) -> Option<String> {
-    let values: Vec<_> = headers
-        .get_all(name)
-        .iter()
-        .map(|v| String::from_utf8_lossy(v.as_bytes()).into_owned())
-        .collect();
+    let values: Vec<_> =
+        headers.get_all(name).iter().map(|v| String::from_utf8_lossy(v.as_bytes()).into_owned()).collect();
     (!values.is_empty()).then(|| values.join(","))
 }
 
@@ -235,17 +215,8 @@ pub struct RouteId {
 impl fmt::Display for RouteId {
     /// As Envoy Gateway names its routes: `httproute/<ns>/<name>/rule/<i>/match/<j>/<host>`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            namespace,
-            name,
-            rule,
-            matched,
-            host,
-        } = self;
-        write!(
-            f,
-            "httproute/{namespace}/{name}/rule/{rule}/match/{matched}/{host}"
-        )
+        let Self { namespace, name, rule, matched, host } = self;
+        write!(f, "httproute/{namespace}/{name}/rule/{rule}/match/{matched}/{host}")
     }
 }
 
@@ -447,18 +418,10 @@ pub enum Selector {
 impl GlobalLimit {
     /// The bucket that a request on a route falls in; `None` where it is not limited.
     pub fn bucket(&self, id: &RouteId, headers: &HeaderMap) -> Option<String> {
-        let mut bucket = if self.shared {
-            self.name.clone()
-        } else {
-            format!("{id} {}", self.name)
-        };
+        let mut bucket = if self.shared { self.name.clone() } else { format!("{id} {}", self.name) };
         for selector in &self.selectors {
             match selector {
-                Selector::Match {
-                    name,
-                    value,
-                    invert,
-                } => {
+                Selector::Match { name, value, invert } => {
                     if value.covers(joined(headers, name).as_deref()) == *invert {
                         return None;
                     }
@@ -534,17 +497,13 @@ pub fn regex_before_prefix(a: &PathMatch, b: &PathMatch) -> Ordering {
         PathMatch::Regex(..) => 1,
         PathMatch::Prefix(_) => 2,
     };
-    rank(a)
-        .cmp(&rank(b))
-        .then_with(|| b.text().len().cmp(&a.text().len()))
+    rank(a).cmp(&rank(b)).then_with(|| b.text().len().cmp(&a.text().len()))
 }
 
 /// Exact, then regular expressions and prefixes together by length (agentgateway, `types/agent.rs`).
 pub fn regex_beside_prefix(a: &PathMatch, b: &PathMatch) -> Ordering {
     let rank = |path: &PathMatch| u8::from(!matches!(path, PathMatch::Exact(_)));
-    rank(a)
-        .cmp(&rank(b))
-        .then_with(|| b.text().len().cmp(&a.text().len()))
+    rank(a).cmp(&rank(b)).then_with(|| b.text().len().cmp(&a.text().len()))
 }
 
 /// How ties between equal matches are broken.
@@ -630,12 +589,7 @@ impl Table {
         for listener in &mut listeners {
             listener.entries.sort_by(|a, b| precedence.compare(a, b));
         }
-        Self {
-            listeners,
-            precedence,
-            words,
-            header_case,
-        }
+        Self { listeners, precedence, words, header_case }
     }
 
     /// The entry that a request on a port falls to.
@@ -650,15 +604,8 @@ impl Table {
             .max_by_key(|l| l.host.specificity())
             .ok_or(Failure::NoListener)?;
         let mut by_host: BTreeMap<_, Vec<&Arc<Entry>>> = BTreeMap::new();
-        for entry in listener
-            .entries
-            .iter()
-            .filter(|e| e.id.host.covers(asked.host))
-        {
-            by_host
-                .entry(entry.id.host.specificity())
-                .or_default()
-                .push(entry);
+        for entry in listener.entries.iter().filter(|e| e.id.host.covers(asked.host)) {
+            by_host.entry(entry.id.host.specificity()).or_default().push(entry);
         }
         if by_host.is_empty() {
             return Err(Failure::NoHost);
@@ -667,13 +614,7 @@ impl Table {
             HostRule::MostSpecificOnly => 1,
             HostRule::FallThrough => usize::MAX,
         };
-        by_host
-            .into_values()
-            .rev()
-            .take(candidates)
-            .flatten()
-            .find(|e| e.matches.covers(asked))
-            .ok_or(Failure::NoRoute)
+        by_host.into_values().rev().take(candidates).flatten().find(|e| e.matches.covers(asked)).ok_or(Failure::NoRoute)
     }
 }
 

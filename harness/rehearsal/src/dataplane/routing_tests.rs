@@ -5,16 +5,10 @@ use rstest::rstest;
 
 use super::*;
 
-const ENVOY: Precedence = Precedence {
-    paths: regex_before_prefix,
-    ties: TieBreak::Oldest,
-    hosts: HostRule::MostSpecificOnly,
-};
-const AGENTGATEWAY: Precedence = Precedence {
-    paths: regex_beside_prefix,
-    ties: TieBreak::Name,
-    hosts: HostRule::FallThrough,
-};
+const ENVOY: Precedence =
+    Precedence { paths: regex_before_prefix, ties: TieBreak::Oldest, hosts: HostRule::MostSpecificOnly };
+const AGENTGATEWAY: Precedence =
+    Precedence { paths: regex_beside_prefix, ties: TieBreak::Name, hosts: HostRule::FallThrough };
 
 fn entry(name: &str, host: Option<&str>, matches: Match) -> Arc<Entry> {
     Arc::new(Entry {
@@ -32,35 +26,16 @@ fn entry(name: &str, host: Option<&str>, matches: Match) -> Arc<Entry> {
 }
 
 fn path(path: PathMatch) -> Match {
-    Match {
-        path,
-        ..Match::default()
-    }
+    Match { path, ..Match::default() }
 }
 
 fn table(precedence: Precedence, entries: Vec<Arc<Entry>>) -> Table {
-    let listener = Listener {
-        name: "http".to_owned(),
-        port: 80,
-        host: HostPattern::Any,
-        entries,
-    };
-    Table::new(
-        vec![listener],
-        precedence,
-        |_| Answer::empty(500),
-        HeaderCase::Lower,
-    )
+    let listener = Listener { name: "http".to_owned(), port: 80, host: HostPattern::Any, entries };
+    Table::new(vec![listener], precedence, |_| Answer::empty(500), HeaderCase::Lower)
 }
 
 fn chosen(table: &Table, host: &str, path: &str, headers: &HeaderMap) -> Result<String, Failure> {
-    let asked = Asked {
-        method: &Method::POST,
-        host,
-        path,
-        query: "",
-        headers,
-    };
+    let asked = Asked { method: &Method::POST, host, path, query: "", headers };
     table.choose(80, &asked).map(|e| e.id.name.clone())
 }
 
@@ -83,11 +58,7 @@ fn hostnames_cover(#[case] pattern: Option<&str>, #[case] host: &str, #[case] co
 #[case(Some("*.only.example"), Some("a.test"), None)]
 #[case(Some("*.b.test"), Some("*.test"), Some("*.b.test"))]
 #[case(Some("a.test"), Some("b.test"), None)]
-fn hostnames_intersect(
-    #[case] a: Option<&str>,
-    #[case] b: Option<&str>,
-    #[case] common: Option<&str>,
-) {
+fn hostnames_intersect(#[case] a: Option<&str>, #[case] b: Option<&str>, #[case] common: Option<&str>) {
     let (a, b) = (HostPattern::parse(a), HostPattern::parse(b));
     assert_eq!(a.intersect(&b), common.map(|c| HostPattern::parse(Some(c))));
     assert_eq!(b.intersect(&a), a.intersect(&b));
@@ -115,22 +86,13 @@ fn paths_cover(#[case] matching: PathMatch, #[case] path: &str, #[case] covered:
 #[case::shorter_prefix(PathMatch::Prefix("/v1".into()), "kserve", "kserve")]
 #[case::exact(PathMatch::Exact("/v1/chat/completions".into()), "overlay", "overlay")]
 #[case::longer_regex(PathMatch::regex("/v1/chat/.*"), "overlay", "overlay")]
-fn an_overlay_of_kserves_route(
-    #[case] overlay: PathMatch,
-    #[case] envoy: &str,
-    #[case] agentgateway: &str,
-) {
+fn an_overlay_of_kserves_route(#[case] overlay: PathMatch, #[case] envoy: &str, #[case] agentgateway: &str) {
     for (precedence, expected) in [(ENVOY, envoy), (AGENTGATEWAY, agentgateway)] {
         let entries = vec![
             entry("kserve", Some("m.test"), path(PathMatch::regex("^/.*$"))),
             entry("overlay", Some("m.test"), path(overlay.clone())),
         ];
-        let chosen = chosen(
-            &table(precedence, entries),
-            "m.test",
-            "/v1/chat/completions",
-            &HeaderMap::new(),
-        );
+        let chosen = chosen(&table(precedence, entries), "m.test", "/v1/chat/completions", &HeaderMap::new());
         assert_eq!(chosen.as_deref(), Ok(expected));
     }
 }
@@ -138,31 +100,15 @@ fn an_overlay_of_kserves_route(
 #[rstest]
 #[case::falls(AGENTGATEWAY, Ok("any"))]
 #[case::stays(ENVOY, Err(Failure::NoRoute))]
-fn a_host_with_routes_of_its_own(
-    #[case] precedence: Precedence,
-    #[case] expected: Result<&str, Failure>,
-) {
+fn a_host_with_routes_of_its_own(#[case] precedence: Precedence, #[case] expected: Result<&str, Failure>) {
     let entries = vec![
-        entry(
-            "own",
-            Some("m.test"),
-            path(PathMatch::Prefix("/own".into())),
-        ),
+        entry("own", Some("m.test"), path(PathMatch::Prefix("/own".into()))),
         entry("any", None, path(PathMatch::Prefix("/".into()))),
     ];
     let table = table(precedence, entries);
-    assert_eq!(
-        chosen(&table, "m.test", "/v1", &HeaderMap::new()),
-        expected.map(str::to_owned)
-    );
-    assert_eq!(
-        chosen(&table, "m.test", "/own", &HeaderMap::new()).as_deref(),
-        Ok("own")
-    );
-    assert_eq!(
-        chosen(&table, "other.test", "/own", &HeaderMap::new()).as_deref(),
-        Ok("any")
-    );
+    assert_eq!(chosen(&table, "m.test", "/v1", &HeaderMap::new()), expected.map(str::to_owned));
+    assert_eq!(chosen(&table, "m.test", "/own", &HeaderMap::new()).as_deref(), Ok("own"));
+    assert_eq!(chosen(&table, "other.test", "/own", &HeaderMap::new()).as_deref(), Ok("any"));
 }
 
 #[test]
@@ -173,11 +119,8 @@ fn more_headers_win_and_age_or_name_breaks_ties() {
     };
     let mut young = (*entry("a-young", None, Match::default())).clone();
     young.created = "2026-11-22T00:00:00Z".to_owned();
-    let entries = vec![
-        Arc::new(young),
-        entry("z-old", None, Match::default()),
-        entry("ai", None, with_header("x-m", "one")),
-    ];
+    let entries =
+        vec![Arc::new(young), entry("z-old", None, Match::default()), entry("ai", None, with_header("x-m", "one"))];
     let mut headers = HeaderMap::new();
     for (precedence, tie) in [(ENVOY, "z-old"), (AGENTGATEWAY, "a-young")] {
         let table = table(precedence, entries.clone());
@@ -191,22 +134,10 @@ fn more_headers_win_and_age_or_name_breaks_ties() {
 #[test]
 fn an_unknown_host_and_an_unknown_port_are_told_apart() {
     let table = table(ENVOY, vec![entry("own", Some("m.test"), Match::default())]);
-    assert_eq!(
-        chosen(&table, "other.test", "/", &HeaderMap::new()),
-        Err(Failure::NoHost)
-    );
+    assert_eq!(chosen(&table, "other.test", "/", &HeaderMap::new()), Err(Failure::NoHost));
     let (method, headers) = (Method::GET, HeaderMap::new());
-    let asked = Asked {
-        method: &method,
-        host: "m.test",
-        path: "/",
-        query: "",
-        headers: &headers,
-    };
-    assert_eq!(
-        table.choose(81, &asked).map(|_| ()),
-        Err(Failure::NoListener)
-    );
+    let asked = Asked { method: &method, host: "m.test", path: "/", query: "", headers: &headers };
+    assert_eq!(table.choose(81, &asked).map(|_| ()), Err(Failure::NoListener));
 }
 
 #[rstest]
@@ -222,51 +153,29 @@ fn a_bucket_belongs_to_route_user_and_model(
         name: "ns/policy/0".to_owned(),
         shared: false,
         selectors: vec![
-            Selector::Distinct {
-                name: "x-user-id".to_owned(),
-            },
+            Selector::Distinct { name: "x-user-id".to_owned() },
             Selector::Match {
                 name: "x-ai-eg-model".to_owned(),
                 value: ValueMatch::Exact(model.to_owned()),
                 invert: false,
             },
         ],
-        limit: WindowLimit {
-            hits: 70,
-            seconds: 60,
-        },
+        limit: WindowLimit { hits: 70, seconds: 60 },
         request_hits: 0,
         response_key: None,
     };
     let headers = |user: &'static str, model: &'static str| {
         HeaderMap::from_iter([
-            (
-                http::HeaderName::from_static("x-user-id"),
-                HeaderValue::from_static(user),
-            ),
-            (
-                http::HeaderName::from_static("x-ai-eg-model"),
-                HeaderValue::from_static(model),
-            ),
+            (http::HeaderName::from_static("x-user-id"), HeaderValue::from_static(user)),
+            (http::HeaderName::from_static("x-ai-eg-model"), HeaderValue::from_static(model)),
         ])
     };
     let id = entry("r", None, Match::default()).id.clone();
     let first = limit("one").bucket(&id, &headers("a", "one"));
     assert!(first.is_some());
-    assert_eq!(
-        limit("one").bucket(&id, &headers(user, model)) == first,
-        same
-    );
-    assert_eq!(
-        limit("one").bucket(&id, &HeaderMap::new()),
-        None,
-        "no identity, no limit"
-    );
+    assert_eq!(limit("one").bucket(&id, &headers(user, model)) == first, same);
+    assert_eq!(limit("one").bucket(&id, &HeaderMap::new()), None, "no identity, no limit");
     let mut other = id.clone();
     other.rule = 1;
-    assert_ne!(
-        limit("one").bucket(&other, &headers("a", "one")),
-        first,
-        "a rule has a bucket of its own"
-    );
+    assert_ne!(limit("one").bucket(&other, &headers("a", "one")), first, "a rule has a bucket of its own");
 }

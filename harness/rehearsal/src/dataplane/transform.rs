@@ -28,10 +28,7 @@ impl fmt::Debug for Expression {
 impl Expression {
     /// Reads an expression.
     pub fn new(text: &str) -> Self {
-        Self {
-            text: text.to_owned(),
-            program: Program::compile(text).map_err(|e| e.to_string()),
-        }
+        Self { text: text.to_owned(), program: Program::compile(text).map_err(|e| e.to_string()) }
     }
 
     /// As it is written.
@@ -79,11 +76,7 @@ pub struct Side {
 
 impl Side {
     fn expressions(&self) -> impl Iterator<Item = &Expression> {
-        self.set
-            .iter()
-            .chain(&self.add)
-            .map(|(_, e)| e)
-            .chain(&self.body)
+        self.set.iter().chain(&self.add).map(|(_, e)| e).chain(&self.body)
     }
 
     fn apply(&self, facts: &Facts<'_>, headers: &mut HeaderMap) -> Option<Bytes> {
@@ -95,10 +88,7 @@ impl Side {
                 let Ok(name) = HeaderName::try_from(name.as_str()) else {
                     continue;
                 };
-                match expression
-                    .evaluate(facts)
-                    .and_then(|v| HeaderValue::try_from(v).ok())
-                {
+                match expression.evaluate(facts).and_then(|v| HeaderValue::try_from(v).ok()) {
                     Some(value) if adds => {
                         headers.append(name, value);
                     }
@@ -111,9 +101,7 @@ impl Side {
                 }
             }
         }
-        self.body
-            .as_ref()
-            .map(|e| Bytes::from(e.evaluate(facts).unwrap_or_default()))
+        self.body.as_ref().map(|e| Bytes::from(e.evaluate(facts).unwrap_or_default()))
     }
 }
 
@@ -129,29 +117,17 @@ pub struct Transformation {
 impl Transformation {
     /// Whether an expression of either side reads the request's body.
     pub fn reads_request_body(&self) -> bool {
-        self.request
-            .expressions()
-            .chain(self.response.expressions())
-            .any(|e| e.mentions("request.body"))
+        self.request.expressions().chain(self.response.expressions()).any(|e| e.mentions("request.body"))
     }
 
     /// Whether an expression reads the reply's body.
     pub fn reads_response_body(&self) -> bool {
-        self.response
-            .expressions()
-            .any(|e| e.mentions("response.body"))
+        self.response.expressions().any(|e| e.mentions("response.body"))
     }
 
     /// Changes a request; returns a new body where there is one.
     pub fn on_request(&self, seen: &Seen, headers: &mut HeaderMap) -> Option<Bytes> {
-        self.request.apply(
-            &Facts {
-                seen,
-                reading: None,
-                response: None,
-            },
-            headers,
-        )
+        self.request.apply(&Facts { seen, reading: None, response: None }, headers)
     }
 
     /// Changes a reply; returns a new body where there is one. `body` is absent where it could not be read.
@@ -165,14 +141,7 @@ impl Transformation {
     ) -> Option<Bytes> {
         let before = headers.clone();
         let response = Some((status, &before, body));
-        self.response.apply(
-            &Facts {
-                seen,
-                reading: Some(reading),
-                response,
-            },
-            headers,
-        )
+        self.response.apply(&Facts { seen, reading: Some(reading), response }, headers)
     }
 }
 
@@ -239,8 +208,7 @@ impl Facts<'_> {
             context.add_variable("response", response).ok()?;
         }
         if let Some(reading) = self.reading.filter(|r| r.request_model.is_some()) {
-            let mut llm =
-                json!({"streaming": reading.streaming, "requestModel": reading.request_model});
+            let mut llm = json!({"streaming": reading.streaming, "requestModel": reading.request_model});
             if let Some(model) = &reading.response_model {
                 llm["responseModel"] = json!(model);
             }
@@ -252,18 +220,11 @@ impl Facts<'_> {
             context.add_variable("llm", llm).ok()?;
         }
         context
-            .add_function(
-                "json",
-                |text: Arc<String>| -> Result<Cel, cel::ExecutionError> {
-                    let refused = |message: String| cel::ExecutionError::FunctionError {
-                        function: "json".into(),
-                        message,
-                    };
-                    let value: Value =
-                        serde_json::from_str(&text).map_err(|e| refused(e.to_string()))?;
-                    cel::to_value(value).map_err(|e| refused(e.to_string()))
-                },
-            )
+            .add_function("json", |text: Arc<String>| -> Result<Cel, cel::ExecutionError> {
+                let refused = |message: String| cel::ExecutionError::FunctionError { function: "json".into(), message };
+                let value: Value = serde_json::from_str(&text).map_err(|e| refused(e.to_string()))?;
+                cel::to_value(value).map_err(|e| refused(e.to_string()))
+            })
             .ok()?;
         Some(context)
     }
@@ -281,12 +242,7 @@ fn headers_as_map(headers: &HeaderMap) -> Value {
             })
             .or_insert_with(|| text.clone().into_owned());
     }
-    Value::Object(
-        joined
-            .into_iter()
-            .map(|(n, v)| (n.to_owned(), Value::String(v)))
-            .collect::<Map<_, _>>(),
-    )
+    Value::Object(joined.into_iter().map(|(n, v)| (n.to_owned(), Value::String(v))).collect::<Map<_, _>>())
 }
 
 /// A body that is not text, or was not read, is an absent variable.
@@ -306,10 +262,7 @@ mod tests {
             &Method::POST,
             "m.test",
             &Uri::from_static("/v1/chat/completions?a=b"),
-            &HeaderMap::from_iter([(
-                HeaderName::from_static("x-user"),
-                HeaderValue::from_static("u"),
-            )]),
+            &HeaderMap::from_iter([(HeaderName::from_static("x-user"), HeaderValue::from_static("u"))]),
         );
         seen.body = body.map(Bytes::from_static_str);
         seen
@@ -331,65 +284,34 @@ mod tests {
     #[case("llm.responseModel", None)]
     #[case("'literal'", Some("literal"))]
     #[case("request.headers['x-user']", Some("u"))]
-    #[case(
-        "request.method + ' ' + request.path",
-        Some("POST /v1/chat/completions")
-    )]
+    #[case("request.method + ' ' + request.path", Some("POST /v1/chat/completions"))]
     #[case("string(response.code)", Some("200"))]
     #[case("nosuchvar.foo", None)]
     #[case("string(json(request.body).absent)", None)]
     #[case("string(json(request.body).model", None)]
     fn expressions(#[case] text: &str, #[case] value: Option<&str>) {
-        let side = Side {
-            set: vec![("x-out".to_owned(), Expression::new(text))],
-            ..Side::default()
-        };
-        let transformation = Transformation {
-            response: side,
-            ..Transformation::default()
-        };
-        let mut headers = HeaderMap::from_iter([(
-            HeaderName::from_static("x-out"),
-            HeaderValue::from_static("from upstream"),
-        )]);
-        let reading = Reading {
-            request_model: Some("overridden".to_owned()),
-            ..Reading::default()
-        };
+        let side = Side { set: vec![("x-out".to_owned(), Expression::new(text))], ..Side::default() };
+        let transformation = Transformation { response: side, ..Transformation::default() };
+        let mut headers =
+            HeaderMap::from_iter([(HeaderName::from_static("x-out"), HeaderValue::from_static("from upstream"))]);
+        let reading = Reading { request_model: Some("overridden".to_owned()), ..Reading::default() };
         let reply = Bytes::from_static(b"{\"model\":\"answered\"}");
         let request = seen(Some("{\"model\":\"asked\"}"));
-        assert!(
-            transformation
-                .on_response(&request, &reading, 200, &mut headers, Some(&reply))
-                .is_none()
-        );
-        assert_eq!(
-            headers.get("x-out").map(|v| v.to_str().expect("text")),
-            value,
-            "a failure removes the header"
-        );
+        assert!(transformation.on_response(&request, &reading, 200, &mut headers, Some(&reply)).is_none());
+        assert_eq!(headers.get("x-out").map(|v| v.to_str().expect("text")), value, "a failure removes the header");
     }
 
     #[test]
     fn an_unread_body_is_absent_and_a_failed_body_is_empty() {
         let side = |body| Side {
-            set: vec![(
-                "x-model".to_owned(),
-                Expression::new("string(json(request.body).model)"),
-            )],
+            set: vec![("x-model".to_owned(), Expression::new("string(json(request.body).model)"))],
             body,
             ..Side::default()
         };
-        let transformation = Transformation {
-            request: side(Some(Expression::new("nosuchvar"))),
-            response: side(None),
-        };
+        let transformation = Transformation { request: side(Some(Expression::new("nosuchvar"))), response: side(None) };
         assert!(transformation.reads_request_body() && !transformation.reads_response_body());
         let mut headers = HeaderMap::new();
-        assert_eq!(
-            transformation.on_request(&seen(None), &mut headers),
-            Some(Bytes::new())
-        );
+        assert_eq!(transformation.on_request(&seen(None), &mut headers), Some(Bytes::new()));
         assert!(headers.is_empty());
     }
 

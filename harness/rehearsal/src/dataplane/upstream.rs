@@ -44,44 +44,29 @@ pub(super) fn end_to_end(headers: &HeaderMap) -> HeaderMap {
 /// Connects to where a backend's requests go.
 pub(super) async fn connect(network: &Network, target: &Target) -> Result<TcpStream, Failure> {
     let connected = match target {
-        Target::Service {
-            namespace,
-            name,
-            port,
-        } => network.connect_service(namespace, name, *port).await,
+        Target::Service { namespace, name, port } => network.connect_service(namespace, name, *port).await,
         Target::Host { host, port } => network.connect(host, *port).await,
         Target::Broken => return Err(Failure::BrokenBackend),
     };
     connected.map_err(|error| match error {
         Unreachable::UnknownHost(host) => Failure::UnknownHost(host),
         Unreachable::NoEndpoint(_) => Failure::NoEndpoint,
-        Unreachable::Connect(error) => Failure::Upstream {
-            connecting: true,
-            words: in_the_systems_words(&error),
-        },
+        Unreachable::Connect(error) => Failure::Upstream { connecting: true, words: in_the_systems_words(&error) },
     })
 }
 
 /// `Connection refused (os error 111)`, also where the error was made here.
 fn in_the_systems_words(error: &std::io::Error) -> String {
     match (error.raw_os_error(), error.kind()) {
-        (None, std::io::ErrorKind::ConnectionRefused) => {
-            "Connection refused (os error 111)".to_owned()
-        }
+        (None, std::io::ErrorKind::ConnectionRefused) => "Connection refused (os error 111)".to_owned(),
         (None, std::io::ErrorKind::HostUnreachable) => "No route to host (os error 113)".to_owned(),
         _ => error.to_string(),
     }
 }
 
 /// Sends a request on a fresh connection. The connection lives as long as what is returned beside the response.
-pub(super) async fn send(
-    stream: TcpStream,
-    request: Request<Body>,
-) -> Result<(Response<Incoming>, Tied), Failure> {
-    let broken = |error: hyper::Error| Failure::Upstream {
-        connecting: false,
-        words: error.to_string(),
-    };
+pub(super) async fn send(stream: TcpStream, request: Request<Body>) -> Result<(Response<Incoming>, Tied), Failure> {
+    let broken = |error: hyper::Error| Failure::Upstream { connecting: false, words: error.to_string() };
     let (mut sender, connection) = http1::Builder::new()
         .preserve_header_case(true)
         .handshake::<_, Body>(TokioIo::new(stream))
@@ -114,25 +99,10 @@ mod tests {
             ("content-type", "t"),
             ("set-cookie", "b"),
         ] {
-            headers.append(
-                HeaderName::from_static(name),
-                HeaderValue::from_static(value),
-            );
+            headers.append(HeaderName::from_static(name), HeaderValue::from_static(value));
         }
         let kept = end_to_end(&headers);
-        let names: Vec<_> = kept
-            .iter()
-            .map(|(n, v)| format!("{n}={}", v.to_str().unwrap_or("?")))
-            .collect();
-        assert_eq!(
-            names,
-            [
-                "server=s",
-                "date=d",
-                "set-cookie=a",
-                "set-cookie=b",
-                "content-type=t"
-            ]
-        );
+        let names: Vec<_> = kept.iter().map(|(n, v)| format!("{n}={}", v.to_str().unwrap_or("?"))).collect();
+        assert_eq!(names, ["server=s", "date=d", "set-cookie=a", "set-cookie=b", "content-type=t"]);
     }
 }

@@ -26,22 +26,15 @@ impl Usage {
     /// Reads `usage` of a reply: chat and completions, embeddings, responses and messages.
     pub fn of(reply: &Value) -> Option<Self> {
         let usage = reply.get("usage").filter(|u| u.is_object())?;
-        let number = |names: &[&str]| {
-            names
-                .iter()
-                .find_map(|n| usage.pointer(n).and_then(Value::as_u64))
-        };
+        let number = |names: &[&str]| names.iter().find_map(|n| usage.pointer(n).and_then(Value::as_u64));
         let input = number(&["/prompt_tokens", "/input_tokens"]).unwrap_or(0);
         let output = number(&["/completion_tokens", "/output_tokens"]).unwrap_or(0);
         Some(Self {
             input,
             output,
             total: number(&["/total_tokens"]).unwrap_or(input + output),
-            cached: number(&[
-                "/prompt_tokens_details/cached_tokens",
-                "/input_tokens_details/cached_tokens",
-            ])
-            .unwrap_or(0),
+            cached: number(&["/prompt_tokens_details/cached_tokens", "/input_tokens_details/cached_tokens"])
+                .unwrap_or(0),
             reasoning: number(&["/completion_tokens_details/reasoning_tokens"]).unwrap_or(0),
         })
     }
@@ -72,10 +65,7 @@ pub enum Listening {
 impl Listening {
     /// Chooses by the reply's content type.
     pub fn to(content_type: Option<&str>) -> Self {
-        match content_type
-            .map(|t| t.split(';').next().unwrap_or(t).trim().to_ascii_lowercase())
-            .as_deref()
-        {
+        match content_type.map(|t| t.split(';').next().unwrap_or(t).trim().to_ascii_lowercase()).as_deref() {
             Some("text/event-stream") => Self::Events(Vec::new(), None),
             Some(t) if t == "application/json" || t.ends_with("+json") => Self::Json(Vec::new()),
             _ => Self::Deaf,
@@ -85,9 +75,7 @@ impl Listening {
     /// Takes in a piece.
     pub fn hear(&mut self, piece: &[u8]) {
         match self {
-            Self::Json(body) if body.len() + piece.len() <= LOOKED_AT => {
-                body.extend_from_slice(piece)
-            }
+            Self::Json(body) if body.len() + piece.len() <= LOOKED_AT => body.extend_from_slice(piece),
             Self::Json(_) => *self = Self::Deaf,
             Self::Deaf => {}
             Self::Events(line, usage) => {
@@ -110,10 +98,7 @@ impl Listening {
     /// What was found, at the end of the reply.
     pub fn found(&self) -> Option<Usage> {
         match self {
-            Self::Json(body) => serde_json::from_slice(body)
-                .ok()
-                .as_ref()
-                .and_then(Usage::of),
+            Self::Json(body) => serde_json::from_slice(body).ok().as_ref().and_then(Usage::of),
             Self::Events(line, usage) => usage_of_line(line).or(*usage),
             Self::Deaf => None,
         }
@@ -139,10 +124,7 @@ mod tests {
     #[case(json!({"usage": null}), None)]
     #[case(json!({"error": {}}), None)]
     fn usage_of_replies(#[case] reply: Value, #[case] expected: Option<(u64, u64, u64)>) {
-        assert_eq!(
-            Usage::of(&reply).map(|u| (u.input, u.output, u.total)),
-            expected
-        );
+        assert_eq!(Usage::of(&reply).map(|u| (u.input, u.output, u.total)), expected);
     }
 
     /// Pieces may be cut anywhere, and a chunk with `"usage":null` is no usage.

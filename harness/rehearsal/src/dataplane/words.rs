@@ -18,11 +18,7 @@ pub struct Answer {
 impl Answer {
     /// No body, no headers.
     pub fn empty(status: u16) -> Self {
-        Self {
-            status,
-            headers: Vec::new(),
-            body: Bytes::new(),
-        }
+        Self { status, headers: Vec::new(), body: Bytes::new() }
     }
 
     /// A `text/plain` body.
@@ -40,14 +36,8 @@ impl Answer {
     }
 
     /// The same with these headers in front.
-    pub fn with_headers<'a>(
-        mut self,
-        headers: impl IntoIterator<Item = (&'a str, String)>,
-    ) -> Self {
-        let mut all: Vec<_> = headers
-            .into_iter()
-            .map(|(n, v)| (n.to_owned(), v))
-            .collect();
+    pub fn with_headers<'a>(mut self, headers: impl IntoIterator<Item = (&'a str, String)>) -> Self {
+        let mut all: Vec<_> = headers.into_iter().map(|(n, v)| (n.to_owned(), v)).collect();
         all.append(&mut self.headers);
         self.headers = all;
         self
@@ -113,16 +103,9 @@ mod tests {
 
     #[test]
     fn answers_carry_their_type_and_limits_go_in_front() {
-        let answer = Answer::text(429, "rate limit exceeded")
-            .with_headers([("x-ratelimit-limit", "70".to_owned())]);
-        assert_eq!(
-            answer.headers[0],
-            ("x-ratelimit-limit".to_owned(), "70".to_owned())
-        );
-        assert_eq!(
-            answer.headers[1],
-            ("content-type".to_owned(), "text/plain".to_owned())
-        );
+        let answer = Answer::text(429, "rate limit exceeded").with_headers([("x-ratelimit-limit", "70".to_owned())]);
+        assert_eq!(answer.headers[0], ("x-ratelimit-limit".to_owned(), "70".to_owned()));
+        assert_eq!(answer.headers[1], ("content-type".to_owned(), "text/plain".to_owned()));
         assert_eq!(answer.body.len(), 19);
         assert_ne!(Answer::empty(404), Answer::text(404, ""));
     }

@@ -172,9 +172,8 @@ pub fn value_match(written: &Value) -> ValueMatch {
 
 /// `{set, add, remove}` of a header modifier.
 pub fn header_edit(written: &Value) -> HeaderEdit {
-    let pairs = |pointer| {
-        list(written, pointer).map(|p| (text(p, "/name").to_owned(), text(p, "/value").to_owned())).collect()
-    };
+    let pairs =
+        |pointer| list(written, pointer).map(|p| (text(p, "/name").to_owned(), text(p, "/value").to_owned())).collect();
     HeaderEdit {
         set: pairs("/set"),
         add: pairs("/add"),
@@ -191,9 +190,7 @@ pub fn filter(written: &Value) -> Option<Filter> {
             let rewrite = &written["urlRewrite"];
             let path = match text(rewrite, "/path/type") {
                 "ReplaceFullPath" => Some(PathRewrite::Full(text(rewrite, "/path/replaceFullPath").to_owned())),
-                "ReplacePrefixMatch" => {
-                    Some(PathRewrite::Prefix(text(rewrite, "/path/replacePrefixMatch").to_owned()))
-                }
+                "ReplacePrefixMatch" => Some(PathRewrite::Prefix(text(rewrite, "/path/replacePrefixMatch").to_owned())),
                 _ => None,
             };
             Some(Filter::Rewrite { host: rewrite.get("hostname").and_then(Value::as_str).map(str::to_owned), path })
@@ -210,7 +207,8 @@ mod tests {
 
     fn world() -> Snapshot {
         let mut snapshot = Snapshot::default();
-        let namespace = |name: &str, team: &str| Arc::new(json!({"metadata": {"name": name, "labels": {"team": team}}}));
+        let namespace =
+            |name: &str, team: &str| Arc::new(json!({"metadata": {"name": name, "labels": {"team": team}}}));
         snapshot.extend(&kinds::NAMESPACE, [namespace("gw", "g"), namespace("a", "yes"), namespace("b", "no")]);
         snapshot
     }

@@ -10,11 +10,7 @@ use std::{collections::BTreeMap, fmt, str::FromStr, sync::Arc};
 
 use serde_json::Value;
 
-use crate::{
-    api::Kind,
-    clock::UnixMillis,
-    dataplane::routing::Table,
-};
+use crate::{api::Kind, clock::UnixMillis, dataplane::routing::Table};
 
 /// Namespace (empty for cluster-wide kinds) and name.
 pub type Name = (String, String);

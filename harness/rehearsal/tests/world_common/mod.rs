@@ -42,21 +42,27 @@ impl Stage {
             "envoy-ai-gateway" => ENVOY_GATEWAY,
             _ => AGENTGATEWAY,
         });
-        bounded("Programmed", stage.world.until(|store| {
-            let gateway = store.get(&kinds::GATEWAY, "igc", "gw")?;
-            list(&gateway, "/status/conditions")
-                .any(|c| text(c, "/type") == "Programmed" && text(c, "/status") == "True")
-                .then_some(())
-        }))
+        bounded(
+            "Programmed",
+            stage.world.until(|store| {
+                let gateway = store.get(&kinds::GATEWAY, "igc", "gw")?;
+                list(&gateway, "/status/conditions")
+                    .any(|c| text(c, "/type") == "Programmed" && text(c, "/status") == "True")
+                    .then_some(())
+            }),
+        )
         .await;
-        let address = bounded("a node port", stage.world.until(|store| {
-            store
-                .list(&kinds::SERVICE, None)
-                .iter()
-                .find(|s| text(s, "/metadata/labels/app.kubernetes.io~1managed-by").contains("gateway"))
-                .and_then(|s| stage.world.node_port(text(s, "/metadata/namespace"), text(s, "/metadata/name"), 80))
-                .filter(|a| a.port() > 32767 || stage.world.clock().is_movable())
-        }))
+        let address = bounded(
+            "a node port",
+            stage.world.until(|store| {
+                store
+                    .list(&kinds::SERVICE, None)
+                    .iter()
+                    .find(|s| text(s, "/metadata/labels/app.kubernetes.io~1managed-by").contains("gateway"))
+                    .and_then(|s| stage.world.node_port(text(s, "/metadata/namespace"), text(s, "/metadata/name"), 80))
+                    .filter(|a| a.port() > 32767 || stage.world.clock().is_movable())
+            }),
+        )
         .await;
         let client = Client::new(Arc::new(Tcp::to(address)), "x");
         Self { client, ..stage }
@@ -136,9 +142,7 @@ pub fn condition(object: &Value, kind: &str) -> String {
 /// `type=status/reason: message` of conditions, in their order.
 pub fn conditions<'a>(all: impl IntoIterator<Item = &'a Value>) -> Vec<String> {
     all.into_iter()
-        .map(|c| {
-            format!("{}={}/{}: {}", text(c, "/type"), text(c, "/status"), text(c, "/reason"), text(c, "/message"))
-        })
+        .map(|c| format!("{}={}/{}: {}", text(c, "/type"), text(c, "/status"), text(c, "/reason"), text(c, "/message")))
         .collect()
 }
 

@@ -95,12 +95,15 @@ fn service_backend<'a>(
     let (home, name) = (text_or(backend_ref, "/namespace", namespace(route)), text(backend_ref, "/name"));
     let from = ("aigateway.envoyproxy.io", "AIGatewayRoute", namespace(route));
     if !gateway_api::is_granted(snapshot, from, ("aigateway.envoyproxy.io", "AIServiceBackend", home, name)) {
-        return Err(format!("cross-namespace reference from AIGatewayRoute {}/{} to AIServiceBackend {home}/{name} is not permitted", namespace(route), object::name(route)));
+        return Err(format!(
+            "cross-namespace reference from AIGatewayRoute {}/{} to AIServiceBackend {home}/{name} is not permitted",
+            namespace(route),
+            object::name(route)
+        ));
     }
-    snapshot
-        .get(&kinds::AI_SERVICE_BACKEND, home, name)
-        .map(Some)
-        .ok_or_else(|| format!("failed to get AIServiceBackend {name}.{home}: AIServiceBackend {name}.{home} not found"))
+    snapshot.get(&kinds::AI_SERVICE_BACKEND, home, name).map(Some).ok_or_else(|| {
+        format!("failed to get AIServiceBackend {name}.{home}: AIServiceBackend {name}.{home} not found")
+    })
 }
 
 /// The HTTPRoute and its two filters, in the shapes of recording `hook-not-wired.txt`.
@@ -162,8 +165,7 @@ fn generate(snapshot: &Snapshot, route: &Value, children: &mut Vec<Value>) -> Re
     let mut annotations = object::texts(route.pointer("/metadata/annotations"));
     annotations.insert(GENERATED.to_owned(), json!("true"));
     if !priorities.is_empty() {
-        annotations
-            .insert("gateway.envoyproxy.io/backend-ref-priority".to_owned(), json!(priorities.join(",")));
+        annotations.insert("gateway.envoyproxy.io/backend-ref-priority".to_owned(), json!(priorities.join(",")));
     }
     let mut spec = json!({"parentRefs": parent_refs(route), "rules": rules});
     if let Some(hostnames) = route.pointer("/spec/hostnames") {
@@ -176,9 +178,8 @@ fn generate(snapshot: &Snapshot, route: &Value, children: &mut Vec<Value>) -> Re
         }
         json!({"apiVersion": api_version, "kind": kind, "metadata": metadata, "spec": spec})
     };
-    let filter = |name: &str, spec: Value| {
-        child("HTTPRouteFilter", "gateway.envoyproxy.io/v1alpha1", name, Map::new(), spec)
-    };
+    let filter =
+        |name: &str, spec: Value| child("HTTPRouteFilter", "gateway.envoyproxy.io/v1alpha1", name, Map::new(), spec);
     children.push(child("HTTPRoute", "gateway.networking.k8s.io/v1", name(route), annotations, spec));
     children.push(filter(&host_rewrite(name(route)), json!({"urlRewrite": {"hostname": {"type": "Backend"}}})));
     children.push(filter(
@@ -316,9 +317,9 @@ fn models(route: &Value) -> Vec<(HostPattern, String, String, u64)> {
     for rule in list(route, "/spec/rules") {
         let owner = text_or(rule, "/modelsOwnedBy", "Envoy AI Gateway");
         let created = text_or(rule, "/modelsCreatedAt", text(route, "/metadata/creationTimestamp"));
-        let names = list(rule, "/matches").flat_map(|m| list(m, "/headers")).filter(|h| {
-            text(h, "/name").eq_ignore_ascii_case(MODEL_HEADER) && text_or(h, "/type", "Exact") == "Exact"
-        });
+        let names = list(rule, "/matches")
+            .flat_map(|m| list(m, "/headers"))
+            .filter(|h| text(h, "/name").eq_ignore_ascii_case(MODEL_HEADER) && text_or(h, "/type", "Exact") == "Exact");
         for header in names {
             for host in &hosts {
                 let model = text(header, "/value").to_owned();
@@ -344,8 +345,9 @@ fn cost(kind: &str) -> Option<Cost> {
 /// Header edits of a backend, those of the route's reference over those of the AIServiceBackend.
 fn headers(backend: Option<&Value>, backend_ref: &Value) -> HeaderEdit {
     let mut edit = HeaderEdit::default();
-    for mutation in
-        [backend.and_then(|b| b.pointer("/spec/headerMutation")), backend_ref.get("headerMutation")].into_iter().flatten()
+    for mutation in [backend.and_then(|b| b.pointer("/spec/headerMutation")), backend_ref.get("headerMutation")]
+        .into_iter()
+        .flatten()
     {
         let more = gateway_api::header_edit(mutation);
         edit.set.extend(more.set);

@@ -57,8 +57,7 @@ pub(super) fn installation(version: Version) -> Vec<Value> {
 /// GatewayClasses of ours are accepted, and held while a Gateway uses them.
 pub(super) fn classes(snapshot: &Snapshot, gateways: &[Arc<Value>], translation: &mut Translation) {
     for class in snapshot.all(&kinds::GATEWAY_CLASS).filter(|c| text(c, "/spec/controllerName") == CONTROLLER) {
-        let condition =
-            observed(object::generation(class), "Accepted", true, "Accepted", "Valid GatewayClass");
+        let condition = observed(object::generation(class), "Accepted", true, "Accepted", "Valid GatewayClass");
         translation.statuses.push(StatusOf {
             kind: kinds::GATEWAY_CLASS,
             name: object::key(class),
@@ -72,9 +71,8 @@ pub(super) fn classes(snapshot: &Snapshot, gateways: &[Arc<Value>], translation:
 
 /// The EnvoyProxy that a Gateway or its class refers to.
 fn envoy_proxy<'a>(snapshot: &'a Snapshot, gateway: &Value) -> Option<&'a Arc<Value>> {
-    let of_gateway = gateway
-        .pointer("/spec/infrastructure/parametersRef")
-        .map(|r| (object::namespace(gateway), text(r, "/name")));
+    let of_gateway =
+        gateway.pointer("/spec/infrastructure/parametersRef").map(|r| (object::namespace(gateway), text(r, "/name")));
     let class = snapshot.get(&kinds::GATEWAY_CLASS, "", text(gateway, "/spec/gatewayClassName"))?;
     let of_class =
         class.pointer("/spec/parametersRef").map(|r| (text_or(r, "/namespace", NAMESPACE), text(r, "/name")));
@@ -94,13 +92,16 @@ pub(super) fn gateway(snapshot: &Snapshot, gateway: &Arc<Value>, routed: &Routed
     let available = deployment.and_then(|d| object::number(d, "/status/availableReplicas")).unwrap_or(0);
     let addresses = addresses(snapshot, &name);
     let programmed = match (addresses.is_empty(), available) {
-        (true, _) => {
-            observed(generation, "Programmed", false, "AddressNotAssigned", "No addresses have been assigned to the Gateway")
-        }
+        (true, _) => observed(
+            generation,
+            "Programmed",
+            false,
+            "AddressNotAssigned",
+            "No addresses have been assigned to the Gateway",
+        ),
         (false, 0) => observed(generation, "Programmed", false, "NoResources", "Envoy replicas unavailable"),
         (false, _) => {
-            let message =
-                format!("Address assigned to the Gateway, {available}/{replicas} envoy replicas available");
+            let message = format!("Address assigned to the Gateway, {available}/{replicas} envoy replicas available");
             observed(generation, "Programmed", true, "Programmed", &message)
         }
     };
@@ -146,7 +147,9 @@ fn addresses(snapshot: &Snapshot, name: &str) -> Vec<String> {
             .filter(|a| text(a, "/type") == "InternalIP")
             .map(|a| text(a, "/address").to_owned())
             .collect(),
-        "ClusterIP" => Some(text(service, "/spec/clusterIP").to_owned()).filter(|a| !a.is_empty()).into_iter().collect(),
+        "ClusterIP" => {
+            Some(text(service, "/spec/clusterIP").to_owned()).filter(|a| !a.is_empty()).into_iter().collect()
+        }
         _ => texts("/status/loadBalancer/ingress", "/ip"),
     }
 }

@@ -44,13 +44,7 @@ struct Unresolved {
 }
 
 /// Reads one HTTPRoute.
-pub(super) fn translate(
-    snapshot: &Snapshot,
-    route: &Value,
-    ai: &AiRoutes,
-    policies: &Policies,
-    routed: &mut Routed,
-) {
+pub(super) fn translate(snapshot: &Snapshot, route: &Value, ai: &AiRoutes, policies: &Policies, routed: &mut Routed) {
     let (rules, unresolved) = rules(snapshot, route, ai);
     let mut parents = Vec::new();
     for parent_ref in list(route, "/spec/parentRefs") {
@@ -187,11 +181,7 @@ enum HostNames {
 }
 
 /// Where a backendRef leads.
-fn targets(
-    snapshot: &Snapshot,
-    route: &Value,
-    backend_ref: &Value,
-) -> Result<(Vec<Target>, HostNames), Unresolved> {
+fn targets(snapshot: &Snapshot, route: &Value, backend_ref: &Value) -> Result<(Vec<Target>, HostNames), Unresolved> {
     let (group, kind) = (text(backend_ref, "/group"), text_or(backend_ref, "/kind", "Service"));
     let home = text_or(backend_ref, "/namespace", object::namespace(route));
     let name = text(backend_ref, "/name");
@@ -217,7 +207,12 @@ fn targets(
                 return unresolved("BackendNotFound", format!("service {home}/{name} not found"));
             };
             let Some(port) = object::port(backend_ref, "/port") else {
-                return unresolved("PortNotSpecified", format!("a valid port number corresponding to a port on the Service must be specified for {home}/{name}"));
+                return unresolved(
+                    "PortNotSpecified",
+                    format!(
+                        "a valid port number corresponding to a port on the Service must be specified for {home}/{name}"
+                    ),
+                );
             };
             if !list(service, "/spec/ports").any(|p| object::port(p, "/port") == Some(port)) {
                 return unresolved("PortNotFound", format!("TCP Port {port} not found on Service {home}/{name}"));
@@ -243,12 +238,13 @@ fn targets(
             match snapshot.get(&kinds::INFERENCE_POOL, home, name) {
                 // A pool needs its endpoint picker, which is not rehearsed yet: its traffic fails as with a dead one.
                 Some(_) => Ok((vec![Target::Broken], HostNames::Kept)),
-                None => {
-                    unresolved("BackendNotFound", format!("custom backend InferencePool {home}/{name} not found"))
-                }
+                None => unresolved("BackendNotFound", format!("custom backend InferencePool {home}/{name} not found")),
             }
         }
-        _ => unresolved("InvalidKind", format!("Kind {kind} is invalid, only Service, ServiceImport and Backend are supported")),
+        _ => unresolved(
+            "InvalidKind",
+            format!("Kind {kind} is invalid, only Service, ServiceImport and Backend are supported"),
+        ),
     }
 }
 
