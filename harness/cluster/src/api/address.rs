@@ -1,6 +1,6 @@
 //! Where a gateway answers: candidates from its status, its Service and its nodes, tried by connecting; else a forward.
 
-use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use futures::{StreamExt as _, stream};
 use serde::{Deserialize, Serialize};
@@ -17,16 +17,6 @@ const TRY_FORWARD: Duration = Duration::from_secs(10);
 /// How many nodes are tried.
 const NODES: usize = 5;
 
-/// What counts as an answer of a candidate.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Probe {
-    /// The connection is taken. A port that an engine maps takes connections even when nobody is behind it.
-    Connect,
-    /// The connection is taken and a request to an unknown host gets an HTTP response, whatever its status.
-    #[default]
-    Http,
-}
-
 /// The gateway that is looked for.
 #[derive(Clone, Debug)]
 pub struct AddressAsk {
@@ -34,12 +24,10 @@ pub struct AddressAsk {
     pub gateway: ObjectRef,
     /// Port of its listener.
     pub port: u16,
-    /// Labels of the Service that leads to it, in whatever namespace.
-    pub service_labels: BTreeMap<String, String>,
+    /// Label selector of the Service that leads to it, in whatever namespace: `a=b,c=d`.
+    pub service_labels: String,
     /// `host:port`s that the place knows besides, for example the loopback port that kind maps to the node port.
     pub extra: Vec<String>,
-    /// What counts as an answer.
-    pub probe: Probe,
 }
 
 /// How an address was found.
@@ -132,12 +120,11 @@ impl Cluster {
     pub async fn reach(&self, ask: &AddressAsk) -> Result<Reached, AddressError> {
         let gateway = self.get(&ask.gateway).await?.ok_or_else(|| AddressError::NoGateway(ask.gateway.clone()))?;
         let mut tried = Vec::new();
-        let selector: Vec<String> = ask.service_labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
-        let services = match self.list("v1", "Service", None, &selector.join(",")).await {
+        let services = match self.list("v1", "Service", None, &ask.service_labels).await {
             Ok(services) => services,
             Err(failure) => {
                 // A cluster of others may not let us look into all namespaces.
-                let address = format!("Services with {}", selector.join(","));
+                let address = format!("Services with {}", ask.service_labels);
                 tried.push(Tried { address, kind: AddressKind::ClusterIp, problem: failure.to_string() });
                 Vec::new()
             }
@@ -156,15 +143,14 @@ impl Cluster {
         }
         candidates.extend(ask.extra.iter().map(|extra| (AddressKind::Extra, extra.clone())));
 
-        let probe = ask.probe;
-        let mut answers = stream::iter(candidates)
+        let mut answered = stream::iter(candidates)
             .map(|(kind, address)| async move {
                 let dial: Arc<dyn Dial> = Arc::new(Tcp::to(&address));
-                let answer = answers(dial.as_ref(), probe, TRY).await;
+                let answer = answers(dial.as_ref(), TRY).await;
                 (kind, address, dial, answer)
             })
             .buffered(32); // in order, whatever the order of answering
-        while let Some((kind, address, dial, answer)) = answers.next().await {
+        while let Some((kind, address, dial, answer)) = answered.next().await {
             match answer {
                 Ok(()) => return Ok(Reached { dial, address, kind, before: tried }),
                 Err(problem) => tried.push(Tried { address, kind, problem }),
@@ -174,7 +160,7 @@ impl Cluster {
             let named = |pointer: &str| service.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
             let dial = Forward::to(self, named("/metadata/namespace"), named("/metadata/name"), ask.port);
             let address = dial.describe();
-            match answers_forward(&dial, probe).await {
+            match answers(&dial, TRY_FORWARD).await {
                 Ok(()) => {
                     return Ok(Reached {
                         dial: Arc::new(dial),
@@ -190,17 +176,11 @@ impl Cluster {
     }
 }
 
-/// A forward that takes a connection says nothing yet: it is always asked for a response.
-async fn answers_forward(dial: &Forward, probe: Probe) -> Result<(), String> {
-    answers(dial, probe, TRY_FORWARD).await
-}
-
-async fn answers(dial: &dyn Dial, probe: Probe, within: Duration) -> Result<(), String> {
+/// Whether a request to an unknown host gets an HTTP response, whatever its status. That a connection is taken says too
+/// little: the ports that a container engine maps take connections when nobody is behind them, and so does a forward.
+async fn answers(dial: &dyn Dial, within: Duration) -> Result<(), String> {
     let asked = async {
         let mut stream = dial.dial().await.map_err(|error| error.to_string())?;
-        if probe == Probe::Connect {
-            return Ok(());
-        }
         let request = b"GET / HTTP/1.1\r\nhost: address.igc.test\r\nuser-agent: igc\r\nconnection: close\r\n\r\n";
         stream.write_all(request).await.map_err(|error| format!("taken, but not written to: {error}"))?;
         stream.flush().await.map_err(|error| format!("taken, but not written to: {error}"))?;

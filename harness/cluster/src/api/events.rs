@@ -52,6 +52,14 @@ impl Event {
 }
 
 impl Cluster {
+    /// All events of a namespace, oldest first.
+    pub async fn events(&self, namespace: &str) -> Result<Vec<Event>, ApiFailure> {
+        let mut events: Vec<Event> =
+            self.list_where("v1", "Event", Some(namespace), &[]).await?.0.iter().map(Event::of).collect();
+        events.sort_by(|a, b| a.last.cmp(&b.last));
+        Ok(events)
+    }
+
     /// The last events about an object and about what is named after it (the ReplicaSets and Pods of a Deployment),
     /// oldest first. Events of objects without a namespace are in `default`.
     pub async fn events_about(

@@ -23,7 +23,7 @@ mod watch;
 use std::sync::{Arc, Once};
 use std::time::Duration;
 
-pub use address::{AddressAsk, AddressError, AddressKind, Probe, Reached, Tried};
+pub use address::{AddressAsk, AddressError, AddressKind, Reached, Tried};
 pub use apply::{Applied, Apply, Change, MANAGED_BY, MANAGER, RUN_LABEL};
 pub use clock::{Backoff, Deadline};
 pub use connect::ConnectError;
@@ -32,7 +32,7 @@ pub use events::Event;
 pub use failure::{ApiFailure, FailureKind};
 pub use forward::{Forward, PodPort};
 pub use object::{ObjectRef, conditions_in_short, name_of};
-pub use pods::{Exec, Logs, PodAnswer, ReadyPod};
+pub use pods::{Exec, Logs, PodAnswer};
 pub use read::Propagation;
 pub use request::Bounds;
 pub use until::{Predicate, Until};

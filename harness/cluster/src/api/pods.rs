@@ -27,19 +27,6 @@ pub struct PodAnswer {
     pub body: Bytes,
 }
 
-/// A pod that is ready.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ReadyPod {
-    /// Its name.
-    pub name: String,
-    /// Its address in the cluster.
-    pub ip: String,
-    /// The node that it runs on.
-    pub node: String,
-    /// Its containers.
-    pub containers: Vec<String>,
-}
-
 /// Which logs of a container.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Logs {
@@ -64,11 +51,25 @@ pub struct Exec {
 const OUTPUT: u64 = 1024 * 1024;
 
 impl Cluster {
-    /// GET of a pod's port through the API server's proxy, bounded as `bounds` says.
+    /// GET of a pod's port through the API server's proxy, within the bounds of every request (30 s, 64 MiB).
+    ///
+    /// # Errors
+    /// See [`Self::pod_get_within`].
+    pub async fn pod_get(
+        &self,
+        namespace: &str,
+        pod: &str,
+        port: u16,
+        path_and_query: &str,
+    ) -> Result<PodAnswer, ApiFailure> {
+        self.pod_get_within(namespace, pod, port, path_and_query, self.bounds).await
+    }
+
+    /// The same, bounded as `bounds` says.
     ///
     /// # Errors
     /// When the API server or the pod does not answer; an answer of the pod, whatever its status, is no error.
-    pub async fn pod_get(
+    pub async fn pod_get_within(
         &self,
         namespace: &str,
         pod: &str,
@@ -94,12 +95,13 @@ impl Cluster {
         }
     }
 
-    /// The pods with these labels that are ready and not on their way out, by name.
-    pub async fn ready_pods(&self, namespace: &str, selector: &str) -> Result<Vec<ReadyPod>, ApiFailure> {
-        let mut pods: Vec<ReadyPod> =
-            self.list("v1", "Pod", Some(namespace), selector).await?.iter().filter_map(ready).collect();
-        pods.sort_by(|a, b| a.name.cmp(&b.name));
-        Ok(pods)
+    /// The names of the pods with these labels that are ready and not on their way out, sorted.
+    pub async fn ready_pods(&self, namespace: &str, selector: &str) -> Result<Vec<String>, ApiFailure> {
+        let pods = self.list("v1", "Pod", Some(namespace), selector).await?;
+        let mut names: Vec<String> =
+            pods.iter().filter(|pod| is_ready(pod)).map(|pod| name_of(pod).to_owned()).collect();
+        names.sort();
+        Ok(names)
     }
 
     /// The last lines that a container wrote, and at most so many bytes of them.
@@ -182,28 +184,12 @@ async fn kept(stream: Option<impl AsyncRead + Unpin>) -> Vec<u8> {
     kept
 }
 
-fn ready(pod: &Value) -> Option<ReadyPod> {
-    let text = |pointer: &str| pod.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
+fn is_ready(pod: &Value) -> bool {
     let conditions = pod.pointer("/status/conditions").and_then(Value::as_array);
-    let is_ready = conditions.into_iter().flatten().any(|condition| {
+    let ready = conditions.into_iter().flatten().any(|condition| {
         condition.get("type").and_then(Value::as_str) == Some("Ready")
             && condition.get("status").and_then(Value::as_str) == Some("True")
     });
     let leaving = pod.pointer("/metadata/deletionTimestamp").is_some_and(|at| !at.is_null());
-    (is_ready && !leaving).then(|| ReadyPod {
-        name: name_of(pod).to_owned(),
-        ip: text("/status/podIP"),
-        node: text("/spec/nodeName"),
-        containers: names(pod, "/spec/containers"),
-    })
-}
-
-/// The names in a list of containers.
-pub(crate) fn names(pod: &Value, pointer: &str) -> Vec<String> {
-    let listed = pod.pointer(pointer).and_then(Value::as_array);
-    listed.into_iter().flatten().map(|container| name_of_container(container).to_owned()).collect()
-}
-
-fn name_of_container(container: &Value) -> &str {
-    container.get("name").and_then(Value::as_str).unwrap_or("-")
+    ready && !leaving
 }

@@ -1,0 +1,142 @@
+//! Where a gateway answers.
+
+use cluster::api::{AddressAsk, AddressError, AddressKind, ObjectRef};
+use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpListener,
+};
+
+use crate::scripted::{Line, Scripted, kinds, list, on};
+
+fn ask(port: u16, extra: &[String]) -> AddressAsk {
+    AddressAsk {
+        gateway: ObjectRef::new("gateway.networking.k8s.io/v1", "Gateway", "igc-gateway", "igc"),
+        port,
+        service_labels: "owner=igc".to_owned(),
+        extra: extra.to_vec(),
+    }
+}
+
+/// The Gateway and its Services, as the API server tells them.
+fn found(addresses: &[&str], services: &[Value]) -> Vec<Line> {
+    let addresses: Vec<Value> = addresses.iter().map(|value| json!({"type": "IPAddress", "value": value})).collect();
+    vec![
+        on("GET /apis/gateway.networking.k8s.io/v1")
+            .answers(200, kinds("gateway.networking.k8s.io/v1", &[("Gateway", "gateways", true)])),
+        on("GET /apis/gateway.networking.k8s.io/v1/namespaces/igc-gateway/gateways/igc")
+            .answers(200, json!({"status": {"addresses": addresses}})),
+        on("GET /api/v1/services?labelSelector=owner%3Digc").answers(200, list("1", services)),
+    ]
+}
+
+/// A gateway on loopback that answers every request with 404; or one that closes every connection it took.
+async fn gateway(ip: &str, port: u16, answers: bool) -> u16 {
+    let listener = TcpListener::bind((ip, port)).await.expect("a port on loopback");
+    let port = listener.local_addr().expect("an address").port();
+    tokio::spawn(async move {
+        while let Ok((mut connection, _)) = listener.accept().await {
+            if answers {
+                let mut seen = [0; 1024];
+                _ = connection.read(&mut seen).await;
+                _ = connection.write_all(b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n").await;
+            }
+        }
+    });
+    port
+}
+
+#[tokio::test]
+async fn the_first_candidate_that_answers_is_taken() {
+    let port = gateway("127.0.0.1", 0, true).await;
+    let extra = gateway("127.0.0.1", 0, true).await;
+    let (server, cluster) = Scripted::connected(found(&["127.0.0.1"], &[])).await;
+    let reached = cluster.reach(&ask(port, &[format!("127.0.0.1:{extra}")])).await.expect("reached");
+    assert_eq!((reached.kind, reached.address), (AddressKind::Status, format!("127.0.0.1:{port}")));
+    assert!(reached.before.is_empty());
+    server.played();
+}
+
+#[tokio::test]
+async fn a_port_that_takes_connections_and_says_nothing_is_no_answer() {
+    let silent = gateway("127.0.0.1", 0, false).await;
+    let extra = gateway("127.0.0.1", 0, true).await;
+    let service = json!({"metadata": {"name": "gw", "namespace": "x"}, "spec": {"clusterIP": "127.0.0.1", "ports": [{"port": silent}]}});
+    let (server, cluster) = Scripted::connected(found(&[], &[service])).await;
+    let reached = cluster.reach(&ask(silent, &[format!("127.0.0.1:{extra}")])).await.expect("reached");
+    assert_eq!((reached.kind, reached.address), (AddressKind::Extra, format!("127.0.0.1:{extra}")));
+    assert_eq!(reached.before.len(), 1);
+    assert_eq!(reached.before[0].kind, AddressKind::ClusterIp);
+    assert!(reached.before[0].problem.contains("no response"), "{}", reached.before[0]);
+    server.played();
+}
+
+#[tokio::test]
+async fn node_ports_are_tried_on_the_nodes() {
+    let port = gateway("127.0.0.1", 0, true).await;
+    let service = json!({"metadata": {"name": "gw", "namespace": "x"}, "spec": {"clusterIP": "None", "ports": [{"port": 80, "nodePort": port}]}});
+    let node = json!({"status": {"addresses": [{"type": "InternalIP", "address": "127.0.0.1"}]}});
+    let mut script = found(&[], &[service]);
+    script.push(on("GET /api/v1/nodes").answers(200, list("1", &[node])));
+    let (server, cluster) = Scripted::connected(script).await;
+    let reached = cluster.reach(&ask(80, &[])).await.expect("reached");
+    assert_eq!((reached.kind, reached.address), (AddressKind::NodePort, format!("127.0.0.1:{port}")));
+    server.played();
+}
+
+#[tokio::test]
+async fn when_none_answers_all_that_was_tried_is_said() {
+    let silent = gateway("127.0.0.1", 0, false).await;
+    let service =
+        json!({"metadata": {"name": "gw", "namespace": "x"}, "spec": {"ports": [{"port": silent, "name": "http"}]}});
+    let mut script = found(&["127.0.0.1"], std::slice::from_ref(&service));
+    script.extend([
+        // The forward looks for the Service's endpoints.
+        on("GET /api/v1/namespaces/x/services/gw").answers(200, service),
+        on("GET /apis/discovery.k8s.io/v1")
+            .answers(200, kinds("discovery.k8s.io/v1", &[("EndpointSlice", "endpointslices", true)])),
+        on("GET /apis/discovery.k8s.io/v1/namespaces/x/endpointslices").answers(200, list("1", &[])),
+    ]);
+    let (server, cluster) = Scripted::connected(script).await;
+    let error = cluster.reach(&ask(silent, &[])).await.expect_err("none answers");
+    assert!(matches!(&error, AddressError::NoneAnswers { tried, .. } if tried.len() == 2), "{error}");
+    let said = error.to_string();
+    assert!(said.contains(&format!("127.0.0.1:{silent} (Gateway status): taken, but no response")), "{said}");
+    assert!(said.contains("(port-forward): Service x/gw has no ready endpoint"), "{said}");
+    server.played();
+}
+
+#[tokio::test]
+async fn a_gateway_that_is_not_there_has_no_address() {
+    let (server, cluster) = Scripted::connected(vec![
+        on("GET /apis/gateway.networking.k8s.io/v1")
+            .answers(200, kinds("gateway.networking.k8s.io/v1", &[("Gateway", "gateways", true)])),
+        on("GET /apis/gateway.networking.k8s.io/v1/namespaces/igc-gateway/gateways/igc")
+            .refuses(404, "NotFound", "none"),
+    ])
+    .await;
+    let error = cluster.reach(&ask(80, &[])).await.expect_err("none");
+    assert_eq!(error.to_string(), "find an address of Gateway igc-gateway/igc: it does not exist");
+    server.played();
+}
+
+#[tokio::test]
+async fn endpoints_of_a_service_are_its_ready_pods() {
+    let endpoint =
+        |pod: &str, ready: bool| json!({"conditions": {"ready": ready}, "targetRef": {"kind": "Pod", "name": pod}});
+    let slice = json!({"ports": [{"name": "metrics", "port": 9090}, {"name": "http", "port": 10080}],
+        "endpoints": [endpoint("b", true), endpoint("a", true), endpoint("c", false), {"addresses": ["10.0.0.9"]}]});
+    let service = json!({"spec": {"ports": [{"port": 80, "name": "http"}, {"port": 9090, "name": "metrics"}]}});
+    let (server, cluster) = Scripted::connected(vec![
+        on("GET /api/v1/namespaces/x/services/gw").answers(200, service),
+        on("GET /apis/discovery.k8s.io/v1")
+            .answers(200, kinds("discovery.k8s.io/v1", &[("EndpointSlice", "endpointslices", true)])),
+        on("GET /apis/discovery.k8s.io/v1/namespaces/x/endpointslices?labelSelector=kubernetes.io%2Fservice-name%3Dgw")
+            .answers(200, list("1", &[slice])),
+    ])
+    .await;
+    let ends = cluster.ready_endpoints("x", "gw", 80).await.expect("found");
+    let found: Vec<(&str, u16)> = ends.iter().map(|end| (end.pod.as_str(), end.port)).collect();
+    assert_eq!(found, [("a", 10080), ("b", 10080)]);
+    server.played();
+}
