@@ -327,3 +327,22 @@ async fn broken_answers_are_the_environments_fault(#[case] line: Line, #[case] s
     assert!(failure.is_environment() && failure.to_string().contains(said), "{failure}");
     server.played();
 }
+
+#[tokio::test]
+async fn a_server_that_asks_for_patience_gets_it() {
+    let later = || apply_config_map().refuses(429, "TooManyRequests", "try again").retry_after(0);
+    let (server, cluster) =
+        Scripted::connected(vec![later(), later(), apply_config_map().answers(201, config_map())]).await;
+    cluster.apply(&config_map(), how()).await.expect("applied in the end");
+    server.played();
+}
+
+#[tokio::test]
+async fn a_server_that_asks_for_patience_too_often_is_believed() {
+    let later = || apply_config_map().refuses(429, "TooManyRequests", "try again").retry_after(0);
+    let (server, cluster) = Scripted::connected(vec![later(), later(), later(), later(), later(), later()]).await;
+    let failure = cluster.apply(&config_map(), how()).await.expect_err("refused");
+    assert_eq!(failure.code(), Some(429));
+    assert!(failure.is_environment());
+    server.played();
+}

@@ -1,6 +1,8 @@
 //! What pods answer through the API server.
 
-use cluster::api::Logs;
+use std::time::Duration;
+
+use cluster::api::{Bounds, Logs};
 use rstest::rstest;
 use serde_json::{Value, json};
 
@@ -90,5 +92,20 @@ async fn logs_are_bounded_and_may_be_those_before_a_restart() {
     assert_eq!(cluster.logs("shop", "a", "main", Logs::Previous, 5, 100).await.expect("read"), "x\n");
     let failure = cluster.logs("shop", "a", "main", Logs::Current, 5, 100).await.expect_err("refused");
     assert!(failure.to_string().contains("waiting to start"), "{failure}");
+    server.played();
+}
+
+#[rstest]
+#[case(1000, true)]
+#[case(10, false)]
+#[tokio::test]
+async fn what_a_pod_answers_is_bounded(#[case] bytes: usize, #[case] taken: bool) {
+    let (server, cluster) = Scripted::connected(vec![
+        on("GET /api/v1/namespaces/shop/pods/a:80/proxy/").answers_text(200, &"x".repeat(1000)),
+    ])
+    .await;
+    let bounds = Bounds { bytes, time: Duration::from_secs(10) };
+    let answer = cluster.pod_get_within("shop", "a", 80, "/", bounds).await;
+    assert_eq!(answer.is_ok(), taken, "{answer:?}");
     server.played();
 }

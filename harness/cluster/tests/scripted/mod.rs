@@ -29,7 +29,7 @@ use tokio::{net::TcpListener, sync::watch};
 pub struct Line {
     expected: String,
     reply: Reply,
-    warnings: Vec<String>,
+    headers: Vec<(&'static str, String)>,
 }
 
 #[derive(Clone, Debug)]
@@ -54,7 +54,7 @@ pub enum End {
 
 /// Expects a request: `METHOD /path?parameters`. The parameters given must be there, others may.
 pub fn on(expected: &str) -> Line {
-    Line { expected: expected.to_owned(), reply: Reply::Never, warnings: Vec::new() }
+    Line { expected: expected.to_owned(), reply: Reply::Never, headers: Vec::new() }
 }
 
 impl Line {
@@ -74,7 +74,12 @@ impl Line {
     }
 
     pub fn warning(mut self, text: &str) -> Self {
-        self.warnings.push(text.to_owned());
+        self.headers.push(("warning", format!("299 - {}", json!(text))));
+        self
+    }
+
+    pub fn retry_after(mut self, seconds: u32) -> Self {
+        self.headers.push(("retry-after", seconds.to_string()));
         self
     }
 
@@ -304,7 +309,7 @@ async fn play(
         return Ok(whole(418, status(418, "Unexpected", "not in the script").to_string(), &[]));
     };
     match next.reply {
-        Reply::Whole(code, body) => Ok(whole(code, body, &next.warnings)),
+        Reply::Whole(code, body) => Ok(whole(code, body, &next.headers)),
         Reply::Watch(lines, end) => Ok(watched(lines, end)),
         Reply::Never => future::pending().await,
         Reply::HangUp => Err(io::Error::other("hangs up")),
@@ -315,12 +320,12 @@ async fn play(
     }
 }
 
-fn whole(code: u16, body: String, warnings: &[String]) -> Response<UnsyncBoxBody<Bytes, io::Error>> {
+fn whole(code: u16, body: String, headers: &[(&str, String)]) -> Response<UnsyncBoxBody<Bytes, io::Error>> {
     let mut response = Response::builder()
         .status(StatusCode::from_u16(code).expect("a status code"))
         .header("content-type", "application/json");
-    for warning in warnings {
-        response = response.header("warning", format!("299 - {}", json!(warning)));
+    for (name, value) in headers {
+        response = response.header(*name, value);
     }
     let body = Full::new(Bytes::from(body)).map_err(|never: Infallible| match never {});
     response.body(body.boxed_unsync()).expect("a response")
