@@ -99,7 +99,7 @@ impl Resource {
             }
             versions.push(version);
         }
-        versions.sort_by(|a, b| rank(&b.name).cmp(&rank(&a.name)));
+        versions.sort_by(|a, b| newer(&a.name, &b.name));
         let storage = versions.iter().position(|v| v.name == storage_name).ok_or(BadDefinition("storage version"))?;
         Ok(Self {
             singular: text(definition, "/spec/names/singular").unwrap_or_else(|| kind.to_lowercase()),
@@ -171,6 +171,11 @@ impl Column {
             priority: entry["priority"].as_i64().unwrap_or(0),
         })
     }
+}
+
+/// Kubernetes' order of two versions, the preferred one first.
+pub(crate) fn newer(a: &str, b: &str) -> std::cmp::Ordering {
+    rank(b).cmp(&rank(a)).then_with(|| a.cmp(b))
 }
 
 /// Kubernetes' order of versions: stable before beta before alpha, higher numbers first, other names last.

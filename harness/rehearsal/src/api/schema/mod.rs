@@ -12,7 +12,7 @@ pub(crate) mod prune;
 pub mod rules;
 pub(crate) mod validate;
 
-pub use compiled::{ListType, Schema, Type};
+pub use compiled::{ListType, Schema};
 
 /// A schema as written, compiled at first use.
 #[derive(Debug)]
