@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ACCEPT, HOST};
+use http::header::{ACCEPT, CONTENT_TYPE, HOST};
 use http::{Method, Request};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
@@ -33,6 +33,7 @@ mod forward;
 mod objects;
 mod openapi;
 mod path;
+mod protobuf;
 mod proxy;
 mod request;
 mod table;
@@ -288,7 +289,8 @@ async fn review(request: Request<Incoming>) -> Result<Answer, Failure> {
     if request.method() != Method::POST {
         return Err(Failure::no_such_resource());
     }
-    let mut review = objects::parse(&collect(request.into_body()).await?, "application/json")?;
+    let media = request.headers().get(CONTENT_TYPE).and_then(|m| m.to_str().ok()).unwrap_or("").to_owned();
+    let mut review = objects::parse(&collect(request.into_body()).await?, &media)?;
     if !review.is_object() {
         return Err(Failure::bad_request("a review is an object"));
     }

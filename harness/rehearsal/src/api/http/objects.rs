@@ -8,6 +8,7 @@ use http::{HeaderMap, Method};
 use serde_json::{Value, json};
 
 use super::answer::{self, Answer};
+use super::protobuf;
 use super::request::{Query, Shape, Target};
 use super::table::table;
 use crate::api::admission::{self, UnknownFields};
@@ -499,6 +500,7 @@ pub(super) fn parse(body: &[u8], media: &str) -> Result<Value, Failure> {
             }
             serde_saphyr::from_str(text).map_err(|error| Failure::bad_request(format!("error decoding YAML: {error}")))
         }
+        protobuf::MEDIA => protobuf::read(body),
         _ => Err(Failure::new(
             415,
             "UnsupportedMediaType",
