@@ -57,11 +57,11 @@ fn check_of(test: &str) -> Result<Option<(String, String)>, TestListError> {
     };
     let mut case = None;
     for argument in arguments {
-        if is_numbered(argument, "gateway_") {
+        if is_numbered(argument, "folder_") {
             continue;
         }
         let Some(name) = numbered(argument, "case_") else {
-            return Err(refuse(format!("{argument:?} is neither a case nor a gateway")));
+            return Err(refuse(format!("{argument:?} is neither a case nor a gateway's folder")));
         };
         if name.is_empty() {
             return Err(refuse(format!("{argument:?} has no name: write #[case::name(...)]")));
@@ -100,18 +100,18 @@ mod tests {
 
     #[rstest]
     #[case::plain("routing::host", "routing/host", "-")]
-    #[case::gateway("routing::host::gateway_1__UP_manifests_gateways_a_gateway_yaml", "routing/host", "-")]
+    #[case::gateway("routing::host::folder_1__UP_manifests_gateways_a_gateway_yaml", "routing/host", "-")]
     #[case::case_then_gateway(
-        "guide_002::chat_completion::case_1_foo::gateway_1__UP_manifests_x",
+        "guide_002::chat_completion::case_1_foo::folder_1__UP_manifests_x",
         "guide-002/chat-completion",
         "foo"
     )]
     #[case::gateway_then_case(
-        "guide_002::chat_completion::gateway_1__UP_manifests_x::case_1_foo",
+        "guide_002::chat_completion::folder_1__UP_manifests_x::case_1_foo",
         "guide-002/chat-completion",
         "foo"
     )]
-    #[case::many_cases("routing::path::case_03_exact_over_prefix::gateway_1_path", "routing/path", "exact-over-prefix")]
+    #[case::many_cases("routing::path::case_03_exact_over_prefix::folder_1_path", "routing/path", "exact-over-prefix")]
     #[case::number_in_name("tokens::exact::case_1_budget_70", "tokens/exact", "budget-70")]
     #[case::digit_first("tokens::shape_429::case_2_429_text", "tokens/shape-429", "429-text")]
     fn checks(#[case] test: &str, #[case] check: &str, #[case] case: &str) {
@@ -133,7 +133,7 @@ mod tests {
     #[rstest]
     #[case::no_module("host", "no module")]
     #[case::unnamed_case("routing::host::case_1", "has no name")]
-    #[case::deeper("routing::tests::host", "neither a case nor a gateway")]
+    #[case::deeper("routing::tests::host", "neither a case nor a gateway's folder")]
     #[case::two_cases("routing::host::case_1_a::case_2_b", "two cases")]
     #[case::no_number("routing::host::case_a", "neither")]
     fn refuses(#[case] test: &str, #[case] said: &str) {
@@ -144,7 +144,7 @@ mod tests {
     #[test]
     fn gateways_of_one_case_are_one_entry_and_other_lines_are_noise() {
         let list = TestList::parse(
-            "\nrouting::host::gateway_1_a: test\nrouting::host::gateway_2_b: test\nbench::x: bench\n2 tests, 0 benchmarks\n",
+            "\nrouting::host::folder_1_a: test\nrouting::host::folder_2_b: test\nbench::x: bench\n2 tests, 0 benchmarks\n",
         )
         .unwrap();
         assert_eq!(list.checks.len(), 1);
@@ -160,7 +160,7 @@ mod tests {
             number in 1..200_u32,
         ) {
             prop_assume!(![&suite, &name].iter().any(|s| UNIT_MODULES.contains(&s.as_str())));
-            let list = TestList::parse(&format!("{suite}::{name}::case_{number}_{case}::gateway_1_x: test")).unwrap();
+            let list = TestList::parse(&format!("{suite}::{name}::case_{number}_{case}::folder_1_x: test")).unwrap();
             let check = format!("{}/{}", dashes(&suite), dashes(&name));
             prop_assert!(list.has(&check, &dashes(&case)));
         }

@@ -103,6 +103,18 @@ impl RunFolder {
         })
     }
 
+    /// Keys of all histories, sorted: what a replay can judge again, also where a killed test left no record.
+    pub fn history_keys(&self) -> Result<Vec<Key>, FolderError> {
+        let top = self.path().join("history");
+        let mut files = Vec::new();
+        if top.is_dir() {
+            files_below(&top, &mut files)?;
+        }
+        let mut keys: Vec<Key> = files.iter().filter_map(|f| key_of(f.strip_prefix(&top).ok()?)).collect();
+        keys.sort();
+        Ok(keys)
+    }
+
     /// Makes and gives the folder for what a stage collects: objects, events, logs, config dump, transcript.
     pub fn evidence_dir(&self, key: &Key) -> Result<PathBuf, FolderError> {
         let path = self.place_of("evidence", key, "")?;

@@ -95,6 +95,7 @@ fn a_run_without_records_has_none() {
     let (_parent, folder) = run();
     assert_eq!(folder.read_records().unwrap(), Records::default());
     assert_eq!(folder.read_events().unwrap(), Events::default());
+    assert_eq!(folder.history_keys().unwrap(), []);
 }
 
 #[rstest]
@@ -155,6 +156,7 @@ fn histories_come_back_and_unknown_versions_are_refused() {
     folder.write_history(&history).unwrap();
     let message = folder.read_history(&history.key).unwrap_err().to_string();
     assert!(message.contains("version 9, this program reads version 1"), "{message}");
+    assert_eq!(folder.history_keys().unwrap(), [key("routing/host", 1), key("routing/host", 2)]);
     history.key.attempt = 3;
     let message = folder.read_history(&history.key).unwrap_err().to_string();
     assert!(message.contains("not there"), "{message}");

@@ -228,6 +228,8 @@ fn a_check_can_build_its_own() {
 #[rstest]
 #[case("igc-a1", "<namespace>")]
 #[case("igc-a1-gateway", "<namespace>-gateway")]
+#[case("exchange x-0001 came", "exchange <exchange> came")]
+#[case("x-00011", "x-00011")]
 #[case("igc-a12 and igc-a1", "igc-a12 and <namespace>")]
 #[case("routing-host-igc-a1.igc.test", "<hostname>")]
 #[case("at 2026-11-21 12:03:06 UTC", "at <time>")]

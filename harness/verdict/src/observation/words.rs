@@ -1,44 +1,73 @@
 //! Words of one run: what differs from run to run, and the placeholder that stands for it.
 
+use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::sync::LazyLock;
 
 use regex::{Captures, Regex};
 
-use crate::history::{Exchange, History};
+use crate::history::History;
 
 /// Replaces what differs from run to run.
 #[derive(Clone, Debug, Default)]
 pub struct Words {
     /// (text, placeholder), the longest text first.
     names: Vec<(String, String)>,
+    /// Ids of exchanges, of which a burst has many.
+    ids: BTreeSet<String>,
+    /// What all ids begin with: a text without it has none of them.
+    ids_begin: String,
 }
 
-/// Form of what differs, and its placeholder; the order matters.
-static FORMS: LazyLock<Vec<(Regex, &'static str)>> = LazyLock::new(|| {
-    [
-        // RFC 3339 and RFC 9110 times.
-        (r"\b\d{4}-\d{2}-\d{2}[T ]\d{2}:\d{2}:\d{2}(?:\.\d+)?(?: ?(?:Z|UTC|[+-]\d{2}:?\d{2}))?", "<time>"),
-        (r"\b(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun), \d{2} [A-Z][a-z]{2} \d{4} \d{2}:\d{2}:\d{2} GMT", "<time>"),
-        (r"\b[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}\b", "<uuid>"),
-        // Ids of runs.
-        (r"\b\d{8}-\d{6}-[a-z0-9]{4}\b", "<run>"),
-        // Ids that servers of the OpenAI API make.
-        (r"\b(?:chatcmpl|cmpl|call|resp|msg|req|embd)[-_][A-Za-z0-9-]{8,}", "<id>"),
-        // IPv4 and IPv6 addresses, with a port.
-        (r"\b\d{1,3}\.\d{1,3}\.\d{1,3}\.\d{1,3}(?::\d{1,5})?\b", "<address>"),
-        (r"\[[0-9a-fA-F]{0,4}(?::[0-9a-fA-F]{0,4}){2,7}\](?::\d{1,5})?", "<address>"),
-        // Suffixes of pods of a Deployment, in Kubernetes' own alphabet.
-        (r"-[bcdfghjklmnpqrstvwxz2456789]{6,10}-[bcdfghjklmnpqrstvwxz2456789]{5}\b", "-<pod>"),
-        (r"\b(resourceVersion|uid)([=: ]+)[0-9a-f-]+", "$1$2<id>"),
-        (r"\b(port|localhost):? ?:?\d{4,5}\b", "$1 <port>"),
-    ]
-    .into_iter()
-    .map(|(pattern, placeholder)| {
+/// A form of what differs, its placeholder, and a quick look whether a text can hold it.
+struct Form {
+    pattern: Regex,
+    placeholder: &'static str,
+    possible: fn(&str) -> bool,
+}
+
+fn has_digit(text: &str) -> bool {
+    text.bytes().any(|b| b.is_ascii_digit())
+}
+
+fn has(text: &str, byte: u8, times: usize) -> bool {
+    text.bytes().filter(|b| *b == byte).nth(times - 1).is_some()
+}
+
+/// The order matters.
+static FORMS: LazyLock<Vec<Form>> = LazyLock::new(|| {
+    let form = |pattern: &str, placeholder: &'static str, possible: fn(&str) -> bool| {
         #[expect(clippy::expect_used, reason = "the patterns are constants of this file, and tests use every one")]
-        let form = Regex::new(pattern).expect("a pattern of this file");
-        (form, placeholder)
-    })
-    .collect()
+        let pattern = Regex::new(pattern).expect("a pattern of this file");
+        Form { pattern, placeholder, possible }
+    };
+    vec![
+        // RFC 3339 and RFC 9110 times.
+        form(r"\b\d{4}-\d{2}-\d{2}[T ]\d{2}:\d{2}:\d{2}(?:\.\d+)?(?: ?(?:Z|UTC|[+-]\d{2}:?\d{2}))?", "<time>", |t| {
+            has(t, b':', 2) && has_digit(t)
+        }),
+        form(r"\b(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun), \d{2} [A-Z][a-z]{2} \d{4} \d{2}:\d{2}:\d{2} GMT", "<time>", |t| {
+            t.contains("GMT")
+        }),
+        form(r"\b[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}\b", "<uuid>", |t| {
+            has(t, b'-', 4)
+        }),
+        // Ids of runs.
+        form(r"\b\d{8}-\d{6}-[a-z0-9]{4}\b", "<run>", |t| has(t, b'-', 2) && has_digit(t)),
+        // Ids that servers of the OpenAI API make.
+        form(r"\b(?:chatcmpl|cmpl|call|resp|msg|req|embd)[-_][A-Za-z0-9-]{8,}", "<id>", |t| {
+            ["cmpl", "call", "resp", "msg", "req", "embd"].iter().any(|word| t.contains(word))
+        }),
+        // IPv4 and IPv6 addresses, with a port.
+        form(r"\b\d{1,3}\.\d{1,3}\.\d{1,3}\.\d{1,3}(?::\d{1,5})?\b", "<address>", |t| has(t, b'.', 3) && has_digit(t)),
+        form(r"\[[0-9a-fA-F]{0,4}(?::[0-9a-fA-F]{0,4}){2,7}\](?::\d{1,5})?", "<address>", |t| t.contains('[')),
+        // Suffixes of pods of a Deployment, in Kubernetes' own alphabet.
+        form(r"-[bcdfghjklmnpqrstvwxz2456789]{6,10}-[bcdfghjklmnpqrstvwxz2456789]{5}\b", "-<pod>", |t| has(t, b'-', 2)),
+        form(r"\b(resourceVersion|uid)([=: ]+)[0-9a-f-]+", "$1$2<id>", |t| {
+            t.contains("uid") || t.contains("resourceVersion")
+        }),
+        form(r"\b(port|localhost):? ?:?\d{4,5}\b", "$1 <port>", |t| t.contains("port") || t.contains("localhost")),
+    ]
 });
 
 impl Words {
@@ -50,9 +79,11 @@ impl Words {
         if let Some(address) = &history.address {
             words.name(address, "address");
         }
-        let ids = |exchanges: &[Exchange]| exchanges.iter().map(|e| e.id.clone()).collect::<Vec<_>>();
-        for id in ids(&history.exchanges).iter().chain(&ids(&history.settle.exchanges)) {
-            words.name(id, "exchange");
+        let ids = history.exchanges.iter().chain(&history.settle.exchanges).map(|e| e.id.clone());
+        words.ids = ids.filter(|id| !id.is_empty()).collect();
+        if let (Some(first), Some(last)) = (words.ids.first(), words.ids.last()) {
+            // They are sorted, so what the first and the last share is shared by all.
+            words.ids_begin = first.chars().zip(last.chars()).take_while(|(a, b)| a == b).map(|(a, _)| a).collect();
         }
         for log in history.models.values() {
             for marker in [&log.marker_before, &log.marker_after].into_iter().flatten() {
@@ -78,17 +109,25 @@ impl Words {
     pub fn apply(&self, text: &str) -> String {
         let mut text = text.to_owned();
         for (name, placeholder) in &self.names {
-            text = replace_word(&text, name, placeholder);
+            if text.contains(name.as_str()) {
+                text = replace_word(&text, name, placeholder);
+            }
         }
-        for (form, placeholder) in FORMS.iter() {
-            if form.is_match(&text) {
-                text = form
-                    .replace_all(&text, |c: &Captures<'_>| {
-                        let mut replaced = String::new();
-                        c.expand(placeholder, &mut replaced);
-                        replaced
-                    })
-                    .into_owned();
+        if text.contains(&self.ids_begin) {
+            for id in self.ids.iter().rev() {
+                if text.contains(id.as_str()) {
+                    text = replace_word(&text, id, "<exchange>");
+                }
+            }
+        }
+        for form in FORMS.iter().filter(|form| (form.possible)(&text)).collect::<Vec<_>>() {
+            let replaced = form.pattern.replace_all(&text, |c: &Captures<'_>| {
+                let mut replaced = String::new();
+                c.expand(form.placeholder, &mut replaced);
+                replaced
+            });
+            if let Cow::Owned(replaced) = replaced {
+                text = replaced;
             }
         }
         text

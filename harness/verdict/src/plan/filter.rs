@@ -33,19 +33,12 @@ pub(super) struct Word<'f> {
 impl Filter {
     /// Understands `suites` and `checks` of the run.
     pub fn of(run: &RunInfo) -> Result<Self, FilterError> {
-        let compile = |option: &'static str, words: &[String]| {
-            words
-                .iter()
-                .map(|word| {
-                    Glob::new(word).map(|g| g.compile_matcher()).map_err(|e| FilterError {
-                        option,
-                        word: word.clone(),
-                        problem: e.kind().to_string(),
-                    })
-                })
-                .collect::<Result<Vec<_>, _>>()
-        };
         Ok(Self { suites: compile("--suite", &run.suites)?, checks: compile("--check", &run.checks)? })
+    }
+
+    /// Words that name checks alone; `option` is for messages.
+    pub fn checks(option: &'static str, words: &[String]) -> Result<Self, FilterError> {
+        Ok(Self { suites: Vec::new(), checks: compile(option, words)? })
     }
 
     /// Whether nothing was asked for, so that everything is selected.
@@ -64,6 +57,14 @@ impl Filter {
         let suites = self.suites.iter().map(|glob| Word { option: "--suite", glob });
         suites.chain(self.checks.iter().map(|glob| Word { option: "--check", glob }))
     }
+}
+
+fn compile(option: &'static str, words: &[String]) -> Result<Vec<GlobMatcher>, FilterError> {
+    let matcher = |word: &String| {
+        let problem = |e: globset::Error| FilterError { option, word: word.clone(), problem: e.kind().to_string() };
+        Glob::new(word).map(|g| g.compile_matcher()).map_err(problem)
+    };
+    words.iter().map(matcher).collect()
 }
 
 impl Word<'_> {

@@ -64,6 +64,38 @@ fn no_secret_survives_in_text(#[case] before: &str) {
     }
 }
 
+#[rstest]
+#[case("sk-abcd1234")]
+#[case("pk-abcd1234")]
+#[case("rk-abcd1234")]
+#[case("hf_abcd1234")]
+#[case("ghp_abcdefgh12345678")]
+#[case("gho_abcdefgh12345678")]
+#[case("ghu_abcdefgh12345678")]
+#[case("ghs_abcdefgh12345678")]
+#[case("ghr_abcdefgh12345678")]
+#[case("glpat-abcdefgh12345678")]
+#[case("AKIAABCDEFGH12345678")]
+fn credentials_of_known_form_are_found_alone(#[case] token: &str) {
+    assert_eq!(text(&format!("x {token} y")), format!("x {} y", mark(token)));
+}
+
+#[rstest]
+#[case("access_token")]
+#[case("refresh-token")]
+#[case("id_token")]
+#[case("auth-token")]
+#[case("x-amz-security-token")]
+#[case("HF_TOKEN")]
+#[case("hf-token")]
+#[case("client_secret")]
+#[case("aws_secret_access_key")]
+#[case("passwd")]
+#[case("Apikey")]
+fn credentials_are_found_by_their_name(#[case] name: &str) {
+    assert_eq!(text(&format!("{name}=S3cr3tValue99")), format!("{name}={}", mark(TOKEN)));
+}
+
 #[test]
 fn basic_credentials_are_found_without_their_header() {
     let pair = STANDARD.encode("user:S3cr3tValue99");
