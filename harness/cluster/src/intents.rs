@@ -407,6 +407,24 @@ mod tests {
         assert!(intents.render("../intents/route-model", &()).is_err(), "a name is no path");
     }
 
+    /// Without values an intent lacks variables; that is all that may be wrong with one.
+    #[test]
+    fn every_intent_of_the_project_is_a_template() {
+        let manifests = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../manifests");
+        let gateways = fs::read_dir(manifests.join("gateways")).expect("the gateways");
+        let mut seen = 0;
+        for gateway in gateways.map(|entry| entry.expect("an entry").file_name().into_string().expect("a plain name")) {
+            let intents = Intents::of(&manifests, &gateway);
+            for intent in intents.names() {
+                seen += 1;
+                if let Err(error) = intents.render(&intent, &()) {
+                    assert!(matches!(error, IntentError::Missing { .. }), "{error}");
+                }
+            }
+        }
+        assert!(seen > 0, "there are intents");
+    }
+
     proptest! {
         #[test]
         fn any_string_comes_out_as_it_went_in(value in any::<String>(), key in any::<String>()) {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use futures::{StreamExt as _, TryStreamExt as _, stream};
 use http::{Request, StatusCode};
 use serde_json::{Value, json};
 use verdict::history::Admission;
@@ -21,6 +22,8 @@ pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
 /// The label that names the run which made an object.
 pub const RUN_LABEL: &str = "igc.dev/run";
 
+/// How many definitions are applied at a time.
+const ABREAST: usize = 4;
 /// How long a CustomResourceDefinition may take to be served.
 const ESTABLISHED: Duration = Duration::from_secs(60);
 
@@ -87,11 +90,10 @@ impl Cluster {
     pub async fn apply(&self, manifest: &Value, how: Apply<'_>) -> Result<Applied, ApiFailure> {
         let manifest = labelled(manifest, how.run)?;
         let named = object_ref(&manifest)?;
-        let doing = format!("apply {named}");
         let deadline = Deadline::within(how.patience);
         let mut backoff = Backoff::default();
         loop {
-            match self.apply_once(&doing, &named, &manifest, how).await {
+            match self.apply_once(&named, &manifest, how).await {
                 Err(failure) if failure.is_transient() && backoff.pause(deadline).await => {
                     tracing::debug!(%failure, "applying again");
                 }
@@ -100,15 +102,10 @@ impl Cluster {
         }
     }
 
-    async fn apply_once(
-        &self,
-        doing: &str,
-        named: &ObjectRef,
-        manifest: &Value,
-        how: Apply<'_>,
-    ) -> Result<Applied, ApiFailure> {
-        let (kind, placed) = self.placed(doing, named, manifest, how.namespace).await?;
+    async fn apply_once(&self, named: &ObjectRef, manifest: &Value, how: Apply<'_>) -> Result<Applied, ApiFailure> {
+        let (kind, placed) = self.placed(&format!("apply {named}"), named, manifest, how.namespace).await?;
         let named = object_ref(&placed)?;
+        let doing = &format!("apply {named}");
         if how.own_only
             && let Some(there) = self.get(&named).await?
             && !is_ours(&there)
@@ -131,45 +128,47 @@ impl Cluster {
     /// # Errors
     /// The first failure; what was applied before it stays.
     pub async fn apply_all(&self, manifests: &[Value], how: Apply<'_>) -> Result<Vec<Applied>, ApiFailure> {
-        let mut ordered: Vec<&Value> = manifests.iter().flat_map(items).collect();
-        ordered.sort_by_key(|manifest| match manifest.get("kind").and_then(Value::as_str) {
-            Some("Namespace") => 0,
-            Some("CustomResourceDefinition") => 1,
-            _ => 2,
-        });
-        let mut applied: Vec<Applied> = Vec::with_capacity(ordered.len());
-        let mut definitions: Vec<ObjectRef> = Vec::new();
-        for manifest in ordered {
-            let is_definition = manifest.get("kind").and_then(Value::as_str) == Some("CustomResourceDefinition");
-            if !is_definition {
-                self.established(&mut definitions).await?;
-            }
-            let done = self.apply(manifest, how).await?;
-            if is_definition {
-                definitions.push(done.object_ref.clone());
-            }
-            applied.push(done);
+        let manifests: Vec<&Value> = manifests.iter().flat_map(items).collect();
+        let of_kind = |kind: &str| -> Vec<&Value> {
+            let is = |manifest: &&Value| manifest.get("kind").and_then(Value::as_str) == Some(kind);
+            manifests.iter().copied().filter(is).collect()
+        };
+        let mut applied = Vec::with_capacity(manifests.len());
+        for namespace in of_kind("Namespace") {
+            applied.push(self.apply(namespace, how).await?);
         }
-        self.established(&mut definitions).await?;
+        // Definitions do not need each other, and large ones keep the API server busy for half a second each.
+        let definitions: Vec<Applied> = stream::iter(of_kind("CustomResourceDefinition"))
+            .map(|definition| self.apply(definition, how))
+            .buffered(ABREAST)
+            .try_collect()
+            .await?;
+        let named: Vec<ObjectRef> = definitions.iter().map(|applied| applied.object_ref.clone()).collect();
+        stream::iter(named).map(Ok).try_for_each_concurrent(ABREAST, |named| self.established(named)).await?;
+        applied.extend(definitions);
+        for manifest in manifests {
+            let kind = manifest.get("kind").and_then(Value::as_str).unwrap_or_default();
+            if !matches!(kind, "Namespace" | "CustomResourceDefinition") {
+                applied.push(self.apply(manifest, how).await?);
+            }
+        }
         Ok(applied)
     }
 
-    /// Waits until these definitions are served, in the definition's own words and in discovery.
-    async fn established(&self, definitions: &mut Vec<ObjectRef>) -> Result<(), ApiFailure> {
-        for definition in definitions.drain(..) {
-            let doing = format!("wait until {definition} is served");
-            let waited = self
-                .wait(&definition, Until::ConditionTrue("Established".to_owned()), ESTABLISHED)
-                .await
-                .map_err(|error| served(&doing, error))?;
-            let spec = waited.object().pointer("/spec").cloned().unwrap_or_default();
-            let text = |pointer: &str| spec.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
-            let (group, kind) = (text("/group").to_owned(), text("/names/kind").to_owned());
-            let versions = spec.get("versions").and_then(Value::as_array).into_iter().flatten();
-            let served = versions.filter(|version| version.get("served").and_then(Value::as_bool) == Some(true));
-            for version in served.filter_map(|version| version.get("name").and_then(Value::as_str)) {
-                self.kind_served(&format!("{group}/{version}"), &kind).await?;
-            }
+    /// Waits until a definition is served, in the definition's own words and in discovery.
+    async fn established(&self, definition: ObjectRef) -> Result<(), ApiFailure> {
+        let doing = format!("wait until {definition} is served");
+        let waited = self
+            .wait(&definition, Until::ConditionTrue("Established".to_owned()), ESTABLISHED)
+            .await
+            .map_err(|error| served(&doing, error))?;
+        let spec = waited.object().pointer("/spec").cloned().unwrap_or_default();
+        let text = |pointer: &str| spec.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
+        let (group, kind) = (text("/group"), text("/names/kind"));
+        let versions = spec.get("versions").and_then(Value::as_array).into_iter().flatten();
+        let served = versions.filter(|version| version.get("served").and_then(Value::as_bool) == Some(true));
+        for version in served.filter_map(|version| version.get("name").and_then(Value::as_str)) {
+            self.kind_served(&format!("{group}/{version}"), kind).await?;
         }
         Ok(())
     }
@@ -354,9 +353,6 @@ mod tests {
     #[test]
     fn a_manifest_that_is_no_mapping_is_said() {
         let failure = labelled(&json!({"metadata": {"labels": [1]}}), "r").expect_err("refused");
-        assert_eq!(
-            failure.to_string(),
-            "apply a manifest: the manifest is no Kubernetes object: metadata.labels is no mapping"
-        );
+        assert_eq!(failure.to_string(), "apply a manifest: it cannot be asked for: metadata.labels is no mapping");
     }
 }

@@ -19,7 +19,7 @@ pub struct ApiFailure {
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum FailureKind {
     /// The API server answered with a Status object that says no.
-    #[error("the API server answered {code} {reason}: {message}")]
+    #[error("the API server answered {code}{}: {message}", spaced(reason))]
     Refused {
         /// HTTP status code.
         code: u16,
@@ -64,9 +64,13 @@ pub enum FailureKind {
     /// An answer that is not what the protocol promises.
     #[error("an answer that is not understood: {0}")]
     Malformed(String),
-    /// What was to be sent is no Kubernetes object.
-    #[error("the manifest is no Kubernetes object: {0}")]
+    /// What was to be asked for makes no sense, and was not sent.
+    #[error("it cannot be asked for: {0}")]
     Manifest(String),
+}
+
+fn spaced(reason: &str) -> String {
+    if reason.is_empty() { String::new() } else { format!(" {reason}") }
 }
 
 fn near(others: &[String]) -> String {
@@ -123,9 +127,12 @@ impl ApiFailure {
     }
 }
 
-/// An admission webhook or policy said no on purpose, with whatever code it chose.
+/// The manifest was refused on purpose, whatever the code: webhooks and policies choose their own, and server-side apply
+/// says 500 without a reason to a field that the schema does not have (seen on v1.34.10).
 pub(crate) fn is_denial(message: &str) -> bool {
-    message.contains("denied the request") || message.contains("denied request")
+    ["denied the request", "denied request", "failed to create typed patch object"]
+        .iter()
+        .any(|words| message.contains(words))
 }
 
 impl FailureKind {
@@ -201,6 +208,11 @@ mod tests {
     #[case(429, "too many requests", true)]
     #[case(500, "admission webhook \"w\" denied the request: chosen code", false)]
     #[case(500, "Internal error occurred: failed calling webhook \"w\": connection refused", true)]
+    #[case(
+        500,
+        "failed to create typed patch object (a/b; light.dev/v1, Kind=Lamp): .spec.x: field not declared in schema",
+        false
+    )]
     #[case(503, "apiserver not ready", true)]
     fn tells_the_environment_from_the_asker(#[case] code: u16, #[case] message: &str, #[case] environment: bool) {
         assert_eq!(refused(code, message).is_environment(), environment);

@@ -149,6 +149,8 @@ struct Unmet {
     last: Vec<Value>,
     events: Vec<Event>,
     trouble: Option<ApiFailure>,
+    /// Waiting on would not have helped.
+    ended_early: bool,
 }
 
 impl WaitError {
@@ -161,6 +163,7 @@ impl WaitError {
             last: Vec::new(),
             events: Vec::new(),
             trouble: Some(failure),
+            ended_early: true,
         }))
     }
 
@@ -216,7 +219,11 @@ impl std::error::Error for WaitError {
 impl fmt::Display for WaitError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let unmet = &*self.0;
-        write!(f, "wait for {} until {}: not within {:.1} s", unmet.target, unmet.until, unmet.waited.as_secs_f64())?;
+        write!(f, "wait for {} until {}: ", unmet.target, unmet.until)?;
+        match (&unmet.trouble, unmet.ended_early) {
+            (Some(trouble), true) => return write!(f, "{trouble}"),
+            _ => write!(f, "not within {:.1} s", unmet.waited.as_secs_f64())?,
+        }
         if let Some(missing) = &unmet.missing {
             write!(f, "; {missing}")?;
         }
@@ -319,6 +326,7 @@ impl Cluster {
             last: seen.list(),
             missing: seen.missing,
             events,
+            ended_early: failure.is_some(),
             trouble: failure.or(seen.trouble),
         })))
     }
@@ -352,7 +360,7 @@ impl Cluster {
         let kind = self.kind(&watched.api_version, &watched.kind).await?;
         if watched.one && kind.namespaced && namespace.is_none() {
             let said = format!("{} lacks a namespace", watched.kind);
-            return Err(ApiFailure::new("wait", FailureKind::Manifest(said)));
+            return Err(ApiFailure::new(format!("list {} objects", watched.kind), FailureKind::Manifest(said)));
         }
         let (objects, version) = self.list_where(&watched.api_version, &watched.kind, namespace, &query).await?;
         seen.objects.clear();

@@ -1,13 +1,15 @@
 //! Where a gateway answers.
 
-use cluster::api::{AddressAsk, AddressError, AddressKind, ObjectRef};
+use cluster::api::{AddressAsk, AddressError, AddressKind, Forward, ObjectRef};
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpListener,
 };
 
-use crate::scripted::{Line, Scripted, kinds, list, on};
+use wire::Dial as _;
+
+use crate::scripted::{Line, Scripted, Then, kinds, list, on};
 
 fn ask(port: u16, extra: &[String]) -> AddressAsk {
     AddressAsk {
@@ -138,5 +140,69 @@ async fn endpoints_of_a_service_are_its_ready_pods() {
     let ends = cluster.ready_endpoints("x", "gw", 80).await.expect("found");
     let found: Vec<(&str, u16)> = ends.iter().map(|end| (end.pod.as_str(), end.port)).collect();
     assert_eq!(found, [("a", 10080), ("b", 10080)]);
+    server.played();
+}
+
+/// Port 10080 as the API server says it at the beginning of a forward.
+const PORT: &[u8] = &10080_u16.to_le_bytes();
+
+/// A Service `x/gw` whose port 80 is port 10080 of pod `a`; asked for again at each connection.
+fn one_endpoint(known: bool) -> Vec<Line> {
+    let slice =
+        json!({"ports": [{"name": "", "port": 10080}], "endpoints": [{"targetRef": {"kind": "Pod", "name": "a"}}]});
+    let mut script =
+        vec![on("GET /api/v1/namespaces/x/services/gw").answers(200, json!({"spec": {"ports": [{"port": 80}]}}))];
+    if !known {
+        script.push(
+            on("GET /apis/discovery.k8s.io/v1")
+                .answers(200, kinds("discovery.k8s.io/v1", &[("EndpointSlice", "endpointslices", true)])),
+        );
+    }
+    script.push(on("GET /apis/discovery.k8s.io/v1/namespaces/x/endpointslices").answers(200, list("1", &[slice])));
+    script
+}
+
+fn forward() -> Line {
+    on("GET /api/v1/namespaces/x/pods/a/portforward?ports=10080")
+}
+
+#[tokio::test]
+async fn each_connection_is_a_forward_of_its_own() {
+    let mut script = one_endpoint(false);
+    script.push(forward().socket(&[(0, PORT), (1, PORT)], Then::Echoes));
+    script.extend(one_endpoint(true));
+    script.push(forward().socket(&[(0, PORT), (1, PORT)], Then::Echoes));
+    let (server, cluster) = Scripted::connected(script).await;
+    let dial = Forward::to(&cluster, "x", "gw", 80);
+    assert_eq!(dial.describe(), "port-forward to Service x/gw:80");
+    let mut first = dial.dial().await.expect("open");
+    let mut second = dial.dial().await.expect("open");
+    for (stream, words) in [(&mut second, b"second"), (&mut first, b"first!")] {
+        stream.write_all(words).await.expect("written");
+        let mut back = [0; 6];
+        stream.read_exact(&mut back).await.expect("read");
+        assert_eq!(&back, words);
+    }
+    server.played();
+}
+
+#[tokio::test]
+async fn a_forward_that_the_pod_refuses_says_why() {
+    let mut script = one_endpoint(false);
+    script.push(forward().socket(&[(0, PORT), (1, PORT), (1, b"connect: connection refused")], Then::Echoes));
+    let (server, cluster) = Scripted::connected(script).await;
+    let mut stream = Forward::to(&cluster, "x", "gw", 80).dial().await.expect("open");
+    let error = stream.read(&mut [0; 10]).await.expect_err("refused");
+    assert_eq!(error.to_string(), "connect: connection refused");
+    server.played();
+}
+
+#[tokio::test]
+async fn a_forward_that_does_not_open_is_an_error() {
+    let mut script = one_endpoint(false);
+    script.push(forward().refuses(404, "NotFound", "pods \"a\" not found"));
+    let (server, cluster) = Scripted::connected(script).await;
+    let Err(error) = Forward::to(&cluster, "x", "gw", 80).dial().await else { panic!("it opened") };
+    assert!(error.to_string().contains("404"), "{error}");
     server.played();
 }

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use cluster::api::{Bounds, Logs};
+use cluster::api::{Bounds, Exec, Logs};
 use rstest::rstest;
 use serde_json::{Value, json};
 
-use crate::scripted::{Scripted, list, on, status};
+use crate::scripted::{Scripted, Then, list, on, status};
 
 #[tokio::test]
 async fn a_pod_answers_through_the_api_server() {
@@ -107,5 +107,36 @@ async fn what_a_pod_answers_is_bounded(#[case] bytes: usize, #[case] taken: bool
     let bounds = Bounds { bytes, time: Duration::from_secs(10) };
     let answer = cluster.pod_get_within("shop", "a", 80, "/", bounds).await;
     assert_eq!(answer.is_ok(), taken, "{answer:?}");
+    server.played();
+}
+
+#[rstest]
+#[case(json!({"kind": "Status", "status": "Success"}), Some(0))]
+#[case(json!({"kind": "Status", "status": "Failure", "reason": "NonZeroExitCode", "details": {"causes": [{"reason": "ExitCode", "message": "7"}]}}), Some(7))]
+#[tokio::test]
+async fn a_command_ends_with_its_output_and_code(#[case] end: Value, #[case] code: Option<i32>) {
+    let end = end.to_string();
+    let (server, cluster) = Scripted::connected(vec![
+        on("GET /api/v1/namespaces/shop/pods/a/exec?container=main&command=ls&command=-l&stdout=true&stderr=true")
+            .socket(&[(1, b"one "), (2, b"oh"), (1, b"two"), (3, end.as_bytes())], Then::Closes),
+    ])
+    .await;
+    let done = cluster.exec("shop", "a", "main", &["ls", "-l"], Duration::from_secs(20)).await.expect("ran");
+    assert_eq!(done, Exec { code, stdout: b"one two".to_vec(), stderr: b"oh".to_vec() });
+    server.played();
+}
+
+#[tokio::test]
+async fn a_command_that_does_not_start_or_end_is_the_environments_fault() {
+    let exec = || on("GET /api/v1/namespaces/shop/pods/a/exec");
+    let (server, cluster) = Scripted::connected(vec![
+        exec().refuses(404, "NotFound", "pods \"a\" not found"),
+        exec().socket(&[], Then::Echoes),
+    ])
+    .await;
+    let absent = cluster.exec("shop", "a", "main", &["ls"], Duration::from_secs(20)).await.expect_err("no pod");
+    assert_eq!(absent.code(), Some(404), "{absent}");
+    let endless = cluster.exec("shop", "a", "main", &["ls"], Duration::from_millis(300)).await.expect_err("endless");
+    assert!(endless.is_environment() && endless.to_string().contains("not ended within 0.3 s"), "{endless}");
     server.played();
 }

@@ -251,6 +251,10 @@ async fn what_no_waiting_helps_ends_it_at_once(#[case] line: Line, #[case] envir
     let (server, cluster) = Scripted::connected(vec![line]).await;
     let error = cluster.wait(&the_pod(), ready(), LONG).await.expect_err("refused");
     assert!(error.waited() < LONG / 2, "{error}");
+    assert!(
+        error.to_string().starts_with("wait for Pod shop/a until Ready=True: list Pod objects of shop: "),
+        "{error}"
+    );
     assert_eq!(error.is_environment(), environment, "{error}");
     server.played();
 }

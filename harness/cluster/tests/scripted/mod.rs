@@ -12,7 +12,7 @@ use std::{
 
 use bytes::Bytes;
 use cluster::api::Cluster;
-use futures::{StreamExt as _, future, stream};
+use futures::{SinkExt as _, StreamExt as _, future, stream};
 use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Full, StreamBody, combinators::UnsyncBoxBody};
 use hyper::{
@@ -23,6 +23,10 @@ use hyper::{
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 use tokio::{net::TcpListener, sync::watch};
+use tokio_tungstenite::{
+    WebSocketStream,
+    tungstenite::{Message, handshake::derive_accept_key, protocol::Role},
+};
 
 /// One line of a script.
 #[derive(Clone, Debug)]
@@ -36,6 +40,7 @@ pub struct Line {
 enum Reply {
     Whole(u16, String),
     Watch(Vec<String>, End),
+    Socket(Vec<Vec<u8>>, Then),
     Never,
     HangUp,
     Die,
@@ -50,6 +55,15 @@ pub enum End {
     Broken,
     /// It stays open and silent.
     Open,
+}
+
+/// What becomes of a WebSocket after its first frames.
+#[derive(Clone, Copy, Debug)]
+pub enum Then {
+    /// Every frame of the client comes back.
+    Echoes,
+    /// The server closes it.
+    Closes,
 }
 
 /// Expects a request: `METHOD /path?parameters`. The parameters given must be there, others may.
@@ -93,6 +107,13 @@ impl Line {
     /// Bytes of a watch as they are.
     pub fn watch_text(mut self, text: &str, end: End) -> Self {
         self.reply = Reply::Watch(vec![text.to_owned()], end);
+        self
+    }
+
+    /// A WebSocket: frames of (channel, bytes), and what becomes of it.
+    pub fn socket(mut self, frames: &[(u8, &[u8])], then: Then) -> Self {
+        let frames = frames.iter().map(|(channel, bytes)| [&[*channel], *bytes].concat());
+        self.reply = Reply::Socket(frames.collect(), then);
         self
     }
 
@@ -269,7 +290,7 @@ async fn serve(listener: TcpListener, state: Arc<Mutex<State>>, dead: watch::Sen
         tokio::spawn(async move {
             let mut died = dead.subscribe();
             let service = service_fn(|request| play(request, state.clone(), dead.clone()));
-            let connection = http1::Builder::new().serve_connection(TokioIo::new(connection), service);
+            let connection = http1::Builder::new().serve_connection(TokioIo::new(connection), service).with_upgrades();
             tokio::select! {
                 _ = connection => {}
                 _ = died.wait_for(|dead| *dead) => {}
@@ -283,6 +304,8 @@ async fn play(
     state: Arc<Mutex<State>>,
     dead: watch::Sender<bool>,
 ) -> Result<Response<UnsyncBoxBody<Bytes, io::Error>>, io::Error> {
+    let mut request = request;
+    let upgrade = hyper::upgrade::on(&mut request);
     let (head, body) = request.into_parts();
     let target = head.uri.path_and_query().map_or("/", |target| target.as_str());
     let line = format!("{} {target}", head.method);
@@ -311,11 +334,42 @@ async fn play(
     match next.reply {
         Reply::Whole(code, body) => Ok(whole(code, body, &next.headers)),
         Reply::Watch(lines, end) => Ok(watched(lines, end)),
+        Reply::Socket(frames, then) => {
+            let key = head.headers.get("sec-websocket-key").map(|key| derive_accept_key(key.as_bytes()));
+            tokio::spawn(speak(upgrade, frames, then));
+            let switching = Response::builder()
+                .status(StatusCode::SWITCHING_PROTOCOLS)
+                .header("connection", "upgrade")
+                .header("upgrade", "websocket")
+                .header("sec-websocket-protocol", "v4.channel.k8s.io")
+                .header("sec-websocket-accept", key.unwrap_or_default());
+            Ok(switching
+                .body(http_body_util::Empty::new().map_err(|never: Infallible| match never {}).boxed_unsync())
+                .expect("a response"))
+        }
         Reply::Never => future::pending().await,
         Reply::HangUp => Err(io::Error::other("hangs up")),
         Reply::Die => {
             dead.send_replace(true);
             future::pending().await
+        }
+    }
+}
+
+async fn speak(upgrade: hyper::upgrade::OnUpgrade, frames: Vec<Vec<u8>>, then: Then) {
+    let upgraded = TokioIo::new(upgrade.await.expect("upgraded"));
+    let mut socket = WebSocketStream::from_raw_socket(upgraded, Role::Server, None).await;
+    for frame in frames {
+        socket.send(Message::binary(frame)).await.expect("sent");
+    }
+    match then {
+        Then::Closes => _ = socket.close(None).await,
+        Then::Echoes => {
+            while let Some(Ok(message)) = socket.next().await {
+                if message.is_binary() && socket.send(message).await.is_err() {
+                    return;
+                }
+            }
         }
     }
 }
