@@ -44,7 +44,7 @@ pub fn steps(payload: Payload, script: &Script) -> (Vec<Step>, Option<u64>) {
             if gated {
                 steps.push(Step::Gate(1));
             }
-            send(&mut steps, body[..cut.unwrap_or(body.len())].to_vec(), script);
+            push(&mut steps, body[..cut.unwrap_or(body.len())].to_vec());
             if cut.is_some() {
                 steps.extend([Step::Flush, Step::Die]);
             }
@@ -91,8 +91,13 @@ fn send(steps: &mut Vec<Step>, bytes: Vec<u8>, script: &Script) {
             let (first, second) = (Bytes::copy_from_slice(first), Bytes::copy_from_slice(second));
             steps.extend([Step::Send(first), Step::Flush, Step::Send(second)]);
         }
-        _ if bytes.is_empty() => {} // an empty chunk would end the body
-        _ => steps.push(Step::Send(bytes.into())),
+        _ => push(steps, bytes),
+    }
+}
+
+fn push(steps: &mut Vec<Step>, bytes: Vec<u8>) {
+    if !bytes.is_empty() {
+        steps.push(Step::Send(bytes.into())); // an empty chunk would end the body
     }
 }
 

@@ -9,9 +9,9 @@
 //! | `x-igc-usage` | `prompt=3,completion=4,total=9` or `none` | what `usage` says, or that there is none |
 //! | `x-igc-delay-ms` | milliseconds | waits on the model's clock before the head |
 //! | `x-igc-stream-tokens` | a number | the reply has so many tokens, `t1 t2 ...`, instead of the echo |
-//! | `x-igc-gate` | a name | a stream waits before token i (counted from 1) until `POST /igc/gates/NAME/open?n=K` with K >= i; a reply that is not streamed waits for K >= 1 |
+//! | `x-igc-gate` | a name of letters, digits, `.`, `_`, `-` | a stream waits before token i (counted from 1) until `POST /igc/gates/NAME/open?n=K` with K >= i; a reply that is not streamed waits for K >= 1 |
 //! | `x-igc-die-after` | a number | the connection is cut after so many tokens of a stream, without a last chunk; 0 cuts after the head |
-//! | `x-igc-split-utf8` | any | tokens hold characters of several bytes, and chunks end inside of them |
+//! | `x-igc-split-utf8` | any | tokens hold characters of several bytes, and chunks of a stream end inside of them |
 //! | `x-igc-gzip` | any | the body is compressed, with `content-encoding: gzip` |
 //!
 //! A value that cannot be read is answered with status 400 and a message that names the header.
@@ -104,6 +104,12 @@ impl Script {
         if tokens.is_some_and(|n| n > MOST_TOKENS) {
             return Err(Unreadable { header: "x-igc-stream-tokens", expected: few });
         }
+        let plain = "a name of letters, digits, dots and dashes";
+        let gate = text("x-igc-gate", plain)?.map(str::to_owned);
+        let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+        if gate.as_deref().is_some_and(|name| name.is_empty() || !name.chars().all(is_plain)) {
+            return Err(Unreadable { header: "x-igc-gate", expected: plain });
+        }
         Ok(Self {
             status,
             reply,
@@ -111,7 +117,7 @@ impl Script {
             usage,
             delay: number("x-igc-delay-ms", "milliseconds")?.map(Duration::from_millis),
             tokens,
-            gate: text("x-igc-gate", "a name")?.map(str::to_owned),
+            gate,
             die_after: number("x-igc-die-after", "a number")?,
             split_utf8: headers.contains_key("x-igc-split-utf8"),
             gzip: headers.contains_key("x-igc-gzip"),

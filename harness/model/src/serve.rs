@@ -136,6 +136,10 @@ async fn respond(model: Model, line: Arc<Line>, seen: Arc<Seen>, request: Reques
         record.body = body.shown();
         record.model = body.model();
     });
+    if matches!(body, Arrived::Part { too_large: false, .. }) {
+        ticket.note(|record| record.status = 400);
+        return dress(&model.0.config, Answer::error(400, "Failed to read request body"), ReplyBody::plain); // to nobody
+    }
 
     let script = Script::read(&head.headers);
     if let Some(delay) = script.as_ref().ok().and_then(|s| s.delay) {
@@ -253,8 +257,7 @@ fn answer(model: &Model, head: &Parts, body: &Arrived, script: &Script) -> Answe
     }
     let body = match body {
         Arrived::Whole(bytes) => bytes,
-        Arrived::Part { too_large: true, .. } => return Answer::error(413, "Request body is too large"),
-        Arrived::Part { too_large: false, .. } => return Answer::error(400, "Failed to read request body"),
+        Arrived::Part { .. } => return Answer::error(413, "Request body is too large"),
     };
     let now = config.clock.now_ms() / 1_000;
     let path = head.uri.path();

@@ -1,0 +1,318 @@
+//! Scripted replies: each header, and their faults.
+
+use std::{future::ready, io::Read, sync::Arc, time::Duration};
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use flate2::read::GzDecoder;
+use futures::{FutureExt, future::BoxFuture};
+use model::{Clock, Config};
+use rstest::rstest;
+use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    sync::{mpsc, watch},
+};
+use verdict::history::{Ended, Usage};
+use wire::{Arrived, Call, Next};
+
+use crate::served::{Served, chat, chat_body, config, response, serve};
+
+#[rstest]
+#[case::chat(chat("Hello"))]
+#[case::unknown_path(Call::get("/nope"))]
+#[tokio::test]
+async fn a_status_on_any_path(#[case] call: Call) {
+    let served = serve(config()).await;
+    let exchange = served.send(call.header("x-igc-status", "418")).await;
+    assert_eq!((exchange.status(), served.record(&exchange).status), (Some(418), 418));
+    assert_eq!(response(&exchange).json().expect("JSON")["error"]["code"], 418);
+}
+
+#[rstest]
+#[case::json(Call::get("/any"), None, 200, "application/json")]
+#[case::status_and_type(Call::get("/any").header("x-igc-status", "502").header("x-igc-content-type", "text/html"), None, 502, "text/html")]
+#[case::not_even_utf8(Call::get("/any"), Some(b"\xFF\x00\r\n".as_slice()), 200, "application/json")]
+#[tokio::test]
+async fn a_body_of_any_bytes(
+    #[case] call: Call,
+    #[case] bytes: Option<&[u8]>,
+    #[case] status: u16,
+    #[case] content_type: &str,
+) {
+    let bytes = bytes.unwrap_or(b"{\"usage\": 7}");
+    let served = serve(config()).await;
+    let exchange = served.send(call.header("x-igc-reply", STANDARD.encode(bytes))).await;
+    let response = response(&exchange);
+    assert_eq!((response.status, response.header("content-type")), (status, Some(content_type)));
+    assert_eq!(response.body, verdict::history::Body::of(bytes));
+}
+
+const WRONG: Usage = Usage { prompt_tokens: 3, completion_tokens: 4, total_tokens: 9 };
+
+#[rstest]
+#[case::wrong_sum("prompt=3,completion=4,total=9", Some(WRONG))]
+#[case::in_another_order("total=9, prompt=3, completion=4", Some(WRONG))]
+#[case::none("none", None)]
+#[tokio::test]
+async fn usage_right_or_wrong(#[case] script: &str, #[case] usage: Option<Usage>) {
+    let served = serve(config()).await;
+    let whole = served.send(chat("Hello").header("x-igc-usage", script)).await;
+    let told = response(&whole).json().expect("JSON");
+    let fields = usage.map(|u| json!({"prompt_tokens": u.prompt_tokens, "completion_tokens": u.completion_tokens, "total_tokens": u.total_tokens, "prompt_tokens_details": {"cached_tokens": 0}}));
+    assert_eq!(told.get("usage"), fields.as_ref());
+    assert_eq!(served.record(&whole).usage, usage);
+
+    let mut request = chat_body("Hello");
+    request["stream_options"] = json!({"include_usage": true});
+    let streamed =
+        served.send(Call::post("/v1/chat/completions").json(&request).stream().header("x-igc-usage", script)).await;
+    let said = events(&streamed).iter().filter_map(|e| e.get("usage").filter(|u| !u.is_null()).cloned()).next();
+    assert_eq!((said, served.record(&streamed).usage), (fields, usage));
+}
+
+/// The events of a stream that are JSON.
+fn events(exchange: &verdict::history::Exchange) -> Vec<Value> {
+    let text = response(exchange).body.text.clone().expect("text");
+    wire::sse::parse(text.as_bytes()).events.iter().filter_map(|e| serde_json::from_str(&e.data).ok()).collect()
+}
+
+fn content(exchange: &verdict::history::Exchange) -> String {
+    events(exchange).iter().filter_map(|e| e["choices"][0]["delta"]["content"].as_str().map(str::to_owned)).collect()
+}
+
+#[tokio::test]
+async fn as_many_tokens_as_wanted() {
+    let served = serve(config()).await;
+    let streamed = served.send(chat("Hello").stream().header("x-igc-stream-tokens", "4")).await;
+    assert_eq!(content(&streamed), "t1 t2 t3 t4 ");
+    let whole = served.send(chat("Hello").header("x-igc-stream-tokens", "4")).await;
+    assert_eq!(response(&whole).json().expect("JSON")["choices"][0]["message"]["content"], "t1 t2 t3 t4 ");
+    let usage = served.record(&whole).usage.expect("usage");
+    assert_eq!((usage.prompt_tokens, usage.completion_tokens, usage.total_tokens), (6, 4, 10));
+}
+
+#[tokio::test]
+async fn a_gate_is_opened_out_of_band_token_by_token() {
+    let served = serve(config()).await;
+    let call = chat("Hello").stream().header("x-igc-stream-tokens", "3").header("x-igc-gate", "g-1");
+    let (door, mut tokens, mut order) = (served.client.clone(), 0_u64, Vec::new());
+    let exchange = served
+        .client
+        .send_with_gate("x", call, |arrived| {
+            let text = match arrived {
+                Arrived::Head { .. } => "head".to_owned(),
+                Arrived::Chunk { bytes, .. } => String::from_utf8_lossy(&bytes).into_owned(),
+            };
+            let waits = text == "head" || text.contains("\"content\"");
+            order.push(waits);
+            tokens += u64::from(waits && tokens < 3);
+            let (door, open) = (door.clone(), format!("/igc/gates/g-1/open?n={tokens}"));
+            async move {
+                if waits {
+                    let opened = door.send("open", Call::post(&open)).await;
+                    assert_eq!(opened.status(), Some(200));
+                }
+                Next::Read
+            }
+        })
+        .await;
+    assert_eq!(content(&exchange), "t1 t2 t3 ");
+    assert_eq!(order, [true, false, true, true, true, false, false]);
+}
+
+#[tokio::test]
+async fn nothing_passes_a_closed_gate() {
+    let served = serve(config()).await;
+    let call = chat("Hello").stream().header("x-igc-stream-tokens", "2").header("x-igc-gate", "g");
+    served.model.open_gate("g", 1);
+    let call = call.timeout(Duration::from_millis(100));
+    let exchange = served.send(call).await;
+    assert_eq!((content(&exchange).as_str(), response(&exchange).ended), ("t1 ", Ended::Bounded));
+    let whole = served.send(chat("Hello").header("x-igc-gate", "other").timeout(Duration::from_millis(50))).await;
+    assert_eq!(response(&whole).body.bytes, 0, "a reply that is not streamed waits as well");
+}
+
+#[rstest]
+#[case::after_the_head(0, "")]
+#[case::after_two_tokens(2, "t1 t2 ")]
+#[tokio::test]
+async fn the_connection_is_cut_after_so_many_tokens(#[case] after: u64, #[case] told: &str) {
+    let served = serve(config()).await;
+    let call = chat("Hello").stream().header("x-igc-stream-tokens", "5").header("x-igc-die-after", after.to_string());
+    let exchange = served.send(call).await;
+    assert_eq!((response(&exchange).ended, content(&exchange).as_str()), (Ended::Truncated, told));
+    assert!(!response(&exchange).body.text.as_deref().expect("text").contains("[DONE]"));
+    let records = served.model.wait(|r| !r.is_empty()).await;
+    assert!(!records[0].finished);
+}
+
+#[tokio::test]
+async fn a_reply_that_is_not_streamed_is_cut_after_so_many_bytes() {
+    let served = serve(config()).await;
+    let exchange = served.send(chat("Hello").header("x-igc-die-after", "10")).await;
+    assert_eq!((response(&exchange).ended, response(&exchange).body.bytes), (Ended::Truncated, 10));
+}
+
+#[tokio::test]
+async fn chunks_end_inside_of_characters() {
+    let served = serve(config()).await;
+    let call = chat("Hello").header("x-igc-split-utf8", "1").header("x-igc-stream-tokens", "2").stream();
+    let mut cut = 0;
+    let exchange = served
+        .client
+        .send_with_gate("x", call, |arrived| {
+            if let Arrived::Chunk { bytes, .. } = &arrived {
+                cut += usize::from(bytes.ends_with(b"\xE2")); // the first byte of a snowman
+            }
+            ready(Next::Read)
+        })
+        .await;
+    assert_eq!(cut, 2);
+    let text = response(&exchange).body.text.as_deref().expect("whole, it is UTF-8");
+    assert!(text.contains("\u{2603}1 ") && text.contains("\u{2603}2 "), "{text}");
+}
+
+#[rstest]
+#[case::whole(chat("Hello"), "\"Hello\"")]
+#[case::streamed(chat("Hello").stream(), "data: [DONE]\n\n")]
+#[tokio::test]
+async fn a_body_can_be_compressed(#[case] call: Call, #[case] holds: &str) {
+    let served = serve(config()).await;
+    let mut packed = Vec::new();
+    let exchange = served
+        .client
+        .send_with_gate("x", call.header("x-igc-gzip", "1"), |arrived| {
+            if let Arrived::Chunk { bytes, .. } = arrived {
+                packed.extend_from_slice(&bytes);
+            }
+            ready(Next::Read)
+        })
+        .await;
+    assert_eq!(response(&exchange).header("content-encoding"), Some("gzip"));
+    let mut text = String::new();
+    GzDecoder::new(packed.as_slice()).read_to_string(&mut text).expect("gzip");
+    assert!(text.contains(holds), "{text}");
+}
+
+/// A clock that tells of each delay, and ends them all when it is let go.
+struct Held {
+    asked: mpsc::UnboundedSender<Duration>,
+    go: watch::Receiver<bool>,
+}
+
+impl Clock for Held {
+    fn now_ms(&self) -> u64 {
+        1_700_000_000_000
+    }
+
+    fn delay(&self, by: Duration) -> BoxFuture<'static, ()> {
+        self.asked.send(by).expect("the test listens");
+        let mut go = self.go.clone();
+        async move {
+            go.wait_for(|go| *go).await.expect("the test lives");
+        }
+        .boxed()
+    }
+}
+
+#[tokio::test]
+async fn a_delay_waits_on_the_models_clock() {
+    let (asked, mut delays) = mpsc::unbounded_channel();
+    let (go, held) = watch::channel(false);
+    let served = serve(Config { clock: Arc::new(Held { asked, go: held }), ..config() }).await;
+    let client = served.client.clone();
+    let sending =
+        tokio::spawn(async move { client.send("x", chat("Hello").header("x-igc-delay-ms", "3600000")).await });
+    assert_eq!(delays.recv().await, Some(Duration::from_secs(3_600)));
+    assert!(served.model.records().is_empty(), "answered before the delay was over");
+    go.send(true).expect("the clock lives");
+    let exchange = sending.await.expect("an answer");
+    let reply = response(&exchange).json().expect("JSON");
+    assert_eq!((exchange.status(), &reply["created"]), (Some(200), &json!(1_700_000_000)));
+    assert_eq!(served.record(&exchange).at_ms, 1_700_000_000_000);
+}
+
+#[rstest]
+#[case("x-igc-status", "99")]
+#[case("x-igc-status", "ok")]
+#[case("x-igc-reply", "%%%")]
+#[case("x-igc-usage", "prompt=1")]
+#[case("x-igc-usage", "prompt=1,completion=2,total=-3")]
+#[case("x-igc-delay-ms", "soon")]
+#[case("x-igc-stream-tokens", "100001")]
+#[case("x-igc-die-after", "")]
+#[case("x-igc-gate", "a b")]
+#[case("x-igc-gate", "")]
+#[tokio::test]
+async fn a_script_that_cannot_be_read_is_named(#[case] header: &str, #[case] value: &str) {
+    let served = serve(config()).await;
+    let exchange = served.send(chat("Hello").header(header, value)).await;
+    assert_eq!(exchange.status(), Some(400));
+    let message = response(&exchange).json().expect("JSON")["error"]["message"].to_string();
+    assert!(message.contains(header), "{message}");
+}
+
+#[rstest]
+#[case::all("/igc/gates/g/open", 200, r#"{"gate":"g","open":18446744073709551615}"#)]
+#[case::some("/igc/gates/g/open?n=2", 200, r#"{"gate":"g","open":2}"#)]
+#[case::no_number("/igc/gates/g/open?n=two", 400, "")]
+#[case::no_name("/igc/gates//open", 404, "Not Found")]
+#[tokio::test]
+async fn gates_answer(#[case] path: &str, #[case] status: u16, #[case] said: &str) {
+    let served = serve(config()).await;
+    let exchange = served.send(Call::post(path)).await;
+    assert_eq!(exchange.status(), Some(status));
+    assert!(response(&exchange).body.text.as_deref().expect("text").contains(said));
+    assert!(served.model.records().is_empty());
+}
+
+#[tokio::test]
+async fn a_gate_never_closes_again() {
+    let served = serve(config()).await;
+    served.send(Call::post("/igc/gates/g/open?n=5")).await;
+    let again = served.send(Call::post("/igc/gates/g/open?n=1")).await;
+    assert_eq!(response(&again).json().expect("JSON")["open"], 5);
+}
+
+#[tokio::test]
+async fn stopping_lets_replies_in_flight_end() {
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    // the port of a listener that is gone is free for this moment; another test taking it would make run() fail loudly
+    let port = tokio::net::TcpListener::bind("127.0.0.1:0").await.and_then(|l| l.local_addr()).expect("a port").port();
+    let running =
+        tokio::spawn(model::run(Config { port, ..config() }, async { stopped.await.expect("the test stops it") }));
+    let client = wire::Client::new(Arc::new(wire::Tcp::to(("127.0.0.1:").to_owned() + &port.to_string())), "run");
+    while client.send("up", Call::get("/health")).await.status() != Some(200) {
+        tokio::task::yield_now().await;
+    }
+    let mut stop = Some(stop);
+    let door = client.clone();
+    let exchange = client
+        .send_with_gate("x", chat("Hello").stream().header("x-igc-gate", "g"), |arrived| {
+            let (stop, door) = (stop.take(), door.clone());
+            async move {
+                if matches!(arrived, Arrived::Head { .. }) {
+                    // opened first: afterwards nobody is let in
+                    door.send("open", Call::post("/igc/gates/g/open")).await;
+                    stop.into_iter().for_each(|s| s.send(()).expect("it runs"));
+                }
+                Next::Read
+            }
+        })
+        .await;
+    assert_eq!(response(&exchange).ended, Ended::Complete);
+    running.await.expect("no panic").expect("a clean end");
+    assert_eq!(client.send("down", Call::get("/health")).await.status(), None);
+}
+
+#[tokio::test]
+async fn a_model_serves_a_connection_that_is_no_socket() {
+    let Served { model, .. } = serve(config()).await;
+    let (mut near, far) = tokio::io::duplex(1_024);
+    let serving = tokio::spawn(async move { model.serve_connection(far).await });
+    near.write_all(b"GET /v1/models HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n").await.expect("the model reads");
+    let mut reply = String::new();
+    near.read_to_string(&mut reply).await.expect("text");
+    assert!(reply.starts_with("HTTP/1.1 200 OK\r\nServer: fasthttp\r\n"), "{reply}");
+    serving.await.expect("no panic");
+}
