@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use futures::{StreamExt as _, TryStreamExt as _, stream};
+use futures::future::BoxFuture;
+use futures::{FutureExt, StreamExt, TryStreamExt, stream};
 use http::{Request, StatusCode};
 use serde_json::{Value, json};
 use verdict::history::Admission;
@@ -138,13 +139,17 @@ impl Cluster {
             applied.push(self.apply(namespace, how).await?);
         }
         // Definitions do not need each other, and large ones keep the API server busy for half a second each.
-        let definitions: Vec<Applied> = stream::iter(of_kind("CustomResourceDefinition"))
-            .map(|definition| self.apply(definition, how))
-            .buffered(ABREAST)
-            .try_collect()
-            .await?;
-        let named: Vec<ObjectRef> = definitions.iter().map(|applied| applied.object_ref.clone()).collect();
-        stream::iter(named).map(Ok).try_for_each_concurrent(ABREAST, |named| self.established(named)).await?;
+        // Boxed in a loop: a closure that borrows its argument is not `Send` enough for a spawned task.
+        let mut applying: Vec<BoxFuture<'_, Result<Applied, ApiFailure>>> = Vec::new();
+        for definition in of_kind("CustomResourceDefinition") {
+            applying.push(self.apply(definition, how).boxed());
+        }
+        let definitions: Vec<Applied> = stream::iter(applying).buffered(ABREAST).try_collect().await?;
+        let mut serving: Vec<BoxFuture<'_, Result<(), ApiFailure>>> = Vec::new();
+        for applied in &definitions {
+            serving.push(self.established(applied.object_ref.clone()).boxed());
+        }
+        stream::iter(serving).buffered(ABREAST).try_collect::<Vec<()>>().await?;
         applied.extend(definitions);
         for manifest in manifests {
             let kind = manifest.get("kind").and_then(Value::as_str).unwrap_or_default();

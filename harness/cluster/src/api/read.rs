@@ -104,7 +104,12 @@ impl Cluster {
         if answer.status == StatusCode::NOT_FOUND {
             return Ok(false);
         }
-        answer.json(&doing).map(|_| true)
+        answer.json(&doing)?;
+        if object.kind == "CustomResourceDefinition" {
+            // Its name is plural.group.
+            self.kinds.forget(object.name.split_once('.').map_or("", |(_, group)| group));
+        }
+        Ok(true)
     }
 
     /// Deletes a namespace that igc made, and waits until it is gone. `Ok(false)` when there was none.

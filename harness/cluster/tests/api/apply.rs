@@ -125,8 +125,8 @@ async fn namespaces_and_definitions_go_first_and_discovery_is_renewed() {
     established["status"] = json!({"conditions": [{"type": "Established", "status": "True"}]});
     let definitions = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
     let (server, cluster) = Scripted::connected(vec![
-        // The group is known already, with another kind.
-        on("GET /apis/light.dev/v1").answers(200, kinds("light.dev/v1", &[("Candle", "candles", true)])),
+        // The group is known already, with a Lamp of an older definition.
+        on("GET /apis/light.dev/v1").answers(200, kinds("light.dev/v1", &[("Lamp", "lamps", false)])),
         on("PATCH /api/v1/namespaces/shop").answers(201, namespace.clone()),
         on("GET /apis/apiextensions.k8s.io/v1").answers(
             200,
@@ -143,7 +143,7 @@ async fn namespaces_and_definitions_go_first_and_discovery_is_renewed() {
         on("PATCH /apis/light.dev/v1/namespaces/shop/lamps/red").answers(201, lamp.clone()),
     ])
     .await;
-    cluster.kind("light.dev/v1", "Candle").await.expect("known");
+    assert!(!cluster.kind("light.dev/v1", "Lamp").await.expect("known").namespaced);
     let applied = cluster.apply_all(&[lamp, definition(), namespace], how()).await.expect("applied");
     let order: Vec<&str> = applied.iter().map(|applied| applied.object_ref.kind.as_str()).collect();
     assert_eq!(order, ["Namespace", "CustomResourceDefinition", "Lamp"]);
@@ -344,5 +344,24 @@ async fn a_server_that_asks_for_patience_too_often_is_believed() {
     let failure = cluster.apply(&config_map(), how()).await.expect_err("refused");
     assert_eq!(failure.code(), Some(429));
     assert!(failure.is_environment());
+    server.played();
+}
+
+#[tokio::test]
+async fn a_definition_that_is_deleted_is_forgotten() {
+    let (server, cluster) = Scripted::connected(vec![
+        on("GET /apis/light.dev/v1").answers(200, kinds("light.dev/v1", &[("Lamp", "lamps", true)])),
+        on("GET /apis/apiextensions.k8s.io/v1").answers(
+            200,
+            kinds("apiextensions.k8s.io/v1", &[("CustomResourceDefinition", "customresourcedefinitions", false)]),
+        ),
+        on("DELETE /apis/apiextensions.k8s.io/v1/customresourcedefinitions/lamps.light.dev").answers(200, json!({})),
+        on("GET /apis/light.dev/v1").answers_text(404, "404 page not found"),
+    ])
+    .await;
+    cluster.kind("light.dev/v1", "Lamp").await.expect("known");
+    let definition = ObjectRef::of(&definition()).expect("named");
+    cluster.delete(&definition, Propagation::Background).await.expect("deleted");
+    assert!(cluster.kind("light.dev/v1", "Lamp").await.is_err());
     server.played();
 }
