@@ -59,6 +59,7 @@ impl WorldConfig {
         let version = version.parse()?;
         let dialect: Arc<dyn Dialect> = match gateway {
             "envoy-ai-gateway" => Arc::new(dialects::envoy_ai_gateway::EnvoyAiGateway::new(version)),
+            "agentgateway" => Arc::new(dialects::agentgateway::Agentgateway::new(version)),
             other => return Err(WorldError::UnknownGateway(other.to_owned())),
         };
         Ok(Self {

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
-use super::{Pods, Surroundings, settle, write_status};
+use super::{Pods, Services, Surroundings, settle, write_status};
 use crate::{
     api::Kind,
     dialects::{
@@ -21,15 +21,26 @@ pub(super) struct Gateways {
 
 impl Gateways {
     /// One translation, carried out. Proxies are told first, so that what statuses say is true already.
-    pub(super) fn reconcile(&mut self, around: &Surroundings, snapshot: &Snapshot, pods: &Pods) {
+    pub(super) fn reconcile(
+        &mut self,
+        around: &Surroundings,
+        snapshot: &Snapshot,
+        pods: &Pods,
+        services: &mut Services,
+    ) {
         let translation = around.dialect.translate(snapshot, around.clock.now_ms());
         pods.load(&translation.tables);
         hold(around, snapshot, &translation.finalizers);
         let mut unowned = BTreeSet::new();
         for child in &translation.children {
             let (kind, key) = (object::kind(child), object::key(child));
-            if snapshot.get(&kind, &key.0, &key.1).is_none_or(|existing| !covers(existing, child)) {
-                settle("a child", around.store.apply(child.clone()));
+            let existing = snapshot.get(&kind, &key.0, &key.1);
+            if existing.is_none_or(|existing| !covers(existing, child)) {
+                let mut child = child.clone();
+                if existing.is_none() {
+                    services.reserve(around, &mut child);
+                }
+                settle("a child", around.store.apply(child));
             }
             if list(child, "/metadata/ownerReferences").next().is_none() {
                 unowned.insert((kind, key));

@@ -77,7 +77,8 @@ fn inference_service(around: &Surroundings, service: &Arc<Value>, ingress: Optio
         settle("an InferenceService's marks", marked);
     }
     let predictor = format!("{isvc}-predictor");
-    let wanted = [deployment(service, &predictor), cluster_service(service, &predictor)];
+    let existing = around.store.get(&kinds::DEPLOYMENT, home, &predictor);
+    let wanted = [deployment(service, &predictor, existing.as_deref()), cluster_service(service, &predictor)];
     for child in wanted.into_iter().flatten() {
         settle("a child of an InferenceService", around.store.apply(child));
     }
@@ -226,7 +227,10 @@ fn containers(service: &Value) -> Option<Vec<Value>> {
     Some(containers)
 }
 
-fn deployment(service: &Value, predictor: &str) -> Option<Value> {
+fn deployment(service: &Value, predictor: &str, existing: Option<&Value>) -> Option<Value> {
+    // Where no size is written, a Deployment that was scaled by hand stays so (its autoscaler owns the field).
+    let written = object::number(service, "/spec/predictor/minReplicas");
+    let replicas = written.or_else(|| object::number(existing?, "/spec/replicas")).unwrap_or(1);
     let labels = labels(service, predictor);
     let mut metadata = metadata(service, predictor);
     metadata["labels"] = labels.clone();
@@ -235,7 +239,7 @@ fn deployment(service: &Value, predictor: &str) -> Option<Value> {
         "metadata": metadata,
         "spec": {
             "progressDeadlineSeconds": 600,
-            "replicas": object::number(service, "/spec/predictor/minReplicas").unwrap_or(1),
+            "replicas": replicas,
             "revisionHistoryLimit": 10,
             "selector": {"matchLabels": {"app": format!("isvc.{predictor}")}},
             "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": "25%", "maxUnavailable": "25%"}},

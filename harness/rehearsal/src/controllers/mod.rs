@@ -92,7 +92,7 @@ fn pass(
     pods.reconcile(around, &snapshot(&around.store, kinds));
     services.reconcile(around, &snapshot(&around.store, kinds));
     kserve::reconcile(around, &snapshot(&around.store, kinds));
-    gateways.reconcile(around, &snapshot(&around.store, kinds), pods);
+    gateways.reconcile(around, &snapshot(&around.store, kinds), pods, services);
 }
 
 fn snapshot(store: &Store, kinds: &[Kind]) -> Snapshot {

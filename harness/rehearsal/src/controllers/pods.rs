@@ -186,8 +186,7 @@ fn serve_proxy(
 }
 
 fn program(around: &Surroundings, pod: &Value) -> Program {
-    let labels = pod.pointer("/metadata/labels").unwrap_or(&Value::Null);
-    if let Some(gateway) = around.dialect.gateway_of_pod(labels) {
+    if let Some(gateway) = around.dialect.gateway_of_pod(pod) {
         return Program::Proxy(gateway);
     }
     list(pod, "/spec/containers").find_map(model_of).unwrap_or(Program::Nothing)

@@ -52,11 +52,30 @@ impl Services {
         self.node_ports(around, snapshot);
     }
 
+    /// Opens the node ports of a Service that is about to be made and writes their numbers into it, so that the first
+    /// reader of the Service sees the real ones.
+    pub(super) fn reserve(&mut self, around: &Surroundings, service: &mut Value) {
+        if object::kind(service) != kinds::SERVICE || !has_node_ports(service) {
+            return;
+        }
+        let key = object::key(service);
+        for written in service["spec"]["ports"].as_array_mut().into_iter().flatten() {
+            let Some(port) = object::port(written, "/port") else { continue };
+            match open(around, &(key.clone(), port)) {
+                Ok(opened) => {
+                    written["nodePort"] = json!(opened.number);
+                    self.open.insert((key.clone(), port), opened);
+                }
+                Err(error) => tracing::warn!(?key, %error, "a node port could not be opened"),
+            }
+        }
+    }
+
     fn node_ports(&mut self, around: &Surroundings, snapshot: &Snapshot) {
         let wanted: Vec<_> = snapshot
             .all(&kinds::SERVICE)
             .filter(|s| !object::is_going(s))
-            .filter(|s| matches!(text(s, "/spec/type"), "NodePort" | "LoadBalancer"))
+            .filter(|s| has_node_ports(s))
             .flat_map(|s| list(s, "/spec/ports").filter_map(|p| Some((object::key(s), object::port(p, "/port")?))))
             .collect();
         self.open.retain(|key, _| wanted.contains(key));
@@ -90,6 +109,10 @@ impl Services {
             }
         }
     }
+}
+
+fn has_node_ports(service: &Value) -> bool {
+    matches!(text(service, "/spec/type"), "NodePort" | "LoadBalancer")
 }
 
 /// Opens a socket that leads to the endpoints of a Service's port.

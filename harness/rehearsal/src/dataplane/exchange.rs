@@ -47,7 +47,6 @@ pub(super) async fn answer(proxy: &Proxy, port: u16, peer: SocketAddr, request: 
         path: parts.uri.path().to_owned(),
         query: parts.uri.query().unwrap_or("").to_owned(),
         headers: upstream::end_to_end(&parts.headers),
-        extensions: parts.extensions,
         body: Some(bodies::boxed(body)),
         read: None,
         entry: None,
@@ -84,7 +83,6 @@ struct Exchange<'a> {
     path: String,
     query: String,
     headers: HeaderMap,
-    extensions: http::Extensions,
     body: Option<Body>,
     /// The request body, once it was read whole.
     read: Option<Bytes>,
@@ -394,9 +392,6 @@ impl Exchange<'_> {
         *request.method_mut() = self.method.clone();
         *request.uri_mut() = target;
         *request.headers_mut() = headers;
-        if self.table.header_case == HeaderCase::Kept {
-            *request.extensions_mut() = std::mem::take(&mut self.extensions);
-        }
         Ok(request)
     }
 

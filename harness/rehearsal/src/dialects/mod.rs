@@ -2,6 +2,7 @@
 //!
 //! A dialect is pure: it reads a [`Snapshot`] of objects and says what should be ([`Translation`]). Controllers carry it out.
 
+pub mod agentgateway;
 pub mod envoy_ai_gateway;
 pub mod gateway_api;
 pub mod object;
@@ -83,8 +84,8 @@ pub trait Dialect: Send + Sync + fmt::Debug {
     /// What should be.
     fn translate(&self, snapshot: &Snapshot, now: UnixMillis) -> Translation;
 
-    /// The Gateway whose traffic the pods of a Deployment serve.
-    fn gateway_of_pod(&self, pod_labels: &Value) -> Option<Name>;
+    /// The Gateway whose traffic a pod serves, where it is a proxy.
+    fn gateway_of_pod(&self, pod: &Value) -> Option<Name>;
 
     /// The port of the Gateway's listener that a container port serves.
     fn listener_port(&self, container_port: u16) -> u16;

@@ -188,19 +188,19 @@ fn children(gateway: &Value, proxy: Option<&Value>, name: &str) -> Vec<Value> {
         let policy = of_proxy("/envoyService/externalTrafficPolicy").cloned();
         service["externalTrafficPolicy"] = policy.unwrap_or_else(|| json!("Local"));
     }
-    let replicas = of_proxy("/envoyDeployment/replicas").cloned().unwrap_or_else(|| json!(1));
     let container = |name: &str, image: &str| json!({"name": name, "image": image});
     let mut envoy = container("envoy", "docker.io/envoyproxy/envoy:distroless-v1.38.3");
     envoy["ports"] = json!(container_ports);
-    vec![
-        json!({
-            "apiVersion": "apps/v1", "kind": "Deployment", "metadata": metadata,
-            "spec": {"replicas": replicas, "selector": {"matchLabels": selector}, "template": {
-                "metadata": {"labels": labels},
-                "spec": {"containers": [envoy, container("shutdown-manager", "docker.io/envoyproxy/gateway:v1.8.3")]}}}
-        }),
-        json!({"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": service}),
-    ]
+    let mut deployment = json!({
+        "apiVersion": "apps/v1", "kind": "Deployment", "metadata": metadata,
+        "spec": {"selector": {"matchLabels": selector}, "template": {
+            "metadata": {"labels": labels},
+            "spec": {"containers": [envoy, container("shutdown-manager", "docker.io/envoyproxy/gateway:v1.8.3")]}}},
+    });
+    if let Some(replicas) = of_proxy("/envoyDeployment/replicas") {
+        deployment["spec"]["replicas"] = replicas.clone(); // else a size that was set by hand stays
+    }
+    vec![deployment, json!({"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": service})]
 }
 
 #[cfg(test)]

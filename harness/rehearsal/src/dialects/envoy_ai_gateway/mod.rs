@@ -141,8 +141,8 @@ impl Dialect for EnvoyAiGateway {
         translation
     }
 
-    fn gateway_of_pod(&self, labels: &Value) -> Option<Name> {
-        let label = |name: &str| labels.get(name).and_then(Value::as_str).map(str::to_owned);
+    fn gateway_of_pod(&self, pod: &Value) -> Option<Name> {
+        let label = |name: &str| pod.pointer("/metadata/labels")?.get(name)?.as_str().map(str::to_owned);
         let namespace = label("gateway.envoyproxy.io/owning-gateway-namespace")?;
         Some((namespace, label("gateway.envoyproxy.io/owning-gateway-name")?))
     }

@@ -1,0 +1,185 @@
+//! What agentgateway's controller makes for a Gateway, and the statuses of classes, Gateways and listeners.
+//!
+//! Shapes as recorded in `01-gateway.txt` and `20-status-gateway-route.txt`.
+
+use std::sync::Arc;
+
+use serde_json::{Map, Value, json};
+
+use super::{CLASS, CONTROLLER, NAMESPACE, routes::Routed};
+use crate::{
+    api::kinds,
+    dialects::{
+        Snapshot, StatusOf, Translation, Version,
+        gateway_api::GROUP,
+        object::{self, list, observed, text},
+    },
+};
+
+/// Listener ports that the proxy keeps for itself (facts, section 1).
+const RESERVED: [u16; 3] = [15000, 15020, 15021];
+
+/// What the charts install, with the GatewayClass that the controller makes.
+pub(super) fn installation(version: Version) -> Vec<Value> {
+    let labels = json!({"agentgateway": "agentgateway", "app.kubernetes.io/name": "agentgateway",
+        "app.kubernetes.io/instance": "agentgateway"});
+    vec![
+        json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}}),
+        json!({
+            "apiVersion": "gateway.networking.k8s.io/v1", "kind": "GatewayClass", "metadata": {"name": CLASS},
+            "spec": {"controllerName": CONTROLLER,
+                "description": "Specialized class for agentgateway."},
+        }),
+        json!({
+            "apiVersion": "apps/v1", "kind": "Deployment",
+            "metadata": {"name": "agentgateway", "namespace": NAMESPACE, "labels": labels},
+            "spec": {"replicas": 1, "selector": {"matchLabels": labels}, "template": {
+                "metadata": {"labels": labels},
+                "spec": {"containers": [{"name": "agentgateway",
+                    "image": format!("cr.agentgateway.dev/controller:{version}")}]}}},
+        }),
+    ]
+}
+
+/// GatewayClasses of ours are accepted.
+pub(super) fn classes(snapshot: &Snapshot, translation: &mut Translation) {
+    for class in snapshot.all(&kinds::GATEWAY_CLASS).filter(|c| text(c, "/spec/controllerName") == CONTROLLER) {
+        let generation = object::generation(class);
+        let accepted = observed(generation, "Accepted", true, "Accepted", "GatewayClass accepted");
+        translation.statuses.push(StatusOf {
+            kind: kinds::GATEWAY_CLASS,
+            name: object::key(class),
+            status: json!({"conditions": [accepted]}),
+        });
+    }
+}
+
+/// The proxy of a Gateway, and what the Gateway says of itself: Programmed at once, whether a proxy runs or not.
+pub(super) fn gateway(
+    version: Version,
+    snapshot: &Snapshot,
+    gateway: &Arc<Value>,
+    routed: &Routed,
+    translation: &mut Translation,
+) {
+    let (key, generation) = (object::key(gateway), object::generation(gateway));
+    translation.children.extend(children(version, snapshot, gateway));
+    let listeners: Vec<_> = list(gateway, "/spec/listeners")
+        .enumerate()
+        .map(|(at, listener)| {
+            let fine =
+                |kind: &str, status: bool, reason: &str| observed(generation, kind, status, reason, "No errors found");
+            json!({
+                "attachedRoutes": routed.attached.get(&(key.clone(), at)).copied().unwrap_or(0),
+                "conditions": [
+                    fine("Accepted", true, "Accepted"),
+                    fine("Conflicted", false, "NoConflicts"),
+                    fine("Programmed", true, "Programmed"),
+                    fine("ResolvedRefs", true, "ResolvedRefs"),
+                ],
+                "name": listener["name"],
+                "supportedKinds": [{"group": GROUP, "kind": "HTTPRoute"}, {"group": GROUP, "kind": "GRPCRoute"}],
+            })
+        })
+        .collect();
+    let mut status = json!({
+        "attachedListenerSets": 0,
+        "conditions": [
+            observed(generation, "Accepted", true, "Accepted", ""),
+            observed(generation, "Programmed", true, "Programmed", "Successfully programmed Gateway"),
+        ],
+        "listeners": listeners,
+    });
+    let addresses = addresses(snapshot, gateway);
+    if !addresses.is_empty() {
+        status["addresses"] = json!(addresses);
+    }
+    translation.statuses.push(StatusOf { kind: kinds::GATEWAY, name: key, status });
+}
+
+/// What the load balancer says; for other types the ClusterIP (facts, section 1 "Address discovery").
+fn addresses(snapshot: &Snapshot, gateway: &Value) -> Vec<Value> {
+    let Some(service) = snapshot.get(&kinds::SERVICE, object::namespace(gateway), object::name(gateway)) else {
+        return Vec::new();
+    };
+    let address = |kind: &str, value: &str| json!({"type": kind, "value": value});
+    if text(service, "/spec/type") == "LoadBalancer" {
+        return list(service, "/status/loadBalancer/ingress")
+            .map(|i| match text(i, "/hostname") {
+                "" => address("IPAddress", text(i, "/ip")),
+                hostname => address("Hostname", hostname),
+            })
+            .collect();
+    }
+    list(service, "/spec/clusterIPs").filter_map(Value::as_str).map(|ip| address("IPAddress", ip)).collect()
+}
+
+/// The overlay of AgentgatewayParameters on the generated Service and Deployment.
+fn parameters<'a>(snapshot: &'a Snapshot, gateway: &Value, pointer: &str) -> Option<&'a Value> {
+    let name = text(gateway, "/spec/infrastructure/parametersRef/name");
+    snapshot.get(&kinds::AGENTGATEWAY_PARAMETERS, object::namespace(gateway), name)?.pointer(pointer)
+}
+
+/// Everything is named like the Gateway. Nothing is made while all ports are reserved ones.
+fn children(version: Version, snapshot: &Snapshot, gateway: &Value) -> Vec<Value> {
+    let name = object::name(gateway);
+    let mut ports: Vec<u16> = list(gateway, "/spec/listeners").filter_map(|l| object::port(l, "/port")).collect();
+    ports.sort_unstable();
+    ports.dedup();
+    ports.retain(|p| !RESERVED.contains(p));
+    if ports.is_empty() {
+        return Vec::new();
+    }
+    let texts = |pairs: &[(&str, &str)]| -> Map<String, Value> {
+        pairs.iter().map(|(k, v)| ((*k).to_owned(), json!(v))).collect()
+    };
+    let selector = texts(&[
+        ("app.kubernetes.io/instance", name),
+        ("app.kubernetes.io/name", name),
+        ("gateway.networking.k8s.io/gateway-name", name),
+    ]);
+    let mut of_pods = selector.clone();
+    of_pods.extend(texts(&[("gateway.networking.k8s.io/gateway-class-name", text(gateway, "/spec/gatewayClassName"))]));
+    of_pods.extend(object::texts(gateway.pointer("/spec/infrastructure/labels")));
+    let mut of_objects = of_pods.clone();
+    of_objects.extend(texts(&[
+        ("app.kubernetes.io/managed-by", "agentgateway"),
+        ("app.kubernetes.io/version", &version.to_string()),
+    ]));
+    let metadata = |suffix: &str, labels: &Map<String, Value>| {
+        json!({"name": format!("{name}{suffix}"), "namespace": object::namespace(gateway), "labels": labels,
+            "ownerReferences": [object::owned_by(gateway, false)]})
+    };
+    let service_ports: Vec<_> = ports
+        .iter()
+        .map(|p| json!({"name": format!("listener-{p}"), "port": p, "protocol": "TCP", "targetPort": p}))
+        .collect();
+    let container_ports: Vec<_> =
+        ports.iter().map(|p| json!({"containerPort": p, "name": format!("listener-{p}"), "protocol": "TCP"})).collect();
+    let kind = parameters(snapshot, gateway, "/spec/service/spec/type").cloned();
+    let replicas = parameters(snapshot, gateway, "/spec/deployment/spec/replicas").cloned();
+    let core = |kind: &str, suffix: &str, labels: &Map<String, Value>, body: (&str, Value)| {
+        let mut object = json!({"apiVersion": "v1", "kind": kind, "metadata": metadata(suffix, labels)});
+        object[body.0] = body.1;
+        object
+    };
+    let service = json!({"type": kind.unwrap_or_else(|| json!("LoadBalancer")), "selector": selector,
+        "ports": service_ports});
+    let mut deployment = json!({
+        "apiVersion": "apps/v1", "kind": "Deployment", "metadata": metadata("", &of_objects),
+        "spec": {"selector": {"matchLabels": selector}, "template": {
+            "metadata": {"labels": of_pods},
+            "spec": {"containers": [{
+                "name": "agentgateway", "args": ["-f", "/config/config.yaml"],
+                "image": format!("cr.agentgateway.dev/agentgateway:{version}"), "ports": container_ports}]}}},
+    });
+    if let Some(replicas) = replicas {
+        deployment["spec"]["replicas"] = replicas; // else a size that was set by hand stays
+    }
+    vec![
+        json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata("", &of_objects)}),
+        core("ConfigMap", "", &of_objects, ("data", json!({"config.yaml": "config: {}\n"}))),
+        deployment,
+        core("Service", "", &of_objects, ("spec", service)),
+    ]
+}

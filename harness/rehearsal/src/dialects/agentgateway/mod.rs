@@ -1,0 +1,152 @@
+//! The dialect of agentgateway: AgentgatewayPolicy, AgentgatewayBackend, and its own order of routes.
+//!
+//! Sources: facts/agentgateway.md, facts/seen-on-a-real-cluster.md, recordings `evidence/agentgateway-kind/*` and
+//! `evidence/agentgateway-standalone/*` (v1.3.1).
+
+mod backends;
+mod infrastructure;
+mod policies;
+mod routes;
+mod words;
+
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::{
+    Dialect, Name, Snapshot, Translation, Version, gateway_api,
+    object::{self, text},
+};
+use crate::{
+    api::{Kind, kinds},
+    clock::UnixMillis,
+    dataplane::routing::{
+        HeaderCase, HostPattern, HostRule, Listener, Precedence, Table, TieBreak, regex_beside_prefix,
+    },
+};
+
+/// `controllerName` of its GatewayClass and statuses.
+pub const CONTROLLER: &str = "agentgateway.dev/agentgateway";
+/// The GatewayClass that the controller makes.
+pub const CLASS: &str = "agentgateway";
+/// Where the controller lives.
+pub const NAMESPACE: &str = "agentgateway-system";
+
+/// agentgateway at one version.
+#[derive(Clone, Debug)]
+pub struct Agentgateway {
+    version: Version,
+}
+
+impl Agentgateway {
+    /// This version, fully installed.
+    pub fn new(version: Version) -> Self {
+        Self { version }
+    }
+
+    /// How many entries of `rateLimit.local` are enforced: the first alone up to 1.4.1 (facts, section 2, #2952).
+    fn enforced_local_limits(&self) -> usize {
+        if self.version >= Version(1, 5, 0) { usize::MAX } else { 1 }
+    }
+
+    fn precedence(&self) -> Precedence {
+        Precedence { paths: regex_beside_prefix, ties: TieBreak::Name, hosts: HostRule::FallThrough }
+    }
+}
+
+impl Dialect for Agentgateway {
+    fn name(&self) -> &'static str {
+        "agentgateway"
+    }
+
+    fn version(&self) -> Version {
+        self.version
+    }
+
+    fn reads(&self) -> Vec<Kind> {
+        vec![
+            kinds::NAMESPACE,
+            kinds::SERVICE,
+            kinds::SECRET,
+            kinds::DEPLOYMENT,
+            kinds::GATEWAY_CLASS,
+            kinds::GATEWAY,
+            kinds::HTTP_ROUTE,
+            kinds::REFERENCE_GRANT,
+            kinds::INFERENCE_POOL,
+            kinds::AGENTGATEWAY_POLICY,
+            kinds::AGENTGATEWAY_BACKEND,
+            kinds::AGENTGATEWAY_PARAMETERS,
+        ]
+    }
+
+    fn finalizers(&self) -> Vec<(Kind, &'static str)> {
+        Vec::new()
+    }
+
+    fn installation(&self) -> Vec<Value> {
+        infrastructure::installation(self.version)
+    }
+
+    fn translate(&self, snapshot: &Snapshot, _now: UnixMillis) -> Translation {
+        let mut translation = Translation::default();
+        let gateways: Vec<_> = gateway_api::gateways(snapshot, CONTROLLER).map(Arc::clone).collect();
+        let policies = policies::Policies::read(self, snapshot);
+        let mut routed = routes::Routed::default();
+        for route in snapshot.all(&kinds::HTTP_ROUTE).filter(|r| !object::is_going(r)) {
+            routes::translate(snapshot, route, &policies, &mut routed);
+        }
+        policies.statuses(snapshot, &routed, &mut translation);
+        backends::statuses(snapshot, &routed, &mut translation);
+        infrastructure::classes(snapshot, &mut translation);
+        for gateway in &gateways {
+            infrastructure::gateway(self.version, snapshot, gateway, &routed, &mut translation);
+            let listeners = listeners(gateway, &mut routed.entries);
+            let table = Table::new(listeners, self.precedence(), words::answer, HeaderCase::Kept);
+            translation.tables.insert(object::key(gateway), Arc::new(table));
+        }
+        translation.statuses.append(&mut routed.statuses);
+        translation
+    }
+
+    fn gateway_of_pod(&self, pod: &Value) -> Option<Name> {
+        let labels = pod.pointer("/metadata/labels")?;
+        let class = labels.get("gateway.networking.k8s.io/gateway-class-name")?.as_str()?;
+        let name = labels.get("gateway.networking.k8s.io/gateway-name")?.as_str()?;
+        (class == CLASS).then(|| (object::namespace(pod).to_owned(), name.to_owned()))
+    }
+
+    /// The container binds the listeners' own ports.
+    fn listener_port(&self, container_port: u16) -> u16 {
+        container_port
+    }
+}
+
+/// The listeners of a Gateway with the entries that attached to them.
+fn listeners(gateway: &Value, entries: &mut routes::Entries) -> Vec<Listener> {
+    object::list(gateway, "/spec/listeners")
+        .enumerate()
+        .filter_map(|(at, listener)| {
+            Some(Listener {
+                name: text(listener, "/name").to_owned(),
+                port: object::port(listener, "/port")?,
+                host: HostPattern::parse(Some(text(listener, "/hostname"))),
+                entries: entries.remove(&(object::key(gateway), at)).unwrap_or_default(),
+            })
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+
+    #[rstest]
+    #[case(Version(1, 3, 1), 1)]
+    #[case(Version(1, 4, 1), 1)]
+    #[case(Version(1, 5, 0), usize::MAX)]
+    fn local_limits_by_version(#[case] version: Version, #[case] enforced: usize) {
+        assert_eq!(Agentgateway::new(version).enforced_local_limits(), enforced);
+    }
+}

@@ -1,0 +1,165 @@
+//! HTTPRoutes as agentgateway reads them: entries for the data plane, and the status of each parent.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use serde_json::{Value, json};
+
+use super::{CONTROLLER, backends, policies::Policies};
+use crate::{
+    api::kinds,
+    dataplane::routing::{Backend, Entry, RouteId, Rule, Target},
+    dialects::{
+        Name, Snapshot, StatusOf,
+        gateway_api::{self, Attached, Refusal},
+        object::{self, list, observed, text, text_or},
+    },
+};
+
+/// Entries by Gateway and listener.
+pub(super) type Entries = BTreeMap<(Name, usize), Vec<Arc<Entry>>>;
+
+/// What became of all HTTPRoutes.
+#[derive(Debug, Default)]
+pub(super) struct Routed {
+    /// For the data plane.
+    pub entries: Entries,
+    /// For the API server.
+    pub statuses: Vec<StatusOf>,
+    /// How many routes attached to a listener of a Gateway.
+    pub attached: BTreeMap<(Name, usize), u64>,
+    /// The Gateways that accepted a route.
+    pub parents: BTreeMap<Name, Vec<Name>>,
+    /// The Gateways whose routes refer to an InferencePool.
+    pub pools: BTreeMap<Name, Vec<Name>>,
+}
+
+/// A reference that does not resolve: reason and message.
+pub(super) struct Unresolved {
+    pub reason: &'static str,
+    pub message: String,
+}
+
+/// Reads one HTTPRoute.
+pub(super) fn translate(snapshot: &Snapshot, route: &Value, policies: &Policies, routed: &mut Routed) {
+    let (rules, unresolved) = rules(snapshot, route);
+    let mut parents = Vec::new();
+    for parent_ref in list(route, "/spec/parentRefs") {
+        let ours = |gateway: &Arc<Value>| {
+            gateway_api::gateways(snapshot, CONTROLLER).any(|o| object::key(o) == object::key(gateway))
+        };
+        let found = gateway_api::parent(snapshot, route, parent_ref);
+        let Some(gateway) = found.filter(|g| ours(g)) else { continue };
+        let attached = gateway_api::attach(snapshot, route, parent_ref, gateway);
+        parents.push(parent_status(route, parent_ref, gateway, &attached, unresolved.as_ref()));
+        let Ok(attached) = attached else { continue };
+        let name = object::key(gateway);
+        routed.parents.entry(object::key(route)).or_default().push(name.clone());
+        for pool in pools(route) {
+            routed.pools.entry(pool).or_default().push(name.clone());
+        }
+        for (listener, hosts) in attached {
+            *routed.attached.entry((name.clone(), listener)).or_default() += 1;
+            let entries = routed.entries.entry((name.clone(), listener)).or_default();
+            for (at, (written, rule)) in rules.iter().enumerate() {
+                let mut rule = rule.clone();
+                policies.apply(&mut rule, route, text(written, "/name"), gateway, listener);
+                let rule = Arc::new(rule);
+                for (matched, matches) in gateway_api::matches(written).into_iter().enumerate() {
+                    entries.extend(hosts.iter().map(|host| {
+                        let (namespace, name) = object::key(route);
+                        Arc::new(Entry {
+                            id: RouteId { namespace, name, rule: at, matched, host: host.clone() },
+                            created: text(route, "/metadata/creationTimestamp").to_owned(),
+                            matches: matches.clone(),
+                            rule: Arc::clone(&rule),
+                        })
+                    }));
+                }
+            }
+        }
+    }
+    let status = json!({"parents": parents});
+    routed.statuses.push(StatusOf { kind: kinds::HTTP_ROUTE, name: object::key(route), status });
+}
+
+fn pools(route: &Value) -> impl Iterator<Item = Name> {
+    list(route, "/spec/rules")
+        .flat_map(|r| list(r, "/backendRefs"))
+        .filter(|b| text(b, "/kind") == "InferencePool")
+        .map(|b| (text_or(b, "/namespace", object::namespace(route)).to_owned(), text(b, "/name").to_owned()))
+}
+
+/// The status of one parent, in the words of recording `20-status-gateway-route.txt`.
+fn parent_status(
+    route: &Value,
+    parent_ref: &Value,
+    gateway: &Value,
+    attached: &Result<Vec<Attached>, Refusal>,
+    unresolved: Option<&Unresolved>,
+) -> Value {
+    let generation = object::generation(route);
+    let accepted = match attached {
+        Ok(_) => observed(generation, "Accepted", true, "Accepted", ""),
+        Err(refusal) => {
+            let (reason, message) = match refusal {
+                Refusal::NoSuchListener { section } => {
+                    ("NoMatchingParent", format!("sectionName {:?} not found", section.as_deref().unwrap_or("")))
+                }
+                Refusal::NotAllowed { hostname } => (
+                    "NotAllowedByListeners",
+                    format!(
+                        "hostnames matched parent hostname {hostname:?}, but namespace {:?} is not allowed by the parent",
+                        object::namespace(route)
+                    ),
+                ),
+                Refusal::NoCommonHostname { hostname } => {
+                    ("NoMatchingListenerHostname", format!("no hostnames matched parent hostname {hostname:?}"))
+                }
+            };
+            observed(generation, "Accepted", false, reason, &message)
+        }
+    };
+    let resolved = match unresolved {
+        None => observed(generation, "ResolvedRefs", true, "ResolvedRefs", ""),
+        Some(Unresolved { reason, message }) => observed(generation, "ResolvedRefs", false, reason, message),
+    };
+    let mut parent = json!({
+        "group": gateway_api::GROUP, "kind": "Gateway",
+        "name": object::name(gateway), "namespace": object::namespace(gateway),
+    });
+    for field in ["sectionName", "port"] {
+        if let Some(value) = parent_ref.get(field) {
+            parent[field] = value.clone();
+        }
+    }
+    json!({"conditions": [accepted, resolved], "controllerName": CONTROLLER, "parentRef": parent})
+}
+
+/// The rules of a route, each beside what was written, and the first reference that does not resolve.
+fn rules<'a>(snapshot: &Snapshot, route: &'a Value) -> (Vec<(&'a Value, Rule)>, Option<Unresolved>) {
+    let mut unresolved = None;
+    let rules = list(route, "/spec/rules")
+        .map(|written| {
+            let mut chosen = Vec::new();
+            for backend_ref in list(written, "/backendRefs") {
+                let weight = object::number(backend_ref, "/weight").and_then(|w| u32::try_from(w).ok()).unwrap_or(1);
+                let backend = match backends::backend(snapshot, route, backend_ref) {
+                    Ok(backend) => Backend { weight, ..backend },
+                    Err(reason) => {
+                        unresolved.get_or_insert(reason);
+                        Backend { weight, ..backends::plain(Target::Broken) }
+                    }
+                };
+                chosen.push(backend);
+            }
+            let rule = Rule {
+                filters: list(written, "/filters").filter_map(gateway_api::filter).collect(),
+                backends: chosen,
+                timeout: object::duration(text(written, "/timeouts/request")),
+                ..Rule::default()
+            };
+            (written, rule)
+        })
+        .collect();
+    (rules, unresolved)
+}

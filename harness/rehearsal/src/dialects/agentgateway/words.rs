@@ -1,0 +1,64 @@
+//! What agentgateway answers itself: always `text/plain` (facts/agentgateway.md section 12.1, recordings 03, 24, 26, 60).
+
+use crate::dataplane::words::{Answer, Failure};
+
+/// The dialect's words for a failure.
+pub(super) fn answer(failure: &Failure) -> Answer {
+    match failure {
+        Failure::NoListener => Answer::text(404, "listener not found"),
+        Failure::NoHost | Failure::NoRoute => Answer::text(404, "route not found"),
+        Failure::NoBackends => Answer::text(500, "no valid backends"),
+        Failure::BrokenBackend => Answer::text(500, "backend does not exist"),
+        Failure::NoEndpoint | Failure::ForeignDestination => Answer::text(503, "no healthy backends"),
+        Failure::UnknownHost(_) => Answer::text(503, "backends required DNS resolution which failed"),
+        Failure::Upstream { connecting: true, words } => {
+            Answer::text(503, format!("upstream call failed: Connect: {words}"))
+        }
+        Failure::Upstream { connecting: false, words } => Answer::text(503, format!("upstream call failed: {words}")),
+        Failure::Timeout => Answer::text(504, "request timeout"),
+        Failure::BodyTooLarge => Answer::text(413, "request was too large"),
+        Failure::BodyUnreadable => Answer::text(400, "failed to read the request"),
+        Failure::UnsupportedPath(path) => Answer::text(404, format!("unsupported path: {path}")),
+        Failure::MalformedJson { words, .. } => {
+            Answer::text(503, format!("processing failed: failed to parse request: {words}"))
+        }
+        Failure::UnreadableRequest(words) | Failure::UnreadableReply(words) => {
+            Answer::text(503, format!("processing failed: {words}"))
+        }
+        Failure::OverBucket(denial) => Answer::text(429, "rate limit exceeded").with_headers(denial.headers()),
+        Failure::OverWindow(_) => Answer::empty(429),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dataplane::limits::BucketDenial;
+    use rstest::rstest;
+
+    #[rstest]
+    #[case(Failure::NoHost, 404, "route not found")]
+    #[case(Failure::BrokenBackend, 500, "backend does not exist")]
+    #[case(Failure::NoEndpoint, 503, "no healthy backends")]
+    #[case(Failure::Timeout, 504, "request timeout")]
+    #[case(Failure::Upstream { connecting: true, words: "Connection refused (os error 111)".to_owned() }, 503,
+        "upstream call failed: Connect: Connection refused (os error 111)")]
+    #[case(Failure::UnreadableRequest("request was too large".to_owned()), 503,
+        "processing failed: request was too large")]
+    fn failures(#[case] failure: Failure, #[case] status: u16, #[case] body: &str) {
+        let answer = answer(&failure);
+        assert_eq!((answer.status, &answer.body[..]), (status, body.as_bytes()));
+        assert!(answer.headers.contains(&("content-type".to_owned(), "text/plain".to_owned())));
+    }
+
+    #[test]
+    fn a_denial_carries_the_bucket() {
+        let answer = answer(&Failure::OverBucket(BucketDenial { limit: 70, remaining: 0, reset: 55 }));
+        assert_eq!((answer.status, &answer.body[..]), (429, &b"rate limit exceeded"[..]));
+        let headers: Vec<_> = answer.headers.iter().map(|(n, v)| format!("{n}: {v}")).collect();
+        assert_eq!(
+            headers,
+            ["x-ratelimit-limit: 70", "x-ratelimit-remaining: 0", "x-ratelimit-reset: 55", "content-type: text/plain"]
+        );
+    }
+}

@@ -1,0 +1,5 @@
+//! Worlds from end to end, in this process: what the recordings of real gateways say, said again.
+
+mod agentgateway;
+mod envoy_ai_gateway;
+mod stage;
