@@ -202,11 +202,10 @@ impl Kind {
     ) -> Result<Loaded, KindError> {
         let present = self.engine.present(images, cancel).await?;
         if !present.have.is_empty() {
-            let name = name.to_string();
             match self.engine.kind {
                 EngineKind::Docker => {
                     self.call(LOAD)
-                        .args(["load", "docker-image", "--name", &name])
+                        .args(["load", "docker-image", "--name", &name.to_string()])
                         .args(&present.have)
                         .run(&self.programs, cancel)
                         .await?;
@@ -216,7 +215,7 @@ impl Kind {
                         tempfile::tempdir().map_err(|source| KindError::File { path: std::env::temp_dir(), source })?;
                     let archive = folder.path().join("images.tar");
                     self.engine.save(&present.have, &archive, cancel).await?;
-                    self.load_archive(&name, &archive, cancel).await?;
+                    self.load_archive(name, &archive, cancel).await?;
                 }
             }
         }
@@ -227,9 +226,14 @@ impl Kind {
     ///
     /// # Errors
     /// [`KindError::Call`].
-    pub async fn load_archive(&self, name: &str, archive: &Path, cancel: &CancellationToken) -> Result<(), KindError> {
+    pub async fn load_archive(
+        &self,
+        name: &ClusterName,
+        archive: &Path,
+        cancel: &CancellationToken,
+    ) -> Result<(), KindError> {
         self.call(LOAD)
-            .args(["load", "image-archive", "--name", name])
+            .args(["load", "image-archive", "--name", &name.to_string()])
             .arg(archive)
             .run(&self.programs, cancel)
             .await?;

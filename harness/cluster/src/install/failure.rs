@@ -1,0 +1,237 @@
+//! A failed install: which component, which object, its last conditions and events, and the files that were kept.
+
+use std::{
+    fmt, fs,
+    path::{Path, PathBuf},
+};
+
+use super::{
+    bundle::BundleError,
+    component::DataError,
+    helm::{Helm, HelmError},
+    nodes::NodesError,
+    schedule::Stoppable,
+};
+use crate::{
+    api::{ApiFailure, Cluster, ConnectError, ObjectRef, WaitError},
+    evidence::{self, Depth},
+    place::{
+        child::ChildError,
+        engine::{EngineError, Missing},
+        kind::KindError,
+    },
+};
+
+/// Why a node could not be done.
+#[derive(Debug, thiserror::Error)]
+pub enum Cause {
+    /// A program.
+    #[error(transparent)]
+    Child(#[from] ChildError),
+    /// The container engine.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// kind.
+    #[error(transparent)]
+    Kind(#[from] KindError),
+    /// Helm.
+    #[error(transparent)]
+    Helm(#[from] HelmError),
+    /// The bundle.
+    #[error(transparent)]
+    Bundle(#[from] BundleError),
+    /// The data of a component.
+    #[error(transparent)]
+    Data(#[from] DataError),
+    /// No cluster answers.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    /// The API server.
+    #[error(transparent)]
+    Api(#[from] ApiFailure),
+    /// Something did not become true.
+    #[error(transparent)]
+    Wait(#[from] WaitError),
+    /// A manifest that a webhook or the API server refuses for good.
+    #[error("{object} was refused: {message}")]
+    Refused {
+        /// The object that was offered.
+        object: ObjectRef,
+        /// The API server's words.
+        message: String,
+    },
+    /// Images that neither the engine nor the bundle has, where there is no registry to fetch them from.
+    #[error("neither the container engine nor the bundle has these images: {}", list(.0))]
+    NoImages(Vec<Missing>),
+    /// Components that a cluster lacks.
+    #[error("the cluster lacks {}", .0.join(", "))]
+    NotThere(Vec<String>),
+    /// A file of the run folder.
+    #[error("{}: {source}", path.display())]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// Something else, in words.
+    #[error("{0}")]
+    Other(String),
+    /// The run was interrupted, or another node failed.
+    #[error("stopped")]
+    Stopped,
+}
+
+fn list(missing: &[Missing]) -> String {
+    missing.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
+impl From<NodesError> for Cause {
+    fn from(error: NodesError) -> Self {
+        match error {
+            NodesError::Data(error) => Self::Data(error),
+            other => Self::Other(other.to_string()),
+        }
+    }
+}
+
+impl Stoppable for Cause {
+    fn is_cancelled(&self) -> bool {
+        match self {
+            Self::Stopped => true,
+            Self::Child(error) | Self::Engine(EngineError::Call(error)) => error.is_cancelled(),
+            Self::Kind(error) => error.is_cancelled(),
+            Self::Helm(error) => error.is_cancelled(),
+            _ => false,
+        }
+    }
+
+    fn in_one_line(&self) -> String {
+        self.to_string().lines().next().unwrap_or_default().to_owned()
+    }
+}
+
+impl Cause {
+    /// Whether the words of the command or the project's data are wrong, and not the environment: exit 2 instead of 3.
+    pub fn is_usage(&self) -> bool {
+        match self {
+            Self::Data(_) => true,
+            Self::Connect(error) => error.is_usage(),
+            _ => false,
+        }
+    }
+}
+
+/// An install that failed or was interrupted.
+#[derive(Debug)]
+pub struct Failure {
+    /// The node, for example `kserve:ready`; empty where nothing had begun.
+    pub node: String,
+    /// Why; `None` for an interrupted run.
+    pub cause: Option<Cause>,
+    /// Files that were kept.
+    pub evidence: Vec<PathBuf>,
+}
+
+impl Failure {
+    /// Whether the user interrupted it: exit 130.
+    pub fn is_interrupted(&self) -> bool {
+        self.cause.is_none()
+    }
+
+    /// A failure before anything had begun.
+    pub(crate) fn early(cause: impl Into<Cause>) -> Self {
+        Self { node: String::new(), cause: Some(cause.into()), evidence: vec![] }
+    }
+}
+
+impl std::error::Error for Failure {}
+
+/// As it is read by people: the component, why, and where the evidence is.
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (&self.cause, self.node.split_once(':')) {
+            (None, _) => write!(f, "the install was interrupted")?,
+            (Some(cause), Some((component, state))) => {
+                write!(f, "component {component} did not become {state}: {cause}")?
+            }
+            (Some(cause), None) if self.node.is_empty() => write!(f, "{cause}")?,
+            (Some(cause), None) => write!(f, "{} failed: {cause}", self.node)?,
+        }
+        self.evidence.iter().try_for_each(|file| write!(f, "\n  evidence: {}", file.display()))
+    }
+}
+
+/// Keeps what tells why a component failed: its namespace's objects, events and logs, what helm knows, and the words of the failure.
+pub(crate) async fn keep(
+    cluster: &Cluster,
+    helm: &Helm,
+    folder: &Path,
+    namespaces: &[String],
+    releases: &[(String, String)],
+    words: &str,
+) -> Vec<PathBuf> {
+    let mut kept = Vec::new();
+    let mut write = |name: &str, text: &str| {
+        let file = folder.join(name);
+        if fs::create_dir_all(folder).and_then(|()| fs::write(&file, text)).is_ok() {
+            kept.push(file);
+        }
+    };
+    write("failure.txt", words);
+    for (release, namespace) in releases {
+        if let Ok(said) = helm.status(release, namespace).await {
+            write(&format!("helm-{release}.yaml"), &without_notes(&said.stdout));
+        }
+    }
+    for namespace in namespaces {
+        let into = folder.join(namespace);
+        evidence::collect(cluster, namespace, &into, &Depth::ObjectsAndLogs).await;
+        if into.exists() {
+            kept.push(into);
+        }
+    }
+    kept
+}
+
+/// What helm says of a release holds its manifest, and Secrets in it: only what comes before is kept.
+fn without_notes(status: &str) -> String {
+    let secret = |line: &str| ["manifest:", "config:", "hooks:", "chart:"].iter().any(|key| line.starts_with(key));
+    let mut keep = true;
+    let kept = status.lines().filter(|line| {
+        if !line.starts_with([' ', '-']) {
+            keep = !secret(line);
+        }
+        keep
+    });
+    kept.map(|line| format!("{line}\n")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_says_component_cause_and_evidence() {
+        let cause = Cause::Refused { object: ObjectRef::new("v1", "Pod", "n", "p"), message: "denied".into() };
+        let failure =
+            Failure { node: "kserve:ready".into(), cause: Some(cause), evidence: vec!["/run/evidence".into()] };
+        insta::assert_snapshot!(failure, @r"
+        component kserve did not become ready: Pod n/p was refused: denied
+          evidence: /run/evidence
+        ");
+        let interrupted = Failure { node: String::new(), cause: None, evidence: vec![] };
+        assert!(interrupted.is_interrupted());
+        insta::assert_snapshot!(interrupted, @"the install was interrupted");
+        let missing =
+            Missing { image: "docker.io/envoyproxy/ratelimit:1e50889b".into(), other_tags: vec!["3fb70258".into()] };
+        insta::assert_snapshot!(Failure::early(Cause::NoImages(vec![missing])), @"neither the container engine nor the bundle has these images: docker.io/envoyproxy/ratelimit:1e50889b (of it the engine has 3fb70258)");
+    }
+
+    #[test]
+    fn no_manifest_of_a_release_is_kept() {
+        let status =
+            "config:\n  password: x\ninfo:\n  status: failed\nmanifest: |\n  kind: Secret\n  data: x\nname: a\n";
+        assert_eq!(without_notes(status), "info:\n  status: failed\nname: a\n");
+    }
+}

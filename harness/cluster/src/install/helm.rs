@@ -1,0 +1,336 @@
+//! Helm through its command line: with caches of its own, without its waits, and only releases of our own run are touched.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use serde::Deserialize;
+use tokio_util::sync::CancellationToken;
+
+use crate::place::child::{Call, ChildError, Output, Programs};
+
+/// Label of releases, whose value is the name of the run.
+const RUN_LABEL: &str = "igc.dev/run";
+const INSTALL: Duration = Duration::from_secs(300);
+const ASK: Duration = Duration::from_secs(60);
+
+/// Helm, for one cluster and one run.
+#[derive(Clone, Debug)]
+pub struct Helm {
+    programs: Programs,
+    folder: PathBuf,
+    kubeconfig: PathBuf,
+    context: String,
+    run: String,
+}
+
+/// A release that is to be installed.
+#[derive(Clone, Debug)]
+pub struct Release<'r> {
+    /// Its name.
+    pub name: &'r str,
+    /// Its namespace, which is there.
+    pub namespace: &'r str,
+    /// The chart: a folder or an archive.
+    pub chart: &'r Path,
+    /// A file of values.
+    pub values: Option<&'r Path>,
+}
+
+/// Why a release was not installed.
+#[derive(Debug, thiserror::Error)]
+pub enum HelmError {
+    /// Helm failed.
+    #[error(transparent)]
+    Call(#[from] ChildError),
+    /// Somebody else's release has the name.
+    #[error(
+        "release {name} in namespace {namespace} is there already ({status}), and this run did not make it; uninstall it, or use another cluster"
+    )]
+    NotOurs {
+        /// Its name.
+        name: String,
+        /// Its namespace.
+        namespace: String,
+        /// Its status.
+        status: String,
+    },
+    /// Helm said something else than what it says.
+    #[error("`helm list` said what is not understood: {0}")]
+    Strange(serde_json::Error),
+    /// Its folders.
+    #[error("{}: {source}", path.display())]
+    Folder {
+        /// Which.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+impl HelmError {
+    /// Whether the run was cancelled.
+    pub fn is_cancelled(&self) -> bool {
+        matches!(self, Self::Call(error) if error.is_cancelled())
+    }
+}
+
+#[derive(Debug, Deserialize)]
+struct Listed {
+    name: String,
+    namespace: String,
+    status: String,
+}
+
+impl Helm {
+    /// Helm with caches below this folder, for a context of a kubeconfig.
+    pub fn new(programs: &Programs, folder: &Path, kubeconfig: &Path, context: &str, run: &str) -> Self {
+        Self {
+            programs: programs.clone(),
+            folder: folder.to_owned(),
+            kubeconfig: kubeconfig.to_owned(),
+            context: context.to_owned(),
+            run: run.to_owned(),
+        }
+    }
+
+    fn call(&self, deadline: Duration) -> Call {
+        local_call(&self.folder, deadline)
+            .arg("--kubeconfig")
+            .arg(&self.kubeconfig)
+            .arg("--kube-context")
+            .arg(&self.context)
+    }
+
+    /// Installs a release. Helm does not wait for what the release makes, only for hooks.
+    ///
+    /// A release of our own run that hangs half-way (`pending-*`, or failed) is removed before; one that is deployed is left as it is.
+    ///
+    /// # Errors
+    /// [`HelmError::NotOurs`] for a release of the name that others made.
+    pub async fn install(&self, release: &Release<'_>, cancel: &CancellationToken) -> Result<(), HelmError> {
+        match self.install_once(release, cancel).await {
+            Err(HelmError::Call(error)) if error.last_words().contains("cannot re-use a name that is still in use") => {
+                let Some(there) = self.there(release, "", cancel).await? else { return Err(error.into()) };
+                let ours = self.there(release, &format!("{RUN_LABEL}={}", self.run), cancel).await?.is_some();
+                match (ours, there.status.as_str()) {
+                    (false, _) => {
+                        Err(HelmError::NotOurs { name: there.name, namespace: there.namespace, status: there.status })
+                    }
+                    (true, "deployed") => Ok(()),
+                    (true, _) => {
+                        self.uninstall(release.name, release.namespace, cancel).await?;
+                        self.install_once(release, cancel).await
+                    }
+                }
+            }
+            other => other,
+        }
+    }
+
+    async fn install_once(&self, release: &Release<'_>, cancel: &CancellationToken) -> Result<(), HelmError> {
+        let call = self
+            .call(INSTALL + ASK)
+            .args(["install", release.name])
+            .arg(release.chart)
+            .args(["--namespace", release.namespace]);
+        let call = call.args([
+            "--labels",
+            &format!("{RUN_LABEL}={}", self.run),
+            "--timeout",
+            &format!("{}s", INSTALL.as_secs()),
+        ]);
+        let call = match release.values {
+            Some(values) => call.arg("--values").arg(values),
+            None => call,
+        };
+        call.run(&self.programs, cancel).await?;
+        Ok(())
+    }
+
+    async fn there(
+        &self,
+        release: &Release<'_>,
+        selector: &str,
+        cancel: &CancellationToken,
+    ) -> Result<Option<Listed>, HelmError> {
+        let call = self.call(ASK).args(["list", "--all", "--namespace", release.namespace, "--output", "json"]);
+        let call = if selector.is_empty() { call } else { call.args(["--selector", selector]) };
+        let listed: Vec<Listed> =
+            serde_json::from_str(&call.run(&self.programs, cancel).await?.stdout).map_err(HelmError::Strange)?;
+        Ok(listed.into_iter().find(|listed| listed.name == release.name))
+    }
+
+    /// Removes a release.
+    ///
+    /// # Errors
+    /// [`HelmError::Call`].
+    pub async fn uninstall(&self, name: &str, namespace: &str, cancel: &CancellationToken) -> Result<(), HelmError> {
+        self.call(ASK).args(["uninstall", name, "--namespace", namespace]).run(&self.programs, cancel).await?;
+        Ok(())
+    }
+
+    /// Names and namespaces of the releases that runs made: all of them, or those of one run.
+    ///
+    /// # Errors
+    /// [`HelmError`].
+    pub async fn of_runs(
+        &self,
+        run: Option<&str>,
+        cancel: &CancellationToken,
+    ) -> Result<Vec<(String, String)>, HelmError> {
+        let selector = run.map_or_else(|| RUN_LABEL.to_owned(), |run| format!("{RUN_LABEL}={run}"));
+        let call =
+            self.call(ASK).args(["list", "--all", "--all-namespaces", "--selector", &selector, "--output", "json"]);
+        let listed: Vec<Listed> =
+            serde_json::from_str(&call.run(&self.programs, cancel).await?.stdout).map_err(HelmError::Strange)?;
+        Ok(listed.into_iter().map(|listed| (listed.name, listed.namespace)).collect())
+    }
+
+    /// What helm knows of a release, for evidence.
+    pub async fn status(&self, name: &str, namespace: &str) -> Result<Output, ChildError> {
+        let call = self.call(ASK).args(["status", name, "--namespace", namespace, "--output", "yaml"]);
+        call.run(&self.programs, &CancellationToken::new()).await
+    }
+}
+
+/// Fetches a chart from its OCI reference and unpacks it: the folder of the chart.
+///
+/// # Errors
+/// [`HelmError`].
+pub async fn pull(
+    programs: &Programs,
+    folder: &Path,
+    from: &str,
+    name: &str,
+    version: &str,
+    cancel: &CancellationToken,
+) -> Result<PathBuf, HelmError> {
+    let into = folder.join("charts").join(format!("{name}-{version}"));
+    let failed = |source| HelmError::Folder { path: into.clone(), source };
+    if into.exists() {
+        fs::remove_dir_all(&into).map_err(failed)?; // half of it may be there
+    }
+    fs::create_dir_all(&into).map_err(failed)?;
+    let call =
+        local_call(folder, INSTALL).args(["pull", from, "--version", version, "--untar", "--untardir"]).arg(&into);
+    call.run(programs, cancel).await?;
+    Ok(into.join(name))
+}
+
+/// A call of helm that knows nothing of the user's own.
+fn local_call(folder: &Path, deadline: Duration) -> Call {
+    let own = folder.join("helm");
+    [
+        "HELM_NAMESPACE",
+        "HELM_KUBECONTEXT",
+        "HELM_KUBEAPISERVER",
+        "HELM_KUBETOKEN",
+        "HELM_DRIVER",
+        "HELM_PLUGINS",
+        "KUBECONFIG",
+    ]
+    .into_iter()
+    .fold(Call::new("helm").deadline(deadline), Call::without)
+    .env("HELM_CACHE_HOME", own.join("cache"))
+    .env("HELM_CONFIG_HOME", own.join("config"))
+    .env("HELM_DATA_HOME", own.join("data"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::place::fakes::Fakes;
+
+    const IN_USE: &str = "echo 'Error: INSTALLATION FAILED: cannot re-use a name that is still in use' >&2; exit 1";
+
+    /// Installs a release with a helm of these words: what came of it, and the calls without their common parts.
+    async fn install(script: &str) -> (Result<(), String>, Vec<String>) {
+        let fakes = Fakes::new().program("helm", script);
+        let folder = fakes.path().join("install");
+        let helm = Helm::new(&fakes.programs(), &folder, Path::new("/k"), "kind-x", "20261121-120305-k3f9");
+        let release = Release {
+            name: "redis",
+            namespace: "n",
+            chart: Path::new("/chart"),
+            values: Some(Path::new("/values.yaml")),
+        };
+        let came = helm.install(&release, &CancellationToken::new()).await.map_err(|error| error.to_string());
+        (
+            came,
+            fakes.calls().iter().map(|call| call.replace("helm --kubeconfig /k --kube-context kind-x ", "")).collect(),
+        )
+    }
+
+    #[tokio::test]
+    async fn a_release_is_labelled_and_not_waited_for() {
+        let (came, calls) = install("[ -n \"$HELM_CACHE_HOME\" ] && [ -z \"$KUBECONFIG$HELM_NAMESPACE\" ]").await;
+        assert_eq!(came, Ok(()));
+        assert_eq!(
+            calls,
+            [
+                "install redis /chart --namespace n --labels igc.dev/run=20261121-120305-k3f9 --timeout 300s --values /values.yaml"
+            ]
+        );
+    }
+
+    #[tokio::test]
+    async fn a_release_of_ours_that_hangs_is_removed_first() {
+        let script = format!(
+            "case \"$*\" in *install*redis*/chart*) [ -e \"$0.gone\" ] || {{ {IN_USE}; }};; *list*) echo '[{{\"name\":\"redis\",\"namespace\":\"n\",\"status\":\"pending-install\"}}]';; *uninstall*) touch \"$0.gone\";; esac"
+        );
+        let (came, calls) = install(&script).await;
+        assert_eq!(came, Ok(()));
+        let words: Vec<&str> = calls.iter().map(|call| call.split(' ').next().unwrap()).collect();
+        assert_eq!(words, ["install", "list", "list", "uninstall", "install"]);
+    }
+
+    #[tokio::test]
+    async fn a_release_of_ours_that_is_deployed_stays() {
+        let script = format!(
+            "case \"$*\" in *list*) echo '[{{\"name\":\"redis\",\"namespace\":\"n\",\"status\":\"deployed\"}}]';; *) {IN_USE};; esac"
+        );
+        let (came, calls) = install(&script).await;
+        assert_eq!((came, calls.len()), (Ok(()), 3));
+    }
+
+    #[tokio::test]
+    async fn a_release_of_others_is_never_touched() {
+        let script = format!(
+            "case \"$*\" in *--selector*) echo '[]';; *list*) echo '[{{\"name\":\"redis\",\"namespace\":\"n\",\"status\":\"pending-upgrade\"}}]';; *) {IN_USE};; esac"
+        );
+        let (came, calls) = install(&script).await;
+        insta::assert_snapshot!(came.unwrap_err(), @"release redis in namespace n is there already (pending-upgrade), and this run did not make it; uninstall it, or use another cluster");
+        assert!(calls.iter().all(|call| !call.contains("uninstall")), "{calls:#?}");
+    }
+
+    #[tokio::test]
+    async fn helm_is_missing_or_fails() {
+        let fakes = Fakes::new();
+        let error =
+            pull(&fakes.alone(), &fakes.path().join("install"), "oci://x/y", "y", "v1", &CancellationToken::new())
+                .await
+                .unwrap_err();
+        insta::assert_snapshot!(error, @"helm is not on PATH: install Helm 3.13 or newer (https://helm.sh/docs/intro/install)");
+        let (came, _) = install("echo 'Error: INSTALLATION FAILED: Kubernetes cluster unreachable' >&2; exit 1").await;
+        insta::assert_snapshot!(came.unwrap_err(), @r"
+        `helm --kubeconfig /k --kube-context kind-x install redis /chart --namespace n --labels igc.dev/run=20261121-120305-k3f9 --timeout 300s --values /values.yaml` ended with exit status: 1
+            Error: INSTALLATION FAILED: Kubernetes cluster unreachable
+        ");
+    }
+
+    #[tokio::test]
+    async fn a_chart_is_unpacked_into_a_folder_of_its_own() {
+        let fakes = Fakes::new().program("helm", "");
+        let folder = fakes.path().join("install");
+        let half = folder.join("charts/y-v1/y");
+        fs::create_dir_all(&half).unwrap();
+        let chart = pull(&fakes.programs(), &folder, "oci://x/y", "y", "v1", &CancellationToken::new()).await.unwrap();
+        assert_eq!(chart, half);
+        assert!(!half.exists(), "what an earlier try left is gone");
+        let call = fakes.calls().pop().unwrap().replace(&folder.display().to_string(), "I");
+        assert_eq!(call, "helm pull oci://x/y --version v1 --untar --untardir I/charts/y-v1");
+    }
+}

@@ -1,0 +1,193 @@
+//! Models as the files of `manifests/models` describe them: an image, what it needs, and an InferenceService as a template.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use verdict::names::{near, suggestion};
+
+use super::component::{DataError, read};
+use crate::intents;
+
+/// A file of `manifests/models`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ModelFile {
+    /// Its own name, that of the file.
+    pub name: String,
+    /// As people say it.
+    pub title: String,
+    /// Where it is described.
+    pub source: String,
+    /// Its image: a template that sees `versions` and `images`.
+    pub image: String,
+    /// What one replica needs.
+    pub needs: ModelNeeds,
+    /// The InferenceService: a template that sees the fields of [`Served`] and `image`.
+    pub intent: String,
+    #[serde(skip)]
+    path: PathBuf,
+}
+
+/// What one replica needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct ModelNeeds {
+    /// Thousandths of a processor.
+    pub cpu_millis: u64,
+    /// MiB of memory.
+    pub memory_mib: u64,
+    /// Whether it fetches something from outside when it starts.
+    #[serde(default)]
+    pub egress: ModelEgress,
+}
+
+/// Whether a model needs a way out of the cluster.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ModelEgress {
+    /// It does not.
+    #[default]
+    Closed,
+    /// It does.
+    Open,
+}
+
+/// How a model is to be served.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Served<'s> {
+    /// Name of the InferenceService.
+    pub name: &'s str,
+    /// Its namespace.
+    pub namespace: &'s str,
+    /// The model's name in requests.
+    pub model: &'s str,
+    /// How many pods.
+    pub replicas: u32,
+}
+
+impl ModelFile {
+    /// Reads `<manifests>/models/<name>.yaml`.
+    ///
+    /// # Errors
+    /// [`DataError`]; for a name that is not there, with those that are.
+    pub fn read(manifests: &Path, name: &str) -> Result<Self, DataError> {
+        let folder = manifests.join("models");
+        let path = folder.join(format!("{name}.yaml"));
+        if !path.is_file() {
+            let known: Vec<String> = std::fs::read_dir(&folder)
+                .map_err(|source| DataError::Unreadable { path: folder.clone(), source })?
+                .flatten()
+                .filter_map(|entry| entry.file_name().to_str()?.strip_suffix(".yaml").map(str::to_owned))
+                .collect();
+            let near = suggestion(&near(name, known.iter().map(String::as_str)));
+            return Err(DataError::malformed(
+                &folder,
+                format!("no model called '{name}'{near}; there are: {}", known.join(", ")),
+            ));
+        }
+        let model: Self = read(&path)?;
+        if model.name != name {
+            return Err(DataError::malformed(&path, format!("name is {:?}, but the file is {name}.yaml", model.name)));
+        }
+        Ok(Self { path, ..model })
+    }
+
+    /// Its image. `versions` and `images` are those of the run; a missing one is an error.
+    ///
+    /// # Errors
+    /// [`DataError::Malformed`] for a template that names what is not given.
+    pub fn image(&self, versions: &impl Serialize, images: &impl Serialize) -> Result<String, DataError> {
+        let mut environment = minijinja::Environment::new();
+        environment.set_undefined_behavior(minijinja::UndefinedBehavior::Strict);
+        let values = json!({"versions": versions, "images": images});
+        environment
+            .render_str(&self.image, minijinja::value::Serde(&values))
+            .map_err(|error| DataError::malformed(&self.path, format!("image: {error}")))
+    }
+
+    /// The InferenceService, with this image.
+    ///
+    /// # Errors
+    /// [`DataError`] with the line of the template.
+    pub fn manifests(&self, served: &Served<'_>, image: &str) -> Result<Vec<Value>, DataError> {
+        let mut values = serde_json::to_value(served).map_err(|error| DataError::malformed(&self.path, error))?;
+        values["image"] = json!(image);
+        let text = intents::fill(&self.path, &self.intent, &values)?;
+        intents::documents(&text).map_err(|problem| DataError::malformed(&self.path, problem))
+    }
+
+    /// Whether one replica fits into a machine with so many processors and bytes of memory; refused in words.
+    ///
+    /// # Errors
+    /// What is missing.
+    pub fn fits(&self, processors: u64, memory: u64) -> Result<(), String> {
+        let mib = memory >> 20;
+        let ModelNeeds { cpu_millis, memory_mib, .. } = self.needs;
+        match (cpu_millis <= processors * 1000, memory_mib <= mib) {
+            (true, true) => Ok(()),
+            (false, true) => Err(format!(
+                "{} needs {cpu_millis}m of processors, and the container engine has {}m",
+                self.title,
+                processors * 1000
+            )),
+            (true, false) => {
+                Err(format!("{} needs {memory_mib} MiB of memory, and the container engine has {mib} MiB", self.title))
+            }
+            (false, false) => Err(format!(
+                "{} needs {cpu_millis}m of processors and {memory_mib} MiB of memory, and the container engine has {}m and {mib} MiB",
+                self.title,
+                processors * 1000
+            )),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    fn manifests() -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../../manifests")
+    }
+
+    #[rstest]
+    #[case("echo", "igc/igc:ab")]
+    #[case("llm-d-sim", "ghcr.io/llm-d/llm-d-inference-sim:v0.10.2")]
+    #[case("vllm-cpu", "docker.io/vllm/vllm-openai-cpu:v0.18.0")]
+    fn every_model_of_the_project_is_an_inference_service(#[case] name: &str, #[case] image: &str) {
+        let model = ModelFile::read(&manifests(), name).unwrap();
+        assert_eq!(model.image(&json!({"llm-d-sim": "v0.10.2"}), &json!({"igc": "igc/igc:ab"})).unwrap(), image);
+        let served = Served { name: "mock", namespace: "n", model: "m: \"x\"", replicas: 2 };
+        let [service] = &model.manifests(&served, image).unwrap()[..] else { panic!("one object") };
+        assert_eq!(service["kind"], "InferenceService");
+        assert_eq!(service["metadata"]["annotations"]["serving.kserve.io/deploymentMode"], "Standard");
+        let predictor = &service["spec"]["predictor"];
+        assert_eq!((&predictor["minReplicas"], &predictor["containers"][0]["image"]), (&json!(2), &json!(image)));
+        assert!(
+            predictor["containers"][0]["args"].as_array().unwrap().contains(&json!("m: \"x\"")),
+            "a name is only ever a name"
+        );
+        assert_eq!(predictor["containers"][0]["readinessProbe"]["periodSeconds"], 1);
+    }
+
+    #[test]
+    fn what_is_not_given_is_said() {
+        let model = ModelFile::read(&manifests(), "echo").unwrap();
+        let error = model.image(&json!({}), &json!({})).unwrap_err().to_string();
+        assert!(error.contains("models/echo.yaml: image: undefined value"), "{error}");
+        let error = ModelFile::read(&manifests(), "llmd-sim").unwrap_err().to_string();
+        assert!(error.contains("no model called 'llmd-sim'; did you mean llm-d-sim?; there are: "), "{error}");
+    }
+
+    #[rstest]
+    #[case::fits(11, 10 << 30, Ok(()))]
+    #[case::two_processors(2, 32 << 30, Err("vLLM on CPU needs 11000m of processors, and the container engine has 2000m".to_owned()))]
+    #[case::memory(16, 8 << 30, Err("vLLM on CPU needs 10240 MiB of memory, and the container engine has 8192 MiB".to_owned()))]
+    #[case::both(1, 0, Err("vLLM on CPU needs 11000m of processors and 10240 MiB of memory, and the container engine has 1000m and 0 MiB".to_owned()))]
+    fn preflight(#[case] processors: u64, #[case] memory: u64, #[case] expected: Result<(), String>) {
+        assert_eq!(ModelFile::read(&manifests(), "vllm-cpu").unwrap().fits(processors, memory), expected);
+    }
+}

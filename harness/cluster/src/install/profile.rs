@@ -1,0 +1,354 @@
+//! Profiles: the version of everything in one run, `--set`, and the components that a gateway brings with it.
+
+use std::{collections::BTreeMap, path::Path};
+
+use serde::Deserialize;
+use serde_json::json;
+use verdict::names::{near, suggestion};
+
+use super::{
+    bundle::{Bundle, BundleError},
+    component::{Catalogue, Component, DataError, Variables, read},
+};
+
+/// A file of `manifests/profiles`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Profile {
+    /// Its own name, that of the file.
+    pub name: String,
+    /// What a reader must know about it.
+    #[serde(default)]
+    pub note: Option<String>,
+    /// Component or model -> version.
+    pub versions: BTreeMap<String, String>,
+}
+
+/// Why there is no set of versions.
+#[derive(Debug, thiserror::Error)]
+pub enum ProfileError {
+    /// A file is wrong.
+    #[error(transparent)]
+    Data(#[from] DataError),
+    /// There is no such profile.
+    #[error("no profile called '{name}'{near}; there are: {known}")]
+    Unknown {
+        /// What was asked for.
+        name: String,
+        /// `; did you mean x?` or nothing.
+        near: String,
+        /// The profiles that are there.
+        known: String,
+    },
+    /// `--set` is not `COMPONENT=VERSION`.
+    #[error("--set {0}: write it as COMPONENT=VERSION, for example envoy-gateway=v1.8.3")]
+    NotASetting(String),
+    /// `--set` names what no profile knows.
+    #[error("--set {setting}: no component called '{name}'{near}; there are: {known}")]
+    UnknownComponent {
+        /// As it was given.
+        setting: String,
+        /// The name in it.
+        name: String,
+        /// `; did you mean x?` or nothing.
+        near: String,
+        /// The components that are there.
+        known: String,
+    },
+    /// A gateway's folder names a component that is not there.
+    #[error("no component called '{name}'{near}; there are: {known}")]
+    NoComponent {
+        /// What was named.
+        name: String,
+        /// `; did you mean x?` or nothing.
+        near: String,
+        /// The components that are there.
+        known: String,
+    },
+    /// A component is needed, and the profile says no version.
+    #[error("profile {profile} says no version of {component}; add it there, or give --set {component}=VERSION")]
+    NoVersion {
+        /// The profile.
+        profile: String,
+        /// The component.
+        component: String,
+    },
+}
+
+impl Profile {
+    /// Reads `<manifests>/profiles/<name>.yaml`.
+    ///
+    /// # Errors
+    /// [`ProfileError::Unknown`] with near names; [`ProfileError::Data`] with the line.
+    pub fn read(manifests: &Path, name: &str) -> Result<Self, ProfileError> {
+        let folder = manifests.join("profiles");
+        let known = names(&folder)?;
+        if !known.iter().any(|k| k == name) {
+            let near = suggestion(&near(name, known.iter().map(String::as_str)));
+            return Err(ProfileError::Unknown { name: name.to_owned(), near, known: known.join(", ") });
+        }
+        let path = folder.join(format!("{name}.yaml"));
+        let profile: Self = read(&path)?;
+        if profile.name != name {
+            return Err(DataError::malformed(
+                &path,
+                format!("name is {:?}, but the file is {name}.yaml", profile.name),
+            )
+            .into());
+        }
+        Ok(profile)
+    }
+
+    /// Changes versions by `--set COMPONENT=VERSION`; the last one of a component counts.
+    ///
+    /// # Errors
+    /// [`ProfileError::NotASetting`]; [`ProfileError::UnknownComponent`] for a name that neither the profile nor a
+    /// component's folder has.
+    pub fn set(&mut self, settings: &[String], catalogue: &Catalogue) -> Result<(), ProfileError> {
+        for setting in settings {
+            let parts = setting.split_once('=').map(|(name, version)| (name.trim(), version.trim()));
+            let Some((name, version)) = parts.filter(|(name, version)| !name.is_empty() && !version.is_empty()) else {
+                return Err(ProfileError::NotASetting(setting.clone()));
+            };
+            if !self.versions.contains_key(name) && catalogue.get(name).is_none() {
+                let mut known: Vec<&str> =
+                    self.versions.keys().map(String::as_str).chain(catalogue.all().map(|c| c.name.as_str())).collect();
+                known.sort_unstable();
+                known.dedup();
+                return Err(ProfileError::UnknownComponent {
+                    setting: setting.clone(),
+                    name: name.to_owned(),
+                    near: suggestion(&near(name, known.iter().copied())),
+                    known: known.join(", "),
+                });
+            }
+            self.versions.insert(name.to_owned(), version.to_owned());
+        }
+        Ok(())
+    }
+}
+
+/// The profiles that there are, sorted.
+fn names(folder: &Path) -> Result<Vec<String>, DataError> {
+    let unreadable = |source| DataError::Unreadable { path: folder.to_owned(), source };
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(folder).map_err(unreadable)? {
+        let name = entry.map_err(unreadable)?.file_name().to_string_lossy().into_owned();
+        names.extend(name.strip_suffix(".yaml").map(str::to_owned));
+    }
+    names.sort();
+    Ok(names)
+}
+
+/// A component in the version that is to be installed.
+#[derive(Clone, Debug)]
+pub struct Selected {
+    /// The component.
+    pub component: Component,
+    /// Its version.
+    pub version: String,
+}
+
+/// The components of a run: those that were asked for, and what they need.
+#[derive(Clone, Debug)]
+pub struct Selection {
+    /// By name.
+    pub components: BTreeMap<String, Selected>,
+    /// All versions of the profile that count: those of the components, and of the models.
+    pub versions: BTreeMap<String, String>,
+}
+
+impl Selection {
+    /// Selects these components and all that they need, in the versions of the profile.
+    ///
+    /// # Errors
+    /// [`ProfileError::NoComponent`] and [`ProfileError::NoVersion`].
+    pub fn of(catalogue: &Catalogue, profile: &Profile, roots: &[String]) -> Result<Self, ProfileError> {
+        let mut components = BTreeMap::new();
+        let mut wanted: Vec<String> = roots.to_vec();
+        while let Some(name) = wanted.pop() {
+            if components.contains_key(&name) {
+                continue;
+            }
+            let Some(component) = catalogue.get(&name) else {
+                let known: Vec<&str> = catalogue.all().map(|component| component.name.as_str()).collect();
+                let near = suggestion(&near(&name, known.iter().copied()));
+                return Err(ProfileError::NoComponent { name, near, known: known.join(", ") });
+            };
+            let Some(version) = profile.versions.get(&name) else {
+                return Err(ProfileError::NoVersion { profile: profile.name.clone(), component: name });
+            };
+            wanted.extend(component.needs.all().map(|need| need.component.clone()));
+            components.insert(name, Selected { component: component.clone(), version: version.clone() });
+        }
+        let counts = |name: &String| components.contains_key(name) || catalogue.get(name).is_none();
+        let versions = profile
+            .versions
+            .iter()
+            .filter(|(name, _)| counts(name))
+            .map(|(name, version)| (name.clone(), version.clone()));
+        Ok(Self { versions: versions.collect(), components })
+    }
+
+    /// Whether a bundle has every chart and every definition.
+    ///
+    /// # Errors
+    /// The first that it does not have, with what it has.
+    pub fn in_bundle(&self, bundle: &Bundle) -> Result<(), BundleError> {
+        for selected in self.components.values() {
+            let component = &selected.component;
+            let charts = component
+                .charts
+                .iter()
+                .map(|chart| &chart.name)
+                .chain(component.crds.iter().filter_map(|crds| crds.chart.as_ref()));
+            for chart in charts {
+                bundle.chart(chart, &selected.version)?;
+            }
+            let variables = Variables::of(component, &selected.version, &json!({"versions": self.versions}));
+            for folder in component.crds.iter().filter_map(|crds| crds.folder.as_ref()) {
+                if let Ok(Some(folder)) = variables.text(folder) {
+                    bundle.crds(&folder)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Components that a bundle brings a stand-in for, with its own words.
+    pub fn stand_ins(&self, bundle: &Bundle) -> Vec<String> {
+        let of = |selected: &Selected| {
+            let said =
+                selected.component.charts.iter().find_map(|chart| bundle.stand_in(&chart.name, &selected.version))?;
+            Some(format!("{} {}: {said}", selected.component.name, selected.version))
+        };
+        self.components.values().filter_map(of).collect()
+    }
+
+    /// Versions that the component's folder was not written for: they are tried, and this is said.
+    pub fn untried(&self) -> Vec<String> {
+        let untried = self.components.values().filter(|s| !s.component.versions.contains_key(&s.version));
+        untried
+            .map(|s| {
+                let known: Vec<&str> = s.component.versions.keys().map(String::as_str).collect();
+                format!(
+                    "{} {} is not among the versions that its folder was written for ({})",
+                    s.component.name,
+                    s.version,
+                    known.join(", ")
+                )
+            })
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use rstest::rstest;
+
+    use super::*;
+
+    fn manifests() -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../../manifests")
+    }
+
+    fn current() -> (Catalogue, Profile) {
+        (Catalogue::read(&manifests()).unwrap(), Profile::read(&manifests(), "current").unwrap())
+    }
+
+    #[test]
+    fn every_profile_of_the_project_says_a_version_of_every_component() {
+        let (catalogue, _) = current();
+        let all: Vec<String> = catalogue.all().map(|component| component.name.clone()).collect();
+        for name in names(&manifests().join("profiles")).unwrap() {
+            let profile = Profile::read(&manifests(), &name).unwrap();
+            let selection = Selection::of(&catalogue, &profile, &all).unwrap();
+            assert_eq!(selection.untried(), Vec::<String>::new(), "profile {name}");
+        }
+    }
+
+    #[test]
+    fn a_component_brings_what_it_needs_and_no_more() {
+        let (catalogue, profile) = current();
+        let names = |roots: &[&str]| {
+            let roots: Vec<String> = roots.iter().map(ToString::to_string).collect();
+            Selection::of(&catalogue, &profile, &roots).unwrap().components.into_keys().collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(names(&["kserve"]), "cert-manager gateway-api kserve");
+        assert_eq!(names(&["envoy-gateway"]), "envoy-gateway gateway-api ratelimit redis");
+        assert_eq!(
+            names(&["envoy-ai-gateway"]),
+            "envoy-ai-gateway envoy-gateway gateway-api inference-extension ratelimit redis"
+        );
+    }
+
+    #[test]
+    fn versions_of_components_that_are_left_out_do_not_count() {
+        let (catalogue, profile) = current();
+        let selection = Selection::of(&catalogue, &profile, &["kserve".to_owned()]).unwrap();
+        assert!(selection.versions.contains_key("llm-d-sim"), "a model's version");
+        assert!(!selection.versions.contains_key("envoy-ai-gateway"));
+    }
+
+    #[test]
+    fn settings_change_versions() {
+        let (catalogue, mut profile) = current();
+        profile
+            .set(
+                &[
+                    "envoy-ai-gateway=v1.0.0".into(),
+                    "ratelimit = 3fb70258".into(),
+                    "kserve=a".into(),
+                    "kserve=b".into(),
+                ],
+                &catalogue,
+            )
+            .unwrap();
+        assert_eq!(
+            (profile.versions["envoy-ai-gateway"].as_str(), profile.versions["ratelimit"].as_str()),
+            ("v1.0.0", "3fb70258")
+        );
+        assert_eq!(profile.versions["kserve"], "b");
+        let selection = Selection::of(&catalogue, &profile, &["kserve".to_owned()]).unwrap();
+        assert_eq!(
+            selection.untried(),
+            ["kserve b is not among the versions that its folder was written for (v0.17.0)"]
+        );
+    }
+
+    #[rstest]
+    #[case::no_equals("kserve", "--set kserve: write it as COMPONENT=VERSION, for example envoy-gateway=v1.8.3")]
+    #[case::no_version("kserve=", "--set kserve=: write it as COMPONENT=VERSION, for example envoy-gateway=v1.8.3")]
+    #[case::no_name("=v1", "--set =v1: write it as COMPONENT=VERSION, for example envoy-gateway=v1.8.3")]
+    #[case::misspelt(
+        "kserv=v1",
+        "--set kserv=v1: no component called 'kserv'; did you mean kserve?; there are: cert-manager, envoy-ai-gateway, envoy-gateway, gateway-api, inference-extension, kserve, llm-d-sim, ratelimit, redis"
+    )]
+    fn wrong_settings(#[case] setting: &str, #[case] says: &str) {
+        let (catalogue, mut profile) = current();
+        assert_eq!(profile.set(&[setting.to_owned()], &catalogue).unwrap_err().to_string(), says);
+    }
+
+    #[test]
+    fn what_is_not_there_is_said() {
+        let (catalogue, mut profile) = current();
+        let unknown = Profile::read(&manifests(), "curent").unwrap_err();
+        insta::assert_snapshot!(unknown, @"no profile called 'curent'; did you mean current?; there are: current, guide");
+        let none = Selection::of(&catalogue, &profile, &["envoy-gatway".to_owned()]).unwrap_err();
+        insta::assert_snapshot!(none, @"no component called 'envoy-gatway'; did you mean envoy-gateway, envoy-ai-gateway?; there are: cert-manager, envoy-ai-gateway, envoy-gateway, gateway-api, inference-extension, kserve, ratelimit, redis");
+        profile.versions.remove("redis");
+        let no_version = Selection::of(&catalogue, &profile, &["envoy-gateway".to_owned()]).unwrap_err();
+        insta::assert_snapshot!(no_version, @"profile current says no version of redis; add it there, or give --set redis=VERSION");
+    }
+
+    #[test]
+    fn a_misspelt_key_is_shown_with_its_line() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join("profiles")).unwrap();
+        std::fs::write(folder.path().join("profiles/p.yaml"), "name: p\nversion:\n  kserve: v1\n").unwrap();
+        let error = Profile::read(folder.path(), "p").unwrap_err().to_string();
+        assert!(error.contains("version") && error.contains("line 2") && error.contains("profiles/p.yaml"), "{error}");
+    }
+}

@@ -1,0 +1,276 @@
+//! The run of an install: from a request to a cluster in which everything is ready, or to a failure that says why it is not.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use futures::future::BoxFuture;
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    bundle::Bundle,
+    component::{Catalogue, Need},
+    failure::{self, Cause, Failure},
+    nodes::{self, Shape, Work},
+    present::{self, Found},
+    profile::Selection,
+    progress::{Event, Progress},
+    schedule,
+    timing::Timing,
+    work::{Worker, until},
+};
+use crate::{
+    api::Cluster,
+    place::{
+        child::Programs,
+        engine::{Engine, full_name},
+        kind::{Kind, KindCluster, KindRequest},
+        name::RunName,
+    },
+};
+
+/// Where an install happens.
+#[derive(Clone, Debug)]
+pub enum Site {
+    /// In a kind cluster that it makes itself.
+    Kind {
+        /// kind, with its engine.
+        kind: Kind,
+        /// What the cluster is made of.
+        request: KindRequest,
+    },
+    /// In a cluster that is there.
+    Context {
+        /// The file that names it.
+        kubeconfig: PathBuf,
+        /// The context in it.
+        context: String,
+        /// Whether what it lacks is installed.
+        install_missing: InstallMissing,
+    },
+}
+
+/// Whether what a cluster lacks is installed there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InstallMissing {
+    /// It is an error that names it.
+    No,
+    /// It is.
+    Yes,
+}
+
+/// What is to be installed, and where.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// The run.
+    pub run: RunName,
+    /// Its folder, which is there.
+    pub run_folder: PathBuf,
+    /// The project's `manifests`.
+    pub manifests: PathBuf,
+    /// Components and versions.
+    pub selection: Selection,
+    /// What templates see beside versions: `gateway` with `namespace` and `name`.
+    pub gateway: Value,
+    /// Where charts and definitions come from; without one, from their registries.
+    pub bundle: Option<Bundle>,
+    /// Where.
+    pub site: Site,
+    /// Images beside those of components, given to the nodes of a kind cluster.
+    pub more_images: Vec<String>,
+    /// Programs that are called.
+    pub programs: Programs,
+}
+
+/// Work of the caller that belongs into the same graph: it starts the moment what it needs is done.
+pub struct Own {
+    /// Its name, `what:state` or one word.
+    pub name: String,
+    /// What it needs; what is not part of the install is not waited for.
+    pub needs: Vec<OwnNeed>,
+    /// About how long it takes, in seconds.
+    pub seconds: f64,
+    /// The work. Dropped when the run is over before its time.
+    pub work: Box<dyn FnOnce(Cluster) -> BoxFuture<'static, Result<(), String>> + Send>,
+}
+
+impl fmt::Debug for Own {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Own").field("name", &self.name).field("needs", &self.needs).finish_non_exhaustive()
+    }
+}
+
+/// What work of the caller's own needs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum OwnNeed {
+    /// A component in a state.
+    Component(Need),
+    /// The images that a component's later pods need.
+    LaterImages(String),
+    /// The images of [`Request::more_images`].
+    MoreImages,
+    /// Other work of the caller's own.
+    Own(String),
+}
+
+impl OwnNeed {
+    fn node(&self) -> String {
+        match self {
+            Self::Component(need) => format!("{}:{}", need.component, need.state),
+            Self::LaterImages(component) => format!("{component}:images-later"),
+            Self::MoreImages => "models:images".to_owned(),
+            Self::Own(name) => name.clone(),
+        }
+    }
+}
+
+/// An install that is done.
+#[derive(Clone, Debug)]
+pub struct Installed {
+    /// The cluster.
+    pub cluster: Cluster,
+    /// The kind cluster, where it was made.
+    pub kind: Option<KindCluster>,
+    /// Components that run there: version, and what stands in for them.
+    pub found: BTreeMap<String, Found>,
+    /// When what was done; `timing.json` says the same.
+    pub timing: Timing,
+}
+
+/// What an install leaves behind, whatever came of it.
+#[derive(Debug)]
+pub struct Ended {
+    /// The kind cluster that has to be deleted at the end.
+    pub kind: Option<KindCluster>,
+    /// What came of it.
+    pub result: Result<Installed, Failure>,
+}
+
+/// Makes the cluster where one is to be made, and brings every component of the selection to readiness in it.
+///
+/// Ends within seconds after `cancel` fires. Nothing is taken down: a kind cluster that came up is in [`Ended::kind`], whatever else
+/// came of the install; one that did not come up is deleted already.
+pub async fn run(request: Request, own: Vec<Own>, progress: Arc<dyn Progress>, cancel: &CancellationToken) -> Ended {
+    let (worker, graph, work) = match prepare(request, &own, &progress, cancel).await {
+        Ok(prepared) => prepared,
+        Err(_) if cancel.is_cancelled() => {
+            return Ended { kind: None, result: Err(Failure { node: String::new(), cause: None, evidence: vec![] }) };
+        }
+        Err(cause) => return Ended { kind: None, result: Err(Failure::early(cause)) },
+    };
+    let worker = Arc::new(worker);
+    let own: BTreeMap<String, Own> = own.into_iter().map(|own| (own.name.clone(), own)).collect();
+    let own = Arc::new(Mutex::new(own));
+    let ran = schedule::run(&graph, &*progress, cancel, |name, stop| {
+        let (worker, own, work) = (worker.clone(), own.clone(), work.get(&name).cloned().unwrap_or(Work::Own));
+        async move {
+            if work != Work::Own {
+                return worker.work(&name, &work, &stop).await;
+            }
+            let own = own.lock().unwrap_or_else(PoisonError::into_inner).remove(&name);
+            match (own, worker.cluster.get()) {
+                (Some(own), Some(cluster)) => {
+                    until(&stop, async { (own.work)(cluster.clone()).await.map_err(Cause::Other) }).await
+                }
+                _ => Err(Cause::Other(format!("{name} has no work"))),
+            }
+        }
+    })
+    .await;
+    if let Err(error) = ran.timing.write(&worker.request.run_folder) {
+        progress.say(Event::Note { node: None, text: &format!("timing.json: {error}") });
+    }
+    let kind = worker.kind.get().cloned();
+    let result = match ran.failure {
+        Some((node, cause)) => Err(failed(&worker, node, cause).await),
+        None if cancel.is_cancelled() => Err(Failure { node: String::new(), cause: None, evidence: vec![] }),
+        None => done(&worker, ran.timing).await,
+    };
+    Ended { kind, result }
+}
+
+type Prepared = (Worker, super::graph::Graph, BTreeMap<String, Work>);
+
+/// All that can be known to go wrong before anything is made.
+async fn prepare(
+    request: Request,
+    own: &[Own],
+    progress: &Arc<dyn Progress>,
+    cancel: &CancellationToken,
+) -> Result<Prepared, Cause> {
+    let catalogue = Catalogue::read(&request.manifests)?;
+    for untried in request.selection.untried() {
+        progress.say(Event::Note { node: None, text: &untried });
+    }
+    let run =
+        json!({"versions": request.selection.versions, "gateway": request.gateway, "run": request.run.to_string()});
+    let mut archives = Vec::new();
+    if let Some(bundle) = &request.bundle {
+        archives = bundle.archives()?;
+        request.selection.in_bundle(bundle)?;
+    } else {
+        request.programs.find("helm")?;
+    }
+    if let (Site::Kind { .. }, Some(_)) = (&request.site, &request.bundle) {
+        // Without a registry, an image that is missing would only be found missing by a pull that fails slowly.
+        let mut images = request.more_images.clone();
+        for selected in request.selection.components.values() {
+            let (first, later) = nodes::images(selected, &run)?;
+            images.extend(first.into_iter().chain(later));
+        }
+        images.retain(|image| !archives.iter().any(|archive| archive.images.contains(&full_name(image))));
+        let present = Engine::find(&request.programs, cancel).await?.present(&images, cancel).await?;
+        if !present.missing.is_empty() {
+            return Err(Cause::NoImages(present.missing));
+        }
+    }
+    let own: Vec<(String, Vec<String>, f64)> =
+        own.iter().map(|own| (own.name.clone(), own.needs.iter().map(OwnNeed::node).collect(), own.seconds)).collect();
+    let shape = Shape {
+        loads: matches!(request.site, Site::Kind { .. }),
+        fetches: request.bundle.is_none(),
+        more_images: &request.more_images,
+        own: &own,
+    };
+    let (graph, work) = nodes::graph(&request.selection, &run, &shape)?;
+    Ok((Worker::new(request, catalogue, run, archives, progress.clone()), graph, work))
+}
+
+async fn done(worker: &Worker, timing: Timing) -> Result<Installed, Failure> {
+    let Some(cluster) = worker.cluster.get().cloned() else {
+        return Err(Failure::early(Cause::Other("no cluster was made".to_owned())));
+    };
+    let mut found = worker.found();
+    match present::look(&cluster, &worker.request.selection).await {
+        Ok(seen) => found.extend(seen.into_iter().filter_map(|(name, seen)| Some((name, seen?)))),
+        Err(failure) => return Err(Failure::early(failure)),
+    }
+    Ok(Installed { cluster, kind: worker.kind.get().cloned(), found, timing })
+}
+
+/// Keeps the evidence of a failure: of the component that failed, and of the place where it failed.
+async fn failed(worker: &Worker, node: String, cause: Cause) -> Failure {
+    let mut evidence = Vec::new();
+    let component = node.split(':').next().and_then(|name| worker.request.selection.components.get(name));
+    if let (Some(cluster), Some(helm)) = (worker.cluster.get(), worker.helm()) {
+        let component = component.map(|selected| &selected.component);
+        let namespaces: Vec<String> = component.and_then(|component| component.namespace.clone()).into_iter().collect();
+        let releases: Vec<(String, String)> = component
+            .into_iter()
+            .flat_map(|component| {
+                component.charts.iter().filter_map(|chart| Some((chart.release.clone(), component.namespace.clone()?)))
+            })
+            .collect();
+        let folder = worker.request.run_folder.join("evidence").join("install").join(node.replace(':', "-"));
+        evidence = failure::keep(cluster, &helm, &folder, &namespaces, &releases, &format!("{node}: {cause}\n")).await;
+    }
+    if let (Site::Kind { kind, .. }, Some(made)) = (&worker.request.site, worker.kind.get()) {
+        let said = kind.keep_logs(&made.name, &worker.request.run_folder).await;
+        worker.progress.say(Event::Note { node: None, text: &said });
+    }
+    Failure { node, cause: Some(cause), evidence }
+}

@@ -1,0 +1,461 @@
+//! The work of single nodes: a cluster, charts, images, definitions, objects, readiness.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
+    time::Duration,
+};
+
+use futures::{
+    FutureExt, StreamExt,
+    future::{BoxFuture, try_join_all},
+    stream,
+};
+use serde_json::Value;
+use tokio_util::sync::CancellationToken;
+use verdict::history::Admission;
+
+use super::{
+    bundle::Archive,
+    component::{Catalogue, Chart, Configured, Crds, Probe, State, Variables},
+    failure::Cause,
+    helm::{self, Helm, Release},
+    nodes::Work,
+    present::{self, Found},
+    profile::Selected,
+    progress::{Event, Progress},
+    run::{InstallMissing, Request, Site},
+};
+use crate::{
+    api::{Apply, Backoff, Cluster, Deadline, ObjectRef, Until},
+    intents,
+    place::{
+        child::{Call, Programs},
+        engine::full_name,
+        kind::KindCluster,
+    },
+};
+
+/// How long an API server may take to answer after it was made.
+const CONNECT: Duration = Duration::from_secs(60);
+/// How long applying goes on while the API server or a webhook is not up.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// How long a definition may take to be served.
+const ESTABLISHED: Duration = Duration::from_secs(60);
+/// How long a field that is written at installation may take to be there.
+const CONFIGURED: Duration = Duration::from_secs(10);
+/// Definitions that are applied side by side.
+const SIDE_BY_SIDE: usize = 4;
+
+/// All that the work of an install needs, and what comes of it.
+pub(crate) struct Worker {
+    pub(crate) request: Request,
+    pub(crate) catalogue: Catalogue,
+    /// What templates see.
+    pub(crate) run: Value,
+    pub(crate) programs: Programs,
+    pub(crate) archives: Vec<Archive>,
+    pub(crate) progress: Arc<dyn Progress>,
+    pub(crate) cluster: OnceLock<Cluster>,
+    pub(crate) kind: OnceLock<KindCluster>,
+    /// Charts that were fetched.
+    charts: Mutex<BTreeMap<String, PathBuf>>,
+    /// Components that were there before.
+    pub(crate) found: Mutex<BTreeMap<String, Found>>,
+}
+
+impl Worker {
+    pub(crate) fn new(
+        request: Request,
+        catalogue: Catalogue,
+        run: Value,
+        archives: Vec<Archive>,
+        progress: Arc<dyn Progress>,
+    ) -> Self {
+        Self {
+            programs: request.programs.clone().recorded_in(&request.run_folder),
+            request,
+            catalogue,
+            run,
+            archives,
+            progress,
+            cluster: OnceLock::new(),
+            kind: OnceLock::new(),
+            charts: Mutex::default(),
+            found: Mutex::default(),
+        }
+    }
+
+    /// Where the files of the install go.
+    pub(crate) fn folder(&self) -> PathBuf {
+        self.request.run_folder.join("install")
+    }
+
+    fn note(&self, node: &str, text: &str) {
+        self.progress.say(Event::Note { node: Some(node), text });
+    }
+
+    pub(crate) fn found(&self) -> BTreeMap<String, Found> {
+        self.found.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Does the work of a node; ends soon after `stop` fires.
+    pub(crate) async fn work(&self, node: &str, work: &Work, stop: &CancellationToken) -> Result<(), Cause> {
+        match work {
+            Work::Cluster => self.make_cluster(node, stop).await,
+            Work::Fetch { name, from, version } => {
+                let chart = helm::pull(&self.programs, &self.folder(), from, name, version, stop).await?;
+                self.charts.lock().unwrap_or_else(PoisonError::into_inner).insert(name.clone(), chart);
+                Ok(())
+            }
+            Work::Images(images) => self.load(node, images, stop).await,
+            Work::Reach(component, state) => {
+                let selected = self.request.selection.components.get(component);
+                let selected = selected.ok_or_else(|| Cause::Other(format!("{component} is not selected")))?;
+                match state {
+                    State::Images => Ok(()),
+                    State::Crds | State::Installed if self.found().contains_key(component) => Ok(()),
+                    State::Crds => self.crds(selected, stop).await,
+                    State::Installed => self.install(selected, stop).await,
+                    State::Ready => until(stop, self.ready(selected)).await,
+                }
+            }
+            Work::Own => Ok(()),
+        }
+    }
+
+    async fn make_cluster(&self, node: &str, stop: &CancellationToken) -> Result<(), Cause> {
+        let cluster = match &self.request.site {
+            Site::Kind { kind, request } => {
+                let made = kind.create(request, stop).await?;
+                // Said at once, so that it is deleted whatever comes next.
+                let made = self.kind.get_or_init(|| made);
+                let deadline = Deadline::within(CONNECT);
+                let mut backoff = Backoff::default();
+                loop {
+                    match until(stop, async { Ok(Cluster::connect(&made.kubeconfig, Some(&made.context)).await) })
+                        .await?
+                    {
+                        Ok(cluster) => break cluster,
+                        Err(error) if error.is_usage() || deadline.passed() => return Err(error.into()),
+                        Err(_) => until(stop, async { Ok(backoff.pause(deadline).await) }).await?,
+                    };
+                }
+            }
+            Site::Context { kubeconfig, context, .. } => {
+                until(stop, async { Ok(Cluster::connect(kubeconfig, Some(context)).await?) }).await?
+            }
+        };
+        let cluster = self.cluster.get_or_init(|| cluster);
+        if let Site::Context { install_missing, .. } = &self.request.site {
+            until(stop, self.look_around(node, cluster, *install_missing)).await?;
+        }
+        Ok(())
+    }
+
+    /// What a cluster that was there before has of the selection.
+    async fn look_around(&self, node: &str, cluster: &Cluster, install_missing: InstallMissing) -> Result<(), Cause> {
+        let mut missing = Vec::new();
+        for (name, seen) in present::look(cluster, &self.request.selection).await? {
+            let Some(seen) = seen else {
+                // What has nothing of its own to install comes with another.
+                let selected = &self.request.selection.components[&name];
+                if selected.component.has(State::Crds) || selected.component.has(State::Installed) {
+                    missing.push(format!("{name} (there is no {})", selected.component.present.object));
+                }
+                continue;
+            };
+            let planned = &self.request.selection.components[&name].version;
+            let version = seen.version.as_deref();
+            if version.is_some_and(|version| !planned.starts_with(version) && !version.starts_with(planned)) {
+                self.note(node, &format!("{name} is there as {}, planned was {planned}", version.unwrap_or_default()));
+            }
+            if let Some(image) = &seen.stand_in {
+                self.note(node, &format!("{name} is a stand-in: {image} runs in its place"));
+            }
+            self.found.lock().unwrap_or_else(PoisonError::into_inner).insert(name, seen);
+        }
+        match install_missing {
+            InstallMissing::No if !missing.is_empty() => Err(Cause::NotThere(missing)),
+            _ => Ok(()),
+        }
+    }
+
+    async fn load(&self, node: &str, images: &[String], stop: &CancellationToken) -> Result<(), Cause> {
+        let (Site::Kind { kind, .. }, Some(cluster)) = (&self.request.site, self.kind.get()) else { return Ok(()) };
+        let loaded = kind.load(&cluster.name, images, stop).await?;
+        let mut missing = Vec::new();
+        for absent in loaded.missing {
+            match self.archives.iter().find(|archive| archive.images.contains(&full_name(&absent.image))) {
+                Some(archive) => kind.load_archive(&cluster.name, &archive.path, stop).await?,
+                None => missing.push(absent.to_string()),
+            }
+        }
+        if !missing.is_empty() {
+            self.note(node, &format!("not in the engine, so the nodes have to fetch them: {}", missing.join(", ")));
+        }
+        Ok(())
+    }
+
+    fn cluster(&self) -> Result<&Cluster, Cause> {
+        self.cluster.get().ok_or_else(|| Cause::Other("there is no cluster yet".to_owned()))
+    }
+
+    pub(crate) fn helm(&self) -> Option<Helm> {
+        let (kubeconfig, context) = match (&self.request.site, self.kind.get()) {
+            (_, Some(made)) => (&made.kubeconfig, &made.context),
+            (Site::Context { kubeconfig, context, .. }, None) => (kubeconfig, context),
+            (Site::Kind { .. }, None) => return None,
+        };
+        Some(Helm::new(&self.programs, &self.folder(), kubeconfig, context, &self.request.run.to_string()))
+    }
+
+    fn variables(&self, selected: &Selected) -> Variables {
+        Variables::of(&selected.component, &selected.version, &self.run)
+    }
+
+    fn chart(&self, name: &str, version: &str) -> Result<PathBuf, Cause> {
+        if let Some(bundle) = &self.request.bundle {
+            return Ok(bundle.chart(name, version)?);
+        }
+        let charts = self.charts.lock().unwrap_or_else(PoisonError::into_inner);
+        charts.get(name).cloned().ok_or_else(|| Cause::Other(format!("chart {name} was not fetched")))
+    }
+
+    async fn crds(&self, selected: &Selected, stop: &CancellationToken) -> Result<(), Cause> {
+        let mut objects: Vec<Value> = Vec::new();
+        for crds in &selected.component.crds {
+            for file in self.files_of(selected, crds, stop).await? {
+                let text = fs::read_to_string(&file).map_err(|source| Cause::File { path: file.clone(), source })?;
+                let read = intents::documents(&text)
+                    .map_err(|problem| Cause::Other(format!("{}: {problem}", file.display())))?;
+                objects.extend(read);
+            }
+        }
+        let applying: Vec<BoxFuture<'_, Result<(), Cause>>> =
+            objects.iter().map(|object| self.apply(object).boxed()).collect();
+        let mut applying = stream::iter(applying).buffer_unordered(SIDE_BY_SIDE);
+        until(stop, async {
+            while let Some(applied) = applying.next().await {
+                applied?;
+            }
+            Ok(())
+        })
+        .await?;
+        self.charts_of(selected, State::Crds, stop).await?;
+        let served: Vec<BoxFuture<'_, Result<(), Cause>>> =
+            selected.component.definitions.iter().map(|name| self.is_served(name).boxed()).collect();
+        until(stop, async { try_join_all(served).await.map(|_| ()) }).await
+    }
+
+    /// Applies one object; a definition is served afterwards.
+    async fn apply(&self, object: &Value) -> Result<(), Cause> {
+        let run = self.request.run.to_string();
+        self.cluster()?.apply_all(std::slice::from_ref(object), Apply::of_run(&run).patient(PATIENCE)).await?;
+        Ok(())
+    }
+
+    async fn is_served(&self, definition: &str) -> Result<(), Cause> {
+        let definition = ObjectRef::global("apiextensions.k8s.io/v1", "CustomResourceDefinition", definition);
+        self.cluster()?.wait(&definition, Until::ConditionTrue("Established".to_owned()), ESTABLISHED).await?;
+        Ok(())
+    }
+
+    async fn files_of(
+        &self,
+        selected: &Selected,
+        crds: &Crds,
+        stop: &CancellationToken,
+    ) -> Result<Vec<PathBuf>, Cause> {
+        let variables = self.variables(selected);
+        let fill = |text: &str| -> Result<String, Cause> {
+            let filled = variables.text(text).map_err(Cause::Other)?;
+            filled.ok_or_else(|| Cause::Other(format!("{text} is not known of version {}", selected.version)))
+        };
+        match (crds, &self.request.bundle) {
+            (Crds { chart: Some(chart), path: Some(path), .. }, _) => {
+                let folder = self.chart(chart, &selected.version)?;
+                let folder = self.unpacked(&folder, chart, stop).await?.join(path);
+                yaml_files(&folder)
+            }
+            (Crds { folder: Some(folder), .. }, Some(bundle)) => Ok(bundle.crds(&fill(folder)?)?),
+            (Crds { url: Some(url), .. }, None) => {
+                let file = self.folder().join(format!("{}.yaml", selected.component.name));
+                fs::create_dir_all(self.folder()).map_err(|source| Cause::File { path: self.folder(), source })?;
+                let curl = Call::new("curl").args([
+                    "--fail",
+                    "--silent",
+                    "--show-error",
+                    "--location",
+                    "--retry",
+                    "2",
+                    "--max-time",
+                    "60",
+                    "--output",
+                ]);
+                curl.arg(&file).arg(fill(url)?).deadline(Duration::from_secs(200)).run(&self.programs, stop).await?;
+                Ok(vec![file])
+            }
+            _ => Err(Cause::Other("crds come from `folder` and `url`, or from `chart`, `from` and `path`".to_owned())),
+        }
+    }
+
+    /// A chart as a folder; an archive of a bundle is unpacked into the run's.
+    async fn unpacked(&self, chart: &Path, name: &str, stop: &CancellationToken) -> Result<PathBuf, Cause> {
+        if chart.is_dir() {
+            return Ok(chart.to_owned());
+        }
+        let into = self.folder().join("unpacked");
+        fs::create_dir_all(&into).map_err(|source| Cause::File { path: into.clone(), source })?;
+        Call::new("tar").arg("-xzf").arg(chart).arg("-C").arg(&into).run(&self.programs, stop).await?;
+        Ok(into.join(name))
+    }
+
+    async fn charts_of(&self, selected: &Selected, state: State, stop: &CancellationToken) -> Result<(), Cause> {
+        for chart in selected.component.charts.iter().filter(|chart| chart.state == state) {
+            self.install_chart(selected, chart, stop).await?;
+        }
+        Ok(())
+    }
+
+    async fn install_chart(&self, selected: &Selected, chart: &Chart, stop: &CancellationToken) -> Result<(), Cause> {
+        let namespace = selected.component.namespace.as_deref().unwrap_or("default");
+        until(stop, self.namespace(namespace)).await?;
+        let values = match &chart.values {
+            None => None,
+            Some(file) => {
+                let text = self.variables(selected).file(&self.catalogue.file(&selected.component.name, file))?;
+                let path = self.folder().join(format!("{}-{}", chart.release, file));
+                fs::create_dir_all(self.folder())
+                    .and_then(|()| fs::write(&path, text))
+                    .map_err(|source| Cause::File { path: path.clone(), source })?;
+                Some(path)
+            }
+        };
+        let folder = self.chart(&chart.name, &selected.version)?;
+        let release = Release { name: &chart.release, namespace, chart: &folder, values: values.as_deref() };
+        let helm = self.helm().ok_or_else(|| Cause::Other("there is no cluster yet".to_owned()))?;
+        Ok(helm.install(&release, stop).await?)
+    }
+
+    /// Makes a namespace, unless it is there: labels of ours on a namespace of others would have it swept away.
+    async fn namespace(&self, name: &str) -> Result<(), Cause> {
+        let cluster = self.cluster()?;
+        let namespace = ObjectRef::global("v1", "Namespace", name);
+        if cluster.get(&namespace).await?.is_none() {
+            let manifest = serde_json::json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
+            cluster.apply(&manifest, Apply::of_run(&self.request.run.to_string()).patient(PATIENCE)).await?;
+        }
+        Ok(())
+    }
+
+    async fn install(&self, selected: &Selected, stop: &CancellationToken) -> Result<(), Cause> {
+        self.charts_of(selected, State::Installed, stop).await?;
+        let Some(namespace) = &selected.component.namespace else { return Ok(()) };
+        let run = self.request.run.to_string();
+        for file in &selected.component.manifests {
+            let objects = self.variables(selected).objects(&self.catalogue.file(&selected.component.name, file))?;
+            until(stop, async {
+                self.namespace(namespace).await?;
+                self.cluster()?
+                    .apply_all(&objects, Apply::of_run(&run).in_namespace(namespace).patient(PATIENCE))
+                    .await?;
+                Ok(())
+            })
+            .await?;
+        }
+        Ok(())
+    }
+
+    async fn ready(&self, selected: &Selected) -> Result<(), Cause> {
+        let cluster = self.cluster()?;
+        for definition in &selected.component.definitions {
+            self.is_served(definition).await?;
+        }
+        for wait in &selected.component.waits {
+            cluster.wait(&wait.object, wait.until.clone(), wait.patience()).await?;
+        }
+        for probe in &selected.component.probes {
+            self.offer(cluster, selected, probe).await?;
+        }
+        for configured in &selected.component.configured {
+            let counts =
+                configured.r#for.as_ref().is_none_or(|other| self.request.selection.components.contains_key(other));
+            if counts {
+                self.is_configured(cluster, selected, configured).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Offers a manifest until it is accepted: until then webhooks, or what they need, are not up.
+    async fn offer(&self, cluster: &Cluster, selected: &Selected, probe: &Probe) -> Result<(), Cause> {
+        let manifests =
+            self.variables(selected).objects(&self.catalogue.file(&selected.component.name, &probe.manifest))?;
+        let deadline = Deadline::within(Duration::from_secs(probe.seconds));
+        for manifest in &manifests {
+            let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(1));
+            loop {
+                match cluster.dry_run(manifest).await {
+                    Ok(Admission::Accepted { .. }) => break,
+                    Ok(Admission::Refused { message, .. }) => {
+                        let object = ObjectRef::of(manifest)
+                            .map_err(|missing| Cause::Other(format!("{} lacks {missing}", probe.manifest)))?;
+                        return Err(Cause::Refused { object, message });
+                    }
+                    Err(failure) if !backoff.pause(deadline).await => return Err(failure.into()),
+                    Err(_) => {}
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn is_configured(
+        &self,
+        cluster: &Cluster,
+        selected: &Selected,
+        configured: &Configured,
+    ) -> Result<(), Cause> {
+        let wanted = self.variables(selected).text(&configured.contains).map_err(Cause::Other)?;
+        let wanted =
+            wanted.ok_or_else(|| Cause::Other(format!("{:?} names what is not given", configured.contains)))?;
+        let (field, bare) = (configured.field.clone(), without_blanks(&wanted));
+        let until = Until::holds(&format!("{field} contains {wanted}"), move |object| {
+            Ok(object.pointer(&field).and_then(Value::as_str).is_some_and(|text| without_blanks(text).contains(&bare)))
+        });
+        cluster.wait(&configured.object, until, CONFIGURED).await?;
+        Ok(())
+    }
+}
+
+fn without_blanks(text: &str) -> String {
+    text.split_whitespace().collect()
+}
+
+fn yaml_files(folder: &Path) -> Result<Vec<PathBuf>, Cause> {
+    let failed = |source| Cause::File { path: folder.to_owned(), source };
+    let mut files = Vec::new();
+    for entry in fs::read_dir(folder).map_err(failed)? {
+        let path = entry.map_err(failed)?.path();
+        if path.extension().is_some_and(|extension| extension == "yaml") {
+            files.push(path);
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+/// A future, unless the run is over before: what runs no program is simply left.
+pub(crate) async fn until<T>(
+    stop: &CancellationToken,
+    future: impl Future<Output = Result<T, Cause>>,
+) -> Result<T, Cause> {
+    tokio::select! {
+        biased;
+        () = stop.cancelled() => Err(Cause::Stopped),
+        done = future => done,
+    }
+}
