@@ -24,6 +24,7 @@ struct Plan {
 #[derive(Deserialize)]
 struct Run {
     jobs: u32,
+    place: String,
 }
 #[derive(Deserialize)]
 struct Gateway {
@@ -87,10 +88,18 @@ impl Session {
         )
     }
 
-    fn gateway(&self, run: &Path, plan: &Plan, gateway: &str) -> Result<Ended> {
+    /// `igc up`, with the program that the model's image is made of where pods are real.
+    fn up(&self, run: &Path, plan: &Plan) -> Result<Command> {
         let mut up = self.igc();
-        up.arg("up").arg("--run").arg(run).args(["--gateway", gateway]);
-        let mut ended = self.interrupts.run(&mut up)?;
+        up.arg("up").arg("--run").arg(run);
+        if plan.run.place != "rehearsal" {
+            up.arg("--program").arg(program::image()?);
+        }
+        Ok(up)
+    }
+
+    fn gateway(&self, run: &Path, plan: &Plan, gateway: &str) -> Result<Ended> {
+        let mut ended = self.interrupts.run(self.up(run, plan)?.args(["--gateway", gateway]))?;
         for (exclusive, jobs) in [("shared", plan.run.jobs), ("alone", 1)] {
             if ended == Ended::Code(0) && planned(plan, gateway, exclusive == "shared") {
                 ended = match self.suites(run, gateway, jobs, exclusive)? {
@@ -108,6 +117,11 @@ fn session() -> Result<Session> {
     Ok(Session { igc: program::igc()?, suites: program::suites()?, interrupts })
 }
 
+fn read(run: &Path) -> Result<Plan> {
+    let plan = fs::read(run.join("plan.json")).context("failed to read the plan")?;
+    serde_json::from_slice(&plan).context("failed to understand plan.json")
+}
+
 /// `cargo xtask e2e`.
 pub fn e2e(options: &options::E2e) -> Result<u8> {
     let session = session()?;
@@ -115,8 +129,7 @@ pub fn e2e(options: &options::E2e) -> Result<u8> {
         Ok(run) => run,
         Err(code) => return Ok(code),
     };
-    let plan = fs::read(run.join("plan.json")).context("failed to read the plan")?;
-    let plan: Plan = serde_json::from_slice(&plan).context("failed to understand plan.json")?;
+    let plan = read(&run)?;
 
     for gateway in &plan.gateways {
         let ended = session.gateway(&run, &plan, &gateway.name);
@@ -147,12 +160,12 @@ pub fn e2e(options: &options::E2e) -> Result<u8> {
 pub fn up(options: &options::Where) -> Result<u8> {
     let session = session()?;
     let mut words = options.to_words();
-    words.extend(["--keep".to_owned(), "--allow-empty".to_owned()]);
+    words.push("--up".to_owned());
     let run = match session.plan(&words)? {
         Ok(run) => run,
         Err(code) => return Ok(code),
     };
-    let ended = session.interrupts.run(session.igc().arg("up").arg("--run").arg(&run).arg("--explain"))?;
+    let ended = session.interrupts.run(session.up(&run, &read(&run)?)?.arg("--explain"))?;
     match ended {
         Ended::Code(code) => Ok(code),
         Ended::Interrupted => {

@@ -32,13 +32,13 @@ pub fn cargo() -> Command {
 }
 
 /// Builds a target and returns the executable, as cargo reports it. Progress goes to the terminal.
-fn built(what: &[&str], name: &str) -> Result<PathBuf> {
-    let output = cargo()
-        .args(what)
-        .args(["--message-format", "json-render-diagnostics"])
-        .stderr(Stdio::inherit())
-        .output()
-        .context("failed to start cargo")?;
+fn built(what: &[&str], name: &str, flags: Option<&str>) -> Result<PathBuf> {
+    let mut command = cargo();
+    command.args(what).args(["--message-format", "json-render-diagnostics"]).stderr(Stdio::inherit());
+    if let Some(flags) = flags {
+        command.env("RUSTFLAGS", flags);
+    }
+    let output = command.output().context("failed to start cargo")?;
     if !output.status.success() {
         bail!("cargo {} failed", what.join(" "));
     }
@@ -52,12 +52,18 @@ fn built(what: &[&str], name: &str) -> Result<PathBuf> {
 
 /// `igc`, built.
 pub fn igc() -> Result<PathBuf> {
-    built(&["build", "--quiet", "--package", "igc", "--bin", "igc"], "igc")
+    built(&["build", "--package", "igc", "--bin", "igc"], "igc", None)
+}
+
+/// `igc` as one static file, for an image without anything else.
+pub fn image() -> Result<PathBuf> {
+    let what = ["build", "--package", "igc", "--bin", "igc", "--profile", "image", "--target", "x86_64-unknown-linux-gnu"];
+    built(&what, "igc", Some("-C target-feature=+crt-static"))
 }
 
 /// The suites' test binary, built.
 pub fn suites() -> Result<PathBuf> {
-    built(&["test", "--quiet", "--package", "suites", "--test", "main", "--no-run"], "main")
+    built(&["test", "--package", "suites", "--test", "main", "--no-run"], "main", None)
 }
 
 /// Calls `igc COMMAND WORDS...`.

@@ -33,10 +33,9 @@ pub enum Model {
 }
 
 /// Whether pods of the cluster can reach what is outside of it while checks run.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Egress {
     /// No; proven in every run.
-    #[default]
     Closed,
     /// Yes; the report says so.
     Open,
@@ -63,9 +62,9 @@ pub struct Where {
     /// What serves tokens in guide suites and token arithmetic
     #[arg(long, value_enum, default_value_t, value_name = "MODEL")]
     pub model: Model,
-    /// Whether pods can reach the outside while checks run
-    #[arg(long, value_enum, default_value_t, value_name = "closed|open")]
-    pub egress: Egress,
+    /// Whether pods can reach the outside while checks run; closed where that can be had [default: closed]
+    #[arg(long, value_enum, value_name = "closed|open")]
+    pub egress: Option<Egress>,
     /// Folder that receives the run's folder
     #[arg(long, default_value = "target/igc", value_name = "DIR")]
     pub out: PathBuf,
@@ -118,7 +117,7 @@ impl Where {
         let mut add = |name: &str, value: String| words.extend([name.to_owned(), value]);
         add("--profile", self.profile.clone());
         add("--model", word(self.model));
-        add("--egress", word(self.egress));
+        self.egress.iter().for_each(|e| add("--egress", word(*e)));
         add("--out", self.out.display().to_string());
         self.context.iter().for_each(|c| add("--context", c.clone()));
         self.set.iter().for_each(|s| add("--set", s.clone()));

@@ -1,0 +1,48 @@
+//! Environment: what `igc up` left for the suites and the report, in `environment.json` of a run folder.
+
+use std::{collections::BTreeMap, path::PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+/// `environment.json`: gateway -> where it was stood up.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Environment {
+    /// By the gateway's folder name.
+    pub gateways: BTreeMap<String, Stood>,
+}
+
+/// Where one gateway was stood up.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Stood {
+    /// A kubeconfig of the run's own, or the user's for place context.
+    pub kubeconfig: PathBuf,
+    /// The context in it; absent means its current one.
+    pub context: Option<String>,
+    /// Name of the kind cluster, where it is ours.
+    pub cluster: Option<String>,
+    /// Version of the API server.
+    pub kubernetes: String,
+    /// Addresses to try beside those that the cluster's objects name, `host:port`.
+    pub addresses: Vec<String>,
+    /// Images by the name that templates use: `igc`, `llm-d-sim`.
+    pub images: BTreeMap<String, String>,
+    /// `closed`, `open`, or `not closed: why`.
+    pub egress: String,
+    /// Components that are stand-ins, with what they stand in for.
+    pub stand_ins: Vec<String>,
+    /// What a reader of the report should know.
+    pub notes: Vec<String>,
+    /// Whether `--keep` was given.
+    pub keep: bool,
+    /// Why it is not up, where it is not.
+    pub error: Option<String>,
+}
+
+impl Stood {
+    /// Whether what belongs to checks that did not pass stays in the cluster.
+    pub fn keeps_failures(&self) -> bool {
+        self.keep
+    }
+}

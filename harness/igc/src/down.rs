@@ -1,0 +1,105 @@
+//! `igc down` and `igc sweep`: evidence first, then nothing is left.
+
+use std::path::Path;
+
+use cluster::{
+    api::{Cluster, ObjectRef, Propagation, RUN_LABEL},
+    environment::Stood,
+    evidence,
+    place::{child::Programs, engine::Engine, kind::Kind, name::ClusterName, sweep},
+};
+use tokio_util::sync::CancellationToken;
+use verdict::{
+    folder::Event,
+    plan::Place,
+    record::Verdict,
+};
+
+use crate::{failure::Failure, plan::user_kubeconfig, up::Run};
+
+/// Takes gateways of a run down.
+pub async fn down(run: &Path, gateway: Option<&str>, interrupted: bool) -> Result<u8, Failure> {
+    let run = Run::open(run)?;
+    for gateway in run.gateways(gateway)? {
+        let stood = run.stood(&gateway.name);
+        let records = run.folder.read_records()?;
+        let failed = stood.error.is_some() || records.records.iter().any(|r| r.key.gateway == gateway.name && r.verdict != Verdict::Pass);
+        if failed && !interrupted {
+            keep_evidence(&run, &gateway.name, &stood).await;
+        }
+        let done = match (run.plan.run.place, run.request.keep && !interrupted) {
+            (Place::Kind, true) => kept(&stood),
+            (Place::Kind, false) => delete_cluster(&run, interrupted).await?,
+            (_, keep) => leave(&run, &stood, keep).await?,
+        };
+        eprintln!("{done}");
+        run.folder.append_event(&Event { gateway: Some(gateway.name.clone()), ..Event::now("down", done) })?;
+    }
+    Ok(0)
+}
+
+fn kept(stood: &Stood) -> String {
+    let name = stood.cluster.as_deref().unwrap_or("-");
+    format!("kept: kind cluster {name}; KUBECONFIG={}; `cargo xtask down` removes it", stood.kubeconfig.display())
+}
+
+/// Logs of the gateway and of the nodes, where something did not pass.
+async fn keep_evidence(run: &Run, gateway: &str, stood: &Stood) {
+    let folder = run.folder.path().join("evidence").join(gateway);
+    if let Ok(cluster) = connect(stood).await {
+        for namespace in ["igc-gateway", "envoy-gateway-system", "envoy-ai-gateway-system", "kserve", "redis-system"] {
+            evidence::collect(&cluster, namespace, &folder.join("_cluster").join(namespace), &evidence::Depth::ObjectsAndLogs).await;
+        }
+    }
+}
+
+async fn connect(stood: &Stood) -> Result<Cluster, Failure> {
+    cluster::api::init();
+    Ok(Cluster::connect(&stood.kubeconfig, stood.context.as_deref()).await?)
+}
+
+async fn delete_cluster(run: &Run, interrupted: bool) -> Result<String, Failure> {
+    let name: ClusterName = run.folder.id().parse::<cluster::place::name::RunName>().map_err(Failure::usage)?.cluster();
+    let programs = Programs::from_env();
+    let engine = match Engine::find(&programs, &CancellationToken::new()).await {
+        Ok(engine) => engine,
+        Err(error) if interrupted => return Ok(format!("nothing could be taken down: {error}")),
+        Err(error) => return Err(error.into()),
+    };
+    Kind::new(&programs, &engine)?.delete(&name, None).await?;
+    Ok(format!("kind cluster {name} deleted"))
+}
+
+/// Leaves a cluster that is not ours as it was: the namespaces of this run go.
+async fn leave(run: &Run, stood: &Stood, keep: bool) -> Result<String, Failure> {
+    if keep {
+        return Ok("kept: what the run made in the cluster; `cargo xtask down --context NAME` removes it".into());
+    }
+    let removed = remove_namespaces(&connect(stood).await?, &format!("{RUN_LABEL}={}", run.folder.id())).await?;
+    Ok(format!("{} namespaces of the run deleted", removed.len()))
+}
+
+async fn remove_namespaces(cluster: &Cluster, selector: &str) -> Result<Vec<String>, Failure> {
+    let mut removed = Vec::new();
+    for namespace in cluster.list("v1", "Namespace", None, selector).await? {
+        let name = cluster::api::name_of(&namespace).to_owned();
+        cluster.delete(&ObjectRef::global("v1", "Namespace", &name), Propagation::Background).await?;
+        removed.push(name);
+    }
+    Ok(removed)
+}
+
+/// Removes everything of every run on this machine, or of every run in a cluster of the user's.
+pub async fn sweep(out: &Path, context: Option<&str>, cancel: &CancellationToken) -> Result<u8, Failure> {
+    if let Some(context) = context {
+        cluster::api::init();
+        let cluster = Cluster::connect(&user_kubeconfig()?, Some(context)).await.map_err(|e| if e.is_usage() { Failure::usage(&e) } else { e.into() })?;
+        for name in remove_namespaces(&cluster, RUN_LABEL).await? {
+            println!("deleted namespace {name}");
+        }
+        return Ok(0);
+    }
+    let swept = sweep::machine(&Programs::from_env(), out, cancel).await;
+    print!("{swept}");
+    Ok(if swept.problems.is_empty() { 0 } else { 3 })
+}

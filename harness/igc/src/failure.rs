@@ -1,0 +1,41 @@
+//! Failure: what ends a command, with the exit code that it means.
+
+use std::fmt;
+
+/// Why a command ended, and whose fault it is.
+#[derive(Debug)]
+pub enum Failure {
+    /// What was asked for makes no sense: exit 2.
+    Usage(String),
+    /// The machine, the cluster, the install or the harness: exit 3.
+    Environment(String),
+}
+
+impl Failure {
+    /// The exit code.
+    pub fn code(&self) -> u8 {
+        match self {
+            Failure::Usage(_) => 2,
+            Failure::Environment(_) => 3,
+        }
+    }
+
+    /// What was asked for makes no sense.
+    pub fn usage(error: impl fmt::Display) -> Self {
+        Self::Usage(error.to_string())
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Failure::Usage(words) | Failure::Environment(words) => f.write_str(words),
+        }
+    }
+}
+
+impl<E: Into<anyhow::Error>> From<E> for Failure {
+    fn from(error: E) -> Self {
+        Self::Environment(format!("{:#}", error.into()))
+    }
+}

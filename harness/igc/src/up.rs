@@ -1,0 +1,258 @@
+//! `igc up`: from a plan to a place where one gateway stands, with everything that its checks need.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+};
+
+use cluster::{
+    api::{Cluster, ObjectRef},
+    environment::{Environment, Stood},
+    gateway::GatewayFolder,
+    install::{
+        bundle::Bundle,
+        component::{Catalogue, Need},
+        model::ModelFile,
+        profile::{Profile, Selection},
+        progress,
+        run::{self as install, InstallMissing, Own, OwnNeed, Request as InstallRequest, Site},
+    },
+    place::{
+        child::Programs,
+        doctor,
+        egress::{self, Ranges},
+        engine::Engine,
+        image,
+        kind::{Kind, KindCluster, KindRequest},
+        name::RunName,
+        processes::Recorded,
+    },
+    shared,
+};
+use futures::future::BoxFuture;
+use tokio_util::sync::CancellationToken;
+use verdict::{
+    folder::{Event, RunFolder},
+    plan::{GatewayPlan, ModelKind, Place, Plan},
+};
+
+use crate::{
+    failure::Failure,
+    plan::{manifests, user_kubeconfig},
+    request::Request,
+};
+
+/// Everything that a run says about itself.
+pub struct Run {
+    /// Its folder.
+    pub folder: RunFolder,
+    /// Its plan.
+    pub plan: Plan,
+    /// What was asked of the place.
+    pub request: Request,
+}
+
+impl Run {
+    /// Opens a run.
+    pub fn open(path: &Path) -> Result<Self, Failure> {
+        let folder = RunFolder::open(path).map_err(Failure::usage)?;
+        Ok(Self { plan: folder.read_plan()?, request: Request::read(&folder)?, folder })
+    }
+
+    /// The gateways that a command is for.
+    pub fn gateways(&self, named: Option<&str>) -> Result<Vec<&GatewayPlan>, Failure> {
+        let chosen: Vec<&GatewayPlan> = self.plan.gateways.iter().filter(|g| named.is_none_or(|n| n == g.name)).collect();
+        match (chosen.is_empty(), named) {
+            (true, Some(name)) => Err(Failure::Usage(format!("run {} has no gateway '{name}'", self.folder.id()))),
+            _ => Ok(chosen),
+        }
+    }
+
+    /// Changes what is known of where a gateway stands.
+    pub fn note(&self, gateway: &str, change: impl FnOnce(&mut Stood)) -> Result<(), Failure> {
+        let mut environment: Environment = self.folder.read_json("environment.json").unwrap_or_default();
+        change(environment.gateways.entry(gateway.to_owned()).or_default());
+        self.folder.write_environment(&environment)?;
+        Ok(())
+    }
+
+    /// What is known of where a gateway stands.
+    pub fn stood(&self, gateway: &str) -> Stood {
+        let environment: Environment = self.folder.read_json("environment.json").unwrap_or_default();
+        environment.gateways.get(gateway).cloned().unwrap_or_default()
+    }
+}
+
+/// Stands gateways of a planned run up; what fails is written down for the report.
+pub async fn up(run: &Path, gateway: Option<&str>, program: Option<&Path>, explain: bool, cancel: &CancellationToken) -> Result<u8, Failure> {
+    let run = Run::open(run)?;
+    let _recorded = Recorded::this(run.folder.path())?;
+    for gateway in run.gateways(gateway)? {
+        run.folder.append_event(&Event { gateway: Some(gateway.name.clone()), ..Event::now("up", "standing up") })?;
+        match stand(&run, gateway, program, cancel).await {
+            Ok(()) => run.folder.append_event(&Event { gateway: Some(gateway.name.clone()), ..Event::now("up", "up") })?,
+            Err(failure) => {
+                run.note(&gateway.name, |stood| stood.error = Some(failure.to_string()))?;
+                run.folder.append_event(&Event { gateway: Some(gateway.name.clone()), ..Event::now("up", failure.to_string()) })?;
+                return Err(failure);
+            }
+        }
+        if explain {
+            say_how(&run, gateway);
+        }
+    }
+    Ok(0)
+}
+
+/// A cluster, ours or another's.
+struct Standing {
+    cluster: Cluster,
+    ours: Option<(Engine, Kind, KindCluster)>,
+}
+
+async fn stand(run: &Run, gateway: &GatewayPlan, program: Option<&Path>, cancel: &CancellationToken) -> Result<(), Failure> {
+    let folder = GatewayFolder::read(&manifests().join("gateways"), &gateway.name).map_err(Failure::usage)?;
+    let catalogue = Catalogue::read(&manifests()).map_err(Failure::usage)?;
+    let profile = Profile { name: run.plan.run.profile.clone(), note: None, versions: gateway.versions.clone() };
+    let programs = Programs::from_env().recorded_in(run.folder.path());
+    let engine = Engine::find(&programs, cancel).await;
+    let images = images(run, gateway, engine.as_ref().ok(), program, cancel).await?;
+    run.note(&gateway.name, |stood| *stood = Stood { images: images.clone(), keep: run.request.keep, ..Stood::default() })?;
+
+    let (site, made_with) = match run.plan.run.place {
+        Place::Kind => {
+            let engine = engine?;
+            let kind = Kind::new(&programs, &engine)?;
+            let request = KindRequest {
+                run: name(run)?,
+                node_image: run.request.node_image.clone(),
+                node_ports: vec![folder.gateway.node_port],
+                run_folder: run.folder.path().to_owned(),
+            };
+            (Site::Kind { kind: kind.clone(), request }, Some((engine, kind)))
+        }
+        _ => {
+            let context = run.plan.run.context.clone().unwrap_or_default();
+            let install_missing = if run.request.install_missing { InstallMissing::Yes } else { InstallMissing::No };
+            (Site::Context { kubeconfig: user_kubeconfig()?, context, install_missing }, None)
+        }
+    };
+    let request = InstallRequest {
+        run: name(run)?,
+        run_folder: run.folder.path().to_owned(),
+        manifests: manifests(),
+        selection: Selection::of(&catalogue, &profile, &folder.components).map_err(Failure::usage)?,
+        gateway: serde_json::to_value(&folder.gateway)?,
+        bundle: run.request.bundle.as_deref().map(Bundle::open).transpose()?,
+        site,
+        more_images: ["igc", run.plan.run.model.word()].iter().filter_map(|name| images.get(*name).cloned()).collect::<BTreeSet<_>>().into_iter().collect(),
+        programs,
+    };
+    let shared = shared_gateway(&folder, &images, run.folder.id())?;
+    let ended = install::run(request, vec![shared], progress::on_stderr(), cancel).await;
+    if let Some(made) = &ended.kind {
+        run.note(&gateway.name, |stood| stood.cluster = Some(made.name.to_string()))?;
+    }
+    let installed = ended.result.map_err(|failure| Failure::Environment(failure.to_string()))?;
+    let timing = &installed.timing;
+    eprintln!("up in {:.1} s; critical path {:.1} s: {}", timing.seconds, timing.critical_seconds, timing.critical_path.join(" -> "));
+
+    let standing = Standing { ours: installed.kind.clone().zip(made_with).map(|(made, (engine, kind))| (engine, kind, made)), cluster: installed.cluster };
+    let egress = close_egress(run, &standing, cancel).await?;
+    eprintln!("{egress}");
+    let stand_ins: Vec<String> =
+        installed.found.iter().filter_map(|(name, found)| Some(format!("{name} ({})", found.stand_in.as_ref()?))).collect();
+    run.note(&gateway.name, |stood| {
+        let own = standing.ours.as_ref().map(|(_, _, made)| made);
+        stood.kubeconfig = own.map_or_else(|| user_kubeconfig().unwrap_or_default(), |made| made.kubeconfig.clone());
+        stood.context = own.map(|made| made.context.clone()).or_else(|| run.plan.run.context.clone());
+        stood.kubernetes = standing.cluster.version().to_owned();
+        stood.addresses = own.iter().flat_map(|made| &made.ports).map(|(_, port)| format!("127.0.0.1:{port}")).collect();
+        stood.egress = egress;
+        stood.stand_ins = stand_ins;
+    })?;
+    Ok(())
+}
+
+fn name(run: &Run) -> Result<RunName, Failure> {
+    run.folder.id().parse().map_err(Failure::usage)
+}
+
+/// The images of models, by the names that templates use; our own is made of the static program.
+async fn images(
+    run: &Run,
+    gateway: &GatewayPlan,
+    engine: Option<&Engine>,
+    program: Option<&Path>,
+    cancel: &CancellationToken,
+) -> Result<BTreeMap<String, String>, Failure> {
+    let mut images = BTreeMap::new();
+    if let (Some(engine), Some(program)) = (engine, program) {
+        let image = image::of_program(engine, program, cancel).await?;
+        images.insert("igc".to_owned(), image.clone());
+    }
+    for model in [ModelKind::Echo, run.plan.run.model] {
+        let file = ModelFile::read(&manifests(), model.word()).map_err(Failure::usage)?;
+        let image = file.image(&gateway.versions, &images).map_err(Failure::usage)?;
+        images.insert(model.word().to_owned(), image);
+    }
+    Ok(images)
+}
+
+/// The shared Gateway as a part of the install: it starts the moment what it needs is there.
+fn shared_gateway(folder: &GatewayFolder, images: &BTreeMap<String, String>, run: &str) -> Result<Own, Failure> {
+    let mut needs = vec![OwnNeed::MoreImages];
+    for need in &folder.gateway.needs {
+        let need: Need = need.parse().map_err(Failure::Usage)?;
+        needs.push(OwnNeed::LaterImages(need.component.clone()));
+        needs.push(OwnNeed::Component(need));
+    }
+    let (folder, images, run) = (folder.clone(), images.clone(), run.to_owned());
+    let work = move |cluster: Cluster| -> BoxFuture<'static, Result<(), String>> {
+        Box::pin(async move {
+            let reached = shared::stand_up(&cluster, &manifests(), &folder, &images, &[], &run).await;
+            reached.map(drop).map_err(|error| error.to_string())
+        })
+    };
+    Ok(Own { name: "gateway".into(), needs, seconds: 15.0, work: Box::new(work) })
+}
+
+/// Closes the way out where that was asked for, and says how it went.
+async fn close_egress(run: &Run, standing: &Standing, cancel: &CancellationToken) -> Result<String, Failure> {
+    let Some((engine, kind, own)) = &standing.ours else { return Ok("egress: not closed (the cluster is not ours)".into()) };
+    if !run.request.close_egress {
+        return Ok("egress: open (asked for)".into());
+    }
+    let nodes = kind.nodes(&own.name, cancel).await?;
+    let objects = standing.cluster.list("v1", "Node", None, "").await?;
+    let service = standing.cluster.get(&ObjectRef::new("v1", "Service", "default", "kubernetes")).await?.unwrap_or_default();
+    let closed = match Ranges::of(&objects, &service) {
+        Ok(ranges) => egress::close(engine, &nodes, &ranges, cancel).await?,
+        Err(reason) => egress::Egress::NotClosed { reason },
+    };
+    if run.request.egress_asked && matches!(closed, egress::Egress::NotClosed { .. }) {
+        return Err(Failure::Environment(format!("--egress closed: {closed}")));
+    }
+    Ok(closed.to_string())
+}
+
+fn say_how(run: &Run, gateway: &GatewayPlan) {
+    let stood = run.stood(&gateway.name);
+    println!("export KUBECONFIG={}", stood.kubeconfig.display());
+    if let Some(address) = stood.addresses.first() {
+        println!("# gateway: http://{address}");
+    }
+    println!("# take it down again with: cargo xtask down");
+}
+
+/// `igc doctor`.
+pub async fn doctor(format: &str, cancel: &CancellationToken) -> Result<u8, Failure> {
+    let facts = doctor::probe(&Programs::from_env(), cancel).await;
+    let lines = doctor::judge(&facts);
+    if format == "json" {
+        println!("{}", serde_json::to_string_pretty(&lines)?);
+    } else {
+        print!("{}", doctor::Table(&lines));
+    }
+    Ok(if doctor::worst(&lines) == doctor::State::Missing { 3 } else { 0 })
+}

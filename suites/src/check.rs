@@ -1,0 +1,255 @@
+//! A check: drives a stage, judges its history, compares the observation with the golden, and always leaves a record.
+
+use std::{
+    panic::AssertUnwindSafe,
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Result, anyhow};
+use futures::FutureExt;
+use serde_json::Value;
+use verdict::{
+    golden::{self, Golden},
+    history::{History, Key},
+    judge::{Holds, Judge, Judgement},
+    observation,
+    record::{GoldenState, RECORD_SCHEMA, Record, Verdict},
+};
+
+use crate::{
+    Stage,
+    open::{self, Opened, gateway_of, root},
+};
+
+/// Seconds that one drive may take; minutes of it are waits for windows and pods.
+const DRIVE: Duration = Duration::from_secs(900);
+
+/// A check of one gateway.
+pub struct Check {
+    id: &'static str,
+    case: &'static str,
+    gateway: String,
+    observe: fn(&History) -> Value,
+}
+
+/// The check of this id and case, for the gateway whose `gateway.yaml` this is.
+pub fn check(id: &'static str, case: &'static str, gateway: &Path) -> Check {
+    Check { id, case, gateway: gateway_of(gateway), observe: observation::observe }
+}
+
+impl Check {
+    /// With an observation of its own.
+    pub fn observing(self, observe: fn(&History) -> Value) -> Self {
+        Self { observe, ..self }
+    }
+
+    /// Runs it, if the run's plan has it.
+    ///
+    /// # Panics
+    /// When the record breaks the run, after it was written: that is how the test runner hears of it.
+    pub async fn run(self, drive: impl AsyncFn(&mut Stage) -> Result<()>, judge: Judge) {
+        let opened = match open::open(self.id, self.case, &self.gateway) {
+            Ok(Some(opened)) => Arc::new(opened),
+            Ok(None) => return,
+            Err(error) => panic!("{}: {error:#}", self.id),
+        };
+        let tries = if opened.planned.counts_every_answer { 1 } else { opened.plan.run.retries + 1 };
+        for attempt in 1..=tries {
+            let record = self.attempt(&opened, attempt, &drive, judge).await;
+            say(&opened, &record);
+            if let Err(error) = opened.folder.write_record(&record) {
+                panic!("{}: {error}", record.key.title());
+            }
+            if attempt == tries || record.verdict == Verdict::Pass {
+                let broken = record.verdict != Verdict::Pass || record.golden == GoldenState::Changed;
+                assert!(!broken, "{} is {}: {}", record.key.title(), word(record.verdict), record.reason);
+                return;
+            }
+        }
+    }
+
+    async fn attempt(&self, opened: &Arc<Opened>, attempt: u32, drive: &impl AsyncFn(&mut Stage) -> Result<()>, judge: Judge) -> Record {
+        let (started, begun) = (jiff::Timestamp::now().to_string(), Instant::now());
+        let key = Key { gateway: self.gateway.clone(), check: self.id.into(), case: self.case.into(), attempt };
+        let mut record = Record {
+            schema: RECORD_SCHEMA.into(),
+            key: key.clone(),
+            verdict: Verdict::Error,
+            reason: String::new(),
+            clauses: vec![],
+            golden: GoldenState::NotCompared,
+            golden_note: Some("nothing was observed".into()),
+            started,
+            seconds: 0.0,
+            settle_seconds: 0.0,
+            address: None,
+        };
+        match Stage::open(Arc::clone(opened), key.clone()).await {
+            Err(error) => record.reason = format!("the stage could not be opened: {error:#}"),
+            Ok(mut stage) => {
+                let driven = AssertUnwindSafe(tokio::time::timeout(DRIVE, drive(&mut stage))).catch_unwind().await;
+                stage.salvage().await;
+                let judged = judged(driven, judge, stage.history());
+                self.fill(&mut record, opened, &stage, judged).await;
+                record.seconds = stage.seconds();
+                if record.verdict == Verdict::Pass || !opened.stood.keeps_failures() {
+                    stage.close().await;
+                }
+                if let Err(error) = opened.folder.write_history(&stage.into_history()) {
+                    record.verdict = Verdict::Error;
+                    record.reason = format!("{error}");
+                }
+            }
+        }
+        record.seconds = record.seconds.max(begun.elapsed().as_secs_f64());
+        record
+    }
+
+    async fn fill(&self, record: &mut Record, opened: &Opened, stage: &Stage, judged: Result<Judgement>) {
+        let history = stage.history();
+        record.settle_seconds = history.settle.seconds;
+        record.address.clone_from(&history.address);
+        match judged {
+            Err(error) => record.reason = format!("{error:#}"),
+            Ok(judgement) => {
+                (record.verdict, record.reason) = summary(&judgement);
+                record.clauses = judgement.clauses;
+                match self.compare(opened, history) {
+                    Ok(compared) => (record.golden, record.golden_note) = compared,
+                    Err(error) => {
+                        record.verdict = Verdict::Error;
+                        record.reason = format!("the observation could not be compared: {error:#}");
+                    }
+                }
+            }
+        }
+        if record.verdict != Verdict::Pass {
+            // A dead cluster makes every check look false: that is an error of the place, never a failure of the gateway.
+            if let Err(error) = opened.cluster().await {
+                record.verdict = Verdict::Error;
+                record.reason = format!("the cluster does not answer any more ({error:#}); before that: {}", record.reason);
+            }
+        }
+        match opened.folder.evidence_dir(&record.key) {
+            Ok(folder) => cluster::evidence::collect(stage.cluster(), &history.namespace, &folder, &evidence_depth(record)).await,
+            Err(error) => record.reason = format!("{}; {error}", record.reason),
+        }
+    }
+
+    /// Compares with the golden; what differs or is missing becomes a pending file in the run folder.
+    fn compare(&self, opened: &Opened, history: &History) -> Result<(GoldenState, Option<String>)> {
+        let observation = (self.observe)(history);
+        let gateway = opened.plan.gateways.iter().find(|g| g.name == self.gateway);
+        let gateway = gateway.ok_or_else(|| anyhow!("the plan does not have gateway {}", self.gateway))?;
+        let info = golden::Info::of(&opened.plan.run, gateway, &opened.planned);
+        let golden = Golden::find(&root().join("golden"), &history.key)?;
+        let compared = golden::compare(golden.as_ref(), &observation, &info).record();
+        if matches!(compared.0, GoldenState::Changed | GoldenState::Missing) {
+            let pending = Golden { description: opened.planned.sentence.clone(), info, observation };
+            golden::write_pending(&opened.folder, &history.key, &pending, golden.as_ref())?;
+        }
+        Ok(compared)
+    }
+}
+
+fn evidence_depth(record: &Record) -> cluster::evidence::Depth {
+    if record.verdict == Verdict::Pass { cluster::evidence::Depth::Objects } else { cluster::evidence::Depth::ObjectsAndLogs }
+}
+
+type Driven = std::result::Result<std::result::Result<Result<()>, tokio::time::error::Elapsed>, Box<dyn std::any::Any + Send>>;
+
+/// What the judge says of a drive that went to its end; an error of the harness or the cluster otherwise.
+fn judged(driven: Driven, judge: Judge, history: &History) -> Result<Judgement> {
+    match driven {
+        Err(panic) => return Err(anyhow!("the drive panicked: {}", words(&*panic))),
+        Ok(Err(_)) => return Err(anyhow!("the drive took longer than {} s", DRIVE.as_secs())),
+        Ok(Ok(Err(error))) => return Err(error),
+        Ok(Ok(Ok(()))) => {}
+    }
+    std::panic::catch_unwind(AssertUnwindSafe(|| judge(history))).map_err(|panic| anyhow!("the judge panicked: {}", words(&*panic)))
+}
+
+fn words(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|s| (*s).to_owned()).or_else(|| panic.downcast_ref::<String>().cloned());
+    text.unwrap_or_else(|| "without words".to_owned())
+}
+
+/// The verdict of one attempt, and the line that says why: the first false clause, else the first unproven one.
+fn summary(judgement: &Judgement) -> (Verdict, String) {
+    let first = |holds: Holds| judgement.clauses.iter().find(|c| c.holds == holds);
+    let because = |clause: Option<&verdict::judge::Clause>| {
+        clause.map_or("nothing was judged".to_owned(), |c| format!("{}: expected {}, got {}", c.name, c.expected, c.got))
+    };
+    match judgement.holds() {
+        Holds::Yes => (Verdict::Pass, format!("{} clauses hold", judgement.clauses.len())),
+        Holds::No => (Verdict::Fail, because(first(Holds::No))),
+        Holds::Unproven => (Verdict::Unproven, because(first(Holds::Unproven))),
+    }
+}
+
+fn word(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Pass => "pass",
+        Verdict::Fail => "fail",
+        Verdict::Flaky => "flaky",
+        Verdict::Unsupported => "unsupported",
+        Verdict::Unproven => "unproven",
+        Verdict::NotRun => "not-run",
+        Verdict::Error => "error",
+    }
+}
+
+/// One line for people, past the test runner's capture; the run's events keep it too.
+fn say(opened: &Opened, record: &Record) {
+    use std::io::Write;
+    let golden = match record.golden {
+        GoldenState::Changed => "  golden changed",
+        GoldenState::Missing => "  no golden yet",
+        GoldenState::Same | GoldenState::NotCompared => "",
+    };
+    let why = if record.verdict == Verdict::Pass { String::new() } else { format!("  {}", record.reason) };
+    let line = format!("{:<9} {} {:.1} s{golden}{why}", word(record.verdict), record.key.title(), record.seconds);
+    let line = verdict::render::inert(&line, 400, verdict::render::Lines::Joined);
+    _ = writeln!(std::io::stderr(), "{line}"); // a closed terminal is no reason to stop
+    let event = verdict::folder::Event { gateway: Some(record.key.gateway.clone()), ..verdict::folder::Event::now("check", line) };
+    _ = opened.folder.append_event(&event);
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+    use crate::fake::Fake;
+
+    fn empty(_: &History) -> Judgement {
+        Judgement::new()
+    }
+
+    fn crash(_: &History) -> Judgement {
+        panic!("what is this?")
+    }
+
+    #[test]
+    fn a_history_that_proves_nothing_never_passes() {
+        let judged = judged(Ok(Ok(Ok(()))), empty, &Fake::of("a/b").0).unwrap();
+        assert_eq!(summary(&judged).0, Verdict::Unproven);
+    }
+
+    #[rstest]
+    #[case::drive_failed(Ok(Ok(Err(anyhow!("the cluster is gone")))), empty as Judge, "the cluster is gone")]
+    #[case::drive_panicked(Err(Box::new("index out of bounds") as Box<dyn std::any::Any + Send>), empty as Judge, "the drive panicked: index out of bounds")]
+    #[case::judge_panicked(Ok(Ok(Ok(()))), crash as Judge, "the judge panicked: what is this?")]
+    fn crashes_are_errors(#[case] driven: Driven, #[case] judge: Judge, #[case] reason: &str) {
+        assert_eq!(judged(driven, judge, &Fake::of("a/b").0).unwrap_err().to_string(), reason);
+    }
+
+    #[test]
+    fn the_first_false_clause_is_the_reason() {
+        let mut judgement = Judgement::new();
+        judgement.that("one", true, "a", "a", []).unproven("two", "b", "nothing").that("three", false, "c", "d", []);
+        assert_eq!(summary(&judgement), (Verdict::Fail, "three: expected c, got d".into()));
+    }
+}

@@ -1,0 +1,203 @@
+//! Made-up histories for the tables that show each judge able to say yes, no and unproven.
+
+use serde_json::{Value, json};
+use verdict::{
+    history::{Admission, Body, Ended, Exchange, History, Key, ModelRecord, Outcome, Request, Response},
+    judge::{Holds, Judge},
+};
+
+/// What a judge says of a made-up history.
+pub fn verdict_of(judge: Judge, fake: &Fake) -> Holds {
+    judge(&fake.0).holds()
+}
+
+/// Conditions as an API server stores them: (type, status, reason).
+pub fn conditions(observed_generation: u64, said: &[(&str, &str, &str)]) -> Value {
+    said.iter()
+        .map(|(kind, status, reason)| json!({"type": kind, "status": status, "reason": reason, "observedGeneration": observed_generation}))
+        .collect()
+}
+
+/// A history in the making: settled, in namespace `ns`, with nothing in it.
+#[derive(Clone, Debug)]
+pub struct Fake(pub History);
+
+impl Fake {
+    /// Of this check, without a case.
+    pub fn of(check: &str) -> Self {
+        let key = Key { gateway: "some-gateway".into(), check: check.into(), case: "-".into(), attempt: 1 };
+        let mut history = History::new(key, "ns", "stage.igc.test");
+        history.settle.settled = true;
+        Self(history)
+    }
+
+    fn with(mut self, change: impl FnOnce(&mut History)) -> Self {
+        change(&mut self.0);
+        self
+    }
+
+    /// Of this case.
+    pub fn case(self, case: &str) -> Self {
+        self.with(|h| h.key.case = case.into())
+    }
+
+    /// The gateway declares this parameter.
+    pub fn declares(self, key: &str, value: Value) -> Self {
+        self.with(|h| _ = h.declared.insert(key.into(), value))
+    }
+
+    /// The configuration did not become live.
+    pub fn unsettled(self) -> Self {
+        self.with(|h| h.settle.settled = false)
+    }
+
+    /// A model with whole records: both markers.
+    pub fn model(self, name: &str) -> Self {
+        self.with(|h| {
+            let log = h.models.entry(name.into()).or_default();
+            log.marker_before = Some(format!("{name}-before"));
+            log.marker_after = Some(format!("{name}-after"));
+            log.records = vec![record(&format!("{name}-before")), record(&format!("{name}-after"))];
+        })
+    }
+
+    /// The model's last marker is not in its records.
+    pub fn without_marker(self, name: &str) -> Self {
+        self.with(|h| {
+            if let Some(log) = h.models.get_mut(name) {
+                let after = log.marker_after.clone();
+                log.records.retain(|r| r.exchange != after);
+            }
+        })
+    }
+
+    /// An exchange with this answer, which no model recorded.
+    pub fn answer(self, label: &str, status: u16, headers: &[(&str, &str)], body: &str) -> Self {
+        let response = Response {
+            status,
+            headers: headers.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect(),
+            body: Body::of(body.as_bytes()),
+            chunks: vec![],
+            ended: Ended::Complete,
+            head_ms: 1.0,
+            end_ms: 1.0,
+        };
+        self.exchange(label, Outcome::Response(response))
+    }
+
+    fn exchange(self, label: &str, outcome: Outcome) -> Self {
+        self.with(|h| {
+            let request = Request { method: "POST".into(), target: "/v1/chat/completions".into(), host: h.hostname.clone(), headers: vec![], body: Body::of(b"") };
+            let id = format!("x-{}", h.exchanges.len());
+            h.exchanges.push(Exchange { id, label: label.into(), sent_ms: h.exchanges.len() as f64 * 10.0, request, outcome });
+        })
+    }
+
+    /// An answer that this model recorded.
+    pub fn answered(self, label: &str, status: u16, model: &str) -> Self {
+        self.answer(label, status, &[("content-type", "application/json")], "{}").also_reached(model)
+    }
+
+    /// The last exchange also reached this model.
+    pub fn also_reached(self, model: &str) -> Self {
+        self.with(|h| {
+            let id = h.exchanges.last().map(|e| e.id.clone()).unwrap_or_default();
+            h.models.entry(model.into()).or_default().records.push(record(&id));
+        })
+    }
+
+    /// The model's record of the last exchange has these headers.
+    pub fn with_model_headers(self, headers: &[(&str, &str)]) -> Self {
+        self.with(|h| {
+            let id = h.exchanges.last().map(|e| e.id.clone());
+            for record in h.models.values_mut().flat_map(|l| &mut l.records).filter(|r| r.exchange == id) {
+                record.headers = headers.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
+            }
+        })
+    }
+
+    /// An answer of the gateway's own, in plain text.
+    pub fn refused(self, label: &str, status: u16) -> Self {
+        self.refused_with(label, status, "text/plain", "no")
+    }
+
+    /// An answer of the gateway's own.
+    pub fn refused_with(self, label: &str, status: u16, content_type: &str, body: &str) -> Self {
+        self.answer(label, status, &[("content-type", content_type)], body)
+    }
+
+    /// The connection was cut before a response.
+    pub fn cut(self, label: &str) -> Self {
+        self.exchange(label, Outcome::Failed { stage: "read the response head".into(), error: "connection reset".into() })
+    }
+
+    /// A reply of 7 tokens that the limiter marked: what the budget is, what was left before it, seconds to the window's end.
+    pub fn admitted(self, label: &str, limit: u64, remaining: u64, reset: u64) -> Self {
+        self.admitted_for(label, limit, remaining, reset, 7)
+    }
+
+    /// A reply of this many tokens that the limiter marked.
+    pub fn admitted_for(self, label: &str, limit: u64, remaining: u64, reset: u64, tokens: u64) -> Self {
+        self.limiter(label, 200, limit, remaining, reset, &usage(tokens))
+    }
+
+    /// A refusal that the limiter marked.
+    pub fn limited(self, label: &str, limit: u64, remaining: u64, reset: u64) -> Self {
+        self.limiter(label, 429, limit, remaining, reset, "")
+    }
+
+    fn limiter(self, label: &str, status: u16, limit: u64, remaining: u64, reset: u64, body: &str) -> Self {
+        let (limit, remaining, reset) = (format!("{limit}, {limit};w=60"), remaining.to_string(), reset.to_string());
+        self.answer(label, status, &[("x-ratelimit-limit", &limit), ("x-ratelimit-remaining", &remaining), ("x-ratelimit-reset", &reset)], body)
+    }
+
+    /// A reply of 7 tokens that passed the limiter unseen.
+    pub fn unmarked(self, label: &str, status: u16) -> Self {
+        self.answer(label, status, &[], &usage(7))
+    }
+
+    /// A fact that the drive measured.
+    pub fn fact(self, name: &str, value: Value) -> Self {
+        self.with(|h| _ = h.facts.insert(name.into(), value))
+    }
+
+    /// An object as it was read.
+    pub fn object(self, name: &str, value: Value) -> Self {
+        self.with(|h| _ = h.objects.insert(name.into(), value))
+    }
+
+    /// An object that was not there.
+    pub fn without_object(self, name: &str) -> Self {
+        self.with(|h| _ = h.objects.remove(name))
+    }
+
+    /// What the API server said to a manifest, if it was offered.
+    pub fn admission(self, name: &str, admission: Option<Admission>) -> Self {
+        self.with(|h| {
+            if let Some(admission) = admission {
+                h.admissions.insert(name.into(), admission);
+            }
+        })
+    }
+}
+
+fn usage(tokens: u64) -> String {
+    json!({"usage": {"prompt_tokens": tokens - 1, "completion_tokens": 1, "total_tokens": tokens}}).to_string()
+}
+
+fn record(exchange: &str) -> ModelRecord {
+    ModelRecord {
+        sequence: 0,
+        exchange: Some(exchange.to_owned()),
+        pod: "pod".into(),
+        at_ms: 0,
+        method: "POST".into(),
+        target: "/v1/chat/completions".into(),
+        headers: vec![],
+        body: Body::of(b"{}"),
+        model: None,
+        status: 200,
+        usage: None,
+        finished: true,
+    }
+}

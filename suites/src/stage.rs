@@ -1,0 +1,469 @@
+//! The stage of one attempt at a check: a namespace and a hostname of its own, models, a client, a clock, and the history
+//! that all of it is written into.
+
+use std::{sync::Arc, time::Duration};
+
+use anyhow::{Context, Result, bail};
+use cluster::{
+    api::{Apply, Cluster, ObjectRef, Propagation, Target, Until},
+    gateway,
+    install::model::{ModelFile, Served},
+    intents::Intents,
+};
+use serde_json::{Value, json};
+use verdict::{
+    history::{Exchange, History, Key, ModelLog, ModelRecord},
+    plan::ModelKind,
+};
+use wire::{Call, Client};
+
+use crate::{
+    clock::Clock,
+    open::{Opened, root},
+};
+
+pub use gateway::Marker;
+
+/// How many good answers in a row mean that a configuration is live.
+const IN_A_ROW: usize = 5;
+/// Seconds that a configuration may take to be live.
+const SETTLE: f64 = 120.0;
+/// Seconds that an InferenceService may take to be Ready.
+const READY: u64 = 240;
+/// The port that our own model listens on in its pod.
+const MODEL_PORT: u16 = 8080;
+
+/// A model behind an InferenceService.
+#[derive(Clone, Debug)]
+pub struct Model {
+    /// Of the InferenceService, and the name that requests use.
+    pub name: String,
+    /// Its Service, which has port 80.
+    pub service: String,
+    /// The hostname that KServe routes to it.
+    pub host: String,
+    /// Whether it is our own, which records every request.
+    records: bool,
+}
+
+/// See the module.
+pub struct Stage {
+    opened: Arc<Opened>,
+    cluster: Cluster,
+    client: Client,
+    clock: Clock,
+    history: History,
+    models: Vec<Model>,
+    elsewhere: Vec<ObjectRef>,
+    applied_at: Option<f64>,
+    window_end: f64,
+    serial: u64,
+}
+
+/// A name that DNS and KServe's hostnames bear: run, check and attempt in at most 36 characters.
+fn namespace(run: &str, key: &Key) -> String {
+    let run = run.rsplit('-').next().unwrap_or(run);
+    let full = format!("{}-{}-{}", key.check.replace('/', "-"), key.case, key.attempt);
+    let hash = &verdict::history::Body::of(format!("{run}/{}/{full}", key.gateway).as_bytes()).sha256[..6];
+    let kept: String = key.check.replace('/', "-").chars().take(20).collect();
+    format!("igc-{run}-{}-{hash}", kept.trim_end_matches('-'))
+}
+
+impl Stage {
+    /// Makes the namespace and finds the gateway's address.
+    pub(crate) async fn open(opened: Arc<Opened>, key: Key) -> Result<Self> {
+        let cluster = opened.cluster().await?;
+        let clock = Clock::start();
+        let namespace = namespace(&opened.plan.run.id, &key);
+        let hostname = format!("{namespace}.igc.test");
+        let mut history = History::new(key, &namespace, &hostname);
+        let capabilities = opened.plan.gateways.iter().find(|g| g.name == opened.gateway.name).map(|g| &g.capabilities);
+        if let (Some(capability), Some(declared)) = (&opened.planned.capability, capabilities) {
+            history.declared = declared.get(capability).cloned().unwrap_or_default();
+        }
+        let manifest = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}});
+        cluster.apply(&manifest, Apply::of_run(&opened.plan.run.id)).await?;
+        let ask = opened.gateway.gateway.address_ask(&opened.stood.addresses);
+        let reached = cluster.reach(&ask).await.context("failed to find an address of the gateway that answers")?;
+        history.address = Some(reached.address.clone());
+        history.notes.extend(reached.before.iter().map(|tried| format!("address {tried}")));
+        let prefix = format!("{}-{}", namespace.trim_start_matches("igc-"), history.key.attempt);
+        let client = Client::opened_at(reached.dial, prefix, clock.opened());
+        Ok(Self { opened, cluster, client, clock, history, models: vec![], elsewhere: vec![], applied_at: None, window_end: 0.0, serial: 0 })
+    }
+
+    /// The hostname that belongs to this stage alone.
+    pub fn hostname(&self) -> &str {
+        &self.history.hostname
+    }
+
+    /// The namespace that belongs to this stage alone.
+    pub fn namespace(&self) -> &str {
+        &self.history.namespace
+    }
+
+    /// The case, `-` where there is none.
+    pub fn case(&self) -> &str {
+        &self.history.key.case
+    }
+
+    /// `host:port` that the client connects to.
+    pub fn address(&self) -> &str {
+        self.history.address.as_deref().unwrap_or_default()
+    }
+
+    /// Name of the route that [`Stage::route_models`] makes.
+    pub fn route(&self) -> &'static str {
+        "route"
+    }
+
+    /// What the history has so far.
+    pub fn history(&self) -> &History {
+        &self.history
+    }
+
+    /// A parameter that the gateway declares, `null` where it does not.
+    pub fn declared(&self, key: &str) -> Value {
+        self.history.declared.get(key).cloned().unwrap_or_default()
+    }
+
+    /// A word that no other request of the run has used.
+    pub fn unique(&mut self) -> String {
+        self.serial += 1;
+        format!("{}-{}", self.history.namespace.trim_start_matches("igc-"), self.serial)
+    }
+
+    /// The Gateway that the checks of a run share.
+    pub fn shared_gateway(&self) -> ObjectRef {
+        self.opened.gateway.gateway.object()
+    }
+
+    /// The route that proves the whole path live.
+    pub fn marker(&self) -> Marker {
+        self.opened.gateway.gateway.marker.clone()
+    }
+
+    fn apply(&self) -> Apply<'_> {
+        Apply::of_run(&self.opened.plan.run.id).in_namespace(&self.history.namespace).patient(Duration::from_secs(60))
+    }
+
+    /// Applies an InferenceService with this name, and does not wait for it.
+    pub async fn apply_model(&mut self, name: &str) -> Result<Model> {
+        let kind = self.opened.planned.model;
+        let image = self.opened.stood.images.get(kind.word());
+        let Some(image) = image else { bail!("the run has no image for model {}; see environment.json", kind.word()) };
+        let file = ModelFile::read(&root().join("manifests"), kind.word())?;
+        let served = Served { name, namespace: &self.history.namespace, model: name, replicas: 1 };
+        for manifest in file.manifests(&served, image)? {
+            self.cluster.apply(&manifest, self.apply()).await?;
+        }
+        let domain = self.opened.gateway.capabilities.get("kserve").and_then(|k| k.get("domain")).and_then(Value::as_str).unwrap_or("example.com");
+        Ok(Model {
+            name: name.to_owned(),
+            service: format!("{name}-predictor"),
+            host: format!("{name}-{}.{domain}", self.history.namespace),
+            records: kind == ModelKind::Echo,
+        })
+    }
+
+    /// A model behind an InferenceService that is Ready. If it does not become so, the check is an error, not a failure.
+    pub async fn model(&mut self, name: &str) -> Result<Model> {
+        let mut models = self.models(&[name]).await?;
+        models.pop().context("no model was asked for")
+    }
+
+    /// Several at once.
+    pub async fn models(&mut self, names: &[&str]) -> Result<Vec<Model>> {
+        let mut models = Vec::new();
+        for name in names {
+            models.push(self.apply_model(name).await?);
+        }
+        for model in &models {
+            let service = ObjectRef::new("serving.kserve.io/v1beta1", "InferenceService", &self.history.namespace, &model.name);
+            self.cluster.wait(&service, Until::ConditionTrue("Ready".into()), Duration::from_secs(READY)).await?;
+            self.models.push(model.clone());
+        }
+        Ok(models)
+    }
+
+    /// Applies one of the gateway's intents (or one that all gateways share), with `name`, `namespace` and `hostname` of
+    /// this stage unless `context` has its own.
+    pub async fn intent(&mut self, intent: &str, context: Value) -> Result<()> {
+        let mut all = json!({
+            "gateway": self.opened.gateway.gateway, "namespace": self.history.namespace,
+            "hostname": self.history.hostname, "name": self.route(), "images": self.opened.stood.images,
+        });
+        if let (Some(all), Value::Object(own)) = (all.as_object_mut(), context) {
+            all.extend(own);
+        }
+        let manifests = Intents::of(&root().join("manifests"), &self.opened.gateway.name).render(intent, &all)?;
+        self.applied_at.get_or_insert(self.clock.seconds());
+        for manifest in manifests {
+            self.cluster.apply(&manifest, self.apply()).await?;
+        }
+        Ok(())
+    }
+
+    /// Routes each of these models by the name that the body gives, on this stage's hostname.
+    pub async fn route_models(&mut self, models: &[&Model]) -> Result<()> {
+        let models: Vec<Value> = models.iter().map(|m| json!({"model": m.name, "service": m.service, "port": 80})).collect();
+        self.intent("route-model", json!({"models": models})).await
+    }
+
+    /// Retries until the model answers several times in a row, and writes down how long that took. A configuration that
+    /// does not become live is for the judge: the drive goes on.
+    pub async fn settle(&mut self, call: impl FnMut() -> Call, model: &str) -> Result<()> {
+        let prefix = format!("{model}-");
+        self.settle_until(call, |e| answered(e).is_some_and(|pod| pod.starts_with(&prefix))).await
+    }
+
+    /// The same for whichever model.
+    pub async fn settle_any(&mut self, call: impl FnMut() -> Call) -> Result<()> {
+        self.settle_until(call, |e| answered(e).is_some()).await
+    }
+
+    /// The same until the status is as wanted.
+    pub async fn settle_status(&mut self, call: impl FnMut() -> Call, wanted: impl Fn(u16) -> bool) -> Result<()> {
+        self.settle_until(call, |e| e.status().is_some_and(&wanted)).await
+    }
+
+    async fn settle_until(&mut self, mut call: impl FnMut() -> Call, good: impl Fn(&Exchange) -> bool) -> Result<()> {
+        let began = *self.applied_at.get_or_insert(self.clock.seconds());
+        let until = self.clock.seconds() + SETTLE;
+        let first = self.history.settle.exchanges.is_empty();
+        let mut row = 0;
+        while row < IN_A_ROW {
+            let exchange = self.client.send("settle", call()).await;
+            row = if good(&exchange) { row + 1 } else { 0 };
+            self.history.settle.exchanges.push(exchange);
+            if self.clock.seconds() > until {
+                break;
+            }
+            if row == 0 {
+                self.pause(0.2).await;
+            }
+        }
+        let settled = row >= IN_A_ROW;
+        self.history.settle.settled = settled && (first || self.history.settle.settled);
+        self.history.settle.seconds = self.clock.seconds() - began;
+        Ok(())
+    }
+
+    /// A request that prepares the drive and is no part of it; kept with the settling.
+    pub async fn prepare(&mut self, call: Call) -> Exchange {
+        let exchange = self.client.send("prepare", call).await;
+        self.history.settle.exchanges.push(exchange.clone());
+        exchange
+    }
+
+    /// Sends a request as part of the drive. It never fails: what went wrong is in the exchange.
+    pub async fn send(&mut self, label: &str, call: Call) -> Exchange {
+        let exchange = self.client.send(label, call).await;
+        self.history.exchanges.push(exchange.clone());
+        exchange
+    }
+
+    /// Sends the first marker to each of our own models, directly: from here on an absent record means something.
+    pub async fn begin(&mut self) -> Result<()> {
+        for model in self.recording() {
+            let marker = self.mark(&model).await?;
+            self.history.models.entry(model.name.clone()).or_default().marker_before = Some(marker);
+        }
+        Ok(())
+    }
+
+    /// Sends the last marker to each of our own models, and reads their records.
+    pub async fn end(&mut self) -> Result<()> {
+        for model in self.recording() {
+            let marker = self.mark(&model).await?;
+            let records = self.records(&model).await?;
+            let log = self.history.models.entry(model.name.clone()).or_default();
+            log.marker_after = Some(marker);
+            log.records = records;
+        }
+        Ok(())
+    }
+
+    fn recording(&self) -> Vec<Model> {
+        self.models.iter().filter(|m| m.records).cloned().collect()
+    }
+
+    async fn pods(&self, model: &Model) -> Result<Vec<String>> {
+        let selector = format!("serving.kserve.io/inferenceservice={}", model.name);
+        let pods = self.cluster.ready_pods(&self.history.namespace, &selector).await?;
+        if pods.is_empty() {
+            bail!("model {} has no pod that is ready", model.name);
+        }
+        Ok(pods)
+    }
+
+    /// A request to every pod of the model that does not go through the gateway.
+    async fn mark(&mut self, model: &Model) -> Result<String> {
+        let marker = format!("marker-{}", self.unique());
+        for pod in self.pods(model).await? {
+            let path = format!("/v1/models?{}={marker}", verdict::history::EXCHANGE_HEADER);
+            let answer = self.cluster.pod_get(&self.history.namespace, &pod, MODEL_PORT, &path).await?;
+            if !answer.status.is_success() {
+                bail!("model {} answered its marker with {}", model.name, answer.status);
+            }
+        }
+        Ok(marker)
+    }
+
+    async fn records(&self, model: &Model) -> Result<Vec<ModelRecord>> {
+        let mut all = Vec::new();
+        for pod in self.pods(model).await? {
+            let mut since = 0;
+            loop {
+                let path = format!("/igc/records?since={since}");
+                let answer = self.cluster.pod_get(&self.history.namespace, &pod, MODEL_PORT, &path).await?;
+                if !answer.status.is_success() {
+                    bail!("model {} answered the request for its records with {}", model.name, answer.status);
+                }
+                let number = |header: &str| answer.headers.get(header)?.to_str().ok()?.parse::<u64>().ok();
+                if let Some(dropped) = number("x-igc-dropped") {
+                    bail!("model {} has dropped {dropped} records: an absent one means nothing", model.name);
+                }
+                let records: Vec<ModelRecord> = serde_json::from_slice(&answer.body)
+                    .with_context(|| format!("failed to understand the records of model {}", model.name))?;
+                all.extend(records);
+                match number("x-igc-next").filter(|_| answer.headers.contains_key("x-igc-more")) {
+                    Some(next) if next > since => since = next,
+                    _ => break,
+                }
+            }
+        }
+        all.sort_by_key(|r| (r.at_ms, r.sequence));
+        Ok(all)
+    }
+
+    /// Waits for an object to be as wanted, and keeps it as `name`, as it was last seen. That it never was as wanted is for
+    /// the judge; that the cluster does not answer is an error.
+    pub async fn see(&mut self, name: &str, object: &ObjectRef, until: Until, seconds: u64) -> Result<Value> {
+        self.see_target(name, Target::from(object), until, seconds).await
+    }
+
+    /// The same for the first object with these labels.
+    pub async fn see_labelled(&mut self, name: &str, version: &str, kind: &str, namespace: &str, labels: &str, seconds: u64) -> Result<()> {
+        let target = Target::labelled(version, kind, Some(namespace), labels);
+        self.see_target(name, target, Until::Exists, seconds).await.map(drop)
+    }
+
+    async fn see_target(&mut self, name: &str, target: Target, until: Until, seconds: u64) -> Result<Value> {
+        let seen = match self.cluster.wait(target, until, Duration::from_secs(seconds)).await {
+            Ok(waited) => Some(waited.object().clone()),
+            Err(error) if error.is_environment() => return Err(error.into()),
+            Err(error) => {
+                self.history.notes.push(format!("{name}: {error}"));
+                error.last().cloned()
+            }
+        };
+        if let Some(seen) = &seen {
+            self.history.objects.insert(name.to_owned(), seen.clone());
+        }
+        Ok(seen.unwrap_or_default())
+    }
+
+    /// Offers a manifest and keeps what the API server says to it.
+    pub async fn offer(&mut self, name: &str, manifest: &Value) -> Result<()> {
+        let admission = self.cluster.offer(manifest, self.apply()).await?;
+        self.history.admissions.insert(name.to_owned(), admission);
+        Ok(())
+    }
+
+    /// The same for an object outside this stage's namespace, which is deleted with it.
+    pub async fn offer_for_this_stage(&mut self, name: &str, manifest: &Value) -> Result<()> {
+        if let Ok(object) = ObjectRef::of(manifest) {
+            self.elsewhere.push(object);
+        }
+        self.offer(name, manifest).await
+    }
+
+    /// Offers a manifest without storing it.
+    pub async fn offer_dry(&mut self, name: &str, manifest: &Value) -> Result<()> {
+        let admission = self.cluster.dry_run(manifest).await?;
+        self.history.admissions.insert(name.to_owned(), admission);
+        Ok(())
+    }
+
+    /// Keeps a fact.
+    pub fn fact(&mut self, name: &str, value: Value) {
+        self.history.facts.insert(name.to_owned(), value);
+    }
+
+    /// Sets aside the exchanges from this one on, with a note that says why: they stay in the history, under another label.
+    pub fn discard_from(&mut self, from: usize, why: &str) {
+        for exchange in self.history.exchanges.iter_mut().skip(from) {
+            exchange.label = format!("discarded-{}", exchange.label);
+        }
+        self.history.notes.push(why.to_owned());
+    }
+
+    /// Waits this many seconds.
+    pub async fn pause(&self, seconds: f64) {
+        self.clock.until(self.clock.seconds() + seconds).await;
+    }
+
+    /// Writes down that the limiter's window ends in so many seconds.
+    pub fn set_window_end(&mut self, in_seconds: f64) {
+        self.window_end = self.clock.seconds() + in_seconds;
+    }
+
+    /// When the limiter's window ends, on this stage's clock.
+    pub fn window_end(&self) -> f64 {
+        self.window_end
+    }
+
+    /// Waits until `offset` seconds after (or before) the end of a window. Limiters say whole seconds: one is added.
+    pub async fn until_window(&self, end: f64, offset: f64) {
+        self.clock.until(end + 1.0 + offset).await;
+    }
+
+    pub(crate) fn seconds(&self) -> f64 {
+        self.clock.seconds()
+    }
+
+    pub(crate) fn cluster(&self) -> &Cluster {
+        &self.cluster
+    }
+
+    pub(crate) fn into_history(self) -> History {
+        self.history
+    }
+
+    /// Reads the records of our own models, if a drive that failed has not.
+    pub(crate) async fn salvage(&mut self) {
+        for model in self.recording() {
+            let read = self.history.models.get(&model.name).is_some_and(|l: &ModelLog| l.marker_after.is_some());
+            if !read && let Ok(records) = self.records(&model).await {
+                self.history.models.entry(model.name.clone()).or_default().records = records;
+            }
+        }
+    }
+
+    /// Removes what the stage made. What cannot be removed goes with the cluster, or with `cargo xtask down`.
+    pub(crate) async fn close(&self) {
+        let namespace = ObjectRef::global("v1", "Namespace", &self.history.namespace);
+        for object in self.elsewhere.iter().chain([&namespace]) {
+            _ = self.cluster.delete(object, Propagation::Background).await;
+        }
+    }
+}
+
+/// The pod that gave a whole 200, by the header that our simulators send.
+fn answered(exchange: &Exchange) -> Option<&str> {
+    exchange.response().filter(|r| r.status == 200)?.header("x-inference-pod")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_fit_into_kserves_hostnames() {
+        let key = Key { gateway: "g".into(), check: "guide-002/service-backend-as-printed".into(), case: "-".into(), attempt: 1 };
+        let name = namespace("20261121-120305-k3f9", &key);
+        assert!(format!("llama3-1b-predictor-{name}").len() <= 63, "{name}");
+        assert_ne!(name, namespace("20261121-120305-k3f9", &Key { attempt: 2, ..key }));
+    }
+}

@@ -1,0 +1,8 @@
+//! All suites, one module a subject. A check's test is `suite::check`, with a case for each named case and each gateway.
+
+mod errors;
+mod guide_002;
+mod kserve;
+mod routing;
+mod status;
+mod tokens;
