@@ -6,7 +6,7 @@ use bytes::{Bytes, BytesMut};
 use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, header, request::Parts};
 use http_body_util::BodyExt;
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -75,7 +75,8 @@ where
         })
     };
     let mut builder = http1::Builder::new();
-    builder.timer(TokioTimer::new()).max_buf_size(MAX_HEAD).title_case_headers(true);
+    // No timeout on heads: gateways keep idle connections, and one closed on them would be a 503 of our making.
+    builder.header_read_timeout(None).max_buf_size(MAX_HEAD).title_case_headers(true);
     let mut serving = pin!(builder.serve_connection(TokioIo::new(tap), service));
     let ended = tokio::select! {
         ended = serving.as_mut() => ended,

@@ -4,9 +4,14 @@
 //! delays the calls behind it. An open burst sends by the clock, as the world does; a call that goes out late (because
 //! the machine was busy) is counted from its intended time, so that stalls are not hidden (coordinated omission).
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
 
-use futures::{StreamExt, stream};
 use hdrhistogram::Histogram;
 use tokio::{sync::mpsc, task::JoinSet};
 use verdict::history::{Ended, Exchange, Outcome};
@@ -102,15 +107,25 @@ pub async fn closed(
     label: &str,
     n: usize,
     concurrency: usize,
-    make_call: impl Fn(usize) -> Call,
+    make_call: impl Fn(usize) -> Call + Send + Sync + 'static,
 ) -> Burst {
-    let sending = stream::iter(0..n).map(|i| {
-        let call = make_call(i);
-        async move { (i, client.send(label, call).await) }
-    });
-    let mut exchanges: Vec<_> = sending.buffer_unordered(concurrency.max(1)).collect().await;
-    exchanges.sort_by_key(|(i, _)| *i);
-    let exchanges: Vec<_> = exchanges.into_iter().map(|(_, exchange)| exchange).collect();
+    let (make_call, turn) = (Arc::new(make_call), Arc::new(AtomicUsize::new(0)));
+    let mut users = JoinSet::new();
+    for _ in 0..concurrency.clamp(1, n.max(1)) {
+        let (client, label) = (client.clone(), label.to_owned());
+        let (make_call, turn) = (Arc::clone(&make_call), Arc::clone(&turn));
+        users.spawn(async move {
+            let mut sent = Vec::new();
+            loop {
+                let i = turn.fetch_add(1, Ordering::Relaxed);
+                if i >= n {
+                    return sent;
+                }
+                sent.push((i, client.send(&label, make_call(i)).await));
+            }
+        });
+    }
+    let exchanges = in_order(collect(users).await.into_iter().flatten().collect());
     let intended = exchanges.iter().map(|e| e.sent_ms).collect();
     Burst::of(exchanges, intended)
 }
@@ -134,15 +149,24 @@ pub async fn open(
         let (client, label, call) = (client.clone(), label.to_owned(), make_call(i));
         sending.spawn(async move { (i, client.send(&label, call).await) });
     }
-    let mut exchanges = Vec::with_capacity(n);
-    while let Some(sent) = sending.join_next().await {
-        match sent {
-            Ok(sent) => exchanges.push(sent),
+    Burst::of(in_order(collect(sending).await), intended)
+}
+
+/// What the tasks gave; a panic of theirs is a panic of ours.
+async fn collect<T: 'static>(mut tasks: JoinSet<T>) -> Vec<T> {
+    let mut results = Vec::with_capacity(tasks.len());
+    while let Some(result) = tasks.join_next().await {
+        match result {
+            Ok(result) => results.push(result),
             Err(died) => std::panic::resume_unwind(died.into_panic()),
         }
     }
+    results
+}
+
+fn in_order(mut exchanges: Vec<(usize, Exchange)>) -> Vec<Exchange> {
     exchanges.sort_by_key(|(i, _)| *i);
-    Burst::of(exchanges.into_iter().map(|(_, exchange)| exchange).collect(), intended)
+    exchanges.into_iter().map(|(_, exchange)| exchange).collect()
 }
 
 /// Says when each call is due. A thread of its own: the runtime's timers are a millisecond wide.

@@ -4,7 +4,7 @@ use std::{
     error::Error,
     io,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::Instant,
@@ -18,7 +18,7 @@ use hyper::{
     client::conn::{http1, http2},
 };
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use tokio::{sync::Mutex, task::JoinHandle, time::timeout_at};
+use tokio::{task::JoinHandle, time::timeout_at};
 use verdict::history::{Body, EXCHANGE_HEADER, Ended, Exchange, Outcome, Request, Response};
 
 use crate::{
@@ -43,7 +43,7 @@ struct Shared {
     id_prefix: String,
     opened: Instant,
     sent: AtomicU64,
-    kept: Option<Mutex<Option<Connection>>>,
+    kept: Option<Mutex<Vec<Connection>>>,
 }
 
 /// What has arrived, as told to the gate of [`Client::send_with_gate`].
@@ -122,13 +122,13 @@ impl Client {
         Self::build(dial, id_prefix.into(), opened, None)
     }
 
-    /// A client that keeps its connection: calls go one after the other, on a new connection only where the old one is
-    /// closed or speaks another version.
-    pub fn keeping_connection(dial: Arc<dyn Dial>, id_prefix: impl Into<String>) -> Self {
-        Self::build(dial, id_prefix.into(), Instant::now(), Some(Mutex::new(None)))
+    /// A client that keeps its connections: a call takes an idle one where there is one, as gateways' clients do. Calls
+    /// that are sent one after the other share one connection.
+    pub fn keeping_connections(dial: Arc<dyn Dial>, id_prefix: impl Into<String>) -> Self {
+        Self::build(dial, id_prefix.into(), Instant::now(), Some(Mutex::default()))
     }
 
-    fn build(dial: Arc<dyn Dial>, id_prefix: String, opened: Instant, kept: Option<Mutex<Option<Connection>>>) -> Self {
+    fn build(dial: Arc<dyn Dial>, id_prefix: String, opened: Instant, kept: Option<Mutex<Vec<Connection>>>) -> Self {
         Self(Arc::new(Shared { dial, id_prefix, opened, sent: AtomicU64::new(0), kept }))
     }
 
@@ -188,15 +188,13 @@ impl Client {
     ) -> Result<Response, Failure> {
         let deadline = tokio::time::Instant::now() + call.timeout;
         let late = |stage| (stage, format!("nothing within {:?}", call.timeout));
-        let mut kept = match &self.0.kept {
-            Some(kept) => Some(timeout_at(deadline, kept.lock()).await.map_err(|_elapsed| late(CONNECT))?),
-            None => None,
-        };
-        let mut usable = kept.as_mut().and_then(|kept| kept.take());
-        if let Some(connection) = &mut usable
-            && !connection.usable(call.http2).await
+        let mut usable = None;
+        while usable.is_none()
+            && let Some(mut idle) = self.idle()
         {
-            usable = None;
+            if idle.usable(call.http2).await {
+                usable = Some(idle);
+            }
         }
         let mut connection = match usable {
             Some(connection) => connection,
@@ -219,8 +217,8 @@ impl Client {
             head_ms: millis(sent, Instant::now()),
         };
         let ended = receive(call, response, sent, deadline, &mut reply, gate).await;
-        if let (Ended::Complete, Some(kept)) = (ended, kept.as_mut()) {
-            **kept = Some(connection);
+        if let (Ended::Complete, Some(kept)) = (ended, &self.0.kept) {
+            kept.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
         }
         Ok(Response {
             status: reply.status,
@@ -231,6 +229,10 @@ impl Client {
             head_ms: reply.head_ms,
             end_ms: millis(sent, Instant::now()),
         })
+    }
+
+    fn idle(&self) -> Option<Connection> {
+        self.0.kept.as_ref()?.lock().unwrap_or_else(PoisonError::into_inner).pop()
     }
 
     async fn connect(&self, http2: bool) -> Result<Connection, Failure> {

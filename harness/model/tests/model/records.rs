@@ -50,7 +50,7 @@ async fn a_record_holds_the_request_as_it_was_on_the_wire() {
 #[tokio::test]
 async fn requests_on_a_kept_connection_have_a_record_each() {
     let served = serve(config()).await;
-    let client = wire::Client::keeping_connection(Arc::new(wire::Tcp::to(served.address)), "kept");
+    let client = wire::Client::keeping_connections(Arc::new(wire::Tcp::to(served.address)), "kept");
     for n in 0..3 {
         client.send("x", chat("Hello").header("X-N", n.to_string())).await;
     }

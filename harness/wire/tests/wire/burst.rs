@@ -58,3 +58,26 @@ async fn an_open_burst_does_not_wait_for_answers() {
     assert!(burst.latencies().max_us >= 3_500, "{:?}", burst.latencies());
     assert!(burst.seconds >= 0.003_5 && burst.rate() > 0.0);
 }
+
+#[tokio::test]
+async fn a_burst_over_kept_connections_makes_no_more_of_them_than_it_needs() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let client = Client::keeping_connections(Arc::new(Tcp::to(listener.local_addr().expect("an address"))), "burst");
+    let accepted = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&accepted);
+    tokio::spawn(async move {
+        loop {
+            let (mut stream, _peer) = listener.accept().await.expect("a connection");
+            count.fetch_add(1, SeqCst);
+            tokio::spawn(async move {
+                for _ in 0.. {
+                    request(&mut stream).await;
+                    stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await.expect("the client reads");
+                }
+            });
+        }
+    });
+    let burst = burst::closed(&client, "x", 40, 4, |_| Call::get("/")).await;
+    assert_eq!(burst.latencies().count, 40);
+    assert!((1..=4).contains(&accepted.load(SeqCst)), "{accepted:?}");
+}

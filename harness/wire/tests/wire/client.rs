@@ -304,7 +304,7 @@ async fn a_connection_is_kept_where_asked_for() {
         }
         per_connection
     });
-    let client = Client::keeping_connection(Arc::new(Tcp::to(address)), "kept");
+    let client = Client::keeping_connections(Arc::new(Tcp::to(address)), "kept");
     let first = client.send("x", Call::get("/1")).await;
     let second = client.send("x", Call::get("/2")).await;
     assert_eq!((response(&first).header("x-n"), response(&second).header("x-n")), (Some("0"), Some("1")));
