@@ -2,16 +2,21 @@
 //!
 //! Worlds are independent of one another and cheap; a test has one of its own.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{io, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
+use futures::{FutureExt, future::BoxFuture};
 use serde_json::{Value, json};
+use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    api::{self, Failure, Store, kinds},
+    api::{self, Failure, Hooks, PodDialer, Server, Store, kinds},
     clock::Clock,
     controllers::{self, Surroundings},
-    dataplane::{network::Network, proxy::SharedWindows},
+    dataplane::{
+        network::{Network, Unreachable},
+        proxy::SharedWindows,
+    },
     dialects::{
         self, Dialect, NotAVersion,
         object::{self, list, text},
@@ -40,6 +45,9 @@ pub enum WorldError {
     /// The version is none.
     #[error(transparent)]
     Version(#[from] NotAVersion),
+    /// The API server has no socket.
+    #[error("listen on loopback")]
+    Listen(#[from] io::Error),
     /// An object of the installation was refused.
     #[error("install {what}: {failure:?}")]
     Install {
@@ -75,13 +83,14 @@ impl WorldConfig {
 #[derive(Debug)]
 pub struct World {
     around: Surroundings,
+    server: Server,
 }
 
 impl World {
     /// Starts a world: returns when its API server takes requests; controllers run from then on.
     ///
     /// # Errors
-    /// Where the installation is refused, which is a defect of this crate.
+    /// Where there is no socket, or the installation is refused, which is a defect of this crate.
     pub async fn start(config: WorldConfig) -> Result<Self, WorldError> {
         let clock = config.clock.clone();
         let now = move || {
@@ -104,8 +113,34 @@ impl World {
             dialect: config.dialect,
             stop: CancellationToken::new(),
         };
+        let pods = Pods { network: around.network.clone(), store: around.store.clone() };
+        let hooks = Hooks { pods: Arc::new(pods), ..Hooks::default() };
+        let server = Server::start(around.store.clone(), hooks).await?;
         tokio::spawn(controllers::run(around.clone()));
-        Ok(Self { around })
+        Ok(Self { around, server })
+    }
+
+    /// The URL of the API server.
+    pub fn url(&self) -> String {
+        self.server.url()
+    }
+
+    /// A kubeconfig for the API server, as YAML.
+    pub fn kubeconfig(&self) -> String {
+        self.server.kubeconfig()
+    }
+
+    /// Writes the kubeconfig to a file.
+    ///
+    /// # Errors
+    /// Where the file cannot be written.
+    pub fn write_kubeconfig(&self, file: &Path) -> io::Result<()> {
+        self.server.write_kubeconfig(file)
+    }
+
+    /// Moves the world's clock forward; see [`Clock::advance_by`].
+    pub fn advance_by(&self, by: Duration) -> bool {
+        self.around.clock.advance_by(by)
     }
 
     /// The objects, for tests and tools in this process.
@@ -150,6 +185,31 @@ impl World {
 impl Drop for World {
     fn drop(&mut self) {
         self.around.stop.cancel();
+    }
+}
+
+/// How the API server reaches pods.
+struct Pods {
+    network: Network,
+    store: Store,
+}
+
+impl PodDialer for Pods {
+    fn dial(&self, address: SocketAddr) -> BoxFuture<'static, io::Result<TcpStream>> {
+        let network = self.network.clone();
+        async move {
+            network.connect_address(address.ip(), address.port()).await.map_err(|error| match error {
+                Unreachable::Connect(error) => error,
+                other => io::Error::new(io::ErrorKind::HostUnreachable, other),
+            })
+        }
+        .boxed()
+    }
+
+    /// Pods of a world write nothing.
+    fn log(&self, namespace: &str, pod: &str, container: Option<&str>) -> Option<String> {
+        let pod = self.store.get(&kinds::POD, namespace, pod)?;
+        list(&pod, "/spec/containers").any(|c| container.is_none_or(|name| text(c, "/name") == name)).then(String::new)
     }
 }
 

@@ -2,4 +2,5 @@
 
 mod agentgateway;
 mod envoy_ai_gateway;
+mod kubernetes;
 mod stage;
