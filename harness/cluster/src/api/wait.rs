@@ -403,11 +403,7 @@ impl Cluster {
                 Some(response) => response.map_err(failed)?,
             };
             if !response.status().is_success() {
-                let refused = self.refusal(response).await;
-                return match refused {
-                    FailureKind::Refused { code: 410, .. } => Ok(Watching::ListAgain),
-                    other => Err(failed(other)),
-                };
+                return Err(failed(self.refusal(response).await)); // 410 as well: the list comes next
             }
             let mut watch = Watch::of(response);
             let mut alive = false;
