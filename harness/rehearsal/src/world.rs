@@ -112,6 +112,7 @@ impl World {
             windows: SharedWindows::default(),
             dialect: config.dialect,
             stop: CancellationToken::new(),
+            applied: controllers::Applied::default(),
         };
         let pods = Pods { network: around.network.clone(), store: around.store.clone() };
         let hooks = Hooks { pods: Arc::new(pods), ..Hooks::default() };

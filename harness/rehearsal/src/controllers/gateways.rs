@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
-use super::{Pods, Services, Surroundings, settle, write_status};
+use super::{Pods, Services, Surroundings, apply, settle, write_status};
 use crate::{
     api::Kind,
     dialects::{
@@ -34,14 +34,11 @@ impl Gateways {
         let mut unowned = BTreeSet::new();
         for child in &translation.children {
             let (kind, key) = (object::kind(child), object::key(child));
-            let existing = snapshot.get(&kind, &key.0, &key.1);
-            if existing.is_none_or(|existing| !covers(existing, child)) {
-                let mut child = child.clone();
-                if existing.is_none() {
-                    services.reserve(around, &mut child);
-                }
-                settle("a child", around.store.apply(child));
+            let mut wanted = child.clone();
+            if snapshot.get(&kind, &key.0, &key.1).is_none() {
+                services.reserve(around, &mut wanted);
             }
+            apply(around, snapshot, wanted);
             if list(child, "/metadata/ownerReferences").next().is_none() {
                 unowned.insert((kind, key));
             }
@@ -56,19 +53,6 @@ impl Gateways {
                 write_status(around, &status.kind, object, status.status);
             }
         }
-    }
-}
-
-/// Whether an object has all that a child wants; the server may have filled in more.
-fn covers(existing: &Value, wanted: &Value) -> bool {
-    match (existing, wanted) {
-        (Value::Object(existing), Value::Object(wanted)) => {
-            wanted.iter().all(|(name, wanted)| existing.get(name).is_some_and(|e| covers(e, wanted)))
-        }
-        (Value::Array(existing), Value::Array(wanted)) => {
-            existing.len() == wanted.len() && existing.iter().zip(wanted).all(|(e, w)| covers(e, w))
-        }
-        (existing, wanted) => existing == wanted,
     }
 }
 
@@ -113,17 +97,4 @@ pub(super) fn release(
 
 fn carries(object: &Value, finalizer: &str) -> bool {
     list(object, "/metadata/finalizers").any(|f| f == finalizer)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_child_is_covered_by_what_the_server_made_of_it() {
-        let wanted = json!({"spec": {"ports": [{"port": 80}]}});
-        assert!(covers(&json!({"spec": {"ports": [{"port": 80, "nodePort": 3}], "x": 1}, "status": {}}), &wanted));
-        assert!(!covers(&json!({"spec": {"ports": [{"port": 81}]}}), &wanted));
-        assert!(!covers(&json!({"spec": {"ports": [{"port": 80}, {"port": 81}]}}), &wanted));
-    }
 }

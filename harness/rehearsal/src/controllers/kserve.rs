@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::{Surroundings, gateways, settle, write_status};
+use super::{Surroundings, apply, gateways, settle, write_status};
 use crate::{
     api::kinds,
     dialects::{
@@ -53,7 +53,7 @@ pub(super) fn reconcile(around: &Surroundings, snapshot: &Snapshot) {
     gateways::release(around, snapshot, &kinds::INFERENCE_SERVICE, FINALIZER, |_| false);
     for service in snapshot.all(&kinds::INFERENCE_SERVICE).filter(|s| !object::is_going(s)) {
         if is_standard(service) {
-            inference_service(around, service, ingress.as_ref());
+            inference_service(around, snapshot, service, ingress.as_ref());
         }
     }
 }
@@ -63,7 +63,7 @@ fn is_standard(service: &Value) -> bool {
     annotation(service, MODE).is_none_or(|mode| matches!(mode, "Standard" | "RawDeployment"))
 }
 
-fn inference_service(around: &Surroundings, service: &Arc<Value>, ingress: Option<&Ingress>) {
+fn inference_service(around: &Surroundings, snapshot: &Snapshot, service: &Arc<Value>, ingress: Option<&Ingress>) {
     let (home, isvc) = (namespace(service), name(service));
     if annotation(service, MODE) != Some("Standard") || list(service, "/metadata/finalizers").all(|f| f != FINALIZER) {
         let marked = around.store.change(&kinds::INFERENCE_SERVICE, home, isvc, |service| {
@@ -80,7 +80,7 @@ fn inference_service(around: &Surroundings, service: &Arc<Value>, ingress: Optio
     let existing = around.store.get(&kinds::DEPLOYMENT, home, &predictor);
     let wanted = [deployment(service, &predictor, existing.as_deref()), cluster_service(service, &predictor)];
     for child in wanted.into_iter().flatten() {
-        settle("a child of an InferenceService", around.store.apply(child));
+        apply(around, snapshot, child);
     }
     let deployment = around.store.get(&kinds::DEPLOYMENT, home, &predictor);
     let ready = deployment.as_ref().is_some_and(|d| object::condition_status(d, "Available") == Some("True"));
@@ -88,7 +88,7 @@ fn inference_service(around: &Surroundings, service: &Arc<Value>, ingress: Optio
     let exposed = ingress.filter(|_| !is_local);
     if let Some(ingress) = exposed.filter(|_| ready) {
         for route in [&predictor, isvc] {
-            settle("an HTTPRoute", around.store.apply(route_of(service, route, &predictor, ingress)));
+            apply(around, snapshot, route_of(service, route, &predictor, ingress));
         }
     }
     let conditions = conditions(around, service, &predictor, deployment.as_deref(), ready, exposed.is_some());

@@ -9,7 +9,10 @@ mod pods;
 mod services;
 mod workloads;
 
-use std::sync::Arc;
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
@@ -21,7 +24,7 @@ use crate::{
     api::{Failure, Kind, Store, kinds},
     clock::Clock,
     dataplane::{network::Network, proxy::SharedWindows},
-    dialects::{Dialect, Snapshot, object},
+    dialects::{Dialect, Name, Snapshot, object},
 };
 
 /// What all controllers of a world share.
@@ -39,7 +42,12 @@ pub struct Surroundings {
     pub dialect: Arc<dyn Dialect>,
     /// Ends everything.
     pub stop: CancellationToken,
+    /// What controllers applied last, by kind and name.
+    pub applied: Applied,
 }
+
+/// Objects as they were applied last.
+pub type Applied = Arc<Mutex<HashMap<(Kind, Name), Value>>>;
 
 /// The kinds that the controllers here read beside those of the dialect.
 const READS: [Kind; 8] = [
@@ -80,6 +88,29 @@ pub async fn run(around: Surroundings) {
     }
 }
 
+/// What a pass reads: taken again only where something was written since.
+struct View<'a> {
+    store: &'a Store,
+    kinds: &'a [Kind],
+    version: u64,
+    snapshot: Snapshot,
+}
+
+impl<'a> View<'a> {
+    fn of(store: &'a Store, kinds: &'a [Kind]) -> Self {
+        let version = store.version();
+        Self { store, kinds, version, snapshot: snapshot(store, kinds) }
+    }
+
+    fn now(&mut self) -> &Snapshot {
+        let version = self.store.version();
+        if version != self.version {
+            (self.version, self.snapshot) = (version, snapshot(self.store, self.kinds));
+        }
+        &self.snapshot
+    }
+}
+
 /// One pass. The data plane is told before statuses say so.
 fn pass(
     around: &Surroundings,
@@ -88,11 +119,12 @@ fn pass(
     services: &mut Services,
     gateways: &mut gateways::Gateways,
 ) {
-    workloads::reconcile(around, &snapshot(&around.store, kinds));
-    pods.reconcile(around, &snapshot(&around.store, kinds));
-    services.reconcile(around, &snapshot(&around.store, kinds));
-    kserve::reconcile(around, &snapshot(&around.store, kinds));
-    gateways.reconcile(around, &snapshot(&around.store, kinds), pods, services);
+    let mut view = View::of(&around.store, kinds);
+    workloads::reconcile(around, view.now());
+    pods.reconcile(around, view.now());
+    services.reconcile(around, view.now());
+    kserve::reconcile(around, view.now());
+    gateways.reconcile(around, view.now(), pods, services);
 }
 
 fn snapshot(store: &Store, kinds: &[Kind]) -> Snapshot {
@@ -111,6 +143,19 @@ fn settle<T>(what: &str, written: Result<T, Failure>) -> Option<T> {
             tracing::warn!(%what, ?error, "a controller's write was refused");
             None
         }
+    }
+}
+
+/// Applies an object unless it was applied like this before and what is there has all of it still.
+fn apply(around: &Surroundings, snapshot: &Snapshot, object: Value) {
+    let (kind, key) = (object::kind(&object), object::key(&object));
+    let there = snapshot.get(&kind, &key.0, &key.1).is_some_and(|existing| object::covers(existing, &object));
+    let mut applied = around.applied.lock().unwrap_or_else(PoisonError::into_inner);
+    if there && applied.get(&(kind.clone(), key.clone())) == Some(&object) {
+        return;
+    }
+    if settle("a child", around.store.apply(object.clone())).is_some() {
+        applied.insert((kind, key), object);
     }
 }
 

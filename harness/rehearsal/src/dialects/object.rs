@@ -207,6 +207,19 @@ pub fn duration(text: &str) -> Option<std::time::Duration> {
     Some(std::time::Duration::from_millis(millis))
 }
 
+/// Whether an object has all that a child wants; the server may have filled in more.
+pub fn covers(existing: &Value, wanted: &Value) -> bool {
+    match (existing, wanted) {
+        (Value::Object(existing), Value::Object(wanted)) => {
+            wanted.iter().all(|(name, wanted)| existing.get(name).is_some_and(|e| covers(e, wanted)))
+        }
+        (Value::Array(existing), Value::Array(wanted)) => {
+            existing.len() == wanted.len() && existing.iter().zip(wanted).all(|(e, w)| covers(e, w))
+        }
+        (existing, wanted) => existing == wanted,
+    }
+}
+
 /// Labels and annotations as a map of texts.
 pub fn texts(map: Option<&Value>) -> Map<String, Value> {
     map.and_then(Value::as_object).cloned().unwrap_or_default()
@@ -260,5 +273,13 @@ mod tests {
         assert!(!selected(Some(&labels), Some(&json!({"app": "b"}))));
         assert!(!selected(Some(&labels), Some(&json!({}))), "an empty selector of a Service selects nothing");
         assert!(!selected(None, Some(&json!({"app": "a"}))));
+    }
+
+    #[test]
+    fn a_child_is_covered_by_what_the_server_made_of_it() {
+        let wanted = json!({"spec": {"ports": [{"port": 80}]}});
+        assert!(covers(&json!({"spec": {"ports": [{"port": 80, "nodePort": 3}], "x": 1}, "status": {}}), &wanted));
+        assert!(!covers(&json!({"spec": {"ports": [{"port": 81}]}}), &wanted));
+        assert!(!covers(&json!({"spec": {"ports": [{"port": 80}, {"port": 81}]}}), &wanted));
     }
 }

@@ -396,3 +396,52 @@ spec:
         assert!(status == 200 || said_body == body, "{host}: {said_body}");
     }
 }
+
+/// What is edited away is gone, and what a Gateway made goes with it.
+#[tokio::test]
+async fn edits_and_deletions_are_carried_through() {
+    let stage = staged("v1.1.0").await;
+    let store = stage.world.store();
+    let hostnames = |hosts: serde_json::Value| {
+        store
+            .change(&kinds::AI_GATEWAY_ROUTE, "kserve-test", "mock-llm-ai", |route| match hosts {
+                serde_json::Value::Null => {
+                    route["spec"].as_object_mut().expect("a spec").remove("hostnames");
+                }
+                hosts => route["spec"]["hostnames"] = hosts,
+            })
+            .expect("edited");
+    };
+    let route_kind = kinds::HTTP_ROUTE;
+    let written = |expected: Option<serde_json::Value>| {
+        stage.object(&route_kind, "kserve-test", "mock-llm-ai", move |o| {
+            o.pointer("/spec/hostnames") == expected.as_ref()
+                && o.pointer("/status/parents/0/conditions/0/observedGeneration") == o.pointer("/metadata/generation")
+        })
+    };
+    hostnames(json!(["one.test"]));
+    written(Some(json!(["one.test"]))).await;
+    assert_eq!(stage.statuses(1, "one.test", &[]).await, [200]);
+    assert_eq!(stage.statuses(1, "two.test", &[]).await, [404]);
+    hostnames(serde_json::Value::Null);
+    written(None).await;
+    assert_eq!(stage.statuses(1, "two.test", &[]).await, [200]);
+
+    store.delete(&kinds::AI_GATEWAY_ROUTE, "kserve-test", "mock-llm-ai").expect("deleted");
+    crate::stage::bounded(
+        "the filters' end",
+        stage.world.until(|store| store.list(&kinds::HTTP_ROUTE_FILTER, Some("kserve-test")).is_empty().then_some(())),
+    )
+    .await;
+    assert_eq!(said(&stage.chat("two.test", "mock-llm", &[]).await, []), (404, String::new(), []));
+    store.delete(&kinds::GATEWAY, "igc", "gw").expect("deleted");
+    crate::stage::bounded(
+        "the proxy's end",
+        stage.world.until(|store| {
+            let services = store.list(&kinds::SERVICE, Some("envoy-gateway-system"));
+            (services.is_empty() && store.list(&kinds::POD, Some("envoy-gateway-system")).len() == 2).then_some(())
+        }),
+    )
+    .await;
+    assert_eq!(stage.chat("two.test", "mock-llm", &[]).await.status(), None, "nobody listens any more");
+}
