@@ -29,7 +29,7 @@ pub enum BundleError {
         problem: String,
     },
     /// A chart.
-    #[error("bundle {} has no chart {name} {version}; {}", folder.display(), it_has(.has))]
+    #[error("bundle {} has no chart {name} {version}; {}{}", folder.display(), it_has(.has), choose(.component))]
     NoChart {
         /// The bundle.
         folder: PathBuf,
@@ -39,9 +39,11 @@ pub enum BundleError {
         version: String,
         /// Versions of the chart, or names of all charts where it has none.
         has: Vec<String>,
+        /// The component that it is wanted for.
+        component: Option<String>,
     },
     /// Definitions.
-    #[error("bundle {} has no definitions crds/{wanted}; {}", folder.display(), it_has(.has))]
+    #[error("bundle {} has no definitions crds/{wanted}; {}{}", folder.display(), it_has(.has), choose(.component))]
     NoCrds {
         /// The bundle.
         folder: PathBuf,
@@ -49,6 +51,8 @@ pub enum BundleError {
         wanted: String,
         /// What it has, as `project/version`.
         has: Vec<String>,
+        /// The component that it is wanted for.
+        component: Option<String>,
     },
     /// A file in it.
     #[error("{}: {source}", path.display())]
@@ -58,6 +62,20 @@ pub enum BundleError {
         /// What the system said.
         source: io::Error,
     },
+}
+
+fn choose(component: &Option<String>) -> String {
+    component.as_ref().map(|component| format!("; choose one with --set {component}=VERSION")).unwrap_or_default()
+}
+
+impl BundleError {
+    /// The same error, which also says how to choose another version of this component.
+    pub(crate) fn of_component(mut self, name: &str) -> Self {
+        if let Self::NoChart { component, .. } | Self::NoCrds { component, .. } = &mut self {
+            *component = Some(name.to_owned());
+        }
+        self
+    }
 }
 
 fn it_has(names: &[String]) -> String {
@@ -117,6 +135,7 @@ impl Bundle {
             name: name.to_owned(),
             version: version.to_owned(),
             has,
+            component: None,
         })
     }
 
@@ -135,7 +154,12 @@ impl Bundle {
         let has = names(&crds).into_iter().flat_map(|project| {
             names(&crds.join(&project)).into_iter().map(move |version| format!("{project}/{version}"))
         });
-        Err(BundleError::NoCrds { folder: self.folder.clone(), wanted: wanted.to_owned(), has: has.collect() })
+        Err(BundleError::NoCrds {
+            folder: self.folder.clone(),
+            wanted: wanted.to_owned(),
+            has: has.collect(),
+            component: None,
+        })
     }
 
     /// Whether a chart says of itself that it stands in for something: the words of its description.

@@ -1,12 +1,14 @@
 //! Helm through its command line: with caches of its own, without its waits, and only releases of our own run are touched.
 
 use std::{
+    collections::BTreeSet,
     fs, io,
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use serde::Deserialize;
+use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
 use crate::place::child::{Call, ChildError, Output, Programs};
@@ -60,6 +62,14 @@ pub enum HelmError {
     /// Helm said something else than what it says.
     #[error("`helm list` said what is not understood: {0}")]
     Strange(serde_json::Error),
+    /// A chart that does not render to YAML.
+    #[error("chart {} does not render to YAML: {problem}", chart.display())]
+    Rendered {
+        /// Its folder or archive.
+        chart: PathBuf,
+        /// What is wrong.
+        problem: String,
+    },
     /// Its folders.
     #[error("{}: {source}", path.display())]
     Folder {
@@ -220,6 +230,41 @@ pub async fn pull(
     Ok(into.join(name))
 }
 
+/// The images that a chart's pods would run, by rendering it; no cluster is asked.
+///
+/// # Errors
+/// [`HelmError`]; [`HelmError::Rendered`] where what comes out is no YAML.
+pub async fn images_of(
+    programs: &Programs,
+    folder: &Path,
+    chart: &Path,
+    cancel: &CancellationToken,
+) -> Result<Vec<String>, HelmError> {
+    let call = local_call(folder, ASK).args(["template", "igc"]).arg(chart);
+    let rendered = call.run(programs, cancel).await?.stdout;
+    let objects: Vec<Value> = serde_saphyr::from_multiple(&rendered)
+        .map_err(|error| HelmError::Rendered { chart: chart.to_owned(), problem: error.to_string() })?;
+    let mut images = BTreeSet::new();
+    objects.iter().for_each(|object| collect_images(object, &mut images));
+    Ok(images.into_iter().collect())
+}
+
+fn collect_images(value: &Value, images: &mut BTreeSet<String>) {
+    match value {
+        Value::Array(items) => items.iter().for_each(|item| collect_images(item, images)),
+        Value::Object(fields) => {
+            for (key, field) in fields {
+                let containers =
+                    matches!(key.as_str(), "containers" | "initContainers").then(|| field.as_array()).flatten();
+                let named = containers.into_iter().flatten().filter_map(|container| container.get("image")?.as_str());
+                images.extend(named.map(str::to_owned));
+                collect_images(field, images);
+            }
+        }
+        _ => {}
+    }
+}
+
 /// A call of helm that knows nothing of the user's own.
 fn local_call(folder: &Path, deadline: Duration) -> Call {
     let own = folder.join("helm");
@@ -319,6 +364,21 @@ mod tests {
         `helm --kubeconfig /k --kube-context kind-x install redis /chart --namespace n --labels igc.dev/run=20261121-120305-k3f9 --timeout 300s --values /values.yaml` ended with exit status: 1
             Error: INSTALLATION FAILED: Kubernetes cluster unreachable
         ");
+    }
+
+    #[tokio::test]
+    async fn images_are_read_from_what_a_chart_renders_to() {
+        let rendered = "kind: Deployment\nspec: {template: {spec: {containers: [{name: a, image: a/b:1}, {name: b, image: c:2}]}}}\n---\n---\nkind: CronJob\nspec: {jobTemplate: {spec: {template: {spec: {initContainers: [{image: c:2}]}}}}}\n---\nkind: ConfigMap\ndata: {image: not/one:1}";
+        let fakes = Fakes::new().program("helm", &format!("cat <<'YAML'\n{rendered}\nYAML"));
+        let images =
+            images_of(&fakes.programs(), fakes.path(), Path::new("/chart"), &CancellationToken::new()).await.unwrap();
+        assert_eq!(images, ["a/b:1", "c:2"]);
+        assert_eq!(fakes.calls(), ["helm template igc /chart"]);
+        let broken = Fakes::new().program("helm", "echo 'a: [1'");
+        let error = images_of(&broken.programs(), broken.path(), Path::new("/chart"), &CancellationToken::new())
+            .await
+            .unwrap_err();
+        assert!(error.to_string().starts_with("chart /chart does not render to YAML: "), "{error}");
     }
 
     #[tokio::test]

@@ -32,6 +32,8 @@ pub(crate) struct Shape<'s> {
     pub(crate) loads: bool,
     /// Charts are fetched.
     pub(crate) fetches: bool,
+    /// Component -> the images of what stands in for it, which are others than its own.
+    pub(crate) stand_ins: &'s BTreeMap<String, Vec<String>>,
     /// Images that no component names: of models, of the run.
     pub(crate) more_images: &'s [String],
     /// Nodes of the caller: name, needs, about how many seconds.
@@ -65,7 +67,7 @@ pub(crate) fn graph(
     let mut all: Vec<(Node, Work)> = Vec::new();
     all.push((node(CLUSTER, vec![], CLUSTER_SECONDS), Work::Cluster));
     for selected in selection.components.values() {
-        let images = images(selected, run)?;
+        let images = images(selected, run, shape.stand_ins)?;
         let loads = shape.loads.then_some(images);
         for (suffix, images) in
             loads.into_iter().flat_map(|(first, later)| [("images", first), ("images-later", later)])
@@ -171,7 +173,14 @@ fn reach(selection: &Selection, selected: &Selected, state: State, shape: &Shape
 }
 
 /// The images of a component's first pods, and those of later ones.
-pub(crate) fn images(selected: &Selected, run: &Value) -> Result<(Vec<String>, Vec<String>), NodesError> {
+pub(crate) fn images(
+    selected: &Selected,
+    run: &Value,
+    stand_ins: &BTreeMap<String, Vec<String>>,
+) -> Result<(Vec<String>, Vec<String>), NodesError> {
+    if let Some(images) = stand_ins.get(&selected.component.name) {
+        return Ok((images.clone(), vec![]));
+    }
     let variables = Variables::of(&selected.component, &selected.version, run);
     let fill = |texts: &[String]| -> Result<Vec<String>, NodesError> {
         let filled = texts.iter().map(|text| variables.text(text)).collect::<Result<Vec<_>, _>>();
@@ -200,6 +209,10 @@ mod tests {
         graph(&selection, &json!({"versions": selection.versions}), shape).unwrap()
     }
 
+    fn none() -> BTreeMap<String, Vec<String>> {
+        BTreeMap::new()
+    }
+
     fn written(graph: &Graph) -> String {
         graph
             .order()
@@ -215,7 +228,8 @@ mod tests {
 
     #[test]
     fn the_whole_stack_on_kind_out_of_a_bundle() {
-        let shape = Shape { loads: true, fetches: false, more_images: &["igc/igc:1".to_owned()], own: &[] };
+        let shape =
+            Shape { loads: true, fetches: false, more_images: &["igc/igc:1".to_owned()], own: &[], stand_ins: &none() };
         let (graph, work) = of(&["envoy-ai-gateway", "kserve"], &shape);
         insta::assert_snapshot!(written(&graph), @"
         cluster <-
@@ -253,7 +267,7 @@ mod tests {
 
     #[test]
     fn without_the_ai_gateway_envoy_gateway_waits_for_nothing_of_it() {
-        let shape = Shape { loads: false, fetches: true, more_images: &[], own: &[] };
+        let shape = Shape { loads: false, fetches: true, more_images: &[], own: &[], stand_ins: &none() };
         let (graph, work) = of(&["envoy-gateway"], &shape);
         insta::assert_snapshot!(written(&graph), @"
         cluster <-
@@ -273,7 +287,10 @@ mod tests {
     fn work_of_the_caller_waits_for_what_is_part_of_the_install() {
         let needs = ["envoy-gateway:ready", "envoy-gateway:images-later", "kgateway:ready"].map(str::to_owned).to_vec();
         let own = [("gateway".to_owned(), needs, 10.0)];
-        let (graph, _) = of(&["envoy-gateway"], &Shape { loads: false, fetches: false, more_images: &[], own: &own });
+        let (graph, _) = of(
+            &["envoy-gateway"],
+            &Shape { loads: false, fetches: false, more_images: &[], own: &own, stand_ins: &none() },
+        );
         assert_eq!(graph.node("gateway").unwrap().needs, ["cluster", "envoy-gateway:ready"]);
     }
 }

@@ -202,13 +202,14 @@ impl Selection {
                 .iter()
                 .map(|chart| &chart.name)
                 .chain(component.crds.iter().filter_map(|crds| crds.chart.as_ref()));
+            let hinted = |error: BundleError| error.of_component(&component.name);
             for chart in charts {
-                bundle.chart(chart, &selected.version)?;
+                bundle.chart(chart, &selected.version).map_err(hinted)?;
             }
             let variables = Variables::of(component, &selected.version, &json!({"versions": self.versions}));
             for folder in component.crds.iter().filter_map(|crds| crds.folder.as_ref()) {
                 if let Ok(Some(folder)) = variables.text(folder) {
-                    bundle.crds(&folder)?;
+                    bundle.crds(&folder).map_err(hinted)?;
                 }
             }
         }

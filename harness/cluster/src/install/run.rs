@@ -15,6 +15,7 @@ use super::{
     bundle::Bundle,
     component::{Catalogue, Need},
     failure::{self, Cause, Failure},
+    helm,
     nodes::{self, Shape, Work},
     present::{self, Found},
     profile::Selection,
@@ -35,6 +36,7 @@ use crate::{
 
 /// Where an install happens.
 #[derive(Clone, Debug)]
+#[expect(clippy::large_enum_variant, reason = "a run has one of it")]
 pub enum Site {
     /// In a kind cluster that it makes itself.
     Kind {
@@ -208,10 +210,20 @@ async fn prepare(
     }
     let run =
         json!({"versions": request.selection.versions, "gateway": request.gateway, "run": request.run.to_string()});
-    let mut archives = Vec::new();
+    let (mut archives, mut stand_ins) = (Vec::new(), BTreeMap::new());
     if let Some(bundle) = &request.bundle {
         archives = bundle.archives()?;
         request.selection.in_bundle(bundle)?;
+        for (name, selected) in &request.selection.components {
+            let mut charts = selected.component.charts.iter();
+            let Some(chart) = charts.find(|chart| bundle.stand_in(&chart.name, &selected.version).is_some()) else {
+                continue;
+            };
+            let chart = bundle.chart(&chart.name, &selected.version)?;
+            let images =
+                helm::images_of(&request.programs, &request.run_folder.join("install"), &chart, cancel).await?;
+            stand_ins.insert(name.clone(), images);
+        }
     } else {
         request.programs.find("helm")?;
     }
@@ -219,7 +231,7 @@ async fn prepare(
         // Without a registry, an image that is missing would only be found missing by a pull that fails slowly.
         let mut images = request.more_images.clone();
         for selected in request.selection.components.values() {
-            let (first, later) = nodes::images(selected, &run)?;
+            let (first, later) = nodes::images(selected, &run, &stand_ins)?;
             images.extend(first.into_iter().chain(later));
         }
         images.retain(|image| !archives.iter().any(|archive| archive.images.contains(&full_name(image))));
@@ -233,6 +245,7 @@ async fn prepare(
     let shape = Shape {
         loads: matches!(request.site, Site::Kind { .. }),
         fetches: request.bundle.is_none(),
+        stand_ins: &stand_ins,
         more_images: &request.more_images,
         own: &own,
     };

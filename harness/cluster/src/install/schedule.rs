@@ -90,8 +90,7 @@ where
         match result {
             Ok(()) => {
                 done.insert(name.clone());
-                let waited_for =
-                    times.iter().filter(|t| time.needs.contains(&t.node)).next_back().map(|t| t.node.as_str());
+                let waited_for = times.iter().rfind(|t| time.needs.contains(&t.node)).map(|t| t.node.as_str());
                 progress.say(Event::Finished { node: &name, seconds: time.seconds, waited_for });
             }
             Err(error) if error.is_cancelled() && stop.is_cancelled() => {

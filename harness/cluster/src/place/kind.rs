@@ -87,7 +87,7 @@ pub enum KindError {
         /// Image of its nodes.
         image: String,
         /// What kind said.
-        source: ChildError,
+        source: Box<ChildError>,
         /// Where its logs are, or why there are none.
         evidence: String,
     },
@@ -111,9 +111,8 @@ impl KindError {
     /// Whether the user ended it.
     pub fn is_cancelled(&self) -> bool {
         match self {
-            Self::Call(error) | Self::NotUp { source: error, .. } | Self::Engine(EngineError::Call(error)) => {
-                error.is_cancelled()
-            }
+            Self::NotUp { source, .. } => source.is_cancelled(),
+            Self::Call(error) | Self::Engine(EngineError::Call(error)) => error.is_cancelled(),
             _ => false,
         }
     }
@@ -185,7 +184,7 @@ impl Kind {
                     self.keep_logs(&name, &request.run_folder).await
                 };
                 self.delete(&name, Some(&kubeconfig)).await?;
-                Err(KindError::NotUp { name, image: image.to_owned(), source, evidence })
+                Err(KindError::NotUp { name, image: image.to_owned(), source: Box::new(source), evidence })
             }
         }
     }

@@ -2,6 +2,7 @@
 
 use std::{fmt, fs, path::Path, time::Duration};
 
+use futures::{FutureExt, future::join_all};
 use rustix::process::Signal;
 use tokio_util::sync::CancellationToken;
 
@@ -11,10 +12,16 @@ use super::{
     kind::Kind,
     processes::{self, Living},
 };
-use crate::api::{Backoff, Deadline};
+use crate::{
+    api::{ApiFailure, Backoff, Cluster, Deadline, FailureKind, ObjectRef, Propagation, RUN_LABEL, name_of},
+    install::helm::{Helm, HelmError},
+};
 
 /// How long processes of living runs have to clean up after themselves before they are killed.
 const END: Duration = Duration::from_secs(15);
+
+/// How long a namespace may take to be gone.
+const NAMESPACE: Duration = Duration::from_secs(120);
 
 /// What was swept.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -91,6 +98,59 @@ pub async fn machine(programs: &Programs, runs: &Path, cancel: &CancellationToke
         Err(error) => swept.problems.push(error.to_string()),
     }
     swept
+}
+
+/// Sweeps a cluster that was there before: releases, namespaces and GatewayClasses that runs made, all or those of one run.
+///
+/// Definitions stay: deleting one deletes every object of its kind, also those of others.
+pub async fn context(cluster: &Cluster, helm: &Helm, run: Option<&str>, cancel: &CancellationToken) -> Swept {
+    let mut swept = Swept::default();
+    let selector = run.map_or_else(|| RUN_LABEL.to_owned(), |run| format!("{RUN_LABEL}={run}"));
+    delete_listed(cluster, "gateway.networking.k8s.io/v1", "Gateway", &selector, &mut swept).await;
+    delete_listed(cluster, "gateway.networking.k8s.io/v1", "GatewayClass", &selector, &mut swept).await;
+    match helm.of_runs(run, cancel).await {
+        Ok(releases) => {
+            for (name, namespace) in releases {
+                match helm.uninstall(&name, &namespace, cancel).await {
+                    Ok(()) => swept.objects.push(format!("release {namespace}/{name}")),
+                    Err(error) => swept.problems.push(error.to_string()),
+                }
+            }
+        }
+        // Nothing was installed by helm where there is none.
+        Err(HelmError::Call(error)) if error.is_missing() => {}
+        Err(error) => swept.problems.push(error.to_string()),
+    }
+    match cluster.list("v1", "Namespace", None, &selector).await {
+        Err(failure) => swept.problems.push(failure.to_string()),
+        Ok(namespaces) => {
+            let names: Vec<String> = namespaces.iter().map(|namespace| name_of(namespace).to_owned()).collect();
+            let gone = join_all(names.iter().map(|name| cluster.delete_namespace(name, NAMESPACE).boxed())).await;
+            for (name, gone) in names.into_iter().zip(gone) {
+                match gone {
+                    Ok(_) => swept.objects.push(format!("namespace {name}")),
+                    Err(error) => swept.problems.push(error.to_string()),
+                }
+            }
+        }
+    }
+    swept
+}
+
+async fn delete_listed(cluster: &Cluster, api_version: &str, kind: &str, selector: &str, swept: &mut Swept) {
+    let objects = match cluster.list(api_version, kind, None, selector).await {
+        Ok(objects) => objects,
+        // A kind that the cluster does not have has no objects.
+        Err(ApiFailure { kind: FailureKind::UnknownKind { .. }, .. }) => return,
+        Err(failure) => return swept.problems.push(failure.to_string()),
+    };
+    for object in &objects {
+        let Ok(named) = ObjectRef::of(object) else { continue };
+        match cluster.delete(&named, Propagation::Foreground).await {
+            Ok(_) => swept.objects.push(named.to_string()),
+            Err(failure) => swept.problems.push(failure.to_string()),
+        }
+    }
 }
 
 async fn delete_clusters(kind: &Kind, cancel: &CancellationToken, swept: &mut Swept) {
