@@ -1,0 +1,296 @@
+//! Create, read, update, patch, delete, select, list in pages, and what kubectl asks besides.
+
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::{Namespace, Secret, Service};
+use kube::ResourceExt;
+use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions, PropagationPolicy};
+use kube::discovery::Discovery;
+use rehearsal::api::kinds;
+use rstest::rstest;
+use serde_json::{Value, json};
+
+use crate::world::{World, config_map, status};
+
+#[tokio::test]
+async fn an_object_lives_from_creation_to_deletion() {
+    let world = World::new().await;
+    let maps = world.config_maps();
+    let made = maps.create(&PostParams::default(), &config_map("a", json!({"k": "1"}))).await.unwrap();
+    assert!(made.uid().is_some());
+    assert_eq!(
+        status(maps.create(&PostParams::default(), &config_map("a", json!({}))).await.unwrap_err()).message,
+        "configmaps \"a\" already exists"
+    );
+    let mut changed = maps.get("a").await.unwrap();
+    changed.data["data"]["k"] = json!("2");
+    let second = maps.replace("a", &PostParams::default(), &changed).await.unwrap();
+    assert_ne!(second.resource_version(), made.resource_version());
+    let stale = status(maps.replace("a", &PostParams::default(), &changed).await.unwrap_err());
+    assert_eq!((stale.code, stale.reason.as_str()), (409, "Conflict"));
+    assert_eq!(
+        stale.message,
+        "Operation cannot be fulfilled on configmaps \"a\": the object has been modified; please apply your changes to the latest version and try again"
+    );
+    let gone = maps.delete("a", &DeleteParams::default()).await.unwrap().right().unwrap();
+    assert_eq!(gone.details.unwrap().kind, "configmaps");
+    let absent = status(maps.get("a").await.unwrap_err());
+    assert_eq!((absent.code, absent.message.as_str()), (404, "configmaps \"a\" not found"));
+}
+
+#[tokio::test]
+async fn typed_objects_get_what_the_server_fills_in() {
+    let world = World::new().await;
+    let services: Api<Service> = Api::namespaced(world.client.clone(), "default");
+    let service = serde_json::from_value(
+        json!({"metadata": {"name": "s"}, "spec": {"type": "NodePort", "ports": [{"port": 80}]}}),
+    )
+    .unwrap();
+    let spec = services.create(&PostParams::default(), &service).await.unwrap().spec.unwrap();
+    assert!(spec.cluster_ip.unwrap().starts_with("10.96."));
+    let port = &spec.ports.unwrap()[0];
+    assert_eq!(port.protocol.as_deref(), Some("TCP"));
+    assert!(port.node_port.unwrap() >= 30000);
+    let secrets: Api<Secret> = Api::namespaced(world.client.clone(), "default");
+    let secret =
+        serde_json::from_value(json!({"metadata": {"generateName": "s-"}, "stringData": {"k": "text"}})).unwrap();
+    let secret = secrets.create(&PostParams::default(), &secret).await.unwrap();
+    assert!(secret.name_any().len() == 7 && secret.name_any().starts_with("s-"));
+    assert_eq!(secret.data.unwrap()["k"].0, b"text");
+    let deployments: Api<Deployment> = Api::namespaced(world.client.clone(), "default");
+    let deployment = serde_json::from_value(json!({"metadata": {"name": "d"}, "spec": {"selector": {"matchLabels": {"a": "b"}},
+        "template": {"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "i", "ports": [{"containerPort": 80}]}]}}}})).unwrap();
+    let deployment = deployments.create(&PostParams::default(), &deployment).await.unwrap();
+    assert_eq!(deployment.spec.unwrap().replicas, Some(1));
+    assert_eq!(deployment.metadata.generation, Some(1));
+}
+
+#[tokio::test]
+async fn status_and_spec_are_written_apart() {
+    let world = World::new().await;
+    let gateways = world.objects("gateway.networking.k8s.io/v1", "Gateway", "gateways");
+    let gateway = serde_json::from_value(json!({"apiVersion": "gateway.networking.k8s.io/v1", "kind": "Gateway", "metadata": {"name": "g"},
+        "spec": {"gatewayClassName": "c", "listeners": [{"name": "http", "port": 80, "protocol": "HTTP"}]}, "status": {"addresses": []}})).unwrap();
+    let made = gateways.create(&PostParams::default(), &gateway).await.unwrap();
+    assert_eq!(made.data["status"]["conditions"][1]["message"], "Waiting for controller");
+    assert_eq!(made.data["spec"]["listeners"][0]["allowedRoutes"]["namespaces"]["from"], "Same");
+    let patch = json!({"spec": {"gatewayClassName": "d"}, "status": {"addresses": [{"value": "10.96.0.9"}]}});
+    let after = gateways.patch_status("g", &PatchParams::default(), &Patch::Merge(&patch)).await.unwrap();
+    assert_eq!(after.data["spec"]["gatewayClassName"], "c");
+    assert_eq!(after.data["status"]["addresses"][0]["type"], "IPAddress");
+    assert_eq!(after.metadata.generation, Some(1));
+    let after = gateways.patch("g", &PatchParams::default(), &Patch::Merge(&patch)).await.unwrap();
+    assert_eq!(after.data["spec"]["gatewayClassName"], "d");
+    assert_eq!(after.metadata.generation, Some(2));
+}
+
+#[tokio::test]
+async fn finalizers_hold_and_preconditions_protect() {
+    let world = World::new().await;
+    let maps = world.config_maps();
+    let mut held = config_map("held", json!({}));
+    held.metadata.finalizers = Some(vec!["example.com/hold".into()]);
+    maps.create(&PostParams::default(), &held).await.unwrap();
+    let wrong = DeleteParams {
+        preconditions: Some(Preconditions { uid: Some("other".into()), resource_version: None }),
+        ..DeleteParams::default()
+    };
+    assert_eq!(status(maps.delete("held", &wrong).await.unwrap_err()).code, 409);
+    let marked = maps.delete("held", &DeleteParams::default()).await.unwrap().left().unwrap();
+    assert!(marked.metadata.deletion_timestamp.is_some());
+    let free = json!({"metadata": {"finalizers": null}});
+    maps.patch("held", &PatchParams::default(), &Patch::Merge(&free)).await.unwrap();
+    assert!(maps.get_opt("held").await.unwrap().is_none());
+}
+
+#[rstest]
+#[case(PropagationPolicy::Background, false)]
+#[case(PropagationPolicy::Foreground, false)]
+#[case(PropagationPolicy::Orphan, true)]
+#[tokio::test]
+async fn what_is_owned_goes_or_stays_as_the_client_says(#[case] policy: PropagationPolicy, #[case] stays: bool) {
+    let world = World::new().await;
+    let maps = world.config_maps();
+    let owner = maps.create(&PostParams::default(), &config_map("owner", json!({}))).await.unwrap();
+    let mut child = config_map("child", json!({}));
+    child.metadata.owner_references = Some(vec![
+        serde_json::from_value(json!({"apiVersion": "v1", "kind": "ConfigMap", "name": "owner", "uid": owner.uid()}))
+            .unwrap(),
+    ]);
+    maps.create(&PostParams::default(), &child).await.unwrap();
+    let how = DeleteParams { propagation_policy: Some(policy), ..DeleteParams::default() };
+    maps.delete("owner", &how).await.unwrap();
+    assert!(maps.get_opt("owner").await.unwrap().is_none());
+    assert_eq!(maps.get_opt("child").await.unwrap().is_some(), stays);
+}
+
+#[tokio::test]
+async fn a_dry_run_judges_and_keeps_nothing() {
+    let world = World::new().await;
+    let maps = world.config_maps();
+    let dry = PostParams { dry_run: true, ..PostParams::default() };
+    let shown = maps.create(&dry, &config_map("a", json!({}))).await.unwrap();
+    assert!(shown.uid().is_some() && shown.resource_version().is_none());
+    assert!(maps.get_opt("a").await.unwrap().is_none());
+    let made = maps.create(&PostParams::default(), &config_map("a", json!({"k": "1"}))).await.unwrap();
+    let patch = PatchParams { dry_run: true, ..PatchParams::default() };
+    let shown = maps.patch("a", &patch, &Patch::Merge(json!({"data": {"k": "2"}}))).await.unwrap();
+    assert_eq!(shown.data["data"]["k"], "2");
+    let dry_delete = DeleteParams { dry_run: true, ..DeleteParams::default() };
+    maps.delete("a", &dry_delete).await.unwrap();
+    assert_eq!(maps.get("a").await.unwrap().resource_version(), made.resource_version());
+}
+
+#[tokio::test]
+async fn lists_are_selected_and_come_in_pages() {
+    let world = World::new().await;
+    let maps = world.config_maps();
+    for (at, app) in ["x", "y", "x", "x"].iter().enumerate() {
+        let mut map = config_map(&format!("m{at}"), json!({}));
+        map.metadata.labels = Some([("app".to_owned(), (*app).to_owned())].into());
+        maps.create(&PostParams::default(), &map).await.unwrap();
+    }
+    let names = |list: kube::core::ObjectList<kube::api::DynamicObject>| -> Vec<String> {
+        list.iter().map(ResourceExt::name_any).collect()
+    };
+    assert_eq!(names(maps.list(&ListParams::default().labels("app=x")).await.unwrap()), ["m0", "m2", "m3"]);
+    assert_eq!(names(maps.list(&ListParams::default().fields("metadata.name=m1")).await.unwrap()), ["m1"]);
+    let first = maps.list(&ListParams::default().limit(3)).await.unwrap();
+    assert_eq!(first.metadata.remaining_item_count, Some(1));
+    let token = first.metadata.continue_.clone().unwrap();
+    assert_eq!(names(first), ["m0", "m1", "m2"]);
+    let rest = maps.list(&ListParams::default().limit(3).continue_token(&token)).await.unwrap();
+    assert!(rest.metadata.continue_.is_none());
+    assert_eq!(names(rest), ["m3"]);
+    let refused = status(maps.list(&ListParams::default().fields("spec.x=1")).await.unwrap_err());
+    assert_eq!((refused.code, refused.message.as_str()), (400, "field label not supported: spec.x"));
+    maps.delete_collection(&DeleteParams::default(), &ListParams::default().labels("app=x")).await.unwrap();
+    assert_eq!(names(maps.list(&ListParams::default()).await.unwrap()), ["m1"]);
+}
+
+#[tokio::test]
+async fn events_are_found_by_what_they_are_about() {
+    let world = World::new().await;
+    let about = world
+        .store
+        .create(json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a", "namespace": "default"}}))
+        .unwrap();
+    world.store.event(&about, "tester", "Warning", "Broken", "it broke").unwrap();
+    world.store.event(&about, "tester", "Warning", "Broken", "it broke").unwrap();
+    let events = world.objects("v1", "Event", "events");
+    let selector = ListParams::default().fields("involvedObject.name=a,involvedObject.kind=ConfigMap");
+    let list = events.list(&selector).await.unwrap();
+    assert_eq!(list.items.len(), 1);
+    assert_eq!(list.items[0].data["count"], 2);
+    assert!(events.list(&ListParams::default().fields("involvedObject.name=b")).await.unwrap().items.is_empty());
+}
+
+#[tokio::test]
+async fn a_deleted_namespace_takes_its_content() {
+    let world = World::new().await;
+    let namespaces: Api<Namespace> = Api::all(world.client.clone());
+    let namespace = serde_json::from_value(json!({"metadata": {"name": "n"}})).unwrap();
+    let made = namespaces.create(&PostParams::default(), &namespace).await.unwrap();
+    assert_eq!(made.labels()["kubernetes.io/metadata.name"], "n");
+    let map = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a", "namespace": "n"}});
+    world.store.create(map).unwrap();
+    namespaces.delete("n", &DeleteParams::default()).await.unwrap();
+    assert!(namespaces.get_opt("n").await.unwrap().is_none());
+    assert!(world.store.list(&kinds::CONFIG_MAP, Some("n")).is_empty());
+    let answer =
+        world.send("POST", "/api/v1/namespaces/n/configmaps", "application/json", r#"{"metadata":{"name":"a"}}"#).await;
+    assert_eq!(answer.code(), 404);
+    assert_eq!(answer.json()["message"], "namespaces \"n\" not found");
+}
+
+#[tokio::test]
+async fn json_patches_apply_or_are_rejected() {
+    let world = World::new().await;
+    let maps = world.config_maps();
+    maps.create(&PostParams::default(), &config_map("a", json!({"k": "1"}))).await.unwrap();
+    let patch = |operations: Value| Patch::<()>::Json(serde_json::from_value(operations).unwrap());
+    let good = patch(
+        json!([{"op": "test", "path": "/data/k", "value": "1"}, {"op": "replace", "path": "/data/k", "value": "2"}]),
+    );
+    assert_eq!(maps.patch("a", &PatchParams::default(), &good).await.unwrap().data["data"]["k"], "2");
+    let refused = status(maps.patch("a", &PatchParams::default(), &good).await.unwrap_err());
+    assert_eq!(
+        (refused.code, refused.message.as_str()),
+        (422, "the server rejected our request due to an error in our request")
+    );
+    let strategic = json!({"data": {"k": null, "l": "3"}});
+    let after = maps.patch("a", &PatchParams::default(), &Patch::Strategic(&strategic)).await.unwrap();
+    assert_eq!(after.data["data"], json!({"l": "3"}));
+    let gateways = world.objects("gateway.networking.k8s.io/v1", "Gateway", "gateways");
+    let refused =
+        status(gateways.patch("g", &PatchParams::default(), &Patch::Strategic(&strategic)).await.unwrap_err());
+    assert_eq!(refused.code, 415);
+}
+
+#[tokio::test]
+async fn discovery_and_openapi_say_what_is_served() {
+    let world = World::new().await;
+    let discovery = Discovery::new(world.client.clone()).run().await.unwrap();
+    let group = discovery.get("aigateway.envoyproxy.io").unwrap();
+    assert_eq!(group.preferred_version(), Some("v1beta1"));
+    assert!(group.versions().any(|v| v == "v1alpha1"));
+    let aggregated = Discovery::new(world.client.clone()).run_aggregated().await.unwrap();
+    assert!(aggregated.get("gateway.networking.k8s.io").unwrap().recommended_kind("HTTPRoute").is_some());
+    let index = world.send("GET", "/openapi/v3", "", "").await.json();
+    let url = index["paths"]["apis/gateway.envoyproxy.io/v1alpha1"]["serverRelativeURL"].as_str().unwrap();
+    let document = world.send("GET", url, "", "").await.json();
+    let patch =
+        &document["paths"]["/apis/gateway.envoyproxy.io/v1alpha1/namespaces/{namespace}/backends/{name}"]["patch"];
+    assert!(patch["parameters"].as_array().unwrap().iter().any(|p| p["name"] == "fieldValidation"));
+    assert_eq!(patch["x-kubernetes-group-version-kind"]["kind"], "Backend");
+}
+
+#[tokio::test]
+async fn tables_hold_what_kubectl_shows() {
+    let world = World::new().await;
+    let gateway = json!({"apiVersion": "gateway.networking.k8s.io/v1", "kind": "Gateway", "metadata": {"name": "g", "namespace": "default"},
+        "spec": {"gatewayClassName": "c", "listeners": [{"name": "http", "port": 80, "protocol": "HTTP"}]}});
+    world.store.create(gateway).unwrap();
+    let accept = ("accept", "application/json;as=Table;v=v1;g=meta.k8s.io,application/json");
+    let table = world.send_as("GET", "/apis/gateway.networking.k8s.io/v1/gateways", &[accept], "").await.json();
+    let names: Vec<&str> =
+        table["columnDefinitions"].as_array().unwrap().iter().map(|c| c["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["Name", "Class", "Address", "Programmed", "Age"]);
+    let cells = &table["rows"][0]["cells"];
+    assert_eq!((&cells[0], &cells[1], &cells[3]), (&json!("g"), &json!("c"), &json!("Unknown")));
+    assert_eq!(table["rows"][0]["object"]["metadata"]["name"], "g");
+}
+
+#[tokio::test]
+async fn a_definition_is_served_as_soon_as_it_is_posted() {
+    let world = World::bare().await;
+    let definition = json!({"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+        "metadata": {"name": "things.example.com"},
+        "spec": {"group": "example.com", "scope": "Namespaced", "names": {"kind": "Thing", "plural": "things"},
+            "versions": [{"name": "v1", "served": true, "storage": true, "schema": {"openAPIV3Schema": {"type": "object",
+                "properties": {"spec": {"type": "object", "properties": {"size": {"type": "integer", "default": 3}}}}}}}]}});
+    let things = world.objects("example.com/v1", "Thing", "things");
+    assert_eq!(status(things.list(&ListParams::default()).await.unwrap_err()).code, 404);
+    let path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
+    let answer = world.send("POST", path, "application/json", definition.to_string()).await;
+    assert_eq!(answer.code(), 201, "{}", answer.json());
+    let kept = world.send("GET", &format!("{path}/things.example.com"), "", "").await.json();
+    let established = kept["status"]["conditions"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .any(|c| c["type"] == "Established" && c["status"] == "True");
+    assert!(established, "{kept}");
+    let thing = serde_json::from_value(
+        json!({"apiVersion": "example.com/v1", "kind": "Thing", "metadata": {"name": "t"}, "spec": {"other": 1}}),
+    )
+    .unwrap();
+    let thing = things.create(&PostParams::default(), &thing).await.unwrap();
+    assert_eq!(thing.data["spec"], json!({"size": 3}));
+    world.send("DELETE", &format!("{path}/things.example.com"), "", "").await;
+    assert_eq!(status(things.get("t").await.unwrap_err()).code, 404);
+    let mut broken = definition;
+    broken["metadata"]["name"] = json!("other.example.com");
+    let answer = world.send("POST", path, "application/json", broken.to_string()).await;
+    assert_eq!(answer.code(), 422);
+    assert!(answer.json()["message"].as_str().unwrap().contains("must be spec.names.plural+\".\"+spec.group"));
+}
