@@ -214,6 +214,7 @@ fn not_run(filtered: bool) -> Disposition {
 #[case::known_to_be_flaky(|w: &mut World| { attempts(w, &[Fail, Pass]); w.known("expect: sometimes"); }, Word::Nonconformant, 0)]
 #[case::known_for_another_clause(|w: &mut World| { attempts(w, &[Fail]); w.known("clause: [other]"); }, Word::Nonconformant, 1)]
 #[case::known_for_this_clause(|w: &mut World| { attempts(w, &[Fail]); w.known("clause: [wrong-host-is-404]"); }, Word::Nonconformant, 0)]
+#[case::a_known_finding_is_not_stale(|w: &mut World| { w.plan.checks[0].level = Level::Info; attempts(w, &[Fail]); w.known(""); }, Word::Conformant, 0)]
 #[case::stale(|w: &mut World| w.known(""), Word::Conformant, 1)]
 #[case::sometimes_is_never_stale(|w: &mut World| w.known("expect: sometimes"), Word::Conformant, 0)]
 #[case::expired_and_failing(|w: &mut World| { attempts(w, &[Fail]); w.known("expires: 2026-11-20"); }, Word::Nonconformant, 1)]
