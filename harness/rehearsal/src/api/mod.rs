@@ -28,5 +28,6 @@ pub use kind::{Kind, kinds};
 pub use lifecycle::Propagation;
 pub use meta::{is_going, name, namespace, owner_reference, resource_version, uid};
 pub use pods::{NoPods, PodDialer};
+pub use schema::rules::holds;
 pub use state::{Change, Event};
-pub use store::{Events, Object, Store, warm_up};
+pub use store::{Events, Object, Rules, Store, warm_up};

@@ -207,7 +207,7 @@ mod tests {
     #[test]
     fn versions_are_ranked_as_kubernetes_ranks_them() {
         let mut names = vec!["v1alpha3", "v2", "v1beta1", "foo", "v1", "v1beta2"];
-        names.sort_by(|a, b| rank(b).cmp(&rank(a)));
+        names.sort_by(|a, b| newer(a, b));
         assert_eq!(names, ["v2", "v1", "v1beta2", "v1beta1", "v1alpha3", "foo"]);
     }
 

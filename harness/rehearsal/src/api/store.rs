@@ -13,6 +13,7 @@ use super::lifecycle::{Deletion, Propagation};
 use super::meta::{self, meta_mut};
 use super::own;
 use super::resource::Resource;
+use super::schema::Schema;
 use super::state::{Change, Event, Listener, State, Writing};
 
 /// An object as it is kept; clones are cheap.
@@ -311,6 +312,16 @@ impl Store {
         }))
     }
 
+    /// The rules of all definitions that are served.
+    pub fn rules(&self) -> Rules {
+        let resources: Vec<Arc<Resource>> = self.lock().resources().cloned().collect();
+        let mut rules = Rules::default();
+        for version in resources.iter().flat_map(|r| &r.versions) {
+            rules.collect(version.schema.schema());
+        }
+        rules
+    }
+
     fn writing<'a>(&self) -> Writing<'a> {
         Writing {
             manager: CONTROLLERS,
@@ -320,6 +331,28 @@ impl Store {
             conditional: false,
             now: self.now(),
         }
+    }
+}
+
+/// The rules of the definitions that a store serves.
+#[derive(Clone, Debug, Default)]
+pub struct Rules {
+    /// How many there are.
+    pub all: usize,
+    /// Those that cannot be compiled here, and are not checked, with the reason.
+    pub unreadable: Vec<String>,
+}
+
+impl Rules {
+    fn collect(&mut self, schema: &Schema) {
+        for rule in &schema.rules {
+            self.all += 1;
+            if let Some(why) = rule.unreadable() {
+                self.unreadable.push(format!("{}: {why}", rule.rule));
+            }
+        }
+        let below = schema.properties.values().chain(schema.additional.as_deref()).chain(schema.items.as_deref());
+        below.filter(|s| s.has_rules).for_each(|s| self.collect(s));
     }
 }
 

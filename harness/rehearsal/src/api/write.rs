@@ -313,9 +313,10 @@ fn spec_differs(version: &Version, before: &Value, after: &Value) -> bool {
             .as_object()
             .map(|map| {
                 map.iter()
-                    .filter(|(k, _)| {
-                        !matches!(k.as_str(), "metadata" | "apiVersion" | "kind")
-                            && !(version.status && k.as_str() == "status")
+                    .filter(|(k, _)| match k.as_str() {
+                        "metadata" | "apiVersion" | "kind" => false,
+                        "status" => !version.status,
+                        _ => true,
                     })
                     .map(|(k, v)| (k.clone(), v.clone()))
                     .collect()

@@ -84,6 +84,13 @@ async fn our_own_definitions_say_what_was_recorded(#[case] recorded: &str, #[cas
     assert!(differ.is_empty(), "{}", differ.join("\n"));
 }
 
+#[test]
+fn every_rule_of_our_own_definitions_is_checked() {
+    let rules = Store::on_system_clock().rules();
+    assert!(rules.all > 100, "{}", rules.all);
+    assert_eq!(rules.unreadable, Vec::<String>::new());
+}
+
 #[tokio::test]
 async fn defaults_are_filled_in_and_unknown_fields_dropped() {
     let world = World::new().await;
@@ -180,6 +187,9 @@ async fn real_definitions_say_what_was_recorded() {
             differ.push(format!("differ: {}\n  recorded {:?}\n  here     {said:?}", case.name, case.said));
         }
     }
+    let rules = world.store.rules();
+    println!("rules {}, of which not-run {}", rules.all, rules.unreadable.len());
+    rules.unreadable.iter().for_each(|rule| println!("not-run: {rule}"));
     println!(
         "real definitions: {posted}; cases that agree {agree}, differ {}, not-run {}",
         differ.len(),

@@ -98,3 +98,17 @@ async fn requests_are_passed_on_to_pods_and_services() {
     let answer = world.send("GET", "/api/v1/namespaces/default/services/s:9/proxy/", "", "").await;
     assert_eq!(answer.json()["message"], "no service port \"9\" found for service \"s\"");
 }
+
+#[tokio::test]
+async fn ports_are_forwarded_to_a_pod() {
+    let world = world().await;
+    let pods: Api<Pod> = Api::default_namespaced(world.client.clone());
+    let mut forwarder = pods.portforward("p", &[8080]).await.unwrap();
+    let mut stream = forwarder.take_stream(8080).unwrap();
+    stream.write_all(b"GET /x HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 202 Accepted\r\n") && answer.contains("GET /x"), "{answer}");
+    let plain = world.send("GET", "/api/v1/namespaces/default/pods/p/portforward?ports=8080", "", "").await;
+    assert_eq!(plain.code(), 400);
+}

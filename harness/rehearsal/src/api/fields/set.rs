@@ -209,7 +209,7 @@ pub(crate) fn difference(schema: Option<&Schema>, old: Option<&Value>, new: Opti
         (Some(old), None) => (FieldSet::default(), fields_of(schema, old)),
         (Some(old), Some(new)) if old == new => (FieldSet::default(), FieldSet::default()),
         (Some(Value::Object(old)), Some(Value::Object(new)))
-            if !schema.is_some_and(|s| s.atomic) && !(old.is_empty() || new.is_empty()) =>
+            if !(schema.is_some_and(|s| s.atomic) || old.is_empty() || new.is_empty()) =>
         {
             let keys = old.keys().chain(new.keys().filter(|k| !old.contains_key(*k)));
             branches(keys.map(|key| {

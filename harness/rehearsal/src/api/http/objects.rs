@@ -124,9 +124,9 @@ impl Call<'_> {
         }
         let found = meta::namespace(object);
         if !found.is_empty() && found != namespace {
-            return Err(Failure::bad_request(format!(
-                "the namespace of the provided object does not match the namespace sent on the request"
-            )));
+            return Err(Failure::bad_request(
+                "the namespace of the provided object does not match the namespace sent on the request",
+            ));
         }
         meta::meta_mut(object).insert("namespace".into(), json!(namespace));
         Ok(())

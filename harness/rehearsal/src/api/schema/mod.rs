@@ -1,10 +1,10 @@
 //! Structural schemas: compiled once in a process, shared by every world.
 
 use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, LazyLock, Mutex, OnceLock, PoisonError, Weak};
 
 use serde_json::Value;
-use sha2::{Digest, Sha256};
 
 mod compiled;
 pub(crate) mod functions;
@@ -21,7 +21,8 @@ pub struct SchemaSource {
     compiled: OnceLock<Schema>,
 }
 
-static KNOWN: LazyLock<Mutex<HashMap<[u8; 32], Weak<SchemaSource>>>> = LazyLock::new(Mutex::default);
+/// The schemas of the process by the hash of their text.
+static KNOWN: LazyLock<Mutex<HashMap<u64, Vec<Weak<SchemaSource>>>>> = LazyLock::new(Mutex::default);
 
 impl SchemaSource {
     /// The source for this text; equal texts share one compiled schema. No schema means that everything is kept.
@@ -29,14 +30,17 @@ impl SchemaSource {
         let source = source
             .cloned()
             .unwrap_or_else(|| serde_json::json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true}));
-        let key: [u8; 32] = Sha256::digest(source.to_string().as_bytes()).into();
+        let mut hasher = DefaultHasher::new();
+        source.hash(&mut hasher);
         let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(found) = known.get(&key).and_then(Weak::upgrade) {
+        let alike = known.entry(hasher.finish()).or_default();
+        alike.retain(|schema| schema.strong_count() > 0);
+        if let Some(found) = alike.iter().filter_map(Weak::upgrade).find(|s| s.source == source) {
             return found;
         }
-        known.retain(|_, schema| schema.strong_count() > 0);
         let schema = Arc::new(Self { source, compiled: OnceLock::new() });
-        known.insert(key, Arc::downgrade(&schema));
+        alike.push(Arc::downgrade(&schema));
+        known.retain(|_, alike| alike.iter().any(|schema| schema.strong_count() > 0));
         schema
     }
 

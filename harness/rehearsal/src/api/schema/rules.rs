@@ -153,6 +153,17 @@ impl Rule {
     }
 }
 
+/// Whether a rule holds for a value that no schema describes; never panics, whatever the rule.
+pub fn holds(rule: &str, value: &Value) -> Result<bool, String> {
+    let expression = Expression::new(rule);
+    let mut context = Context::with_env(functions::ENV.clone());
+    context.add_variable_from_value("self", cel_of(None, value));
+    match expression.run(&context)? {
+        Cel::Bool(held) => Ok(held),
+        _ => Err("the rule is not a condition".into()),
+    }
+}
+
 /// What the rules say about a value; `old` is what it was before an update.
 pub(crate) fn judge(schema: &Schema, value: &Value, old: Option<&Value>) -> Vec<Cause> {
     let mut causes = Vec::new();
@@ -343,12 +354,53 @@ mod tests {
         assert!(compile(text).is_err());
     }
 
+    const WORDS: &[&str] = &[
+        "self",
+        "self.a",
+        "has(self.b)",
+        "all(x, x)",
+        "[1]",
+        "'t'",
+        "1",
+        "0",
+        "&&",
+        "||",
+        "==",
+        "<",
+        "+",
+        "/",
+        "%",
+        "!",
+        "?",
+        ":",
+        "(",
+        ")",
+        ".",
+        "size()",
+        "matches('(')",
+        "duration('1s')",
+        "in",
+        "-9223372036854775808",
+        "1.5",
+        "null",
+        "[",
+        "]",
+        "{",
+        "}",
+    ];
+
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]
-        /// Whatever the text, compiling it ends without a panic.
+        /// Whatever the text, compiling and evaluating it ends without a panic.
         #[test]
-        fn compiling_never_panics(text in "[ a-z0-9.()\\[\\]{}!?:=&|'\"+*<>-]{0,60}") {
-            let _ = compile(&text);
+        fn odd_rules_are_answered(text in "[ a-z0-9.()\\[\\]{}!?:=&|'\"+*<>-]{0,60}") {
+            let _ = holds(&text, &json!({"a": [1, "b"]}));
+        }
+
+        /// So does what looks like a rule.
+        #[test]
+        fn likely_rules_are_answered(words in proptest::collection::vec(proptest::sample::select(WORDS), 0..12)) {
+            let _ = holds(&words.join(" "), &json!({"a": [1, "b"]}));
         }
     }
 }
