@@ -32,16 +32,20 @@ fn found(addresses: &[&str], services: &[Value]) -> Vec<Line> {
     ]
 }
 
-/// A gateway on loopback that answers every request with 404; or one that closes every connection it took.
-async fn gateway(ip: &str, port: u16, answers: bool) -> u16 {
-    let listener = TcpListener::bind((ip, port)).await.expect("a port on loopback");
+const NOT_FOUND: &[u8] = b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n";
+/// Every connection is taken, and closed.
+const SILENT: &[u8] = b"";
+
+/// A server on loopback that answers every connection with these bytes.
+async fn gateway(answer: &'static [u8]) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port on loopback");
     let port = listener.local_addr().expect("an address").port();
     tokio::spawn(async move {
         while let Ok((mut connection, _)) = listener.accept().await {
-            if answers {
+            if !answer.is_empty() {
                 let mut seen = [0; 1024];
                 _ = connection.read(&mut seen).await;
-                _ = connection.write_all(b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n").await;
+                _ = connection.write_all(answer).await;
             }
         }
     });
@@ -50,8 +54,8 @@ async fn gateway(ip: &str, port: u16, answers: bool) -> u16 {
 
 #[tokio::test]
 async fn the_first_candidate_that_answers_is_taken() {
-    let port = gateway("127.0.0.1", 0, true).await;
-    let extra = gateway("127.0.0.1", 0, true).await;
+    let port = gateway(NOT_FOUND).await;
+    let extra = gateway(NOT_FOUND).await;
     let (server, cluster) = Scripted::connected(found(&["127.0.0.1"], &[])).await;
     let reached = cluster.reach(&ask(port, &[format!("127.0.0.1:{extra}")])).await.expect("reached");
     assert_eq!((reached.kind, reached.address), (AddressKind::Status, format!("127.0.0.1:{port}")));
@@ -61,8 +65,8 @@ async fn the_first_candidate_that_answers_is_taken() {
 
 #[tokio::test]
 async fn a_port_that_takes_connections_and_says_nothing_is_no_answer() {
-    let silent = gateway("127.0.0.1", 0, false).await;
-    let extra = gateway("127.0.0.1", 0, true).await;
+    let silent = gateway(SILENT).await;
+    let extra = gateway(NOT_FOUND).await;
     let service = json!({"metadata": {"name": "gw", "namespace": "x"}, "spec": {"clusterIP": "127.0.0.1", "ports": [{"port": silent}]}});
     let (server, cluster) = Scripted::connected(found(&[], &[service])).await;
     let reached = cluster.reach(&ask(silent, &[format!("127.0.0.1:{extra}")])).await.expect("reached");
@@ -74,8 +78,19 @@ async fn a_port_that_takes_connections_and_says_nothing_is_no_answer() {
 }
 
 #[tokio::test]
+async fn a_server_that_speaks_something_else_is_no_answer() {
+    let other = gateway(b"SSH-2.0-OpenSSH_9.9\r\n").await;
+    let extra = gateway(NOT_FOUND).await;
+    let (server, cluster) = Scripted::connected(found(&["127.0.0.1"], &[])).await;
+    let reached = cluster.reach(&ask(other, &[format!("127.0.0.1:{extra}")])).await.expect("reached");
+    assert_eq!(reached.kind, AddressKind::Extra);
+    assert_eq!(reached.before[0].problem, "answers, but not in HTTP/1");
+    server.played();
+}
+
+#[tokio::test]
 async fn node_ports_are_tried_on_the_nodes() {
-    let port = gateway("127.0.0.1", 0, true).await;
+    let port = gateway(NOT_FOUND).await;
     let service = json!({"metadata": {"name": "gw", "namespace": "x"}, "spec": {"clusterIP": "None", "ports": [{"port": 80, "nodePort": port}]}});
     let node = json!({"status": {"addresses": [{"type": "InternalIP", "address": "127.0.0.1"}]}});
     let mut script = found(&[], &[service]);
@@ -88,7 +103,7 @@ async fn node_ports_are_tried_on_the_nodes() {
 
 #[tokio::test]
 async fn when_none_answers_all_that_was_tried_is_said() {
-    let silent = gateway("127.0.0.1", 0, false).await;
+    let silent = gateway(SILENT).await;
     let service =
         json!({"metadata": {"name": "gw", "namespace": "x"}, "spec": {"ports": [{"port": silent, "name": "http"}]}});
     let mut script = found(&["127.0.0.1"], std::slice::from_ref(&service));
