@@ -200,6 +200,23 @@ async fn the_context_is_bounded(#[case] most: u64, #[case] status: u16) {
 }
 
 #[rstest]
+#[case::fewer_than_the_echo(2, "length")]
+#[case::as_many(3, "length")]
+#[case::more(4, "stop")]
+#[tokio::test]
+async fn the_reason_to_finish_is_length_from_the_last_token_on(#[case] most: u64, #[case] reason: &str) {
+    let served = serve(config()).await;
+    let mut request = chat_body("Hello there friend");
+    request["max_tokens"] = json!(most);
+    let exchange = served.send(Call::post("/v1/chat/completions").json(&request)).await;
+    let choice = &response(&exchange).json().expect("JSON")["choices"][0];
+    assert_eq!(
+        (&choice["finish_reason"], &choice["message"]["content"]),
+        (&json!(reason), &json!("Hello there friend"))
+    );
+}
+
+#[rstest]
 #[case("/health")]
 #[case("/healthz")]
 #[case("/ready")]

@@ -221,9 +221,12 @@ async fn a_delay_waits_on_the_models_clock() {
     let (go, held) = watch::channel(false);
     let served = serve(Config { clock: Arc::new(Held { asked, go: held }), ..config() }).await;
     let client = served.client.clone();
-    let sending =
+    let mut sending =
         tokio::spawn(async move { client.send("x", chat("Hello").header("x-igc-delay-ms", "3600000")).await });
-    assert_eq!(delays.recv().await, Some(Duration::from_secs(3_600)));
+    tokio::select! {
+        asked = delays.recv() => assert_eq!(asked, Some(Duration::from_secs(3_600))),
+        answered = &mut sending => panic!("answered without a delay: {answered:?}"),
+    }
     assert!(served.model.records().is_empty(), "answered before the delay was over");
     go.send(true).expect("the clock lives");
     let exchange = sending.await.expect("an answer");

@@ -316,6 +316,23 @@ async fn a_connection_is_kept_where_asked_for() {
 }
 
 #[tokio::test]
+async fn a_connection_that_the_server_gives_up_is_not_kept() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let client = Client::keeping_connections(Arc::new(Tcp::to(listener.local_addr().expect("an address"))), "kept");
+    tokio::spawn(async move {
+        loop {
+            let (mut stream, _peer) = listener.accept().await.expect("a connection");
+            request(&mut stream).await;
+            let head = "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
+            stream.write_all(head.as_bytes()).await.expect("the client reads");
+        }
+    });
+    for _ in 0..3 {
+        assert_eq!(client.send("x", Call::get("/")).await.status(), Some(200));
+    }
+}
+
+#[tokio::test]
 async fn times_count_from_the_opening_of_the_stage() {
     let (client, _serving) = bytes("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await;
     let before = client.now_ms();
