@@ -3,6 +3,7 @@
 pub mod bodies;
 mod exchange;
 pub mod limits;
+pub mod matching;
 pub mod network;
 pub mod proxy;
 mod rewrite;

@@ -1,6 +1,6 @@
 //! Tables of the routing room: hostnames, matches, and which of two routes wins in which dialect.
 
-use http::HeaderValue;
+use http::{HeaderValue, Method};
 use rstest::rstest;
 
 use super::*;

@@ -3,7 +3,12 @@
 use crate::stage::{KSERVE_HOST, Stage, chat, conditions, response, said};
 use rehearsal::{
     api::kinds,
-    dialects::object::{list, text},
+    dialects::{
+        Version,
+        envoy_ai_gateway::{EnvoyAiGateway, ExtensionHook},
+        object::{list, text},
+    },
+    world::WorldConfig,
 };
 use rstest::rstest;
 use serde_json::json;
@@ -41,7 +46,10 @@ const NO_ROUTE: &str = "No matching route found. It is likely because the model 
 
 /// A Gateway, a model served by KServe, and an AI route to it, all live.
 async fn staged(version: &str) -> Stage {
-    let stage = Stage::of("envoy-ai-gateway", version).await;
+    served(Stage::of("envoy-ai-gateway", version).await).await
+}
+
+async fn served(stage: Stage) -> Stage {
     stage.inference_service().await;
     stage.apply(AI_ROUTE);
     stage.object(&kinds::HTTP_ROUTE, "kserve-test", "mock-llm-ai", |o| o.pointer("/status/parents/0").is_some()).await;
@@ -293,6 +301,30 @@ async fn an_inference_service_becomes_ready_and_leaves_nothing_behind() {
     .await;
 }
 
+/// The routes come after the Deployment is available, and Ready after the routes are accepted (facts, KServe 2.1).
+#[tokio::test]
+async fn an_inference_service_becomes_ready_in_order() {
+    let stage = Stage::of("envoy-ai-gateway", "v1.1.0").await;
+    let mut events = stage.world.store().subscribe(None);
+    stage.inference_service().await;
+    let mut steps = Vec::new();
+    while let Some(event) = events.try_next() {
+        let object = &event.object;
+        let step = match event.kind.kind.as_ref() {
+            "Deployment" if crate::stage::condition(object, "Available") == "True" => "available",
+            "HTTPRoute" if object.pointer("/status/parents/0").is_some() => "accepted",
+            "HTTPRoute" => "route",
+            "InferenceService" if crate::stage::condition(object, "Ready") == "True" => "ready",
+            "InferenceService" if crate::stage::condition(object, "Ready") == "False" => "not ready",
+            _ => continue,
+        };
+        if !steps.contains(&step) {
+            steps.push(step);
+        }
+    }
+    assert_eq!(steps, ["not ready", "available", "route", "accepted", "ready"]);
+}
+
 #[tokio::test]
 async fn statuses_of_what_is_missing() {
     let stage = staged("v1.1.0").await;
@@ -444,4 +476,20 @@ async fn edits_and_deletions_are_carried_through() {
     )
     .await;
     assert_eq!(stage.chat("two.test", "mock-llm", &[]).await.status(), None, "nobody listens any more");
+}
+
+/// Without the extension hook all conditions are True, and only a client that names the model itself is served
+/// (hook-not-wired.txt).
+#[tokio::test]
+async fn the_extension_hook_is_not_wired() {
+    let mut config = WorldConfig::new("envoy-ai-gateway", "v1.1.0").expect("a known gateway");
+    let dialect = EnvoyAiGateway::new(Version(1, 1, 0)).with_extension(ExtensionHook::NotWired);
+    config.dialect = std::sync::Arc::new(dialect);
+    let stage = served(Stage::with(config).await).await;
+    let route =
+        stage.object(&kinds::AI_GATEWAY_ROUTE, "kserve-test", "mock-llm-ai", |o| o.get("status").is_some()).await;
+    assert_eq!(crate::stage::condition(&route, "Accepted"), "True");
+    let unnamed = stage.chat("127.0.0.1", "mock-llm", &[]).await;
+    assert_eq!(said(&unnamed, []), (404, NO_ROUTE.to_owned(), []));
+    assert_eq!(stage.statuses(1, "127.0.0.1", &[("x-ai-eg-model", "mock-llm")]).await, [200]);
 }
