@@ -25,6 +25,8 @@ pub enum Lane {
     Free,
     /// The engine's way of giving images to nodes.
     Images,
+    /// The API server, which is busy for seconds with each large definition.
+    Definitions,
 }
 
 /// A graph without cycles.

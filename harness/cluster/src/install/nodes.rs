@@ -169,7 +169,8 @@ fn reach(selection: &Selection, selected: &Selected, state: State, shape: &Shape
         State::Installed => component.seconds.installed,
         State::Ready => component.seconds.ready,
     };
-    node(&named(&component.name, state), needs, seconds)
+    let lane = if state == State::Crds { Lane::Definitions } else { Lane::Free };
+    Node { lane, ..node(&named(&component.name, state), needs, seconds) }
 }
 
 /// The images of a component's first pods, and those of later ones.

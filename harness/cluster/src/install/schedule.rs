@@ -14,8 +14,8 @@ use super::{
     timing::{NodeTiming, Outcome, Timing, rounded},
 };
 
-/// How many images are given to nodes side by side: more only take turns at the same disk.
-const IMAGE_LANE: usize = 2;
+/// How many nodes of a lane run side by side: more only take turns, and hold back what is urgent.
+const LANE: usize = 2;
 
 /// What came of a run.
 pub(crate) struct Ran<E> {
@@ -59,7 +59,7 @@ where
                         .filter(|other| graph.node(other).is_some_and(|other| other.lane == node.lane))
                         .count()
                 };
-                let free = node.lane == Lane::Free || in_lane() < IMAGE_LANE;
+                let free = node.lane == Lane::Free || in_lane() < LANE;
                 if started.contains_key(name) || !free || !node.needs.iter().all(|need| done.contains(need)) {
                     continue;
                 }

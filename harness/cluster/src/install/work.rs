@@ -225,6 +225,9 @@ impl Worker {
     }
 
     async fn crds(&self, selected: &Selected, stop: &CancellationToken) -> Result<(), Cause> {
+        if matches!(self.request.site, Site::Context { .. }) && until(stop, self.are_there(selected)).await? {
+            return Ok(()); // somebody's, and maybe newer
+        }
         let mut objects: Vec<Value> = Vec::new();
         for crds in &selected.component.crds {
             for file in self.files_of(selected, crds, stop).await? {
@@ -248,6 +251,17 @@ impl Worker {
         let served: Vec<BoxFuture<'_, Result<(), Cause>>> =
             selected.component.definitions.iter().map(|name| self.is_served(name).boxed()).collect();
         until(stop, async { try_join_all(served).await.map(|_| ()) }).await
+    }
+
+    /// Whether a cluster that was there before has the definitions of a component.
+    async fn are_there(&self, selected: &Selected) -> Result<bool, Cause> {
+        for name in &selected.component.definitions {
+            let definition = ObjectRef::global("apiextensions.k8s.io/v1", "CustomResourceDefinition", name);
+            if self.cluster()?.get(&definition).await?.is_none() {
+                return Ok(false);
+            }
+        }
+        Ok(!selected.component.definitions.is_empty())
     }
 
     /// Applies one object; a definition is served afterwards.

@@ -108,33 +108,44 @@ pub async fn context(cluster: &Cluster, helm: &Helm, run: Option<&str>, cancel: 
     let selector = run.map_or_else(|| RUN_LABEL.to_owned(), |run| format!("{RUN_LABEL}={run}"));
     delete_listed(cluster, "gateway.networking.k8s.io/v1", "Gateway", &selector, &mut swept).await;
     delete_listed(cluster, "gateway.networking.k8s.io/v1", "GatewayClass", &selector, &mut swept).await;
-    match helm.of_runs(run, cancel).await {
-        Ok(releases) => {
-            for (name, namespace) in releases {
-                match helm.uninstall(&name, &namespace, cancel).await {
-                    Ok(()) => swept.objects.push(format!("release {namespace}/{name}")),
-                    Err(error) => swept.problems.push(error.to_string()),
-                }
-            }
-        }
+    let releases = match helm.of_runs(run, cancel).await {
+        Ok(releases) => releases,
         // Nothing was installed by helm where there is none.
-        Err(HelmError::Call(error)) if error.is_missing() => {}
-        Err(error) => swept.problems.push(error.to_string()),
-    }
-    match cluster.list("v1", "Namespace", None, &selector).await {
-        Err(failure) => swept.problems.push(failure.to_string()),
-        Ok(namespaces) => {
-            let names: Vec<String> = namespaces.iter().map(|namespace| name_of(namespace).to_owned()).collect();
-            let gone = join_all(names.iter().map(|name| cluster.delete_namespace(name, NAMESPACE).boxed())).await;
-            for (name, gone) in names.into_iter().zip(gone) {
-                match gone {
-                    Ok(_) => swept.objects.push(format!("namespace {name}")),
-                    Err(error) => swept.problems.push(error.to_string()),
-                }
-            }
+        Err(HelmError::Call(error)) if error.is_missing() => vec![],
+        Err(error) => {
+            swept.problems.push(error.to_string());
+            vec![]
+        }
+    };
+    let namespaces: Vec<String> = match cluster.list("v1", "Namespace", None, &selector).await {
+        Ok(namespaces) => namespaces.iter().map(|namespace| name_of(namespace).to_owned()).collect(),
+        Err(failure) => {
+            swept.problems.push(failure.to_string());
+            vec![]
+        }
+    };
+    // What checks made goes while the controllers still run: only they take their finalizers off.
+    let (of_releases, others): (Vec<_>, Vec<_>) =
+        namespaces.into_iter().partition(|namespace| releases.iter().any(|(_, of_release)| of_release == namespace));
+    delete_namespaces(cluster, others, &mut swept).await;
+    for (name, namespace) in releases {
+        match helm.uninstall(&name, &namespace, cancel).await {
+            Ok(()) => swept.objects.push(format!("release {namespace}/{name}")),
+            Err(error) => swept.problems.push(error.to_string()),
         }
     }
+    delete_namespaces(cluster, of_releases, &mut swept).await;
     swept
+}
+
+async fn delete_namespaces(cluster: &Cluster, names: Vec<String>, swept: &mut Swept) {
+    let gone = join_all(names.iter().map(|name| cluster.delete_namespace(name, NAMESPACE).boxed())).await;
+    for (name, gone) in names.into_iter().zip(gone) {
+        match gone {
+            Ok(_) => swept.objects.push(format!("namespace {name}")),
+            Err(error) => swept.problems.push(error.to_string()),
+        }
+    }
 }
 
 async fn delete_listed(cluster: &Cluster, api_version: &str, kind: &str, selector: &str, swept: &mut Swept) {
