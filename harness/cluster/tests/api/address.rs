@@ -1,5 +1,7 @@
 //! Where a gateway answers.
 
+use std::time::Duration;
+
 use cluster::api::{AddressAsk, AddressError, AddressKind, Forward, ObjectRef};
 use serde_json::{Value, json};
 use tokio::{
@@ -195,7 +197,8 @@ async fn each_connection_is_a_forward_of_its_own() {
     for (stream, words) in [(&mut second, b"second"), (&mut first, b"first!")] {
         stream.write_all(words).await.expect("written");
         let mut back = [0; 6];
-        stream.read_exact(&mut back).await.expect("read");
+        let read = tokio::time::timeout(Duration::from_secs(20), stream.read_exact(&mut back));
+        read.await.expect("not silent").expect("read");
         assert_eq!(&back, words);
     }
     server.played();
@@ -207,7 +210,9 @@ async fn a_forward_that_the_pod_refuses_says_why() {
     script.push(forward().socket(&[(0, PORT), (1, PORT), (1, b"connect: connection refused")], Then::Echoes));
     let (server, cluster) = Scripted::connected(script).await;
     let mut stream = Forward::to(&cluster, "x", "gw", 80).dial().await.expect("open");
-    let error = stream.read(&mut [0; 10]).await.expect_err("refused");
+    let mut bytes = [0; 10];
+    let read = tokio::time::timeout(Duration::from_secs(20), stream.read(&mut bytes)).await.expect("not silent");
+    let error = read.expect_err("refused");
     assert_eq!(error.to_string(), "connect: connection refused");
     server.played();
 }
