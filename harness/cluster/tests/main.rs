@@ -8,4 +8,8 @@ mod api {
     mod pods;
     mod wait;
 }
+mod place {
+    mod context;
+    mod sweep;
+}
 mod scripted;

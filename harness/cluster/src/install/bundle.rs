@@ -311,13 +311,16 @@ mod tests {
     fn a_stand_in_says_so_itself() {
         let files = [
             (
-                "charts/cert-manager-v1-lab/Chart.yaml",
-                "name: cert-manager\ndescription: >-\n  Stand-in for cert-manager:\n  not it.\nversion: v1-lab\n",
+                "charts/cert-manager-v1-standin/Chart.yaml",
+                "name: cert-manager\ndescription: >-\n  Stand-in for cert-manager:\n  not it.\nversion: v1-standin\n",
             ),
             ("charts/cert-manager-v1/Chart.yaml", "name: cert-manager\ndescription: A Helm chart for cert-manager\n"),
         ];
         let (_folder, bundle) = bundle(&files);
-        assert_eq!(bundle.stand_in("cert-manager", "v1-lab").as_deref(), Some("Stand-in for cert-manager: not it."));
+        assert_eq!(
+            bundle.stand_in("cert-manager", "v1-standin").as_deref(),
+            Some("Stand-in for cert-manager: not it.")
+        );
         assert_eq!(bundle.stand_in("cert-manager", "v1"), None);
         assert_eq!(bundle.stand_in("cert-manager", "v2"), None);
     }

@@ -1,6 +1,7 @@
 //! A failed install: which component, which object, its last conditions and events, and the files that were kept.
 
 use std::{
+    collections::BTreeSet,
     fmt, fs,
     path::{Path, PathBuf},
 };
@@ -167,7 +168,7 @@ pub(crate) async fn keep(
     cluster: &Cluster,
     helm: &Helm,
     folder: &Path,
-    namespaces: &[String],
+    namespaces: BTreeSet<String>,
     releases: &[(String, String)],
     words: &str,
 ) -> Vec<PathBuf> {
@@ -185,8 +186,8 @@ pub(crate) async fn keep(
         }
     }
     for namespace in namespaces {
-        let into = folder.join(namespace);
-        evidence::collect(cluster, namespace, &into, &Depth::ObjectsAndLogs).await;
+        let into = folder.join(&namespace);
+        evidence::collect(cluster, &namespace, &into, &Depth::ObjectsAndLogs).await;
         if into.exists() {
             kept.push(into);
         }

@@ -323,22 +323,24 @@ mod tests {
     #[case::no_equals("kserve", "--set kserve: write it as COMPONENT=VERSION, for example envoy-gateway=v1.8.3")]
     #[case::no_version("kserve=", "--set kserve=: write it as COMPONENT=VERSION, for example envoy-gateway=v1.8.3")]
     #[case::no_name("=v1", "--set =v1: write it as COMPONENT=VERSION, for example envoy-gateway=v1.8.3")]
-    #[case::misspelt(
-        "kserv=v1",
-        "--set kserv=v1: no component called 'kserv'; did you mean kserve?; there are: cert-manager, envoy-ai-gateway, envoy-gateway, gateway-api, inference-extension, kserve, llm-d-sim, ratelimit, redis"
-    )]
+    #[case::misspelt("kserv=v1", "--set kserv=v1: no component called 'kserv'; did you mean kserve?; there are: ")]
     fn wrong_settings(#[case] setting: &str, #[case] says: &str) {
         let (catalogue, mut profile) = current();
-        assert_eq!(profile.set(&[setting.to_owned()], &catalogue).unwrap_err().to_string(), says);
+        let said = profile.set(&[setting.to_owned()], &catalogue).unwrap_err().to_string();
+        assert!(said.starts_with(says), "{said}");
     }
 
     #[test]
     fn what_is_not_there_is_said() {
         let (catalogue, mut profile) = current();
-        let unknown = Profile::read(&manifests(), "curent").unwrap_err();
-        insta::assert_snapshot!(unknown, @"no profile called 'curent'; did you mean current?; there are: current, guide");
-        let none = Selection::of(&catalogue, &profile, &["envoy-gatway".to_owned()]).unwrap_err();
-        insta::assert_snapshot!(none, @"no component called 'envoy-gatway'; did you mean envoy-gateway, envoy-ai-gateway?; there are: cert-manager, envoy-ai-gateway, envoy-gateway, gateway-api, inference-extension, kserve, ratelimit, redis");
+        let unknown = Profile::read(&manifests(), "curent").unwrap_err().to_string();
+        assert!(
+            unknown.starts_with("no profile called 'curent'; did you mean current?; there are: current, "),
+            "{unknown}"
+        );
+        let none = Selection::of(&catalogue, &profile, &["envoy-gatway".to_owned()]).unwrap_err().to_string();
+        let says = "no component called 'envoy-gatway'; did you mean envoy-gateway, envoy-ai-gateway?; there are: ";
+        assert!(none.starts_with(says), "{none}");
         profile.versions.remove("redis");
         let no_version = Selection::of(&catalogue, &profile, &["envoy-gateway".to_owned()]).unwrap_err();
         insta::assert_snapshot!(no_version, @"profile current says no version of redis; add it there, or give --set redis=VERSION");

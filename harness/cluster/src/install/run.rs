@@ -1,7 +1,7 @@
 //! The run of an install: from a request to a cluster in which everything is ready, or to a failure that says why it is not.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt,
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     bundle::Bundle,
-    component::{Catalogue, Need},
+    component::{Catalogue, Component, Need},
     failure::{self, Cause, Failure},
     helm,
     nodes::{self, Shape, Work},
@@ -211,7 +211,10 @@ async fn prepare(
     let run =
         json!({"versions": request.selection.versions, "gateway": request.gateway, "run": request.run.to_string()});
     let (mut archives, mut stand_ins) = (Vec::new(), BTreeMap::new());
-    if let Some(bundle) = &request.bundle {
+    let installs = !matches!(request.site, Site::Context { install_missing: InstallMissing::No, .. });
+    if !installs {
+        // Only looked at: neither charts nor helm are needed.
+    } else if let Some(bundle) = &request.bundle {
         archives = bundle.archives()?;
         request.selection.in_bundle(bundle)?;
         for (name, selected) in &request.selection.components {
@@ -244,7 +247,7 @@ async fn prepare(
         own.iter().map(|own| (own.name.clone(), own.needs.iter().map(OwnNeed::node).collect(), own.seconds)).collect();
     let shape = Shape {
         loads: matches!(request.site, Site::Kind { .. }),
-        fetches: request.bundle.is_none(),
+        fetches: installs && request.bundle.is_none(),
         stand_ins: &stand_ins,
         more_images: &request.more_images,
         own: &own,
@@ -268,18 +271,31 @@ async fn done(worker: &Worker, timing: Timing) -> Result<Installed, Failure> {
 /// Keeps the evidence of a failure: of the component that failed, and of the place where it failed.
 async fn failed(worker: &Worker, node: String, cause: Cause) -> Failure {
     let mut evidence = Vec::new();
-    let component = node.split(':').next().and_then(|name| worker.request.selection.components.get(name));
-    if let (Some(cluster), Some(helm)) = (worker.cluster.get(), worker.helm()) {
-        let component = component.map(|selected| &selected.component);
-        let namespaces: Vec<String> = component.and_then(|component| component.namespace.clone()).into_iter().collect();
-        let releases: Vec<(String, String)> = component
-            .into_iter()
-            .flat_map(|component| {
-                component.charts.iter().filter_map(|chart| Some((chart.release.clone(), component.namespace.clone()?)))
-            })
-            .collect();
+    let all = &worker.request.selection.components;
+    let component = node.split(':').next().and_then(|name| all.get(name)).map(|selected| &selected.component);
+    if let (Some(cluster), Some(helm)) = (worker.cluster.get(), worker.helm())
+        && !matches!(cause, Cause::NotThere(_))
+    {
+        // What is no component's may be any component's fault.
+        let concerned: Vec<&Component> = match component {
+            Some(component) => vec![component],
+            None => all.values().map(|selected| &selected.component).collect(),
+        };
+        let own = worker.request.gateway.get("namespace").and_then(Value::as_str).filter(|_| component.is_none());
+        let namespaces = concerned.iter().filter_map(|component| component.namespace.clone());
+        let namespaces: BTreeSet<String> = namespaces.chain(own.map(str::to_owned)).collect();
+        let release = |component: &&Component| {
+            let namespace = component.namespace.clone();
+            component
+                .charts
+                .iter()
+                .filter_map(move |chart| Some((chart.release.clone(), namespace.clone()?)))
+                .collect::<Vec<_>>()
+        };
+        let releases: Vec<(String, String)> = concerned.iter().flat_map(release).collect();
         let folder = worker.request.run_folder.join("evidence").join("install").join(node.replace(':', "-"));
-        evidence = failure::keep(cluster, &helm, &folder, &namespaces, &releases, &format!("{node}: {cause}\n")).await;
+        let words = format!("{node}: {cause}\n");
+        evidence = failure::keep(cluster, &helm, &folder, namespaces, &releases, &words).await;
     }
     if let (Site::Kind { kind, .. }, Some(made)) = (&worker.request.site, worker.kind.get()) {
         let said = kind.keep_logs(&made.name, &worker.request.run_folder).await;

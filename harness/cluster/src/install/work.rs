@@ -473,3 +473,89 @@ pub(crate) async fn until<T>(
         done = future => done,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use serde_json::json;
+
+    use super::*;
+    use crate::{
+        install::{
+            bundle::Bundle,
+            profile::{Profile, Selection},
+            progress::Silent,
+        },
+        place::fakes::Fakes,
+    };
+
+    fn worker(fakes: &Fakes, folder: &Path, bundle: Option<Bundle>) -> Worker {
+        let manifests = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../manifests");
+        let catalogue = Catalogue::read(&manifests).unwrap();
+        let profile = Profile::read(&manifests, "current").unwrap();
+        let selection = Selection::of(&catalogue, &profile, &["envoy-gateway".to_owned()]).unwrap();
+        let run = json!({"versions": selection.versions});
+        let site =
+            Site::Context { kubeconfig: "/k".into(), context: "c".to_owned(), install_missing: InstallMissing::Yes };
+        let request = Request {
+            run: "20261121-120305-k3f9".parse().unwrap(),
+            run_folder: folder.to_owned(),
+            manifests,
+            selection,
+            gateway: json!({}),
+            bundle,
+            site,
+            more_images: vec![],
+            programs: fakes.programs(),
+        };
+        Worker::new(request, catalogue, run, vec![], Arc::new(Silent))
+    }
+
+    async fn files(worker: &Worker, component: &str) -> Result<Vec<String>, String> {
+        let selected = &worker.request.selection.components[component];
+        let files = worker.files_of(selected, &selected.component.crds[0], &CancellationToken::new()).await;
+        let files = files.map_err(|error| error.to_string())?;
+        Ok(files.iter().map(|file| file.file_name().unwrap().to_string_lossy().into_owned()).collect())
+    }
+
+    #[tokio::test]
+    async fn definitions_come_from_the_internet_where_there_is_no_bundle() {
+        let run = tempfile::tempdir().unwrap();
+        let fakes = Fakes::new().program("curl", "");
+        assert_eq!(files(&worker(&fakes, run.path(), None), "gateway-api").await.unwrap(), ["gateway-api.yaml"]);
+        let call = fakes.calls().pop().unwrap();
+        let url = "https://github.com/kubernetes-sigs/gateway-api/releases/download/v1.5.1/standard-install.yaml";
+        assert!(call.ends_with(&format!("/install/gateway-api.yaml {url}")) && call.contains("--fail"), "{call}");
+
+        let refused =
+            Fakes::new().program("curl", "echo 'curl: (22) The requested URL returned error: 404' >&2; exit 22");
+        let said = files(&worker(&refused, run.path(), None), "gateway-api").await.unwrap_err();
+        assert!(said.contains(url) && said.contains("error: 404"), "{said}");
+    }
+
+    #[tokio::test]
+    async fn definitions_in_a_chart_are_found_in_an_archive_of_a_bundle() {
+        let (run, folder) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let crds = folder.path().join("gateway-helm/charts/crds/crds/generated");
+        fs::create_dir_all(&crds).unwrap();
+        fs::write(crds.join("b.yaml"), "").unwrap();
+        fs::write(crds.join("a.yaml"), "").unwrap();
+        fs::write(crds.join("README.md"), "").unwrap();
+        for part in ["charts", "crds"] {
+            fs::create_dir(folder.path().join(part)).unwrap();
+        }
+        let archive = folder.path().join("charts/gateway-helm-v1.8.3.tgz");
+        let packed =
+            Command::new("tar").arg("-czf").arg(archive).arg("-C").arg(folder.path()).arg("gateway-helm").status();
+        assert!(packed.unwrap().success());
+        let worker = worker(&Fakes::new(), run.path(), Some(Bundle::open(folder.path()).unwrap()));
+        assert_eq!(files(&worker, "envoy-gateway").await.unwrap(), ["a.yaml", "b.yaml"]);
+        assert!(
+            files(&worker, "gateway-api")
+                .await
+                .unwrap_err()
+                .contains("has no definitions crds/gateway-api/v1.5.1-standard")
+        );
+    }
+}
