@@ -14,6 +14,10 @@ fn event() -> Value {
     json!({"involvedObject": {"kind": "Pod", "name": "a"}, "type": "Warning", "reason": "BackOff", "message": "token: Bearer abcdefghijk", "lastTimestamp": "2026-11-21T12:00:00Z"})
 }
 
+fn earlier() -> Value {
+    json!({"involvedObject": {"kind": "Pod", "name": "a"}, "type": "Normal", "reason": "Pulled", "message": "image is there", "series": {"count": 3, "lastObservedTime": "2026-11-21T11:59:00Z"}})
+}
+
 fn pod() -> Value {
     json!({"metadata": {"name": "a", "namespace": "shop", "managedFields": [{}]}, "status": {
         "containerStatuses": [{"name": "main", "restartCount": 1, "state": {"running": {}}}],
@@ -28,7 +32,7 @@ fn objects(secret: &Value) -> Vec<Line> {
     );
     let groups = json!({"groups": [{"preferredVersion": {"groupVersion": "light.dev/v1"}}, {"preferredVersion": {"groupVersion": "away.dev/v1"}}]});
     vec![
-        on("GET /api/v1/namespaces/shop/events").answers(200, list("1", &[event()])),
+        on("GET /api/v1/namespaces/shop/events").answers(200, list("1", &[event(), earlier()])),
         on("GET /apis").answers(200, groups),
         on("GET /api/v1").answers(200, core),
         on("GET /apis/light.dev/v1").answers(200, kinds("light.dev/v1", &[("Lamp", "lamps", true)])),
@@ -67,7 +71,11 @@ async fn a_namespace_becomes_files_that_people_read() {
     assert_eq!(collected.files, 7);
     assert_eq!(collected.problems.len(), 1, "{:?}", collected.problems);
     let path = folder.path();
-    assert_eq!(read(path, "events.txt"), "2026-11-21T12:00:00Z Pod a Warning BackOff: token: Bearer redacted\n");
+    assert_eq!(
+        read(path, "events.txt"),
+        "2026-11-21T11:59:00Z Pod a Normal Pulled (3 times): image is there\n\
+         2026-11-21T12:00:00Z Pod a Warning BackOff: token: Bearer redacted\n"
+    );
     let pod = read(path, "objects/Pod/a.yaml");
     assert!(pod.contains("name: main") && !pod.contains("managedFields"), "{pod}");
     let secret = read(path, "objects/Secret/s.yaml");
