@@ -125,10 +125,10 @@ async fn nothing_passes_a_closed_gate() {
     let served = serve(config()).await;
     let call = chat("Hello").stream().header("x-igc-stream-tokens", "2").header("x-igc-gate", "g");
     served.model.open_gate("g", 1);
-    let call = call.timeout(Duration::from_millis(100));
+    let call = call.timeout(Duration::from_millis(900));
     let exchange = served.send(call).await;
     assert_eq!((content(&exchange).as_str(), response(&exchange).ended), ("t1 ", Ended::Bounded));
-    let whole = served.send(chat("Hello").header("x-igc-gate", "other").timeout(Duration::from_millis(50))).await;
+    let whole = served.send(chat("Hello").header("x-igc-gate", "other").timeout(Duration::from_millis(900))).await;
     assert_eq!(response(&whole).body.bytes, 0, "a reply that is not streamed waits as well");
 }
 

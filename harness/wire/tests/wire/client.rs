@@ -199,8 +199,8 @@ async fn a_head_that_never_comes_is_a_failure() {
         let _reset_or_end = stream.read_to_end(&mut rest).await; // until the client leaves
     })
     .await;
-    let exchange = client.send("x", Call::get("/").timeout(Duration::from_millis(50))).await;
-    assert_eq!(failed(&exchange), ("read the response head", "nothing within 50ms"));
+    let exchange = client.send("x", Call::get("/").timeout(Duration::from_millis(700))).await;
+    assert_eq!(failed(&exchange), ("read the response head", "nothing within 700ms"));
     serving.await.expect("the client leaves");
 }
 
@@ -213,7 +213,7 @@ async fn a_body_that_never_ends_is_bounded_by_time() {
         let _reset_or_end = stream.read_to_end(&mut rest).await;
     })
     .await;
-    let exchange = client.send("x", Call::get("/").timeout(Duration::from_millis(50))).await;
+    let exchange = client.send("x", Call::get("/").timeout(Duration::from_millis(700))).await;
     assert_eq!((response(&exchange).ended, response(&exchange).body.text.as_deref()), (Ended::Bounded, Some("hello")));
     serving.await.expect("the client leaves");
 }
