@@ -11,9 +11,12 @@ use serde_json::{Value, json};
 
 use crate::world::{World, config_map};
 
+/// Long enough for a machine that is busy with other things; only a broken server takes that long.
+const PATIENCE: Duration = Duration::from_secs(60);
+
 /// What a watch says next, in short.
 async fn next(stream: &mut (impl futures::Stream<Item = kube::Result<WatchEvent<DynamicObject>>> + Unpin)) -> String {
-    let event = tokio::time::timeout(Duration::from_secs(10), stream.next()).await.unwrap();
+    let event = tokio::time::timeout(PATIENCE, stream.next()).await.unwrap();
     match event {
         None => "end".into(),
         Some(Ok(WatchEvent::Added(o))) => format!("+{}", o.name_any()),
@@ -126,9 +129,7 @@ async fn the_watcher_of_kube_follows_through_an_expiry() {
     create(&world, "a", json!({}));
     let config = watcher::Config::default();
     let mut stream = watcher(world.config_maps(), config).applied_objects().boxed();
-    let mut next = async || {
-        tokio::time::timeout(Duration::from_secs(10), stream.next()).await.unwrap().unwrap().unwrap().name_any()
-    };
+    let mut next = async || tokio::time::timeout(PATIENCE, stream.next()).await.unwrap().unwrap().unwrap().name_any();
     assert_eq!(next().await, "a");
     create(&world, "b", json!({}));
     assert_eq!(next().await, "b");
@@ -142,7 +143,7 @@ async fn a_streaming_list_is_a_watch_with_a_mark() {
     let mut stream = watcher(world.config_maps(), config).boxed();
     let mut said = Vec::new();
     while said.last().map(String::as_str) != Some("done") {
-        let event = tokio::time::timeout(Duration::from_secs(10), stream.next()).await.unwrap().unwrap().unwrap();
+        let event = tokio::time::timeout(PATIENCE, stream.next()).await.unwrap().unwrap().unwrap();
         said.push(match event {
             watcher::Event::Init => "init".to_owned(),
             watcher::Event::InitApply(o) => o.name_any(),
@@ -190,7 +191,7 @@ async fn a_client_that_does_not_read_is_dropped_and_the_world_goes_on() {
     let mut read = Vec::new();
     let mut buffer = vec![0; 1 << 16];
     while !read.ends_with(b"0\r\n\r\n") {
-        let n = tokio::time::timeout(Duration::from_secs(20), stream.read(&mut buffer)).await.unwrap().unwrap();
+        let n = tokio::time::timeout(PATIENCE, stream.read(&mut buffer)).await.unwrap().unwrap();
         assert!(n > 0, "the answer ends in an orderly way");
         read.extend_from_slice(&buffer[..n]);
     }
