@@ -1,16 +1,25 @@
 //! The run that a check belongs to: its folder and plan, the gateway's folder, and the cluster where it stands.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    sync::{Mutex, OnceLock, PoisonError},
+};
 
 use anyhow::{Context, Result, bail};
 use cluster::{
     api::Cluster,
     environment::{Environment, Stood},
     gateway::GatewayFolder,
+    install::{
+        component::Catalogue,
+        profile::{Profile, Selection},
+    },
 };
 use verdict::{
     folder::RunFolder,
-    plan::{Exclusive, Plan, PlannedCheck},
+    plan::{Exclusive, GatewayPlan, ModelKind, Place, Plan, PlannedCheck, RunInfo},
+    requirements::Requirements,
+    tests_list::TestList,
 };
 
 /// A check of a run, with everything that its attempts share.
@@ -59,9 +68,10 @@ impl Part {
     }
 }
 
-/// Opens the run for a check. `None`: it is not planned here, and leaves no trace.
+/// Opens the run for a check. `None`: it is not planned here, and leaves no trace. Without a run (plain `cargo test`) the
+/// check plans itself and is rehearsed, in the versions that the goldens were recorded with.
 pub fn open(check: &str, case: &str, gateway: &str) -> Result<Option<Opened>> {
-    let Some(part) = Part::of_the_environment() else { return Ok(None) };
+    let Some(part) = Part::of_the_environment() else { return rehearse_alone(check, case, gateway).map(Some) };
     let folder = RunFolder::open(&part.run)?;
     let plan = folder.read_plan()?;
     let planned = plan.checks.iter().find(|c| c.check == check && c.case == case && c.gateway == gateway).cloned();
@@ -75,6 +85,76 @@ pub fn open(check: &str, case: &str, gateway: &str) -> Result<Option<Opened>> {
     }
     let gateway = GatewayFolder::read(&root().join("manifests/gateways"), gateway)?;
     Ok(Some(Opened { folder, plan, planned, gateway, stood }))
+}
+
+/// The profile of versions that goldens were recorded with.
+const RECORDED: &str = "recorded";
+
+fn rehearse_alone(check: &str, case: &str, gateway: &str) -> Result<Opened> {
+    let requirements = Requirements::read(&root().join("suites/requirements.yaml"))?;
+    let folder = GatewayFolder::read(&root().join("manifests/gateways"), gateway)?;
+    let manifests = root().join("manifests");
+    let profile = Profile::read(&manifests, RECORDED)?;
+    let selection = Selection::of(&Catalogue::read(&manifests)?, &profile, &folder.components)?;
+    let planned = GatewayPlan {
+        name: folder.name.clone(),
+        versions: selection.versions,
+        version_of: folder.version_of.clone(),
+        capabilities: folder.capabilities.clone(),
+        unsupported: folder.unsupported.clone(),
+        stand_ins: vec![],
+    };
+    // The test that asks is the proof that it exists: nothing else is known of the test binary here.
+    let mut tests = TestList::default();
+    for requirement in &requirements.checks {
+        let cases = requirement.case_names().into_iter().map(str::to_owned).collect();
+        tests.checks.insert(requirement.check.clone(), cases);
+    }
+    let rehearsed = alone_folder()?;
+    let run = RunInfo {
+        id: rehearsed.id().to_owned(),
+        started: jiff::Timestamp::now().to_string(),
+        place: Place::Rehearsal,
+        context: None,
+        profile: RECORDED.into(),
+        set: Default::default(),
+        model: ModelKind::LlmDSim,
+        suites: vec![],
+        checks: vec![],
+        strict: false,
+        retries: 0,
+        jobs: 1,
+        ci: std::env::var_os("CI").is_some(),
+        allow_empty: true,
+        command: vec!["cargo".into(), "test".into(), "-p".into(), "suites".into()],
+    };
+    let plan = verdict::plan::build(&requirements, vec![planned], run, &tests)?;
+    let planned = plan.checks.iter().find(|c| c.check == check && c.case == case).cloned();
+    let Some(planned) = planned else { bail!("suites/requirements.yaml does not have {check} (case {case}) for {gateway}") };
+    let stood = Stood::rehearsed(&manifests, &plan.gateways[0].versions)?;
+    Ok(Opened { folder: rehearsed, plan, planned, gateway: folder, stood })
+}
+
+/// One folder for all that this process rehearses alone, below `target/rehearsed`; those of processes that are gone are
+/// removed.
+fn alone_folder() -> Result<RunFolder> {
+    static FOLDER: OnceLock<PathBuf> = OnceLock::new();
+    static MAKING: Mutex<()> = Mutex::new(());
+    let _one_at_a_time = MAKING.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(path) = FOLDER.get() {
+        return Ok(RunFolder::open(path)?);
+    }
+    let parent = root().join("target/rehearsed");
+    for entry in std::fs::read_dir(&parent).into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let alive = name.rsplit('-').next().is_some_and(|pid| Path::new("/proc").join(pid).exists());
+        if !alive {
+            _ = std::fs::remove_dir_all(entry.path()); // another process may remove it too
+        }
+    }
+    let now = jiff::Timestamp::now().strftime("%Y%m%d-%H%M%S");
+    let folder = RunFolder::create(&parent, &format!("{now}-{}", std::process::id()))?;
+    Ok(RunFolder::open(FOLDER.get_or_init(|| folder.path().to_owned()))?)
 }
 
 impl Opened {

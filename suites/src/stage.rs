@@ -9,11 +9,13 @@ use cluster::{
     gateway,
     install::model::{ModelFile, Served},
     intents::Intents,
+    shared,
 };
+use rehearsal::world::{World, WorldConfig};
 use serde_json::{Value, json};
 use verdict::{
     history::{Exchange, History, Key, ModelLog, ModelRecord},
-    plan::ModelKind,
+    plan::{ModelKind, Place},
 };
 use wire::{Call, Client};
 
@@ -49,6 +51,8 @@ pub struct Model {
 /// See the module.
 pub struct Stage {
     opened: Arc<Opened>,
+    #[expect(dead_code, reason = "it ends with the stage")]
+    world: Option<Rehearsed>,
     cluster: Cluster,
     client: Client,
     clock: Clock,
@@ -58,6 +62,31 @@ pub struct Stage {
     applied_at: Option<f64>,
     window_end: f64,
     serial: u64,
+}
+
+/// A world of the stage's own, where a run is rehearsed: the gateway stands in it as `igc up` would have it stand.
+struct Rehearsed {
+    world: World,
+    cluster: Cluster,
+    _kubeconfig: tempfile::NamedTempFile,
+}
+
+impl Rehearsed {
+    async fn start(opened: &Opened) -> Result<Self> {
+        let shared = &opened.gateway.gateway;
+        let plan = opened.plan.gateways.iter().find(|g| g.name == opened.gateway.name).context("the plan does not have the gateway")?;
+        let version = plan.versions.get(&plan.version_of).context("the plan says no version of the gateway")?;
+        let mut config = WorldConfig::new(&opened.gateway.name, version)?;
+        config.kserve_gateway = (shared.namespace.clone(), shared.name.clone());
+        let world = World::start(config).await?;
+        let kubeconfig = tempfile::NamedTempFile::new().context("failed to write a kubeconfig for the rehearsal")?;
+        world.write_kubeconfig(kubeconfig.path())?;
+        cluster::api::init();
+        let cluster = Cluster::connect(kubeconfig.path(), None).await?;
+        let images = &opened.stood.images;
+        shared::stand_up(&cluster, &root().join("manifests"), &opened.gateway, images, &[], &opened.plan.run.id).await?;
+        Ok(Self { world, cluster, _kubeconfig: kubeconfig })
+    }
 }
 
 /// A name that DNS and KServe's hostnames bear: run, check and attempt in at most 36 characters.
@@ -72,8 +101,15 @@ fn namespace(run: &str, key: &Key) -> String {
 impl Stage {
     /// Makes the namespace and finds the gateway's address.
     pub(crate) async fn open(opened: Arc<Opened>, key: Key) -> Result<Self> {
-        let cluster = opened.cluster().await?;
-        let clock = Clock::start();
+        let world = match opened.plan.run.place {
+            Place::Rehearsal => Some(Rehearsed::start(&opened).await?),
+            _ => None,
+        };
+        let cluster = match &world {
+            Some(world) => world.cluster.clone(),
+            None => opened.cluster().await?,
+        };
+        let clock = Clock::start(world.as_ref().map(|w| w.world.clock().clone()));
         let namespace = namespace(&opened.plan.run.id, &key);
         let hostname = format!("{namespace}.igc.test");
         let mut history = History::new(key, &namespace, &hostname);
@@ -89,7 +125,7 @@ impl Stage {
         history.notes.extend(reached.before.iter().map(|tried| format!("address {tried}")));
         let prefix = format!("{}-{}", namespace.trim_start_matches("igc-"), history.key.attempt);
         let client = Client::opened_at(reached.dial, prefix, clock.opened());
-        Ok(Self { opened, cluster, client, clock, history, models: vec![], elsewhere: vec![], applied_at: None, window_end: 0.0, serial: 0 })
+        Ok(Self { opened, world, cluster, client, clock, history, models: vec![], elsewhere: vec![], applied_at: None, window_end: 0.0, serial: 0 })
     }
 
     /// The hostname that belongs to this stage alone.
@@ -399,9 +435,9 @@ impl Stage {
         self.history.notes.push(why.to_owned());
     }
 
-    /// Waits this many seconds.
+    /// Lets others proceed for about this many seconds before the next look at them.
     pub async fn pause(&self, seconds: f64) {
-        self.clock.until(self.clock.seconds() + seconds).await;
+        self.clock.pause(seconds).await;
     }
 
     /// Writes down that the limiter's window ends in so many seconds.
@@ -417,10 +453,6 @@ impl Stage {
     /// Waits until `offset` seconds after (or before) the end of a window. Limiters say whole seconds: one is added.
     pub async fn until_window(&self, end: f64, offset: f64) {
         self.clock.until(end + 1.0 + offset).await;
-    }
-
-    pub(crate) fn seconds(&self) -> f64 {
-        self.clock.seconds()
     }
 
     pub(crate) fn cluster(&self) -> &Cluster {

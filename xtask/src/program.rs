@@ -24,10 +24,17 @@ pub fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().map(Path::to_path_buf).unwrap_or_default()
 }
 
-/// cargo, in the checkout.
+/// cargo, in the checkout. What the outer `cargo run` says of xtask's own package is taken away: build scripts that look at
+/// it (ring's does) would build everything above them again, each time that a build is not started by xtask.
 pub fn cargo() -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(root());
+    for (name, _) in std::env::vars_os() {
+        let text = name.to_string_lossy();
+        if text.starts_with("CARGO_PKG_") || text.starts_with("CARGO_MANIFEST_") || text.starts_with("CARGO_BIN_") {
+            command.env_remove(&name);
+        }
+    }
     command
 }
 

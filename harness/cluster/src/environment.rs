@@ -1,8 +1,13 @@
 //! Environment: what `igc up` left for the suites and the report, in `environment.json` of a run folder.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 use serde::{Deserialize, Serialize};
+
+use crate::install::{component::DataError, model::ModelFile};
 
 /// `environment.json`: gateway -> where it was stood up.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -41,6 +46,19 @@ pub struct Stood {
 }
 
 impl Stood {
+    /// In a rehearsal every check has a world of its own; only the images' names are said.
+    ///
+    /// # Errors
+    /// Where a model's file cannot be read.
+    pub fn rehearsed(manifests: &Path, versions: &BTreeMap<String, String>) -> Result<Self, DataError> {
+        let mut images = BTreeMap::from([("igc".to_owned(), "igc/igc:rehearsed".to_owned())]);
+        for model in ["echo", "llm-d-sim"] {
+            let image = ModelFile::read(manifests, model)?.image(versions, &images)?;
+            images.insert(model.to_owned(), image);
+        }
+        Ok(Self { images, egress: "egress: nothing leaves this process but to loopback".into(), ..Self::default() })
+    }
+
     /// Whether what belongs to checks that did not pass stays in the cluster.
     pub fn keeps_failures(&self) -> bool {
         self.keep

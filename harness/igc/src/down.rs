@@ -24,10 +24,11 @@ pub async fn down(run: &Path, gateway: Option<&str>, interrupted: bool) -> Resul
         let stood = run.stood(&gateway.name);
         let records = run.folder.read_records()?;
         let failed = stood.error.is_some() || records.records.iter().any(|r| r.key.gateway == gateway.name && r.verdict != Verdict::Pass);
-        if failed && !interrupted {
+        if failed && !interrupted && run.plan.run.place.is_real() {
             keep_evidence(&run, &gateway.name, &stood).await;
         }
         let done = match (run.plan.run.place, run.request.keep && !interrupted) {
+            (Place::Rehearsal, _) => "the rehearsal is over".to_owned(),
             (Place::Kind, true) => kept(&stood),
             (Place::Kind, false) => delete_cluster(&run, interrupted).await?,
             (_, keep) => leave(&run, &stood, keep).await?,

@@ -89,7 +89,11 @@ pub async fn up(run: &Path, gateway: Option<&str>, program: Option<&Path>, expla
     let _recorded = Recorded::this(run.folder.path())?;
     for gateway in run.gateways(gateway)? {
         run.folder.append_event(&Event { gateway: Some(gateway.name.clone()), ..Event::now("up", "standing up") })?;
-        match stand(&run, gateway, program, cancel).await {
+        let standing = match run.plan.run.place {
+            Place::Rehearsal => rehearse(&run, gateway),
+            _ => stand(&run, gateway, program, cancel).await,
+        };
+        match standing {
             Ok(()) => run.folder.append_event(&Event { gateway: Some(gateway.name.clone()), ..Event::now("up", "up") })?,
             Err(failure) => {
                 run.note(&gateway.name, |stood| stood.error = Some(failure.to_string()))?;
@@ -102,6 +106,12 @@ pub async fn up(run: &Path, gateway: Option<&str>, program: Option<&Path>, expla
         }
     }
     Ok(0)
+}
+
+/// Nothing has to be stood up: every check of a rehearsal starts a world of its own.
+fn rehearse(run: &Run, gateway: &GatewayPlan) -> Result<(), Failure> {
+    let stood = Stood::rehearsed(&manifests(), &gateway.versions).map_err(Failure::usage)?;
+    run.note(&gateway.name, |current| *current = stood)
 }
 
 /// A cluster, ours or another's.

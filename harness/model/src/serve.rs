@@ -183,6 +183,9 @@ fn dress(config: &Config, answer: Answer, body: impl FnOnce(Bytes) -> ReplyBody)
         }
     };
     add(header::SERVER.as_str(), &config.server);
+    // The world's time, not the machine's: windows are read from it (RFC 9110, section 5.6.7).
+    let now = i64::try_from(config.clock.now_ms()).ok().and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok());
+    now.iter().for_each(|now| add(header::DATE.as_str(), &now.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string()));
     answer.content_type.iter().for_each(|t| add(header::CONTENT_TYPE.as_str(), t));
     answer.headers.iter().for_each(|(name, value)| add(name, value));
     response

@@ -12,7 +12,7 @@ pub struct TestList {
 /// A line that names a test which is neither a check nor a unit test.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "failed to place the test {test:?}: {problem}; a check is suite::name, with ::case_N_name or ::gateway_N_... of rstest behind it, a unit test lies in a module called judges, stage or unit"
+    "failed to place the test {test:?}: {problem}; a check is suite::name, with ::case_N_name or ::::folder_N_... of rstest behind it, a unit test lies in a module called judges, stage or unit"
 )]
 pub struct TestListError {
     /// The test as it was printed.

@@ -248,4 +248,24 @@ mod tests {
         drop(passing(whole(reply), &ends));
         assert_eq!(ends.lock().expect("lock").len(), 2, "who leaves early pays nothing");
     }
+
+    /// A reply that names its usage and then breaks off, or runs out of time, is not charged.
+    #[rstest]
+    #[case::broken_off(false)]
+    #[case::out_of_time(true)]
+    #[tokio::test]
+    async fn a_reply_that_does_not_end_is_free(#[case] late: bool) {
+        let event = Bytes::from_static(b"data: {\"usage\":{\"total_tokens\":7}}\n\n");
+        let frames: [Result<Frame<Bytes>, BodyError>; 2] = [Ok(Frame::data(event)), Err("cut".into())];
+        let body = boxed(http_body_util::StreamBody::new(futures::stream::iter(frames)));
+        let ends = Arc::new(Mutex::new(Vec::new()));
+        let mut reply = Passing { listening: Listening::to(Some("text/event-stream")), ..passing(body, &ends) };
+        assert!(reply.frame().await.is_some_and(|f| f.is_ok()));
+        if late {
+            reply.deadline = Some(Box::pin(std::future::ready(())));
+        }
+        assert!(reply.frame().await.is_some_and(|f| f.is_err()));
+        assert!(ends.lock().expect("lock").is_empty());
+        assert_eq!(reply.listening.found().map(|u| u.total), Some(7), "it was there");
+    }
 }
