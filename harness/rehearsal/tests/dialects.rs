@@ -295,3 +295,50 @@ fn a_foreign_gateway_is_claimed_all_the_same() {
     assert!(!translation.tables.contains_key(&("igc".to_owned(), "foreign".to_owned())));
     assert!(translation.statuses.iter().all(|s| s.name.1 != "foreign"));
 }
+
+/// KServe's `^/.*$` and a user's route on one hostname: which of them gets `/v1/chat/completions`, and whether a host with
+/// routes of its own falls back to routes without a hostname (route-precedence-regex-vs-prefix.txt; facts, section 4).
+#[rstest]
+#[case::longer_prefix("PathPrefix", "/v1/chat/completions", "kserve", "overlay")]
+#[case::shorter_prefix("PathPrefix", "/v1", "kserve", "kserve")]
+#[case::exact("Exact", "/v1/chat/completions", "overlay", "overlay")]
+fn an_overlay_of_kserves_route(#[case] kind: &str, #[case] path: &str, #[case] eg: &str, #[case] agw: &str) {
+    let manifests = format!(
+        r"
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {{name: kserve, namespace: igc}}
+spec: {{parentRefs: [{{name: gw}}], hostnames: [m.test], rules: [{{matches: [{{path: {{type: RegularExpression, value: '^/.*$'}}}}]}}]}}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {{name: overlay, namespace: igc}}
+spec: {{parentRefs: [{{name: gw}}], hostnames: [m.test], rules: [{{matches: [{{path: {{type: {kind}, value: {path}}}}}]}}]}}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {{name: own, namespace: igc}}
+spec: {{parentRefs: [{{name: gw}}], hostnames: [own.test], rules: [{{matches: [{{path: {{type: Exact, value: /own}}}}]}}]}}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {{name: any, namespace: igc}}
+spec: {{parentRefs: [{{name: gw}}], rules: [{{matches: [{{path: {{type: PathPrefix, value: /any}}}}]}}]}}
+---
+"
+    );
+    let route = |translation: &Translation, host: &str, path: &str| {
+        let table = &translation.tables[&("igc".to_owned(), "gw".to_owned())];
+        let (method, headers) = (Method::POST, HeaderMap::new());
+        let asked = Asked { method: &method, host, path, query: "", headers: &headers };
+        table.choose(80, &asked).map(|e| e.id.name.clone()).unwrap_or_else(|failure| format!("{failure:?}"))
+    };
+    // The host `own.test` has routes of its own: in Envoy it never falls back, in agentgateway it does.
+    for (translation, expected, own_host) in
+        [(envoy(&manifests), eg, "NoRoute"), (agentgateway(&manifests), agw, "any")]
+    {
+        assert_eq!(route(&translation, "m.test", "/v1/chat/completions"), expected);
+        assert_eq!(route(&translation, "other.test", "/any"), "any");
+        assert_eq!(route(&translation, "own.test", "/any"), own_host);
+    }
+}
