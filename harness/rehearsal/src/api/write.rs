@@ -74,7 +74,7 @@ impl State {
         store_as(resource, version, &mut object);
         match applied {
             Some(entry) => fields::write(&mut object, vec![entry]),
-            None => fields::track(resource, None, &mut object, writing),
+            None => fields::track(resource, &version.name, None, &mut object, writing),
         }
         if writing.dry_run {
             return Ok(Written { object: Arc::new(object), warnings });
@@ -132,7 +132,7 @@ impl State {
         let warnings = admission::decode(resource, version, &mut object, writing.unknown)?;
         self.precondition(resource, &current, &object, name, writing)?;
         let mut object = self.succeed(resource, version, &current, object, writing.status)?;
-        fields::track(resource, Some(&current), &mut object, writing);
+        fields::track(resource, &version.name, Some(&current), &mut object, writing);
         self.keep(resource, &current, object, writing, warnings)
     }
 

@@ -68,6 +68,19 @@ async fn updates_own_what_they_write() {
 }
 
 #[tokio::test]
+async fn a_manager_is_remembered_with_the_version_that_it_spoke() {
+    let world = World::new().await;
+    let old = world.objects("aigateway.envoyproxy.io/v1alpha1", "AIGatewayRoute", "aigatewayroutes");
+    let route: DynamicObject = serde_json::from_value(json!({"apiVersion": "aigateway.envoyproxy.io/v1alpha1",
+        "kind": "AIGatewayRoute", "metadata": {"name": "r"}, "spec": {"rules": []}}))
+    .unwrap();
+    let made = old.create(&PostParams::default(), &route).await.unwrap();
+    assert_eq!(made.managed_fields()[0].api_version.as_deref(), Some("aigateway.envoyproxy.io/v1alpha1"));
+    let new = world.objects("aigateway.envoyproxy.io/v1beta1", "AIGatewayRoute", "aigatewayroutes");
+    assert_eq!(new.get("r").await.unwrap().types.unwrap().api_version, "aigateway.envoyproxy.io/v1beta1");
+}
+
+#[tokio::test]
 async fn what_a_manager_no_longer_names_goes_unless_another_holds_it() {
     let world = World::new().await;
     let mut first = wanted(json!({"k": "1", "shared": "1", "gone": "1"}));

@@ -151,7 +151,13 @@ pub(crate) fn same(before: &Value, after: &Value) -> bool {
 }
 
 /// Writes down what an update changed: the writer owns it, nobody else does any more.
-pub(crate) fn track(resource: &Resource, before: Option<&Value>, object: &mut Value, writing: &Writing<'_>) {
+pub(crate) fn track(
+    resource: &Resource,
+    version: &str,
+    before: Option<&Value>,
+    object: &mut Value,
+    writing: &Writing<'_>,
+) {
     let cleared = object["metadata"]["managedFields"].as_array().is_some_and(Vec::is_empty);
     let mut entries = match before {
         Some(before) if !cleared => managers(before),
@@ -172,12 +178,12 @@ pub(crate) fn track(resource: &Resource, before: Option<&Value>, object: &mut Va
             Some(mine) => {
                 mine.set.union(&changed);
                 mine.time = now;
-                mine.api_version = resource.api_version(&resource.storage().name);
+                mine.api_version = resource.api_version(version);
             }
             None => entries.push(Entry {
                 manager: writing.manager.to_owned(),
                 operation: Operation::Update,
-                api_version: resource.api_version(&resource.storage().name),
+                api_version: resource.api_version(version),
                 time: now,
                 subresource: if writing.status { "status" } else { "" }.to_owned(),
                 set: changed,
