@@ -61,9 +61,10 @@ impl EnvoyAiGateway {
         self
     }
 
-    /// What happens to an `x-ai-eg-model` that the client sent (facts, section 3 "Request" 2: overwritten since v1.1.0).
+    /// What happens to an `x-ai-eg-model` that the client sent (v1.0.0 overwrites it in a
+    /// real cluster, run 20261121-140328-hqmt, although envoyproxy/ai-gateway#2410 names v1.1.0).
     fn existing_model_header(&self) -> ExistingHeader {
-        if self.version >= Version(1, 1, 0) { ExistingHeader::Overwritten } else { ExistingHeader::Appended }
+        if self.version >= Version(1, 0, 0) { ExistingHeader::Overwritten } else { ExistingHeader::Appended }
     }
 
     /// When streams are made to ask for usage: always where any cost is configured.
@@ -187,7 +188,8 @@ mod tests {
     use rstest::rstest;
 
     #[rstest]
-    #[case(Version(1, 0, 0), ExistingHeader::Appended)]
+    #[case(Version(0, 7, 0), ExistingHeader::Appended)]
+    #[case(Version(1, 0, 0), ExistingHeader::Overwritten)]
     #[case(Version(1, 1, 0), ExistingHeader::Overwritten)]
     #[case(Version(1, 2, 0), ExistingHeader::Overwritten)]
     fn the_model_header_by_version(#[case] version: Version, #[case] expected: ExistingHeader) {

@@ -48,15 +48,21 @@ fn syntax_error(body: &[u8]) -> String {
         Err(error) if !error.is_eof() => (error.column().saturating_sub(1), "invalid char"),
         _ => (body.len(), "eof"),
     };
-    let (from, to) = if at >= body.len() {
-        (0, body.len())
-    } else {
-        let from = at.saturating_sub(16).min(body.len().saturating_sub(32));
-        (from, (from + 32).min(body.len()))
-    };
+    let (from, to) = window(at, body.len());
     let (before, after) = if at >= body.len() { (0, 0) } else { (at - from, to - at - 1) };
     let around = String::from_utf8_lossy(&body[from..to]);
     format!("Syntax error at index {at}: {what}\n\n\t{around}\n\t{}^{}\n", ".".repeat(before), ".".repeat(after))
+}
+
+/// The bytes that are shown around a place: sixteen before and after. At the end of the body the window moves left as far
+/// as it would reach over it, but not where that is further than its own beginning.
+fn window(at: usize, length: usize) -> (usize, usize) {
+    if at >= length {
+        return (0, length);
+    }
+    let (from, to) = if at < 16 { (0, 32) } else { (at - 16, at + 16) };
+    let over = to.saturating_sub(length);
+    (if from > over { from - over } else { from }, to.min(length))
 }
 
 /// A text in quotes with the escapes of a Go string.
@@ -83,10 +89,11 @@ mod tests {
     use crate::dataplane::limits::{WindowLimit, WindowState};
     use rstest::rstest;
 
-    /// Lengths and pointers as recorded for two broken bodies.
+    /// Lengths and pointers as recorded for broken bodies; the third is of a run on Envoy AI Gateway in kind.
     #[rstest]
     #[case(&b"{\"model\": \"mock-llm\", "[..], 208, "index 22: eof", r"\n\t^\n")]
     #[case(&b"{\"model\": \"mock-llm\", \"x\": \"a\n\"b\"}"[..], 263, "index 31: invalid char", r"\n\t.............................^..\n")]
+    #[case(&b"{\"model\": \"alpha\", \"x\": \"a\n\"b\"}"[..], 235, "index 28: invalid char", r"\n\t................^..\n")]
     fn malformed_json(#[case] body: &[u8], #[case] length: usize, #[case] place: &str, #[case] pointer: &str) {
         let said = malformed_json_body("/v1/chat/completions", body);
         assert_eq!(said.len(), length, "{said}");
