@@ -100,12 +100,22 @@ async fn probe(stage: &mut Stage, model: &str) -> Result<(u64, Option<i64>)> {
         let user = format!("probe-{}", stage.unique());
         let exchange = stage.prepare(chat(&host, model).header(&header, &user)).await;
         if let Some(reset) = reset_of(&exchange) {
-            let date = exchange.response().and_then(|r| r.header("date")).and_then(|d| jiff::fmt::rfc2822::parse(d).ok());
+            let date =
+                exchange.response().and_then(|r| r.header("date")).and_then(|d| jiff::fmt::rfc2822::parse(d).ok());
             return Ok((reset, date.and_then(|d| Some(d.timestamp().as_second() + i64::try_from(reset).ok()?))));
         }
         stage.pause(0.1).await; // the policy may not be live yet, or the limiter's call took too long
     }
-    bail!("100 requests for throw-away identities passed, and the limiter marked none of them: the start of the budget is unknown")
+    bail!(
+        "100 requests for throw-away identities passed, and the limiter marked none of them: the start of the budget is unknown"
+    )
+}
+
+/// Lets the charge of the last reply land. A limiter that charges after the response does so behind the client's back
+/// (facts: Envoy Gateway reports at the end of the stream): a request sent at once would race it, and `tokens/overshoot`
+/// is where that race is looked at.
+pub async fn charged(stage: &Stage) {
+    stage.pause(0.3).await;
 }
 
 /// When the window ends that [`in_one_window`] began in, by the stage's own clock.
@@ -113,16 +123,33 @@ pub fn reset(stage: &Stage) -> f64 {
     stage.window_end()
 }
 
-/// Drives in the first seconds of a window, with a user of its own. If the window turned all the same, once more.
-pub async fn in_one_window(stage: &mut Stage, model: &str, drive: impl AsyncFn(&mut Stage, &str)) -> Result<()> {
+/// Times that a drive is begun anew because the window turned or the limiter missed an answer.
+const ROUNDS: usize = 6;
+
+/// Drives in the first seconds of a window, with a user of its own; anew with another user where the window turned, or
+/// where the limiter did not see an answer with one of these labels: what it has not seen cannot be summed up. Every round
+/// stays in the history, and how often that happened is a fact. `tokens/no-leak` judges the answers that it misses.
+pub async fn in_one_window(
+    stage: &mut Stage,
+    model: &str,
+    labels: &[&str],
+    drive: impl AsyncFn(&mut Stage, &str),
+) -> Result<()> {
     let window = stage.declared("window-seconds").as_u64().unwrap_or(60);
-    in_one_window_of(stage, model, window, drive).await
+    in_one_window_of(stage, model, window, labels, drive).await
 }
 
 /// The same for a window of this many seconds. An hour is not waited for: half a minute of it has to be left.
-pub async fn in_one_window_of(stage: &mut Stage, model: &str, window: u64, drive: impl AsyncFn(&mut Stage, &str)) -> Result<()> {
+pub async fn in_one_window_of(
+    stage: &mut Stage,
+    model: &str,
+    window: u64,
+    labels: &[&str],
+    drive: impl AsyncFn(&mut Stage, &str),
+) -> Result<()> {
     let enough = if window <= 60 { window.saturating_sub(5) } else { 30 };
-    for round in 0..2 {
+    let mut missed = 0;
+    for round in 1..=ROUNDS {
         loop {
             let (reset, end) = probe(stage, model).await?;
             stage.set_window_end(reset as f64);
@@ -136,10 +163,18 @@ pub async fn in_one_window_of(stage: &mut Stage, model: &str, window: u64, drive
         let from = stage.history().exchanges.len();
         let user = format!("user-{}", stage.unique());
         drive(stage, &user).await;
-        if round == 1 || !turned(stage.history().exchanges[from..].iter().filter(|e| e.label != "next-window")) {
-            break;
+        let history = stage.history();
+        let driven = &history.exchanges[from..];
+        let unseen = driven.iter().filter(|e| labels.contains(&e.label.as_str()) && !marked(history, e)).count();
+        let turned = turned(driven.iter().filter(|e| e.label != "next-window"));
+        missed += unseen;
+        stage.fact("not-seen-by-the-limiter", json!(missed));
+        match (turned, unseen) {
+            (false, 0) => break,
+            _ if round == ROUNDS => break,
+            (true, _) => stage.discard_from(from, "restart: window-turned"),
+            (false, unseen) => stage.discard_from(from, &format!("restart: the limiter did not see {unseen} answers")),
         }
-        stage.discard_from(from, "restart: window-turned");
     }
     Ok(())
 }
@@ -217,7 +252,11 @@ impl<'a> Budget<'a> {
         let admitted: Vec<&Exchange> = before.iter().copied().filter(|e| e.status() == Some(200)).collect();
         let costs: Vec<u64> = admitted.iter().filter_map(|e| Self::cost(e)).collect();
         if costs.len() < admitted.len() {
-            judgement.unproven(clause, "usage in every admitted reply", format!("{} of {} say what they used", costs.len(), admitted.len()));
+            judgement.unproven(
+                clause,
+                "usage in every admitted reply",
+                format!("{} of {} say what they used", costs.len(), admitted.len()),
+            );
             return;
         }
         let cost = costs.first().copied().unwrap_or(REPLY);
@@ -250,22 +289,34 @@ impl<'a> Budget<'a> {
         if self.turned() {
             return;
         }
-        let (mut used, mut last) = (0, 0);
+        // What the limiter has not seen may have been charged, or not.
+        let (mut used, mut seen, mut last) = (0, 0, 0);
         let mut said = Vec::new();
         for exchange in &self.exchanges {
             let left = exchange.response().and_then(|r| number(r, "x-ratelimit-remaining"));
             if let Some(left) = left.filter(|_| exchange.status() == Some(200)) {
-                said.push((*exchange, left, self.limit.saturating_sub(used), self.limit.saturating_sub(used - last)));
+                said.push((*exchange, left, self.limit.saturating_sub(used), self.limit.saturating_sub(seen - last)));
             }
-            last = Self::cost(exchange).unwrap_or(0);
-            used += last;
+            let cost = Self::cost(exchange).unwrap_or(0);
+            used += cost;
+            if marked(self.history, exchange) {
+                (seen, last) = (seen + cost, cost);
+            }
         }
         if said.is_empty() {
             return; // some gateways mark refusals alone
         }
         let wrong = said.iter().find(|(_, left, least, most)| left < least || left > most);
-        let got = wrong.map_or(format!("{} answers agree", said.len()), |(_, left, least, most)| format!("{left} left where {least} to {most} were"));
-        judgement.that("remaining", wrong.is_none(), "remaining = limit - used, late by at most one reply", got, wrong.map(|w| w.0));
+        let got = wrong.map_or(format!("{} answers agree", said.len()), |(_, left, least, most)| {
+            format!("{left} left where {least} to {most} were")
+        });
+        judgement.that(
+            "remaining",
+            wrong.is_none(),
+            "remaining = limit - used, late by at most one reply",
+            got,
+            wrong.map(|w| w.0),
+        );
     }
 
     /// The budget was seen spent: a refusal, and after it no reply that the limiter let pass.
@@ -274,8 +325,15 @@ impl<'a> Budget<'a> {
             judgement.unproven("spent", "a refusal that shows the budget spent", "nothing was refused");
             return;
         };
-        let again: Vec<&Exchange> = self.marked().skip_while(|e| e.id != refused.id).filter(|e| e.status() == Some(200)).collect();
-        judgement.that("spent", again.is_empty(), "refusals from the first one on", format!("{} admitted after it", again.len()), again.into_iter().take(3));
+        let again: Vec<&Exchange> =
+            self.marked().skip_while(|e| e.id != refused.id).filter(|e| e.status() == Some(200)).collect();
+        judgement.that(
+            "spent",
+            again.is_empty(),
+            "refusals from the first one on",
+            format!("{} admitted after it", again.len()),
+            again.into_iter().take(3),
+        );
     }
 
     /// Every refusal has the declared body and headers, and nothing but replies and refusals came back.
@@ -286,19 +344,51 @@ impl<'a> Budget<'a> {
             return;
         }
         let status = refusal(self.history);
-        let others: Vec<&Exchange> = self.exchanges.iter().copied().filter(|e| e.status() != Some(200) && e.status() != Some(status)).collect();
-        judgement.that("statuses", others.is_empty(), format!("200 or {status}"), format!("{} others", others.len()), others.into_iter().take(3));
+        let others: Vec<&Exchange> =
+            self.exchanges.iter().copied().filter(|e| e.status() != Some(200) && e.status() != Some(status)).collect();
+        judgement.that(
+            "statuses",
+            others.is_empty(),
+            format!("200 or {status}"),
+            format!("{} others", others.len()),
+            others.into_iter().take(3),
+        );
         let body = self.history.declared.get("body").and_then(Value::as_str).unwrap_or_default();
         let bodies: Vec<&Exchange> = refusals
             .iter()
             .copied()
-            .filter(|e| e.response().is_some_and(|r| if body == "empty" { r.body.bytes > 0 } else { r.body.text.as_deref() != Some(body) }))
+            .filter(|e| {
+                e.response().is_some_and(|r| {
+                    if body == "empty" { r.body.bytes > 0 } else { r.body.text.as_deref() != Some(body) }
+                })
+            })
             .collect();
-        judgement.that("body", bodies.is_empty(), format!("body: {body}"), format!("{} of {} differ", bodies.len(), refusals.len()), bodies.into_iter().take(3));
-        for header in self.history.declared.get("headers").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str) {
-            let without: Vec<&Exchange> = refusals.iter().copied().filter(|e| e.response().is_none_or(|r| r.header(header).is_none())).collect();
+        judgement.that(
+            "body",
+            bodies.is_empty(),
+            format!("body: {body}"),
+            format!("{} of {} differ", bodies.len(), refusals.len()),
+            bodies.into_iter().take(3),
+        );
+        for header in self
+            .history
+            .declared
+            .get("headers")
+            .and_then(Value::as_array)
+            .into_iter()
+            .flatten()
+            .filter_map(Value::as_str)
+        {
+            let without: Vec<&Exchange> =
+                refusals.iter().copied().filter(|e| e.response().is_none_or(|r| r.header(header).is_none())).collect();
             let got = format!("{} of {} without", without.len(), refusals.len());
-            judgement.that(header, without.is_empty(), format!("{header} in every refusal"), got, without.into_iter().take(3));
+            judgement.that(
+                header,
+                without.is_empty(),
+                format!("{header} in every refusal"),
+                got,
+                without.into_iter().take(3),
+            );
         }
     }
 
@@ -317,9 +407,15 @@ impl<'a> Budget<'a> {
             } else {
                 match (number(response, "x-ratelimit-remaining"), number(response, "x-ratelimit-reset")) {
                     (None, _) => Some(format!("x-ratelimit-remaining: {}", said("x-ratelimit-remaining"))),
-                    (Some(left), _) if left > left_before && !turned => Some(format!("x-ratelimit-remaining rose from {left_before} to {left}")),
-                    (Some(left), _) if left > 0 && exchange.status() != Some(200) => Some(format!("refused with {left} left")),
-                    (_, reset) if reset.is_none_or(|r| r > self.window) => Some(format!("x-ratelimit-reset: {}", said("x-ratelimit-reset"))),
+                    (Some(left), _) if left > left_before && !turned => {
+                        Some(format!("x-ratelimit-remaining rose from {left_before} to {left}"))
+                    }
+                    (Some(left), _) if left > 0 && exchange.status() != Some(200) => {
+                        Some(format!("refused with {left} left"))
+                    }
+                    (_, reset) if reset.is_none_or(|r| r > self.window) => {
+                        Some(format!("x-ratelimit-reset: {}", said("x-ratelimit-reset")))
+                    }
                     (Some(left), _) => {
                         left_before = left;
                         None
@@ -329,7 +425,8 @@ impl<'a> Budget<'a> {
             problem.map(|words| (*exchange, words))
         });
         let got = wrong.as_ref().map_or(format!("{} marked answers agree", marked.len()), |(_, words)| words.clone());
-        let expected = format!("limit {}, remaining never rising and 0 in a refusal, reset at most {}", self.limit, self.window);
+        let expected =
+            format!("limit {}, remaining never rising and 0 in a refusal, reset at most {}", self.limit, self.window);
         judgement.that("numbers", wrong.is_none(), expected, got, wrong.map(|w| w.0));
     }
 }
@@ -339,15 +436,21 @@ pub fn judge_all(judgement: &mut Judgement, history: &History, label: &str, stat
     let exchanges: Vec<&Exchange> = history.exchanges.iter().filter(|e| e.label == label).collect();
     if exchanges.is_empty() {
         judgement.unproven(label, format!("requests called {label}"), "none was sent");
-            return;
+        return;
     }
     let wrong: Vec<&Exchange> = exchanges.iter().copied().filter(|e| e.status() != Some(status)).collect();
     // A reply instead of a refusal that the limiter did not see is a leak, which tokens/no-leak counts.
     if !wrong.is_empty() && status != 200 && wrong.iter().all(|e| !marked(history, e)) {
-        judgement.unproven(label, format!("status {status}"), format!("{} of {} passed the limiter unseen", wrong.len(), exchanges.len()));
-            return;
+        judgement.unproven(
+            label,
+            format!("status {status}"),
+            format!("{} of {} passed the limiter unseen", wrong.len(), exchanges.len()),
+        );
+        return;
     }
-    let got = wrong.first().map_or(format!("{} of {}", exchanges.len(), exchanges.len()), |e| format!("{} of {}: {}", wrong.len(), exchanges.len(), e.outcome_words()));
+    let got = wrong.first().map_or(format!("{} of {}", exchanges.len(), exchanges.len()), |e| {
+        format!("{} of {}: {}", wrong.len(), exchanges.len(), e.outcome_words())
+    });
     judgement.that(label, wrong.is_empty(), format!("status {status}"), got, wrong.into_iter().take(3));
 }
 
@@ -355,14 +458,26 @@ pub fn judge_all(judgement: &mut Judgement, history: &History, label: &str, stat
 pub fn judge_length(judgement: &mut Judgement, history: &History) {
     let window = history.declared.get("window-seconds").and_then(Value::as_f64).unwrap_or(60.0);
     match history.facts.get("reset-seconds").and_then(Value::as_f64) {
-        Some(reset) => judgement.that("length", reset > 0.0 && reset <= window, format!("at most {window} s to its end"), format!("{reset} s"), []),
+        Some(reset) => judgement.that(
+            "length",
+            reset > 0.0 && reset <= window,
+            format!("at most {window} s to its end"),
+            format!("{reset} s"),
+            [],
+        ),
         None => judgement.unproven("length", "the limiter's own reset", "it was not seen"),
     };
     if history.declared.get("window").and_then(Value::as_str) == Some("fixed-unix") {
         match history.facts.get("window-end-unix").and_then(Value::as_f64) {
             Some(end) => {
                 let off = (end % window).min(window - end % window);
-                judgement.that("aligned", off <= 1.0, format!("ends at a multiple of {window} s of Unix time"), format!("off by {off} s"), [])
+                judgement.that(
+                    "aligned",
+                    off <= 1.0,
+                    format!("ends at a multiple of {window} s of Unix time"),
+                    format!("off by {off} s"),
+                    [],
+                )
             }
             None => judgement.unproven("aligned", "the end of the window in Unix time", "no answer had a Date"),
         };
@@ -371,7 +486,15 @@ pub fn judge_length(judgement: &mut Judgement, history: &History) {
 
 fn refusal_shape(history: &History, exchange: &Exchange) -> Value {
     let response = exchange.response();
-    let names: Vec<String> = response.map(|r| r.headers.iter().map(|(n, _)| n.to_ascii_lowercase()).filter(|n| n.starts_with("x-") || n.starts_with("retry") || n.starts_with("content-")).collect()).unwrap_or_default();
+    let names: Vec<String> = response
+        .map(|r| {
+            r.headers
+                .iter()
+                .map(|(n, _)| n.to_ascii_lowercase())
+                .filter(|n| n.starts_with("x-") || n.starts_with("retry") || n.starts_with("content-"))
+                .collect()
+        })
+        .unwrap_or_default();
     json!({"status": exchange.status(), "headers": sorted(names), "body": response.and_then(|r| r.body.text.clone()), "marked": marked(history, exchange)})
 }
 

@@ -77,7 +77,13 @@ impl Check {
         }
     }
 
-    async fn attempt(&self, opened: &Arc<Opened>, attempt: u32, drive: &impl AsyncFn(&mut Stage) -> Result<()>, judge: Judge) -> Record {
+    async fn attempt(
+        &self,
+        opened: &Arc<Opened>,
+        attempt: u32,
+        drive: &impl AsyncFn(&mut Stage) -> Result<()>,
+        judge: Judge,
+    ) -> Record {
         let (started, begun) = (jiff::Timestamp::now().to_string(), Instant::now());
         let key = Key { gateway: self.gateway.clone(), check: self.id.into(), case: self.case.into(), attempt };
         let mut record = Record {
@@ -136,11 +142,14 @@ impl Check {
             let default = cluster::api::ObjectRef::global("v1", "Namespace", "default");
             if let Err(error) = stage.cluster().get(&default).await {
                 record.verdict = Verdict::Error;
-                record.reason = format!("the cluster does not answer any more ({error}); before that: {}", record.reason);
+                record.reason =
+                    format!("the cluster does not answer any more ({error}); before that: {}", record.reason);
             }
         }
         match opened.folder.evidence_dir(&record.key) {
-            Ok(folder) => cluster::evidence::collect(stage.cluster(), &history.namespace, &folder, &evidence_depth(record)).await,
+            Ok(folder) => {
+                cluster::evidence::collect(stage.cluster(), &history.namespace, &folder, &evidence_depth(record)).await
+            }
             Err(error) => record.reason = format!("{}; {error}", record.reason),
         }
     }
@@ -186,10 +195,15 @@ fn breaks(opened: &Opened, records: &Records) -> Option<String> {
 }
 
 fn evidence_depth(record: &Record) -> cluster::evidence::Depth {
-    if record.verdict == Verdict::Pass { cluster::evidence::Depth::Objects } else { cluster::evidence::Depth::ObjectsAndLogs }
+    if record.verdict == Verdict::Pass {
+        cluster::evidence::Depth::Objects
+    } else {
+        cluster::evidence::Depth::ObjectsAndLogs
+    }
 }
 
-type Driven = std::result::Result<std::result::Result<Result<()>, tokio::time::error::Elapsed>, Box<dyn std::any::Any + Send>>;
+type Driven =
+    std::result::Result<std::result::Result<Result<()>, tokio::time::error::Elapsed>, Box<dyn std::any::Any + Send>>;
 
 /// What the judge says of a drive that went to its end; an error of the harness or the cluster otherwise.
 fn judged(driven: Driven, judge: Judge, history: &History) -> Result<Judgement> {
@@ -199,11 +213,13 @@ fn judged(driven: Driven, judge: Judge, history: &History) -> Result<Judgement> 
         Ok(Ok(Err(error))) => return Err(error),
         Ok(Ok(Ok(()))) => {}
     }
-    std::panic::catch_unwind(AssertUnwindSafe(|| judge(history))).map_err(|panic| anyhow!("the judge panicked: {}", words(&*panic)))
+    std::panic::catch_unwind(AssertUnwindSafe(|| judge(history)))
+        .map_err(|panic| anyhow!("the judge panicked: {}", words(&*panic)))
 }
 
 fn words(panic: &(dyn std::any::Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().map(|s| (*s).to_owned()).or_else(|| panic.downcast_ref::<String>().cloned());
+    let text =
+        panic.downcast_ref::<&str>().map(|s| (*s).to_owned()).or_else(|| panic.downcast_ref::<String>().cloned());
     text.unwrap_or_else(|| "without words".to_owned())
 }
 
@@ -211,7 +227,8 @@ fn words(panic: &(dyn std::any::Any + Send)) -> String {
 fn summary(judgement: &Judgement) -> (Verdict, String) {
     let first = |holds: Holds| judgement.clauses.iter().find(|c| c.holds == holds);
     let because = |clause: Option<&verdict::judge::Clause>| {
-        clause.map_or("nothing was judged".to_owned(), |c| format!("{}: expected {}, got {}", c.name, c.expected, c.got))
+        clause
+            .map_or("nothing was judged".to_owned(), |c| format!("{}: expected {}, got {}", c.name, c.expected, c.got))
     };
     match judgement.holds() {
         Holds::Yes => (Verdict::Pass, format!("{} clauses hold", judgement.clauses.len())),
@@ -244,7 +261,10 @@ fn say(opened: &Opened, record: &Record) {
     let line = format!("{:<9} {} {:.1} s{golden}{why}", word(record.verdict), record.key.title(), record.seconds);
     let line = verdict::render::inert(&line, 400, verdict::render::Lines::Joined);
     _ = writeln!(std::io::stderr(), "{line}"); // a closed terminal is no reason to stop
-    let event = verdict::folder::Event { gateway: Some(record.key.gateway.clone()), ..verdict::folder::Event::now("check", line) };
+    let event = verdict::folder::Event {
+        gateway: Some(record.key.gateway.clone()),
+        ..verdict::folder::Event::now("check", line)
+    };
     _ = opened.folder.append_event(&event);
 }
 

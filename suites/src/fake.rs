@@ -87,9 +87,21 @@ impl Fake {
 
     fn exchange(self, label: &str, outcome: Outcome) -> Self {
         self.with(|h| {
-            let request = Request { method: "POST".into(), target: "/v1/chat/completions".into(), host: h.hostname.clone(), headers: vec![], body: Body::of(b"") };
+            let request = Request {
+                method: "POST".into(),
+                target: "/v1/chat/completions".into(),
+                host: h.hostname.clone(),
+                headers: vec![],
+                body: Body::of(b""),
+            };
             let id = format!("x-{}", h.exchanges.len());
-            h.exchanges.push(Exchange { id, label: label.into(), sent_ms: h.exchanges.len() as f64 * 10.0, request, outcome });
+            h.exchanges.push(Exchange {
+                id,
+                label: label.into(),
+                sent_ms: h.exchanges.len() as f64 * 10.0,
+                request,
+                outcome,
+            });
         })
     }
 
@@ -128,7 +140,10 @@ impl Fake {
 
     /// The connection was cut before a response.
     pub fn cut(self, label: &str) -> Self {
-        self.exchange(label, Outcome::Failed { stage: "read the response head".into(), error: "connection reset".into() })
+        self.exchange(
+            label,
+            Outcome::Failed { stage: "read the response head".into(), error: "connection reset".into() },
+        )
     }
 
     /// A reply of 7 tokens that the limiter marked: what the budget is, what was left before it, seconds to the window's end.
@@ -148,7 +163,12 @@ impl Fake {
 
     fn limiter(self, label: &str, status: u16, limit: u64, remaining: u64, reset: u64, body: &str) -> Self {
         let (limit, remaining, reset) = (format!("{limit}, {limit};w=60"), remaining.to_string(), reset.to_string());
-        self.answer(label, status, &[("x-ratelimit-limit", &limit), ("x-ratelimit-remaining", &remaining), ("x-ratelimit-reset", &reset)], body)
+        self.answer(
+            label,
+            status,
+            &[("x-ratelimit-limit", &limit), ("x-ratelimit-remaining", &remaining), ("x-ratelimit-reset", &reset)],
+            body,
+        )
     }
 
     /// A reply of 7 tokens that passed the limiter unseen.

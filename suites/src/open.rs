@@ -78,7 +78,10 @@ pub fn open(check: &str, case: &str, gateway: &str) -> Result<Option<Opened>> {
     let Some(planned) = planned.filter(|c| c.runs() && part.includes(c)) else { return Ok(None) };
     let environment: Environment = folder.read_json("environment.json")?;
     let Some(stood) = environment.gateways.get(gateway).cloned() else {
-        bail!("{} says nothing of gateway {gateway}; igc up has not run for it", folder.path().join("environment.json").display());
+        bail!(
+            "{} says nothing of gateway {gateway}; igc up has not run for it",
+            folder.path().join("environment.json").display()
+        );
     };
     if let Some(error) = &stood.error {
         bail!("gateway {gateway} is not up: {error}");
@@ -130,7 +133,9 @@ fn rehearse_alone(check: &str, case: &str, gateway: &str) -> Result<Opened> {
     };
     let plan = verdict::plan::build(&requirements, vec![planned], run, &tests)?;
     let planned = plan.checks.iter().find(|c| c.check == check && c.case == case).cloned();
-    let Some(planned) = planned else { bail!("suites/requirements.yaml does not have {check} (case {case}) for {gateway}") };
+    let Some(planned) = planned else {
+        bail!("suites/requirements.yaml does not have {check} (case {case}) for {gateway}")
+    };
     let stood = Stood::rehearsed(&manifests, &plan.gateways[0].versions)?;
     Ok(Opened { folder: rehearsed, plan, planned, gateway: folder, stood })
 }
@@ -161,7 +166,9 @@ impl Opened {
     /// Connects to the cluster.
     pub async fn cluster(&self) -> Result<Cluster> {
         cluster::api::init();
-        Cluster::connect(&self.stood.kubeconfig, self.stood.context.as_deref()).await.context("failed to reach the cluster")
+        Cluster::connect(&self.stood.kubeconfig, self.stood.context.as_deref())
+            .await
+            .context("failed to reach the cluster")
     }
 }
 

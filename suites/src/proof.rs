@@ -14,7 +14,12 @@ pub fn live(judgement: &mut Judgement, history: &History) {
     let got = if settle.settled {
         format!("after {:.1} s and {} requests", settle.seconds, settle.exchanges.len())
     } else {
-        format!("not within {:.0} s; the last of {} answers was {}", settle.seconds, settle.exchanges.len(), last.map_or("none".into(), Exchange::outcome_words))
+        format!(
+            "not within {:.0} s; the last of {} answers was {}",
+            settle.seconds,
+            settle.exchanges.len(),
+            last.map_or("none".into(), Exchange::outcome_words)
+        )
     };
     judgement.that("live", settle.settled, "the configuration becomes live", got, last.filter(|_| !settle.settled));
 }
@@ -29,10 +34,22 @@ fn each<'a>(judgement: &mut Judgement, history: &'a History, label: &str, clause
 }
 
 /// Adds one clause about many exchanges: those for which `found` has words are its counter-examples.
-fn none_of(judgement: &mut Judgement, clause: &str, expected: String, exchanges: &[&Exchange], found: impl Fn(&Exchange) -> Option<String>) {
+fn none_of(
+    judgement: &mut Judgement,
+    clause: &str,
+    expected: String,
+    exchanges: &[&Exchange],
+    found: impl Fn(&Exchange) -> Option<String>,
+) {
     let wrong: Vec<(&Exchange, String)> = exchanges.iter().filter_map(|e| found(e).map(|words| (*e, words))).collect();
     match wrong.first() {
-        None => judgement.that(clause, true, expected.clone(), format!("{} of {}: {expected}", exchanges.len(), exchanges.len()), exchanges.iter().copied().take(1)),
+        None => judgement.that(
+            clause,
+            true,
+            expected.clone(),
+            format!("{} of {}: {expected}", exchanges.len(), exchanges.len()),
+            exchanges.iter().copied().take(1),
+        ),
         Some((_, words)) => {
             let got = format!("{} of {}: {words}", wrong.len(), exchanges.len());
             judgement.that(clause, false, expected, got, wrong.iter().map(|(e, _)| *e).take(5))
@@ -59,11 +76,19 @@ pub fn answered_by(judgement: &mut Judgement, history: &History, label: &str, mo
     none_of(judgement, &clause, format!("200 from model {model}"), &exchanges, |exchange| {
         let response = match exchange.response() {
             Some(response) if response.status == 200 && response.ended == Ended::Complete => response,
-            Some(response) if response.status == 200 => return Some(format!("200 whose body was {:?}", response.ended)),
+            Some(response) if response.status == 200 => {
+                return Some(format!("200 whose body was {:?}", response.ended));
+            }
             _ => return Some(exchange.outcome_words()),
         };
         let reached: Vec<&str> = history.reached(exchange).iter().map(|(model, _)| *model).collect();
-        (reached != [model]).then(|| format!("{} from {}", response.status, if reached.is_empty() { "no recorded model".into() } else { reached.join(" and ") }))
+        (reached != [model]).then(|| {
+            format!(
+                "{} from {}",
+                response.status,
+                if reached.is_empty() { "no recorded model".into() } else { reached.join(" and ") }
+            )
+        })
     });
 }
 
@@ -109,7 +134,8 @@ pub fn declared_refusal(judgement: &mut Judgement, history: &History, label: &st
     }
     none_of(judgement, &clause, expected, &exchanges, |exchange| {
         let got_type = exchange.response().and_then(|r| r.header("content-type")).unwrap_or("without a content type");
-        let same_type = content_type.is_none_or(|c| got_type.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case(c));
+        let same_type =
+            content_type.is_none_or(|c| got_type.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case(c));
         let same = exchange.status().map(u64::from) == Some(wanted) && same_type;
         (!same).then(|| format!("{} {got_type}", exchange.outcome_words()))
     });
@@ -125,7 +151,11 @@ pub fn reached_nothing(judgement: &mut Judgement, history: &History, label: &str
     let reached = exchanges.iter().any(|e| !history.reached(e).is_empty());
     let whole = !history.models.is_empty() && history.models.values().all(verdict::history::ModelLog::is_whole);
     if !reached && !whole {
-        judgement.unproven(&clause, "markers before and after in the records of every model", "the records are not whole");
+        judgement.unproven(
+            &clause,
+            "markers before and after in the records of every model",
+            "the records are not whole",
+        );
         return;
     }
     none_of(judgement, &clause, "reaches no model".into(), &exchanges, |exchange| {
@@ -142,7 +172,8 @@ pub fn json_if_it_says_so(judgement: &mut Judgement, history: &History, label: &
         none_of(judgement, &clause, "JSON, or no claim to be".into(), &exchanges, |exchange| {
             let response = exchange.response()?;
             let says = response.header("content-type").is_some_and(|c| c.to_ascii_lowercase().contains("json"));
-            (says && response.json().is_none()).then(|| format!("says JSON, but is {}", response.body.text.as_deref().unwrap_or("not even text")))
+            (says && response.json().is_none())
+                .then(|| format!("says JSON, but is {}", response.body.text.as_deref().unwrap_or("not even text")))
         });
     }
 }
@@ -157,7 +188,8 @@ pub fn model_got_header(judgement: &mut Judgement, history: &History, label: &st
     none_of(judgement, &clause, format!("{name}: {value}"), &exchanges, |exchange| {
         let reached = history.reached(exchange);
         let Some((_, record)) = reached.first() else { return Some("no record of the model".into()) };
-        let got: Vec<&str> = record.headers.iter().filter(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, v)| v.as_str()).collect();
+        let got: Vec<&str> =
+            record.headers.iter().filter(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, v)| v.as_str()).collect();
         (got != [value]).then(|| format!("{name}: {got:?}"))
     });
 }
@@ -173,12 +205,21 @@ pub fn reason<'a>(conditions: &'a Value, kind: &str) -> Option<&'a str> {
 }
 
 /// The condition has this status, and was written for the generation that the object has.
-pub fn condition(judgement: &mut Judgement, clause: &str, object: &Value, conditions: &Value, kind: &str, wanted: &str) {
+pub fn condition(
+    judgement: &mut Judgement,
+    clause: &str,
+    object: &Value,
+    conditions: &Value,
+    kind: &str,
+    wanted: &str,
+) {
     let generation = object["metadata"]["generation"].as_u64();
     let condition = conditions.as_array().and_then(|c| c.iter().find(|c| c["type"] == kind));
     let got = condition.map_or("absent".to_owned(), |c| {
         format!("{} ({}), observedGeneration {} of {generation:?}", c["status"], c["reason"], c["observedGeneration"])
     });
-    let holds = condition.is_some_and(|c| c["status"] == wanted && generation.is_some() && c["observedGeneration"].as_u64() == generation);
+    let holds = condition.is_some_and(|c| {
+        c["status"] == wanted && generation.is_some() && c["observedGeneration"].as_u64() == generation
+    });
     judgement.that(clause, holds, format!("{kind}={wanted} for the object's generation"), got, []);
 }

@@ -9,7 +9,7 @@ use cluster::{
     gateway,
     install::model::{ModelFile, Served},
     intents::Intents,
-    shared,
+    shared::{self, Existing},
 };
 use rehearsal::world::{World, WorldConfig};
 use serde_json::{Value, json};
@@ -74,7 +74,12 @@ struct Rehearsed {
 impl Rehearsed {
     async fn start(opened: &Opened) -> Result<Self> {
         let shared = &opened.gateway.gateway;
-        let plan = opened.plan.gateways.iter().find(|g| g.name == opened.gateway.name).context("the plan does not have the gateway")?;
+        let plan = opened
+            .plan
+            .gateways
+            .iter()
+            .find(|g| g.name == opened.gateway.name)
+            .context("the plan does not have the gateway")?;
         let version = plan.versions.get(&plan.version_of).context("the plan says no version of the gateway")?;
         let mut config = WorldConfig::new(&opened.gateway.name, version)?;
         config.kserve_gateway = (shared.namespace.clone(), shared.name.clone());
@@ -84,7 +89,16 @@ impl Rehearsed {
         cluster::api::init();
         let cluster = Cluster::connect(kubeconfig.path(), None).await?;
         let images = &opened.stood.images;
-        shared::stand_up(&cluster, &root().join("manifests"), &opened.gateway, images, &[], &opened.plan.run.id).await?;
+        shared::stand_up(
+            &cluster,
+            &root().join("manifests"),
+            &opened.gateway,
+            images,
+            &[],
+            &opened.plan.run.id,
+            Existing::Applied,
+        )
+        .await?;
         Ok(Self { world, cluster, _kubeconfig: kubeconfig })
     }
 }
@@ -125,7 +139,19 @@ impl Stage {
         history.notes.extend(reached.before.iter().map(|tried| format!("address {tried}")));
         let prefix = format!("{}-{}", namespace.trim_start_matches("igc-"), history.key.attempt);
         let client = Client::opened_at(reached.dial, prefix, clock.opened());
-        Ok(Self { opened, world, cluster, client, clock, history, models: vec![], elsewhere: vec![], applied_at: None, window_end: 0.0, serial: 0 })
+        Ok(Self {
+            opened,
+            world,
+            cluster,
+            client,
+            clock,
+            history,
+            models: vec![],
+            elsewhere: vec![],
+            applied_at: None,
+            window_end: 0.0,
+            serial: 0,
+        })
     }
 
     /// The hostname that belongs to this stage alone.
@@ -193,7 +219,14 @@ impl Stage {
         for manifest in file.manifests(&served, image)? {
             self.cluster.apply(&manifest, self.apply()).await?;
         }
-        let domain = self.opened.gateway.capabilities.get("kserve").and_then(|k| k.get("domain")).and_then(Value::as_str).unwrap_or("example.com");
+        let domain = self
+            .opened
+            .gateway
+            .capabilities
+            .get("kserve")
+            .and_then(|k| k.get("domain"))
+            .and_then(Value::as_str)
+            .unwrap_or("example.com");
         Ok(Model {
             name: name.to_owned(),
             service: format!("{name}-predictor"),
@@ -215,7 +248,8 @@ impl Stage {
             models.push(self.apply_model(name).await?);
         }
         for model in &models {
-            let service = ObjectRef::new("serving.kserve.io/v1beta1", "InferenceService", &self.history.namespace, &model.name);
+            let service =
+                ObjectRef::new("serving.kserve.io/v1beta1", "InferenceService", &self.history.namespace, &model.name);
             self.cluster.wait(&service, Until::ConditionTrue("Ready".into()), Duration::from_secs(READY)).await?;
             self.models.push(model.clone());
         }
@@ -242,7 +276,8 @@ impl Stage {
 
     /// Routes each of these models by the name that the body gives, on this stage's hostname.
     pub async fn route_models(&mut self, models: &[&Model]) -> Result<()> {
-        let models: Vec<Value> = models.iter().map(|m| json!({"model": m.name, "service": m.service, "port": 80})).collect();
+        let models: Vec<Value> =
+            models.iter().map(|m| json!({"model": m.name, "service": m.service, "port": 80})).collect();
         self.intent("route-model", json!({"models": models})).await
     }
 
@@ -380,7 +415,15 @@ impl Stage {
     }
 
     /// The same for the first object with these labels.
-    pub async fn see_labelled(&mut self, name: &str, version: &str, kind: &str, namespace: &str, labels: &str, seconds: u64) -> Result<()> {
+    pub async fn see_labelled(
+        &mut self,
+        name: &str,
+        version: &str,
+        kind: &str,
+        namespace: &str,
+        labels: &str,
+        seconds: u64,
+    ) -> Result<()> {
         let target = Target::labelled(version, kind, Some(namespace), labels);
         self.see_target(name, target, Until::Exists, seconds).await.map(drop)
     }
@@ -493,7 +536,12 @@ mod tests {
 
     #[test]
     fn names_fit_into_kserves_hostnames() {
-        let key = Key { gateway: "g".into(), check: "guide-002/service-backend-as-printed".into(), case: "-".into(), attempt: 1 };
+        let key = Key {
+            gateway: "g".into(),
+            check: "guide-002/service-backend-as-printed".into(),
+            case: "-".into(),
+            attempt: 1,
+        };
         let name = namespace("20261121-120305-k3f9", &key);
         assert!(format!("llama3-1b-predictor-{name}").len() <= 63, "{name}");
         assert_ne!(name, namespace("20261121-120305-k3f9", &Key { attempt: 2, ..key }));

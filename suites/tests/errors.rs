@@ -26,7 +26,9 @@ async fn malformed_json(#[files("../manifests/gateways/*/gateway.yaml")] folder:
 async fn drive_malformed_json(stage: &mut Stage) -> Result<()> {
     let host = routed(stage).await?;
     stage.begin().await?;
-    for (label, body) in [("cut-short", r#"{"model": "alpha", "#), ("quote-and-newline", "{\"model\": \"alpha\", \"x\": \"a\n\"b\"}")] {
+    for (label, body) in
+        [("cut-short", r#"{"model": "alpha", "#), ("quote-and-newline", "{\"model\": \"alpha\", \"x\": \"a\n\"b\"}")]
+    {
         stage.send(label, Call::post("/v1/chat/completions").host(&host).body(body, "application/json")).await;
     }
     stage.end().await
@@ -55,7 +57,12 @@ async fn drive_no_model(stage: &mut Stage) -> Result<()> {
     stage.begin().await?;
     let messages = json!([{"role": "user", "content": "Hello"}]);
     stage.send("no-model", Call::post("/v1/chat/completions").host(&host).json(&json!({"messages": messages}))).await;
-    stage.send("empty-model", Call::post("/v1/chat/completions").host(&host).json(&json!({"model": "", "messages": messages}))).await;
+    stage
+        .send(
+            "empty-model",
+            Call::post("/v1/chat/completions").host(&host).json(&json!({"model": "", "messages": messages})),
+        )
+        .await;
     stage.send("empty-body", Call::post("/v1/chat/completions").host(&host).body("", "application/json")).await;
     stage.end().await
 }
@@ -105,7 +112,12 @@ mod judges {
 
     fn malformed(content_type: &str, body: &str) -> Fake {
         let fake = Fake::of("errors/malformed-json").declares("malformed-json", json!({"status": 400})).model("alpha");
-        fake.refused_with("cut-short", 400, content_type, body).refused_with("quote-and-newline", 400, "text/plain", "bad")
+        fake.refused_with("cut-short", 400, content_type, body).refused_with(
+            "quote-and-newline",
+            400,
+            "text/plain",
+            "bad",
+        )
     }
 
     #[rstest]
@@ -134,7 +146,8 @@ mod judges {
     }
 
     fn path_gets(status: u16) -> Fake {
-        let fake = Fake::of("errors/unsupported-path").declares("unsupported-path", json!({"status": 404})).model("alpha");
+        let fake =
+            Fake::of("errors/unsupported-path").declares("unsupported-path", json!({"status": 404})).model("alpha");
         fake.refused("post-unknown", status).refused("get-root", 404)
     }
 

@@ -71,7 +71,8 @@ fn accepted(judgement: &mut Judgement, history: &History, name: &str) {
 }
 
 fn service_backend(namespace: &str, timeouts: bool) -> Value {
-    let backend = json!({"name": "llama3-1b-predictor", "namespace": "kserve-test", "kind": "Service", "group": "", "port": 80});
+    let backend =
+        json!({"name": "llama3-1b-predictor", "namespace": "kserve-test", "kind": "Service", "group": "", "port": 80});
     let mut spec = json!({"schema": {"name": "OpenAI"}, "backendRef": backend});
     if timeouts {
         spec["timeouts"] = json!({"request": "60s"});
@@ -85,7 +86,9 @@ fn service_backend(namespace: &str, timeouts: bool) -> Value {
 #[rstest]
 #[tokio::test]
 async fn service_backend_as_printed(#[files("../manifests/gateways/*/gateway.yaml")] folder: PathBuf) {
-    check("guide-002/service-backend-as-printed", "-", &folder).run(drive_service_backend_as_printed, judge_service_backend_as_printed).await;
+    check("guide-002/service-backend-as-printed", "-", &folder)
+        .run(drive_service_backend_as_printed, judge_service_backend_as_printed)
+        .await;
 }
 
 async fn drive_service_backend_as_printed(stage: &mut Stage) -> Result<()> {
@@ -104,13 +107,20 @@ fn judge_service_backend_as_printed(history: &History) -> Judgement {
 #[rstest]
 #[tokio::test]
 async fn service_backend_corrected(#[files("../manifests/gateways/*/gateway.yaml")] folder: PathBuf) {
-    check("guide-002/service-backend-corrected", "-", &folder).run(drive_service_backend_corrected, judge_service_backend_corrected).await;
+    check("guide-002/service-backend-corrected", "-", &folder)
+        .run(drive_service_backend_corrected, judge_service_backend_corrected)
+        .await;
 }
 
 async fn drive_service_backend_corrected(stage: &mut Stage) -> Result<()> {
     let model = stage.model(MODEL).await?;
     stage.route_models(&[&model]).await?;
-    let backend = object("aigateway.envoyproxy.io/v1beta1", "AIServiceBackend", stage.namespace(), &format!("{}-{MODEL}", stage.route()));
+    let backend = object(
+        "aigateway.envoyproxy.io/v1beta1",
+        "AIServiceBackend",
+        stage.namespace(),
+        &format!("{}-{MODEL}", stage.route()),
+    );
     stage.see("backend", &backend, condition("Accepted"), 60).await?;
     Ok(())
 }
@@ -202,7 +212,13 @@ fn judge_gateway_class(history: &History) -> Judgement {
         proof::condition_status(&conditions, "Accepted").unwrap_or("absent").to_owned()
     };
     match history.objects.contains_key("without-class") {
-        true => judgement.that("without-class", status("without-class") != "True", "Accepted is not True", status("without-class"), []),
+        true => judgement.that(
+            "without-class",
+            status("without-class") != "True",
+            "Accepted is not True",
+            status("without-class"),
+            [],
+        ),
         false => judgement.unproven("without-class", "the Gateway before its class", "it was not read"),
     };
     judgement.that("with-class", status("with-class") == "True", "Accepted is True", status("with-class"), []);
@@ -264,7 +280,14 @@ fn judge_route_corrected(history: &History) -> Judgement {
     says_accepted(&mut judgement, history, "ai-route");
     let route = history.objects.get("http-route").cloned().unwrap_or_default();
     for condition in ["Accepted", "ResolvedRefs"] {
-        proof::condition(&mut judgement, &format!("http-route-{condition}"), &route, &route["status"]["parents"][0]["conditions"], condition, "True");
+        proof::condition(
+            &mut judgement,
+            &format!("http-route-{condition}"),
+            &route,
+            &route["status"]["parents"][0]["conditions"],
+            condition,
+            "True",
+        );
     }
     judgement
 }
@@ -288,8 +311,20 @@ fn judge_service_name(history: &History) -> Judgement {
     let mut judgement = Judgement::new();
     let name = history.objects.get("service").and_then(|s| s["metadata"]["name"].as_str()).unwrap_or_default();
     let wanted = format!("envoy-{}-", history.namespace);
-    judgement.that("found-by-labels", !name.is_empty(), "a Service with the labels of the guide's command", format!("'{name}'"), []);
-    judgement.that("name", name.starts_with(&wanted) && !name.starts_with("eg-"), format!("{wanted}..., not eg-envoy-ai-gateway"), name, []);
+    judgement.that(
+        "found-by-labels",
+        !name.is_empty(),
+        "a Service with the labels of the guide's command",
+        format!("'{name}'"),
+        [],
+    );
+    judgement.that(
+        "name",
+        name.starts_with(&wanted) && !name.starts_with("eg-"),
+        format!("{wanted}..., not eg-envoy-ai-gateway"),
+        name,
+        [],
+    );
     judgement
 }
 
@@ -297,7 +332,10 @@ fn judge_service_name(history: &History) -> Judgement {
 fn printed_request(host: &str) -> Call {
     let message = |role: &str, content: &str| json!({"role": role, "content": content});
     let messages = [message("system", "You are a poet."), message("user", "Write a poem about clouds.")];
-    Call::post("/v1/chat/completions").host(host).header("x-user-id", "user123").json(&json!({"model": MODEL, "messages": messages}))
+    Call::post("/v1/chat/completions")
+        .host(host)
+        .header("x-user-id", "user123")
+        .json(&json!({"model": MODEL, "messages": messages}))
 }
 
 #[rstest]
@@ -322,7 +360,13 @@ fn judge_chat_completion(history: &History) -> Judgement {
     let Some(exchange) = history.labelled("as-printed").next() else { return judgement };
     let body = exchange.response().and_then(|r| r.json()).unwrap_or_default();
     judgement.that("model", body["model"] == MODEL, MODEL, body["model"].to_string(), [exchange]);
-    judgement.that("object", body["object"] == "chat.completion", "chat.completion", body["object"].to_string(), [exchange]);
+    judgement.that(
+        "object",
+        body["object"] == "chat.completion",
+        "chat.completion",
+        body["object"].to_string(),
+        [exchange],
+    );
     let reply = body["choices"][0]["message"]["content"].as_str().unwrap_or_default();
     judgement.that("reply", !reply.is_empty(), "a reply of the assistant", format!("'{reply}'"), [exchange]);
     let tokens = |name: &str| body["usage"][name].as_u64().unwrap_or(0);
@@ -335,14 +379,23 @@ fn judge_chat_completion(history: &History) -> Judgement {
         [exchange],
     );
     let pod = exchange.response().and_then(|r| r.header("x-inference-pod")).unwrap_or_default().to_owned();
-    judgement.that("served-by", pod.starts_with("llama3-1b-predictor-"), "a pod of the InferenceService", format!("'{pod}'"), [exchange]);
+    judgement.that(
+        "served-by",
+        pod.starts_with("llama3-1b-predictor-"),
+        "a pod of the InferenceService",
+        format!("'{pod}'"),
+        [exchange],
+    );
     judgement
 }
 
 /// A prompt of 97 words: 102 tokens of prompt and 97 of reply.
 fn long_request(host: &str, user: &str) -> Call {
     let words = vec!["cloud"; 97].join(" ");
-    Call::post("/v1/chat/completions").host(host).header("x-user-id", user).json(&json!({"model": MODEL, "messages": [{"role": "user", "content": words}]}))
+    Call::post("/v1/chat/completions")
+        .host(host)
+        .header("x-user-id", user)
+        .json(&json!({"model": MODEL, "messages": [{"role": "user", "content": words}]}))
 }
 
 /// Spends the guide's hour of 1000 tokens; the answers are labelled `spend`.
@@ -352,8 +405,9 @@ async fn spend_the_hour(stage: &mut Stage) -> Result<()> {
     stage.intent("limit-tokens", json!({"limits": [{"tokens": 1000, "unit": "Hour", "model": MODEL}]})).await?;
     budget::settle(stage, MODEL).await?;
     let host = stage.hostname().to_owned();
-    budget::in_one_window_of(stage, MODEL, 3600, async |stage, user| {
+    budget::in_one_window_of(stage, MODEL, 3600, &["spend"], async |stage, user| {
         for _ in 0..10 {
+            budget::charged(stage).await;
             stage.send("spend", long_request(&host, user)).await;
         }
     })
@@ -363,7 +417,10 @@ async fn spend_the_hour(stage: &mut Stage) -> Result<()> {
 #[rstest]
 #[tokio::test]
 async fn token_limit(#[files("../manifests/gateways/*/gateway.yaml")] folder: PathBuf) {
-    check("guide-002/token-limit", "-", &folder).observing(budget::observe).run(spend_the_hour, judge_token_limit).await;
+    check("guide-002/token-limit", "-", &folder)
+        .observing(budget::observe)
+        .run(spend_the_hour, judge_token_limit)
+        .await;
 }
 
 fn judge_token_limit(history: &History) -> Judgement {
@@ -379,7 +436,10 @@ fn judge_token_limit(history: &History) -> Judgement {
 #[rstest]
 #[tokio::test]
 async fn ratelimited_header(#[files("../manifests/gateways/*/gateway.yaml")] folder: PathBuf) {
-    check("guide-002/ratelimited-header", "-", &folder).observing(budget::observe).run(spend_the_hour, judge_ratelimited_header).await;
+    check("guide-002/ratelimited-header", "-", &folder)
+        .observing(budget::observe)
+        .run(spend_the_hour, judge_ratelimited_header)
+        .await;
 }
 
 fn judge_ratelimited_header(history: &History) -> Judgement {
@@ -387,7 +447,13 @@ fn judge_ratelimited_header(history: &History) -> Judgement {
     match history.labelled("spend").find(|e| e.status() == Some(429)) {
         Some(refusal) => {
             let header = refusal.response().and_then(|r| r.header("x-envoy-ratelimited"));
-            judgement.that("x-envoy-ratelimited", header.is_none(), "absent, though the guide prints true", format!("{header:?}"), [refusal])
+            judgement.that(
+                "x-envoy-ratelimited",
+                header.is_none(),
+                "absent, though the guide prints true",
+                format!("{header:?}"),
+                [refusal],
+            )
         }
         None => judgement.unproven("x-envoy-ratelimited", "a refusal to look at", "nothing was refused"),
     };
@@ -410,22 +476,45 @@ mod judges {
     }
 
     #[rstest]
-    #[case::both(Some(refusal("unknown field \"spec.timeouts\"")), Some(refusal("BackendRef must be a Backend resource of Envoy Gateway. See")), Holds::Yes)]
+    #[case::both(
+        Some(refusal("unknown field \"spec.timeouts\"")),
+        Some(refusal("BackendRef must be a Backend resource of Envoy Gateway. See")),
+        Holds::Yes
+    )]
     #[case::accepted(Some(refusal("unknown field \"spec.timeouts\"")), Some(fine()), Holds::No)]
-    #[case::other_words(Some(refusal("webhook is down")), Some(refusal("BackendRef must be a Backend resource of Envoy Gateway")), Holds::No)]
+    #[case::other_words(
+        Some(refusal("webhook is down")),
+        Some(refusal("BackendRef must be a Backend resource of Envoy Gateway")),
+        Holds::No
+    )]
     #[case::not_offered(Some(refusal("unknown field \"spec.timeouts\"")), None, Holds::Unproven)]
-    fn service_backend_as_printed_is_judged(#[case] printed: Option<Admission>, #[case] without: Option<Admission>, #[case] holds: Holds) {
-        let fake = Fake::of("guide-002/service-backend-as-printed").admission("as-printed", printed).admission("without-timeouts", without);
+    fn service_backend_as_printed_is_judged(
+        #[case] printed: Option<Admission>,
+        #[case] without: Option<Admission>,
+        #[case] holds: Holds,
+    ) {
+        let fake = Fake::of("guide-002/service-backend-as-printed")
+            .admission("as-printed", printed)
+            .admission("without-timeouts", without);
         assert_eq!(verdict_of(judge_service_backend_as_printed, &fake), holds);
     }
 
     #[rstest]
-    #[case::both_fields(Some(refusal("strict decoding error: unknown field \"spec.schema\", unknown field \"spec.targetRefs\"")), Holds::Yes)]
+    #[case::both_fields(
+        Some(refusal("strict decoding error: unknown field \"spec.schema\", unknown field \"spec.targetRefs\"")),
+        Holds::Yes
+    )]
     #[case::one_field(Some(refusal("strict decoding error: unknown field \"spec.schema\"")), Holds::No)]
     #[case::accepted(Some(fine()), Holds::No)]
     #[case::not_offered(None, Holds::Unproven)]
     fn route_as_printed_is_judged(#[case] printed: Option<Admission>, #[case] holds: Holds) {
-        assert_eq!(verdict_of(judge_route_as_printed, &Fake::of("guide-002/route-as-printed").admission("as-printed", printed)), holds);
+        assert_eq!(
+            verdict_of(
+                judge_route_as_printed,
+                &Fake::of("guide-002/route-as-printed").admission("as-printed", printed)
+            ),
+            holds
+        );
     }
 
     #[rstest]
@@ -435,7 +524,10 @@ mod judges {
         let said = json!({"status": {"conditions": [{"type": "Accepted", "status": status}]}});
         let parents = conditions(1, &[("Accepted", "True", ""), ("ResolvedRefs", status, "")]);
         let fake = Fake::of("guide-002/route-corrected").object("backend", said.clone()).object("ai-route", said);
-        let fake = fake.object("http-route", json!({"metadata": {"generation": 1}, "status": {"parents": [{"conditions": parents}]}}));
+        let fake = fake.object(
+            "http-route",
+            json!({"metadata": {"generation": 1}, "status": {"parents": [{"conditions": parents}]}}),
+        );
         assert_eq!(verdict_of(judge_service_backend_corrected, &fake), holds);
         assert_eq!(verdict_of(judge_route_corrected, &fake), holds);
     }
@@ -445,7 +537,12 @@ mod judges {
     #[case::accepted_without_class("True", "True", Some(fine()), Holds::No)]
     #[case::never_accepted("Unknown", "Unknown", Some(fine()), Holds::No)]
     #[case::refused("Unknown", "True", Some(refusal("no")), Holds::No)]
-    fn gateway_class_is_judged(#[case] before: &str, #[case] after: &str, #[case] admission: Option<Admission>, #[case] holds: Holds) {
+    fn gateway_class_is_judged(
+        #[case] before: &str,
+        #[case] after: &str,
+        #[case] admission: Option<Admission>,
+        #[case] holds: Holds,
+    ) {
         let object = |status: &str| json!({"status": {"conditions": [{"type": "Accepted", "status": status}]}});
         let fake = Fake::of("guide-002/gateway-class").admission("gateway", admission);
         let fake = fake.object("without-class", object(before)).object("with-class", object(after));
@@ -478,7 +575,13 @@ mod judges {
     #[case::elsewhere(Some(fine()), "beta", Holds::No)]
     fn reference_grant_is_judged(#[case] grant: Option<Admission>, #[case] with: &str, #[case] holds: Holds) {
         let fake = Fake::of("guide-002/reference-grant").model("alpha").model("beta").admission("grant", grant);
-        assert_eq!(verdict_of(judge_reference_grant, &fake.answered("without-grant", 200, "alpha").answered("with-grant", 200, with)), holds);
+        assert_eq!(
+            verdict_of(
+                judge_reference_grant,
+                &fake.answered("without-grant", 200, "alpha").answered("with-grant", 200, with)
+            ),
+            holds
+        );
     }
 
     fn reply(model: &str, usage: [u64; 3], pod: &str) -> Fake {
@@ -499,7 +602,10 @@ mod judges {
     }
 
     fn hour(admitted: u64, refused: u64) -> Fake {
-        let mut fake = Fake::of("guide-002/token-limit").declares("block-when", json!("spent > limit")).declares("mark", json!("x-ratelimit-limit")).declares("status", json!(429));
+        let mut fake = Fake::of("guide-002/token-limit")
+            .declares("block-when", json!("spent > limit"))
+            .declares("mark", json!("x-ratelimit-limit"))
+            .declares("status", json!(429));
         for i in 0..admitted {
             fake = fake.admitted_for("spend", 1000, 1000u64.saturating_sub(199 * i), 3000, 199);
         }

@@ -43,8 +43,15 @@ fn judge_children(history: &History) -> Judgement {
             continue;
         };
         let owner = &child["metadata"]["ownerReferences"][0];
-        let owned = owner["kind"] == "InferenceService" && owner["name"] == "alpha" && owner["controller"] == json!(true);
-        judgement.that(called, owned, format!("{kind} {name}, owned by InferenceService alpha"), format!("owner {owner}"), []);
+        let owned =
+            owner["kind"] == "InferenceService" && owner["name"] == "alpha" && owner["controller"] == json!(true);
+        judgement.that(
+            called,
+            owned,
+            format!("{kind} {name}, owned by InferenceService alpha"),
+            format!("owner {owner}"),
+            [],
+        );
     }
     let object = |name: &str| history.objects.get(name).cloned().unwrap_or_default();
     let port = &object("service")["spec"]["ports"][0]["port"];
@@ -65,9 +72,17 @@ fn judge_children(history: &History) -> Judgement {
             [],
         );
         let set = &rule["filters"][0]["requestHeaderModifier"]["set"];
-        let value = |name: &str| set.as_array().and_then(|s| s.iter().find(|h| h["name"] == name)).map(|h| h["value"].clone());
-        let named = value("KServe-Isvc-Name") == Some(json!("alpha")) && value("KServe-Isvc-Namespace") == Some(json!(history.namespace));
-        judgement.that(&format!("{called}-sets-headers"), named, "KServe-Isvc-Name and -Namespace set", set.to_string(), []);
+        let value =
+            |name: &str| set.as_array().and_then(|s| s.iter().find(|h| h["name"] == name)).map(|h| h["value"].clone());
+        let named = value("KServe-Isvc-Name") == Some(json!("alpha"))
+            && value("KServe-Isvc-Namespace") == Some(json!(history.namespace));
+        judgement.that(
+            &format!("{called}-sets-headers"),
+            named,
+            "KServe-Isvc-Name and -Namespace set",
+            set.to_string(),
+            [],
+        );
         let timeout = &rule["timeouts"]["request"];
         judgement.that(&format!("{called}-timeout"), timeout == "60s", "request timeout 60s", timeout.to_string(), []);
     }
@@ -84,7 +99,8 @@ async fn drive_url(stage: &mut Stage) -> Result<()> {
     let alpha = stage.model("alpha").await?;
     let service = object("serving.kserve.io/v1beta1", "InferenceService", stage.namespace(), "alpha");
     let seen = stage.see("inference-service", &service, condition("Ready"), 60).await?;
-    let said = seen["status"]["url"].as_str().and_then(|u| u.strip_prefix("http://")).unwrap_or("no-url.invalid").to_owned();
+    let said =
+        seen["status"]["url"].as_str().and_then(|u| u.strip_prefix("http://")).unwrap_or("no-url.invalid").to_owned();
     stage.settle(|| chat(&alpha.host, "alpha"), "alpha").await?;
     stage.begin().await?;
     stage.send("host-of-the-url", chat(&said, "alpha")).await;
@@ -99,7 +115,13 @@ fn judge_url(history: &History) -> Judgement {
     let wanted = format!("http://alpha-{}.{domain}", history.namespace);
     judgement.that("url", status["url"] == wanted.as_str(), wanted, status["url"].to_string(), []);
     let inside = format!("http://alpha-predictor.{}.svc.cluster.local", history.namespace);
-    judgement.that("address", status["address"]["url"] == inside.as_str(), inside, status["address"]["url"].to_string(), []);
+    judgement.that(
+        "address",
+        status["address"]["url"] == inside.as_str(),
+        inside,
+        status["address"]["url"].to_string(),
+        [],
+    );
     proof::answered_by(&mut judgement, history, "host-of-the-url", "alpha");
     judgement
 }
@@ -116,7 +138,8 @@ mod judges {
     }
 
     fn a_route(host: &str) -> Value {
-        let set = json!([{"name": "KServe-Isvc-Name", "value": "alpha"}, {"name": "KServe-Isvc-Namespace", "value": "ns"}]);
+        let set =
+            json!([{"name": "KServe-Isvc-Name", "value": "alpha"}, {"name": "KServe-Isvc-Namespace", "value": "ns"}]);
         json!({"metadata": owned(), "spec": {"hostnames": [host], "rules": [{
             "matches": [{"path": {"type": "RegularExpression", "value": "^/.*$"}}],
             "filters": [{"requestHeaderModifier": {"set": set}}], "timeouts": {"request": "60s"}}]}})

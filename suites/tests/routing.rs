@@ -51,11 +51,21 @@ fn pair(case: &str) -> ([Rule; 2], Expected) {
     let (alpha, beta) = ("alpha", "beta");
     let chat = "/v1/chat/completions";
     match case {
-        "exact-over-prefix" => ([(path("PathPrefix", chat), alpha), (path("Exact", chat), beta)], Expected::Model(beta)),
-        "exact-over-regex" => ([(path("RegularExpression", "^/v1/.*$"), alpha), (path("Exact", chat), beta)], Expected::Model(beta)),
-        "longer-prefix-over-shorter" => ([(path("PathPrefix", "/v1"), alpha), (path("PathPrefix", "/v1/chat"), beta)], Expected::Model(beta)),
-        "prefix-over-root" => ([(path("PathPrefix", "/"), alpha), (path("PathPrefix", "/v1"), beta)], Expected::Model(beta)),
-        "prefix-by-segment" => ([(path("PathPrefix", "/v1/cha"), alpha), (path("PathPrefix", "/v1"), beta)], Expected::Model(beta)),
+        "exact-over-prefix" => {
+            ([(path("PathPrefix", chat), alpha), (path("Exact", chat), beta)], Expected::Model(beta))
+        }
+        "exact-over-regex" => {
+            ([(path("RegularExpression", "^/v1/.*$"), alpha), (path("Exact", chat), beta)], Expected::Model(beta))
+        }
+        "longer-prefix-over-shorter" => {
+            ([(path("PathPrefix", "/v1"), alpha), (path("PathPrefix", "/v1/chat"), beta)], Expected::Model(beta))
+        }
+        "prefix-over-root" => {
+            ([(path("PathPrefix", "/"), alpha), (path("PathPrefix", "/v1"), beta)], Expected::Model(beta))
+        }
+        "prefix-by-segment" => {
+            ([(path("PathPrefix", "/v1/cha"), alpha), (path("PathPrefix", "/v1"), beta)], Expected::Model(beta))
+        }
         "regex-and-shorter-prefix" => (
             [(path("PathPrefix", "/v1"), alpha), (path("RegularExpression", "^/v1/chat/.*$"), beta)],
             Expected::Declared { key: "regex-against-shorter-prefix", prefix: alpha, regex: beta },
@@ -111,8 +121,10 @@ async fn drive_path_precedence(stage: &mut Stage) -> Result<()> {
     let (rules, _) = pair(stage.case());
     let models = stage.models(&["alpha", "beta"]).await?;
     let service = |name: &str| models.iter().find(|m| m.name == name).map(|m| m.service.clone());
-    let rules: Vec<Value> =
-        rules.iter().map(|(matching, model)| json!({"match": matching, "service": service(model), "port": 80})).collect();
+    let rules: Vec<Value> = rules
+        .iter()
+        .map(|(matching, model)| json!({"match": matching, "service": service(model), "port": 80}))
+        .collect();
     let host = stage.hostname().to_owned();
     stage.intent("http-route", json!({"name": "pair", "rules": rules})).await?;
     stage.settle_any(|| chat(&host, "any")).await?;
@@ -168,7 +180,10 @@ fn judge_model_name(history: &History) -> Judgement {
 #[case::x_ai_eg_model("x-ai-eg-model")]
 #[case::x_gateway_model_name("x-gateway-model-name")]
 #[tokio::test]
-async fn model_name_spoof(#[case] case: &'static str, #[files("../manifests/gateways/*/gateway.yaml")] folder: PathBuf) {
+async fn model_name_spoof(
+    #[case] case: &'static str,
+    #[files("../manifests/gateways/*/gateway.yaml")] folder: PathBuf,
+) {
     check("routing/model-name-spoof", case, &folder).run(drive_model_name_spoof, judge_model_name_spoof).await;
 }
 
@@ -207,7 +222,8 @@ async fn drive_kserve_headers(stage: &mut Stage) -> Result<()> {
     stage.settle(|| chat(&host, "alpha"), "alpha").await?;
     stage.begin().await?;
     stage.send("plain", chat(&host, "alpha")).await;
-    let spoofed = chat(&host, "alpha").header("KServe-Isvc-Name", "somebody").header("KServe-Isvc-Namespace", "elsewhere");
+    let spoofed =
+        chat(&host, "alpha").header("KServe-Isvc-Name", "somebody").header("KServe-Isvc-Namespace", "elsewhere");
     stage.send("spoofed", spoofed).await;
     stage.end().await
 }
@@ -266,7 +282,10 @@ mod judges {
     }
 
     fn named() -> Fake {
-        Fake::of("routing/model-name").declares("unknown-model", json!({"status": 404, "content-type": "text/plain"})).model("alpha").model("beta")
+        Fake::of("routing/model-name")
+            .declares("unknown-model", json!({"status": 404, "content-type": "text/plain"}))
+            .model("alpha")
+            .model("beta")
     }
 
     #[rstest]
@@ -294,11 +313,20 @@ mod judges {
     #[case::set("alpha", "ns", &[], Holds::Yes)]
     #[case::spoof_kept("somebody", "elsewhere", &[], Holds::No)]
     #[case::appended("alpha", "ns", &[("KServe-Isvc-Name", "somebody")], Holds::No)]
-    fn kserve_headers_are_judged(#[case] name: &str, #[case] namespace: &str, #[case] more: &[(&str, &str)], #[case] holds: Holds) {
+    fn kserve_headers_are_judged(
+        #[case] name: &str,
+        #[case] namespace: &str,
+        #[case] more: &[(&str, &str)],
+        #[case] holds: Holds,
+    ) {
         let mut headers = vec![("kserve-isvc-name", name), ("kserve-isvc-namespace", namespace)];
         headers.extend(more);
         let fake = Fake::of("routing/kserve-headers").model("alpha");
-        let fake = fake.answered("plain", 200, "alpha").with_model_headers(&headers).answered("spoofed", 200, "alpha").with_model_headers(&headers);
+        let fake = fake
+            .answered("plain", 200, "alpha")
+            .with_model_headers(&headers)
+            .answered("spoofed", 200, "alpha")
+            .with_model_headers(&headers);
         assert_eq!(verdict_of(judge_kserve_headers, &fake), holds);
     }
 }

@@ -29,16 +29,32 @@ fn judge_gateway(history: &History) -> Judgement {
     proof::live(&mut judgement, history);
     let gateway = history.objects.get("gateway").cloned().unwrap_or_default();
     for condition in ["Accepted", "Programmed"] {
-        proof::condition(&mut judgement, &format!("gateway-{condition}"), &gateway, &gateway["status"]["conditions"], condition, "True");
+        proof::condition(
+            &mut judgement,
+            &format!("gateway-{condition}"),
+            &gateway,
+            &gateway["status"]["conditions"],
+            condition,
+            "True",
+        );
     }
     let listener = &gateway["status"]["listeners"][0];
     match history.declared.get("listener-conditions").and_then(Value::as_array) {
         Some(declared) => {
             for condition in declared.iter().filter_map(Value::as_str) {
-                proof::condition(&mut judgement, &format!("listener-{condition}"), &gateway, &listener["conditions"], condition, "True");
+                proof::condition(
+                    &mut judgement,
+                    &format!("listener-{condition}"),
+                    &gateway,
+                    &listener["conditions"],
+                    condition,
+                    "True",
+                );
             }
         }
-        None => _ = judgement.unproven("listener", "declared listener conditions", "the gateway's folder declares none"),
+        None => {
+            _ = judgement.unproven("listener", "declared listener conditions", "the gateway's folder declares none")
+        }
     }
     let addresses = gateway["status"]["addresses"].as_array().map_or(0, Vec::len);
     judgement.that("has-an-address", addresses > 0, "at least one address", format!("{addresses} addresses"), []);
@@ -59,8 +75,17 @@ async fn drive_route(stage: &mut Stage) -> Result<()> {
     stage.intent("http-route", json!({"name": "good", "rules": rule(&alpha.service)})).await?;
     stage.intent("http-route", json!({"name": "bad", "hostname": bad, "rules": rule("nobody")})).await?;
     let parents = parents_say("ResolvedRefs");
-    stage.see("good", &object("gateway.networking.k8s.io/v1", "HTTPRoute", stage.namespace(), "good"), parents.clone(), 60).await?;
-    stage.see("bad", &object("gateway.networking.k8s.io/v1", "HTTPRoute", stage.namespace(), "bad"), parents, 60).await?;
+    stage
+        .see(
+            "good",
+            &object("gateway.networking.k8s.io/v1", "HTTPRoute", stage.namespace(), "good"),
+            parents.clone(),
+            60,
+        )
+        .await?;
+    stage
+        .see("bad", &object("gateway.networking.k8s.io/v1", "HTTPRoute", stage.namespace(), "bad"), parents, 60)
+        .await?;
     stage.settle(|| chat(&good, "alpha"), "alpha").await?;
     stage.settle_status(|| chat(&bad, "alpha"), |status| status != 404).await?;
     stage.begin().await?;
@@ -83,7 +108,9 @@ fn judge_route(history: &History) -> Judgement {
     let declared = history.declared.get("missing-backend").cloned().unwrap_or_default();
     let reason = proof::reason(&bad["status"]["parents"][0]["conditions"], "ResolvedRefs");
     match declared["reason"].as_str() {
-        Some(wanted) => _ = judgement.that("bad-reason", reason == Some(wanted), wanted, reason.unwrap_or("no reason"), []),
+        Some(wanted) => {
+            _ = judgement.that("bad-reason", reason == Some(wanted), wanted, reason.unwrap_or("no reason"), [])
+        }
         None => _ = judgement.unproven("bad-reason", "a declared reason", "the gateway's folder declares none"),
     }
     proof::answered_by(&mut judgement, history, "good", "alpha");
@@ -100,7 +127,8 @@ mod judges {
     use super::*;
 
     fn a_gateway(accepted: &str, programmed: &str, observed: u64, addresses: Value) -> Value {
-        let said = conditions(observed, &[("Accepted", accepted, "Accepted"), ("Programmed", programmed, "Programmed")]);
+        let said =
+            conditions(observed, &[("Accepted", accepted, "Accepted"), ("Programmed", programmed, "Programmed")]);
         json!({"metadata": {"generation": 2}, "status": {"addresses": addresses, "conditions": said, "listeners": [{"conditions": said}]}})
     }
 
@@ -126,7 +154,9 @@ mod judges {
     }
 
     fn routes(good: Value, bad: Value) -> Fake {
-        let fake = Fake::of("status/route").declares("missing-backend", json!({"reason": "BackendNotFound", "status": 500})).model("alpha");
+        let fake = Fake::of("status/route")
+            .declares("missing-backend", json!({"reason": "BackendNotFound", "status": 500}))
+            .model("alpha");
         fake.object("good", good).object("bad", bad)
     }
 
@@ -136,8 +166,14 @@ mod judges {
 
     #[rstest]
     #[case::good(served(routes(a_route("True", "ResolvedRefs"), a_route("False", "BackendNotFound"))), Holds::Yes)]
-    #[case::claims_resolved(served(routes(a_route("True", "ResolvedRefs"), a_route("True", "ResolvedRefs"))), Holds::No)]
-    #[case::good_is_not(served(routes(a_route("False", "BackendNotFound"), a_route("False", "BackendNotFound"))), Holds::No)]
+    #[case::claims_resolved(
+        served(routes(a_route("True", "ResolvedRefs"), a_route("True", "ResolvedRefs"))),
+        Holds::No
+    )]
+    #[case::good_is_not(
+        served(routes(a_route("False", "BackendNotFound"), a_route("False", "BackendNotFound"))),
+        Holds::No
+    )]
     #[case::other_reason(served(routes(a_route("True", "ResolvedRefs"), a_route("False", "Oops"))), Holds::No)]
     #[case::bad_served(routes(a_route("True", "ResolvedRefs"), a_route("False", "BackendNotFound")).answered("good", 200, "alpha").answered("bad", 200, "alpha"), Holds::No)]
     #[case::no_traffic(routes(a_route("True", "ResolvedRefs"), a_route("False", "BackendNotFound")), Holds::Unproven)]

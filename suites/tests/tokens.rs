@@ -30,6 +30,7 @@ async fn limited(stage: &mut Stage, tokens: u64) -> Result<()> {
 async fn spend(stage: &mut Stage, label: &str, user: &str, tokens: u64) {
     let host = stage.hostname().to_owned();
     for _ in 0..tokens.div_ceil(budget::REPLY) + 4 {
+        budget::charged(stage).await;
         stage.send(label, chat(&host, "alpha").header(budget::identity(stage), user)).await;
     }
 }
@@ -52,7 +53,8 @@ fn tokens_of(case: &str) -> u64 {
 async fn drive_exact(stage: &mut Stage) -> Result<()> {
     let tokens = tokens_of(stage.case());
     limited(stage, tokens).await?;
-    budget::in_one_window(stage, "alpha", async |stage, user| spend(stage, "spend", user, tokens).await).await
+    budget::in_one_window(stage, "alpha", &["spend"], async |stage, user| spend(stage, "spend", user, tokens).await)
+        .await
 }
 
 fn judge_exact(history: &History) -> Judgement {
@@ -73,7 +75,7 @@ async fn no_leak(#[files("../manifests/gateways/*/gateway.yaml")] folder: PathBu
 
 async fn drive_no_leak(stage: &mut Stage) -> Result<()> {
     limited(stage, 7).await?;
-    budget::in_one_window(stage, "alpha", async |stage, user| {
+    budget::in_one_window(stage, "alpha", &["spend"], async |stage, user| {
         spend(stage, "spend", user, 7).await;
         let host = stage.hostname().to_owned();
         for _ in 0..BEYOND {
@@ -92,7 +94,11 @@ fn judge_no_leak(history: &History) -> Judgement {
     }
     let beyond: Vec<_> = history.labelled("beyond").collect();
     if beyond.len() < BEYOND {
-        judgement.unproven("beyond", format!("{BEYOND} requests beyond the budget"), format!("{} were sent", beyond.len()));
+        judgement.unproven(
+            "beyond",
+            format!("{BEYOND} requests beyond the budget"),
+            format!("{} were sent", beyond.len()),
+        );
     }
     let leaked: Vec<_> = beyond.iter().copied().filter(|e| e.status() != Some(budget::refusal(history))).collect();
     let unmarked = leaked.iter().filter(|e| !budget::marked(history, e)).count();
@@ -114,11 +120,12 @@ async fn per_user(#[files("../manifests/gateways/*/gateway.yaml")] folder: PathB
 
 async fn drive_per_user(stage: &mut Stage) -> Result<()> {
     limited(stage, 14).await?;
-    budget::in_one_window(stage, "alpha", async |stage, user| {
+    budget::in_one_window(stage, "alpha", &["first-user", "second-user", "first-user-again"], async |stage, user| {
         spend(stage, "first-user", user, 14).await;
         let host = stage.hostname().to_owned();
         let other = format!("{user}-other");
         for _ in 0..2 {
+            budget::charged(stage).await;
             stage.send("second-user", chat(&host, "alpha").header(budget::identity(stage), &other)).await;
         }
         stage.send("first-user-again", chat(&host, "alpha").header(budget::identity(stage), user)).await;
@@ -150,10 +157,11 @@ async fn drive_per_model(stage: &mut Stage) -> Result<()> {
     stage.intent("limit-tokens", json!({"limits": [limit("alpha"), limit("beta")]})).await?;
     budget::settle(stage, "alpha").await?;
     budget::settle(stage, "beta").await?;
-    budget::in_one_window(stage, "alpha", async |stage, user| {
+    budget::in_one_window(stage, "alpha", &["alpha", "beta", "alpha-again"], async |stage, user| {
         spend(stage, "alpha", user, 14).await;
         let host = stage.hostname().to_owned();
         for _ in 0..2 {
+            budget::charged(stage).await;
             stage.send("beta", chat(&host, "beta").header(budget::identity(stage), user)).await;
         }
         stage.send("alpha-again", chat(&host, "alpha").header(budget::identity(stage), user)).await;
@@ -180,7 +188,7 @@ async fn no_user_id(#[files("../manifests/gateways/*/gateway.yaml")] folder: Pat
 
 async fn drive_no_user_id(stage: &mut Stage) -> Result<()> {
     limited(stage, 7).await?;
-    budget::in_one_window(stage, "alpha", async |stage, _| {
+    budget::in_one_window(stage, "alpha", &[], async |stage, _| {
         let host = stage.hostname().to_owned();
         for _ in 0..13 {
             stage.send("nobody", chat(&host, "alpha")).await;
@@ -197,10 +205,16 @@ fn judge_no_user_id(history: &History) -> Judgement {
     let got = format!("{refused} of {} refused", sent.len());
     let declared = history.declared.get("without-identity").and_then(Value::as_str);
     match declared {
-        Some("unlimited") if !sent.is_empty() => {
-            judgement.that("as-declared", refused == 0, "requests without an identity are not limited (a finding)", got, sent)
+        Some("unlimited") if !sent.is_empty() => judgement.that(
+            "as-declared",
+            refused == 0,
+            "requests without an identity are not limited (a finding)",
+            got,
+            sent,
+        ),
+        Some("limited") if !sent.is_empty() => {
+            judgement.that("as-declared", refused > 0, "requests without an identity share a budget", got, sent)
         }
-        Some("limited") if !sent.is_empty() => judgement.that("as-declared", refused > 0, "requests without an identity share a budget", got, sent),
         _ => judgement.unproven("as-declared", "a declaration of what happens without an identity, and requests", got),
     };
     judgement
@@ -214,7 +228,7 @@ async fn shape_429(#[files("../manifests/gateways/*/gateway.yaml")] folder: Path
 
 async fn drive_shape_429(stage: &mut Stage) -> Result<()> {
     limited(stage, 14).await?;
-    budget::in_one_window(stage, "alpha", async |stage, user| spend(stage, "spend", user, 14).await).await
+    budget::in_one_window(stage, "alpha", &["spend"], async |stage, user| spend(stage, "spend", user, 14).await).await
 }
 
 fn judge_shape_429(history: &History) -> Judgement {
@@ -235,7 +249,7 @@ async fn window(#[files("../manifests/gateways/*/gateway.yaml")] folder: PathBuf
 
 async fn drive_window(stage: &mut Stage) -> Result<()> {
     limited(stage, 7).await?;
-    budget::in_one_window(stage, "alpha", async |stage, user| {
+    budget::in_one_window(stage, "alpha", &["spend", "late-in-the-window", "next-window"], async |stage, user| {
         spend(stage, "spend", user, 7).await;
         let host = stage.hostname().to_owned();
         let ask = |stage: &Stage| chat(&host, "alpha").header(budget::identity(stage), user);
@@ -312,7 +326,8 @@ mod judges {
     #[case::at_least_declared_but_more("spent >= limit", 11, Holds::No)]
     #[case::nothing_declared("", 11, Holds::Unproven)]
     fn exact_is_judged_by_the_declared_rule(#[case] rule: &str, #[case] admitted: u64, #[case] holds: Holds) {
-        let fake = spent(limited("tokens/exact", "budget-70").declares("block-when", json!(rule)), "spend", 70, admitted, 4);
+        let fake =
+            spent(limited("tokens/exact", "budget-70").declares("block-when", json!(rule)), "spend", 70, admitted, 4);
         assert_eq!(verdict_of(judge_exact, &fake), holds);
     }
 
@@ -322,7 +337,11 @@ mod judges {
             let fake = spent(limited("tokens/exact", "budget-70"), "spend", 70, admitted, 0).unmarked("spend", 200);
             spent(fake, "spend", 70, 0, 3)
         };
-        assert_eq!(verdict_of(judge_exact, &unmarked(11)), Holds::Unproven, "12 passed, but one of them past the limiter");
+        assert_eq!(
+            verdict_of(judge_exact, &unmarked(11)),
+            Holds::Unproven,
+            "12 passed, but one of them past the limiter"
+        );
         assert_eq!(verdict_of(judge_exact, &unmarked(14)), Holds::No, "more than the unmarked one explains");
     }
 
@@ -352,7 +371,13 @@ mod judges {
 
     #[test]
     fn no_leak_needs_a_spent_budget_and_all_requests() {
-        assert_eq!(verdict_of(judge_no_leak, &spent(limited("tokens/no-leak", "-"), "spend", 7, 2, 3).limited("beyond", 7, 0, 40)), Holds::Unproven);
+        assert_eq!(
+            verdict_of(
+                judge_no_leak,
+                &spent(limited("tokens/no-leak", "-"), "spend", 7, 2, 3).limited("beyond", 7, 0, 40)
+            ),
+            Holds::Unproven
+        );
         assert_eq!(verdict_of(judge_no_leak, &limited("tokens/no-leak", "-")), Holds::Unproven);
     }
 
@@ -363,9 +388,17 @@ mod judges {
     fn per_user_is_judged(#[case] other: u16, #[case] again: u16, #[case] holds: Holds) {
         let mut fake = spent(limited("tokens/per-user", "-"), "first-user", 14, 3, 2);
         for _ in 0..2 {
-            fake = if other == 200 { fake.admitted("second-user", 14, 14, 40) } else { fake.limited("second-user", 14, 0, 40) };
+            fake = if other == 200 {
+                fake.admitted("second-user", 14, 14, 40)
+            } else {
+                fake.limited("second-user", 14, 0, 40)
+            };
         }
-        fake = if again == 200 { fake.admitted("first-user-again", 14, 14, 40) } else { fake.limited("first-user-again", 14, 0, 40) };
+        fake = if again == 200 {
+            fake.admitted("first-user-again", 14, 14, 40)
+        } else {
+            fake.limited("first-user-again", 14, 0, 40)
+        };
         assert_eq!(verdict_of(judge_per_user, &fake), holds);
     }
 
@@ -399,7 +432,12 @@ mod judges {
         fake.answer("spend", status, headers, body)
     }
 
-    const GOOD: &[(&str, &str)] = &[("x-ratelimit-limit", "14, 14;w=60"), ("x-ratelimit-remaining", "0"), ("x-ratelimit-reset", "49"), ("content-length", "0")];
+    const GOOD: &[(&str, &str)] = &[
+        ("x-ratelimit-limit", "14, 14;w=60"),
+        ("x-ratelimit-remaining", "0"),
+        ("x-ratelimit-reset", "49"),
+        ("content-length", "0"),
+    ];
 
     #[rstest]
     #[case::good(with_429(GOOD, 429, ""), Holds::Yes)]
@@ -416,7 +454,10 @@ mod judges {
 
     #[test]
     fn remaining_must_not_rise() {
-        let fake = limited("tokens/shape-429", "-").admitted("spend", 14, 7, 50).admitted("spend", 14, 14, 50).limited("spend", 14, 0, 50);
+        let fake = limited("tokens/shape-429", "-")
+            .admitted("spend", 14, 7, 50)
+            .admitted("spend", 14, 14, 50)
+            .limited("spend", 14, 0, 50);
         assert_eq!(verdict_of(judge_shape_429, &fake), Holds::No);
     }
 
@@ -427,11 +468,22 @@ mod judges {
     #[case::longer_than_declared(429, 200, 300.0, json!(6000), Holds::No)]
     #[case::begins_elsewhere(429, 200, 58.0, json!(6031), Holds::No)]
     #[case::no_date(429, 200, 58.0, Value::Null, Holds::Unproven)]
-    fn window_is_judged(#[case] late: u16, #[case] next: u16, #[case] reset: f64, #[case] end: Value, #[case] holds: Holds) {
+    fn window_is_judged(
+        #[case] late: u16,
+        #[case] next: u16,
+        #[case] reset: f64,
+        #[case] end: Value,
+        #[case] holds: Holds,
+    ) {
         let fake = spent(limited("tokens/window", "-"), "spend", 7, 2, 3).declares("window", json!("fixed-unix"));
         let fake = fake.fact("reset-seconds", json!(reset)).fact("window-end-unix", end);
-        let fake = if late == 200 { fake.admitted("late-in-the-window", 7, 7, 5) } else { fake.limited("late-in-the-window", 7, 0, 5) };
-        let fake = if next == 200 { fake.admitted("next-window", 7, 7, 59) } else { fake.limited("next-window", 7, 0, 59) };
+        let fake = if late == 200 {
+            fake.admitted("late-in-the-window", 7, 7, 5)
+        } else {
+            fake.limited("late-in-the-window", 7, 0, 5)
+        };
+        let fake =
+            if next == 200 { fake.admitted("next-window", 7, 7, 59) } else { fake.limited("next-window", 7, 0, 59) };
         assert_eq!(verdict_of(judge_window, &fake), holds);
     }
 

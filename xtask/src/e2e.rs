@@ -58,13 +58,24 @@ impl Session {
 
     /// Asks `igc` for a plan: the run folder, or the exit code of a refusal.
     fn plan(&self, words: &[String]) -> Result<std::result::Result<PathBuf, u8>> {
-        let list = Command::new(&self.suites).args(["--list", "--format", "terse"]).output().context("failed to list the suites' tests")?;
+        let list = Command::new(&self.suites)
+            .args(["--list", "--format", "terse"])
+            .output()
+            .context("failed to list the suites' tests")?;
         if !list.status.success() {
             bail!("the suites' test binary cannot list its tests: {}", String::from_utf8_lossy(&list.stderr));
         }
         let tests = program::root().join("target/suites-tests.txt");
         fs::write(&tests, &list.stdout).with_context(|| format!("failed to write {}", tests.display()))?;
-        let output = self.igc().arg("plan").arg("--tests").arg(&tests).args(words).stderr(Stdio::inherit()).output().context("failed to start igc")?;
+        let output = self
+            .igc()
+            .arg("plan")
+            .arg("--tests")
+            .arg(&tests)
+            .args(words)
+            .stderr(Stdio::inherit())
+            .output()
+            .context("failed to start igc")?;
         if !output.status.success() {
             return Ok(Err(output.status.code().and_then(|c| u8::try_from(c).ok()).unwrap_or(3)));
         }
@@ -74,7 +85,11 @@ impl Session {
 
     /// Runs the suites' tests of one gateway; verdicts are in the records, so the test runner's code does not matter.
     fn suites(&self, run: &Path, gateway: &str, jobs: u32, exclusive: &str) -> Result<Ended> {
-        let log = File::options().create(true).append(true).open(run.join("tests.log")).context("failed to open tests.log")?;
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(run.join("tests.log"))
+            .context("failed to open tests.log")?;
         self.interrupts.run(
             Command::new(&self.suites)
                 .arg("--test-threads")
@@ -169,7 +184,14 @@ pub fn up(options: &options::Where) -> Result<u8> {
     match ended {
         Ended::Code(code) => Ok(code),
         Ended::Interrupted => {
-            session.igc().arg("down").arg("--run").arg(&run).arg("--interrupted").status().context("failed to start igc down")?;
+            session
+                .igc()
+                .arg("down")
+                .arg("--run")
+                .arg(&run)
+                .arg("--interrupted")
+                .status()
+                .context("failed to start igc down")?;
             Ok(130)
         }
     }

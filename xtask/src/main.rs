@@ -12,7 +12,12 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 /// End-to-end conformance of inference gateways in front of KServe.
 #[derive(Debug, Parser)]
-#[command(name = "cargo xtask", bin_name = "cargo xtask", version, max_term_width = 110, after_help = "\
+#[command(
+    name = "cargo xtask",
+    bin_name = "cargo xtask",
+    version,
+    max_term_width = 110,
+    after_help = "\
 Examples:
   cargo xtask doctor                                         what this machine has and lacks
   cargo xtask e2e                                            everything, wherever it can run
@@ -20,7 +25,8 @@ Examples:
   cargo xtask e2e --suite 'tokens' --keep                    one suite, and keep the cluster
   cargo xtask down                                           remove everything of every run
 
-Exit codes: 0 held, 1 failures, 2 usage, 3 environment or harness error, 130 interrupted.")]
+Exit codes: 0 held, 1 failures, 2 usage, 3 environment or harness error, 130 interrupted."
+)]
 struct Cli {
     #[command(subcommand)]
     task: Task,
@@ -41,7 +47,9 @@ The report is in target/igc/latest/ as report.json, report.xml (JUnit) and on th
     #[command(after_help = "Example:\n  cargo xtask up --on kind --gateway envoy-ai-gateway\n  cargo xtask down")]
     Up(options::Where),
     /// Remove everything of every run: clusters, images, processes of runs that were killed
-    #[command(after_help = "Examples:\n  cargo xtask down\n  cargo xtask down --context my-cluster   namespaces of runs in that cluster")]
+    #[command(
+        after_help = "Examples:\n  cargo xtask down\n  cargo xtask down --context my-cluster   namespaces of runs in that cluster"
+    )]
     Down(program::Forward),
     /// List what a run needs, what is here, and how to get what is not
     #[command(after_help = "Example:\n  cargo xtask doctor --format json")]
@@ -60,7 +68,9 @@ Examples:
     /// Look for what no compiler sees: goldens and baseline entries without a check, scalars that YAML readers disagree on
     Tidy,
     /// Print completions for a shell
-    #[command(after_help = "Example:\n  cargo xtask completions bash > ~/.local/share/bash-completion/completions/cargo-xtask")]
+    #[command(
+        after_help = "Example:\n  cargo xtask completions bash > ~/.local/share/bash-completion/completions/cargo-xtask"
+    )]
     Completions {
         /// For which shell
         shell: clap_complete::Shell,

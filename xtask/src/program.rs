@@ -64,7 +64,8 @@ pub fn igc() -> Result<PathBuf> {
 
 /// `igc` as one static file, for an image without anything else.
 pub fn image() -> Result<PathBuf> {
-    let what = ["build", "--package", "igc", "--bin", "igc", "--profile", "image", "--target", "x86_64-unknown-linux-gnu"];
+    let what =
+        ["build", "--package", "igc", "--bin", "igc", "--profile", "image", "--target", "x86_64-unknown-linux-gnu"];
     built(&what, "igc", Some("-C target-feature=+crt-static"))
 }
 

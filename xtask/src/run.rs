@@ -64,7 +64,9 @@ impl Interrupts {
             // The signal's flag has no way to wake this thread: look at it five times a second.
             match ended.recv_timeout(Duration::from_millis(200)) {
                 Ok(status) => break status?,
-                Err(mpsc::RecvTimeoutError::Disconnected) => anyhow::bail!("the waiting thread ended without an answer"),
+                Err(mpsc::RecvTimeoutError::Disconnected) => {
+                    anyhow::bail!("the waiting thread ended without an answer")
+                }
                 Err(mpsc::RecvTimeoutError::Timeout) => match asked {
                     None if self.said() => {
                         _ = kill_process(pid, Signal::INT); // gone already is fine
@@ -108,7 +110,10 @@ mod tests {
     #[test]
     fn an_interrupt_reaches_a_child_that_would_run_for_ever() {
         let interrupts = Interrupts(Arc::new(AtomicBool::new(false)));
-        let child = shell("trap 'exit 7' INT; echo; while :; do read line || :; done").stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped()).spawn();
+        let child = shell("trap 'exit 7' INT; echo; while :; do read line || :; done")
+            .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::piped())
+            .spawn();
         let mut child = child.unwrap();
         let mut first = [0];
         std::io::Read::read_exact(&mut child.stdout.take().unwrap(), &mut first).unwrap(); // the trap is set

@@ -51,13 +51,16 @@ fn ambiguous(text: &str) -> impl Iterator<Item = (usize, String)> {
         let value = value.trim();
         let word = matches!(value, "y" | "Y" | "n" | "N" | "yes" | "Yes" | "no" | "No" | "on" | "On" | "off" | "Off");
         let octal = value.len() > 1 && value.starts_with('0') && value.bytes().all(|b| b.is_ascii_digit());
-        (word || octal).then(|| (number + 1, format!("{value} is read differently by kubectl: quote it, or write it as a decimal number")))
+        (word || octal).then(|| {
+            (number + 1, format!("{value} is read differently by kubectl: quote it, or write it as a decimal number"))
+        })
     })
 }
 
 /// Goldens of checks that are not required any more.
 fn orphans(root: &Path) -> Result<Vec<String>> {
-    let requirements = fs::read_to_string(root.join("suites/requirements.yaml")).context("failed to read suites/requirements.yaml")?;
+    let requirements =
+        fs::read_to_string(root.join("suites/requirements.yaml")).context("failed to read suites/requirements.yaml")?;
     let known: Vec<&str> = requirements.lines().filter_map(|l| l.strip_prefix("- check: ")).map(str::trim).collect();
     let golden = root.join("golden");
     Ok(files_below(&golden)?
@@ -67,7 +70,8 @@ fn orphans(root: &Path) -> Result<Vec<String>> {
             let relative = file.strip_prefix(&golden).ok()?;
             let mut parts = relative.components().skip(1).map(|c| c.as_os_str().to_string_lossy().into_owned());
             let check = format!("{}/{}", parts.next()?, parts.next()?.trim_end_matches(".snap").split('@').next()?);
-            (!known.contains(&check.as_str())).then(|| format!("golden/{}: no check {check} in suites/requirements.yaml", relative.display()))
+            (!known.contains(&check.as_str()))
+                .then(|| format!("golden/{}: no check {check} in suites/requirements.yaml", relative.display()))
         })
         .collect())
 }

@@ -9,7 +9,9 @@ use serde_json::{Value, json};
 use wire::{Call, Client};
 
 use crate::{
-    api::{AddressAsk, AddressError, ApiFailure, Apply, Backoff, Cluster, Deadline, ObjectRef, Reached, Until, WaitError},
+    api::{
+        AddressAsk, AddressError, ApiFailure, Apply, Backoff, Cluster, Deadline, ObjectRef, Reached, Until, WaitError,
+    },
     gateway::{GatewayFolder, SharedGateway},
     intents::{IntentError, Intents},
 };
@@ -64,6 +66,15 @@ impl SharedGateway {
     }
 }
 
+/// What to do with a shared Gateway that is there already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Existing {
+    /// Use it as it is: it was made by another run, which will remove it.
+    Used,
+    /// Apply the intents on it.
+    Applied,
+}
+
 /// Makes the shared Gateway with its marker, and waits until the marker answers through it.
 ///
 /// `manifests` is the project's folder of manifests, `images` are those that templates name, `run` labels what is made.
@@ -74,8 +85,14 @@ pub async fn stand_up(
     images: &BTreeMap<String, String>,
     extra: &[String],
     run: &str,
+    existing: Existing,
 ) -> Result<Reached, SharedError> {
     let shared = &folder.gateway;
+    if existing == Existing::Used && cluster.get(&shared.object()).await?.is_some() {
+        let reached = cluster.reach(&shared.address_ask(extra)).await?;
+        answers(&reached, shared).await?;
+        return Ok(reached);
+    }
     let models = [json!({"model": shared.marker.model, "service": "marker", "port": 80})];
     let context = json!({
         "gateway": shared, "images": images, "name": "marker", "namespace": shared.namespace,
@@ -98,11 +115,15 @@ pub async fn stand_up(
 /// Waits until the marker answers several times in a row.
 async fn answers(reached: &Reached, shared: &SharedGateway) -> Result<(), SharedError> {
     let client = Client::new(reached.dial.clone(), "marker");
-    let (deadline, mut backoff) = (Deadline::within(UP), Backoff::new(Duration::from_millis(100), Duration::from_secs(1)));
+    let (deadline, mut backoff) =
+        (Deadline::within(UP), Backoff::new(Duration::from_millis(100), Duration::from_secs(1)));
     let (mut tries, mut row) = (0, 0);
     loop {
         let message = json!({"model": shared.marker.model, "messages": [{"role": "user", "content": "Hello"}]});
-        let call = Call::post("/v1/chat/completions").host(&shared.marker.hostname).json(&message).timeout(Duration::from_secs(5));
+        let call = Call::post("/v1/chat/completions")
+            .host(&shared.marker.hostname)
+            .json(&message)
+            .timeout(Duration::from_secs(5));
         let exchange = client.send("marker", call).await;
         tries += 1;
         let from_marker = exchange.response().filter(|r| r.status == 200).and_then(|r| r.header("x-inference-pod"));
@@ -113,7 +134,12 @@ async fn answers(reached: &Reached, shared: &SharedGateway) -> Result<(), Shared
         if row == 0 && !backoff.pause(deadline).await {
             let body = exchange.response().and_then(|r| r.body.text.clone()).unwrap_or_default();
             let last = format!("{} {}", exchange.outcome_words(), body.chars().take(200).collect::<String>());
-            return Err(SharedError::Marker { address: reached.address.clone(), hostname: shared.marker.hostname.clone(), tries, last });
+            return Err(SharedError::Marker {
+                address: reached.address.clone(),
+                hostname: shared.marker.hostname.clone(),
+                tries,
+                last,
+            });
         }
     }
 }

@@ -3,17 +3,14 @@
 use std::path::Path;
 
 use cluster::{
-    api::{Cluster, ObjectRef, Propagation, RUN_LABEL},
+    api::Cluster,
     environment::Stood,
     evidence,
+    install::helm::Helm,
     place::{child::Programs, engine::Engine, kind::Kind, name::ClusterName, sweep},
 };
 use tokio_util::sync::CancellationToken;
-use verdict::{
-    folder::Event,
-    plan::Place,
-    record::Verdict,
-};
+use verdict::{folder::Event, plan::Place, record::Verdict};
 
 use crate::{failure::Failure, plan::user_kubeconfig, up::Run};
 
@@ -23,7 +20,8 @@ pub async fn down(run: &Path, gateway: Option<&str>, interrupted: bool) -> Resul
     for gateway in run.gateways(gateway)? {
         let stood = run.stood(&gateway.name);
         let records = run.folder.read_records()?;
-        let failed = stood.error.is_some() || records.records.iter().any(|r| r.key.gateway == gateway.name && r.verdict != Verdict::Pass);
+        let failed = stood.error.is_some()
+            || records.records.iter().any(|r| r.key.gateway == gateway.name && r.verdict != Verdict::Pass);
         if failed && !interrupted && run.plan.run.place.is_real() {
             keep_evidence(&run, &gateway.name, &stood).await;
         }
@@ -49,7 +47,13 @@ async fn keep_evidence(run: &Run, gateway: &str, stood: &Stood) {
     let folder = run.folder.path().join("evidence").join(gateway);
     if let Ok(cluster) = connect(stood).await {
         for namespace in ["igc-gateway", "envoy-gateway-system", "envoy-ai-gateway-system", "kserve", "redis-system"] {
-            evidence::collect(&cluster, namespace, &folder.join("_cluster").join(namespace), &evidence::Depth::ObjectsAndLogs).await;
+            evidence::collect(
+                &cluster,
+                namespace,
+                &folder.join("_cluster").join(namespace),
+                &evidence::Depth::ObjectsAndLogs,
+            )
+            .await;
         }
     }
 }
@@ -71,36 +75,39 @@ async fn delete_cluster(run: &Run, interrupted: bool) -> Result<String, Failure>
     Ok(format!("kind cluster {name} deleted"))
 }
 
-/// Leaves a cluster that is not ours as it was: the namespaces of this run go.
+/// Leaves a cluster that is not ours as it was: what this run made goes.
 async fn leave(run: &Run, stood: &Stood, keep: bool) -> Result<String, Failure> {
     if keep {
         return Ok("kept: what the run made in the cluster; `cargo xtask down --context NAME` removes it".into());
     }
-    let removed = remove_namespaces(&connect(stood).await?, &format!("{RUN_LABEL}={}", run.folder.id())).await?;
-    Ok(format!("{} namespaces of the run deleted", removed.len()))
+    if stood.kubeconfig.as_os_str().is_empty() {
+        return Ok("nothing was made".into());
+    }
+    let cluster = connect(stood).await?;
+    let helm = helm(run.folder.path(), &stood.kubeconfig, cluster.context(), run.folder.id());
+    let swept = sweep::context(&cluster, &helm, Some(run.folder.id()), &CancellationToken::new()).await;
+    Ok(swept.to_string().trim_end().to_owned())
 }
 
-async fn remove_namespaces(cluster: &Cluster, selector: &str) -> Result<Vec<String>, Failure> {
-    let mut removed = Vec::new();
-    for namespace in cluster.list("v1", "Namespace", None, selector).await? {
-        let name = cluster::api::name_of(&namespace).to_owned();
-        cluster.delete(&ObjectRef::global("v1", "Namespace", &name), Propagation::Background).await?;
-        removed.push(name);
-    }
-    Ok(removed)
+fn helm(folder: &Path, kubeconfig: &Path, context: &str, run: &str) -> Helm {
+    Helm::new(&Programs::from_env(), folder, kubeconfig, context, run)
 }
 
 /// Removes everything of every run on this machine, or of every run in a cluster of the user's.
 pub async fn sweep(out: &Path, context: Option<&str>, cancel: &CancellationToken) -> Result<u8, Failure> {
     if let Some(context) = context {
         cluster::api::init();
-        let cluster = Cluster::connect(&user_kubeconfig()?, Some(context)).await.map_err(|e| if e.is_usage() { Failure::usage(&e) } else { e.into() })?;
-        for name in remove_namespaces(&cluster, RUN_LABEL).await? {
-            println!("deleted namespace {name}");
-        }
-        return Ok(0);
+        let kubeconfig = user_kubeconfig()?;
+        let cluster = Cluster::connect(&kubeconfig, Some(context)).await;
+        let cluster = cluster.map_err(|e| if e.is_usage() { Failure::usage(&e) } else { e.into() })?;
+        let folder = tempfile::tempdir()?;
+        let helm = helm(folder.path(), &kubeconfig, context, "none");
+        return said(&sweep::context(&cluster, &helm, None, cancel).await);
     }
-    let swept = sweep::machine(&Programs::from_env(), out, cancel).await;
+    said(&sweep::machine(&Programs::from_env(), out, cancel).await)
+}
+
+fn said(swept: &sweep::Swept) -> Result<u8, Failure> {
     print!("{swept}");
     Ok(if swept.problems.is_empty() { 0 } else { 3 })
 }

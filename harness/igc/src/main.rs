@@ -147,7 +147,10 @@ fn cancelled_by_signals() -> CancellationToken {
     let token = cancel.clone();
     tokio::spawn(async move {
         use tokio::signal::unix::{SignalKind, signal};
-        let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate())) else { return };
+        let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
+        else {
+            return;
+        };
         tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {} }
         token.cancel();
     });

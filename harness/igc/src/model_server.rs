@@ -25,7 +25,13 @@ pub struct Args {
 /// Serves until it is told to stop.
 pub async fn serve(args: Args, cancel: CancellationToken) -> Result<u8, Failure> {
     let pod = args.pod.or_else(|| std::env::var("HOSTNAME").ok()).unwrap_or_else(|| "igc-model".to_owned());
-    let config = model::Config { models: args.models, pod, namespace: args.namespace, port: args.port, ..model::Config::default() };
+    let config = model::Config {
+        models: args.models,
+        pod,
+        namespace: args.namespace,
+        port: args.port,
+        ..model::Config::default()
+    };
     model::run(config, cancel.cancelled_owned()).await?;
     Ok(0)
 }

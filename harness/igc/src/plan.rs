@@ -48,9 +48,10 @@ async fn place(e2e: &E2e, cancel: &CancellationToken) -> Result<(Place, String),
         On::Context => {
             let kubeconfig = user_kubeconfig()?;
             cluster::api::init();
-            let cluster = cluster::api::Cluster::connect(&kubeconfig, e2e.place.context.as_deref()).await.map_err(|error| {
-                if error.is_usage() { Failure::usage(&error) } else { Failure::Environment(error.to_string()) }
-            })?;
+            let cluster =
+                cluster::api::Cluster::connect(&kubeconfig, e2e.place.context.as_deref()).await.map_err(|error| {
+                    if error.is_usage() { Failure::usage(&error) } else { Failure::Environment(error.to_string()) }
+                })?;
             Ok((Place::Context, format!("context {} at {}", cluster.context(), cluster.server())))
         }
         On::Kind | On::Auto => {
@@ -60,9 +61,14 @@ async fn place(e2e: &E2e, cancel: &CancellationToken) -> Result<(Place, String),
                 (None, _) => Ok((Place::Kind, "asked for".into())),
                 (Some(why), On::Auto) => {
                     let why = why.lines().next().unwrap_or_default().to_owned();
-                    Ok((Place::Rehearsal, format!("no gateway is tested, because {why}; `cargo xtask doctor` says what to install")))
+                    Ok((
+                        Place::Rehearsal,
+                        format!("no gateway is tested, because {why}; `cargo xtask doctor` says what to install"),
+                    ))
                 }
-                (Some(why), _) => Err(Failure::Environment(format!("--on kind: {why}\n`cargo xtask doctor` lists what is missing"))),
+                (Some(why), _) => {
+                    Err(Failure::Environment(format!("--on kind: {why}\n`cargo xtask doctor` lists what is missing")))
+                }
             }
         }
     }
@@ -80,11 +86,16 @@ async fn missing_for_kind(programs: &Programs, cancel: &CancellationToken) -> Op
 pub fn user_kubeconfig() -> Result<PathBuf, Failure> {
     let named = std::env::var_os("KUBECONFIG").filter(|v| !v.is_empty()).map(PathBuf::from);
     let home = || std::env::var_os("HOME").map(|home| Path::new(&home).join(".kube/config"));
-    let path = named.or_else(home).ok_or_else(|| Failure::Usage("neither KUBECONFIG nor HOME is set: there is no kubeconfig".into()))?;
+    let path = named
+        .or_else(home)
+        .ok_or_else(|| Failure::Usage("neither KUBECONFIG nor HOME is set: there is no kubeconfig".into()))?;
     // A list of files is kubectl's own; one of them has to be chosen here.
     match std::env::split_paths(&path).collect::<Vec<_>>().as_slice() {
         [one] => Ok(one.clone()),
-        several => Err(Failure::Usage(format!("KUBECONFIG names {} files; set it to the one that has the context", several.len()))),
+        several => Err(Failure::Usage(format!(
+            "KUBECONFIG names {} files; set it to the one that has the context",
+            several.len()
+        ))),
     }
 }
 
@@ -116,13 +127,15 @@ fn gateways(e2e: &E2e) -> Result<Vec<GatewayFolder>, Failure> {
 /// Plans a run and prints its folder.
 pub async fn plan(tests: &Path, up: bool, e2e: &E2e, cancel: &CancellationToken) -> Result<u8, Failure> {
     let requirements = Requirements::read(Path::new("suites/requirements.yaml")).map_err(Failure::usage)?;
-    let listed = fs::read_to_string(tests).map_err(|e| Failure::Usage(format!("failed to read {}: {e}", tests.display())))?;
+    let listed =
+        fs::read_to_string(tests).map_err(|e| Failure::Usage(format!("failed to read {}: {e}", tests.display())))?;
     let tests = TestList::parse(&listed).map_err(Failure::usage)?;
     let folders = gateways(e2e)?;
     let catalogue = Catalogue::read(&manifests()).map_err(Failure::usage)?;
     let mut profile = Profile::read(&manifests(), &e2e.place.profile).map_err(Failure::usage)?;
     profile.set(&e2e.place.set, &catalogue).map_err(Failure::usage)?;
-    let bundle = e2e.place.bundle.as_deref().map(Bundle::open).transpose().map_err(|e| Failure::Environment(e.to_string()))?;
+    let bundle =
+        e2e.place.bundle.as_deref().map(Bundle::open).transpose().map_err(|e| Failure::Environment(e.to_string()))?;
 
     if up && folders.len() > 1 {
         return Err(Failure::Usage("one cluster holds one gateway: name it with --gateway".into()));
@@ -158,7 +171,13 @@ pub async fn plan(tests: &Path, up: bool, e2e: &E2e, cancel: &CancellationToken)
         place,
         context: e2e.place.context.clone(),
         profile: profile.name.clone(),
-        set: e2e.place.set.iter().filter_map(|s| s.split_once('=')).map(|(k, v)| (k.trim().to_owned(), v.trim().to_owned())).collect::<BTreeMap<_, _>>(),
+        set: e2e
+            .place
+            .set
+            .iter()
+            .filter_map(|s| s.split_once('='))
+            .map(|(k, v)| (k.trim().to_owned(), v.trim().to_owned()))
+            .collect::<BTreeMap<_, _>>(),
         model,
         suites: e2e.suite.clone(),
         checks: e2e.check.clone(),
@@ -198,7 +217,8 @@ async fn preflight(model: ModelKind, place: Place, cancel: &CancellationToken) -
     }
     let file = ModelFile::read(&manifests(), model.word()).map_err(Failure::usage)?;
     let engine = Engine::find(&Programs::from_env(), cancel).await?;
-    file.fits(engine.info.processors, engine.info.memory).map_err(|why| Failure::Environment(format!("--model {}: {why}", model.word())))
+    file.fits(engine.info.processors, engine.info.memory)
+        .map_err(|why| Failure::Environment(format!("--model {}: {why}", model.word())))
 }
 
 #[cfg(test)]

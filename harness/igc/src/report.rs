@@ -1,10 +1,6 @@
 //! `igc report`: what came of a run, from its plan, its records and the baselines; the exit code is the run's.
 
-use std::{
-    collections::BTreeMap,
-    io::IsTerminal,
-    path::Path,
-};
+use std::{collections::BTreeMap, io::IsTerminal, path::Path};
 
 use cluster::environment::Environment;
 use verdict::{
@@ -27,7 +23,8 @@ pub fn report(run: &Path, write: bool, interrupted: bool, quiet: bool) -> Result
     }
     let environment: Environment = folder.read_json("environment.json").unwrap_or_default();
     let stood = || environment.gateways.iter();
-    let broken: Vec<String> = stood().filter_map(|(name, s)| s.error.as_ref().map(|e| format!("{name}: {e}"))).collect();
+    let broken: Vec<String> =
+        stood().filter_map(|(name, s)| s.error.as_ref().map(|e| format!("{name}: {e}"))).collect();
     let ending = match (interrupted, broken.is_empty()) {
         (true, _) => Ending::Interrupted,
         (false, false) => Ending::Broken(broken.join("; ")),
@@ -48,7 +45,11 @@ pub fn report(run: &Path, write: bool, interrupted: bool, quiet: bool) -> Result
         folder.write_json("report.json", &report)?;
         folder.write_file("report.xml", &junit(&report)?)?;
     }
-    let colour = if std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none() { Colour::Ansi } else { Colour::Plain };
+    let colour = if std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none() {
+        Colour::Ansi
+    } else {
+        Colour::Plain
+    };
     let text = terminal(&report, &shown(folder.path()), colour);
     if quiet {
         println!("{}", text.lines().last().unwrap_or_default());

@@ -35,13 +35,19 @@ pub fn review(run: &Path, accept: Option<&str>, reason: Option<&str>) -> Result<
             println!("{state:<8} {name}");
             if accepted.is_file() {
                 let old = Golden::read(&accepted)?;
-                println!("         {} {} -> {} {}", old.info.gateway, old.info.version, new.info.gateway, new.info.version);
+                println!(
+                    "         {} {} -> {} {}",
+                    old.info.gateway, old.info.version, new.info.gateway, new.info.version
+                );
                 for line in golden::difference(&old.observation, &new.observation).lines() {
                     println!("         {}", inert(line, 400, Lines::Joined));
                 }
             }
         }
-        println!("{} to review; accept with: cargo xtask review --accept '<suite>/<check>' --reason '...'", pending.len());
+        println!(
+            "{} to review; accept with: cargo xtask review --accept '<suite>/<check>' --reason '...'",
+            pending.len()
+        );
         return Ok(0);
     };
     let filter = Filter::checks("--accept", &[glob.to_owned()]).map_err(Failure::usage)?;
@@ -57,7 +63,11 @@ pub fn review(run: &Path, accept: Option<&str>, reason: Option<&str>) -> Result<
         }
     }
     if accepted == 0 {
-        return Err(Failure::Usage(format!("--accept {glob:?} matches none of the {} pending observations of {}", pending.len(), run.display())));
+        return Err(Failure::Usage(format!(
+            "--accept {glob:?} matches none of the {} pending observations of {}",
+            pending.len(),
+            run.display()
+        )));
     }
     Ok(0)
 }

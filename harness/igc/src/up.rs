@@ -12,6 +12,7 @@ use cluster::{
     install::{
         bundle::Bundle,
         component::{Catalogue, Need},
+        failure::Cause,
         model::ModelFile,
         profile::{Profile, Selection},
         progress,
@@ -27,7 +28,7 @@ use cluster::{
         name::RunName,
         processes::Recorded,
     },
-    shared,
+    shared::{self, Existing},
 };
 use futures::future::BoxFuture;
 use tokio_util::sync::CancellationToken;
@@ -61,7 +62,8 @@ impl Run {
 
     /// The gateways that a command is for.
     pub fn gateways(&self, named: Option<&str>) -> Result<Vec<&GatewayPlan>, Failure> {
-        let chosen: Vec<&GatewayPlan> = self.plan.gateways.iter().filter(|g| named.is_none_or(|n| n == g.name)).collect();
+        let chosen: Vec<&GatewayPlan> =
+            self.plan.gateways.iter().filter(|g| named.is_none_or(|n| n == g.name)).collect();
         match (chosen.is_empty(), named) {
             (true, Some(name)) => Err(Failure::Usage(format!("run {} has no gateway '{name}'", self.folder.id()))),
             _ => Ok(chosen),
@@ -84,7 +86,13 @@ impl Run {
 }
 
 /// Stands gateways of a planned run up; what fails is written down for the report.
-pub async fn up(run: &Path, gateway: Option<&str>, program: Option<&Path>, explain: bool, cancel: &CancellationToken) -> Result<u8, Failure> {
+pub async fn up(
+    run: &Path,
+    gateway: Option<&str>,
+    program: Option<&Path>,
+    explain: bool,
+    cancel: &CancellationToken,
+) -> Result<u8, Failure> {
     let run = Run::open(run)?;
     let _recorded = Recorded::this(run.folder.path())?;
     for gateway in run.gateways(gateway)? {
@@ -94,10 +102,15 @@ pub async fn up(run: &Path, gateway: Option<&str>, program: Option<&Path>, expla
             _ => stand(&run, gateway, program, cancel).await,
         };
         match standing {
-            Ok(()) => run.folder.append_event(&Event { gateway: Some(gateway.name.clone()), ..Event::now("up", "up") })?,
+            Ok(()) => {
+                run.folder.append_event(&Event { gateway: Some(gateway.name.clone()), ..Event::now("up", "up") })?
+            }
             Err(failure) => {
                 run.note(&gateway.name, |stood| stood.error = Some(failure.to_string()))?;
-                run.folder.append_event(&Event { gateway: Some(gateway.name.clone()), ..Event::now("up", failure.to_string()) })?;
+                run.folder.append_event(&Event {
+                    gateway: Some(gateway.name.clone()),
+                    ..Event::now("up", failure.to_string())
+                })?;
                 return Err(failure);
             }
         }
@@ -120,14 +133,21 @@ struct Standing {
     ours: Option<(Engine, Kind, KindCluster)>,
 }
 
-async fn stand(run: &Run, gateway: &GatewayPlan, program: Option<&Path>, cancel: &CancellationToken) -> Result<(), Failure> {
+async fn stand(
+    run: &Run,
+    gateway: &GatewayPlan,
+    program: Option<&Path>,
+    cancel: &CancellationToken,
+) -> Result<(), Failure> {
     let folder = GatewayFolder::read(&manifests().join("gateways"), &gateway.name).map_err(Failure::usage)?;
     let catalogue = Catalogue::read(&manifests()).map_err(Failure::usage)?;
     let profile = Profile { name: run.plan.run.profile.clone(), note: None, versions: gateway.versions.clone() };
     let programs = Programs::from_env().recorded_in(run.folder.path());
     let engine = Engine::find(&programs, cancel).await;
     let images = images(run, gateway, engine.as_ref().ok(), program, cancel).await?;
-    run.note(&gateway.name, |stood| *stood = Stood { images: images.clone(), keep: run.request.keep, ..Stood::default() })?;
+    run.note(&gateway.name, |stood| {
+        *stood = Stood { images: images.clone(), keep: run.request.keep, ..Stood::default() }
+    })?;
 
     let (site, made_with) = match run.plan.run.place {
         Place::Kind => {
@@ -155,29 +175,50 @@ async fn stand(run: &Run, gateway: &GatewayPlan, program: Option<&Path>, cancel:
         gateway: serde_json::to_value(&folder.gateway)?,
         bundle: run.request.bundle.as_deref().map(Bundle::open).transpose()?,
         site,
-        more_images: ["igc", run.plan.run.model.word()].iter().filter_map(|name| images.get(*name).cloned()).collect::<BTreeSet<_>>().into_iter().collect(),
+        more_images: ["igc", run.plan.run.model.word()]
+            .iter()
+            .filter_map(|name| images.get(*name).cloned())
+            .collect::<BTreeSet<_>>()
+            .into_iter()
+            .collect(),
         programs,
     };
-    let shared = shared_gateway(&folder, &images, run.folder.id())?;
+    let existing = if run.plan.run.place == Place::Kind { Existing::Applied } else { Existing::Used };
+    let shared = shared_gateway(&folder, &images, run.folder.id(), existing)?;
     let ended = install::run(request, vec![shared], progress::on_stderr(), cancel).await;
     if let Some(made) = &ended.kind {
         run.note(&gateway.name, |stood| stood.cluster = Some(made.name.to_string()))?;
     }
-    let installed = ended.result.map_err(|failure| Failure::Environment(failure.to_string()))?;
+    let installed = ended.result.map_err(|failure| match failure.cause.as_ref().is_some_and(Cause::is_usage) {
+        true => Failure::usage(&failure),
+        false => Failure::Environment(failure.to_string()),
+    })?;
     let timing = &installed.timing;
-    eprintln!("up in {:.1} s; critical path {:.1} s: {}", timing.seconds, timing.critical_seconds, timing.critical_path.join(" -> "));
+    eprintln!(
+        "up in {:.1} s; critical path {:.1} s: {}",
+        timing.seconds,
+        timing.critical_seconds,
+        timing.critical_path.join(" -> ")
+    );
 
-    let standing = Standing { ours: installed.kind.clone().zip(made_with).map(|(made, (engine, kind))| (engine, kind, made)), cluster: installed.cluster };
+    let standing = Standing {
+        ours: installed.kind.clone().zip(made_with).map(|(made, (engine, kind))| (engine, kind, made)),
+        cluster: installed.cluster,
+    };
     let egress = close_egress(run, &standing, cancel).await?;
     eprintln!("{egress}");
-    let stand_ins: Vec<String> =
-        installed.found.iter().filter_map(|(name, found)| Some(format!("{name} ({})", found.stand_in.as_ref()?))).collect();
+    let stand_ins: Vec<String> = installed
+        .found
+        .iter()
+        .filter_map(|(name, found)| Some(format!("{name} ({})", found.stand_in.as_ref()?)))
+        .collect();
     run.note(&gateway.name, |stood| {
         let own = standing.ours.as_ref().map(|(_, _, made)| made);
         stood.kubeconfig = own.map_or_else(|| user_kubeconfig().unwrap_or_default(), |made| made.kubeconfig.clone());
         stood.context = own.map(|made| made.context.clone()).or_else(|| run.plan.run.context.clone());
         stood.kubernetes = standing.cluster.version().to_owned();
-        stood.addresses = own.iter().flat_map(|made| &made.ports).map(|(_, port)| format!("127.0.0.1:{port}")).collect();
+        stood.addresses =
+            own.iter().flat_map(|made| &made.ports).map(|(_, port)| format!("127.0.0.1:{port}")).collect();
         stood.egress = egress;
         stood.stand_ins = stand_ins;
     })?;
@@ -210,7 +251,12 @@ async fn images(
 }
 
 /// The shared Gateway as a part of the install: it starts the moment what it needs is there.
-fn shared_gateway(folder: &GatewayFolder, images: &BTreeMap<String, String>, run: &str) -> Result<Own, Failure> {
+fn shared_gateway(
+    folder: &GatewayFolder,
+    images: &BTreeMap<String, String>,
+    run: &str,
+    existing: Existing,
+) -> Result<Own, Failure> {
     let mut needs = vec![OwnNeed::MoreImages];
     for need in &folder.gateway.needs {
         let need: Need = need.parse().map_err(Failure::Usage)?;
@@ -220,7 +266,7 @@ fn shared_gateway(folder: &GatewayFolder, images: &BTreeMap<String, String>, run
     let (folder, images, run) = (folder.clone(), images.clone(), run.to_owned());
     let work = move |cluster: Cluster| -> BoxFuture<'static, Result<(), String>> {
         Box::pin(async move {
-            let reached = shared::stand_up(&cluster, &manifests(), &folder, &images, &[], &run).await;
+            let reached = shared::stand_up(&cluster, &manifests(), &folder, &images, &[], &run, existing).await;
             reached.map(drop).map_err(|error| error.to_string())
         })
     };
@@ -229,13 +275,16 @@ fn shared_gateway(folder: &GatewayFolder, images: &BTreeMap<String, String>, run
 
 /// Closes the way out where that was asked for, and says how it went.
 async fn close_egress(run: &Run, standing: &Standing, cancel: &CancellationToken) -> Result<String, Failure> {
-    let Some((engine, kind, own)) = &standing.ours else { return Ok("egress: not closed (the cluster is not ours)".into()) };
+    let Some((engine, kind, own)) = &standing.ours else {
+        return Ok("egress: not closed (the cluster is not ours)".into());
+    };
     if !run.request.close_egress {
         return Ok("egress: open (asked for)".into());
     }
     let nodes = kind.nodes(&own.name, cancel).await?;
     let objects = standing.cluster.list("v1", "Node", None, "").await?;
-    let service = standing.cluster.get(&ObjectRef::new("v1", "Service", "default", "kubernetes")).await?.unwrap_or_default();
+    let service =
+        standing.cluster.get(&ObjectRef::new("v1", "Service", "default", "kubernetes")).await?.unwrap_or_default();
     let closed = match Ranges::of(&objects, &service) {
         Ok(ranges) => egress::close(engine, &nodes, &ranges, cancel).await?,
         Err(reason) => egress::Egress::NotClosed { reason },

@@ -1,0 +1,177 @@
+//! The command line of igc: what it says to bad input, and with which exit code. Nothing here needs a container engine:
+//! programs are scripts in a folder that is all of PATH.
+
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+};
+
+use assert_cmd::Command;
+use rstest::rstest;
+use tempfile::TempDir;
+use verdict::requirements::Requirements;
+
+/// A checkout of its own: a copy of the manifests and requirements, which a test may spoil.
+struct Checkout {
+    folder: TempDir,
+}
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.path().is_dir() { copy(&entry.path(), &target) } else { _ = fs::copy(entry.path(), target).unwrap() }
+    }
+}
+
+impl Checkout {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        copy(&root().join("manifests"), &folder.path().join("manifests"));
+        fs::create_dir_all(folder.path().join("suites")).unwrap();
+        fs::create_dir_all(folder.path().join("programs")).unwrap();
+        let requirements = root().join("suites/requirements.yaml");
+        fs::copy(&requirements, folder.path().join("suites/requirements.yaml")).unwrap();
+        let mut tests = String::new();
+        for requirement in Requirements::read(&requirements).unwrap().checks {
+            let function = requirement.check.replace('-', "_").replace('/', "::");
+            for case in requirement.case_names() {
+                let case = if case == "-" { String::new() } else { format!("::case_1_{}", case.replace('-', "_")) };
+                tests.push_str(&format!("{function}{case}::folder_1_x: test\n"));
+            }
+        }
+        fs::write(folder.path().join("tests.txt"), tests).unwrap();
+        Self { folder }
+    }
+
+    /// A program in PATH that is this script.
+    fn program(self, name: &str, script: &str) -> Self {
+        let file = self.folder.path().join("programs").join(name);
+        fs::write(&file, format!("#!/bin/sh\n{script}\n")).unwrap();
+        fs::set_permissions(file, fs::Permissions::from_mode(0o755)).unwrap();
+        self
+    }
+
+    fn file(self, name: &str, text: &str) -> Self {
+        let file = self.folder.path().join(name);
+        fs::create_dir_all(file.parent().unwrap()).unwrap();
+        fs::write(file, text).unwrap();
+        self
+    }
+
+    /// Exit code, standard output and standard error of `igc plan WORDS...`.
+    fn plan(&self, words: &[&str]) -> (i32, String, String) {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_igc"));
+        command.current_dir(self.folder.path()).env_clear().env("PATH", self.folder.path().join("programs"));
+        command.env("HOME", self.folder.path()).args(["plan", "--tests", "tests.txt"]).args(words);
+        let output = command.output().unwrap();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        (output.status.code().unwrap_or(-1), text(&output.stdout), text(&output.stderr))
+    }
+}
+
+/// A kubeconfig with one context, of a server that nobody runs.
+const KUBECONFIG: &str = "apiVersion: v1
+kind: Config
+clusters: [{name: here, cluster: {server: \"http://127.0.0.1:1\"}}]
+users: [{name: me, user: {}}]
+contexts: [{name: my-cluster, context: {cluster: here, user: me}}]
+";
+
+#[rstest]
+#[case::unknown_gateway(&["--on", "rehearsal", "--gateway", "envoy-ai-gatway"], 2, &["no gateway called 'envoy-ai-gatway'", "did you mean envoy-ai-gateway?"])]
+#[case::unknown_suite(&["--on", "rehearsal", "--suite", "rooting"], 2, &["--suite \"rooting\"", "did you mean routing"])]
+#[case::unknown_check(&["--on", "rehearsal", "--check", "routing/hosts"], 2, &["routing/hosts", "did you mean routing/host"])]
+#[case::unknown_profile(&["--on", "rehearsal", "--profile", "curent"], 2, &["no profile called 'curent'", "did you mean current"])]
+#[case::unknown_component(&["--on", "rehearsal", "--set", "kserv=v1"], 2, &["no component called 'kserv'", "did you mean kserve"])]
+#[case::not_a_setting(&["--on", "rehearsal", "--set", "kserve"], 2, &["--set kserve", "COMPONENT=VERSION"])]
+#[case::not_built(&["--on", "container"], 2, &["--on container is not built yet", "rehearsal, kind and context"])]
+#[case::context_without_name(&["--on", "context"], 2, &["--context NAME", "never guessed"])]
+#[case::context_that_is_not_there(&["--on", "context", "--context", "my-clutser"], 2, &["my-clutser", "my-cluster"])]
+#[case::context_that_does_not_answer(&["--on", "context", "--context", "my-cluster"], 3, &["127.0.0.1:1"])]
+#[case::no_engine(&["--on", "kind"], 3, &["no container engine", "doctor"])]
+#[case::no_bundle(&["--on", "rehearsal", "--bundle", "nowhere"], 3, &["bundle nowhere", "charts/NAME-VERSION"])]
+fn bad_input_is_refused_in_words(#[case] words: &[&str], #[case] code: i32, #[case] said: &[&str]) {
+    let (exit, out, err) = Checkout::new().file(".kube/config", KUBECONFIG).plan(words);
+    assert_eq!(exit, code, "{err}");
+    for words in said {
+        assert!(err.contains(words), "{words:?} is not said in: {err}");
+    }
+    assert_eq!(out, "", "a refusal makes no run folder");
+}
+
+const ENGINE: &str =
+    r#"echo '{"ServerVersion":"27.3.1","MemTotal":17179869184,"NCPU":8,"CgroupVersion":"2","DockerRootDir":"/"}'"#;
+
+#[rstest]
+#[case::engine_does_not_answer("echo 'Cannot connect to the daemon' >&2; exit 1", "", "", &["does not answer", "Cannot connect to the daemon"])]
+#[case::kind_is_missing(ENGINE, "", "exit 0", &["kind"])]
+#[case::helm_is_missing(ENGINE, "exit 0", "", &["helm"])]
+fn a_machine_that_lacks_something_is_told_what(
+    #[case] docker: &str,
+    #[case] kind: &str,
+    #[case] helm: &str,
+    #[case] said: &[&str],
+) {
+    let mut checkout = Checkout::new().program("docker", docker);
+    for (name, script) in [("kind", kind), ("helm", helm)].into_iter().filter(|(_, script)| !script.is_empty()) {
+        checkout = checkout.program(name, script);
+    }
+    let (exit, _, err) = checkout.plan(&["--on", "kind"]);
+    assert_eq!(exit, 3, "{err}");
+    for words in said {
+        assert!(err.contains(words), "{words:?} is not said in: {err}");
+    }
+}
+
+#[test]
+fn a_chart_that_a_bundle_lacks_is_named() {
+    let checkout = Checkout::new()
+        .file("bundle/charts/some-v1/Chart.yaml", "name: some\n")
+        .file("bundle/crds/x/v1/a.yaml", "{}\n");
+    let (exit, _, err) = checkout.plan(&["--on", "rehearsal", "--bundle", "bundle"]);
+    assert_eq!(exit, 3, "{err}");
+    assert!(err.contains("cert-manager") && err.contains("v1.20.2"), "{err}");
+}
+
+#[test]
+fn a_misspelt_key_is_shown_with_its_line() {
+    let checkout = Checkout::new().file("manifests/profiles/mine.yaml", "name: mine\nverisons: {}\n");
+    let (exit, _, err) = checkout.plan(&["--on", "rehearsal", "--profile", "mine"]);
+    assert_eq!(exit, 2, "{err}");
+    assert!(err.contains("mine.yaml") && err.contains("verisons") && err.contains('2'), "{err}");
+}
+
+#[test]
+fn where_nothing_is_installed_a_run_is_rehearsed_and_says_so() {
+    let checkout = Checkout::new();
+    let (exit, out, err) = checkout.plan(&["--suite", "routing"]);
+    assert_eq!(exit, 0, "{err}");
+    assert!(err.contains("on rehearsal (no gateway is tested, because"), "{err}");
+    assert!(Path::new(out.trim()).join("plan.json").is_file(), "{out}");
+    assert!(checkout.folder.path().join("target/igc/latest/plan.json").is_file());
+}
+
+#[test]
+fn a_run_without_records_is_an_error_and_never_a_pass() {
+    let checkout = Checkout::new();
+    let (_, out, _) = checkout.plan(&["--check", "routing/host"]);
+    let report = Command::new(env!("CARGO_BIN_EXE_igc"))
+        .current_dir(checkout.folder.path())
+        .args(["report", "--write", out.trim()])
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&report.stdout);
+    assert_eq!(report.status.code(), Some(3), "{said}");
+    assert!(said.contains("error") && said.contains("routing/host"), "{said}");
+    let written = fs::read_to_string(Path::new(out.trim()).join("report.json")).unwrap();
+    let written: serde_json::Value = serde_json::from_str(&written).unwrap();
+    assert_eq!((&written["schema"], &written["run"]["word"]), (&"igc.report/v1".into(), &"rehearsed".into()));
+    assert_eq!(written["totals"]["error"], 1, "{written}");
+}
