@@ -85,7 +85,7 @@ pub async fn settle(stage: &mut Stage, model: &str) -> Result<()> {
         .settle(
             || {
                 users += 1;
-                chat(&host, model).header(&header, &format!("settle-{users}"))
+                chat(&host, model).header(&header, format!("settle-{users}"))
             },
             model,
         )
@@ -123,8 +123,10 @@ pub fn reset(stage: &Stage) -> f64 {
     stage.window_end()
 }
 
-/// Times that a drive is begun anew because the window turned or the limiter missed an answer.
+/// Times that a drive is begun anew because the window turned or the limiter missed an answer: each may take a minute.
 const ROUNDS: usize = 6;
+/// The same where a window is not waited for.
+const QUICK_ROUNDS: usize = 25;
 
 /// Drives in the first seconds of a window, with a user of its own; anew with another user where the window turned, or
 /// where the limiter did not see an answer with one of these labels: what it has not seen cannot be summed up. Every round
@@ -148,8 +150,9 @@ pub async fn in_one_window_of(
     drive: impl AsyncFn(&mut Stage, &str),
 ) -> Result<()> {
     let enough = if window <= 60 { window.saturating_sub(5) } else { 30 };
+    let rounds = if window <= 60 { ROUNDS } else { QUICK_ROUNDS };
     let mut missed = 0;
-    for round in 1..=ROUNDS {
+    for round in 1..=rounds {
         loop {
             let (reset, end) = probe(stage, model).await?;
             stage.set_window_end(reset as f64);
@@ -171,10 +174,11 @@ pub async fn in_one_window_of(
         stage.fact("not-seen-by-the-limiter", json!(missed));
         match (turned, unseen) {
             (false, 0) => break,
-            _ if round == ROUNDS => break,
+            _ if round == rounds => break,
             (true, _) => stage.discard_from(from, "restart: window-turned"),
             (false, unseen) => stage.discard_from(from, &format!("restart: the limiter did not see {unseen} answers")),
         }
+        stage.pause(1.0).await; // whatever kept the limiter busy may be over
     }
     Ok(())
 }
