@@ -191,7 +191,7 @@ fn breaks(opened: &Opened, records: &Records) -> Option<String> {
     });
     let check = report.checks.first().filter(|c| c.breaks)?;
     let golden = check.golden.as_ref().and_then(|g| g.note.as_deref()).unwrap_or_default();
-    Some(format!("{} is {}: {}\n{golden}", check.title(), word(check.verdict), check.reason))
+    Some(format!("{} is {}: {}\n{golden}", check.title(), check.verdict.word(), check.reason))
 }
 
 fn evidence_depth(record: &Record) -> cluster::evidence::Depth {
@@ -237,18 +237,6 @@ fn summary(judgement: &Judgement) -> (Verdict, String) {
     }
 }
 
-fn word(verdict: Verdict) -> &'static str {
-    match verdict {
-        Verdict::Pass => "pass",
-        Verdict::Fail => "fail",
-        Verdict::Flaky => "flaky",
-        Verdict::Unsupported => "unsupported",
-        Verdict::Unproven => "unproven",
-        Verdict::NotRun => "not-run",
-        Verdict::Error => "error",
-    }
-}
-
 /// One line for people, past the test runner's capture; the run's events keep it too.
 fn say(opened: &Opened, record: &Record) {
     use std::io::Write;
@@ -258,7 +246,7 @@ fn say(opened: &Opened, record: &Record) {
         GoldenState::Same | GoldenState::NotCompared => "",
     };
     let why = if record.verdict == Verdict::Pass { String::new() } else { format!("  {}", record.reason) };
-    let line = format!("{:<9} {} {:.1} s{golden}{why}", word(record.verdict), record.key.title(), record.seconds);
+    let line = format!("{:<9} {} {:.1} s{golden}{why}", record.verdict.word(), record.key.title(), record.seconds);
     let line = verdict::render::inert(&line, 400, verdict::render::Lines::Joined);
     _ = writeln!(std::io::stderr(), "{line}"); // a closed terminal is no reason to stop
     let event = verdict::folder::Event {

@@ -239,6 +239,10 @@ fn a_check_can_build_its_own() {
 #[case("uid=12ab resourceVersion: 991", "uid=<id> resourceVersion: <id>")]
 #[case("mock-llm-predictor-7d9fbc6d8-x2x4z", "<pod>")]
 #[case("other-7d9fbc6d8-x2x4z is up", "other-<pod> is up")]
+#[case(
+    "ReplicaSet \"a-predictor-58c4964c7b\" has successfully progressed.",
+    "ReplicaSet \"a-predictor-<hash>\" has successfully progressed."
+)]
 #[case("port 30080", "port <port>")]
 #[case("chatcmpl-123456789", "<id>")]
 #[case("version 1.2.3 has status 404 and limit 70", "version 1.2.3 has status 404 and limit 70")]

@@ -63,6 +63,8 @@ static FORMS: LazyLock<Vec<Form>> = LazyLock::new(|| {
         form(r"\[[0-9a-fA-F]{0,4}(?::[0-9a-fA-F]{0,4}){2,7}\](?::\d{1,5})?", "<address>", |t| t.contains('[')),
         // Suffixes of pods of a Deployment, in Kubernetes' own alphabet.
         form(r"-[bcdfghjklmnpqrstvwxz2456789]{6,10}-[bcdfghjklmnpqrstvwxz2456789]{5}\b", "-<pod>", |t| has(t, b'-', 2)),
+        // The hash of a pod template, which changes with the image.
+        form(r#"(ReplicaSet "[a-z0-9.-]+)-[a-z0-9]{6,10}""#, "$1-<hash>\"", |t| t.contains("ReplicaSet \"")),
         form(r"\b(resourceVersion|uid)([=: ]+)[0-9a-f-]+", "$1$2<id>", |t| {
             t.contains("uid") || t.contains("resourceVersion")
         }),
