@@ -15,7 +15,7 @@ const STEPS: &[(&str, &[&str])] = &[
 ];
 
 /// The last step, so that its closing lines are the last of the output.
-const TESTS: &[&str] = &["test", "--workspace", "--locked", "--no-fail-fast"];
+const TESTS: &[&str] = &["test", "--workspace", "--lib", "--bins", "--tests", "--locked", "--no-fail-fast"];
 
 /// `cargo xtask ci`.
 pub fn ci() -> Result<u8> {
