@@ -11,6 +11,7 @@ use cluster::{
     intents::Intents,
     shared::{self, Existing},
 };
+use futures::future::join_all;
 use rehearsal::world::{World, WorldConfig};
 use serde_json::{Value, json};
 use verdict::{
@@ -259,14 +260,7 @@ impl Stage {
     /// Applies one of the gateway's intents (or one that all gateways share), with `name`, `namespace` and `hostname` of
     /// this stage unless `context` has its own.
     pub async fn intent(&mut self, intent: &str, context: Value) -> Result<()> {
-        let mut all = json!({
-            "gateway": self.opened.gateway.gateway, "namespace": self.history.namespace,
-            "hostname": self.history.hostname, "name": self.route(), "images": self.opened.stood.images,
-        });
-        if let (Some(all), Value::Object(own)) = (all.as_object_mut(), context) {
-            all.extend(own);
-        }
-        let manifests = Intents::of(&root().join("manifests"), &self.opened.gateway.name).render(intent, &all)?;
+        let manifests = self.manifests(intent, context)?;
         self.applied_at.get_or_insert(self.clock.seconds());
         for manifest in manifests {
             self.cluster.apply(&manifest, self.apply()).await?;
@@ -274,11 +268,29 @@ impl Stage {
         Ok(())
     }
 
+    /// The manifests of an intent, for a drive that offers them.
+    pub fn manifests(&self, intent: &str, context: Value) -> Result<Vec<Value>> {
+        let mut all = json!({
+            "gateway": self.opened.gateway.gateway, "namespace": self.history.namespace,
+            "hostname": self.history.hostname, "name": self.route(), "images": self.opened.stood.images,
+        });
+        if let (Some(all), Value::Object(own)) = (all.as_object_mut(), context) {
+            all.extend(own);
+        }
+        Ok(Intents::of(&root().join("manifests"), &self.opened.gateway.name).render(intent, &all)?)
+    }
+
     /// Routes each of these models by the name that the body gives, on this stage's hostname.
     pub async fn route_models(&mut self, models: &[&Model]) -> Result<()> {
+        let (name, hostname) = (self.route(), self.hostname().to_owned());
+        self.route_models_as(name, &hostname, models).await
+    }
+
+    /// The same by another route, on a hostname of its own.
+    pub async fn route_models_as(&mut self, name: &str, hostname: &str, models: &[&Model]) -> Result<()> {
         let models: Vec<Value> =
             models.iter().map(|m| json!({"model": m.name, "service": m.service, "port": 80})).collect();
-        self.intent("route-model", json!({"models": models})).await
+        self.intent("route-model", json!({"name": name, "hostname": hostname, "models": models})).await
     }
 
     /// Retries until the model answers several times in a row, and writes down how long that took. A configuration that
@@ -332,6 +344,51 @@ impl Stage {
         let exchange = self.client.send(label, call).await;
         self.history.exchanges.push(exchange.clone());
         exchange
+    }
+
+    /// Sends requests all at once, and does something `meanwhile`. They stand in the history in the order given.
+    pub async fn send_together(
+        &mut self,
+        label: &str,
+        calls: Vec<Call>,
+        meanwhile: impl AsyncFnOnce(&Stage) -> Result<()>,
+    ) -> Result<()> {
+        let sending = join_all(calls.into_iter().map(|call| self.client.send(label, call)));
+        let (exchanges, done) = tokio::join!(sending, meanwhile(self));
+        self.history.exchanges.extend(exchanges);
+        done
+    }
+
+    /// Lets so many tokens pass a gate (`x-igc-gate`) of one of our own models: replies that wait there go on. A gate may
+    /// be opened before a request names it.
+    pub async fn open_gate(&self, model: &Model, gate: &str, tokens: u64) -> Result<()> {
+        let path = format!("/igc/gates/{gate}/open?n={tokens}");
+        for pod in self.pods(model).await? {
+            let answer = self.cluster.pod_post(&self.history.namespace, &pod, MODEL_PORT, &path).await?;
+            if !answer.status.is_success() {
+                bail!("model {} answered {path} with {}", model.name, answer.status);
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits until one of our own models is answering as many requests as wanted, for at most so many seconds. Gives how
+    /// many it was answering when last asked.
+    pub async fn until_answering(&self, model: &Model, wanted: impl Fn(u64) -> bool, seconds: f64) -> Result<u64> {
+        let until = self.clock.seconds() + seconds;
+        loop {
+            let mut answering = 0;
+            for pod in self.pods(model).await? {
+                let path = format!("/igc/records?since={}", u64::MAX); // only what the head says is wanted
+                let answer = self.cluster.pod_get(&self.history.namespace, &pod, MODEL_PORT, &path).await?;
+                let open = answer.headers.get("x-igc-open").and_then(|v| v.to_str().ok()?.parse::<u64>().ok());
+                answering += open.with_context(|| format!("model {} does not say what it is answering", model.name))?;
+            }
+            if wanted(answering) || self.clock.seconds() > until {
+                return Ok(answering);
+            }
+            self.pause(0.1).await;
+        }
     }
 
     /// Sends the first marker to each of our own models, directly: from here on an absent record means something.

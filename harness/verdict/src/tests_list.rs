@@ -12,7 +12,7 @@ pub struct TestList {
 /// A line that names a test which is neither a check nor a unit test.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "failed to place the test {test:?}: {problem}; a check is suite::name, with ::case_N_name or ::::folder_N_... of rstest behind it, a unit test lies in a module called judges, stage or unit"
+    "failed to place the test {test:?}: {problem}; a check is suite::name or suite::part::name, with ::case_N_name or ::folder_N_... of rstest behind it, a unit test lies in a module called judges, stage or unit"
 )]
 pub struct TestListError {
     /// The test as it was printed.
@@ -52,8 +52,14 @@ fn check_of(test: &str) -> Result<Option<(String, String)>, TestListError> {
     if segments.iter().any(|s| UNIT_MODULES.contains(s)) {
         return Ok(None);
     }
-    let [suite, name, arguments @ ..] = segments.as_slice() else {
-        return Err(refuse("it is in no module".to_owned()));
+    let is_argument = |segment: &&str| is_numbered(segment, "folder_") || is_numbered(segment, "case_");
+    let (path, arguments) = segments.split_at(segments.iter().position(is_argument).unwrap_or(segments.len()));
+    // A suite of many checks lies in several files: its parts are no part of a check's name.
+    let (suite, name) = match path {
+        [suite, name] => (suite, name),
+        [suite, part, name] if *part != "tests" && !name.starts_with("case_") => (suite, name),
+        [] | [_] => return Err(refuse("it is in no module".to_owned())),
+        [.., other] => return Err(refuse(format!("{other:?} is neither a case nor a gateway's folder"))),
     };
     let mut case = None;
     for argument in arguments {
@@ -114,6 +120,8 @@ mod tests {
     #[case::many_cases("routing::path::case_03_exact_over_prefix::folder_1_path", "routing/path", "exact-over-prefix")]
     #[case::number_in_name("tokens::exact::case_1_budget_70", "tokens/exact", "budget-70")]
     #[case::digit_first("tokens::shape_429::case_2_429_text", "tokens/shape-429", "429-text")]
+    #[case::in_a_part("tokens::streams::aborted_stream::folder_1_path", "tokens/aborted-stream", "-")]
+    #[case::case_in_a_part("tokens::streams::charged::case_2_usage_true", "tokens/charged", "usage-true")]
     fn checks(#[case] test: &str, #[case] check: &str, #[case] case: &str) {
         let list = TestList::parse(&format!("{test}: test\n")).unwrap();
         assert!(list.has(check, case), "{list:?}");
@@ -133,7 +141,9 @@ mod tests {
     #[rstest]
     #[case::no_module("host", "no module")]
     #[case::unnamed_case("routing::host::case_1", "has no name")]
-    #[case::deeper("routing::tests::host", "neither a case nor a gateway's folder")]
+    #[case::unit_tests_by_another_name("routing::tests::host", "neither a case nor a gateway's folder")]
+    #[case::deeper("routing::a::b::host", "neither a case nor a gateway's folder")]
+    #[case::behind_a_case("routing::host::case_1_a::other", "neither a case nor a gateway's folder")]
     #[case::two_cases("routing::host::case_1_a::case_2_b", "two cases")]
     #[case::no_number("routing::host::case_a", "neither")]
     fn refuses(#[case] test: &str, #[case] said: &str) {

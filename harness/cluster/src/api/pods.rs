@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, StatusCode, uri::PathAndQuery};
+use http::{HeaderMap, Request, StatusCode, uri::PathAndQuery};
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Api, AttachParams};
 use serde_json::Value;
@@ -50,6 +50,16 @@ pub struct Exec {
 /// The most that is kept of a command's output.
 const OUTPUT: u64 = 1024 * 1024;
 
+/// The path of a pod's port in the API server's proxy.
+fn proxied(doing: &str, namespace: &str, pod: &str, port: u16, path_and_query: &str) -> Result<String, ApiFailure> {
+    let target: PathAndQuery = path_and_query
+        .parse()
+        .ok()
+        .filter(|_| path_and_query.starts_with('/'))
+        .ok_or_else(|| ApiFailure::new(doing, FailureKind::Manifest("the path is none".to_owned())))?;
+    Ok(format!("/api/v1/namespaces/{}/pods/{}:{port}/proxy{target}", encode(namespace), encode(pod)))
+}
+
 impl Cluster {
     /// GET of a pod's port through the API server's proxy, within the bounds of every request (30 s, 64 MiB).
     ///
@@ -78,13 +88,33 @@ impl Cluster {
         bounds: Bounds,
     ) -> Result<PodAnswer, ApiFailure> {
         let doing = format!("read {path_and_query} from pod {namespace}/{pod}, port {port}");
-        let target: PathAndQuery = path_and_query
-            .parse()
-            .ok()
-            .filter(|_| path_and_query.starts_with('/'))
-            .ok_or_else(|| ApiFailure::new(&doing, FailureKind::Manifest("the path is none".to_owned())))?;
-        let path = format!("/api/v1/namespaces/{}/pods/{}:{port}/proxy{target}", encode(namespace), encode(pod));
-        let answer = self.ask_within(&doing, request("GET", &path, None), bounds).await?;
+        let path = proxied(&doing, namespace, pod, port, path_and_query)?;
+        self.pod_answer(doing, request("GET", &path, None), bounds).await
+    }
+
+    /// POST without a body to a pod's port through the API server's proxy, within the bounds of every request.
+    ///
+    /// # Errors
+    /// See [`Self::pod_get_within`].
+    pub async fn pod_post(
+        &self,
+        namespace: &str,
+        pod: &str,
+        port: u16,
+        path_and_query: &str,
+    ) -> Result<PodAnswer, ApiFailure> {
+        let doing = format!("post {path_and_query} to pod {namespace}/{pod}, port {port}");
+        let path = proxied(&doing, namespace, pod, port, path_and_query)?;
+        self.pod_answer(doing, request("POST", &path, None), self.bounds).await
+    }
+
+    async fn pod_answer(
+        &self,
+        doing: String,
+        request: Request<Vec<u8>>,
+        bounds: Bounds,
+    ) -> Result<PodAnswer, ApiFailure> {
+        let answer = self.ask_within(&doing, request, bounds).await?;
         // The API server speaks for a pod that it does not find or cannot reach, and does so in Status objects.
         let spoken = serde_json::from_slice::<Value>(&answer.body)
             .ok()

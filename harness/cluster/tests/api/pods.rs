@@ -21,6 +21,18 @@ async fn a_pod_answers_through_the_api_server() {
 }
 
 #[tokio::test]
+async fn a_pod_is_told_something_through_the_api_server() {
+    let (server, cluster) = Scripted::connected(vec![
+        on("POST /api/v1/namespaces/shop/pods/model-0:8080/proxy/igc/gates/g/open?n=3")
+            .answers(200, json!({"open": 3})),
+    ])
+    .await;
+    let answer = cluster.pod_post("shop", "model-0", 8080, "/igc/gates/g/open?n=3").await.expect("answered");
+    assert_eq!((answer.status.as_u16(), &answer.body[..]), (200, br#"{"open":3}"#.as_slice()));
+    server.played();
+}
+
+#[tokio::test]
 async fn what_a_pod_refuses_is_its_answer() {
     let (server, cluster) = Scripted::connected(vec![
         on("GET /api/v1/namespaces/shop/pods/model-0:8080/proxy/none").answers_text(404, "no such page"),
