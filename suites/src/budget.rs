@@ -1,18 +1,22 @@
-//! Budgets of tokens: how one is spent inside one window, and what its marked answers prove.
+//! Budgets of tokens: how one is spent inside one window, and what its answers prove.
 //!
-//! The limiter's mark is a response header (`x-ratelimit-limit`). An answer without it was not seen by the limiter: it is
-//! left out of the arithmetic, and where that leaves room for doubt the clause is unproven.
+//! The limiter's mark is a response header (`x-ratelimit-limit`). Where it marks every answer, one without it was not seen
+//! by the limiter: it is left out of the arithmetic, and where that leaves room for doubt the clause is unproven. Where it
+//! marks refusals alone (declared as `marks: refusals`), what was admitted is proven by the model's own records.
+//!
+//! Where budgets are kept by user (`identity-header` is declared) each drive spends one of its own. Else all requests of a
+//! route spend one budget: it is spent until a refusal says when the window ends, and the drive begins after that.
 
 use std::{collections::BTreeMap, str::FromStr};
 
-use anyhow::{Result, bail};
+use anyhow::{Result, anyhow, bail};
 use serde_json::{Value, json};
 use verdict::{
-    history::{Exchange, History, Response},
+    history::{Exchange, History, ModelLog, Response},
     judge::Judgement,
 };
 
-use crate::{Stage, chat};
+use crate::{Call, Stage, chat};
 
 /// Tokens of one reply to [`chat`]: 6 of prompt and 1 of reply.
 pub const REPLY: u64 = 7;
@@ -51,9 +55,35 @@ impl Rule {
     }
 }
 
-/// The header that names the user.
-pub fn identity(stage: &Stage) -> String {
-    stage.declared("identity-header").as_str().unwrap_or("x-user-id").to_owned()
+/// Which answers carry the limiter's mark.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Marks {
+    /// All that it has seen.
+    EveryAnswer,
+    /// Those that it gave itself.
+    Refusals,
+}
+
+impl Marks {
+    fn of(history: &History) -> Self {
+        match history.declared.get("marks").and_then(Value::as_str) {
+            Some("refusals") => Self::Refusals,
+            _ => Self::EveryAnswer,
+        }
+    }
+}
+
+/// The header that names the user, where budgets are kept by user.
+fn identity(stage: &Stage) -> Option<String> {
+    stage.declared("identity-header").as_str().map(str::to_owned)
+}
+
+/// The call as this user makes it.
+pub fn as_user(stage: &Stage, call: Call, user: &str) -> Call {
+    match identity(stage) {
+        Some(header) => call.header(header, user),
+        None => call,
+    }
 }
 
 /// The status of a refusal, as declared (429 where nothing is).
@@ -61,10 +91,15 @@ pub fn refusal(history: &History) -> u16 {
     history.declared.get("status").and_then(Value::as_u64).and_then(|s| u16::try_from(s).ok()).unwrap_or(429)
 }
 
-/// Whether the limiter saw this exchange.
+/// Whether the limiter marked this exchange.
 pub fn marked(history: &History, exchange: &Exchange) -> bool {
     let mark = history.declared.get("mark").and_then(Value::as_str).unwrap_or("x-ratelimit-limit");
     exchange.response().is_some_and(|r| r.header(mark).is_some())
+}
+
+/// Whether the limiter is known to have seen this exchange, or never says so where it lets pass.
+fn seen(history: &History, exchange: &Exchange) -> bool {
+    marked(history, exchange) || Marks::of(history) == Marks::Refusals
 }
 
 fn number(response: &Response, header: &str) -> Option<u64> {
@@ -76,10 +111,14 @@ fn reset_of(exchange: &Exchange) -> Option<u64> {
     number(exchange.response()?, "x-ratelimit-reset")
 }
 
-/// Waits until the limited route answers, marked by the limiter: each request with an identity of its own, so that
-/// nothing is spent of the budget under test.
+/// Waits until the limit is live. By user: until the route answers, marked by the limiter, each request with an identity
+/// of its own, so that nothing is spent of the budget under test. One budget for all: until it is spent.
 pub async fn settle(stage: &mut Stage, model: &str) -> Result<()> {
-    let (host, header) = (stage.hostname().to_owned(), identity(stage));
+    let host = stage.hostname().to_owned();
+    let Some(header) = identity(stage) else {
+        let refused = refusal(stage.history());
+        return stage.settle_status(|| chat(&host, model), |status| status == refused).await;
+    };
     let mut users = 0;
     stage
         .settle(
@@ -90,15 +129,15 @@ pub async fn settle(stage: &mut Stage, model: &str) -> Result<()> {
             model,
         )
         .await?;
-    probe(stage, model).await.map(drop)
+    probe(stage, model, &header).await.map(drop)
 }
 
 /// One answer that the limiter marked, for a throw-away identity: (seconds to the window's end, unix time of that end).
-async fn probe(stage: &mut Stage, model: &str) -> Result<(u64, Option<i64>)> {
-    let (host, header) = (stage.hostname().to_owned(), identity(stage));
+async fn probe(stage: &mut Stage, model: &str, header: &str) -> Result<(u64, Option<i64>)> {
+    let host = stage.hostname().to_owned();
     for _ in 0..100 {
         let user = format!("probe-{}", stage.unique());
-        let exchange = stage.prepare(chat(&host, model).header(&header, &user)).await;
+        let exchange = stage.prepare(chat(&host, model).header(header, &user)).await;
         if let Some(reset) = reset_of(&exchange) {
             let date =
                 exchange.response().and_then(|r| r.header("date")).and_then(|d| jiff::fmt::rfc2822::parse(d).ok());
@@ -109,6 +148,44 @@ async fn probe(stage: &mut Stage, model: &str) -> Result<(u64, Option<i64>)> {
     bail!(
         "100 requests for throw-away identities passed, and the limiter marked none of them: the start of the budget is unknown"
     )
+}
+
+/// Spends what is left of the budget that all share: the seconds to the window's end, as the first refusal says.
+async fn spend_up(stage: &mut Stage, model: &str) -> Result<u64> {
+    let (host, refused) = (stage.hostname().to_owned(), refusal(stage.history()));
+    for _ in 0..500 {
+        let exchange = stage.prepare(chat(&host, model)).await;
+        if exchange.status() == Some(refused) {
+            return reset_of(&exchange).ok_or_else(|| {
+                anyhow!("a refusal does not say when its window ends: the start of the budget is unknown")
+            });
+        }
+        charged(stage).await;
+    }
+    bail!("500 requests were admitted, and none was refused: the start of the budget is unknown")
+}
+
+/// Waits for the first seconds of a window of this length, with a budget of which nothing is spent.
+async fn first_seconds(stage: &mut Stage, model: &str, window: u64) -> Result<()> {
+    let Some(header) = identity(stage) else {
+        let reset = spend_up(stage, model).await?;
+        stage.set_window_end(reset as f64);
+        stage.until_window(stage.window_end(), 0.5).await;
+        stage.next_window(window as f64);
+        return Ok(());
+    };
+    // An hour is not waited for: half a minute of it has to be left.
+    let enough = if window <= 60 { window.saturating_sub(5) } else { 30 };
+    loop {
+        let (reset, end) = probe(stage, model, &header).await?;
+        stage.set_window_end(reset as f64);
+        if reset >= enough {
+            stage.fact("reset-seconds", json!(reset));
+            stage.fact("window-end-unix", json!(end));
+            return Ok(());
+        }
+        stage.until_window(stage.window_end(), 0.5).await;
+    }
 }
 
 /// Lets the charge of the last reply land. A limiter that charges after the response does so behind the client's back
@@ -128,9 +205,9 @@ const ROUNDS: usize = 6;
 /// The same where a window is not waited for.
 const QUICK_ROUNDS: usize = 25;
 
-/// Drives in the first seconds of a window, with a user of its own; anew with another user where the window turned, or
-/// where the limiter did not see an answer with one of these labels: what it has not seen cannot be summed up. Every round
-/// stays in the history, and how often that happened is a fact. `tokens/no-leak` judges the answers that it misses.
+/// Drives in the first seconds of a window, with a budget that is whole; anew where the window turned, or where the limiter
+/// did not see an answer with one of these labels: what it has not seen cannot be summed up. Every round stays in the
+/// history, and how often that happened is a fact. `tokens/no-leak` judges the answers that it misses.
 pub async fn in_one_window(
     stage: &mut Stage,
     model: &str,
@@ -141,7 +218,7 @@ pub async fn in_one_window(
     in_one_window_of(stage, model, window, labels, drive).await
 }
 
-/// The same for a window of this many seconds. An hour is not waited for: half a minute of it has to be left.
+/// The same for a window of this many seconds.
 pub async fn in_one_window_of(
     stage: &mut Stage,
     model: &str,
@@ -149,27 +226,18 @@ pub async fn in_one_window_of(
     labels: &[&str],
     drive: impl AsyncFn(&mut Stage, &str),
 ) -> Result<()> {
-    let enough = if window <= 60 { window.saturating_sub(5) } else { 30 };
     let rounds = if window <= 60 { ROUNDS } else { QUICK_ROUNDS };
     let mut missed = 0;
+    stage.begin().await?;
     for round in 1..=rounds {
-        loop {
-            let (reset, end) = probe(stage, model).await?;
-            stage.set_window_end(reset as f64);
-            if reset >= enough {
-                stage.fact("reset-seconds", json!(reset));
-                stage.fact("window-end-unix", json!(end));
-                break;
-            }
-            stage.until_window(stage.window_end(), 0.5).await;
-        }
+        first_seconds(stage, model, window).await?;
         let from = stage.history().exchanges.len();
         let user = format!("user-{}", stage.unique());
         drive(stage, &user).await;
         let history = stage.history();
         let driven = &history.exchanges[from..];
-        let unseen = driven.iter().filter(|e| labels.contains(&e.label.as_str()) && !marked(history, e)).count();
-        let turned = turned(driven.iter().filter(|e| e.label != "next-window"));
+        let unseen = driven.iter().filter(|e| labels.contains(&e.label.as_str()) && !seen(history, e)).count();
+        let turned = turned(driven.iter().filter(|e| e.label != "next-window"), window);
         missed += unseen;
         stage.fact("not-seen-by-the-limiter", json!(missed));
         match (turned, unseen) {
@@ -180,13 +248,22 @@ pub async fn in_one_window_of(
         }
         stage.pause(1.0).await; // whatever kept the limiter busy may be over
     }
-    Ok(())
+    stage.end().await
 }
 
-/// Whether the seconds to the window's end rise from one answer to a later one.
-fn turned<'a>(exchanges: impl Iterator<Item = &'a Exchange>) -> bool {
-    let resets: Vec<u64> = exchanges.filter_map(reset_of).collect();
-    resets.windows(2).any(|pair| pair[1] > pair[0])
+/// When the window of an answer ends, in seconds of the stage's clock, as the limiter says (it says whole seconds).
+fn end_of(exchange: &Exchange) -> Option<f64> {
+    Some(exchange.sent_ms / 1000.0 + reset_of(exchange)? as f64)
+}
+
+/// Whether these exchanges are not of one window: the seconds to its end rise from one answer to a later one, or the first
+/// was sent before the window began whose end an answer says.
+fn turned<'a>(exchanges: impl Iterator<Item = &'a Exchange>, window: u64) -> bool {
+    let exchanges: Vec<&Exchange> = exchanges.collect();
+    let resets: Vec<u64> = exchanges.iter().filter_map(|e| reset_of(e)).collect();
+    let begins = exchanges.iter().find_map(|e| end_of(e)).map(|end| end - window as f64);
+    let before = exchanges.first().zip(begins).is_some_and(|(first, begins)| first.sent_ms / 1000.0 + 1.0 < begins);
+    before || resets.windows(2).any(|pair| pair[1] > pair[0])
 }
 
 /// The exchanges that spent one budget.
@@ -209,9 +286,9 @@ impl<'a> Budget<'a> {
         Self { history, limit, window, exchanges: history.exchanges.iter().filter(|e| e.label == label).collect() }
     }
 
-    fn marked(&self) -> impl Iterator<Item = &'a Exchange> {
+    fn seen(&self) -> impl Iterator<Item = &'a Exchange> {
         let history = self.history;
-        self.exchanges.iter().copied().filter(move |e| marked(history, e))
+        self.exchanges.iter().copied().filter(move |e| seen(history, e))
     }
 
     fn refusals(&self) -> impl Iterator<Item = &'a Exchange> {
@@ -220,7 +297,7 @@ impl<'a> Budget<'a> {
     }
 
     fn turned(&self) -> bool {
-        turned(self.exchanges.iter().copied())
+        turned(self.exchanges.iter().copied(), self.window)
     }
 
     /// Tokens that an admitted reply says it used.
@@ -233,6 +310,31 @@ impl<'a> Budget<'a> {
         if self.turned() {
             judgement.unproven("one-window", "all requests in one window", "the window turned between them, twice");
         }
+    }
+
+    /// Where the limiter marks refusals alone: each reply is in the records of one model, once, and no refusal is.
+    fn judge_recorded(&self, judgement: &mut Judgement) {
+        let (clause, expected) = ("recorded", "one record of a model for each reply, and none for a refusal");
+        let models = &self.history.models;
+        if models.is_empty() || !models.values().all(ModelLog::is_whole) {
+            let got = "the models' records are not whole, and the limiter does not mark what it admits";
+            judgement.unproven(clause, expected, got);
+            return;
+        }
+        let records = |e: &&Exchange| self.history.reached(e).len();
+        let status = refusal(self.history);
+        let wrong: Vec<&Exchange> = self
+            .exchanges
+            .iter()
+            .copied()
+            .filter(|e| match e.status() {
+                Some(200) => records(e) != 1,
+                Some(other) if other == status => records(e) != 0,
+                _ => false,
+            })
+            .collect();
+        let got = format!("{} of {} otherwise", wrong.len(), self.exchanges.len());
+        judgement.that(clause, wrong.is_empty(), expected, got, wrong.into_iter().take(3));
     }
 
     /// Exactly as many replies were admitted before the first refusal as the declared rule admits, and none after it.
@@ -249,6 +351,9 @@ impl<'a> Budget<'a> {
         if self.exchanges.is_empty() || self.turned() {
             judgement.unproven(clause, "requests in one window", format!("{} requests", self.exchanges.len()));
             return;
+        }
+        if Marks::of(self.history) == Marks::Refusals {
+            self.judge_recorded(judgement);
         }
         let status = refusal(self.history);
         let first = self.exchanges.iter().position(|e| e.status() == Some(status)).unwrap_or(self.exchanges.len());
@@ -270,18 +375,18 @@ impl<'a> Budget<'a> {
         }
         let wanted = rule.admits_costing(self.limit, cost);
         let count = admitted.len() as u64;
-        let unmarked = admitted.iter().filter(|e| !marked(self.history, e)).count() as u64;
-        let again = after.iter().filter(|e| e.status() == Some(200) && marked(self.history, e)).count();
+        let unseen = admitted.iter().filter(|e| !seen(self.history, e)).count() as u64;
+        let again = after.iter().filter(|e| e.status() == Some(200) && seen(self.history, e)).count();
         let expected = format!("{wanted} replies of {cost} tokens admitted of {}, then refusals", self.limit);
         let got = format!(
-            "{count} admitted ({unmarked} without the limiter's mark), then {}{}",
+            "{count} admitted ({unseen} past the limiter), then {}{}",
             if after.is_empty() { "never a refusal" } else { "a refusal" },
             if again > 0 { format!(", and {again} admitted after it") } else { String::new() }
         );
         let shown = before.last().into_iter().chain(after.first()).copied();
         if count == wanted && !after.is_empty() && again == 0 {
             judgement.that(clause, true, expected, got, shown);
-        } else if again == 0 && count > wanted && count - unmarked <= wanted || (after.is_empty() && count <= wanted) {
+        } else if again == 0 && count > wanted && count - unseen <= wanted || (after.is_empty() && count <= wanted) {
             judgement.unproven(clause, expected, got);
         } else {
             judgement.that(clause, false, expected, got, shown);
@@ -294,17 +399,22 @@ impl<'a> Budget<'a> {
             return;
         }
         // What the limiter has not seen may have been charged, or not.
-        let (mut used, mut seen, mut last) = (0, 0, 0);
+        let (mut used, mut charged, mut last) = (0, 0, 0);
         let mut said = Vec::new();
         for exchange in &self.exchanges {
             let left = exchange.response().and_then(|r| number(r, "x-ratelimit-remaining"));
             if let Some(left) = left.filter(|_| exchange.status() == Some(200)) {
-                said.push((*exchange, left, self.limit.saturating_sub(used), self.limit.saturating_sub(seen - last)));
+                said.push((
+                    *exchange,
+                    left,
+                    self.limit.saturating_sub(used),
+                    self.limit.saturating_sub(charged - last),
+                ));
             }
             let cost = Self::cost(exchange).unwrap_or(0);
             used += cost;
             if marked(self.history, exchange) {
-                (seen, last) = (seen + cost, cost);
+                (charged, last) = (charged + cost, cost);
             }
         }
         if said.is_empty() {
@@ -330,7 +440,7 @@ impl<'a> Budget<'a> {
             return;
         };
         let again: Vec<&Exchange> =
-            self.marked().skip_while(|e| e.id != refused.id).filter(|e| e.status() == Some(200)).collect();
+            self.seen().skip_while(|e| e.id != refused.id).filter(|e| e.status() == Some(200)).collect();
         judgement.that(
             "spent",
             again.is_empty(),
@@ -400,7 +510,7 @@ impl<'a> Budget<'a> {
     /// refusal, and the seconds to the end count down inside the window.
     pub fn judge_numbers(&self, judgement: &mut Judgement) {
         let turned = self.turned(); // then what is left may rise
-        let marked: Vec<&Exchange> = self.marked().collect();
+        let marked: Vec<&Exchange> = self.exchanges.iter().copied().filter(|e| marked(self.history, e)).collect();
         let mut left_before = u64::MAX;
         let wrong = marked.iter().find_map(|exchange| {
             let response = exchange.response()?;
@@ -444,7 +554,7 @@ pub fn judge_all(judgement: &mut Judgement, history: &History, label: &str, stat
     }
     let wrong: Vec<&Exchange> = exchanges.iter().copied().filter(|e| e.status() != Some(status)).collect();
     // A reply instead of a refusal that the limiter did not see is a leak, which tokens/no-leak counts.
-    if !wrong.is_empty() && status != 200 && wrong.iter().all(|e| !marked(history, e)) {
+    if !wrong.is_empty() && status != 200 && wrong.iter().all(|e| !seen(history, e)) {
         judgement.unproven(
             label,
             format!("status {status}"),
@@ -461,6 +571,9 @@ pub fn judge_all(judgement: &mut Judgement, history: &History, label: &str, stat
 /// The window is as long as declared, and begins where it is declared to begin.
 pub fn judge_length(judgement: &mut Judgement, history: &History) {
     let window = history.declared.get("window-seconds").and_then(Value::as_f64).unwrap_or(60.0);
+    if history.declared.get("window").and_then(Value::as_str) == Some("fixed-from-policy") {
+        return judge_distance(judgement, history, window);
+    }
     match history.facts.get("reset-seconds").and_then(Value::as_f64) {
         Some(reset) => judgement.that(
             "length",
@@ -486,6 +599,23 @@ pub fn judge_length(judgement: &mut Judgement, history: &History) {
             None => judgement.unproven("aligned", "the end of the window in Unix time", "no answer had a Date"),
         };
     }
+}
+
+/// From the end of the window before the drive to the end of the drive's own it is one window: the last refusal of the
+/// preparation says the one, the first of the drive says the other.
+fn judge_distance(judgement: &mut Judgement, history: &History, window: f64) {
+    let before = history.settle.exchanges.iter().rev().find_map(end_of);
+    let own = history.exchanges.iter().filter(|e| !e.label.starts_with("discarded")).find_map(end_of);
+    match before.zip(own) {
+        Some((before, own)) => judgement.that(
+            "length",
+            (own - before - window).abs() <= 1.5, // each is said in whole seconds
+            format!("{window} s between the ends of two windows"),
+            format!("{:.1} s", own - before),
+            [],
+        ),
+        None => judgement.unproven("length", "refusals that say the ends of two windows", "there are none"),
+    };
 }
 
 fn refusal_shape(history: &History, exchange: &Exchange) -> Value {

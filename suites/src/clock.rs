@@ -31,6 +31,11 @@ impl Clock {
         self.opened.elapsed().as_secs_f64() + *self.moved.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Milliseconds by which it was moved.
+    pub fn moved_ms(&self) -> f64 {
+        *self.moved.lock().unwrap_or_else(PoisonError::into_inner) * 1000.0
+    }
+
     /// Goes on at so many seconds after the start; a time that is past is no wait.
     pub async fn until(&self, seconds: f64) {
         let left = seconds - self.seconds();

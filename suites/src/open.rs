@@ -71,7 +71,7 @@ impl Part {
 /// Opens the run for a check. `None`: it is not planned here, and leaves no trace. Without a run (plain `cargo test`) the
 /// check plans itself and is rehearsed, in the versions that the goldens were recorded with.
 pub fn open(check: &str, case: &str, gateway: &str) -> Result<Option<Opened>> {
-    let Some(part) = Part::of_the_environment() else { return rehearse_alone(check, case, gateway).map(Some) };
+    let Some(part) = Part::of_the_environment() else { return rehearse_alone(check, case, gateway) };
     let folder = RunFolder::open(&part.run)?;
     let plan = folder.read_plan()?;
     let planned = plan.checks.iter().find(|c| c.check == check && c.case == case && c.gateway == gateway).cloned();
@@ -93,7 +93,7 @@ pub fn open(check: &str, case: &str, gateway: &str) -> Result<Option<Opened>> {
 /// The profile of versions that goldens were recorded with.
 const RECORDED: &str = "recorded";
 
-fn rehearse_alone(check: &str, case: &str, gateway: &str) -> Result<Opened> {
+fn rehearse_alone(check: &str, case: &str, gateway: &str) -> Result<Option<Opened>> {
     let requirements = Requirements::read(&root().join("suites/requirements.yaml"))?;
     let folder = GatewayFolder::read(&root().join("manifests/gateways"), gateway)?;
     let manifests = root().join("manifests");
@@ -132,12 +132,13 @@ fn rehearse_alone(check: &str, case: &str, gateway: &str) -> Result<Opened> {
         command: vec!["cargo".into(), "test".into(), "-p".into(), "suites".into()],
     };
     let plan = verdict::plan::build(&requirements, vec![planned], run, &tests)?;
+    if !requirements.get(check).is_some_and(|r| r.case_names().contains(&case)) {
+        bail!("suites/requirements.yaml does not have {check} (case {case})");
+    }
     let planned = plan.checks.iter().find(|c| c.check == check && c.case == case).cloned();
-    let Some(planned) = planned else {
-        bail!("suites/requirements.yaml does not have {check} (case {case}) for {gateway}")
-    };
+    let Some(planned) = planned.filter(PlannedCheck::runs) else { return Ok(None) };
     let stood = Stood::rehearsed(&manifests, &plan.gateways[0].versions)?;
-    Ok(Opened { folder: rehearsed, plan, planned, gateway: folder, stood })
+    Ok(Some(Opened { folder: rehearsed, plan, planned, gateway: folder, stood }))
 }
 
 /// One folder for all that this process rehearses alone, below `target/rehearsed`; those of processes that are gone are

@@ -31,6 +31,8 @@ pub use gateway::Marker;
 const IN_A_ROW: usize = 5;
 /// Seconds that a configuration may take to be live.
 const SETTLE: f64 = 120.0;
+/// Seconds before the next look at one that is not.
+const LOOK: f64 = 0.2;
 /// Seconds that an InferenceService may take to be Ready.
 const READY: u64 = 240;
 /// The port that our own model listens on in its pod.
@@ -314,16 +316,17 @@ impl Stage {
         let began = *self.applied_at.get_or_insert(self.clock.seconds());
         let until = self.clock.seconds() + SETTLE;
         let first = self.history.settle.exchanges.is_empty();
-        let mut row = 0;
+        let (mut row, mut looks) = (0, 0.0);
         while row < IN_A_ROW {
-            let exchange = self.client.send("settle", call()).await;
+            let exchange = self.exchange("settle", call()).await;
             row = if good(&exchange) { row + 1 } else { 0 };
             self.history.settle.exchanges.push(exchange);
-            if self.clock.seconds() > until {
+            if self.clock.seconds() > until || looks * LOOK > SETTLE {
                 break;
             }
             if row == 0 {
-                self.pause(0.2).await;
+                looks += 1.0;
+                self.pause(LOOK).await;
             }
         }
         let settled = row >= IN_A_ROW;
@@ -332,16 +335,24 @@ impl Stage {
         Ok(())
     }
 
+    /// Sends a request; when it was sent is said in the stage's own time, also where that was moved.
+    async fn exchange(&self, label: &str, call: Call) -> Exchange {
+        let moved = self.clock.moved_ms();
+        let mut exchange = self.client.send(label, call).await;
+        exchange.sent_ms += moved;
+        exchange
+    }
+
     /// A request that prepares the drive and is no part of it; kept with the settling.
     pub async fn prepare(&mut self, call: Call) -> Exchange {
-        let exchange = self.client.send("prepare", call).await;
+        let exchange = self.exchange("prepare", call).await;
         self.history.settle.exchanges.push(exchange.clone());
         exchange
     }
 
     /// Sends a request as part of the drive. It never fails: what went wrong is in the exchange.
     pub async fn send(&mut self, label: &str, call: Call) -> Exchange {
-        let exchange = self.client.send(label, call).await;
+        let exchange = self.exchange(label, call).await;
         self.history.exchanges.push(exchange.clone());
         exchange
     }
@@ -543,6 +554,11 @@ impl Stage {
     /// Writes down that the limiter's window ends in so many seconds.
     pub fn set_window_end(&mut self, in_seconds: f64) {
         self.window_end = self.clock.seconds() + in_seconds;
+    }
+
+    /// Writes down that the limiter's window ended, and that the next one is of this length.
+    pub fn next_window(&mut self, seconds: f64) {
+        self.window_end += seconds;
     }
 
     /// When the limiter's window ends, on this stage's clock.

@@ -1,7 +1,7 @@
 //! Token rate limiting: what a budget admits, to whom, for how long, and how a refusal looks.
 //!
-//! Arithmetic is judged only where the limiter marked every answer that matters; what passed unmarked is counted by
-//! `tokens/no-leak` alone. Real places use windows of a minute, begun in their first seconds.
+//! Arithmetic is judged only where the limiter marked every answer that matters, or the model's records prove them; what
+//! passed unmarked is counted by `tokens/no-leak` alone. Real places use windows of a minute, begun in their first seconds.
 
 use std::path::PathBuf;
 
@@ -18,7 +18,7 @@ use verdict::{history::History, judge::Judgement};
 /// Requests sent beyond a spent budget by `tokens/no-leak`.
 const BEYOND: usize = 200;
 
-/// A route to one model with `tokens` a minute for each user, live and marked by the limiter.
+/// A route to one model with `tokens` a minute, for each user where users are told apart; the limit is live.
 async fn limited(stage: &mut Stage, tokens: u64) -> Result<()> {
     let alpha = stage.model("alpha").await?;
     stage.route_models(&[&alpha]).await?;
@@ -31,7 +31,7 @@ async fn spend(stage: &mut Stage, label: &str, user: &str, tokens: u64) {
     let host = stage.hostname().to_owned();
     for _ in 0..tokens.div_ceil(budget::REPLY) + 4 {
         budget::charged(stage).await;
-        stage.send(label, chat(&host, "alpha").header(budget::identity(stage), user)).await;
+        stage.send(label, budget::as_user(stage, chat(&host, "alpha"), user)).await;
     }
 }
 
@@ -79,7 +79,7 @@ async fn drive_no_leak(stage: &mut Stage) -> Result<()> {
         spend(stage, "spend", user, 7).await;
         let host = stage.hostname().to_owned();
         for _ in 0..BEYOND {
-            stage.send("beyond", chat(&host, "alpha").header(budget::identity(stage), user)).await;
+            stage.send("beyond", budget::as_user(stage, chat(&host, "alpha"), user)).await;
         }
     })
     .await
@@ -126,9 +126,9 @@ async fn drive_per_user(stage: &mut Stage) -> Result<()> {
         let other = format!("{user}-other");
         for _ in 0..2 {
             budget::charged(stage).await;
-            stage.send("second-user", chat(&host, "alpha").header(budget::identity(stage), &other)).await;
+            stage.send("second-user", budget::as_user(stage, chat(&host, "alpha"), &other)).await;
         }
-        stage.send("first-user-again", chat(&host, "alpha").header(budget::identity(stage), user)).await;
+        stage.send("first-user-again", budget::as_user(stage, chat(&host, "alpha"), user)).await;
     })
     .await
 }
@@ -162,9 +162,9 @@ async fn drive_per_model(stage: &mut Stage) -> Result<()> {
         let host = stage.hostname().to_owned();
         for _ in 0..2 {
             budget::charged(stage).await;
-            stage.send("beta", chat(&host, "beta").header(budget::identity(stage), user)).await;
+            stage.send("beta", budget::as_user(stage, chat(&host, "beta"), user)).await;
         }
-        stage.send("alpha-again", chat(&host, "alpha").header(budget::identity(stage), user)).await;
+        stage.send("alpha-again", budget::as_user(stage, chat(&host, "alpha"), user)).await;
     })
     .await
 }
@@ -252,7 +252,7 @@ async fn drive_window(stage: &mut Stage) -> Result<()> {
     budget::in_one_window(stage, "alpha", &["spend", "late-in-the-window", "next-window"], async |stage, user| {
         spend(stage, "spend", user, 7).await;
         let host = stage.hostname().to_owned();
-        let ask = |stage: &Stage| chat(&host, "alpha").header(budget::identity(stage), user);
+        let ask = |stage: &Stage| budget::as_user(stage, chat(&host, "alpha"), user);
         stage.until_window(budget::reset(stage), -5.0).await;
         stage.send("late-in-the-window", ask(stage)).await;
         stage.until_window(budget::reset(stage), 1.0).await;

@@ -8,7 +8,10 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use verdict::names::{near, suggestion};
+use verdict::{
+    names::{near, suggestion},
+    plan::ModelKind,
+};
 
 /// `gateway.yaml` of a folder under `manifests/gateways`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -120,6 +123,14 @@ impl GatewayFolder {
                 path,
             });
         }
+        for (capability, parameters) in &folder.capabilities {
+            if let Some(model) = parameters.get("model")
+                && serde_json::from_value::<ModelKind>(model.clone()).is_err()
+            {
+                let problem = format!("capabilities.{capability}.model is {model}, which is no model of this project");
+                return Err(GatewayError::Malformed { problem, path });
+            }
+        }
         Ok(folder)
     }
 }
@@ -164,6 +175,16 @@ mod tests {
     fn an_unknown_gateway_is_told_what_there_is() {
         let error = GatewayFolder::read(&gateways(), "envoy-ai-gatway").unwrap_err().to_string();
         assert!(error.contains("did you mean envoy-ai-gateway?"), "{error}");
+    }
+
+    #[test]
+    fn a_capabilitys_model_is_one_of_ours() {
+        let folder = tempfile::tempdir().unwrap();
+        let text = fs::read_to_string(gateways().join("agentgateway/gateway.yaml")).unwrap();
+        fs::create_dir(folder.path().join("agentgateway")).unwrap();
+        fs::write(folder.path().join("agentgateway/gateway.yaml"), text.replace("model: echo", "model: ecco")).unwrap();
+        let error = GatewayFolder::read(folder.path(), "agentgateway").unwrap_err().to_string();
+        assert!(error.contains("capabilities.token-limit.model is \"ecco\""), "{error}");
     }
 
     #[test]

@@ -107,9 +107,22 @@ pub async fn stand_up(
     let marker = ObjectRef::new("apps/v1", "Deployment", &shared.namespace, "marker");
     cluster.wait(&marker, Until::DeploymentAvailable, UP).await.map_err(Box::new)?;
     cluster.wait(&shared.object(), Until::GatewayProgrammed, UP).await.map_err(Box::new)?;
-    let reached = cluster.reach(&shared.address_ask(extra)).await?;
+    let reached = reach(cluster, &shared.address_ask(extra)).await?;
     answers(&reached, shared).await?;
     Ok(reached)
+}
+
+/// Looks for an address until one answers. Programmed promises none: agentgateway says so before its proxy's pod is up.
+async fn reach(cluster: &Cluster, ask: &AddressAsk) -> Result<Reached, AddressError> {
+    let (deadline, mut backoff) =
+        (Deadline::within(UP), Backoff::new(Duration::from_millis(100), Duration::from_secs(1)));
+    loop {
+        match cluster.reach(ask).await {
+            Err(error @ AddressError::NoneAnswers { .. }) if !backoff.pause(deadline).await => return Err(error),
+            Err(AddressError::NoneAnswers { .. }) => {}
+            answer => return answer,
+        }
+    }
 }
 
 /// Waits until the marker answers several times in a row.

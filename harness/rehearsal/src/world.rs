@@ -64,14 +64,9 @@ impl WorldConfig {
     /// # Errors
     /// Where there is no such dialect, or the text is no version.
     pub fn new(gateway: &str, version: &str) -> Result<Self, WorldError> {
-        let version = version.parse()?;
-        let dialect: Arc<dyn Dialect> = match gateway {
-            "envoy-ai-gateway" => Arc::new(dialects::envoy_ai_gateway::EnvoyAiGateway::new(version)),
-            "agentgateway" => Arc::new(dialects::agentgateway::Agentgateway::new(version)),
-            other => return Err(WorldError::UnknownGateway(other.to_owned())),
-        };
+        let dialect = dialects::named(gateway, version.parse()?);
         Ok(Self {
-            dialect,
+            dialect: dialect.ok_or_else(|| WorldError::UnknownGateway(gateway.to_owned()))?,
             clock: Clock::movable_from_now(),
             kserve_gateway: ("kserve".to_owned(), "kserve-ingress-gateway".to_owned()),
             kserve_domain: "example.com".to_owned(),

@@ -252,6 +252,9 @@ impl Exchange<'_> {
         }
         let question = rewrite::question(&request);
         self.reading.request_model = provider.model.clone().or(question.model);
+        if provider.parses_chat && self.reading.request_model.is_none() {
+            return Err(Failure::UnreadableRequest("missing field: model not specified".to_owned()));
+        }
         self.reading.streaming = question.stream;
         if request.is_object() {
             let sent = rewrite::request_body(&body, &request, provider);

@@ -91,6 +91,13 @@ pub trait Dialect: Send + Sync + fmt::Debug {
     fn listener_port(&self, container_port: u16) -> u16;
 }
 
+/// The dialect of a gateway, by the name of its folder under `manifests/gateways`.
+pub fn named(gateway: &str, version: Version) -> Option<Arc<dyn Dialect>> {
+    let all: [Arc<dyn Dialect>; 2] =
+        [Arc::new(agentgateway::Agentgateway::new(version)), Arc::new(envoy_ai_gateway::EnvoyAiGateway::new(version))];
+    all.into_iter().find(|dialect| dialect.name() == gateway)
+}
+
 /// A version as tags write it: `v1.1.0`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Version(pub u16, pub u16, pub u16);

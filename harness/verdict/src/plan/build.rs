@@ -1,7 +1,7 @@
 //! Building a plan: every check, case and gateway, each with its disposition; and what makes a plan unusable.
 
 use crate::names;
-use crate::plan::{Disposition, Filter, FilterError, GatewayPlan, PLAN_SCHEMA, Plan, PlannedCheck, RunInfo};
+use crate::plan::{Disposition, Filter, FilterError, GatewayPlan, ModelKind, PLAN_SCHEMA, Plan, PlannedCheck, RunInfo};
 use crate::requirements::{Requirement, Requirements};
 use crate::tests_list::TestList;
 
@@ -114,7 +114,7 @@ fn disposition(requirement: &Requirement, gateway: &GatewayPlan, run: &RunInfo) 
     if let Some(reason) = requirement.not_on.get(&run.place) {
         return not_run(format!("not on {}: {reason}", run.place.word()));
     }
-    let model = requirement.model.unwrap_or(run.model);
+    let model = model(requirement, gateway, run);
     if let Some(reason) = requirement.not_with.get(&model) {
         return not_run(format!("not with {}: {reason}", model.word()));
     }
@@ -124,6 +124,14 @@ fn disposition(requirement: &Requirement, gateway: &GatewayPlan, run: &RunInfo) 
         }
     }
     Disposition::Run
+}
+
+/// What serves tokens: as the check wants it, else as the gateway's capability does (where our own model's records are the
+/// only proof), else as the run.
+fn model(requirement: &Requirement, gateway: &GatewayPlan, run: &RunInfo) -> ModelKind {
+    let declared = requirement.capability.as_ref().and_then(|c| gateway.capabilities.get(c)?.get("model"));
+    let declared = declared.and_then(|model| serde_json::from_value(model.clone()).ok());
+    requirement.model.or(declared).unwrap_or(run.model)
 }
 
 /// Whether a stand-in's description, which begins with the component's name, is about this component.
@@ -146,7 +154,7 @@ fn planned(
         sentence: requirement.sentence.clone(),
         source: requirement.source.clone(),
         capability: requirement.capability.clone(),
-        model: requirement.model.unwrap_or(run.model),
+        model: model(requirement, gateway, run),
         counts_every_answer: requirement.counts_every_answer,
         exclusive: requirement.exclusive,
         disposition,
@@ -262,7 +270,7 @@ pub(crate) mod tests {
     use rstest::rstest;
 
     use super::*;
-    use crate::plan::{ModelKind, Place};
+    use crate::plan::Place;
 
     pub(crate) fn run_info() -> RunInfo {
         RunInfo {
@@ -373,6 +381,18 @@ checks:
         let words = words(&plan, "other");
         assert!(words.contains(&"change/refill runs with vllm-cpu".to_owned()), "{words:?}");
         assert!(words.contains(&"change/sizes runs with vllm-cpu".to_owned()), "{words:?}");
+    }
+
+    #[test]
+    fn a_capability_may_want_a_model_of_its_own() {
+        let requirements = requirements();
+        let mut gateway = gateway("other");
+        gateway.capabilities.insert("tokens".into(), BTreeMap::from([("model".to_owned(), "echo".into())]));
+        gateway.capabilities.insert("host-route".into(), BTreeMap::from([("model".to_owned(), "llm-d-sim".into())]));
+        let plan = build(&requirements, vec![gateway], run_info(), &tests_of(&requirements)).unwrap();
+        let words = words(&plan, "other");
+        assert!(words.contains(&"tokens/other runs with echo".to_owned()), "{words:?}");
+        assert!(words.contains(&"routing/host runs with echo".to_owned()), "the check's own wish counts: {words:?}");
     }
 
     #[test]
