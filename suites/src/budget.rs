@@ -21,6 +21,10 @@ use crate::{Call, Stage, chat};
 /// Tokens of one reply to [`chat`]: 6 of prompt and 1 of reply.
 pub const REPLY: u64 = 7;
 
+/// A budget that tells whether three requests before it cost as little as a token each: of replies it admits three where
+/// they did not and two where they did, by either rule.
+pub const TELLING: u64 = 15;
+
 /// When a budget refuses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rule {
@@ -212,7 +216,7 @@ pub async fn in_one_window(
     stage: &mut Stage,
     model: &str,
     labels: &[&str],
-    drive: impl AsyncFn(&mut Stage, &str),
+    drive: impl AsyncFn(&mut Stage, &str) -> Result<()>,
 ) -> Result<()> {
     let window = stage.declared("window-seconds").as_u64().unwrap_or(60);
     in_one_window_of(stage, model, window, labels, drive).await
@@ -224,7 +228,7 @@ pub async fn in_one_window_of(
     model: &str,
     window: u64,
     labels: &[&str],
-    drive: impl AsyncFn(&mut Stage, &str),
+    drive: impl AsyncFn(&mut Stage, &str) -> Result<()>,
 ) -> Result<()> {
     let rounds = if window <= 60 { ROUNDS } else { QUICK_ROUNDS };
     let mut missed = 0;
@@ -233,7 +237,7 @@ pub async fn in_one_window_of(
         first_seconds(stage, model, window).await?;
         let from = stage.history().exchanges.len();
         let user = format!("user-{}", stage.unique());
-        drive(stage, &user).await;
+        drive(stage, &user).await?;
         let history = stage.history();
         let driven = &history.exchanges[from..];
         let unseen = driven.iter().filter(|e| labels.contains(&e.label.as_str()) && !seen(history, e)).count();
@@ -265,6 +269,9 @@ fn turned<'a>(exchanges: impl Iterator<Item = &'a Exchange>, window: u64) -> boo
     let before = exchanges.first().zip(begins).is_some_and(|(first, begins)| first.sent_ms / 1000.0 + 1.0 < begins);
     before || resets.windows(2).any(|pair| pair[1] > pair[0])
 }
+
+/// The clause that counts what was admitted.
+const ADMITTED: &str = "admitted";
 
 /// The exchanges that spent one budget.
 pub struct Budget<'a> {
@@ -339,57 +346,102 @@ impl<'a> Budget<'a> {
 
     /// Exactly as many replies were admitted before the first refusal as the declared rule admits, and none after it.
     pub fn judge_admitted(&self, judgement: &mut Judgement) {
-        let clause = "admitted";
+        let admitted: Vec<&Exchange> = self.admitted().collect();
+        let costs: Vec<u64> = admitted.iter().filter_map(|e| Self::cost(e)).collect();
+        if costs.len() < admitted.len() {
+            let got = format!("{} of {} say what they used", costs.len(), admitted.len());
+            judgement.unproven(ADMITTED, "usage in every admitted reply", got);
+            return;
+        }
+        let cost = costs.first().copied().unwrap_or(REPLY);
+        if costs.iter().any(|c| *c != cost) || cost == 0 {
+            judgement.unproven(ADMITTED, "replies that all cost the same", format!("they cost {costs:?}"));
+            return;
+        }
+        self.judge_admitted_costing(judgement, cost);
+    }
+
+    /// The same where each reply is known to cost so many tokens, whether it says so or not.
+    pub fn judge_admitted_costing(&self, judgement: &mut Judgement, cost: u64) {
+        if let Some(wanted) = self.wanted(judgement, cost) {
+            let expected = format!("{wanted} replies of {cost} tokens admitted of {}, then refusals", self.limit);
+            self.judge_count(judgement, wanted, &expected);
+        }
+    }
+
+    /// Exactly so many replies were admitted before the first refusal, and none after it.
+    pub fn judge_admitted_requests(&self, judgement: &mut Judgement, wanted: u64) {
+        self.judge_count(judgement, wanted, &format!("{wanted} requests admitted, then refusals"));
+    }
+
+    /// What was sent before these requests cost nothing, where that is declared (`free`): all of the budget was left for
+    /// them. Where it is not, it cost something: they were refused sooner.
+    pub fn judge_price(&self, judgement: &mut Judgement, declared: Option<&str>) {
+        if declared == Some("free") {
+            self.judge_admitted_costing(judgement, REPLY);
+            return;
+        }
+        let Some(whole) = self.wanted(judgement, REPLY) else { return };
+        let clause = "charged";
+        let admitted: Vec<&Exchange> = self.admitted().collect();
+        let (count, unseen) = (admitted.len() as u64, self.unseen(&admitted));
+        let expected = format!("fewer than the {whole} replies that a whole budget of {} admits", self.limit);
+        let got = format!("{count} admitted ({unseen} past the limiter), and declared is {declared:?}");
+        if self.turned() || self.refusals().next().is_none() || (count >= whole && count - unseen < whole) {
+            judgement.unproven(clause, expected, got);
+        } else {
+            judgement.that(clause, count < whole, expected, got, admitted.last().copied());
+        }
+    }
+
+    /// How many replies of this cost the declared rule admits; without a rule the clause is unproven.
+    fn wanted(&self, judgement: &mut Judgement, cost: u64) -> Option<u64> {
         let rule = self.history.declared.get("block-when").and_then(Value::as_str).unwrap_or_default().parse::<Rule>();
-        let rule = match rule {
-            Ok(rule) => rule,
+        match rule {
+            Ok(rule) => Some(rule.admits_costing(self.limit, cost)),
             Err(why) => {
-                judgement.unproven(clause, "a declared rule", why);
-                return;
+                judgement.unproven(ADMITTED, "a declared rule", why);
+                None
             }
-        };
+        }
+    }
+
+    /// The replies before the first refusal.
+    fn admitted(&self) -> impl Iterator<Item = &'a Exchange> {
+        let status = refusal(self.history);
+        let before = self.exchanges.iter().copied().take_while(move |e| e.status() != Some(status));
+        before.filter(|e| e.status() == Some(200))
+    }
+
+    fn unseen(&self, exchanges: &[&Exchange]) -> u64 {
+        exchanges.iter().filter(|e| !seen(self.history, e)).count() as u64
+    }
+
+    fn judge_count(&self, judgement: &mut Judgement, wanted: u64, expected: &str) {
         if self.exchanges.is_empty() || self.turned() {
-            judgement.unproven(clause, "requests in one window", format!("{} requests", self.exchanges.len()));
+            judgement.unproven(ADMITTED, "requests in one window", format!("{} requests", self.exchanges.len()));
             return;
         }
         if Marks::of(self.history) == Marks::Refusals {
             self.judge_recorded(judgement);
         }
-        let status = refusal(self.history);
-        let first = self.exchanges.iter().position(|e| e.status() == Some(status)).unwrap_or(self.exchanges.len());
-        let (before, after) = self.exchanges.split_at(first);
-        let admitted: Vec<&Exchange> = before.iter().copied().filter(|e| e.status() == Some(200)).collect();
-        let costs: Vec<u64> = admitted.iter().filter_map(|e| Self::cost(e)).collect();
-        if costs.len() < admitted.len() {
-            judgement.unproven(
-                clause,
-                "usage in every admitted reply",
-                format!("{} of {} say what they used", costs.len(), admitted.len()),
-            );
-            return;
-        }
-        let cost = costs.first().copied().unwrap_or(REPLY);
-        if costs.iter().any(|c| *c != cost) || cost == 0 {
-            judgement.unproven(clause, "replies that all cost the same", format!("they cost {costs:?}"));
-            return;
-        }
-        let wanted = rule.admits_costing(self.limit, cost);
-        let count = admitted.len() as u64;
-        let unseen = admitted.iter().filter(|e| !seen(self.history, e)).count() as u64;
-        let again = after.iter().filter(|e| e.status() == Some(200) && seen(self.history, e)).count();
-        let expected = format!("{wanted} replies of {cost} tokens admitted of {}, then refusals", self.limit);
+        let admitted: Vec<&Exchange> = self.admitted().collect();
+        let refused = self.refusals().next();
+        let after = self.exchanges.iter().skip_while(|e| refused.is_none_or(|r| e.id != r.id));
+        let again = after.filter(|e| e.status() == Some(200) && seen(self.history, e)).count();
+        let (count, unseen) = (admitted.len() as u64, self.unseen(&admitted));
         let got = format!(
             "{count} admitted ({unseen} past the limiter), then {}{}",
-            if after.is_empty() { "never a refusal" } else { "a refusal" },
+            if refused.is_none() { "never a refusal" } else { "a refusal" },
             if again > 0 { format!(", and {again} admitted after it") } else { String::new() }
         );
-        let shown = before.last().into_iter().chain(after.first()).copied();
-        if count == wanted && !after.is_empty() && again == 0 {
-            judgement.that(clause, true, expected, got, shown);
-        } else if again == 0 && count > wanted && count - unseen <= wanted || (after.is_empty() && count <= wanted) {
-            judgement.unproven(clause, expected, got);
+        let shown = admitted.last().copied().into_iter().chain(refused);
+        if count == wanted && refused.is_some() && again == 0 {
+            judgement.that(ADMITTED, true, expected, got, shown);
+        } else if again == 0 && count > wanted && count - unseen <= wanted || (refused.is_none() && count <= wanted) {
+            judgement.unproven(ADMITTED, expected, got);
         } else {
-            judgement.that(clause, false, expected, got, shown);
+            judgement.that(ADMITTED, false, expected, got, shown);
         }
     }
 

@@ -9,19 +9,27 @@ mod open;
 pub mod proof;
 mod stage;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 pub use self::{
     check::{Check, check},
     stage::{Marker, Model, Stage},
 };
 pub use cluster::api::{ObjectRef, Until};
-pub use wire::Call;
+pub use wire::{Abandon, Call};
 
 /// A chat completion that says "Hello" to a model: 6 tokens of prompt and 1 of reply in the simulators.
 pub fn chat(host: &str, model: &str) -> Call {
-    let messages = json!([{"role": "user", "content": "Hello"}]);
-    Call::post("/v1/chat/completions").host(host).json(&json!({"model": model, "messages": messages}))
+    chat_with(host, model, json!({}))
+}
+
+/// The same with more fields in its body.
+pub fn chat_with(host: &str, model: &str, fields: Value) -> Call {
+    let mut body = json!({"model": model, "messages": [{"role": "user", "content": "Hello"}]});
+    if let (Some(body), Value::Object(fields)) = (body.as_object_mut(), fields) {
+        body.extend(fields);
+    }
+    Call::post("/v1/chat/completions").host(host).json(&body)
 }
 
 /// A reference to a namespaced object.
@@ -39,7 +47,7 @@ pub fn parents_say(kind: &str) -> Until {
     let wanted = kind.to_owned();
     Until::holds(&format!("{kind} said by every parent"), move |route| {
         let parents = route["status"]["parents"].as_array().cloned().unwrap_or_default();
-        let says = |parent: &serde_json::Value| proof::condition_status(&parent["conditions"], &wanted).is_some();
+        let says = |parent: &Value| proof::condition_status(&parent["conditions"], &wanted).is_some();
         Ok(!parents.is_empty() && parents.iter().all(says))
     })
 }

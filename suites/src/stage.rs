@@ -364,7 +364,7 @@ impl Stage {
         calls: Vec<Call>,
         meanwhile: impl AsyncFnOnce(&Stage) -> Result<()>,
     ) -> Result<()> {
-        let sending = join_all(calls.into_iter().map(|call| self.client.send(label, call)));
+        let sending = join_all(calls.into_iter().map(|call| self.exchange(label, call)));
         let (exchanges, done) = tokio::join!(sending, meanwhile(self));
         self.history.exchanges.extend(exchanges);
         done

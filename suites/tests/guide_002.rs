@@ -410,6 +410,7 @@ async fn spend_the_hour(stage: &mut Stage) -> Result<()> {
             budget::charged(stage).await;
             stage.send("spend", long_request(&host, user)).await;
         }
+        Ok(())
     })
     .await
 }

@@ -3,13 +3,17 @@
 //! Arithmetic is judged only where the limiter marked every answer that matters, or the model's records prove them; what
 //! passed unmarked is counted by `tokens/no-leak` alone. Real places use windows of a minute, begun in their first seconds.
 
+mod charges;
+mod coverage;
+mod streams;
+
 use std::path::PathBuf;
 
 use anyhow::Result;
 use rstest::rstest;
 use serde_json::{Value, json};
 use suites::{
-    Stage,
+    Call, Model, Stage,
     budget::{self, Budget, Rule},
     chat, check, proof,
 };
@@ -19,19 +23,25 @@ use verdict::{history::History, judge::Judgement};
 const BEYOND: usize = 200;
 
 /// A route to one model with `tokens` a minute, for each user where users are told apart; the limit is live.
-async fn limited(stage: &mut Stage, tokens: u64) -> Result<()> {
+async fn limited(stage: &mut Stage, tokens: u64) -> Result<Model> {
     let alpha = stage.model("alpha").await?;
     stage.route_models(&[&alpha]).await?;
     stage.intent("limit-tokens", json!({"limits": [{"tokens": tokens, "unit": "Minute", "model": null}]})).await?;
-    budget::settle(stage, "alpha").await
+    budget::settle(stage, "alpha").await?;
+    Ok(alpha)
 }
 
 /// Sends what `user` needs to spend a budget of `tokens` with replies of 7, and a few more.
 async fn spend(stage: &mut Stage, label: &str, user: &str, tokens: u64) {
     let host = stage.hostname().to_owned();
-    for _ in 0..tokens.div_ceil(budget::REPLY) + 4 {
+    repeat(stage, label, user, tokens.div_ceil(budget::REPLY) + 4, || chat(&host, "alpha")).await;
+}
+
+/// Sends such requests as `user`, each when the one before it is charged.
+async fn repeat(stage: &mut Stage, label: &str, user: &str, times: u64, call: impl Fn() -> Call) {
+    for _ in 0..times {
         budget::charged(stage).await;
-        stage.send(label, budget::as_user(stage, chat(&host, "alpha"), user)).await;
+        stage.send(label, budget::as_user(stage, call(), user)).await;
     }
 }
 
@@ -53,8 +63,11 @@ fn tokens_of(case: &str) -> u64 {
 async fn drive_exact(stage: &mut Stage) -> Result<()> {
     let tokens = tokens_of(stage.case());
     limited(stage, tokens).await?;
-    budget::in_one_window(stage, "alpha", &["spend"], async |stage, user| spend(stage, "spend", user, tokens).await)
-        .await
+    budget::in_one_window(stage, "alpha", &["spend"], async |stage, user| {
+        spend(stage, "spend", user, tokens).await;
+        Ok(())
+    })
+    .await
 }
 
 fn judge_exact(history: &History) -> Judgement {
@@ -81,6 +94,7 @@ async fn drive_no_leak(stage: &mut Stage) -> Result<()> {
         for _ in 0..BEYOND {
             stage.send("beyond", budget::as_user(stage, chat(&host, "alpha"), user)).await;
         }
+        Ok(())
     })
     .await
 }
@@ -129,6 +143,7 @@ async fn drive_per_user(stage: &mut Stage) -> Result<()> {
             stage.send("second-user", budget::as_user(stage, chat(&host, "alpha"), &other)).await;
         }
         stage.send("first-user-again", budget::as_user(stage, chat(&host, "alpha"), user)).await;
+        Ok(())
     })
     .await
 }
@@ -165,6 +180,7 @@ async fn drive_per_model(stage: &mut Stage) -> Result<()> {
             stage.send("beta", budget::as_user(stage, chat(&host, "beta"), user)).await;
         }
         stage.send("alpha-again", budget::as_user(stage, chat(&host, "alpha"), user)).await;
+        Ok(())
     })
     .await
 }
@@ -193,6 +209,7 @@ async fn drive_no_user_id(stage: &mut Stage) -> Result<()> {
         for _ in 0..13 {
             stage.send("nobody", chat(&host, "alpha")).await;
         }
+        Ok(())
     })
     .await
 }
@@ -228,7 +245,11 @@ async fn shape_429(#[files("../manifests/gateways/*/gateway.yaml")] folder: Path
 
 async fn drive_shape_429(stage: &mut Stage) -> Result<()> {
     limited(stage, 14).await?;
-    budget::in_one_window(stage, "alpha", &["spend"], async |stage, user| spend(stage, "spend", user, 14).await).await
+    budget::in_one_window(stage, "alpha", &["spend"], async |stage, user| {
+        spend(stage, "spend", user, 14).await;
+        Ok(())
+    })
+    .await
 }
 
 fn judge_shape_429(history: &History) -> Judgement {
@@ -257,6 +278,7 @@ async fn drive_window(stage: &mut Stage) -> Result<()> {
         stage.send("late-in-the-window", ask(stage)).await;
         stage.until_window(budget::reset(stage), 1.0).await;
         stage.send("next-window", ask(stage)).await;
+        Ok(())
     })
     .await
 }
@@ -280,7 +302,7 @@ mod judges {
 
     use super::*;
 
-    fn limited(check: &str, case: &str) -> Fake {
+    pub(super) fn limited(check: &str, case: &str) -> Fake {
         Fake::of(check)
             .case(case)
             .declares("block-when", json!("spent > limit"))
@@ -294,7 +316,7 @@ mod judges {
     }
 
     /// `admitted` replies of 7 tokens, then `refused` refusals, all marked, of a budget of `limit`.
-    fn spent(mut fake: Fake, label: &str, limit: u64, admitted: u64, refused: u64) -> Fake {
+    pub(super) fn spent(mut fake: Fake, label: &str, limit: u64, admitted: u64, refused: u64) -> Fake {
         for i in 0..admitted {
             fake = fake.admitted(label, limit, limit.saturating_sub(7 * i), 50);
         }
