@@ -20,7 +20,6 @@ pub mod answer;
 pub mod clock;
 mod gates;
 pub mod openai;
-mod records;
 mod reply;
 pub mod script;
 mod serve;
@@ -29,6 +28,7 @@ pub mod tokens;
 
 use std::{io, net::Ipv4Addr, sync::Arc, time::Duration};
 
+use logbook::Log;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpListener,
@@ -36,10 +36,14 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use verdict::history::ModelRecord;
 
+use crate::gates::Gates;
 pub use clock::{Clock, RealClock};
-pub use records::{OnRecord, Page};
 
-use crate::{gates::Gates, records::Log};
+/// Called with each record when it is complete.
+pub type OnRecord = logbook::OnRecord<ModelRecord>;
+
+/// What a model wrote down, as far as a reader asked for it.
+pub type Page = logbook::Page<ModelRecord>;
 
 /// What a model is called and where it seems to run.
 #[derive(Clone)]
@@ -102,7 +106,7 @@ pub struct Model(Arc<Shared>);
 
 struct Shared {
     config: Config,
-    log: Log,
+    log: Log<ModelRecord>,
     gates: Gates,
     stop: CancellationToken,
 }

@@ -32,9 +32,6 @@ const MAX_HEAD: usize = 64 * 1024;
 /// How much of a body that is too large is read before the connection is closed on it.
 const MAX_READ: u64 = 64 * 1024 * 1024;
 
-/// How many bytes of records go into one reply.
-const PAGE: usize = 4 * 1024 * 1024;
-
 /// Accepts connections until the model is told to stop.
 pub async fn listen(model: &Model, listener: TcpListener) {
     let mut connections = JoinSet::new();
@@ -88,7 +85,8 @@ where
     if ended.is_err()
         && let Some(sequence) = line.unwritten(&seen)
     {
-        model.0.log.not_taken(sequence);
+        // the last bytes of a reply that was thought to be complete had not gone out
+        model.0.log.amend(sequence, |record| record.finished = false);
     }
 }
 
@@ -305,17 +303,9 @@ fn control(model: &Model, head: &Parts) -> Answer {
     match (head.method.as_str(), path.as_slice()) {
         ("GET", ["records"]) => {
             let Ok(since) = query("since") else { return not_a_number("since") };
-            let page = model.0.log.page(since.unwrap_or(0), PAGE);
-            let mut answer = Answer::json(200, &page.records)
-                .with_header("x-igc-next", page.next.to_string())
-                .with_header("x-igc-open", page.open.to_string());
-            if page.dropped > 0 {
-                answer = answer.with_header("x-igc-dropped", page.dropped.to_string());
-            }
-            if page.more {
-                answer = answer.with_header("x-igc-more", "true");
-            }
-            answer
+            let page = model.0.log.page(since.unwrap_or(0), logbook::PAGE);
+            let answer = Answer::json(200, &page.records);
+            page.headers().into_iter().fold(answer, |answer, (name, value)| answer.with_header(name, value))
         }
         ("POST", ["gates", name, "open"]) if !name.is_empty() => {
             let Ok(tokens) = query("n") else { return not_a_number("n") };

@@ -70,9 +70,9 @@ pub struct History {
     pub admissions: BTreeMap<String, Admission>,
     /// What each model recorded, by the model's name. A model without records of its own is absent.
     pub models: BTreeMap<String, ModelLog>,
-    /// What each endpoint picker recorded, by the picker's name.
+    /// What each endpoint picker recorded, by the picker's name. A picker without records of its own is absent.
     #[serde(default)]
-    pub pickers: BTreeMap<String, Vec<Value>>,
+    pub pickers: BTreeMap<String, PickerLog>,
     /// Facts that the drive measured, named by it; values are JSON.
     pub facts: BTreeMap<String, Value>,
     /// What a reader should know: `restart: window-turned`, `address: second candidate`.
@@ -316,11 +316,13 @@ pub struct ModelLog {
 impl ModelLog {
     /// Whether an absent record means that nothing arrived: both markers were sent, and both are in the records.
     pub fn is_whole(&self) -> bool {
-        let recorded = |marker: &Option<String>| {
-            marker.as_ref().is_some_and(|m| self.records.iter().any(|r| r.exchange.as_ref() == Some(m)))
-        };
-        recorded(&self.marker_before) && recorded(&self.marker_after)
+        let exchanges: Vec<_> = self.records.iter().map(|r| r.exchange.as_deref()).collect();
+        has_both(&self.marker_before, &self.marker_after, &exchanges)
     }
+}
+
+fn has_both(before: &Option<String>, after: &Option<String>, recorded: &[Option<&str>]) -> bool {
+    [before, after].iter().all(|marker| marker.is_some() && recorded.contains(&marker.as_deref()))
 }
 
 /// One request as a model saw it.
@@ -358,6 +360,149 @@ impl ModelRecord {
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, v)| v.as_str())
     }
+}
+
+/// What one endpoint picker wrote down, and the proof that its records were whole.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PickerLog {
+    /// Exchange id of the marker that the picker wrote down before the drive.
+    pub marker_before: Option<String>,
+    /// Exchange id of the marker that the picker wrote down after the drive.
+    pub marker_after: Option<String>,
+    /// Its records, in order of arrival.
+    pub records: Vec<PickerRecord>,
+}
+
+impl PickerLog {
+    /// Whether an absent record means that the picker was not asked: both markers were sent, and both are in the records.
+    pub fn is_whole(&self) -> bool {
+        let exchanges: Vec<_> = self.records.iter().map(|r| r.exchange.as_deref()).collect();
+        has_both(&self.marker_before, &self.marker_after, &exchanges)
+    }
+}
+
+/// One request as an endpoint picker saw it: one stream of `envoy.service.ext_proc.v3.ExternalProcessor/Process`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PickerRecord {
+    /// Counts from 0 in each picker.
+    pub sequence: u64,
+    /// Value of [`EXCHANGE_HEADER`], or of the query of the same name, if it arrived.
+    pub exchange: Option<String>,
+    /// Value of `x-request-id`, if the gateway sent one.
+    pub request_id: Option<String>,
+    /// The pod of the picker.
+    pub pod: String,
+    /// Milliseconds since the Unix epoch, at the arrival of the head.
+    pub at_ms: u64,
+    /// `:method`.
+    pub method: String,
+    /// `:path`.
+    pub target: String,
+    /// Those that the gateway sent, in its order, credentials redacted.
+    pub headers: Vec<(String, String)>,
+    /// `model` of the body, where it is near enough to the body's beginning.
+    pub model: Option<String>,
+    /// Whether request bodies come as `FULL_DUPLEX_STREAMED`, as the protocol wants it.
+    pub full_duplex: bool,
+    /// The endpoints that could be chosen, in the order of the pool.
+    pub candidates: Vec<String>,
+    /// What was chosen: the first is to serve, the others are fallbacks in order. Empty where nothing was.
+    pub chosen: Vec<String>,
+    /// Why.
+    pub reason: Reason,
+    /// Whole blocks of the prompt, and how many of them, from the beginning, the chosen endpoint was known to hold.
+    pub prefix: Prefix,
+    /// Status of the ImmediateResponse that the picker gave instead of an endpoint.
+    pub refused: Option<u16>,
+    /// The request's body as it came by.
+    pub request: Passed,
+    /// `:status` of the response that came by.
+    pub status: Option<u16>,
+    /// The response's body as it came by.
+    pub response: Passed,
+    /// The endpoint that served, as the gateway reported it (`x-gateway-destination-endpoint-served`).
+    pub served: Option<String>,
+    /// How the stream ended.
+    pub ended: StreamEnded,
+}
+
+impl PickerRecord {
+    /// The first value of a header; names are compared without case.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, v)| v.as_str())
+    }
+}
+
+/// Blocks of a prompt, counted from its beginning.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Prefix {
+    /// Whole blocks of the prompt that were looked at.
+    pub blocks: u32,
+    /// How many of them the chosen endpoint held before.
+    pub matched: u32,
+}
+
+/// A body as it came by an endpoint picker.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Passed {
+    /// Length of all of it.
+    pub bytes: u64,
+    /// SHA-256 of all of it, in hexadecimal; empty where no message came.
+    pub sha256: String,
+    /// How many messages it came in.
+    pub messages: u64,
+    /// How many ends of stream were said: in the head, with a message, or by trailers. One is right.
+    pub ends: u64,
+}
+
+/// Why an endpoint picker chose what it chose.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Reason {
+    /// The stream ended before there was anything to choose by.
+    #[default]
+    Undecided,
+    /// A request header named the endpoints.
+    Commanded,
+    /// A request header named an endpoint, and no candidate is it.
+    NotInPool,
+    /// It is the only candidate.
+    Only,
+    /// It holds more of the prompt's beginning.
+    Prefix,
+    /// It has less to do.
+    Load,
+    /// All are equal, and it is its turn.
+    Turn,
+    /// There is no candidate.
+    NoEndpoint,
+    /// All candidates have as much to do as is allowed.
+    Saturated,
+    /// No request: a reader proves with it that the records are whole.
+    Marker,
+}
+
+/// How the stream of one request ended for an endpoint picker.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum StreamEnded {
+    /// The end of the response had come by.
+    Complete,
+    /// The picker gave an ImmediateResponse.
+    Refused,
+    /// The gateway closed it after the request, and nothing of a response had come by.
+    RequestOnly,
+    /// The gateway closed it in the middle of request or response.
+    Closed,
+    /// It was reset, or the connection broke.
+    #[default]
+    Reset,
+    /// The picker ended it with an error: what came broke the protocol, or the request asked for it.
+    Failed,
 }
 
 /// Tokens, as OpenAI's `usage` object counts them.
@@ -429,6 +574,13 @@ mod tests {
             marker_before: before.map(str::to_owned),
             marker_after: after.map(str::to_owned),
             records: recorded.iter().map(record).collect(),
+        };
+        assert_eq!(log.is_whole(), whole);
+        let picked = |exchange: &&str| PickerRecord { exchange: Some((*exchange).to_owned()), ..Default::default() };
+        let log = PickerLog {
+            marker_before: log.marker_before,
+            marker_after: log.marker_after,
+            records: recorded.iter().map(picked).collect(),
         };
         assert_eq!(log.is_whole(), whole);
     }

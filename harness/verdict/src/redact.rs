@@ -216,8 +216,9 @@ pub fn history(history: &mut History) {
     for value in history.objects.values_mut().chain(history.facts.values_mut()) {
         *value = object(value);
     }
-    for value in history.pickers.values_mut().flatten() {
-        *value = object(value);
+    for record in history.pickers.values_mut().flat_map(|log| &mut log.records) {
+        record.target = text(&record.target);
+        headers(&mut record.headers);
     }
     for admission in history.admissions.values_mut() {
         match admission {

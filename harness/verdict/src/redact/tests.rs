@@ -5,7 +5,7 @@ use rstest::rstest;
 use serde_json::json;
 
 use super::*;
-use crate::history::{Key, ModelRecord, Request, Response};
+use crate::history::{Key, ModelRecord, PickerLog, PickerRecord, Request, Response};
 
 const TOKEN: &str = "S3cr3tValue99";
 
@@ -173,7 +173,8 @@ fn telling(token: &str) -> History {
     history.exchanges.push(exchange);
     history.objects.insert("s".into(), json!({"kind": "Secret", "data": {"k": STANDARD.encode(token)}}));
     history.facts.insert("f".into(), json!({"token": token}));
-    history.pickers.insert("p".into(), vec![json!([["x-api-key", token]])]);
+    let picked = PickerRecord { target: format!("/?api_key={token}"), headers: secret(), ..PickerRecord::default() };
+    history.pickers.insert("p".into(), PickerLog { records: vec![picked], ..PickerLog::default() });
     history.admissions.insert("a".into(), Admission::Accepted { warnings: vec![format!("Bearer {token}")] });
     let refused = Admission::Refused { code: 400, reason: "r".into(), message: format!("authorization: {token}") };
     history.admissions.insert("b".into(), refused);
