@@ -120,10 +120,29 @@ impl Fake {
 
     /// The model's record of the last exchange has these headers.
     pub fn with_model_headers(self, headers: &[(&str, &str)]) -> Self {
+        self.with_record(|record| {
+            record.headers = headers.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
+        })
+    }
+
+    /// The model's record of the last exchange is like this.
+    pub fn with_record(self, change: impl Fn(&mut ModelRecord)) -> Self {
         self.with(|h| {
             let id = h.exchanges.last().map(|e| e.id.clone());
-            for record in h.models.values_mut().flat_map(|l| &mut l.records).filter(|r| r.exchange == id) {
-                record.headers = headers.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
+            h.models.values_mut().flat_map(|l| &mut l.records).filter(|r| r.exchange == id).for_each(change);
+        })
+    }
+
+    /// The last exchange is like this.
+    pub fn with_exchange(self, change: impl Fn(&mut Exchange)) -> Self {
+        self.with(|h| h.exchanges.last_mut().into_iter().for_each(change))
+    }
+
+    /// The response of the last exchange is like this.
+    pub fn with_response(self, change: impl Fn(&mut Response)) -> Self {
+        self.with_exchange(|exchange| {
+            if let Outcome::Response(response) = &mut exchange.outcome {
+                change(response);
             }
         })
     }
@@ -219,5 +238,6 @@ fn record(exchange: &str) -> ModelRecord {
         status: 200,
         usage: None,
         finished: true,
+        sent: None,
     }
 }

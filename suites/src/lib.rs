@@ -8,7 +8,9 @@ pub mod fake;
 mod open;
 pub mod proof;
 mod stage;
+pub mod stream;
 
+use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
 
 pub use self::{
@@ -30,6 +32,11 @@ pub fn chat_with(host: &str, model: &str, fields: Value) -> Call {
         body.extend(fields);
     }
     Call::post("/v1/chat/completions").host(host).json(&body)
+}
+
+/// The call, scripted: our own model replies with these bytes, whatever is asked of it.
+pub fn replies(call: Call, bytes: &[u8], content_type: &str) -> Call {
+    call.header("x-igc-reply", STANDARD.encode(bytes)).header("x-igc-content-type", content_type)
 }
 
 /// A reference to a namespaced object.

@@ -194,6 +194,90 @@ pub fn model_got_header(judgement: &mut Judgement, history: &History, label: &st
     });
 }
 
+/// All values of a header, also those that one line lists, in order.
+fn values<'a>(headers: &'a [(String, String)], name: &str) -> Vec<&'a str> {
+    let lines = headers.iter().filter(|(n, _)| n.eq_ignore_ascii_case(name));
+    lines.flat_map(|(_, value)| value.split(',')).map(str::trim).collect()
+}
+
+fn as_wanted(got: &[&str], name: &str, wanted: &[&str]) -> Option<String> {
+    (got != wanted).then(|| if got.is_empty() { format!("no {name}") } else { format!("{name}: {}", got.join(", ")) })
+}
+
+fn wanted_words(name: &str, wanted: &[&str]) -> String {
+    if wanted.is_empty() { format!("no {name}") } else { format!("{name}: {}", wanted.join(", ")) }
+}
+
+/// The reply to each exchange of the label has exactly these values of a header; none: it does not have it.
+pub fn reply_has(judgement: &mut Judgement, history: &History, label: &str, name: &str, wanted: &[&str]) {
+    let clause = format!("{label}-{name}");
+    let exchanges = each(judgement, history, label, &clause);
+    if !exchanges.is_empty() {
+        none_of(judgement, &clause, wanted_words(name, wanted), &exchanges, |exchange| match exchange.response() {
+            Some(response) => as_wanted(&values(&response.headers, name), name, wanted),
+            None => Some(exchange.outcome_words()),
+        });
+    }
+}
+
+/// The model's record of each exchange of the label has exactly these values of a header; none: it does not have it.
+pub fn model_got(judgement: &mut Judgement, history: &History, label: &str, name: &str, wanted: &[&str]) {
+    let clause = format!("{label}-{name}");
+    let exchanges = each(judgement, history, label, &clause);
+    if !exchanges.is_empty() {
+        none_of(judgement, &clause, wanted_words(name, wanted), &exchanges, |exchange| {
+            match history.reached(exchange).first() {
+                Some((_, record)) => as_wanted(&values(&record.headers, name), name, wanted),
+                None => Some("no record of the model".into()),
+            }
+        });
+    }
+}
+
+/// For each exchange of the label the model got the bytes that the client sent.
+pub fn request_untouched(judgement: &mut Judgement, history: &History, label: &str) {
+    let clause = format!("{label}-request-untouched");
+    let exchanges = each(judgement, history, label, &clause);
+    if !exchanges.is_empty() {
+        none_of(judgement, &clause, "the bytes that were sent".into(), &exchanges, |exchange| {
+            let sent = &exchange.request.body;
+            match history.reached(exchange).first() {
+                Some((_, record)) if record.body.sha256 == sent.sha256 => None,
+                Some((_, record)) => Some(format!("{} bytes, sent were {}", record.body.bytes, sent.bytes)),
+                None => Some("no record of the model".into()),
+            }
+        });
+    }
+}
+
+/// For each exchange of the label the client got, whole, the bytes that the model sent.
+pub fn reply_untouched(judgement: &mut Judgement, history: &History, label: &str) {
+    let clause = format!("{label}-reply-untouched");
+    let exchanges = each(judgement, history, label, &clause);
+    if exchanges.is_empty() {
+        return;
+    }
+    let sent = |exchange: &Exchange| history.reached(exchange).first().and_then(|(_, record)| record.sent.clone());
+    if exchanges.iter().any(|e| sent(e).is_none() && !history.reached(e).is_empty()) {
+        judgement.unproven(&clause, "a record of what the model sent", "there is none");
+        return;
+    }
+    none_of(judgement, &clause, "the bytes that were sent".into(), &exchanges, |exchange| {
+        match (exchange.response(), sent(exchange)) {
+            (Some(response), Some(sent))
+                if response.body.sha256 == sent.sha256 && response.ended == Ended::Complete =>
+            {
+                None
+            }
+            (Some(response), Some(sent)) => {
+                Some(format!("{} bytes, {:?}, sent were {}", response.body.bytes, response.ended, sent.bytes))
+            }
+            (Some(_), None) => Some("no record of the model".into()),
+            (None, _) => Some(exchange.outcome_words()),
+        }
+    });
+}
+
 /// The `status` of a condition, out of a list of conditions.
 pub fn condition_status<'a>(conditions: &'a Value, kind: &str) -> Option<&'a str> {
     conditions.as_array()?.iter().find(|c| c["type"] == kind)?["status"].as_str()

@@ -312,6 +312,11 @@ impl Stage {
         self.settle_until(call, |e| e.status().is_some_and(&wanted)).await
     }
 
+    /// The same until a reply has this header.
+    pub async fn settle_header(&mut self, call: impl FnMut() -> Call, name: &str) -> Result<()> {
+        self.settle_until(call, |e| e.response().is_some_and(|r| r.header(name).is_some())).await
+    }
+
     async fn settle_until(&mut self, mut call: impl FnMut() -> Call, good: impl Fn(&Exchange) -> bool) -> Result<()> {
         let began = *self.applied_at.get_or_insert(self.clock.seconds());
         let until = self.clock.seconds() + SETTLE;
@@ -355,6 +360,11 @@ impl Stage {
         let exchange = self.exchange(label, call).await;
         self.history.exchanges.push(exchange.clone());
         exchange
+    }
+
+    /// Keeps an exchange of the drive that was sent in step.
+    pub(crate) fn keep(&mut self, exchange: Exchange) {
+        self.history.exchanges.push(exchange);
     }
 
     /// Sends requests all at once, and does something `meanwhile`. They stand in the history in the order given.
@@ -573,6 +583,10 @@ impl Stage {
 
     pub(crate) fn cluster(&self) -> &Cluster {
         &self.cluster
+    }
+
+    pub(crate) fn client(&self) -> &Client {
+        &self.client
     }
 
     pub(crate) fn into_history(self) -> History {

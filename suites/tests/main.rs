@@ -5,4 +5,6 @@ mod guide_002;
 mod kserve;
 mod routing;
 mod status;
+mod streaming;
 mod tokens;
+mod transformation;

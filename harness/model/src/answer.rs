@@ -53,6 +53,22 @@ struct ErrorFields<'a> {
     code: u16,
 }
 
+impl Pieces {
+    /// A body of server-sent events that was written elsewhere: each event, to the end of its empty line, is a token.
+    pub fn of_events(body: &[u8]) -> Self {
+        let mut tokens = Vec::new();
+        let mut rest = body;
+        while !rest.is_empty() {
+            let end = |mark: &[u8]| rest.windows(mark.len()).position(|w| w == mark).map(|at| at + mark.len());
+            let end = [end(b"\n\n"), end(b"\r\n\r\n")].into_iter().flatten().min().unwrap_or(rest.len());
+            let (event, after) = rest.split_at(end);
+            tokens.push(Bytes::copy_from_slice(event));
+            rest = after;
+        }
+        Self { tokens, ..Self::default() }
+    }
+}
+
 impl Answer {
     /// Plain text, as the simulator's router says "Not Found".
     pub fn text(status: u16, text: &str) -> Self {
@@ -85,6 +101,17 @@ impl Answer {
     pub fn stream(pieces: Pieces) -> Self {
         let content_type = Some("text/event-stream".to_owned());
         Self { status: 200, content_type, headers: Vec::new(), payload: Payload::Stream(pieces), usage: None }
+    }
+
+    /// The same with a field `padding` of so many bytes, where the body is one JSON object.
+    pub fn padded(mut self, bytes: usize) -> Self {
+        if let Payload::Whole(body) = &self.payload
+            && let Some(fields) = body.strip_suffix(b"}").filter(|fields| fields.len() > 1 && fields.starts_with(b"{"))
+        {
+            let padding = vec![b'x'; bytes];
+            self.payload = Payload::Whole([fields, b",\"padding\":\"", &padding, b"\"}"].concat().into());
+        }
+        self
     }
 
     /// The same, and the tokens that it reports.

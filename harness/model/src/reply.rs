@@ -12,7 +12,8 @@ use bytes::Bytes;
 use flate2::{Compression, write::GzEncoder};
 use futures::{Stream, StreamExt, stream, stream::BoxStream};
 use http_body::{Body as HttpBody, Frame, SizeHint};
-use verdict::history::ModelRecord;
+use sha2::{Digest, Sha256};
+use verdict::history::{ModelRecord, Sent, hex};
 use wire::tap::Seen;
 
 use crate::{Model, answer::Payload, script::Script};
@@ -149,6 +150,7 @@ pub struct ReplyBody {
     frames: BoxStream<'static, io::Result<Bytes>>,
     length: Option<u64>,
     sent: u64,
+    hash: Sha256,
     ticket: Option<Ticket>,
 }
 
@@ -162,16 +164,25 @@ impl ReplyBody {
         seen: Arc<Seen>,
         ticket: Ticket,
     ) -> Self {
-        Self { frames: frames(steps, gate, model, seen), length, sent: 0, ticket: Some(ticket) }
+        Self { frames: frames(steps, gate, model, seen), length, sent: 0, hash: Sha256::new(), ticket: Some(ticket) }
     }
 
     /// A plain body, for a request without a record.
     pub fn plain(bytes: Bytes) -> Self {
         let length = Some(bytes.len() as u64);
-        Self { frames: stream::iter([Ok(bytes)]).boxed(), length, sent: 0, ticket: None }
+        Self { frames: stream::iter([Ok(bytes)]).boxed(), length, sent: 0, hash: Sha256::new(), ticket: None }
+    }
+
+    /// Adds to the record what was handed over.
+    fn note_sent(&mut self) {
+        if let Some(ticket) = &mut self.ticket {
+            let sent = Sent { bytes: self.sent, sha256: hex(&self.hash.clone().finalize()) };
+            ticket.note(|record| record.sent = Some(sent));
+        }
     }
 
     fn finish(&mut self) {
+        self.note_sent();
         if let Some(ticket) = self.ticket.take() {
             ticket.finish();
         }
@@ -186,6 +197,7 @@ impl HttpBody for ReplyBody {
         match ready!(Pin::new(&mut self.frames).poll_next(cx)) {
             Some(Ok(bytes)) => {
                 self.sent += bytes.len() as u64;
+                self.hash.update(&bytes);
                 if self.length == Some(self.sent) {
                     self.finish();
                 }
@@ -213,6 +225,7 @@ impl Drop for ReplyBody {
         if self.length == Some(self.sent) {
             self.finish();
         }
+        self.note_sent(); // the peer left, or the connection was cut
     }
 }
 

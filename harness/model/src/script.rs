@@ -5,7 +5,9 @@
 //! | `x-return-error` | a status | the simulator's own: that error, after the body was parsed |
 //! | `x-igc-status` | a status | that status, with an error body unless `x-igc-reply` gives one; on any path |
 //! | `x-igc-reply` | base64 | that body, on any path, with status 200 unless `x-igc-status` gives one |
-//! | `x-igc-content-type` | a type | content type of that body; default `application/json` |
+//! | `x-igc-content-type` | a type | content type of that body; default `application/json`. A body of type `text/event-stream` is a stream whose tokens are its events |
+//! | `x-igc-header` | `name: value` | one more header of the reply; may be given several times |
+//! | `x-igc-padding` | a number | a reply that is one JSON object has a further field, `padding`, of so many bytes |
 //! | `x-igc-usage` | `prompt=3,completion=4,total=9` or `none` | what `usage` says, or that there is none |
 //! | `x-igc-delay-ms` | milliseconds | waits on the model's clock before the head |
 //! | `x-igc-stream-tokens` | a number | the reply has so many tokens, `t1 t2 ...`, instead of the echo |
@@ -25,6 +27,9 @@ use verdict::history::Usage;
 /// The most tokens that a script may ask for.
 const MOST_TOKENS: u64 = 100_000;
 
+/// The most bytes of padding that a script may ask for.
+const MOST_PADDING: u64 = 16 * 1024 * 1024;
+
 /// What a request asks of its reply.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Script {
@@ -34,6 +39,10 @@ pub struct Script {
     pub reply: Option<Vec<u8>>,
     /// `x-igc-content-type`.
     pub content_type: Option<String>,
+    /// `x-igc-header`.
+    pub headers: Vec<(String, String)>,
+    /// `x-igc-padding`.
+    pub padding: Option<usize>,
     /// `x-igc-usage`.
     pub usage: Reported,
     /// `x-igc-delay-ms`.
@@ -104,6 +113,17 @@ impl Script {
         if tokens.is_some_and(|n| n > MOST_TOKENS) {
             return Err(Unreadable { header: "x-igc-stream-tokens", expected: few });
         }
+        let little = "a number up to 16777216";
+        let padding = match number("x-igc-padding", little)? {
+            None => None,
+            Some(n) if n <= MOST_PADDING => usize::try_from(n).ok(),
+            Some(_) => return Err(Unreadable { header: "x-igc-padding", expected: little }),
+        };
+        let more = headers.get_all("x-igc-header").iter().map(|value| {
+            let pair = value.to_str().ok().and_then(|text| text.split_once(':'));
+            let (name, value) = pair.ok_or(Unreadable { header: "x-igc-header", expected: "name: value" })?;
+            Ok((name.trim().to_owned(), value.trim().to_owned()))
+        });
         let plain = "a name of letters, digits, dots and dashes";
         let gate = text("x-igc-gate", plain)?.map(str::to_owned);
         let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
@@ -114,6 +134,8 @@ impl Script {
             status,
             reply,
             content_type: text("x-igc-content-type", "a content type")?.map(str::to_owned),
+            headers: more.collect::<Result<_, _>>()?,
+            padding,
             usage,
             delay: number("x-igc-delay-ms", "milliseconds")?.map(Duration::from_millis),
             tokens,

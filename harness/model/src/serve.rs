@@ -20,7 +20,7 @@ use wire::tap::{Seen, Tap};
 
 use crate::{
     Config, Model,
-    answer::{Answer, Payload, json_bytes},
+    answer::{Answer, Payload, Pieces, json_bytes},
     openai::{self, Asked, Endpoint},
     reply::{Line, ReplyBody, Ticket, steps},
     script::Script,
@@ -127,6 +127,7 @@ async fn respond(model: Model, line: Arc<Line>, seen: Arc<Seen>, request: Reques
         status: 0,
         usage: None,
         finished: false,
+        sent: None,
     };
     let mut ticket = Ticket::new(model.clone(), line, Arc::clone(&seen), record);
     let body = read(&model.0.config, body).await;
@@ -148,7 +149,14 @@ async fn respond(model: Model, line: Arc<Line>, seen: Arc<Seen>, request: Reques
         Err(unreadable) => {
             (Answer::error(400, &format!("Failed to follow the script, {unreadable}")), Script::default())
         }
-        Ok(script) => (answer(&model, &head, &body, &script), script),
+        Ok(script) => {
+            let mut answer = answer(&model, &head, &body, &script);
+            answer.headers.extend(script.headers.iter().cloned());
+            if let Some(bytes) = script.padding {
+                answer = answer.padded(bytes);
+            }
+            (answer, script)
+        }
     };
     ticket.note(|record| {
         record.status = answer.status;
@@ -252,6 +260,10 @@ fn answer(model: &Model, head: &Parts, body: &Arrived, script: &Script) -> Answe
     match (script.status, &script.reply) {
         (status, Some(reply)) => {
             let content_type = script.content_type.as_deref().unwrap_or("application/json");
+            if content_type.starts_with(wire::sse::CONTENT_TYPE) {
+                let events = Answer::stream(Pieces::of_events(reply));
+                return Answer { status: status.unwrap_or(200), content_type: Some(content_type.to_owned()), ..events };
+            }
             return Answer::whole(status.unwrap_or(200), content_type, Bytes::from(reply.clone()));
         }
         (Some(status), None) => return Answer::error(status, &format!("Scripted status (code {status})")),

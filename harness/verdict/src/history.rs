@@ -353,6 +353,9 @@ pub struct ModelRecord {
     pub usage: Option<Usage>,
     /// Whether the whole reply was taken by the peer; `false` when it left early.
     pub finished: bool,
+    /// The body of the reply as far as it was handed over; absent where the model did not say.
+    #[serde(default)]
+    pub sent: Option<Sent>,
 }
 
 impl ModelRecord {
@@ -505,6 +508,16 @@ pub enum StreamEnded {
     Failed,
 }
 
+/// What a model handed over of a body; the bytes themselves are not kept.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Sent {
+    /// How many.
+    pub bytes: u64,
+    /// Their SHA-256, in hexadecimal.
+    pub sha256: String,
+}
+
 /// Tokens, as OpenAI's `usage` object counts them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -569,6 +582,7 @@ mod tests {
             status: 200,
             usage: None,
             finished: true,
+            sent: None,
         };
         let log = ModelLog {
             marker_before: before.map(str::to_owned),

@@ -47,6 +47,60 @@ async fn a_body_of_any_bytes(
     assert_eq!(response.body, verdict::history::Body::of(bytes));
 }
 
+#[tokio::test]
+async fn events_that_were_written_elsewhere_are_a_stream() {
+    let events = "id: 1\ndata: a\n\n: hi\r\ndata: \u{2603}\r\n\r\ndata: [DONE]\n\n";
+    let call = |call: Call| {
+        let call = call.header("x-igc-reply", STANDARD.encode(events));
+        call.header("x-igc-content-type", "text/event-stream; charset=utf-8")
+    };
+    let served = serve(config()).await;
+    let exchange = served.send(call(Call::get("/any")).header("x-igc-split-utf8", "1")).await;
+    let reply = response(&exchange);
+    assert_eq!(reply.header("content-length"), None, "a stream has no length");
+    assert_eq!(reply.body, verdict::history::Body::of(events.as_bytes()));
+    assert!(reply.chunks.len() >= 4, "an event a chunk, the second in two: {:?}", reply.chunks);
+    let cut = served.send(call(Call::get("/any")).header("x-igc-die-after", "1")).await;
+    let cut = response(&cut);
+    assert_eq!((cut.ended, cut.body.text.as_deref()), (Ended::Truncated, Some("id: 1\ndata: a\n\n")));
+}
+
+#[tokio::test]
+async fn more_headers() {
+    let served = serve(config()).await;
+    let call = chat("Hello").header("x-igc-header", "X-One: a: b").header("x-igc-header", "keep-alive:timeout=5");
+    let exchange = served.send(call).await;
+    let reply = response(&exchange);
+    assert_eq!((reply.header("x-one"), reply.header("keep-alive")), (Some("a: b"), Some("timeout=5")));
+}
+
+#[rstest]
+#[case::an_object(chat("Hello"), 100_000)]
+#[case::something_else(Call::get("/nope"), 0)]
+#[tokio::test]
+async fn padding_makes_an_object_long(#[case] call: Call, #[case] bytes: usize) {
+    let served = serve(config()).await;
+    let plain = served.send(call.clone()).await;
+    let padded = served.send(call.header("x-igc-padding", "100000")).await;
+    let field = if bytes == 0 { 0 } else { bytes + r#","padding":"""#.len() };
+    assert_eq!(response(&padded).body.bytes, response(&plain).body.bytes + field as u64);
+    assert_eq!(response(&padded).ended, Ended::Complete);
+}
+
+#[rstest]
+#[case::whole(chat("Hello"))]
+#[case::streamed(chat("Hello").stream())]
+#[case::compressed(chat("Hello").header("x-igc-gzip", "1"))]
+#[case::cut(chat("Hello").stream().header("x-igc-die-after", "1"))]
+#[tokio::test]
+async fn what_was_sent_is_recorded(#[case] call: Call) {
+    let served = serve(config()).await;
+    let exchange = served.send(call).await;
+    served.model.wait(|records| !records.is_empty()).await;
+    let (got, sent) = (&response(&exchange).body, served.record(&exchange).sent.expect("recorded"));
+    assert_eq!((got.bytes, &got.sha256), (sent.bytes, &sent.sha256));
+}
+
 const WRONG: Usage = Usage { prompt_tokens: 3, completion_tokens: 4, total_tokens: 9 };
 
 #[rstest]
@@ -244,6 +298,8 @@ async fn a_delay_waits_on_the_models_clock() {
 #[case("x-igc-delay-ms", "soon")]
 #[case("x-igc-stream-tokens", "100001")]
 #[case("x-igc-die-after", "")]
+#[case("x-igc-padding", "16777217")]
+#[case("x-igc-header", "no colon")]
 #[case("x-igc-gate", "a b")]
 #[case("x-igc-gate", "")]
 #[tokio::test]

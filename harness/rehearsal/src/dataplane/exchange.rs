@@ -343,7 +343,10 @@ impl Exchange<'_> {
             let read = if transformation.reads_response_body() {
                 let (read, again) = read_for_expressions(body, &parts.headers).await?;
                 body = again;
-                read
+                // The client gets it as it came (agentgateway/agentgateway#1601).
+                read.and_then(|read| {
+                    bodies::uncompressed(read, parts.headers.get(header::CONTENT_ENCODING), READ_BUFFER)
+                })
             } else {
                 None
             };

@@ -90,6 +90,7 @@ fn history(n: &Names) -> History {
         status: 200,
         usage: None,
         finished: true,
+        sent: None,
     };
     let records = vec![marker("m-1", 0), marker(n.id, 1), marker("m-2", 2)];
     let log = ModelLog { marker_before: Some("m-1".into()), marker_after: Some("m-2".into()), records };

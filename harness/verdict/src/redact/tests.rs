@@ -192,6 +192,7 @@ fn telling(token: &str) -> History {
         status: 200,
         usage: None,
         finished: true,
+        sent: None,
     };
     history.models.insert("m".into(), ModelLog { records: vec![record], ..ModelLog::default() });
     history
