@@ -6,7 +6,7 @@ use anyhow::Result;
 use rstest::rstest;
 use serde_json::{Value, json};
 use suites::{
-    Call, Model, Stage, chat, check, proof, replies,
+    Call, Model, Stage, chat, chat_with, check, proof, replies,
     stream::{self, InStep},
 };
 use verdict::{
@@ -126,15 +126,11 @@ async fn drive_usage_chunk(stage: &mut Stage) -> Result<()> {
     let (_, host) = routed(stage).await?;
     stage.begin().await?;
     for (label, options) in [
-        ("asked", json!({"include_usage": true})),
-        ("not-asked", Value::Null),
-        ("refused", json!({"include_usage": false})),
+        ("asked", json!({"stream_options": {"include_usage": true}})),
+        ("not-asked", json!({})),
+        ("refused", json!({"stream_options": {"include_usage": false}})),
     ] {
-        let mut body = json!({"model": "alpha", "stream": true, "messages": [{"role": "user", "content": "Hello"}]});
-        if !options.is_null() {
-            body["stream_options"] = options;
-        }
-        stage.send(label, Call::post("/v1/chat/completions").host(&host).json(&body)).await;
+        stage.send(label, chat_with(&host, "alpha", options).stream()).await;
     }
     stage.end().await
 }
