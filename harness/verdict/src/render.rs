@@ -1,10 +1,12 @@
 //! Rendering: a report for terminals and for CI. Whatever a gateway sent is made inert before it is shown.
 
+mod html;
 mod junit;
 mod terminal;
 #[cfg(test)]
 pub(crate) mod tests_support;
 
+pub use html::{Log, Sources, html};
 pub use junit::junit;
 pub use terminal::{Colour, terminal};
 

@@ -1,0 +1,513 @@
+//! HTML: one page that needs no network, no scripts and no other file, and shows what broke and why.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use base64::{Engine, prelude::BASE64_STANDARD};
+use minijinja::syntax::SyntaxConfig;
+use minijinja::value::Serde;
+use minijinja::{AutoEscape, Environment, UndefinedBehavior};
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+
+use crate::history::{History, Key};
+use crate::judge::Holds;
+use crate::plan::Level;
+use crate::record::{GoldenState, Verdict};
+use crate::report::{CheckReport, Report, Totals};
+
+use super::{Lines, inert};
+
+mod objects;
+mod sequence;
+
+/// Where the page gets what the report itself does not hold.
+pub struct Sources<'a> {
+    /// The history of an attempt.
+    pub histories: &'a dyn Fn(&Key) -> Option<History>,
+    /// The ends of the logs below an evidence folder (relative to the run folder); asked only for what did not pass.
+    pub logs: &'a dyn Fn(&str) -> Vec<Log>,
+    /// Reports of runs before this one, the oldest first.
+    pub earlier: &'a [Report],
+}
+
+/// The end of one log.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Log {
+    /// Relative to the run folder.
+    pub path: String,
+    /// Its last lines.
+    pub end: String,
+}
+
+/// How many bytes of drawings and objects a page may hold. What passed is left out first; the page says so.
+const BUDGET: usize = 3_500_000;
+/// Longest line of text from outside.
+const LINE: usize = 300;
+/// Longest block of text from outside.
+const BLOCK: usize = 6_000;
+/// How many checks that break the run are listed at the top.
+const LISTED: usize = 100;
+
+/// The report as one HTML page.
+pub fn html(report: &Report, sources: &Sources<'_>) -> Result<String, minijinja::Error> {
+    let mut environment = Environment::new();
+    environment.set_undefined_behavior(UndefinedBehavior::Strict);
+    environment.set_auto_escape_callback(|_| AutoEscape::Html);
+    environment.set_syntax(SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build()?);
+    environment.add_template("page", include_str!("html/page.html"))?;
+    environment.add_template("detail", include_str!("html/detail.html"))?;
+    let (style, script) = (include_str!("html/page.css"), include_str!("html/page.js"));
+
+    let details = details(&environment, report, sources)?;
+    let page = Page {
+        style,
+        script,
+        script_hash: BASE64_STANDARD.encode(Sha256::digest(script)),
+        run: Run::of(report),
+        gateways: report.gateways.iter().map(Column::of).collect(),
+        broken: broken(report),
+        suites: suites(report, &details.kept, &trend(report, sources.earlier)),
+        details: details.text,
+        left_out: details.left_out,
+        known: known(report),
+        problems: report.problems.iter().map(|p| line(p)).collect(),
+        runs: sources.earlier.iter().chain([report]).map(Past::of).collect(),
+    };
+    environment.get_template("page")?.render(Serde(page))
+}
+
+#[derive(Serialize)]
+struct Page {
+    style: &'static str,
+    script: &'static str,
+    script_hash: String,
+    run: Run,
+    gateways: Vec<Column>,
+    broken: Vec<Broken>,
+    suites: Vec<Suite>,
+    details: String,
+    left_out: usize,
+    known: Vec<String>,
+    problems: Vec<String>,
+    runs: Vec<Past>,
+}
+
+#[derive(Serialize)]
+struct Run {
+    id: String,
+    word: &'static str,
+    good: bool,
+    statement: String,
+    facts: Vec<(&'static str, String)>,
+    breaks: Vec<String>,
+}
+
+impl Run {
+    fn of(report: &Report) -> Self {
+        let run = &report.run;
+        let mut facts = vec![
+            ("place", run.place.word().to_owned()),
+            ("profile", line(&run.profile)),
+            ("model", run.model.word().to_owned()),
+            ("started", line(&run.started)),
+            ("took", format!("{:.1} s", run.seconds)),
+            ("exit code", run.exit.to_string()),
+        ];
+        facts.extend(run.context.iter().map(|c| ("context", line(c))));
+        facts.extend(run.egress.iter().map(|e| ("egress", line(e))));
+        facts.extend(run.error.iter().map(|e| ("error", line(e))));
+        facts.extend(run.notes.iter().map(|n| ("note", line(n))));
+        if !run.command.is_empty() {
+            facts.push(("command", line(&run.command.join(" "))));
+        }
+        Self {
+            id: line(&run.id),
+            word: run.word.word(),
+            good: run.exit == 0,
+            statement: line(&run.statement),
+            facts,
+            breaks: report.breaks.iter().map(|b| line(b)).collect(),
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Column {
+    name: String,
+    word: &'static str,
+    versions: Vec<String>,
+    stand_ins: String,
+    bar: Vec<Share>,
+}
+
+impl Column {
+    fn of(gateway: &crate::report::GatewayReport) -> Self {
+        Self {
+            name: line(&gateway.name),
+            word: gateway.word.word(),
+            versions: gateway.versions.iter().map(|(name, version)| line(&format!("{name} {version}"))).collect(),
+            stand_ins: line(&gateway.stand_ins.join(", ")),
+            bar: shares(&gateway.totals),
+        }
+    }
+}
+
+/// A part of a bar: verdict, count, and its part of the whole in percent.
+#[derive(Serialize)]
+struct Share {
+    verdict: &'static str,
+    count: u64,
+    percent: String,
+}
+
+fn shares(totals: &Totals) -> Vec<Share> {
+    let all: u64 = totals.columns().iter().map(|(_, n)| n).sum();
+    let share = |(verdict, count): (Verdict, u64)| Share {
+        verdict: verdict.word(),
+        count,
+        percent: format!("{:.2}", 100.0 * count as f64 / all.max(1) as f64),
+    };
+    totals.columns().into_iter().filter(|(_, n)| *n > 0).map(share).collect()
+}
+
+#[derive(Serialize)]
+struct Broken {
+    anchor: String,
+    title: String,
+    gateway: String,
+    word: &'static str,
+    reason: String,
+}
+
+fn broken(report: &Report) -> Vec<Broken> {
+    let breaking = report.checks.iter().enumerate().filter(|(_, c)| c.breaks);
+    breaking
+        .take(LISTED)
+        .map(|(at, check)| Broken {
+            anchor: anchor(at),
+            title: line(&check.title()),
+            gateway: line(&check.gateway),
+            word: mark(check),
+            reason: line(&check.reason),
+        })
+        .collect()
+}
+
+#[derive(Serialize)]
+struct Suite {
+    name: String,
+    rows: Vec<Row>,
+}
+
+#[derive(Serialize)]
+struct Row {
+    title: String,
+    level: &'static str,
+    sentence: String,
+    cells: Vec<Option<Cell>>,
+}
+
+#[derive(Serialize)]
+struct Cell {
+    verdict: &'static str,
+    mark: &'static str,
+    anchor: Option<String>,
+    trend: String,
+}
+
+/// The matrix: rows in the order of the plan, a column for each gateway.
+fn suites(report: &Report, kept: &BTreeSet<usize>, trend: &Trend) -> Vec<Suite> {
+    let columns: BTreeMap<&str, usize> =
+        report.gateways.iter().enumerate().map(|(at, g)| (g.name.as_str(), at)).collect();
+    let mut suites: Vec<Suite> = Vec::new();
+    let mut places: BTreeMap<String, (usize, usize)> = BTreeMap::new();
+    let mut names: BTreeMap<String, usize> = BTreeMap::new();
+    for (at, check) in report.checks.iter().enumerate() {
+        let title = check.title();
+        let suite = *names.entry(check.suite().to_owned()).or_insert_with(|| {
+            suites.push(Suite { name: line(check.suite()), rows: Vec::new() });
+            suites.len() - 1
+        });
+        let (suite, row) = *places.entry(title.clone()).or_insert_with(|| {
+            suites[suite].rows.push(Row {
+                title: line(&title),
+                level: check.level.word(),
+                sentence: line(&check.sentence),
+                cells: columns.iter().map(|_| None).collect(),
+            });
+            (suite, suites[suite].rows.len() - 1)
+        });
+        let Some(column) = columns.get(check.gateway.as_str()) else { continue };
+        suites[suite].rows[row].cells[*column] = Some(Cell {
+            verdict: check.verdict.word(),
+            mark: mark(check),
+            anchor: kept.contains(&at).then(|| anchor(at)),
+            trend: trend.get(&(check.gateway.clone(), title)).cloned().unwrap_or_default(),
+        });
+    }
+    suites
+}
+
+/// Verdicts of earlier runs in one character each, by gateway and title.
+type Trend = BTreeMap<(String, String), String>;
+
+fn trend(report: &Report, earlier: &[Report]) -> Trend {
+    let mut trend = Trend::new();
+    let comparable = earlier.iter().filter(|r| r.run.place == report.run.place);
+    for check in comparable.flat_map(|r| &r.checks).filter(|c| c.verdict != Verdict::NotRun) {
+        trend.entry((check.gateway.clone(), check.title())).or_default().push(sign(check.verdict));
+    }
+    trend
+}
+
+/// The same signs as in the page's legend.
+fn sign(verdict: Verdict) -> char {
+    match verdict {
+        Verdict::Pass => '+',
+        Verdict::Fail => 'x',
+        Verdict::Flaky => '~',
+        Verdict::Unproven => '?',
+        Verdict::Error => '!',
+        Verdict::Unsupported => '-',
+        Verdict::NotRun => '.',
+    }
+}
+
+struct Details {
+    text: String,
+    kept: BTreeSet<usize>,
+    left_out: usize,
+}
+
+/// What is behind the cells: first of all that did not pass, then of the rest while there is room.
+fn details(
+    environment: &Environment<'_>,
+    report: &Report,
+    sources: &Sources<'_>,
+) -> Result<Details, minijinja::Error> {
+    let template = environment.get_template("detail")?;
+    let loud = |c: &CheckReport| c.breaks || c.finding.is_some() || is_judged_otherwise(c.verdict);
+    let in_order = |wanted: bool| report.checks.iter().enumerate().filter(move |(_, c)| loud(c) == wanted);
+    let mut parts: BTreeMap<usize, String> = BTreeMap::new();
+    let (mut size, mut left_out) = (0, 0);
+    for (at, check) in in_order(true).chain(in_order(false)) {
+        if size > BUDGET {
+            left_out += 1;
+            continue;
+        }
+        let part = template.render(Serde(Detail::of(at, check, sources)))?;
+        size += part.len();
+        parts.insert(at, part);
+    }
+    Ok(Details { kept: parts.keys().copied().collect(), text: parts.into_values().collect(), left_out })
+}
+
+fn is_judged_otherwise(verdict: Verdict) -> bool {
+    !matches!(verdict, Verdict::Pass | Verdict::Unsupported | Verdict::NotRun)
+}
+
+#[derive(Serialize)]
+struct Detail {
+    anchor: String,
+    verdict: &'static str,
+    mark: &'static str,
+    open: bool,
+    title: String,
+    gateway: String,
+    level: &'static str,
+    reason: String,
+    sentence: String,
+    source: String,
+    known: Option<String>,
+    clauses: Vec<Clause>,
+    tries: Vec<String>,
+    golden: Vec<Difference>,
+    golden_state: Option<&'static str>,
+    drawing: Option<sequence::Drawing>,
+    objects: Vec<objects::Object>,
+    admissions: Vec<objects::Said>,
+    notes: Vec<String>,
+    logs: Vec<Log>,
+    evidence: Option<String>,
+    repeat: String,
+    seconds: String,
+}
+
+#[derive(Serialize)]
+struct Clause {
+    name: String,
+    holds: &'static str,
+    expected: String,
+    got: String,
+    exchanges: Vec<(String, String)>,
+}
+
+/// A line of a difference, with the class that colours it.
+#[derive(Serialize)]
+struct Difference {
+    class: &'static str,
+    text: String,
+}
+
+impl Detail {
+    fn of(at: usize, check: &CheckReport, sources: &Sources<'_>) -> Self {
+        let history = history_of(check, sources);
+        let loud = check.breaks || is_judged_otherwise(check.verdict);
+        let shown: BTreeSet<&str> =
+            check.clauses.iter().flat_map(|c| &c.exchanges).map(|e| e.id.as_str()).collect();
+        Self {
+            anchor: anchor(at),
+            verdict: check.verdict.word(),
+            mark: mark(check),
+            open: check.breaks,
+            title: line(&check.title()),
+            gateway: line(&check.gateway),
+            level: check.level.word(),
+            reason: line(check.finding.as_ref().unwrap_or(&check.reason)),
+            sentence: line(&check.sentence),
+            source: line(&check.source),
+            known: check.baseline.as_ref().map(|k| line(&format!("{} ({}, until {})", k.reason, k.link, k.expires))),
+            clauses: check.clauses.iter().map(Clause::of).collect(),
+            tries: if check.tries.len() > 1 {
+                let words = |t: &crate::report::Try| format!("attempt {}: {}: {}", t.attempt, t.verdict.word(), t.reason);
+                check.tries.iter().map(|t| line(&words(t))).collect()
+            } else {
+                Vec::new()
+            },
+            golden: check.golden.iter().filter_map(|g| g.note.as_deref()).flat_map(difference).collect(),
+            golden_state: check.golden.as_ref().map(|g| golden_word(g.state)),
+            drawing: history.as_ref().and_then(|h| sequence::draw(h, &shown, loud)),
+            objects: history.as_ref().map(objects::with_conditions).unwrap_or_default(),
+            admissions: history.as_ref().map(objects::admissions).unwrap_or_default(),
+            notes: history.iter().flat_map(|h| &h.notes).map(|n| line(n)).collect(),
+            logs: match &check.evidence {
+                Some(folder) if loud => (sources.logs)(folder).iter().map(inert_log).collect(),
+                _ => Vec::new(),
+            },
+            evidence: check.evidence.as_ref().map(|e| line(e)),
+            repeat: inert(&check.repeat, BLOCK, Lines::Joined),
+            seconds: format!("{:.1}", check.seconds),
+        }
+    }
+}
+
+impl Clause {
+    fn of(clause: &crate::report::ClauseReport) -> Self {
+        Self {
+            name: line(&clause.name),
+            holds: match clause.holds {
+                Holds::Yes => "holds",
+                Holds::No => "false",
+                Holds::Unproven => "unproven",
+            },
+            expected: line(&clause.expected),
+            got: line(&clause.got),
+            exchanges: clause
+                .exchanges
+                .iter()
+                .map(|e| (line(&format!("{} -> {}", e.label, e.outcome)), inert(&e.curl, BLOCK, Lines::Joined)))
+                .collect(),
+        }
+    }
+}
+
+/// The history of the last attempt.
+fn history_of(check: &CheckReport, sources: &Sources<'_>) -> Option<History> {
+    let last = check.tries.last()?;
+    (sources.histories)(&Key {
+        gateway: check.gateway.clone(),
+        check: check.id.clone(),
+        case: check.case.clone().unwrap_or_else(|| "-".to_owned()),
+        attempt: last.attempt,
+    })
+}
+
+fn inert_log(log: &Log) -> Log {
+    Log { path: line(&log.path), end: inert(&log.end, BLOCK, Lines::Kept) }
+}
+
+fn difference(note: &str) -> Vec<Difference> {
+    let shown = inert(note, BLOCK, Lines::Kept);
+    let class = |text: &str| match text.chars().next() {
+        Some('+') => "new",
+        Some('-') => "old",
+        _ => "same",
+    };
+    shown.lines().map(|text| Difference { class: class(text), text: text.to_owned() }).collect()
+}
+
+fn known(report: &Report) -> Vec<String> {
+    let entry = |k: &crate::report::KnownReport| {
+        let case = k.case.as_ref().map(|c| format!("@{c}")).unwrap_or_default();
+        let state = match k.state {
+            crate::report::KnownState::Holds => "holds",
+            crate::report::KnownState::Stale => "stale: the check passed, remove the entry",
+            crate::report::KnownState::Expired => "expired: look again",
+            crate::report::KnownState::NotJudged => "not judged in this run",
+        };
+        line(&format!(
+            "{}: {}{case}: {state}; {} of {} attempts failed; until {}: {} ({})",
+            k.gateway, k.check, k.failed, k.judged, k.expires, k.reason, k.link
+        ))
+    };
+    report.baseline.iter().map(entry).collect()
+}
+
+/// A run of the trend.
+#[derive(Serialize)]
+struct Past {
+    id: String,
+    place: &'static str,
+    word: &'static str,
+    exit: u8,
+    versions: String,
+    bar: Vec<Share>,
+}
+
+impl Past {
+    fn of(report: &Report) -> Self {
+        let version = |g: &crate::report::GatewayReport| {
+            let own = g.versions.get(&g.name).map(|v| format!(" {v}")).unwrap_or_default();
+            format!("{}{own}", g.name)
+        };
+        Self {
+            id: line(&report.run.id),
+            place: report.run.place.word(),
+            word: report.run.word.word(),
+            exit: report.run.exit,
+            versions: line(&report.gateways.iter().map(version).collect::<Vec<_>>().join(", ")),
+            bar: shares(&report.totals),
+        }
+    }
+}
+
+/// The word of a cell: the verdict, or what is worse than it.
+fn mark(check: &CheckReport) -> &'static str {
+    match (check.verdict, &check.finding, &check.golden) {
+        (_, Some(_), _) => "finding",
+        (Verdict::Pass, None, Some(golden)) if golden.state == GoldenState::Changed => "changed",
+        (Verdict::Fail, ..) if check.baseline.is_some() => "known",
+        (Verdict::Fail, ..) if check.level == Level::Should && !check.breaks => "fail (SHOULD)",
+        (verdict, ..) => verdict.word(),
+    }
+}
+
+fn golden_word(state: GoldenState) -> &'static str {
+    match state {
+        GoldenState::Same => "same",
+        GoldenState::Changed => "changed",
+        GoldenState::Missing => "missing",
+        GoldenState::NotCompared => "not compared",
+    }
+}
+
+fn anchor(at: usize) -> String {
+    format!("c{at}")
+}
+
+fn line(text: &str) -> String {
+    inert(text, LINE, Lines::Joined)
+}
+
+#[cfg(test)]
+mod tests;
