@@ -3,6 +3,7 @@
 mod down;
 mod failure;
 mod model_server;
+mod pages;
 mod plan;
 mod report;
 mod request;
@@ -67,7 +68,7 @@ enum Command {
         /// The run's folder
         #[arg(default_value = "target/igc/latest")]
         run: PathBuf,
-        /// Write report.json and report.xml into it
+        /// Write report.json, report.xml (JUnit), report.md and report.html into it
         #[arg(long)]
         write: bool,
         /// The run was interrupted

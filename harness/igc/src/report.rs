@@ -6,13 +6,13 @@ use cluster::environment::Environment;
 use verdict::{
     baseline::Baseline,
     folder::RunFolder,
-    render::{Colour, junit, terminal},
+    render::{Colour, terminal},
     report::{self, Ending, Inputs},
 };
 
-use crate::failure::Failure;
+use crate::{failure::Failure, pages};
 
-/// Says what came of a run; writes `report.json` and `report.xml` where asked.
+/// Says what came of a run; writes `report.{json,xml,md,html}` where asked.
 pub fn report(run: &Path, write: bool, interrupted: bool, quiet: bool) -> Result<u8, Failure> {
     let folder = RunFolder::open(run).map_err(Failure::usage)?;
     let (plan, records) = (folder.read_plan()?, folder.read_records()?);
@@ -42,8 +42,7 @@ pub fn report(run: &Path, write: bool, interrupted: bool, quiet: bool) -> Result
         notes: stood().flat_map(|(_, s)| s.notes.clone()).collect(),
     });
     if write {
-        folder.write_json("report.json", &report)?;
-        folder.write_file("report.xml", &junit(&report)?)?;
+        pages::write(&folder, &report)?;
     }
     let colour = if std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none() {
         Colour::Ansi

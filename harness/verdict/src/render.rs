@@ -1,13 +1,15 @@
-//! Rendering: a report for terminals and for CI. Whatever a gateway sent is made inert before it is shown.
+//! Rendering: a report for terminals, CI systems, browsers and pull requests. Whatever a gateway sent is made inert before it is shown.
 
 mod html;
 mod junit;
+mod markdown;
 mod terminal;
 #[cfg(test)]
 pub(crate) mod tests_support;
 
 pub use html::{Log, Sources, html};
 pub use junit::junit;
+pub use markdown::markdown;
 pub use terminal::{Colour, terminal};
 
 use crate::curl::is_invisible;

@@ -280,11 +280,7 @@ struct Details {
 }
 
 /// What is behind the cells: first of all that did not pass, then of the rest while there is room.
-fn details(
-    environment: &Environment<'_>,
-    report: &Report,
-    sources: &Sources<'_>,
-) -> Result<Details, minijinja::Error> {
+fn details(environment: &Environment<'_>, report: &Report, sources: &Sources<'_>) -> Result<Details, minijinja::Error> {
     let template = environment.get_template("detail")?;
     let loud = |c: &CheckReport| c.breaks || c.finding.is_some() || is_judged_otherwise(c.verdict);
     let in_order = |wanted: bool| report.checks.iter().enumerate().filter(move |(_, c)| loud(c) == wanted);
@@ -353,8 +349,7 @@ impl Detail {
     fn of(at: usize, check: &CheckReport, sources: &Sources<'_>) -> Self {
         let history = history_of(check, sources);
         let loud = check.breaks || is_judged_otherwise(check.verdict);
-        let shown: BTreeSet<&str> =
-            check.clauses.iter().flat_map(|c| &c.exchanges).map(|e| e.id.as_str()).collect();
+        let shown: BTreeSet<&str> = check.clauses.iter().flat_map(|c| &c.exchanges).map(|e| e.id.as_str()).collect();
         Self {
             anchor: anchor(at),
             verdict: check.verdict.word(),
@@ -369,7 +364,8 @@ impl Detail {
             known: check.baseline.as_ref().map(|k| line(&format!("{} ({}, until {})", k.reason, k.link, k.expires))),
             clauses: check.clauses.iter().map(Clause::of).collect(),
             tries: if check.tries.len() > 1 {
-                let words = |t: &crate::report::Try| format!("attempt {}: {}: {}", t.attempt, t.verdict.word(), t.reason);
+                let words =
+                    |t: &crate::report::Try| format!("attempt {}: {}: {}", t.attempt, t.verdict.word(), t.reason);
                 check.tries.iter().map(|t| line(&words(t))).collect()
             } else {
                 Vec::new()

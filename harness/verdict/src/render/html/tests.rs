@@ -81,7 +81,9 @@ fn hostile_words_are_inert(#[case] words: &str) {
         let mut history = World::history_of(key).unwrap();
         history.exchanges[0].label = words.into();
         history.exchanges[0].request.target = words.into();
-        history.objects.insert(words.into(), serde_json::json!({"kind": words, "status": {"conditions": [{"type": words}]}}));
+        history
+            .objects
+            .insert(words.into(), serde_json::json!({"kind": words, "status": {"conditions": [{"type": words}]}}));
         history.admissions.insert(words.into(), Admission::Accepted { warnings: vec![words.into()] });
         history.notes.push(words.into());
         Some(history)
@@ -190,7 +192,8 @@ fn a_drawing_keeps_what_the_judge_named() {
     history.exchanges[99].label = "the-one".into();
     let drawing = sequence::draw(&history, &BTreeSet::from(["x-99"]), false).unwrap();
     let drawing = serde_json::to_value(drawing).unwrap();
-    let labels: Vec<&str> = drawing["groups"].as_array().unwrap().iter().map(|g| g["label"].as_str().unwrap()).collect();
+    let labels: Vec<&str> =
+        drawing["groups"].as_array().unwrap().iter().map(|g| g["label"].as_str().unwrap()).collect();
     assert_eq!(labels.last(), Some(&"the-one"));
     assert_eq!(drawing["more"], "97 more exchanges are in the history");
 }

@@ -1,0 +1,75 @@
+//! The files that a report is written to, and what they are filled from besides the report.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use verdict::{
+    folder::RunFolder,
+    render::{Log, Sources, html, junit, markdown},
+    report::Report,
+};
+
+use crate::failure::Failure;
+
+/// How many runs before this one the trend shows.
+const EARLIER: usize = 20;
+/// How many logs of a check are shown.
+const LOGS: usize = 8;
+/// How many lines of a log are shown, from its end.
+const LINES: usize = 40;
+
+/// Writes `report.json`, `report.xml`, `report.md` and `report.html` into the run's folder.
+pub fn write(folder: &RunFolder, report: &Report) -> Result<(), Failure> {
+    folder.write_json("report.json", report)?;
+    folder.write_file("report.xml", &junit(report)?)?;
+    folder.write_file("report.md", &markdown(report))?;
+    let sources = Sources {
+        histories: &|key| folder.read_history(key).ok(),
+        logs: &|evidence| logs(folder.path(), evidence),
+        earlier: &earlier(folder),
+    };
+    Ok(folder.write_file("report.html", &html(report, &sources)?)?)
+}
+
+/// Reports of the runs beside this one that began before it, the oldest first. What cannot be read is left out.
+fn earlier(folder: &RunFolder) -> Vec<Report> {
+    let beside = folder.path().parent().and_then(|runs| fs::read_dir(runs).ok());
+    let mut runs: Vec<PathBuf> = beside
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|path| !path.is_symlink() && path.file_name() < folder.path().file_name())
+        .collect();
+    runs.sort();
+    let reports = runs.iter().rev().filter_map(|run| RunFolder::open(run).ok()?.read_json("report.json").ok());
+    let mut reports: Vec<Report> = reports.take(EARLIER).collect();
+    reports.reverse();
+    reports
+}
+
+/// The ends of the logs below an evidence folder.
+fn logs(run: &Path, evidence: &str) -> Vec<Log> {
+    let mut files = Vec::new();
+    collect(&run.join(evidence).join("logs"), &mut files);
+    files.sort();
+    let end = |path: &PathBuf| {
+        let text = fs::read_to_string(path).ok()?;
+        let lines: Vec<&str> = text.lines().collect();
+        let last = &lines[lines.len().saturating_sub(LINES)..];
+        let path = path.strip_prefix(run).unwrap_or(path).display().to_string();
+        (!last.is_empty()).then(|| Log { path, end: last.join("\n") })
+    };
+    files.iter().filter_map(end).take(LOGS).collect()
+}
+
+fn collect(folder: &Path, files: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        match entry.file_type() {
+            Ok(kind) if kind.is_dir() => collect(&entry.path(), files),
+            Ok(kind) if kind.is_file() => files.push(entry.path()),
+            _ => {}
+        }
+    }
+}
