@@ -37,7 +37,7 @@ pub fn report(run: &Path, write: bool, interrupted: bool, quiet: bool) -> Result
         baselines: &baselines,
         histories: &|key| folder.read_history(key).ok(),
         ending,
-        now: jiff::Timestamp::now(),
+        now: ended(&folder),
         egress: (!egress.is_empty()).then(|| egress.join("; ")),
         notes: stood().flat_map(|(_, s)| s.notes.clone()).collect(),
     });
@@ -56,6 +56,12 @@ pub fn report(run: &Path, write: bool, interrupted: bool, quiet: bool) -> Result
         print!("{text}");
     }
     Ok(report.run.exit)
+}
+
+/// When the run ended: at its last event, so that a report that is made again says the same.
+fn ended(folder: &RunFolder) -> jiff::Timestamp {
+    let last = folder.read_events().ok().and_then(|e| e.events.last()?.at.parse().ok());
+    last.unwrap_or_else(jiff::Timestamp::now)
 }
 
 /// A path as people type it: relative to the checkout where it is below it.

@@ -13,7 +13,7 @@ use crate::history::{History, Key};
 use crate::judge::Holds;
 use crate::plan::Level;
 use crate::record::{GoldenState, Verdict};
-use crate::report::{CheckReport, Report, Totals};
+use crate::report::{CheckReport, Report, Totals, Word};
 
 use super::{Lines, inert};
 
@@ -96,7 +96,8 @@ struct Page {
 struct Run {
     id: String,
     word: &'static str,
-    good: bool,
+    /// `good`, `known` where only the baseline keeps it from breaking, or `bad`.
+    tone: &'static str,
     statement: String,
     facts: Vec<(&'static str, String)>,
     breaks: Vec<String>,
@@ -123,7 +124,11 @@ impl Run {
         Self {
             id: line(&run.id),
             word: run.word.word(),
-            good: run.exit == 0,
+            tone: match (run.exit, run.word) {
+                (0, Word::Conformant | Word::Rehearsed) => "good",
+                (0, _) => "known",
+                _ => "bad",
+            },
             statement: line(&run.statement),
             facts,
             breaks: report.breaks.iter().map(|b| line(b)).collect(),
@@ -136,7 +141,8 @@ struct Column {
     name: String,
     word: &'static str,
     versions: Vec<String>,
-    stand_ins: String,
+    version: String,
+    stand_ins: Vec<String>,
     bar: Vec<Share>,
 }
 
@@ -146,7 +152,8 @@ impl Column {
             name: line(&gateway.name),
             word: gateway.word.word(),
             versions: gateway.versions.iter().map(|(name, version)| line(&format!("{name} {version}"))).collect(),
-            stand_ins: line(&gateway.stand_ins.join(", ")),
+            version: gateway.versions.get(&gateway.name).map(|v| line(v)).unwrap_or_default(),
+            stand_ins: gateway.stand_ins.iter().map(|s| line(s)).collect(),
             bar: shares(&gateway.totals),
         }
     }
