@@ -157,11 +157,11 @@ impl<'a> Pen<'a> {
     }
 }
 
-/// What pickers say of an exchange: (picker, the endpoint that it chose or what it answered).
+/// What pickers say of an exchange: (picker, the endpoints that it chose or what it answered instead).
 fn picked<'a>(history: &'a History, exchange: &Exchange) -> Vec<(&'a str, String)> {
-    let records = history.pickers.iter().flat_map(|(name, records)| records.iter().map(move |r| (name.as_str(), r)));
-    let ours = records.filter(|(_, r)| r["exchange"].as_str() == Some(exchange.id.as_str()));
-    ours.map(|(name, r)| (name, r["chosen"].as_str().map_or_else(|| r["chosen"].to_string(), str::to_owned))).collect()
+    let records = history.pickers.iter().flat_map(|(name, log)| log.records.iter().map(move |r| (name.as_str(), r)));
+    let ours = records.filter(|(_, r)| r.exchange.as_deref() == Some(exchange.id.as_str()));
+    ours.map(|(name, r)| (name, r.refused.map_or_else(|| r.chosen.join(","), |status| status.to_string()))).collect()
 }
 
 fn short(text: &str, most: usize) -> String {

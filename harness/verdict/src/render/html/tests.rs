@@ -6,7 +6,9 @@ use proptest::prelude::*;
 use rstest::rstest;
 
 use super::*;
-use crate::history::{Admission, Body, Ended, Exchange, ModelLog, ModelRecord, Outcome, Request, Response};
+use crate::history::{
+    Admission, Body, Ended, Exchange, ModelLog, ModelRecord, Outcome, PickerLog, PickerRecord, Request, Response,
+};
 use crate::render::tests_support::{everything, hostile};
 use crate::report::tests::World;
 
@@ -159,7 +161,9 @@ fn seen(status: u16) -> History {
         finished: true,
     };
     history.models.insert("alpha".into(), ModelLog { records: vec![record], ..ModelLog::default() });
-    history.pickers.insert("epp".into(), vec![serde_json::json!({"exchange": "x-1", "chosen": "10.244.0.7:8000"})]);
+    let picked =
+        PickerRecord { exchange: Some("x-1".into()), chosen: vec!["10.244.0.7:8000".into()], ..Default::default() };
+    history.pickers.insert("epp".into(), PickerLog { records: vec![picked], ..PickerLog::default() });
     history
 }
 
