@@ -59,6 +59,26 @@ impl Rule {
     }
 }
 
+/// The limited route that is asked.
+#[derive(Clone, Debug)]
+pub struct Limited {
+    /// Its hostname.
+    pub host: String,
+    /// The model behind it.
+    pub model: String,
+}
+
+impl Limited {
+    /// The route on the stage's own hostname.
+    fn of(stage: &Stage, model: &str) -> Self {
+        Self { host: stage.hostname().to_owned(), model: model.to_owned() }
+    }
+
+    fn chat(&self) -> Call {
+        chat(&self.host, &self.model)
+    }
+}
+
 /// Which answers carry the limiter's mark.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Marks {
@@ -118,30 +138,33 @@ fn reset_of(exchange: &Exchange) -> Option<u64> {
 /// Waits until the limit is live. By user: until the route answers, marked by the limiter, each request with an identity
 /// of its own, so that nothing is spent of the budget under test. One budget for all: until it is spent.
 pub async fn settle(stage: &mut Stage, model: &str) -> Result<()> {
-    let host = stage.hostname().to_owned();
+    settle_on(stage, &Limited::of(stage, model)).await
+}
+
+/// The same for this route.
+pub async fn settle_on(stage: &mut Stage, limited: &Limited) -> Result<()> {
     let Some(header) = identity(stage) else {
         let refused = refusal(stage.history());
-        return stage.settle_status(|| chat(&host, model), |status| status == refused).await;
+        return stage.settle_status(|| limited.chat(), |status| status == refused).await;
     };
     let mut users = 0;
     stage
         .settle(
             || {
                 users += 1;
-                chat(&host, model).header(&header, format!("settle-{users}"))
+                limited.chat().header(&header, format!("settle-{users}"))
             },
-            model,
+            &limited.model,
         )
         .await?;
-    probe(stage, model, &header).await.map(drop)
+    probe(stage, limited, &header).await.map(drop)
 }
 
 /// One answer that the limiter marked, for a throw-away identity: (seconds to the window's end, unix time of that end).
-async fn probe(stage: &mut Stage, model: &str, header: &str) -> Result<(u64, Option<i64>)> {
-    let host = stage.hostname().to_owned();
+async fn probe(stage: &mut Stage, limited: &Limited, header: &str) -> Result<(u64, Option<i64>)> {
     for _ in 0..100 {
         let user = format!("probe-{}", stage.unique());
-        let exchange = stage.prepare(chat(&host, model).header(header, &user)).await;
+        let exchange = stage.prepare(limited.chat().header(header, &user)).await;
         if let Some(reset) = reset_of(&exchange) {
             let date =
                 exchange.response().and_then(|r| r.header("date")).and_then(|d| jiff::fmt::rfc2822::parse(d).ok());
@@ -155,10 +178,10 @@ async fn probe(stage: &mut Stage, model: &str, header: &str) -> Result<(u64, Opt
 }
 
 /// Spends what is left of the budget that all share: the seconds to the window's end, as the first refusal says.
-async fn spend_up(stage: &mut Stage, model: &str) -> Result<u64> {
-    let (host, refused) = (stage.hostname().to_owned(), refusal(stage.history()));
+async fn spend_up(stage: &mut Stage, limited: &Limited) -> Result<u64> {
+    let refused = refusal(stage.history());
     for _ in 0..500 {
-        let exchange = stage.prepare(chat(&host, model)).await;
+        let exchange = stage.prepare(limited.chat()).await;
         if exchange.status() == Some(refused) {
             return reset_of(&exchange).ok_or_else(|| {
                 anyhow!("a refusal does not say when its window ends: the start of the budget is unknown")
@@ -170,9 +193,9 @@ async fn spend_up(stage: &mut Stage, model: &str) -> Result<u64> {
 }
 
 /// Waits for the first seconds of a window of this length, with a budget of which nothing is spent.
-async fn first_seconds(stage: &mut Stage, model: &str, window: u64) -> Result<()> {
+async fn first_seconds(stage: &mut Stage, limited: &Limited, window: u64) -> Result<()> {
     let Some(header) = identity(stage) else {
-        let reset = spend_up(stage, model).await?;
+        let reset = spend_up(stage, limited).await?;
         stage.set_window_end(reset as f64);
         stage.until_window(stage.window_end(), 0.5).await;
         stage.next_window(window as f64);
@@ -181,7 +204,7 @@ async fn first_seconds(stage: &mut Stage, model: &str, window: u64) -> Result<()
     // An hour is not waited for: half a minute of it has to be left.
     let enough = if window <= 60 { window.saturating_sub(5) } else { 30 };
     loop {
-        let (reset, end) = probe(stage, model, &header).await?;
+        let (reset, end) = probe(stage, limited, &header).await?;
         stage.set_window_end(reset as f64);
         if reset >= enough {
             stage.fact("reset-seconds", json!(reset));
@@ -219,13 +242,13 @@ pub async fn in_one_window(
     drive: impl AsyncFn(&mut Stage, &str) -> Result<()>,
 ) -> Result<()> {
     let window = stage.declared("window-seconds").as_u64().unwrap_or(60);
-    in_one_window_of(stage, model, window, labels, drive).await
+    in_one_window_of(stage, &Limited::of(stage, model), window, labels, drive).await
 }
 
-/// The same for a window of this many seconds.
+/// The same for this route and a window of this many seconds.
 pub async fn in_one_window_of(
     stage: &mut Stage,
-    model: &str,
+    limited: &Limited,
     window: u64,
     labels: &[&str],
     drive: impl AsyncFn(&mut Stage, &str) -> Result<()>,
@@ -234,7 +257,7 @@ pub async fn in_one_window_of(
     let mut missed = 0;
     stage.begin().await?;
     for round in 1..=rounds {
-        first_seconds(stage, model, window).await?;
+        first_seconds(stage, limited, window).await?;
         let from = stage.history().exchanges.len();
         let user = format!("user-{}", stage.unique());
         drive(stage, &user).await?;

@@ -18,9 +18,9 @@ pub fn conditions(observed_generation: u64, said: &[(&str, &str, &str)]) -> Valu
         .collect()
 }
 
-/// A history in the making: settled, in namespace `ns`, with nothing in it.
+/// A history in the making: settled, in namespace `ns`, with nothing in it; and the second from which on requests are sent.
 #[derive(Clone, Debug)]
-pub struct Fake(pub History);
+pub struct Fake(pub History, f64);
 
 impl Fake {
     /// Of this check, without a case.
@@ -28,7 +28,7 @@ impl Fake {
         let key = Key { gateway: "some-gateway".into(), check: check.into(), case: "-".into(), attempt: 1 };
         let mut history = History::new(key, "ns", "stage.igc.test");
         history.settle.settled = true;
-        Self(history)
+        Self(history, 0.0)
     }
 
     fn with(mut self, change: impl FnOnce(&mut History)) -> Self {
@@ -86,6 +86,7 @@ impl Fake {
     }
 
     fn exchange(self, label: &str, outcome: Outcome) -> Self {
+        let from = self.1 * 1000.0;
         self.with(|h| {
             let request = Request {
                 method: "POST".into(),
@@ -98,7 +99,7 @@ impl Fake {
             h.exchanges.push(Exchange {
                 id,
                 label: label.into(),
-                sent_ms: h.exchanges.len() as f64 * 10.0,
+                sent_ms: from + h.exchanges.len() as f64 * 10.0,
                 request,
                 outcome,
             });
@@ -143,6 +144,16 @@ impl Fake {
         self.with_exchange(|exchange| {
             if let Outcome::Response(response) = &mut exchange.outcome {
                 change(response);
+            }
+        })
+    }
+
+    /// The model's record of the last exchange has this path.
+    pub fn with_model_target(self, target: &str) -> Self {
+        self.with(|h| {
+            let id = h.exchanges.last().map(|e| e.id.clone());
+            for record in h.models.values_mut().flat_map(|l| &mut l.records).filter(|r| r.exchange == id) {
+                record.target = target.to_owned();
             }
         })
     }
@@ -193,6 +204,27 @@ impl Fake {
     /// A reply of 7 tokens that passed the limiter unseen.
     pub fn unmarked(self, label: &str, status: u16) -> Self {
         self.answer(label, status, &[], &usage(7))
+    }
+
+    /// What follows is sent this long after the stage was opened.
+    pub fn from(self, seconds: f64) -> Self {
+        Self(self.0, seconds)
+    }
+
+    /// The exchanges of this label, from this one on, are sent so much later.
+    pub fn sent_later(self, label: &str, first: usize, seconds: f64) -> Self {
+        self.with(|h| {
+            let of_label = h.exchanges.iter_mut().filter(|e| e.label == label);
+            of_label.skip(first).for_each(|e| e.sent_ms += seconds * 1000.0);
+        })
+    }
+
+    /// While the drive was prepared, a refusal at this time said what the budget is and when its window ends.
+    pub fn prepared_refusal(self, at: f64, limit: u64, reset: u64) -> Self {
+        self.from(at).limited("prepare", limit, 0, reset).with(|h| {
+            let refusal = h.exchanges.pop();
+            h.settle.exchanges.extend(refusal);
+        })
     }
 
     /// A fact that the drive measured.

@@ -214,11 +214,15 @@ impl Stage {
 
     /// Applies an InferenceService with this name, and does not wait for it.
     pub async fn apply_model(&mut self, name: &str) -> Result<Model> {
+        self.apply_model_with(name, &[]).await
+    }
+
+    async fn apply_model_with(&mut self, name: &str, args: &[&str]) -> Result<Model> {
         let kind = self.opened.planned.model;
         let image = self.opened.stood.images.get(kind.word());
         let Some(image) = image else { bail!("the run has no image for model {}; see environment.json", kind.word()) };
         let file = ModelFile::read(&root().join("manifests"), kind.word())?;
-        let served = Served { name, namespace: &self.history.namespace, model: name, replicas: 1 };
+        let served = Served { name, namespace: &self.history.namespace, model: name, replicas: 1, args };
         for manifest in file.manifests(&served, image)? {
             self.cluster.apply(&manifest, self.apply()).await?;
         }
@@ -240,8 +244,14 @@ impl Stage {
 
     /// A model behind an InferenceService that is Ready. If it does not become so, the check is an error, not a failure.
     pub async fn model(&mut self, name: &str) -> Result<Model> {
-        let mut models = self.models(&[name]).await?;
-        models.pop().context("no model was asked for")
+        self.model_with(name, &[]).await
+    }
+
+    /// The same with more arguments of its program.
+    pub async fn model_with(&mut self, name: &str, args: &[&str]) -> Result<Model> {
+        let model = self.apply_model_with(name, args).await?;
+        self.ready(&model).await?;
+        Ok(model)
     }
 
     /// Several at once.
@@ -251,12 +261,17 @@ impl Stage {
             models.push(self.apply_model(name).await?);
         }
         for model in &models {
-            let service =
-                ObjectRef::new("serving.kserve.io/v1beta1", "InferenceService", &self.history.namespace, &model.name);
-            self.cluster.wait(&service, Until::ConditionTrue("Ready".into()), Duration::from_secs(READY)).await?;
-            self.models.push(model.clone());
+            self.ready(model).await?;
         }
         Ok(models)
+    }
+
+    async fn ready(&mut self, model: &Model) -> Result<()> {
+        let service =
+            ObjectRef::new("serving.kserve.io/v1beta1", "InferenceService", &self.history.namespace, &model.name);
+        self.cluster.wait(&service, Until::ConditionTrue("Ready".into()), Duration::from_secs(READY)).await?;
+        self.models.push(model.clone());
+        Ok(())
     }
 
     /// Applies one of the gateway's intents (or one that all gateways share), with `name`, `namespace` and `hostname` of
@@ -315,6 +330,11 @@ impl Stage {
     /// The same until a reply has this header.
     pub async fn settle_header(&mut self, call: impl FnMut() -> Call, name: &str) -> Result<()> {
         self.settle_until(call, |e| e.response().is_some_and(|r| r.header(name).is_some())).await
+    }
+
+    /// The same until the answer is as wanted.
+    pub async fn settle_when(&mut self, call: impl FnMut() -> Call, good: impl Fn(&Exchange) -> bool) -> Result<()> {
+        self.settle_until(call, good).await
     }
 
     async fn settle_until(&mut self, mut call: impl FnMut() -> Call, good: impl Fn(&Exchange) -> bool) -> Result<()> {
@@ -519,6 +539,13 @@ impl Stage {
             self.history.objects.insert(name.to_owned(), seen.clone());
         }
         Ok(seen.unwrap_or_default())
+    }
+
+    /// Keeps an object as it is now, `null` where there is none.
+    pub async fn look(&mut self, name: &str, object: &ObjectRef) -> Result<()> {
+        let found = self.cluster.get(object).await?.unwrap_or_default();
+        self.history.objects.insert(name.to_owned(), found);
+        Ok(())
     }
 
     /// Offers a manifest and keeps what the API server says to it.

@@ -8,7 +8,7 @@ use rstest::rstest;
 use serde_json::{Value, json};
 use suites::{
     Call, Stage, Until,
-    budget::{self, Budget},
+    budget::{self, Budget, Limited},
     chat, check, condition, object, parents_say, proof,
 };
 use verdict::{
@@ -405,7 +405,8 @@ async fn spend_the_hour(stage: &mut Stage) -> Result<()> {
     stage.intent("limit-tokens", json!({"limits": [{"tokens": 1000, "unit": "Hour", "model": MODEL}]})).await?;
     budget::settle(stage, MODEL).await?;
     let host = stage.hostname().to_owned();
-    budget::in_one_window_of(stage, MODEL, 3600, &["spend"], async |stage, user| {
+    let limited = Limited { host: host.clone(), model: MODEL.to_owned() };
+    budget::in_one_window_of(stage, &limited, 3600, &["spend"], async |stage, user| {
         for _ in 0..10 {
             budget::charged(stage).await;
             stage.send("spend", long_request(&host, user)).await;

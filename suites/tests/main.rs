@@ -1,7 +1,9 @@
 //! All suites, one module a subject. A check's test is `suite::check`, with a case for each named case and each gateway.
 
 mod errors;
+mod guide_000;
 mod guide_002;
+mod guide_003;
 mod kserve;
 mod routing;
 mod status;

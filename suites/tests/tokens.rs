@@ -367,6 +367,99 @@ mod judges {
         assert_eq!(verdict_of(judge_exact, &unmarked(14)), Holds::No, "more than the unmarked one explains");
     }
 
+    /// A budget that all requests share, in a gateway that marks refusals alone: so many replies with a record of the model.
+    fn shared(check: &str, case: &str) -> Fake {
+        Fake::of(check)
+            .case(case)
+            .declares("block-when", json!("spent >= limit"))
+            .declares("window", json!("fixed-from-policy"))
+            .declares("window-seconds", json!(60))
+            .declares("mark", json!("x-ratelimit-limit"))
+            .declares("marks", json!("refusals"))
+            .declares("status", json!(429))
+            .declares("body", json!("rate limit exceeded"))
+            .model("alpha")
+    }
+
+    fn spent_by_all(fake: Fake, label: &str, limit: u64, admitted: u64, refused: u64) -> Fake {
+        let fake = (0..admitted).fold(fake, |fake, _| fake.unmarked(label, 200).also_reached("alpha"));
+        (0..refused).fold(fake, |fake, _| fake.limited(label, limit, 0, 50))
+    }
+
+    #[rstest]
+    #[case::by_the_rule(10, 4, Holds::Yes)]
+    #[case::one_more(11, 4, Holds::No)]
+    #[case::one_less(9, 4, Holds::No)]
+    #[case::never_blocked(14, 0, Holds::No)]
+    fn what_the_limiter_does_not_mark_the_records_prove(
+        #[case] admitted: u64,
+        #[case] refused: u64,
+        #[case] holds: Holds,
+    ) {
+        let fake = spent_by_all(shared("tokens/exact", "budget-70"), "spend", 70, admitted, refused);
+        assert_eq!(verdict_of(judge_exact, &fake), holds);
+        let expected = if holds == Holds::Yes { Holds::Unproven } else { holds };
+        assert_eq!(verdict_of(judge_exact, &fake.without_marker("alpha")), expected, "no whole records, no proof");
+    }
+
+    #[rstest]
+    #[case::no_record(|f: Fake| f.unmarked("spend", 200), Holds::No)]
+    #[case::two_records(|f: Fake| f.unmarked("spend", 200).also_reached("alpha").also_reached("alpha"), Holds::No)]
+    #[case::one_record(|f: Fake| f.unmarked("spend", 200).also_reached("alpha"), Holds::Yes)]
+    fn each_reply_has_one_record(#[case] tenth: fn(Fake) -> Fake, #[case] holds: Holds) {
+        let fake = tenth(spent_by_all(shared("tokens/exact", "budget-70"), "spend", 70, 9, 0));
+        assert_eq!(verdict_of(judge_exact, &spent_by_all(fake, "spend", 70, 0, 4)), holds);
+    }
+
+    #[test]
+    fn a_refusal_that_reached_the_model_is_none() {
+        let fake = spent_by_all(shared("tokens/exact", "budget-70"), "spend", 70, 10, 3);
+        assert_eq!(verdict_of(judge_exact, &fake.limited("spend", 70, 0, 50).also_reached("alpha")), Holds::No);
+    }
+
+    #[test]
+    fn what_was_sent_before_the_window_began_is_of_another() {
+        let at = |seconds| spent_by_all(shared("tokens/exact", "budget-70").from(seconds), "spend", 70, 10, 4);
+        assert_eq!(verdict_of(judge_exact, &at(0.0)), Holds::Yes, "said to end 50 s after");
+        let late = at(0.0).sent_later("spend", 10, 15.0);
+        assert_eq!(verdict_of(judge_exact, &late), Holds::Unproven, "a window that ends at 65 s began at 5 s");
+    }
+
+    #[rstest]
+    #[case::a_minute(20.0, Holds::Yes)]
+    #[case::half_a_minute(50.0, Holds::No)]
+    fn a_window_is_measured_from_the_end_of_the_one_before(#[case] before: f64, #[case] holds: Holds) {
+        // The refusal of the preparation says that its window ends 50 s after it, the drive's own ends at 130 s.
+        let fake = shared("tokens/window", "-").prepared_refusal(before, 7, 50).from(80.0);
+        let fake = spent_by_all(fake, "spend", 7, 1, 3).limited("late-in-the-window", 7, 0, 50);
+        let fake = fake.unmarked("next-window", 200).also_reached("alpha");
+        assert_eq!(verdict_of(judge_window, &fake), holds);
+    }
+
+    #[test]
+    fn a_window_without_a_refusal_before_it_is_not_measured() {
+        let fake = spent_by_all(shared("tokens/window", "-"), "spend", 7, 1, 3).limited("late-in-the-window", 7, 0, 50);
+        assert_eq!(verdict_of(judge_window, &fake.unmarked("next-window", 200).also_reached("alpha")), Holds::Unproven);
+    }
+
+    #[rstest]
+    #[case::refused(0, Holds::Yes)]
+    #[case::a_leak(1, Holds::No)]
+    fn a_leak_is_a_leak_without_marks_too(#[case] leaks: usize, #[case] holds: Holds) {
+        let fake = spent_by_all(shared("tokens/no-leak", "-"), "spend", 7, 1, 4);
+        let fake = (0..leaks).fold(fake, |fake, _| fake.unmarked("beyond", 200).also_reached("alpha"));
+        assert_eq!(verdict_of(judge_no_leak, &(leaks..BEYOND).fold(fake, |f, _| f.limited("beyond", 7, 0, 40))), holds);
+    }
+
+    #[rstest]
+    #[case::good("rate limit exceeded", Holds::Yes)]
+    #[case::empty("", Holds::No)]
+    fn numbers_of_refusals_alone_are_judged(#[case] body: &str, #[case] holds: Holds) {
+        let fake = spent_by_all(shared("tokens/shape-429", "-"), "spend", 14, 2, 0);
+        let headers = [("x-ratelimit-limit", "14"), ("x-ratelimit-remaining", "0"), ("x-ratelimit-reset", "49")];
+        assert_eq!(verdict_of(judge_shape_429, &fake.answer("spend", 429, &headers, body)), holds);
+    }
+
     #[test]
     fn a_turned_window_is_unproven() {
         let fake = spent(limited("tokens/exact", "budget-70"), "spend", 70, 6, 0).admitted("spend", 70, 70, 60);

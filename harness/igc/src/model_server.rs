@@ -14,6 +14,9 @@ pub struct Args {
     /// Port to listen on, on all addresses
     #[arg(long, default_value_t = 8080)]
     port: u16,
+    /// Answer chats on this path instead of /v1/chat/completions
+    #[arg(long, value_name = "PATH")]
+    chat_path: Option<String>,
     /// Name of the pod, as replies and records give it
     #[arg(long, env = "POD_NAME")]
     pod: Option<String>,
@@ -30,6 +33,7 @@ pub async fn serve(args: Args, cancel: CancellationToken) -> Result<u8, Failure>
         pod,
         namespace: args.namespace,
         port: args.port,
+        chat_path: args.chat_path,
         ..model::Config::default()
     };
     model::run(config, cancel.cancelled_owned()).await?;

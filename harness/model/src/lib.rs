@@ -3,7 +3,7 @@
 //!
 //! | endpoint | what it does |
 //! |---|---|
-//! | `POST /v1/chat/completions`, `/v1/completions`, `/v1/responses`, `/v1/embeddings`, `GET /v1/models` | as the simulator; also under `/openai/v1` |
+//! | `POST /v1/chat/completions`, `/v1/completions`, `/v1/responses`, `/v1/embeddings`, `GET /v1/models` | as the simulator; also under `/openai/v1`. Chats may be asked to be elsewhere |
 //! | `GET /health`, `/healthz`, `/ready`, `/health/ready` | 200 |
 //! | `GET /metrics` | three gauges of vLLM |
 //! | `GET /igc/records?since=N` | the records, as a JSON array; see below. Not recorded itself |
@@ -58,6 +58,8 @@ pub struct Config {
     pub port: u16,
     /// What may stand before `/v1`.
     pub openai_prefixes: Vec<String>,
+    /// Where chats are answered instead of below `/v1`, for example `/llm/chat/completions` as httpbun does.
+    pub chat_path: Option<String>,
     /// Tokens of a prompt and its completion together.
     pub max_model_len: u64,
     /// Value of the `server` header.
@@ -82,6 +84,7 @@ impl Default for Config {
             namespace: String::new(),
             port: 8080,
             openai_prefixes: vec![String::new(), "/openai".to_owned()],
+            chat_path: None,
             max_model_len: 1_024,
             server: "fasthttp".to_owned(),
             max_body: 4 * 1024 * 1024,

@@ -277,7 +277,8 @@ fn answer(model: &Model, head: &Parts, body: &Arrived, script: &Script) -> Answe
     let path = head.uri.path();
     let under_v1 = config.openai_prefixes.iter().find_map(|p| path.strip_prefix(p.as_str())?.strip_prefix("/v1/"));
     let endpoint = match under_v1 {
-        Some("chat/completions") => Some(Endpoint::Chat),
+        _ if config.chat_path.as_deref() == Some(path) => Some(Endpoint::Chat),
+        Some("chat/completions") if config.chat_path.is_none() => Some(Endpoint::Chat),
         Some("completions") => Some(Endpoint::Completions),
         Some("responses") => Some(Endpoint::Responses),
         Some("embeddings") => Some(Endpoint::Embeddings),

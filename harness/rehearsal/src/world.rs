@@ -209,7 +209,7 @@ impl PodDialer for Pods {
     }
 }
 
-/// The node, KServe and what the gateway's charts bring.
+/// The node, cert-manager, KServe and what the gateway's charts bring.
 fn installation(config: &WorldConfig) -> Vec<Value> {
     let (gateway_namespace, gateway) = &config.kserve_gateway;
     let ingress = json!({
@@ -242,6 +242,17 @@ fn installation(config: &WorldConfig) -> Vec<Value> {
                 "spec": {"containers": [{"name": "manager", "image": "docker.io/kserve/kserve-controller:v0.17.0"}]}}},
         }),
     ];
+    objects.push(json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "cert-manager"}}));
+    for (name, image) in [("", "controller"), ("-cainjector", "cainjector"), ("-webhook", "webhook")] {
+        let labels = json!({"app.kubernetes.io/instance": "cert-manager", "app.kubernetes.io/component": image});
+        objects.push(json!({
+            "apiVersion": "apps/v1", "kind": "Deployment",
+            "metadata": {"name": format!("cert-manager{name}"), "namespace": "cert-manager", "labels": labels},
+            "spec": {"replicas": 1, "selector": {"matchLabels": labels}, "template": {
+                "metadata": {"labels": labels},
+                "spec": {"containers": [{"name": image, "image": format!("quay.io/jetstack/cert-manager-{image}:v1.20.2")}]}}},
+        }));
+    }
     objects.extend(config.dialect.installation());
     objects
 }

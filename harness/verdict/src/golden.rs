@@ -84,8 +84,11 @@ pub enum Comparison {
         /// Unified difference of both as YAML.
         difference: String,
     },
-    /// There is no golden file yet.
-    Missing,
+    /// There is no golden file yet, or none that counts here.
+    Missing {
+        /// Why one that is there does not count.
+        reason: Option<String>,
+    },
     /// The golden file is of other circumstances, or there was nothing to observe.
     NotCompared {
         /// Why.
@@ -99,7 +102,7 @@ impl Comparison {
         match self {
             Comparison::Same => (GoldenState::Same, None),
             Comparison::Changed { difference } => (GoldenState::Changed, Some(difference.clone())),
-            Comparison::Missing => (GoldenState::Missing, None),
+            Comparison::Missing { reason } => (GoldenState::Missing, reason.clone()),
             Comparison::NotCompared { reason } => (GoldenState::NotCompared, Some(reason.clone())),
         }
     }
@@ -178,9 +181,14 @@ impl Golden {
 
 /// Compares an observation with the golden file, where versions and model are those of the golden file.
 ///
-/// [`Comparison::Same`] if and only if both values are equal.
+/// [`Comparison::Same`] if and only if both values are equal. What was rehearsed is no measure of a real gateway; what a real
+/// one left is the measure of a rehearsal.
 pub fn compare(golden: Option<&Golden>, observation: &Value, now: &Info) -> Comparison {
-    let Some(golden) = golden else { return Comparison::Missing };
+    let Some(golden) = golden else { return Comparison::Missing { reason: None } };
+    if now.place.is_real() && !golden.info.place.is_real() {
+        let reason = "the golden file was rehearsed, and says nothing of a real gateway".to_owned();
+        return Comparison::Missing { reason: Some(reason) };
+    }
     if let Some(reason) = other_circumstances(&golden.info, now) {
         return Comparison::NotCompared { reason };
     }
@@ -270,8 +278,11 @@ pub fn accept(pending: &Path, golden_root: &Path, reason: &str) -> Result<PathBu
     if !relative.starts_with(&golden.info.gateway) {
         return Err(refuse(&format!("it says that it is of {}, and lies elsewhere", golden.info.gateway)));
     }
-    golden.info.reason = Some(reason.to_owned());
     let path = golden_root.join(relative);
+    if !golden.info.place.is_real() && path.is_file() && Golden::read(&path)?.info.place.is_real() {
+        return Err(refuse("it was rehearsed, and what a real gateway left is not replaced by that"));
+    }
+    golden.info.reason = Some(reason.to_owned());
     write_whole(&path, golden.to_text()?.as_bytes(), Existing::Replaced)?;
     let removed = |path: PathBuf| match std::fs::remove_file(&path) {
         Err(source) if source.kind() != std::io::ErrorKind::NotFound => {

@@ -64,6 +64,8 @@ pub struct Served<'s> {
     pub model: &'s str,
     /// How many pods.
     pub replicas: u32,
+    /// Arguments of its program beside the usual ones.
+    pub args: &'s [&'s str],
 }
 
 impl ModelFile {
@@ -160,7 +162,7 @@ mod tests {
     fn every_model_of_the_project_is_an_inference_service(#[case] name: &str, #[case] image: &str) {
         let model = ModelFile::read(&manifests(), name).unwrap();
         assert_eq!(model.image(&json!({"llm-d-sim": "v0.10.2"}), &json!({"igc": "igc/igc:ab"})).unwrap(), image);
-        let served = Served { name: "mock", namespace: "n", model: "m: \"x\"", replicas: 2 };
+        let served = Served { name: "mock", namespace: "n", model: "m: \"x\"", replicas: 2, args: &["--more"] };
         let [service] = &model.manifests(&served, image).unwrap()[..] else { panic!("one object") };
         assert_eq!(service["kind"], "InferenceService");
         assert_eq!(service["metadata"]["annotations"]["serving.kserve.io/deploymentMode"], "Standard");
@@ -170,6 +172,7 @@ mod tests {
             predictor["containers"][0]["args"].as_array().unwrap().contains(&json!("m: \"x\"")),
             "a name is only ever a name"
         );
+        assert_eq!(predictor["containers"][0]["args"].as_array().unwrap().last(), Some(&json!("--more")));
         assert_eq!(predictor["containers"][0]["readinessProbe"]["periodSeconds"], 1);
     }
 

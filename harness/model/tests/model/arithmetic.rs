@@ -238,3 +238,12 @@ async fn the_gauges_have_the_names_of_vllm() {
         );
     }
 }
+
+#[tokio::test]
+async fn chats_are_where_they_are_asked_to_be_and_nowhere_else() {
+    let served = serve(model::Config { chat_path: Some("/llm/chat/completions".to_owned()), ..config() }).await;
+    let request = json!({"model": "mock-llm", "messages": [{"role": "user", "content": "Hello"}]});
+    for (path, status) in [("/llm/chat/completions", 200), ("/v1/chat/completions", 404), ("/llm/completions", 404)] {
+        assert_eq!(served.send(Call::post(path).json(&request)).await.status(), Some(status), "{path}");
+    }
+}

@@ -109,6 +109,11 @@ impl Failure {
             .about(plural, group, name)
     }
 
+    /// 403 in the words of a webhook.
+    pub(crate) fn denied(said: String) -> Self {
+        Self::new(403, "Forbidden", said)
+    }
+
     /// 410 for a resource version that the history no longer holds.
     pub fn expired(asked: u64, oldest: u64) -> Self {
         Self::new(410, "Expired", format!("too old resource version: {asked} ({oldest})"))

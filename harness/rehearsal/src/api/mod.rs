@@ -19,6 +19,7 @@ mod schema;
 pub mod selector;
 mod state;
 mod store;
+mod webhooks;
 mod write;
 
 pub use admission::UnknownFields;

@@ -12,6 +12,7 @@ use super::kind::kinds;
 use super::meta::{self, meta_mut, meta_str};
 use super::resource::{Resource, Version};
 use super::state::{State, Writing, Written, stamp};
+use super::webhooks;
 
 impl State {
     /// Creates an object that was written in `version`.
@@ -68,6 +69,7 @@ impl State {
         let taken = self.get(&resource.kind, &key.0, &key.1).is_some();
         builtin::prepare(&resource.kind, &mut object, None, &mut self.addresses);
         admission::validate(resource, version, &object, None)?;
+        webhooks::validate(&resource.kind, &object)?;
         if taken {
             return Err(Failure::already_exists(&resource.plural, group, &name));
         }

@@ -57,8 +57,8 @@ impl Drop for Running {
 /// What a pod runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Program {
-    /// The stand-in model: names, and whether it knows its own pod.
-    Model { names: Vec<String>, port: u16, knows_pod: bool },
+    /// The stand-in model: names, where chats are if not in the usual place, and whether it knows its own pod.
+    Model { names: Vec<String>, port: u16, chat_path: Option<String>, knows_pod: bool },
     /// A replica of the proxy of a Gateway.
     Proxy(Name),
     /// Nothing that listens.
@@ -107,8 +107,8 @@ fn start(around: &Surroundings, pod: &Value, address: IpAddr) -> std::io::Result
     let mut proxy = None;
     match program(around, pod) {
         Program::Nothing => {}
-        Program::Model { names, port, knows_pod } => {
-            let mut config = model::Config { models: names, port, ..model::Config::default() };
+        Program::Model { names, port, chat_path, knows_pod } => {
+            let mut config = model::Config { models: names, port, chat_path, ..model::Config::default() };
             config.clock = Arc::new(ModelClock(around.clock.clone()));
             config.drain = Duration::ZERO;
             if knows_pod {
@@ -223,9 +223,10 @@ fn model_of(container: &Value) -> Option<Program> {
     }
     let written = values("--port").first().and_then(|p| p.parse().ok());
     let port = written.or_else(|| object::port(container, "/ports/0/containerPort")).unwrap_or(8000);
+    let chat_path = values("--chat-path").pop();
     // The simulator knows its pod only where the template tells it (facts: "KServe does not set those env vars").
     let knows_pod = is_own || list(container, "/env").any(|e| text(e, "/name") == "POD_NAME");
-    Some(Program::Model { names, port, knows_pod })
+    Some(Program::Model { names, port, chat_path, knows_pod })
 }
 
 fn say_running(around: &Surroundings, pod: &Value, address: IpAddr) {
@@ -292,8 +293,17 @@ mod tests {
         let expected = expected.map(|(names, port, knows_pod)| Program::Model {
             names: names.into_iter().map(str::to_owned).collect(),
             port,
+            chat_path: None,
             knows_pod,
         });
         assert_eq!(model_of(&container), expected);
+    }
+
+    #[test]
+    fn chats_may_be_elsewhere() {
+        let container =
+            json!({"image": "igc:dev", "args": ["model", "--model", "m", "--chat-path", "/llm/chat/completions"]});
+        let Some(Program::Model { chat_path, .. }) = model_of(&container) else { panic!("a model") };
+        assert_eq!(chat_path.as_deref(), Some("/llm/chat/completions"));
     }
 }

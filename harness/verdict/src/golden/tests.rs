@@ -52,7 +52,50 @@ fn only_the_same_circumstances_are_compared(#[case] change: fn(&mut Info), #[cas
 
 #[test]
 fn a_missing_golden_is_said_to_be_missing() {
-    assert_eq!(compare(None, &json!(1), &info()), Comparison::Missing);
+    assert_eq!(compare(None, &json!(1), &info()), Comparison::Missing { reason: None });
+}
+
+#[rstest]
+#[case::both_real(Place::Kind, Place::Context, false)]
+#[case::both_rehearsed(Place::Rehearsal, Place::Rehearsal, false)]
+#[case::real_for_a_rehearsal(Place::Kind, Place::Rehearsal, false)]
+#[case::rehearsed_for_a_real_one(Place::Rehearsal, Place::Kind, true)]
+fn what_was_rehearsed_is_no_measure_of_a_real_gateway(
+    #[case] then: Place,
+    #[case] place: Place,
+    #[case] missing: bool,
+) {
+    let mut golden = golden(json!(1));
+    golden.info.place = then;
+    let got = compare(Some(&golden), &json!(1), &Info { place, ..info() });
+    match missing {
+        true => assert_eq!(
+            got.record().1.as_deref(),
+            Some("the golden file was rehearsed, and says nothing of a real gateway")
+        ),
+        false => assert_eq!(got, Comparison::Same),
+    }
+    assert_eq!(got.record().0 == GoldenState::Missing, missing);
+}
+
+#[rstest]
+#[case(Place::Kind, Place::Rehearsal, false)]
+#[case(Place::Rehearsal, Place::Rehearsal, true)]
+#[case(Place::Rehearsal, Place::Kind, true)]
+fn a_real_golden_is_not_replaced_by_a_rehearsed_one(#[case] then: Place, #[case] place: Place, #[case] taken: bool) {
+    let parent = tempfile::tempdir().unwrap();
+    let run = RunFolder::create(parent.path(), "r").unwrap();
+    let root = parent.path().join("golden");
+    let of = |place: Place, observation: Value| {
+        let golden = golden(observation);
+        Golden { info: Info { place, ..golden.info }, ..golden }
+    };
+    let first = write_pending(&run, &key("-"), &of(then, json!(1)), None).unwrap();
+    accept(&first, &root, "first").unwrap();
+    let second = write_pending(&run, &key("-"), &of(place, json!(2)), None).unwrap();
+    assert_eq!(accept(&second, &root, "second").is_ok(), taken);
+    let kept = Golden::find(&root, &key("-")).unwrap().unwrap().observation;
+    assert_eq!(kept, if taken { json!(2) } else { json!(1) });
 }
 
 #[rstest]
