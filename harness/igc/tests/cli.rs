@@ -135,7 +135,7 @@ fn a_chart_that_a_bundle_lacks_is_named() {
     let checkout = Checkout::new()
         .file("bundle/charts/some-v1/Chart.yaml", "name: some\n")
         .file("bundle/crds/x/v1/a.yaml", "{}\n");
-    let (exit, _, err) = checkout.plan(&["--on", "rehearsal", "--bundle", "bundle"]);
+    let (exit, _, err) = checkout.plan(&["--on", "rehearsal", "--gateway", "envoy-ai-gateway", "--bundle", "bundle"]);
     assert_eq!(exit, 3, "{err}");
     assert!(err.contains("cert-manager") && err.contains("v1.20.2"), "{err}");
 }
@@ -161,7 +161,7 @@ fn where_nothing_is_installed_a_run_is_rehearsed_and_says_so() {
 #[test]
 fn a_run_without_records_is_an_error_and_never_a_pass() {
     let checkout = Checkout::new();
-    let (_, out, _) = checkout.plan(&["--check", "routing/host"]);
+    let (_, out, _) = checkout.plan(&["--gateway", "envoy-ai-gateway", "--check", "routing/host"]);
     let report = Command::new(env!("CARGO_BIN_EXE_igc"))
         .current_dir(checkout.folder.path())
         .args(["report", "--write", out.trim()])
