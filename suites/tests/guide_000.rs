@@ -650,6 +650,7 @@ pub async fn run_loop(stage: &mut Stage, limited: &Limited) -> Result<()> {
             budget::charged(stage).await;
             stage.send("loop", chat(&limited.host, MODEL)).await;
         }
+        Ok(())
     })
     .await
 }
@@ -703,6 +704,7 @@ async fn drive_total_tokens(stage: &mut Stage) -> Result<()> {
             let reply = chat(&limited.host, MODEL).header("x-igc-usage", "prompt=6,completion=1,total=70");
             stage.send("total-of-70", reply).await;
         }
+        Ok(())
     })
     .await
 }
