@@ -42,11 +42,21 @@ fn planned(plan: &Plan, gateway: &str, shared: bool) -> bool {
     plan.checks.iter().any(|c| c.gateway == gateway && c.disposition == "run" && (c.exclusive == "shared") == shared)
 }
 
-/// The programs of a run and where it is.
+/// The programs of a run, and who hears how its checks go.
 struct Session {
     interrupts: Interrupts,
     igc: PathBuf,
     suites: PathBuf,
+    says: Says,
+}
+
+/// Where each check's line goes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Says {
+    /// To the terminal.
+    People,
+    /// To the run's `tests.log`.
+    TheLog,
 }
 
 impl Session {
@@ -90,17 +100,19 @@ impl Session {
             .append(true)
             .open(run.join("tests.log"))
             .context("failed to open tests.log")?;
-        self.interrupts.run(
-            Command::new(&self.suites)
-                .arg("--test-threads")
-                .arg(jobs.to_string())
-                .env("IGC_RUN", run)
-                .env("IGC_GATEWAY", gateway)
-                .env("IGC_EXCLUSIVE", exclusive)
-                .current_dir(program::root().join("suites"))
-                .stdin(Stdio::null())
-                .stdout(log), // the runner's own output; each check says on stderr how it went
-        )
+        let mut command = Command::new(&self.suites);
+        command
+            .arg("--test-threads")
+            .arg(jobs.to_string())
+            .env("IGC_RUN", run)
+            .env("IGC_GATEWAY", gateway)
+            .env("IGC_EXCLUSIVE", exclusive)
+            .current_dir(program::root().join("suites"))
+            .stdin(Stdio::null());
+        if self.says == Says::TheLog {
+            command.stderr(log.try_clone().context("failed to open tests.log")?);
+        }
+        self.interrupts.run(command.stdout(log)) // the runner's own output; each check says on stderr how it went
     }
 
     /// `igc up`, with the program that the model's image is made of where pods are real.
@@ -127,9 +139,9 @@ impl Session {
     }
 }
 
-fn session() -> Result<Session> {
+fn session(says: Says) -> Result<Session> {
     let interrupts = Interrupts::listen()?;
-    Ok(Session { igc: program::igc()?, suites: program::suites()?, interrupts })
+    Ok(Session { igc: program::igc()?, suites: program::suites()?, interrupts, says })
 }
 
 fn read(run: &Path) -> Result<Plan> {
@@ -137,12 +149,11 @@ fn read(run: &Path) -> Result<Plan> {
     serde_json::from_slice(&plan).context("failed to understand plan.json")
 }
 
-/// `cargo xtask e2e`.
-pub fn e2e(options: &options::E2e) -> Result<u8> {
-    let session = session()?;
-    let run = match session.plan(&options.to_words())? {
+/// Plans a run and drives it, all but its report: the run folder, or the exit code of a refusal.
+fn drive(session: &Session, words: &[String]) -> Result<std::result::Result<PathBuf, u8>> {
+    let run = match session.plan(words)? {
         Ok(run) => run,
-        Err(code) => return Ok(code),
+        Err(code) => return Ok(Err(code)),
     };
     let plan = read(&run)?;
 
@@ -162,6 +173,16 @@ pub fn e2e(options: &options::E2e) -> Result<u8> {
             break;
         }
     }
+    Ok(Ok(run))
+}
+
+/// `cargo xtask e2e`.
+pub fn e2e(options: &options::E2e) -> Result<u8> {
+    let session = session(Says::People)?;
+    let run = match drive(&session, &options.to_words())? {
+        Ok(run) => run,
+        Err(code) => return Ok(code),
+    };
     let mut report = session.igc();
     report.arg("report").arg("--write").arg(&run);
     if session.interrupts.said() {
@@ -171,9 +192,40 @@ pub fn e2e(options: &options::E2e) -> Result<u8> {
     Ok(status.code().and_then(|c| u8::try_from(c).ok()).unwrap_or(3))
 }
 
+/// What is rehearsed for the goldens: every check, in the versions that they were recorded with.
+const RECORDED: [&str; 4] = ["--on", "rehearsal", "--profile", "recorded"];
+
+/// `cargo xtask fidelity`: the cases by `igc`; where all is asked for also the goldens of real places, by the suites.
+pub fn fidelity(mut options: options::Fidelity) -> Result<u8> {
+    for path in &mut options.paths {
+        *path = std::path::absolute(&*path).with_context(|| format!("failed to find {}", path.display()))?;
+    }
+    let interrupts = Interrupts::listen()?;
+    let goldens = options.paths.is_empty() && !options.list && options.cases.iter().all(|c| c.starts_with("golden"));
+    let mut command = if goldens {
+        let session = session(Says::TheLog)?;
+        let run = match drive(&session, &RECORDED.map(str::to_owned))? {
+            Ok(_) if session.interrupts.said() => return Ok(130),
+            Ok(run) => run,
+            Err(code) => return Ok(code),
+        };
+        let mut command = session.igc();
+        command.arg("fidelity").arg("--run").arg(run);
+        command
+    } else {
+        let mut command = Command::new(program::igc()?);
+        command.current_dir(program::root()).stdin(Stdio::null()).arg("fidelity");
+        command
+    };
+    Ok(match interrupts.run(command.args(options.to_words()))? {
+        Ended::Code(code) => code,
+        Ended::Interrupted => 130,
+    })
+}
+
 /// `cargo xtask up`.
 pub fn up(options: &options::Where) -> Result<u8> {
-    let session = session()?;
+    let session = session(Says::People)?;
     let mut words = options.to_words();
     words.push("--up".to_owned());
     let run = match session.plan(&words)? {

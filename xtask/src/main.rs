@@ -63,6 +63,17 @@ Examples:
   cargo xtask review --list
   cargo xtask review --accept 'routing/*' --reason 'first recording, read against guide 002'")]
     Review(program::Forward),
+    /// Play recordings of real gateways in the rehearsal, and say where it differs
+    #[command(after_help = "\
+Examples:
+  cargo xtask fidelity                                       all recordings, and goldens of real places
+  cargo xtask fidelity my-recording.yaml --format json       cases of your own; how to write them is in
+                                                             harness/rehearsal/fidelity/README.md
+  cargo xtask fidelity --list --case 'budget/*'
+
+Exit codes: 0 agrees or accepted, 1 differs or an accepted difference is stale, 2 usage or a bad case, 3 a case could
+not be played.")]
+    Fidelity(options::Fidelity),
     /// Everything that a commit must pass: format, clippy, tests, tidy, examples of the README
     Ci,
     /// Look for what no compiler sees: goldens and baseline entries without a check, scalars that YAML readers disagree on
@@ -85,6 +96,7 @@ fn main() -> ExitCode {
         Task::Doctor(words) => program::forward("doctor", &words),
         Task::Report(words) => program::forward("report", &words),
         Task::Review(words) => program::forward("review", &words),
+        Task::Fidelity(options) => e2e::fidelity(options),
         Task::Ci => ci::ci(),
         Task::Tidy => tidy::tidy(),
         Task::Completions { shell } => {

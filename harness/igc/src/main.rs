@@ -2,6 +2,7 @@
 
 mod down;
 mod failure;
+mod fidelity;
 mod model_server;
 mod pages;
 mod plan;
@@ -93,6 +94,14 @@ enum Command {
         #[arg(long, value_name = "TEXT")]
         reason: Option<String>,
     },
+    /// Play recordings of real gateways in the rehearsal, and say where it differs
+    Fidelity {
+        /// A rehearsed run of all checks, whose goldens of real places are counted as cases
+        #[arg(long)]
+        run: Option<PathBuf>,
+        #[command(flatten)]
+        options: options::Fidelity,
+    },
     /// Remove everything of every run
     Sweep {
         /// The folder of runs, to find processes that still live
@@ -129,6 +138,7 @@ async fn main() -> ExitCode {
         Command::Down { run, gateway, interrupted } => down::down(&run, gateway.as_deref(), interrupted).await,
         Command::Report { run, write, interrupted, quiet } => report::report(&run, write, interrupted, quiet),
         Command::Review { run, accept, reason, .. } => review::review(&run, accept.as_deref(), reason.as_deref()),
+        Command::Fidelity { run, options } => fidelity::fidelity(run.as_deref(), &options).await,
         Command::Sweep { out, context } => down::sweep(&out, context.as_deref(), &cancel).await,
         Command::Doctor { format } => up::doctor(&format, &cancel).await,
         Command::Model(args) => model_server::serve(args, cancel.clone()).await,

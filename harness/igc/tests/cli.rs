@@ -175,3 +175,87 @@ fn a_run_without_records_is_an_error_and_never_a_pass() {
     assert_eq!((&written["schema"], &written["run"]["word"]), (&"igc.report/v1".into(), &"rehearsed".into()));
     assert_eq!(written["totals"]["error"], 1, "{written}");
 }
+
+/// `igc fidelity WORDS...` in a folder with these files: exit code, standard output, standard error.
+fn fidelity(files: &[(&str, &str)], words: &[&str]) -> (i32, String, String) {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, text) in files {
+        let file = folder.path().join(name);
+        fs::create_dir_all(file.parent().unwrap()).unwrap();
+        fs::write(file, text).unwrap();
+    }
+    let mut command = Command::new(env!("CARGO_BIN_EXE_igc"));
+    let output = command.current_dir(folder.path()).arg("fidelity").args(words).output().unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (output.status.code().unwrap_or(-1), text(&output.stdout), text(&output.stderr))
+}
+
+/// A file with one case about the gateway's class.
+macro_rules! case {
+    ($version:literal, $kind:literal, $accepted:literal) => {
+        concat!(
+            "\nrecording: r\ngateway: agentgateway\n",
+            $version,
+            ": v1.3.1\nplace: kind\ndate: 2026-11-21\ncases:\n- name: one\n  steps: [{object: {kind: ",
+            $kind,
+            ", name: agentgateway}, expect: {conditions: [{type: Accepted, status: ",
+            $accepted,
+            "}]}}]\n"
+        )
+    };
+}
+const CASE: &str = case!("version", "GatewayClass", "True");
+const DIFFERS: &str = case!("version", "GatewayClass", "False");
+const OWN: &str = "harness/rehearsal/fidelity/a.yaml";
+const ACCEPTED: &str = "golden/agentgateway/fidelity.yaml";
+
+#[rstest]
+#[case::agrees(&[("a.yaml", CASE)], &["a.yaml"], 0, &["agree     a/one", "1 agree"])]
+#[case::of_the_project(&[(OWN, CASE)], &[], 0, &["agree     a/one"])]
+#[case::one_of_them(&[(OWN, CASE)], &["--case", "*/one"], 0, &["agree     a/one"])]
+#[case::listed(&[(OWN, CASE), ("golden/x", "")], &["--list"], 0, &["a/one", "1 cases"])]
+#[case::json(&[("a.yaml", CASE)], &["a.yaml", "--format", "json"], 0, &["\"outcome\": \"agree\"", "\"agree\": 1"])]
+#[case::differs(&[("a.yaml", DIFFERS)], &["a.yaml"], 1,
+    &["differ    a/one", "a.yaml:9 GatewayClass agentgateway condition Accepted status", "- one of False, false", "+ True"])]
+#[case::accepted(&[(OWN, DIFFERS),
+    (ACCEPTED, "accepted: [{case: a/one, at: .* condition Accepted status, reason: it is a test}]")], &[], 0,
+    &["accepted  a/one", "accepted: it is a test", "1 accepted"])]
+#[case::another_place(&[(OWN, DIFFERS),
+    (ACCEPTED, "accepted: [{case: a/one, at: elsewhere, reason: it is a test}]")], &[], 1,
+    &["differ    a/one", "stale     golden/agentgateway/fidelity.yaml:1"])]
+#[case::stale(&[(OWN, CASE), (ACCEPTED, "accepted: [{case: a/one, reason: it is a test}]")], &[], 1,
+    &["agree     a/one", "stale     golden/agentgateway/fidelity.yaml:1: a/one agrees there; remove the entry"])]
+#[case::anothers_case(&[("a.yaml", DIFFERS),
+    (ACCEPTED, "accepted: [{case: a/one, reason: it is a test}]")], &["a.yaml"], 1, &["differ    a/one"])]
+#[case::cannot_be_played(&[("a.yaml", case!("version", "GatewayClas", "True"))], &["a.yaml"], 3,
+    &["error     a/one", "serves no kind GatewayClas"])]
+fn recordings_agree_or_differ(
+    #[case] files: &[(&str, &str)],
+    #[case] words: &[&str],
+    #[case] code: i32,
+    #[case] said: &[&str],
+) {
+    let (exit, out, err) = fidelity(files, words);
+    assert_eq!(exit, code, "{out}{err}");
+    for words in said {
+        assert!(out.contains(words), "{words:?} is not said in: {out}");
+    }
+}
+
+#[rstest]
+#[case::no_file(&[], &["a.yaml"], &["failed to read a.yaml"])]
+#[case::no_folder(&[], &[], &["harness/rehearsal/fidelity"])]
+#[case::empty_folder(&[("b/x.txt", "")], &["b"], &["b has no file called *.yaml"])]
+#[case::bad_case(&[("a.yaml", "gateway: [")], &["a.yaml"], &["failed to understand a.yaml"])]
+#[case::every_bad_file(&[("b/a.yaml", "a: b"), ("b/c.yaml", "d: e")], &["b"], &["b/a.yaml", "b/c.yaml", "unknown field"])]
+#[case::misspelt(&[("a.yaml", case!("versoin", "GatewayClass", "True"))], &["a.yaml"], &["line 4", "did you mean version"])]
+#[case::no_such_case(&[("a.yaml", CASE)], &["a.yaml", "--case", "a/onee"], &["--case a/onee matches none of 1", "did you mean a/one?"])]
+#[case::no_glob(&[("a.yaml", CASE)], &["a.yaml", "--case", "["], &["--case \"[\" is no glob"])]
+#[case::bad_acceptance(&[(OWN, CASE), (ACCEPTED, "accepted: [{case: a/one}]")], &[], &[ACCEPTED, "reason"])]
+fn bad_cases_are_refused_in_words(#[case] files: &[(&str, &str)], #[case] words: &[&str], #[case] said: &[&str]) {
+    let (exit, out, err) = fidelity(files, words);
+    assert_eq!(exit, 2, "{out}{err}");
+    for words in said {
+        assert!(err.contains(words), "{words:?} is not said in: {err}");
+    }
+}

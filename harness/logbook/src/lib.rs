@@ -176,6 +176,19 @@ impl<R: Entry> Log<R> {
         }
     }
 
+    /// Waits until everything that was begun has ended, and gives all records.
+    pub async fn at_rest(&self) -> Vec<R> {
+        let mut version = self.version.subscribe();
+        loop {
+            version.mark_unchanged();
+            let page = self.page(0, usize::MAX);
+            if page.open == 0 {
+                return page.records;
+            }
+            let _closed = version.changed().await; // the sender lives as long as self
+        }
+    }
+
     /// Waits until the records are as wanted, and gives them.
     pub async fn wait(&self, wanted: impl Fn(&[R]) -> bool) -> Vec<R> {
         let mut version = self.version.subscribe();

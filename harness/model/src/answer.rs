@@ -97,6 +97,11 @@ impl Answer {
         }
     }
 
+    /// No body, and no content type.
+    pub fn bare(status: u16) -> Self {
+        Self { content_type: None, ..Self::whole(status, "", Bytes::new()) }
+    }
+
     /// A stream of server-sent events.
     pub fn stream(pieces: Pieces) -> Self {
         let content_type = Some("text/event-stream".to_owned());

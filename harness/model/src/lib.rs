@@ -26,7 +26,7 @@ mod serve;
 mod shapes;
 pub mod tokens;
 
-use std::{io, net::Ipv4Addr, sync::Arc, time::Duration};
+use std::{fmt, io, net::Ipv4Addr, sync::Arc, time::Duration};
 
 use logbook::Log;
 use tokio::{
@@ -107,6 +107,12 @@ pub fn print_record(record: &ModelRecord) {
 #[derive(Clone)]
 pub struct Model(Arc<Shared>);
 
+impl fmt::Debug for Model {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Model").field("models", &self.0.config.models).finish_non_exhaustive()
+    }
+}
+
 struct Shared {
     config: Config,
     log: Log<ModelRecord>,
@@ -139,6 +145,11 @@ impl Model {
     /// Waits until the records are as wanted, and gives them. It waits for ever: the caller bounds it.
     pub async fn wait(&self, wanted: impl Fn(&[ModelRecord]) -> bool) -> Vec<ModelRecord> {
         self.0.log.wait(wanted).await
+    }
+
+    /// Waits until every reply that was asked for has ended, and gives all records. It waits for ever: the caller bounds it.
+    pub async fn at_rest(&self) -> Vec<ModelRecord> {
+        self.0.log.at_rest().await
     }
 
     /// Lets `tokens` tokens pass a gate, counted from the beginning of the stream.

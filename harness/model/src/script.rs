@@ -24,6 +24,20 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use http::HeaderMap;
 use verdict::history::Usage;
 
+/// The headers of scripts that are our own.
+pub const HEADERS: [&str; 10] = [
+    "x-igc-status",
+    "x-igc-reply",
+    "x-igc-content-type",
+    "x-igc-usage",
+    "x-igc-delay-ms",
+    "x-igc-stream-tokens",
+    "x-igc-gate",
+    "x-igc-die-after",
+    "x-igc-split-utf8",
+    "x-igc-gzip",
+];
+
 /// The most tokens that a script may ask for.
 const MOST_TOKENS: u64 = 100_000;
 

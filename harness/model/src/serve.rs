@@ -292,7 +292,7 @@ fn answer(model: &Model, head: &Parts, body: &Arrived, script: &Script) -> Answe
         (None, false) => return Answer::text(404, "Not Found"),
     };
     match (endpoint, head.method.as_str()) {
-        (_, "OPTIONS") => Answer::text(200, "").with_header("allow", allowed),
+        (_, "OPTIONS") => Answer::bare(200).with_header("allow", allowed),
         (Some(endpoint), "POST") => {
             let return_error = head.headers.get("x-return-error").map(|v| v.to_str().unwrap_or_default());
             let asked = Asked { return_error, script, uuid: &uuid(), now };

@@ -105,6 +105,48 @@ pub struct E2e {
     pub retries: u32,
 }
 
+/// How results are printed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// For people.
+    #[default]
+    Text,
+    /// For programs.
+    Json,
+}
+
+/// Options of `cargo xtask fidelity`.
+#[derive(Clone, Debug, Args)]
+#[group(skip)]
+pub struct Fidelity {
+    /// Files of cases, or folders of them; all cases of the project and all goldens of real places where none is given
+    #[arg(value_name = "FILE-OR-FOLDER")]
+    pub paths: Vec<PathBuf>,
+    /// Only list the cases
+    #[arg(long)]
+    pub list: bool,
+    /// Only cases that match, for example 'budget/*'; may be given several times
+    #[arg(long = "case", value_name = "GLOB")]
+    pub cases: Vec<String>,
+    /// How to print what came of it
+    #[arg(long, value_enum, default_value_t, value_name = "text|json")]
+    pub format: Format,
+}
+
+impl Fidelity {
+    /// The same options as words again.
+    pub fn to_words(&self) -> Vec<String> {
+        let mut words = vec!["--format".to_owned(), word(self.format)];
+        if self.list {
+            words.push("--list".to_owned());
+        }
+        self.cases.iter().for_each(|c| words.extend(["--case".to_owned(), c.clone()]));
+        words.push("--".to_owned());
+        words.extend(self.paths.iter().map(|p| p.display().to_string()));
+        words
+    }
+}
+
 /// The words that stand for an enum's value on the command line.
 fn word(value: impl ValueEnum) -> String {
     value.to_possible_value().map(|v| v.get_name().to_owned()).unwrap_or_default()

@@ -5,4 +5,5 @@ pub mod clock;
 pub mod controllers;
 pub mod dataplane;
 pub mod dialects;
+pub mod fidelity;
 pub mod world;

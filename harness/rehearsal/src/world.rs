@@ -2,9 +2,16 @@
 //!
 //! Worlds are independent of one another and cheap; a test has one of its own.
 
-use std::{io, net::SocketAddr, path::Path, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::SocketAddr,
+    path::Path,
+    sync::{Arc, PoisonError},
+    time::Duration,
+};
 
 use futures::{FutureExt, future::BoxFuture};
+use model::Model;
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
@@ -18,7 +25,7 @@ use crate::{
         proxy::SharedWindows,
     },
     dialects::{
-        self, Dialect, NotAVersion,
+        self, Dialect, Name, NotAVersion,
         object::{self, list, text},
     },
 };
@@ -58,6 +65,9 @@ pub enum WorldError {
     },
 }
 
+/// The gateways that have a dialect, by the names of their folders.
+pub const GATEWAYS: [&str; 2] = ["agentgateway", "envoy-ai-gateway"];
+
 impl WorldConfig {
     /// A gateway by the name of its folder and a version, on a clock that stands until it is moved.
     ///
@@ -71,6 +81,12 @@ impl WorldConfig {
             kserve_gateway: ("kserve".to_owned(), "kserve-ingress-gateway".to_owned()),
             kserve_domain: "example.com".to_owned(),
         })
+    }
+
+    /// The same without a part of the gateway's installation, one of [`Dialect::parts`].
+    pub fn without(mut self, part: &str) -> Self {
+        self.dialect = self.dialect.without(part).unwrap_or(self.dialect);
+        self
     }
 }
 
@@ -108,6 +124,8 @@ impl World {
             dialect: config.dialect,
             stop: CancellationToken::new(),
             applied: controllers::Applied::default(),
+            models: controllers::Models::default(),
+            done: Arc::default(),
         };
         let pods = Pods { network: around.network.clone(), store: around.store.clone() };
         let hooks = Hooks { pods: Arc::new(pods), ..Hooks::default() };
@@ -166,6 +184,28 @@ impl World {
             }
             while events.try_next().is_some() {}
         }
+    }
+
+    /// Waits until the controllers have nothing left to do about what is there now.
+    pub async fn settled(&self) {
+        let mut done = self.around.done.subscribe();
+        loop {
+            let version = self.around.store.version();
+            if done.wait_for(|done| *done >= version).await.is_err() || self.around.store.version() == version {
+                return;
+            }
+        }
+    }
+
+    /// The models that run, by the namespace and name of their pods.
+    pub fn models(&self) -> Vec<(Name, Model)> {
+        let models = self.around.models.lock().unwrap_or_else(PoisonError::into_inner);
+        models.iter().map(|(name, model)| (name.clone(), model.clone())).collect()
+    }
+
+    /// The gateway that is rehearsed.
+    pub fn dialect(&self) -> &dyn Dialect {
+        &*self.around.dialect
     }
 
     /// The loopback socket of a Service's port, where the Service has a node port.

@@ -108,6 +108,28 @@ impl Store {
         self.lock().list(kind, namespace)
     }
 
+    /// The name of a kind in paths where this version of it is served, and whether its objects live in namespaces.
+    pub(crate) fn served_as(&self, kind: &Kind, version: &str) -> Option<(String, bool)> {
+        let resource = self.lock().resource(kind).ok()?;
+        resource.version(version).map(|_| (resource.plural.clone(), resource.namespaced))
+    }
+
+    /// The path of an object, in the version that its kind is kept in.
+    pub(crate) fn path(&self, kind: &Kind, namespace: &str, name: &str) -> Option<String> {
+        let resource = self.lock().resource(kind).ok()?;
+        let (version, plural) = (&resource.storage().name, &resource.plural);
+        let root =
+            if kind.group.is_empty() { format!("/api/{version}") } else { format!("/apis/{}/{version}", kind.group) };
+        let home = if resource.namespaced { format!("/namespaces/{namespace}") } else { String::new() };
+        Some(format!("{root}{home}/{plural}/{name}"))
+    }
+
+    /// The kinds of this name in all groups, each with whether its objects live in namespaces.
+    pub(crate) fn kinds_named(&self, name: &str) -> Vec<(Kind, bool)> {
+        let state = self.lock();
+        state.resources().filter(|r| r.kind.kind == name).map(|r| (r.kind.clone(), r.namespaced)).collect()
+    }
+
     /// Creates an object; unknown fields are refused.
     pub fn create(&self, object: Value) -> Result<Object, Failure> {
         let writing = self.writing();

@@ -15,6 +15,7 @@ use std::{
 };
 
 use serde_json::Value;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 pub use pods::{NODE, Pods};
@@ -44,10 +45,17 @@ pub struct Surroundings {
     pub stop: CancellationToken,
     /// What controllers applied last, by kind and name.
     pub applied: Applied,
+    /// The models that run, by the namespace and name of their pods.
+    pub models: Models,
+    /// Up to which change the controllers have done all that they had to.
+    pub done: Arc<watch::Sender<u64>>,
 }
 
 /// Objects as they were applied last.
 pub type Applied = Arc<Mutex<HashMap<(Kind, Name), Value>>>;
+
+/// Models by the namespace and name of their pods.
+pub type Models = Arc<Mutex<HashMap<Name, model::Model>>>;
 
 /// The kinds that the controllers here read beside those of the dialect.
 const READS: [Kind; 8] = [
@@ -78,6 +86,7 @@ pub async fn run(around: Surroundings) {
         if first.is_none() {
             break;
         }
+        let seen = around.store.version(); // its events are here already, and those before it
         let mut relevant = first.is_some_and(|e| kinds.contains(&e.kind));
         while let Some(event) = events.try_next() {
             relevant |= kinds.contains(&event.kind);
@@ -85,6 +94,7 @@ pub async fn run(around: Surroundings) {
         if relevant {
             pass(&around, &kinds, &mut pods, &mut services, &mut gateways);
         }
+        around.done.send_replace(seen);
     }
 }
 

@@ -6,7 +6,7 @@
 use std::{
     collections::{BTreeMap, HashMap},
     net::{IpAddr, SocketAddr},
-    sync::Arc,
+    sync::{Arc, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -43,6 +43,7 @@ pub struct Pods {
 
 #[derive(Debug)]
 struct Running {
+    name: Name,
     address: IpAddr,
     stop: CancellationToken,
     proxy: Option<(Name, Proxy)>,
@@ -74,6 +75,7 @@ impl Pods {
             let stays = present.contains_key(uid.as_str());
             if !stays {
                 around.network.remove_pod(pod.address);
+                models(around).remove(&pod.name);
             }
             stays
         });
@@ -105,6 +107,7 @@ impl Pods {
 fn start(around: &Surroundings, pod: &Value, address: IpAddr) -> std::io::Result<Running> {
     let stop = around.stop.child_token();
     let mut proxy = None;
+    around.network.add_pod(address);
     match program(around, pod) {
         Program::Nothing => {}
         Program::Model { names, port, chat_path, knows_pod } => {
@@ -117,6 +120,7 @@ fn start(around: &Surroundings, pod: &Value, address: IpAddr) -> std::io::Result
             }
             let model = Model::new(config);
             let (listener, socket) = listen()?;
+            models(around).insert(object::key(pod), model.clone());
             let (serving, stopped) = (model.clone(), stop.clone());
             tokio::spawn(async move {
                 tokio::select! {
@@ -146,7 +150,11 @@ fn start(around: &Surroundings, pod: &Value, address: IpAddr) -> std::io::Result
             proxy = Some((gateway, replica));
         }
     }
-    Ok(Running { address, stop, proxy })
+    Ok(Running { name: object::key(pod), address, stop, proxy })
+}
+
+fn models(around: &Surroundings) -> MutexGuard<'_, HashMap<Name, Model>> {
+    around.models.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A listener on loopback, and where it is.

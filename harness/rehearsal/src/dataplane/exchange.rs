@@ -351,8 +351,10 @@ impl Exchange<'_> {
                 None
             };
             let status = parts.status.as_u16();
+            let unread = Reading::default(); // a stream has not been read when its head goes out (33-stream-ai-transform)
+            let reading = if streaming { &unread } else { &self.reading };
             if let Some(bytes) =
-                transformation.on_response(&self.seen, &self.reading, status, &mut parts.headers, read.as_ref())
+                transformation.on_response(&self.seen, reading, status, &mut parts.headers, read.as_ref())
             {
                 parts.headers.remove(header::CONTENT_LENGTH);
                 body = bodies::whole(bytes);

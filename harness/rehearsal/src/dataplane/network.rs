@@ -4,7 +4,7 @@
 //! tables can be reached: a world has no way out.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     fmt, io,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -50,6 +50,7 @@ pub struct ServiceEntry {
 
 #[derive(Debug, Default)]
 struct Tables {
+    addresses: HashSet<IpAddr>,
     pods: HashMap<(IpAddr, u16), PodPort>,
     services: HashMap<(String, String), ServiceEntry>,
     turns: HashMap<(String, String, u16), usize>,
@@ -78,14 +79,23 @@ impl Network {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Makes a pod's port reachable.
-    pub fn add_pod_port(&self, address: IpAddr, port: u16, behind: PodPort) {
-        self.tables().pods.insert((address, port), behind);
+    /// Makes a pod's address known: ports that nobody listens on are refused.
+    pub fn add_pod(&self, address: IpAddr) {
+        self.tables().addresses.insert(address);
     }
 
-    /// Makes all ports of a pod unreachable.
+    /// Makes a pod's port reachable.
+    pub fn add_pod_port(&self, address: IpAddr, port: u16, behind: PodPort) {
+        let tables = &mut *self.tables();
+        tables.addresses.insert(address);
+        tables.pods.insert((address, port), behind);
+    }
+
+    /// Makes a pod unreachable.
     pub fn remove_pod(&self, address: IpAddr) {
-        self.tables().pods.retain(|(ip, _), _| *ip != address);
+        let tables = &mut *self.tables();
+        tables.addresses.remove(&address);
+        tables.pods.retain(|(ip, _), _| *ip != address);
     }
 
     /// Replaces what is known of all Services, keyed by (namespace, name).
@@ -147,14 +157,10 @@ impl Network {
         match service {
             Some((namespace, name)) => {
                 let (address, port) = self.endpoint(&namespace, &name, port).ok_or_else(refused)?;
-                self.tables()
-                    .pods
-                    .get(&(address, port))
-                    .map(|p| p.socket)
-                    .or_else(|| own(address, port))
-                    .ok_or_else(refused)
+                let pod = self.tables().pods.get(&(address, port)).map(|p| p.socket);
+                pod.or_else(|| own(address, port)).ok_or_else(refused)
             }
-            None if self.tables().pods.keys().any(|(ip, _)| *ip == address) => Err(refused()),
+            None if self.tables().addresses.contains(&address) => Err(refused()),
             None => Err(Unreachable::Connect(io::Error::from(io::ErrorKind::HostUnreachable))),
         }
     }
@@ -227,11 +233,14 @@ mod tests {
     #[test]
     fn addresses_lead_to_sockets_and_nowhere_else() {
         let (network, pod) = network();
+        let idle = pod_address(8);
+        network.add_pod(idle);
         assert_eq!(pod.to_string(), "10.244.0.7");
         assert_eq!(network.socket(pod, 8080).ok().map(|s| s.port()), Some(40_007));
         assert_eq!(network.socket(service_address(9), 80).ok().map(|s| s.port()), Some(40_007));
         for (address, port, kind) in [
             (pod, 8081, io::ErrorKind::ConnectionRefused),
+            (idle, 8080, io::ErrorKind::ConnectionRefused),
             (service_address(9), 81, io::ErrorKind::ConnectionRefused),
             (IpAddr::from([192, 0, 2, 1]), 80, io::ErrorKind::HostUnreachable),
         ] {

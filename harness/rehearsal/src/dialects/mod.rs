@@ -72,6 +72,16 @@ pub trait Dialect: Send + Sync + fmt::Debug {
     /// The version that is rehearsed.
     fn version(&self) -> Version;
 
+    /// The parts of its installation that may be missing, by name.
+    fn parts(&self) -> &'static [&'static str] {
+        &[]
+    }
+
+    /// The same gateway, installed without one of its [`Dialect::parts`].
+    fn without(&self, _part: &str) -> Option<Arc<dyn Dialect>> {
+        None
+    }
+
     /// The kinds that it reads.
     fn reads(&self) -> Vec<Kind>;
 

@@ -2,86 +2,21 @@
 
 use std::path::{Path, PathBuf};
 
-use rehearsal::api::Store;
-use rstest::rstest;
-use serde::Deserialize;
+use rehearsal::{
+    api::Store,
+    fidelity::{self, Case},
+};
 use serde_json::Value;
 
 use crate::world::World;
 
-/// One recorded answer.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Case {
-    name: String,
-    unknown: String,
-    /// The causes of an invalid object as kubectl prints them, or the message of another refusal.
-    said: Vec<String>,
-    #[serde(default)]
-    warned: Vec<String>,
-    manifest: String,
-}
-
-const ENVOY_AI_GATEWAY: &str = include_str!("recorded-envoy-ai-gateway.yaml");
-const AGENTGATEWAY: &str = include_str!("recorded-agentgateway.yaml");
-
-fn cases(text: &str) -> Vec<Case> {
-    serde_saphyr::from_str(text).unwrap()
-}
-
-fn plural(kind: &str) -> String {
-    let lower = kind.to_lowercase();
-    match lower.strip_suffix('y') {
-        Some(stem) if kind.ends_with("Policy") => format!("{stem}ies"),
-        _ => format!("{lower}s"),
-    }
-}
-
-/// What the server says to a manifest, and what it warns of.
-async fn answer(world: &World, case: &Case) -> (Vec<String>, Vec<String>) {
-    let object: Value = serde_saphyr::from_str(&case.manifest).unwrap();
-    let (version, kind) = (object["apiVersion"].as_str().unwrap(), object["kind"].as_str().unwrap());
-    let path = format!(
-        "/apis/{version}/namespaces/default/{}?dryRun=All&fieldManager=kubectl&fieldValidation={}",
-        plural(kind),
-        case.unknown
-    );
-    let answer = world.send("POST", &path, "application/yaml", case.manifest.clone()).await;
-    let body = answer.json();
-    let warned = answer.warnings();
-    if answer.code() == 201 {
-        return (Vec::new(), warned);
-    }
-    let causes = body["details"]["causes"].as_array();
-    let said = match causes {
-        Some(causes) => causes
-            .iter()
-            .map(|c| format!("{}: {}", c["field"].as_str().unwrap(), c["message"].as_str().unwrap()))
-            .collect(),
-        None => vec![body["message"].as_str().unwrap().to_owned()],
-    };
-    (said, warned)
-}
-
-#[rstest]
-#[case::envoy_ai_gateway(ENVOY_AI_GATEWAY, 18)]
-#[case::agentgateway(AGENTGATEWAY, 36)]
-#[tokio::test]
-async fn our_own_definitions_say_what_was_recorded(#[case] recorded: &str, #[case] count: usize) {
-    let world = World::new().await;
-    let cases = cases(recorded);
-    assert_eq!(cases.len(), count);
-    let mut differ = Vec::new();
-    for case in &cases {
-        let (said, warned) = answer(&world, case).await;
-        if said != case.said || warned != case.warned {
-            differ.push(format!(
-                "{}\n  recorded {:?} {:?}\n  here     {said:?} {warned:?}",
-                case.name, case.said, case.warned
-            ));
-        }
-    }
-    assert!(differ.is_empty(), "{}", differ.join("\n"));
+/// The recorded answers: cases of fidelity, which are played by our own definitions there.
+fn cases() -> Vec<Case> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fidelity");
+    ["agentgateway-admission.yaml", "envoy-ai-gateway-admission.yaml"]
+        .into_iter()
+        .flat_map(|file| fidelity::read(&folder.join(file)).unwrap_or_else(|error| panic!("{error}")))
+        .collect()
 }
 
 #[test]
@@ -89,31 +24,6 @@ fn every_rule_of_our_own_definitions_is_checked() {
     let rules = Store::on_system_clock().rules();
     assert!(rules.all > 100, "{}", rules.all);
     assert_eq!(rules.unreadable, Vec::<String>::new());
-}
-
-#[tokio::test]
-async fn defaults_are_filled_in_and_unknown_fields_dropped() {
-    let world = World::new().await;
-    let case = cases(ENVOY_AI_GATEWAY).into_iter().find(|c| c.unknown == "Ignore" && c.said.is_empty()).unwrap();
-    let path =
-        "/apis/aigateway.envoyproxy.io/v1alpha1/namespaces/default/aigatewayroutes?dryRun=All&fieldValidation=Ignore";
-    let shown = world.send("POST", path, "application/yaml", case.manifest).await.json();
-    let spec: Value = serde_saphyr::from_str(
-        "llmRequestCosts:
-- {metadataKey: llm_input_token, type: InputToken}
-- {metadataKey: llm_output_token, type: OutputToken}
-- {metadataKey: llm_total_token, type: TotalToken}
-rules:
-- backendRefs: [{name: envoy-ai-gateway-openai-kserve, priority: 0, weight: 100}]
-  matches: [{headers: [{name: x-ai-eg-model, type: Exact, value: llama3-1b}]}]
-  modelsOwnedBy: Envoy AI Gateway",
-    )
-    .unwrap();
-    assert_eq!(shown["spec"], spec);
-    assert_eq!(
-        (&shown["metadata"]["generation"], &shown["apiVersion"]),
-        (&1.into(), &"aigateway.envoyproxy.io/v1alpha1".into())
-    );
 }
 
 #[tokio::test]
@@ -175,21 +85,27 @@ async fn real_definitions_say_what_was_recorded() {
     };
     let world = World::bare().await;
     let posted = post_real_definitions(&world.store, &root);
-    let (mut agree, mut differ, mut not_run) = (0, Vec::new(), Vec::new());
-    for case in cases(ENVOY_AI_GATEWAY).iter().chain(&cases(AGENTGATEWAY)) {
-        let (said, warned) = answer(&world, case).await;
-        let absent = said == ["the server could not find the requested resource"];
-        if said == case.said && warned == case.warned {
+    let (mut own, mut agree, mut differ, mut not_run) = (0, 0, Vec::new(), Vec::new());
+    let address = world.server.address().to_string();
+    for case in cases() {
+        own += usize::from(fidelity::play(&case).await.unwrap().is_empty());
+        let differences = fidelity::admit(&case, &address, &world.store).await.unwrap();
+        if differences.is_empty() {
             agree += 1;
-        } else if absent {
-            not_run.push(format!("not-run: {}: the definitions at hand do not serve this version", case.name));
+        } else if differences.iter().any(|d| d.here.contains("no matches for kind")) {
+            not_run.push(format!("not-run: {}: the definitions at hand do not serve this version", case.id));
         } else {
-            differ.push(format!("differ: {}\n  recorded {:?}\n  here     {said:?}", case.name, case.said));
+            differ.extend(
+                differences
+                    .iter()
+                    .map(|d| format!("differ: {}\n  recorded {}\n  here     {}", case.id, d.recorded, d.here)),
+            );
         }
     }
     let rules = world.store.rules();
     println!("rules {}, of which not-run {}", rules.all, rules.unreadable.len());
     rules.unreadable.iter().for_each(|rule| println!("not-run: {rule}"));
+    println!("our own definitions: cases that agree {own}");
     println!(
         "real definitions: {posted}; cases that agree {agree}, differ {}, not-run {}",
         differ.len(),

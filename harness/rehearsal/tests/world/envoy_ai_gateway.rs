@@ -472,7 +472,7 @@ async fn edits_and_deletions_are_carried_through() {
         "the proxy's end",
         stage.world.until(|store| {
             let services = store.list(&kinds::SERVICE, Some("envoy-gateway-system"));
-            (services.is_empty() && store.list(&kinds::POD, Some("envoy-gateway-system")).len() == 2).then_some(())
+            (services.len() == 1 && store.list(&kinds::POD, Some("envoy-gateway-system")).len() == 2).then_some(())
         }),
     )
     .await;

@@ -170,13 +170,20 @@ fn picker_error(snapshot: &Snapshot, pool: &Value) -> Option<String> {
     let picker = pool.pointer("/spec/endpointPickerRef")?;
     let (home, name) = (object::namespace(pool), text(picker, "/name"));
     let (group, kind) = (text(picker, "/group"), text_or(picker, "/kind", "Service"));
-    if !group.is_empty() || kind != "Service" {
-        return Some(format!("endpointPickerRef must refer to a core Service, not group {group:?} kind {kind:?}"));
+    let wrong: Vec<String> = [
+        (!group.is_empty()).then(|| format!("endpointPickerRef.group must be empty, got {group:?}")),
+        (kind != "Service").then(|| format!("endpointPickerRef.kind must be \"Service\", got {kind:?}")),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
+    if !wrong.is_empty() {
+        return Some(wrong.join("; "));
     }
     let Some(service) = snapshot.get(&kinds::SERVICE, home, name) else {
         return Some(format!("endpointPickerRef Service {home}/{name} not found"));
     };
     let port = object::port(picker, "/port/number")?;
     (!list(service, "/spec/ports").any(|p| object::port(p, "/port") == Some(port)))
-        .then(|| format!("endpointPickerRef Service {home}/{name} does not expose TCP port {port}"))
+        .then(|| format!("endpointPickerRef.port {port} must reference a TCP Service port on {home}/{name}"))
 }

@@ -19,6 +19,57 @@ use crate::{
 /// Listener ports that the proxy keeps for itself (facts, section 1).
 const RESERVED: [u16; 3] = [15000, 15020, 15021];
 
+/// What the class says that it supports (recording 00-install of v1.3.1).
+const FEATURES: [&str; 47] = [
+    "BackendTLSPolicy",
+    "BackendTLSPolicySANValidation",
+    "GRPCRoute",
+    "GRPCRouteNamedRouteRule",
+    "Gateway",
+    "GatewayAddressEmpty",
+    "GatewayBackendClientCertificate",
+    "GatewayFrontendClientCertificateValidation",
+    "GatewayFrontendClientCertificateValidationInsecureFallback",
+    "GatewayHTTPListenerIsolation",
+    "GatewayHTTPSListenerDetectMisdirectedRequests",
+    "GatewayInfrastructurePropagation",
+    "GatewayPort8080",
+    "GatewayStaticAddresses",
+    "HTTPRoute",
+    "HTTPRoute303RedirectStatusCode",
+    "HTTPRoute307RedirectStatusCode",
+    "HTTPRoute308RedirectStatusCode",
+    "HTTPRouteBackendProtocolH2C",
+    "HTTPRouteBackendProtocolWebSocket",
+    "HTTPRouteBackendRequestHeaderModification",
+    "HTTPRouteBackendTimeout",
+    "HTTPRouteCORS",
+    "HTTPRouteDestinationPortMatching",
+    "HTTPRouteHostRewrite",
+    "HTTPRouteMethodMatching",
+    "HTTPRouteNamedRouteRule",
+    "HTTPRouteParentRefPort",
+    "HTTPRoutePathRedirect",
+    "HTTPRoutePathRewrite",
+    "HTTPRoutePortRedirect",
+    "HTTPRouteQueryParamMatching",
+    "HTTPRouteRequestMirror",
+    "HTTPRouteRequestMultipleMirrors",
+    "HTTPRouteRequestPercentageMirror",
+    "HTTPRouteRequestTimeout",
+    "HTTPRouteResponseHeaderModification",
+    "HTTPRouteRetry",
+    "HTTPRouteRetryBackendTimeout",
+    "HTTPRouteRetryConnectionError",
+    "HTTPRouteSchemeRedirect",
+    "ListenerSet",
+    "ReferenceGrant",
+    "TCPRoute",
+    "TLSRoute",
+    "TLSRouteModeMixed",
+    "TLSRouteModeTerminate",
+];
+
 /// What the charts install, with the GatewayClass that the controller makes.
 pub(super) fn installation(version: Version) -> Vec<Value> {
     let labels = json!({"agentgateway": "agentgateway", "app.kubernetes.io/name": "agentgateway",
@@ -38,18 +89,28 @@ pub(super) fn installation(version: Version) -> Vec<Value> {
                 "spec": {"containers": [{"name": "agentgateway",
                     "image": format!("cr.agentgateway.dev/controller:{version}")}]}}},
         }),
+        json!({
+            "apiVersion": "v1", "kind": "Service",
+            "metadata": {"name": "agentgateway", "namespace": NAMESPACE, "labels": labels},
+            "spec": {"selector": labels, "ports": [
+                {"name": "grpc-xds-agw", "port": 9978, "targetPort": 9978},
+                {"name": "health", "port": 9093, "targetPort": 9093},
+                {"name": "metrics", "port": 9092, "targetPort": 9092}]},
+        }),
     ]
 }
 
 /// GatewayClasses of ours are accepted.
 pub(super) fn classes(snapshot: &Snapshot, translation: &mut Translation) {
+    let features: Vec<_> = FEATURES.iter().map(|name| json!({"name": name})).collect();
     for class in snapshot.all(&kinds::GATEWAY_CLASS).filter(|c| text(c, "/spec/controllerName") == CONTROLLER) {
         let generation = object::generation(class);
-        let accepted = observed(generation, "Accepted", true, "Accepted", "GatewayClass accepted");
+        let accepted =
+            observed(generation, "Accepted", true, "Accepted", "GatewayClass accepted by agentgateway controller");
         translation.statuses.push(StatusOf {
             kind: kinds::GATEWAY_CLASS,
             name: object::key(class),
-            status: json!({"conditions": [accepted]}),
+            status: json!({"conditions": [accepted], "supportedFeatures": features}),
         });
     }
 }
@@ -141,6 +202,8 @@ fn children(version: Version, snapshot: &Snapshot, gateway: &Value) -> Vec<Value
     let mut of_pods = selector.clone();
     of_pods.extend(texts(&[("gateway.networking.k8s.io/gateway-class-name", text(gateway, "/spec/gatewayClassName"))]));
     of_pods.extend(object::texts(gateway.pointer("/spec/infrastructure/labels")));
+    let mut of_secret = of_pods.clone();
+    of_secret.retain(|label, _| label.starts_with("gateway.networking.k8s.io/"));
     let mut of_objects = of_pods.clone();
     of_objects.extend(texts(&[
         ("app.kubernetes.io/managed-by", "agentgateway"),
@@ -169,7 +232,7 @@ fn children(version: Version, snapshot: &Snapshot, gateway: &Value) -> Vec<Value
         "apiVersion": "apps/v1", "kind": "Deployment", "metadata": metadata("", &of_objects),
         "spec": {"selector": {"matchLabels": selector}, "template": {
             "metadata": {"labels": of_pods},
-            "spec": {"containers": [{
+            "spec": {"serviceAccountName": name, "containers": [{
                 "name": "agentgateway", "args": ["-f", "/config/config.yaml"],
                 "image": format!("cr.agentgateway.dev/agentgateway:{version}"), "ports": container_ports}]}}},
     });
@@ -179,6 +242,8 @@ fn children(version: Version, snapshot: &Snapshot, gateway: &Value) -> Vec<Value
     vec![
         json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata("", &of_objects)}),
         core("ConfigMap", "", &of_objects, ("data", json!({"config.yaml": "config: {}\n"}))),
+        core("ConfigMap", "-xds-ca", &of_objects, ("data", json!({"ca.crt": ""}))),
+        core("Secret", "-session-key", &of_secret, ("type", json!("Opaque"))),
         deployment,
         core("Service", "", &of_objects, ("spec", service)),
     ]

@@ -39,9 +39,15 @@ pub(super) fn installation(version: Version) -> Vec<Value> {
                 "spec": {"containers": [{"name": name, "image": image}]}}}
         })
     };
+    let ports: Vec<_> = [("grpc", 18000), ("ratelimit", 18001), ("wasm", 18002), ("metrics", 19001), ("webhook", 9443)]
+        .into_iter()
+        .map(|(name, port)| json!({"name": name, "port": port, "targetPort": port}))
+        .collect();
     vec![
         namespace(NAMESPACE),
         namespace("envoy-ai-gateway-system"),
+        json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "envoy-gateway", "namespace": NAMESPACE},
+            "spec": {"selector": {"app.kubernetes.io/instance": "envoy-gateway"}, "ports": ports}}),
         json!({"apiVersion": "gateway.networking.k8s.io/v1", "kind": "GatewayClass", "metadata": {"name": "envoy"},
             "spec": {"controllerName": CONTROLLER}}),
         deployment(NAMESPACE, "envoy-gateway", "docker.io/envoyproxy/gateway:v1.8.3".to_owned()),

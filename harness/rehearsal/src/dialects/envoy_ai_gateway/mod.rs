@@ -86,6 +86,14 @@ impl Dialect for EnvoyAiGateway {
         self.version
     }
 
+    fn parts(&self) -> &'static [&'static str] {
+        &["extension-hook"]
+    }
+
+    fn without(&self, part: &str) -> Option<Arc<dyn Dialect>> {
+        (part == "extension-hook").then(|| Arc::new(self.clone().with_extension(ExtensionHook::NotWired)) as _)
+    }
+
     fn reads(&self) -> Vec<Kind> {
         vec![
             kinds::NAMESPACE,

@@ -1,0 +1,449 @@
+//! `igc fidelity`: recordings of real gateways played in the rehearsal, and what came of each.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
+
+use futures::StreamExt;
+use globset::{Glob, GlobSet, GlobSetBuilder};
+use options::{Fidelity, Format};
+use rehearsal::fidelity::{self, Accepted, Case, Difference};
+use serde::Serialize;
+use verdict::{
+    folder::RunFolder,
+    golden::Golden,
+    history::Key,
+    names,
+    record::GoldenState,
+    render::{Lines, inert},
+};
+
+use crate::failure::Failure;
+
+/// The cases of the project.
+const CASES: &str = "harness/rehearsal/fidelity";
+
+/// Where goldens and accepted differences are.
+const GOLDENS: &str = "golden";
+
+/// Cases that are played at a time.
+const AT_ONCE: usize = 4;
+
+/// Everything that is said at the end.
+#[derive(Debug, Serialize)]
+struct Answer {
+    counts: Counts,
+    cases: Vec<Outcome>,
+    /// Accepted differences that are no more.
+    stale: Vec<String>,
+}
+
+#[derive(Debug, Default, Serialize)]
+struct Counts {
+    cases: usize,
+    goldens: usize,
+    agree: usize,
+    accepted: usize,
+    differ: usize,
+    errors: usize,
+    stale: usize,
+}
+
+/// One case, and what came of it.
+#[derive(Debug, Serialize)]
+struct Outcome {
+    case: String,
+    kind: Kind,
+    gateway: String,
+    version: String,
+    recording: String,
+    place: String,
+    date: String,
+    file: PathBuf,
+    line: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    outcome: Option<Word>,
+    differences: Vec<Told>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+enum Kind {
+    /// A recording that was written down.
+    Case,
+    /// An observation of a check at a real place.
+    Golden,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+enum Word {
+    Agree,
+    Accepted,
+    Differ,
+    Error,
+}
+
+/// A difference, and why it is accepted where it is.
+#[derive(Debug, Serialize)]
+struct Told {
+    line: u64,
+    at: String,
+    recorded: String,
+    here: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    accepted: Option<String>,
+}
+
+/// Plays the cases and says what came of them; the exit code is 1 where one differs or an acceptance is stale.
+pub async fn fidelity(run: Option<&Path>, options: &Fidelity) -> Result<u8, Failure> {
+    let wanted = globs(&options.cases)?;
+    let mut outcomes: Vec<(Outcome, Option<Case>)> =
+        cases(&options.paths)?.into_iter().map(|case| (Outcome::of(&case), Some(case))).collect();
+    if options.paths.is_empty() && (options.list || run.is_some()) {
+        outcomes.extend(goldens(Path::new(GOLDENS))?.into_iter().map(|golden| (golden, None)));
+    }
+    let known: Vec<String> = outcomes.iter().map(|(o, _)| o.case.clone()).collect();
+    outcomes.retain(|(o, _)| wanted.is_match(&o.case));
+    if outcomes.is_empty() {
+        let near: Vec<String> =
+            options.cases.iter().flat_map(|c| names::near(c, known.iter().map(String::as_str))).collect();
+        let asked = if options.cases.is_empty() {
+            "no case is there".to_owned()
+        } else {
+            format!("--case {} matches none of {} cases", options.cases.join(" --case "), known.len())
+        };
+        return Err(Failure::Usage(format!("{asked}{}", names::suggestion(&near))));
+    }
+    if options.list {
+        return list(&outcomes, options.format);
+    }
+    let played = futures::stream::iter(outcomes).map(|(mut outcome, case)| async move {
+        if let Some(case) = case {
+            // A task of its own: cases are played on all processors, and a crash of one is its error alone.
+            match tokio::spawn(async move { fidelity::play(&case).await }).await {
+                Ok(Ok(differences)) => outcome.tell(differences),
+                Ok(Err(error)) => outcome.fail(format!("failed to {error}")),
+                Err(crashed) => outcome.fail(format!("playing it crashed: {crashed}")),
+            }
+        }
+        outcome
+    });
+    let mut outcomes: Vec<Outcome> = played.buffered(AT_ONCE).collect().await;
+    if let Some(run) = run {
+        compared(&RunFolder::open(run).map_err(Failure::usage)?, &mut outcomes)?;
+    }
+    let whole = options.paths.is_empty() && options.cases.is_empty();
+    let stale = accept(&mut outcomes, whole && run.is_some())?;
+    let answer = Answer { counts: Counts::of(&outcomes, stale.len()), cases: outcomes, stale };
+    match options.format {
+        Format::Json => println!("{}", serde_json::to_string_pretty(&answer)?),
+        Format::Text => print!("{}", text(&answer)),
+    }
+    Ok(answer.counts.exit())
+}
+
+fn globs(words: &[String]) -> Result<GlobSet, Failure> {
+    let mut set = GlobSetBuilder::new();
+    let all = ["**".to_owned()];
+    for word in if words.is_empty() { &all } else { words } {
+        set.add(Glob::new(word).map_err(|e| Failure::Usage(format!("--case {word:?} is no glob: {e}")))?);
+    }
+    set.build().map_err(Failure::usage)
+}
+
+/// The cases of these files and folders, of the project's own where there are none.
+fn cases(paths: &[PathBuf]) -> Result<Vec<Case>, Failure> {
+    let own = [PathBuf::from(CASES)];
+    let paths = if paths.is_empty() { &own } else { paths };
+    let (mut all, mut wrong) = (Vec::new(), Vec::new());
+    for path in paths {
+        match fidelity::files(path) {
+            Ok(files) if files.is_empty() => wrong.push(format!("{} has no file called *.yaml", path.display())),
+            Ok(files) => files.iter().for_each(|file| match fidelity::read(file) {
+                Ok(cases) => all.extend(cases),
+                Err(error) => wrong.push(error.to_string()),
+            }),
+            Err(error) => wrong.push(error.to_string()),
+        }
+    }
+    if wrong.is_empty() { Ok(all) } else { Err(Failure::Usage(wrong.join("\nerror: "))) }
+}
+
+/// The observations that were accepted at real places.
+fn goldens(root: &Path) -> Result<Vec<Outcome>, Failure> {
+    let mut found = Vec::new();
+    let mut folders = vec![root.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder)? {
+            let path = entry?.path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|e| e == "snap") {
+                let golden = Golden::read(&path)?;
+                if golden.info.place.is_real() {
+                    found.push(Outcome::golden(&path, golden));
+                }
+            }
+        }
+    }
+    found.sort_by(|a, b| a.case.cmp(&b.case));
+    Ok(found)
+}
+
+/// Fills in how the checks of a rehearsed run compare with their goldens.
+fn compared(folder: &RunFolder, outcomes: &mut [Outcome]) -> Result<(), Failure> {
+    let records = folder.read_records()?;
+    for outcome in outcomes.iter_mut().filter(|o| o.kind == Kind::Golden) {
+        let title = |key: &Key| format!("golden/{}/{}", key.gateway, key.title());
+        let record = records.records.iter().filter(|r| title(&r.key) == outcome.case).max_by_key(|r| r.key.attempt);
+        let note = || record.and_then(|r| r.golden_note.clone()).unwrap_or_default();
+        match record.map(|r| r.golden) {
+            Some(GoldenState::Same) => outcome.tell(vec![]),
+            Some(GoldenState::Changed) => outcome.tell(vec![Difference {
+                line: 1,
+                at: "observation".to_owned(),
+                recorded: outcome.recording.clone(),
+                here: note(),
+            }]),
+            Some(GoldenState::Missing | GoldenState::NotCompared) => outcome.fail(format!("not compared: {}", note())),
+            None => outcome.fail("no check of the rehearsed run drove it".to_owned()),
+        }
+    }
+    Ok(())
+}
+
+/// Marks what is accepted; what is accepted and agrees is stale. An acceptance of a case that is nowhere is stale where
+/// everything was played.
+fn accept(outcomes: &mut [Outcome], everything: bool) -> Result<Vec<String>, Failure> {
+    let mut stale = Vec::new();
+    let mut gateways: Vec<String> = outcomes.iter().map(|o| o.gateway.clone()).collect();
+    if everything {
+        gateways.extend(std::fs::read_dir(GOLDENS)?.flatten().map(|e| e.file_name().to_string_lossy().into_owned()));
+    }
+    gateways.sort();
+    gateways.dedup();
+    for gateway in gateways {
+        let accepted = Accepted::find(Path::new(GOLDENS), &gateway).map_err(Failure::usage)?;
+        let mut used: BTreeMap<u64, bool> = BTreeMap::new();
+        for outcome in outcomes.iter_mut().filter(|o| o.gateway == gateway && o.is_our_own()) {
+            for entry in accepted.entries.iter().filter(|e| e.case == outcome.case) {
+                let mut covered = false;
+                for told in outcome.differences.iter_mut().filter(|t| t.accepted.is_none()) {
+                    if entry.covers(&outcome.case, &told.at) {
+                        told.accepted = Some(entry.reason.clone());
+                        covered = true;
+                    }
+                }
+                used.insert(entry.line, covered || outcome.outcome == Some(Word::Error));
+            }
+            if outcome.outcome == Some(Word::Differ) && outcome.differences.iter().all(|t| t.accepted.is_some()) {
+                outcome.outcome = Some(Word::Accepted);
+            }
+        }
+        for entry in &accepted.entries {
+            let place = format!("{}:{}", accepted.path.display(), entry.line);
+            match used.get(&entry.line) {
+                Some(true) => {}
+                Some(false) => stale.push(format!("{place}: {} agrees there; remove the entry", entry.case)),
+                None if everything => {
+                    stale.push(format!("{place}: no case is called {}; remove the entry", entry.case))
+                }
+                None => {}
+            }
+        }
+    }
+    Ok(stale)
+}
+
+impl Outcome {
+    fn of(case: &Case) -> Self {
+        Self {
+            case: case.id.clone(),
+            kind: Kind::Case,
+            gateway: case.gateway.clone(),
+            version: case.version.clone(),
+            recording: case.recording.name.clone(),
+            place: case.recording.place.clone(),
+            date: case.recording.date(),
+            file: shown(&case.file),
+            line: case.line,
+            outcome: None,
+            differences: vec![],
+            error: None,
+        }
+    }
+
+    fn golden(path: &Path, golden: Golden) -> Self {
+        let place = serde_json::to_value(golden.info.place).unwrap_or_default();
+        Self {
+            case: path.with_extension("").display().to_string(),
+            kind: Kind::Golden,
+            gateway: golden.info.gateway,
+            version: golden.info.version,
+            recording: golden.info.run,
+            place: place.as_str().unwrap_or_default().to_owned(),
+            date: golden.info.recorded,
+            file: path.to_owned(),
+            line: 1,
+            outcome: None,
+            differences: vec![],
+            error: None,
+        }
+    }
+
+    /// Only what stands in the project can be accepted: another's case may have the same name.
+    fn is_our_own(&self) -> bool {
+        self.kind == Kind::Golden || self.file.starts_with(CASES)
+    }
+
+    fn tell(&mut self, differences: Vec<Difference>) {
+        self.outcome = Some(if differences.is_empty() { Word::Agree } else { Word::Differ });
+        let told = |d: Difference| Told { line: d.line, at: d.at, recorded: d.recorded, here: d.here, accepted: None };
+        self.differences = differences.into_iter().map(told).collect();
+    }
+
+    fn fail(&mut self, error: String) {
+        self.outcome = Some(Word::Error);
+        self.error = Some(error);
+    }
+}
+
+impl Counts {
+    fn of(outcomes: &[Outcome], stale: usize) -> Self {
+        let count = |word: Word| outcomes.iter().filter(|o| o.outcome == Some(word)).count();
+        let goldens = outcomes.iter().filter(|o| o.kind == Kind::Golden).count();
+        Self {
+            cases: outcomes.len() - goldens,
+            goldens,
+            agree: count(Word::Agree),
+            accepted: count(Word::Accepted),
+            differ: count(Word::Differ),
+            errors: outcomes.len() - count(Word::Agree) - count(Word::Accepted) - count(Word::Differ),
+            stale,
+        }
+    }
+
+    /// What could not be played makes the answer worth nothing: it comes before what differs.
+    fn exit(&self) -> u8 {
+        match (self.errors, self.differ + self.stale) {
+            (0, 0) => 0,
+            (0, _) => 1,
+            _ => 3,
+        }
+    }
+}
+
+/// A path as people type it: relative to the checkout where it is below it.
+fn shown(path: &Path) -> PathBuf {
+    let here = std::env::current_dir().unwrap_or_default();
+    let whole = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    whole.strip_prefix(&here).map_or_else(|_| path.to_owned(), Path::to_owned)
+}
+
+fn list(outcomes: &[(Outcome, Option<Case>)], format: Format) -> Result<u8, Failure> {
+    match format {
+        Format::Json => {
+            let all: Vec<&Outcome> = outcomes.iter().map(|(o, _)| o).collect();
+            println!("{}", serde_json::to_string_pretty(&all)?);
+        }
+        Format::Text => {
+            for (outcome, case) in outcomes {
+                let about = case.as_ref().and_then(|c| c.about.as_deref()).unwrap_or_default();
+                let line = format!("{:<60} {} {:<8} {about}", outcome.case, outcome.gateway, outcome.version);
+                println!("{}", inert(line.trim_end(), 400, Lines::Joined));
+            }
+            println!("{} cases", outcomes.len());
+        }
+    }
+    Ok(0)
+}
+
+fn text(answer: &Answer) -> String {
+    let mut out = String::new();
+    let mut say = |line: String| {
+        out.push_str(&inert(&line, 4_000, Lines::Joined));
+        out.push('\n');
+    };
+    for outcome in &answer.cases {
+        let word = match outcome.outcome {
+            Some(Word::Agree) => "agree",
+            Some(Word::Accepted) => "accepted",
+            Some(Word::Differ) => "differ",
+            Some(Word::Error) | None => "error",
+        };
+        let Outcome { case, gateway, version, place, date, .. } = outcome;
+        say(format!("{word:<9} {case}  ({gateway} {version}, {place} {date})"));
+        outcome.error.iter().for_each(|error| say(format!("    {}: {error}", outcome.file.display())));
+        for told in &outcome.differences {
+            say(format!("    {}:{} {}", outcome.file.display(), told.line, told.at));
+            difference(told).into_iter().for_each(|line| say(format!("      {line}")));
+            told.accepted.iter().for_each(|reason| say(format!("      accepted: {reason}")));
+        }
+    }
+    answer.stale.iter().for_each(|stale| say(format!("stale     {stale}")));
+    let Counts { cases, goldens, agree, accepted, differ, errors, stale } = answer.counts;
+    say(format!(
+        "{cases} cases and {goldens} goldens of real places: {agree} agree, {accepted} accepted, {differ} differ, \
+         {errors} errors; {stale} stale acceptances"
+    ));
+    out
+}
+
+/// What was recorded and what is here; longer texts line by line.
+fn difference(told: &Told) -> Vec<String> {
+    if told.at == "observation" {
+        return told.here.lines().map(str::to_owned).collect();
+    }
+    if !told.recorded.contains('\n') && !told.here.contains('\n') {
+        return vec![format!("- {}", told.recorded), format!("+ {}", told.here)];
+    }
+    let lines = similar::TextDiff::from_lines(&told.recorded, &told.here);
+    lines
+        .iter_all_changes()
+        .map(|change| format!("{} {}", change.tag(), change.value().trim_end_matches('\n')))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    fn counts(agree: usize, differ: usize, errors: usize, stale: usize) -> Counts {
+        Counts { agree, differ, errors, stale, ..Counts::default() }
+    }
+
+    #[rstest]
+    #[case::all_agree(counts(3, 0, 0, 0), 0)]
+    #[case::one_differs(counts(3, 1, 0, 0), 1)]
+    #[case::stale(counts(3, 0, 0, 1), 1)]
+    #[case::not_played(counts(3, 1, 1, 0), 3)]
+    fn exit_codes(#[case] counts: Counts, #[case] code: u8) {
+        assert_eq!(counts.exit(), code);
+    }
+
+    #[test]
+    fn what_has_no_outcome_is_an_error() {
+        let golden = |outcome| Outcome {
+            case: "golden/g/a/b".into(),
+            kind: Kind::Golden,
+            gateway: "g".into(),
+            version: "v1.0.0".into(),
+            recording: "r".into(),
+            place: "kind".into(),
+            date: "2026-11-21".into(),
+            file: "golden/g/a/b.snap".into(),
+            line: 1,
+            outcome,
+            differences: vec![],
+            error: None,
+        };
+        let counts = Counts::of(&[golden(Some(Word::Agree)), golden(None)], 0);
+        assert_eq!((counts.goldens, counts.agree, counts.errors, counts.exit()), (2, 1, 1, 3));
+    }
+}

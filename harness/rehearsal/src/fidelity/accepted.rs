@@ -1,0 +1,153 @@
+//! Accepted differences: `golden/<gateway>/fidelity.yaml`. Each has a reason, and is stale once the rehearsal agrees.
+
+use std::path::{Path, PathBuf};
+
+use regex::Regex;
+use serde::Deserialize;
+use serde_saphyr::Spanned;
+
+/// The accepted differences of one gateway.
+#[derive(Clone, Debug, Default)]
+pub struct Accepted {
+    /// The file, for messages.
+    pub path: PathBuf,
+    /// In the order of the file.
+    pub entries: Vec<Acceptance>,
+}
+
+/// One accepted difference.
+#[derive(Clone, Debug)]
+pub struct Acceptance {
+    /// Its line in the file, counted from 1.
+    pub line: u64,
+    /// The case.
+    pub case: String,
+    /// Why the rehearsal may differ.
+    pub reason: String,
+    /// Where it differs; everything where it is absent.
+    at: Option<Regex>,
+}
+
+/// What is wrong with the file.
+#[derive(Debug, thiserror::Error)]
+pub enum AcceptedError {
+    /// It cannot be read.
+    #[error("failed to read {}: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// It is not YAML of the known shape.
+    #[error("failed to understand {}: {message}", path.display())]
+    Shape {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, with line and column.
+        message: String,
+    },
+    /// An entry says something that cannot be.
+    #[error("failed to accept {} line {line}: {problem}", path.display())]
+    Entry {
+        /// The file.
+        path: PathBuf,
+        /// Counted from 1.
+        line: u64,
+        /// What is wrong and what to do.
+        problem: String,
+    },
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    accepted: Vec<Written>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Written {
+    case: Spanned<String>,
+    at: Option<Spanned<String>>,
+    reason: String,
+}
+
+impl Accepted {
+    /// Reads `<root>/<gateway>/fidelity.yaml`; a gateway without one has no accepted differences.
+    ///
+    /// # Errors
+    /// See [`AcceptedError`].
+    pub fn find(root: &Path, gateway: &str) -> Result<Self, AcceptedError> {
+        let path = root.join(gateway).join("fidelity.yaml");
+        match std::fs::read_to_string(&path) {
+            Ok(text) => Self::parse(&text, &path),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Self { path, entries: vec![] }),
+            Err(source) => Err(AcceptedError::Read { path, source }),
+        }
+    }
+
+    /// Understands the file; the path is only for messages.
+    ///
+    /// # Errors
+    /// See [`AcceptedError`].
+    pub fn parse(text: &str, path: &Path) -> Result<Self, AcceptedError> {
+        let file: File = serde_saphyr::from_str(text).map_err(|error| AcceptedError::Shape {
+            path: path.to_owned(),
+            message: error.to_string().lines().next().unwrap_or_default().to_owned(),
+        })?;
+        let mut entries = Vec::new();
+        for Written { case, at, reason } in file.accepted {
+            let line = case.referenced.line();
+            let refused = |line: u64, problem: String| AcceptedError::Entry { path: path.to_owned(), line, problem };
+            if reason.trim().is_empty() {
+                return Err(refused(line, "an empty reason: say why the rehearsal may differ".to_owned()));
+            }
+            let at =
+                match at {
+                    None => None,
+                    Some(at) => Some(Regex::new(&format!("^(?:{})$", at.value)).map_err(|_| {
+                        refused(at.referenced.line(), format!("{:?} is no regular expression", at.value))
+                    })?),
+                };
+            entries.push(Acceptance { line, case: case.value, reason, at });
+        }
+        Ok(Self { path: path.to_owned(), entries })
+    }
+}
+
+impl Acceptance {
+    /// Whether it is about a difference at this place of this case.
+    pub fn covers(&self, case: &str, at: &str) -> bool {
+        self.case == case && self.at.as_ref().is_none_or(|wanted| wanted.is_match(at))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+
+    const GOOD: &str = "accepted:\n- case: a/b\n  at: reply \\d+ header x\n  reason: because\n";
+
+    #[rstest]
+    #[case("a/b", "reply 3 header x", true)]
+    #[case("a/b", "reply 3 header xy", false)]
+    #[case("a/c", "reply 3 header x", false)]
+    fn covers(#[case] case: &str, #[case] at: &str, #[case] covered: bool) {
+        let accepted = Accepted::parse(GOOD, Path::new("f.yaml")).unwrap();
+        assert_eq!(accepted.entries[0].covers(case, at), covered);
+    }
+
+    #[rstest]
+    #[case("reason: because", "reason: ' '", &["line 2", "empty reason"])]
+    #[case("at: reply", "at: (reply", &["line 3", "no regular expression"])]
+    #[case("case:", "cse:", &["f.yaml", "cse"])]
+    fn refuses(#[case] right: &str, #[case] wrong: &str, #[case] said: &[&str]) {
+        assert!(GOOD.contains(right));
+        let message = Accepted::parse(&GOOD.replace(right, wrong), Path::new("f.yaml")).unwrap_err().to_string();
+        for words in said {
+            assert!(message.contains(words), "{words:?} is not in {message}");
+        }
+    }
+}
