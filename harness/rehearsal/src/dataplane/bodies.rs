@@ -4,14 +4,11 @@ use std::{
     error::Error,
     fmt,
     future::Future,
-    io::Read as _,
     pin::Pin,
     task::{Context, Poll},
 };
 
 use bytes::{Bytes, BytesMut};
-use flate2::read::GzDecoder;
-use http::HeaderValue;
 use http_body_util::{BodyExt, Full, combinators::UnsyncBoxBody};
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use tokio::task::JoinHandle;
@@ -64,19 +61,6 @@ pub async fn hold(mut body: Body, bound: usize) -> Result<Held, BodyError> {
         }
     }
     Ok(Held::Whole(read.freeze()))
-}
-
-/// A body in the clear; `None` where its coding is not known, it is broken, or it is larger than `bound`.
-pub fn uncompressed(body: Bytes, coding: Option<&HeaderValue>, bound: usize) -> Option<Bytes> {
-    match coding.map(HeaderValue::as_bytes) {
-        None | Some(b"identity") => Some(body),
-        Some(b"gzip") => {
-            let mut clear = Vec::new();
-            GzDecoder::new(&body[..]).take(bound as u64 + 1).read_to_end(&mut clear).ok()?;
-            (clear.len() <= bound).then(|| clear.into())
-        }
-        Some(_) => None,
-    }
 }
 
 /// A body that was partly read: what was read, then the rest.
@@ -218,32 +202,6 @@ mod tests {
     use super::*;
     use rstest::rstest;
     use std::sync::{Arc, Mutex};
-
-    #[rstest]
-    #[case::clear(None, b"abc", Some("abc"))]
-    #[case::clear_by_name(Some("identity"), b"abc", Some("abc"))]
-    #[case::packed(Some("gzip"), &packed(b"abc"), Some("abc"))]
-    #[case::cut_short(Some("gzip"), &packed(b"abc")[..12], None)]
-    #[case::as_large_as_may_be(Some("gzip"), &packed(b"0123456789"), Some("0123456789"))]
-    #[case::too_large(Some("gzip"), &packed(b"0123456789+"), None)]
-    #[case::unknown(Some("br"), b"abc", None)]
-    fn bodies_are_read_in_the_clear(
-        #[case] coding: Option<&'static str>,
-        #[case] body: &[u8],
-        #[case] read: Option<&str>,
-    ) {
-        let coding = coding.map(HeaderValue::from_static);
-        let clear = uncompressed(Bytes::copy_from_slice(body), coding.as_ref(), 10);
-        assert_eq!(clear.as_deref(), read.map(str::as_bytes));
-    }
-
-    fn packed(bytes: &[u8]) -> Vec<u8> {
-        let mut packed = Vec::new();
-        flate2::read::GzEncoder::new(bytes, flate2::Compression::default())
-            .read_to_end(&mut packed)
-            .expect("in memory");
-        packed
-    }
 
     #[rstest]
     #[case::fits(4, true)]

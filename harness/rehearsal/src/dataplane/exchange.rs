@@ -297,7 +297,11 @@ impl Exchange<'_> {
             },
         };
         let (mut parts, incoming) = response.into_parts();
+        let keep_alive = parts.headers.get(upstream::KEEP_ALIVE).filter(|_| self.table.passes_keep_alive).cloned();
         parts.headers = upstream::end_to_end(&parts.headers);
+        if let Some(value) = keep_alive {
+            parts.headers.insert(upstream::KEEP_ALIVE, value);
+        }
         if self.table.header_case == HeaderCase::Lower {
             parts.extensions.clear();
         }
@@ -343,10 +347,8 @@ impl Exchange<'_> {
             let read = if transformation.reads_response_body() {
                 let (read, again) = read_for_expressions(body, &parts.headers).await?;
                 body = again;
-                // The client gets it as it came (agentgateway/agentgateway#1601).
-                read.and_then(|read| {
-                    bodies::uncompressed(read, parts.headers.get(header::CONTENT_ENCODING), READ_BUFFER)
-                })
+                // What is compressed is not read (seen of v1.3.1, on a route to a Service).
+                read.filter(|_| !parts.headers.contains_key(header::CONTENT_ENCODING))
             } else {
                 None
             };

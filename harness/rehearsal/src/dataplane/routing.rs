@@ -382,6 +382,8 @@ pub struct Table {
     pub words: fn(&Failure) -> Answer,
     /// How header names are written towards the client.
     pub header_case: HeaderCase,
+    /// Whether a reply's `Keep-Alive` reaches the client although it belongs to one connection (agentgateway v1.3.1).
+    pub passes_keep_alive: bool,
 }
 
 /// How header names are written in HTTP/1.1.
@@ -404,7 +406,7 @@ impl Table {
         for listener in &mut listeners {
             listener.entries.sort_by(|a, b| precedence.compare(a, b));
         }
-        Self { listeners, precedence, words, header_case }
+        Self { listeners, precedence, words, header_case, passes_keep_alive: false }
     }
 
     /// The entry that a request on a port falls to.

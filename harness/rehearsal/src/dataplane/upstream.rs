@@ -12,10 +12,13 @@ use super::{
     words::Failure,
 };
 
+/// Says how long a connection stays; of HTTP/1.1, and of one connection.
+pub(super) const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+
 /// Headers that belong to one connection and are never passed on (RFC 9110, section 7.6.1).
 const HOP_BY_HOP: [HeaderName; 7] = [
     header::CONNECTION,
-    HeaderName::from_static("keep-alive"),
+    KEEP_ALIVE,
     HeaderName::from_static("proxy-connection"),
     header::TRANSFER_ENCODING,
     header::TE,

@@ -102,7 +102,8 @@ impl Dialect for Agentgateway {
         for gateway in &gateways {
             infrastructure::gateway(self.version, snapshot, gateway, &routed, &mut translation);
             let listeners = listeners(gateway, &mut routed.entries);
-            let table = Table::new(listeners, self.precedence(), words::answer, HeaderCase::Kept);
+            let mut table = Table::new(listeners, self.precedence(), words::answer, HeaderCase::Kept);
+            table.passes_keep_alive = true;
             translation.tables.insert(object::key(gateway), Arc::new(table));
         }
         translation.statuses.append(&mut routed.statuses);
