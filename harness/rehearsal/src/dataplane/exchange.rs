@@ -3,7 +3,7 @@
 //! match -> model extraction and second match (Envoy AI Gateway) -> limits on requests -> filters -> backend ->
 //! AI request and limits on tokens -> upstream -> reply, accounting. Transformations run on replies of the proxy too.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{future::Future, net::SocketAddr, sync::Arc};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, header};
@@ -14,11 +14,13 @@ use serde_json::{Value, json};
 use super::{
     bodies::{self, AtEnd, Body, Deadline, Held, Passing},
     limits::WindowState,
+    picking::{Conversation, Said, change},
+    pool::{DESTINATION, Pool, Served, WithoutPicker},
     proxy::Proxy,
     rewrite,
     routing::{
         Asked, Backend, Entry, ExistingHeader, Extraction, Filter, GlobalLimit, HeaderCase, HeaderEdit, LocalLimit,
-        PathMatch, PathRewrite, Provider, Rule, Table, Unit,
+        PathMatch, PathRewrite, Provider, Rule, Table, Target, Unit,
     },
     transform::{Reading, Seen},
     upstream,
@@ -120,10 +122,98 @@ impl Exchange<'_> {
         let backend = rule.backends.get(self.proxy.turn(&rule).ok_or(Failure::NoBackends)?);
         let backend = backend.ok_or(Failure::NoBackends)?;
         edit(&mut self.headers, &backend.request);
+        let mut deadline: Option<Deadline> =
+            rule.timeout.filter(|t| !t.is_zero()).map(|t| Box::pin(self.proxy.clock().delay(t)) as Deadline);
+        let picked = match &backend.target {
+            Target::Pool(pool) => match within(&mut deadline, self.pick(pool)).await? {
+                Way::To(picked) => Some(picked),
+                Way::Instead(answer) => return Ok(self.local(answer)),
+            },
+            _ if backend.provider.is_some() => {
+                self.refuse_foreign_destination(&rule)?;
+                None
+            }
+            _ => None,
+        };
         if let Some(provider) = &backend.provider {
             self.ask_provider(&rule, provider).await?;
         }
-        self.forward(&rule, backend, rewrite_host, charges).await
+        self.forward(&rule, backend, picked, deadline, rewrite_host, charges).await
+    }
+
+    /// An AI route takes a client's destination header for the choice of a picker that it does not have.
+    fn refuse_foreign_destination(&self, rule: &Rule) -> Result<(), Failure> {
+        match &rule.extraction {
+            Some(extraction) if self.headers.contains_key(extraction.destination_header) => {
+                Err(Failure::ForeignDestination)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Finds the endpoint of a pool: by its picker where that is asked and answers, else as the dialect has it.
+    async fn pick(&mut self, pool: &Pool) -> Result<Way, Failure> {
+        let Some(picker) = &pool.picker else {
+            let endpoint = pool.own_choice(self.proxy.own_choice())?;
+            return Ok(Way::To(Picked { endpoint, conversation: None, served: None }));
+        };
+        let body = self.take_body();
+        let has_body = !body.is_end_stream();
+        let (body, conversation) = match Conversation::open(self.proxy.network(), picker).await {
+            Ok(conversation) => match conversation.request(&self.pseudo_headers(), &self.headers, body).await? {
+                Said::Instead(answer) => return Ok(Way::Instead(answer)),
+                Said::GoOn(changes, body, conversation) => {
+                    change(&mut self.headers, &changes);
+                    if has_body {
+                        self.headers.remove(header::CONTENT_LENGTH);
+                    }
+                    (body, Some(conversation))
+                }
+            },
+            Err(error) => {
+                tracing::debug!(%error, "an endpoint picker cannot be reached");
+                match pool.without_picker {
+                    WithoutPicker::GoOn => {}
+                    WithoutPicker::GoOnWithoutBody if !has_body => {}
+                    // With a body on its way the stream is waited on before the failure is known.
+                    _ if has_body => return Err(Failure::PickerSilent),
+                    _ => return Err(Failure::PickerUnreachable),
+                }
+                (body, None)
+            }
+        };
+        self.body = Some(body);
+        let said = self.headers.get(DESTINATION).map(|v| String::from_utf8_lossy(v.as_bytes()).into_owned());
+        let endpoint = match pool.destination(said.as_deref())? {
+            Some(endpoint) => endpoint,
+            None => pool.own_choice(self.proxy.own_choice())?,
+        };
+        let served = (pool.served == Served::Reported).then_some(endpoint);
+        Ok(Way::To(Picked { endpoint, conversation, served }))
+    }
+
+    fn pseudo_headers(&self) -> [(&'static str, String); 4] {
+        let host = self.headers.get(header::HOST).and_then(|h| h.to_str().ok()).unwrap_or(&self.host);
+        [
+            (":method", self.method.to_string()),
+            (":scheme", "http".to_owned()),
+            (":authority", host.to_owned()),
+            (":path", self.target()),
+        ]
+    }
+
+    /// Path and query as they go on.
+    fn target(&self) -> String {
+        if self.query.is_empty() { self.path.clone() } else { format!("{}?{}", self.path, self.query) }
+    }
+
+    /// The request body, read or not.
+    fn take_body(&mut self) -> Body {
+        match (self.read.take(), self.body.take()) {
+            (Some(read), _) => bodies::whole(read),
+            (None, Some(body)) => body,
+            (None, None) => bodies::whole(Bytes::new()),
+        }
     }
 
     fn choose(&self) -> Result<Arc<Entry>, Failure> {
@@ -235,11 +325,6 @@ impl Exchange<'_> {
 
     /// What an AI backend makes of a request, and the limits on tokens that stand before it.
     async fn ask_provider(&mut self, rule: &Rule, provider: &Provider) -> Result<(), Failure> {
-        if let Some(extraction) = &rule.extraction
-            && self.headers.contains_key(extraction.destination_header)
-        {
-            return Err(Failure::ForeignDestination);
-        }
         let body = self.read_body(READ_BUFFER).await?;
         let body = body.ok_or_else(|| Failure::UnreadableRequest("request was too large".to_owned()))?;
         let request = if provider.parses_chat {
@@ -278,24 +363,21 @@ impl Exchange<'_> {
         &mut self,
         rule: &Arc<Rule>,
         backend: &Backend,
+        picked: Option<Picked>,
+        mut deadline: Option<Deadline>,
         rewrite_host: Option<String>,
         charges: Vec<Charge>,
     ) -> Result<Response<Body>, Failure> {
-        let mut deadline: Option<Deadline> =
-            rule.timeout.filter(|t| !t.is_zero()).map(|t| Box::pin(self.proxy.clock().delay(t)) as Deadline);
         let request = self.upstream_request(backend.host_rewrite.clone().or(rewrite_host))?;
         let exchange = async {
-            let stream = upstream::connect(self.proxy.network(), &backend.target).await?;
+            let network = self.proxy.network();
+            let stream = match &picked {
+                Some(picked) => upstream::dial(network, picked.endpoint).await?,
+                None => upstream::connect(network, &backend.target).await?,
+            };
             upstream::send(stream, request).await
         };
-        let (response, connection) = match &mut deadline {
-            None => exchange.await?,
-            Some(deadline) => tokio::select! {
-                biased;
-                () = deadline => return Err(Failure::Timeout),
-                answered = exchange => answered?,
-            },
-        };
+        let (response, connection) = within(&mut deadline, exchange).await?;
         let (mut parts, incoming) = response.into_parts();
         let keep_alive = parts.headers.get(upstream::KEEP_ALIVE).filter(|_| self.table.passes_keep_alive).cloned();
         parts.headers = upstream::end_to_end(&parts.headers);
@@ -335,6 +417,12 @@ impl Exchange<'_> {
             }
             _ => bodies::boxed(passing),
         };
+        if let Some(Picked { conversation: Some(conversation), served, .. }) = picked {
+            match conversation.reply(&mut parts, body, served).await? {
+                Ok(handed_back) => body = handed_back,
+                Err(answer) => return Ok(self.local(answer)),
+            }
+        }
         for filter in &rule.filters {
             if let Filter::Response(changes) = filter {
                 edit(&mut parts.headers, changes);
@@ -367,12 +455,7 @@ impl Exchange<'_> {
     }
 
     fn upstream_request(&mut self, host: Option<String>) -> Result<Request<Body>, Failure> {
-        let mut target = self.path.clone();
-        if !self.query.is_empty() {
-            target.push('?');
-            target.push_str(&self.query);
-        }
-        let target = target.parse::<Uri>().map_err(|_| Failure::BodyUnreadable)?;
+        let target = self.target().parse::<Uri>().map_err(|_| Failure::BodyUnreadable)?;
         let host = host.or_else(|| self.headers.get(header::HOST).and_then(|h| h.to_str().ok()).map(str::to_owned));
         let host = host.unwrap_or_else(|| self.host.clone());
         let mut headers = HeaderMap::with_capacity(self.headers.len() + 3);
@@ -390,11 +473,7 @@ impl Exchange<'_> {
                 put_all(&mut headers, [("x-forwarded-proto", "http".to_owned())]);
             }
         }
-        let body = match (self.read.take(), self.body.take()) {
-            (Some(read), _) => bodies::whole(read),
-            (None, Some(body)) => body,
-            (None, None) => bodies::whole(Bytes::new()),
-        };
+        let body = self.take_body();
         if body.is_end_stream() && !self.headers.contains_key(header::CONTENT_LENGTH) {
             headers.remove(header::CONTENT_LENGTH);
         }
@@ -446,6 +525,36 @@ impl Exchange<'_> {
 enum Filtered {
     On { host: Option<String> },
     Direct(Answer),
+}
+
+/// What became of a request for a pool.
+enum Way {
+    To(Picked),
+    Instead(Answer),
+}
+
+/// The endpoint of a pool that a request goes to.
+struct Picked {
+    endpoint: SocketAddr,
+    /// With its picker, where that was asked.
+    conversation: Option<Conversation>,
+    /// What the picker is told of where it went.
+    served: Option<SocketAddr>,
+}
+
+/// The same, unless the route's time is over before.
+async fn within<T>(
+    deadline: &mut Option<Deadline>,
+    what: impl Future<Output = Result<T, Failure>>,
+) -> Result<T, Failure> {
+    match deadline {
+        None => what.await,
+        Some(deadline) => tokio::select! {
+            biased;
+            () = deadline => Err(Failure::Timeout),
+            done = what => done,
+        },
+    }
 }
 
 /// The number that a rule's cost of this name gives; the first cost of the name counts.

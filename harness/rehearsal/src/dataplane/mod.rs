@@ -5,6 +5,8 @@ mod exchange;
 pub mod limits;
 pub mod matching;
 pub mod network;
+mod picking;
+pub mod pool;
 pub mod proxy;
 mod rewrite;
 pub mod routing;

@@ -4,7 +4,10 @@ use std::{
     collections::HashMap,
     convert::Infallible,
     net::SocketAddr,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, RwLock,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use hyper::{Request, body::Incoming, service::service_fn};
@@ -47,6 +50,7 @@ struct Inner {
     windows: SharedWindows,
     buckets: Mutex<HashMap<String, Bucket>>,
     turns: Mutex<HashMap<usize, u64>>,
+    own_choices: AtomicUsize,
     stop: CancellationToken,
 }
 
@@ -66,6 +70,7 @@ impl Proxy {
             windows,
             buckets: Mutex::default(),
             turns: Mutex::default(),
+            own_choices: AtomicUsize::default(),
             stop,
         }))
     }
@@ -149,6 +154,11 @@ impl Proxy {
         if let Some(bucket) = self.buckets().get_mut(bucket) {
             bucket.charge(now, units);
         }
+    }
+
+    /// How many endpoints of pools this replica has chosen itself, before this one.
+    pub(super) fn own_choice(&self) -> usize {
+        self.0.own_choices.fetch_add(1, Ordering::Relaxed)
     }
 
     /// Which backend of a rule is next: each gets exactly its share of every round, interleaved.

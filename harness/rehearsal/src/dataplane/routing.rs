@@ -8,6 +8,7 @@ use std::{cmp::Ordering, collections::BTreeMap, fmt, sync::Arc, time::Duration};
 use http::HeaderMap;
 
 use super::limits::{BucketLimit, WindowLimit};
+use super::pool::Pool;
 use super::words::{Answer, Failure};
 
 pub use super::matching::{Asked, HostPattern, Match, PathMatch, ValueMatch, joined};
@@ -105,6 +106,8 @@ pub enum Target {
         /// Port.
         port: u16,
     },
+    /// One of the endpoints of an InferencePool, as its endpoint picker says.
+    Pool(Arc<Pool>),
     /// A reference that does not resolve: its share of the traffic fails.
     Broken,
 }

@@ -1,5 +1,7 @@
 //! The upstream room: one connection to a backend for one request, and the headers that may cross it.
 
+use std::net::SocketAddr;
+
 use http::{HeaderMap, HeaderName, Request, Response, header};
 use hyper::{body::Incoming, client::conn::http1};
 use hyper_util::rt::TokioIo;
@@ -49,13 +51,22 @@ pub(super) async fn connect(network: &Network, target: &Target) -> Result<TcpStr
     let connected = match target {
         Target::Service { namespace, name, port } => network.connect_service(namespace, name, *port).await,
         Target::Host { host, port } => network.connect(host, *port).await,
-        Target::Broken => return Err(Failure::BrokenBackend),
+        Target::Pool(_) | Target::Broken => return Err(Failure::BrokenBackend), // a pool's endpoint is dialled
     };
-    connected.map_err(|error| match error {
+    connected.map_err(failure)
+}
+
+/// Connects to the endpoint of a pool.
+pub(super) async fn dial(network: &Network, endpoint: SocketAddr) -> Result<TcpStream, Failure> {
+    network.connect_address(endpoint.ip(), endpoint.port()).await.map_err(failure)
+}
+
+fn failure(error: Unreachable) -> Failure {
+    match error {
         Unreachable::UnknownHost(host) => Failure::UnknownHost(host),
         Unreachable::NoEndpoint(_) => Failure::NoEndpoint,
         Unreachable::Connect(error) => Failure::Upstream { connecting: true, words: in_the_systems_words(&error) },
-    })
+    }
 }
 
 /// `Connection refused (os error 111)`, also where the error was made here.

@@ -91,6 +91,12 @@ pub enum Failure {
     UnreadableReply(String),
     /// The client sent a header that belongs to the gateway.
     ForeignDestination,
+    /// The endpoint picker cannot be reached.
+    PickerUnreachable,
+    /// The endpoint picker broke off without an answer.
+    PickerSilent,
+    /// The endpoint picker's choice is no address: the parser's words.
+    UnreadableChoice(String),
     /// A window is overspent.
     OverWindow(WindowState),
     /// A local bucket is empty.

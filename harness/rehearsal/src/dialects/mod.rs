@@ -6,6 +6,7 @@ pub mod agentgateway;
 pub mod envoy_ai_gateway;
 pub mod gateway_api;
 pub mod object;
+pub mod pools;
 
 use std::{collections::BTreeMap, fmt, str::FromStr, sync::Arc};
 

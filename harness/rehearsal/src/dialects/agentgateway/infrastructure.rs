@@ -87,7 +87,8 @@ pub(super) fn installation(version: Version) -> Vec<Value> {
             "spec": {"replicas": 1, "selector": {"matchLabels": labels}, "template": {
                 "metadata": {"labels": labels},
                 "spec": {"containers": [{"name": "agentgateway",
-                    "image": format!("cr.agentgateway.dev/controller:{version}")}]}}},
+                    "image": format!("cr.agentgateway.dev/controller:{version}"),
+                    "env": [{"name": "AGW_ENABLE_INFER_EXT", "value": "true"}]}]}}},
         }),
         json!({
             "apiVersion": "v1", "kind": "Service",

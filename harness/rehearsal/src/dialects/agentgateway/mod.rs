@@ -6,6 +6,7 @@
 mod backends;
 mod infrastructure;
 mod policies;
+mod pools;
 mod routes;
 mod words;
 
@@ -66,6 +67,7 @@ impl Dialect for Agentgateway {
     fn reads(&self) -> Vec<Kind> {
         vec![
             kinds::NAMESPACE,
+            kinds::POD,
             kinds::SERVICE,
             kinds::SECRET,
             kinds::DEPLOYMENT,
@@ -92,12 +94,14 @@ impl Dialect for Agentgateway {
         let mut translation = Translation::default();
         let gateways: Vec<_> = gateway_api::gateways(snapshot, CONTROLLER).map(Arc::clone).collect();
         let policies = policies::Policies::read(self, snapshot);
+        let pools = pools::Pools::read(self.version, snapshot);
         let mut routed = routes::Routed::default();
         for route in snapshot.all(&kinds::HTTP_ROUTE).filter(|r| !object::is_going(r)) {
-            routes::translate(snapshot, route, &policies, &mut routed);
+            routes::translate(snapshot, route, &policies, &pools, &mut routed);
         }
         policies.statuses(snapshot, &routed, &mut translation);
-        backends::statuses(snapshot, &routed, &mut translation);
+        backends::statuses(snapshot, &mut translation);
+        pools.statuses(&routed, &mut translation);
         infrastructure::classes(snapshot, &mut translation);
         for gateway in &gateways {
             infrastructure::gateway(self.version, snapshot, gateway, &routed, &mut translation);

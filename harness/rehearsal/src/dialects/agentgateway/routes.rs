@@ -4,14 +4,15 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use serde_json::{Value, json};
 
-use super::{CONTROLLER, backends, policies::Policies};
+use super::{CONTROLLER, backends, policies::Policies, pools::Pools};
 use crate::{
     api::kinds,
     dataplane::routing::{Backend, Entry, RouteId, Rule, Target},
     dialects::{
         Name, Snapshot, StatusOf,
         gateway_api::{self, Attached, Refusal},
-        object::{self, list, observed, text, text_or},
+        object::{self, list, observed, text},
+        pools,
     },
 };
 
@@ -40,8 +41,14 @@ pub(super) struct Unresolved {
 }
 
 /// Reads one HTTPRoute.
-pub(super) fn translate(snapshot: &Snapshot, route: &Value, policies: &Policies, routed: &mut Routed) {
-    let (rules, unresolved) = rules(snapshot, route);
+pub(super) fn translate(
+    snapshot: &Snapshot,
+    route: &Value,
+    policies: &Policies,
+    known: &Pools<'_>,
+    routed: &mut Routed,
+) {
+    let (rules, unresolved) = rules(snapshot, route, known);
     let mut parents = Vec::new();
     for parent_ref in list(route, "/spec/parentRefs") {
         let ours = |gateway: &Arc<Value>| {
@@ -54,7 +61,7 @@ pub(super) fn translate(snapshot: &Snapshot, route: &Value, policies: &Policies,
         let Ok(attached) = attached else { continue };
         let name = object::key(gateway);
         routed.parents.entry(object::key(route)).or_default().push(name.clone());
-        for pool in pools(route) {
+        for pool in pools::of_rules(route).flatten() {
             routed.pools.entry(pool).or_default().push(name.clone());
         }
         for (listener, hosts) in attached {
@@ -80,13 +87,6 @@ pub(super) fn translate(snapshot: &Snapshot, route: &Value, policies: &Policies,
     }
     let status = json!({"parents": parents});
     routed.statuses.push(StatusOf { kind: kinds::HTTP_ROUTE, name: object::key(route), status });
-}
-
-fn pools(route: &Value) -> impl Iterator<Item = Name> {
-    list(route, "/spec/rules")
-        .flat_map(|r| list(r, "/backendRefs"))
-        .filter(|b| text(b, "/kind") == "InferencePool")
-        .map(|b| (text_or(b, "/namespace", object::namespace(route)).to_owned(), text(b, "/name").to_owned()))
 }
 
 /// The status of one parent, in the words of recording `20-status-gateway-route.txt`.
@@ -136,14 +136,14 @@ fn parent_status(
 }
 
 /// The rules of a route, each beside what was written, and the first reference that does not resolve.
-fn rules<'a>(snapshot: &Snapshot, route: &'a Value) -> (Vec<(&'a Value, Rule)>, Option<Unresolved>) {
+fn rules<'a>(snapshot: &Snapshot, route: &'a Value, pools: &Pools<'_>) -> (Vec<(&'a Value, Rule)>, Option<Unresolved>) {
     let mut unresolved = None;
     let rules = list(route, "/spec/rules")
         .map(|written| {
             let mut chosen = Vec::new();
             for backend_ref in list(written, "/backendRefs") {
                 let weight = object::number(backend_ref, "/weight").and_then(|w| u32::try_from(w).ok()).unwrap_or(1);
-                let backend = match backends::backend(snapshot, route, backend_ref) {
+                let backend = match backends::backend(snapshot, pools, route, backend_ref) {
                     Ok(backend) => Backend { weight, ..backend },
                     Err(reason) => {
                         unresolved.get_or_insert(reason);

@@ -15,6 +15,11 @@ pub(super) fn answer(failure: &Failure) -> Answer {
             Answer::text(503, format!("upstream call failed: Connect: {words}"))
         }
         Failure::Upstream { connecting: false, words } => Answer::text(503, format!("upstream call failed: {words}")),
+        Failure::PickerUnreachable => Answer::text(500, "ext_proc failed: failed to send request"),
+        Failure::PickerSilent => Answer::text(500, "ext_proc failed: no more response messages"),
+        Failure::UnreadableChoice(words) => {
+            Answer::text(503, format!("processing failed: EPP returned invalid address: {words}"))
+        }
         Failure::Timeout => Answer::text(504, "request timeout"),
         Failure::BodyTooLarge => Answer::text(413, "request was too large"),
         Failure::BodyUnreadable => Answer::text(400, "failed to read the request"),
@@ -43,6 +48,10 @@ mod tests {
     #[case(Failure::Timeout, 504, "request timeout")]
     #[case(Failure::Upstream { connecting: true, words: "Connection refused (os error 111)".to_owned() }, 503,
         "upstream call failed: Connect: Connection refused (os error 111)")]
+    #[case(Failure::PickerUnreachable, 500, "ext_proc failed: failed to send request")]
+    #[case(Failure::PickerSilent, 500, "ext_proc failed: no more response messages")]
+    #[case(Failure::UnreadableChoice("invalid socket address syntax".to_owned()), 503,
+        "processing failed: EPP returned invalid address: invalid socket address syntax")]
     #[case(Failure::UnreadableRequest("request was too large".to_owned()), 503,
         "processing failed: request was too large")]
     fn failures(#[case] failure: Failure, #[case] status: u16, #[case] body: &str) {

@@ -11,6 +11,7 @@ use crate::{
     dialects::{
         Name, Snapshot, StatusOf, Translation, gateway_api,
         object::{self, condition, list, name, namespace, text, text_or},
+        pools,
     },
 };
 
@@ -259,6 +260,11 @@ impl AiRoutes {
                     list(rule, "/backendRefs")
                         .map(|backend_ref| {
                             let backend = service_backend(snapshot, route, backend_ref).ok().flatten();
+                            if pools::named(route, backend_ref).is_some() {
+                                // A pool's model name and edits are ignored (facts, section 4).
+                                let provider = Provider { wraps_errors: true, include_usage, ..Provider::default() };
+                                return (provider, HeaderEdit::default());
+                            }
                             let provider = Provider {
                                 model: backend_ref.get("modelNameOverride").and_then(Value::as_str).map(str::to_owned),
                                 prefix: backend
@@ -277,6 +283,11 @@ impl AiRoutes {
             all.routes.insert(object::key(route), AiRoute { rules, costs });
         }
         all
+    }
+
+    /// Whether Envoy Gateway asks the extension server.
+    pub(super) fn is_wired(&self) -> bool {
+        self.wired
     }
 
     fn of(&self, route: &Value) -> Option<&AiRoute> {

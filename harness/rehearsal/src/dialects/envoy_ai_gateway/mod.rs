@@ -6,6 +6,7 @@
 mod ai_routes;
 mod infrastructure;
 mod policies;
+mod pools;
 mod routes;
 mod words;
 
@@ -134,6 +135,9 @@ impl Dialect for EnvoyAiGateway {
         let gateways: Vec<_> = gateway_api::gateways(snapshot, CONTROLLER).map(Arc::clone).collect();
         let rules = policies::Policies::read(snapshot);
         let ai = ai_routes::AiRoutes::read(self, snapshot);
+        if self.extension == ExtensionHook::Wired {
+            pools::statuses(snapshot, &mut translation);
+        }
         let mut routed = routes::Routed::default();
         for route in snapshot.all(&kinds::HTTP_ROUTE).filter(|r| !object::is_going(r)) {
             routes::translate(snapshot, route, &ai, &rules, &mut routed);
@@ -147,6 +151,10 @@ impl Dialect for EnvoyAiGateway {
             translation.tables.insert(object::key(gateway), Arc::new(table));
         }
         translation.statuses.append(&mut routed.statuses);
+        let routes = snapshot.all(&kinds::HTTP_ROUTE).filter(|r| !object::is_going(r));
+        if self.extension == ExtensionHook::Wired && routes.into_iter().any(|r| pools::freezes(snapshot, r)) {
+            translation.tables.clear(); // proxies keep what they have
+        }
         translation
     }
 

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use serde_json::{Value, json};
 
-use super::{CONTROLLER, ai_routes::AiRoutes, policies::Policies};
+use super::{CONTROLLER, ai_routes::AiRoutes, policies::Policies, pools};
 use crate::{
     api::kinds,
     dataplane::{
@@ -135,7 +135,7 @@ fn rules<'a>(snapshot: &Snapshot, route: &'a Value, ai: &AiRoutes) -> (Vec<(&'a 
             let mut backends = Vec::new();
             for (nth, backend_ref) in list(written, "/backendRefs").enumerate() {
                 let weight = object::number(backend_ref, "/weight").and_then(|w| u32::try_from(w).ok()).unwrap_or(1);
-                let (targets, host_names) = match targets(snapshot, route, backend_ref) {
+                let (targets, host_names) = match targets(snapshot, ai, route, backend_ref) {
                     Ok(found) => found,
                     Err(Unresolved { reason, message }) => {
                         let message = format!("Failed to process route rule {at} backendRef {nth}: {message}.");
@@ -181,7 +181,12 @@ enum HostNames {
 }
 
 /// Where a backendRef leads.
-fn targets(snapshot: &Snapshot, route: &Value, backend_ref: &Value) -> Result<(Vec<Target>, HostNames), Unresolved> {
+fn targets(
+    snapshot: &Snapshot,
+    ai: &AiRoutes,
+    route: &Value,
+    backend_ref: &Value,
+) -> Result<(Vec<Target>, HostNames), Unresolved> {
     let (group, kind) = (text(backend_ref, "/group"), text_or(backend_ref, "/kind", "Service"));
     let home = text_or(backend_ref, "/namespace", object::namespace(route));
     let name = text(backend_ref, "/name");
@@ -236,8 +241,8 @@ fn targets(snapshot: &Snapshot, route: &Value, backend_ref: &Value) -> Result<(V
         }
         ("inference.networking.k8s.io", "InferencePool") => {
             match snapshot.get(&kinds::INFERENCE_POOL, home, name) {
-                // A pool needs its endpoint picker, which is not rehearsed yet: its traffic fails as with a dead one.
-                Some(_) => Ok((vec![Target::Broken], HostNames::Kept)),
+                Some(pool) if ai.is_wired() => Ok((vec![pools::target(pool)], HostNames::Kept)),
+                Some(_) => Ok((vec![Target::Broken], HostNames::Kept)), // nobody makes a cluster of it
                 None => unresolved("BackendNotFound", format!("custom backend InferencePool {home}/{name} not found")),
             }
         }

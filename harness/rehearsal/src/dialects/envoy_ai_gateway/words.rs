@@ -6,8 +6,14 @@ use crate::dataplane::words::{Answer, Failure};
 pub(super) fn answer(failure: &Failure) -> Answer {
     match failure {
         Failure::NoListener | Failure::NoHost | Failure::NoRoute => Answer::empty(404),
-        Failure::NoBackends | Failure::BrokenBackend | Failure::ForeignDestination => Answer::empty(500),
-        Failure::NoEndpoint | Failure::UnknownHost(_) => Answer::text(503, "no healthy upstream"),
+        Failure::NoBackends
+        | Failure::BrokenBackend
+        | Failure::ForeignDestination
+        | Failure::PickerUnreachable
+        | Failure::PickerSilent => Answer::empty(500),
+        Failure::NoEndpoint | Failure::UnknownHost(_) | Failure::UnreadableChoice(_) => {
+            Answer::text(503, "no healthy upstream")
+        }
         Failure::Upstream { connecting: true, words } => Answer::text(
             503,
             format!(
@@ -114,6 +120,8 @@ mod tests {
     #[case(Failure::NoHost, 404, "")]
     #[case(Failure::BrokenBackend, 500, "")]
     #[case(Failure::ForeignDestination, 500, "")]
+    #[case(Failure::PickerUnreachable, 500, "")]
+    #[case(Failure::PickerSilent, 500, "")]
     #[case(Failure::NoEndpoint, 503, "no healthy upstream")]
     #[case(Failure::BodyTooLarge, 413, "Payload Too Large")]
     #[case(Failure::Timeout, 504, "upstream request timeout")]

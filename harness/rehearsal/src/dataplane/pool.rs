@@ -1,0 +1,139 @@
+//! The pool room: what a proxy is told of an InferencePool, and where an endpoint picker's choice leads. Pure.
+
+use std::net::SocketAddr;
+
+use super::words::Failure;
+
+/// The header in which an endpoint picker says where a request is to go (GIE protocol 004).
+pub const DESTINATION: &str = "x-gateway-destination-endpoint";
+/// The metadata in which a proxy says where it went.
+pub const SERVED: &str = "x-gateway-destination-endpoint-served";
+/// The namespace of that metadata.
+pub const SERVED_NAMESPACE: &str = "envoy.lb";
+
+/// An InferencePool as a dialect has its proxies see it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pool {
+    /// Its endpoint picker; `None` where the proxy never asks one.
+    pub picker: Option<Picker>,
+    /// The ready pods that its selector holds, each with each target port.
+    pub endpoints: Vec<SocketAddr>,
+    /// Where a choice may lead.
+    pub follows: Follows,
+    /// What happens where the picker cannot be asked.
+    pub without_picker: WithoutPicker,
+    /// Whether the picker is told where a request went.
+    pub served: Served,
+}
+
+/// The Service of an endpoint picker. It is spoken to over TLS, and any certificate will do: both gateways do it so.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Picker {
+    /// Namespace of the Service.
+    pub namespace: String,
+    /// Name of the Service.
+    pub service: String,
+    /// Its port.
+    pub port: u16,
+}
+
+/// Where a choice may lead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Follows {
+    /// To endpoints of the pool; without a choice the proxy takes one of them itself (agentgateway in Kubernetes).
+    Endpoints,
+    /// Wherever the header says, and without it nowhere (Envoy's `ORIGINAL_DST` cluster).
+    Header,
+}
+
+/// What happens where the picker cannot be asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WithoutPicker {
+    /// The request is refused.
+    Refuse,
+    /// The request goes on without a choice.
+    GoOn,
+    /// The same, except that a request with a body is refused: the body is on its way to the picker already
+    /// (agentgateway/agentgateway#3473).
+    GoOnWithoutBody,
+}
+
+/// Whether the picker is told where a request went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Served {
+    /// It is, in the metadata of the response (GIE protocol 004).
+    Reported,
+    /// It is not.
+    Untold,
+}
+
+impl Pool {
+    /// Where the destination header leads; `None` leaves the choice to the proxy.
+    ///
+    /// # Errors
+    /// Where it leads nowhere.
+    pub fn destination(&self, said: Option<&str>) -> Result<Option<SocketAddr>, Failure> {
+        match (self.follows, said) {
+            (Follows::Endpoints, None) => Ok(None),
+            (Follows::Endpoints, Some(said)) => match said.parse::<SocketAddr>() {
+                Err(error) => Err(Failure::UnreadableChoice(error.to_string())),
+                Ok(endpoint) if self.endpoints.contains(&endpoint) => Ok(Some(endpoint)),
+                Ok(_) => Err(Failure::NoEndpoint),
+            },
+            (Follows::Header, said) => {
+                said.and_then(|s| s.parse().ok()).map(Some).ok_or(Failure::NoEndpoint) // a list is no address either
+            }
+        }
+    }
+
+    /// The endpoint that the proxy takes itself, in turn.
+    ///
+    /// # Errors
+    /// Where there is none.
+    pub fn own_choice(&self, turn: usize) -> Result<SocketAddr, Failure> {
+        self.endpoints.get(turn % self.endpoints.len().max(1)).copied().ok_or(Failure::NoEndpoint)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+
+    fn pool(follows: Follows) -> Pool {
+        let endpoints = ["10.244.0.7:8080", "10.244.0.8:8080"].map(|e| e.parse().expect("an endpoint")).to_vec();
+        Pool { picker: None, endpoints, follows, without_picker: WithoutPicker::Refuse, served: Served::Untold }
+    }
+
+    /// As recorded of agentgateway in Kubernetes (`32-epp-bad-answers.txt`), and as an `ORIGINAL_DST` cluster does it.
+    #[rstest]
+    #[case(Follows::Endpoints, Some("10.244.0.8:8080"), Ok(Some("10.244.0.8:8080")))]
+    #[case(Follows::Endpoints, Some("127.0.0.1:9"), Err(Failure::NoEndpoint))]
+    #[case(Follows::Endpoints, Some("10.244.0.7:8080,10.244.0.8:8080"),
+        Err(Failure::UnreadableChoice("invalid socket address syntax".to_owned())))]
+    #[case(Follows::Endpoints, None, Ok(None))]
+    #[case(Follows::Header, Some("10.244.0.8:8080"), Ok(Some("10.244.0.8:8080")))]
+    #[case(Follows::Header, Some("10.244.9.9:80"), Ok(Some("10.244.9.9:80")))]
+    #[case(Follows::Header, Some("10.244.0.7:8080,10.244.0.8:8080"), Err(Failure::NoEndpoint))]
+    #[case(Follows::Header, None, Err(Failure::NoEndpoint))]
+    fn choices_lead(
+        #[case] follows: Follows,
+        #[case] said: Option<&str>,
+        #[case] leads: Result<Option<&str>, Failure>,
+    ) {
+        let leads = leads.map(|to| to.map(|to| to.parse().expect("an endpoint")));
+        assert_eq!(pool(follows).destination(said), leads);
+    }
+
+    #[test]
+    fn a_proxys_own_choice_goes_round() {
+        let pool = pool(Follows::Endpoints);
+        let taken: Vec<u16> = (0..4)
+            .filter_map(|n| pool.own_choice(n).ok())
+            .map(|e| e.ip())
+            .map(|ip| if ip == pool.endpoints[0].ip() { 0 } else { 1 })
+            .collect();
+        assert_eq!(taken, [0, 1, 0, 1]);
+        assert_eq!(Pool { endpoints: vec![], ..pool }.own_choice(3), Err(Failure::NoEndpoint));
+    }
+}
