@@ -6,6 +6,7 @@ mod check;
 mod clock;
 pub mod fake;
 mod open;
+pub mod picked;
 pub mod proof;
 mod stage;
 pub mod stream;
@@ -15,7 +16,7 @@ use serde_json::{Value, json};
 
 pub use self::{
     check::{Check, check},
-    stage::{Marker, Model, Stage},
+    stage::{Marker, Model, Pool, PoolOf, Stage},
 };
 pub use cluster::api::{ObjectRef, Until};
 pub use wire::{Abandon, Call};

@@ -25,7 +25,12 @@ pub fn live(judgement: &mut Judgement, history: &History) {
 }
 
 /// All exchanges of a label; without any the clause is unproven.
-fn each<'a>(judgement: &mut Judgement, history: &'a History, label: &str, clause: &str) -> Vec<&'a Exchange> {
+pub(crate) fn each<'a>(
+    judgement: &mut Judgement,
+    history: &'a History,
+    label: &str,
+    clause: &str,
+) -> Vec<&'a Exchange> {
     let exchanges: Vec<_> = history.exchanges.iter().filter(|e| e.label == label).collect();
     if exchanges.is_empty() {
         judgement.unproven(clause, format!("requests called {label}"), "none was sent");
@@ -34,7 +39,7 @@ fn each<'a>(judgement: &mut Judgement, history: &'a History, label: &str, clause
 }
 
 /// Adds one clause about many exchanges: those for which `found` has words are its counter-examples.
-fn none_of(
+pub(crate) fn none_of(
     judgement: &mut Judgement,
     clause: &str,
     expected: String,
@@ -118,6 +123,17 @@ pub fn client_error(judgement: &mut Judgement, history: &History, label: &str) {
     }
 }
 
+/// Every exchange of the label is a 5xx.
+pub fn server_error(judgement: &mut Judgement, history: &History, label: &str) {
+    let clause = format!("{label}-is-a-server-error");
+    let exchanges = each(judgement, history, label, &clause);
+    if !exchanges.is_empty() {
+        none_of(judgement, &clause, "5xx".into(), &exchanges, |e| {
+            (!e.status().is_some_and(|s| (500..600).contains(&s))).then(|| e.outcome_words())
+        });
+    }
+}
+
 /// Every exchange of the label is refused as the gateway declares under `key`: status, and content type where declared.
 pub fn declared_refusal(judgement: &mut Judgement, history: &History, label: &str, key: &str) {
     let clause = format!("{label}-as-declared");
@@ -161,6 +177,53 @@ pub fn reached_nothing(judgement: &mut Judgement, history: &History, label: &str
     none_of(judgement, &clause, "reaches no model".into(), &exchanges, |exchange| {
         let reached: Vec<_> = history.reached(exchange).iter().map(|(model, _)| *model).collect();
         (!reached.is_empty()).then(|| format!("reached {}", reached.join(" and ")))
+    });
+}
+
+/// This model has no record of any exchange of the label, and its records are whole.
+pub fn did_not_reach(judgement: &mut Judgement, history: &History, label: &str, model: &str) {
+    let clause = format!("{label}-does-not-reach-{model}");
+    let exchanges = each(judgement, history, label, &clause);
+    if exchanges.is_empty() {
+        return;
+    }
+    let reaches = |exchange: &Exchange| history.reached(exchange).iter().any(|(reached, _)| *reached == model);
+    let whole = history.models.get(model).is_some_and(verdict::history::ModelLog::is_whole);
+    if !whole && !exchanges.iter().any(|e| reaches(e)) {
+        judgement.unproven(&clause, format!("whole records of model {model}"), "they are not whole");
+        return;
+    }
+    none_of(judgement, &clause, format!("does not reach {model}"), &exchanges, |exchange| {
+        reaches(exchange).then(|| format!("reached {model}"))
+    });
+}
+
+/// Every exchange of the label has exactly this body.
+pub fn body(judgement: &mut Judgement, history: &History, label: &str, wanted: &str) {
+    let clause = format!("{label}-body");
+    let exchanges = each(judgement, history, label, &clause);
+    if !exchanges.is_empty() {
+        none_of(judgement, &clause, format!("body {wanted}"), &exchanges, |exchange| {
+            let text = exchange.response().and_then(|r| r.body.text.as_deref()).unwrap_or_default();
+            (text != wanted).then(|| format!("body {text:?}"))
+        });
+    }
+}
+
+/// The request body of each exchange of the label is in one record of a model, byte for byte.
+pub fn body_arrives_unchanged(judgement: &mut Judgement, history: &History, label: &str) {
+    let clause = format!("{label}-arrives-unchanged");
+    let exchanges = each(judgement, history, label, &clause);
+    if exchanges.is_empty() {
+        return;
+    }
+    none_of(judgement, &clause, "the bytes that were sent".into(), &exchanges, |exchange| {
+        let (sent, reached) = (&exchange.request.body, history.reached(exchange));
+        match reached[..] {
+            [(_, record)] if (record.body.bytes, &record.body.sha256) == (sent.bytes, &sent.sha256) => None,
+            [(_, record)] => Some(format!("{} of {} bytes, or others", record.body.bytes, sent.bytes)),
+            ref records => Some(format!("{} records of a model", records.len())),
+        }
     });
 }
 

@@ -13,6 +13,7 @@ use cluster::{
 };
 use futures::future::join_all;
 use rehearsal::world::{World, WorldConfig};
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use verdict::{
     history::{Exchange, History, Key, ModelLog, ModelRecord},
@@ -25,6 +26,10 @@ use crate::{
     open::{Opened, root},
 };
 
+mod pools;
+
+pub(crate) use self::pools::endpoints_of;
+pub use self::pools::{Pool, PoolOf};
 pub use gateway::Marker;
 
 /// How many good answers in a row mean that a configuration is live.
@@ -49,6 +54,8 @@ pub struct Model {
     pub host: String,
     /// Whether it is our own, which records every request.
     records: bool,
+    /// The labels of its pods.
+    selector: String,
 }
 
 /// See the module.
@@ -61,6 +68,7 @@ pub struct Stage {
     clock: Clock,
     history: History,
     models: Vec<Model>,
+    pools: Vec<Pool>,
     elsewhere: Vec<ObjectRef>,
     applied_at: Option<f64>,
     window_end: f64,
@@ -150,6 +158,7 @@ impl Stage {
             clock,
             history,
             models: vec![],
+            pools: vec![],
             elsewhere: vec![],
             applied_at: None,
             window_end: 0.0,
@@ -239,6 +248,7 @@ impl Stage {
             service: format!("{name}-predictor"),
             host: format!("{name}-{}.{domain}", self.history.namespace),
             records: kind == ModelKind::Echo,
+            selector: format!("serving.kserve.io/inferenceservice={name}"),
         })
     }
 
@@ -416,24 +426,41 @@ impl Stage {
     /// Waits until one of our own models is answering as many requests as wanted, for at most so many seconds. Gives how
     /// many it was answering when last asked.
     pub async fn until_answering(&self, model: &Model, wanted: impl Fn(u64) -> bool, seconds: f64) -> Result<u64> {
+        let pods = self.pods(model).await?;
+        self.until_open(&format!("model {}", model.name), &pods, MODEL_PORT, wanted, seconds).await
+    }
+
+    /// The same of whatever keeps a logbook in these pods.
+    async fn until_open(
+        &self,
+        what: &str,
+        pods: &[String],
+        port: u16,
+        wanted: impl Fn(u64) -> bool,
+        seconds: f64,
+    ) -> Result<u64> {
         let until = self.clock.seconds() + seconds;
         loop {
-            let mut answering = 0;
-            for pod in self.pods(model).await? {
+            let mut open = 0;
+            for pod in pods {
                 let path = format!("/igc/records?since={}", u64::MAX); // only what the head says is wanted
-                let answer = self.cluster.pod_get(&self.history.namespace, &pod, MODEL_PORT, &path).await?;
-                let open = answer.headers.get("x-igc-open").and_then(|v| v.to_str().ok()?.parse::<u64>().ok());
-                answering += open.with_context(|| format!("model {} does not say what it is answering", model.name))?;
+                let answer = self.cluster.pod_get(&self.history.namespace, pod, port, &path).await?;
+                let said = answer.headers.get("x-igc-open").and_then(|v| v.to_str().ok()?.parse::<u64>().ok());
+                open += said.with_context(|| format!("{what} does not say what it is answering"))?;
             }
-            if wanted(answering) || self.clock.seconds() > until {
-                return Ok(answering);
+            if wanted(open) || self.clock.seconds() > until {
+                return Ok(open);
             }
             self.pause(0.1).await;
         }
     }
 
-    /// Sends the first marker to each of our own models, directly: from here on an absent record means something.
+    /// Sends the first marker to each of our own models and pickers, directly: from here on an absent record means
+    /// something.
     pub async fn begin(&mut self) -> Result<()> {
+        for pool in self.living_pools() {
+            self.open_picker(&pool).await?;
+        }
         for model in self.recording() {
             let marker = self.mark(&model).await?;
             self.history.models.entry(model.name.clone()).or_default().marker_before = Some(marker);
@@ -441,15 +468,27 @@ impl Stage {
         Ok(())
     }
 
-    /// Sends the last marker to each of our own models, and reads their records.
+    /// Sends the last marker to each of our own models and pickers, and reads their records.
     pub async fn end(&mut self) -> Result<()> {
+        for pool in self.living_pools() {
+            self.close_picker(&pool).await?;
+        }
         for model in self.recording() {
             let marker = self.mark(&model).await?;
-            let records = self.records(&model).await?;
+            self.keep_records(&model).await?;
             let log = self.history.models.entry(model.name.clone()).or_default();
             log.marker_after = Some(marker);
-            log.records = records;
         }
+        Ok(())
+    }
+
+    /// Reads the records of a model, and keeps those that were read before from pods that are gone.
+    async fn keep_records(&mut self, model: &Model) -> Result<()> {
+        let records = self.records(model).await?;
+        let log = self.history.models.entry(model.name.clone()).or_default();
+        log.records.retain(|old| records.iter().all(|new| new.pod != old.pod));
+        log.records.extend(records);
+        log.records.sort_by_key(|r| (r.at_ms, r.sequence));
         Ok(())
     }
 
@@ -458,8 +497,7 @@ impl Stage {
     }
 
     async fn pods(&self, model: &Model) -> Result<Vec<String>> {
-        let selector = format!("serving.kserve.io/inferenceservice={}", model.name);
-        let pods = self.cluster.ready_pods(&self.history.namespace, &selector).await?;
+        let pods = self.cluster.ready_pods(&self.history.namespace, &model.selector).await?;
         if pods.is_empty() {
             bail!("model {} has no pod that is ready", model.name);
         }
@@ -480,21 +518,29 @@ impl Stage {
     }
 
     async fn records(&self, model: &Model) -> Result<Vec<ModelRecord>> {
+        let pods = self.pods(model).await?;
+        let mut all: Vec<ModelRecord> = self.logbook(&format!("model {}", model.name), &pods, MODEL_PORT).await?;
+        all.sort_by_key(|r| (r.at_ms, r.sequence));
+        Ok(all)
+    }
+
+    /// All records of some pods.
+    async fn logbook<R: DeserializeOwned>(&self, what: &str, pods: &[String], port: u16) -> Result<Vec<R>> {
         let mut all = Vec::new();
-        for pod in self.pods(model).await? {
+        for pod in pods {
             let mut since = 0;
             loop {
                 let path = format!("/igc/records?since={since}");
-                let answer = self.cluster.pod_get(&self.history.namespace, &pod, MODEL_PORT, &path).await?;
+                let answer = self.cluster.pod_get(&self.history.namespace, pod, port, &path).await?;
                 if !answer.status.is_success() {
-                    bail!("model {} answered the request for its records with {}", model.name, answer.status);
+                    bail!("{what} answered the request for its records with {}", answer.status);
                 }
                 let number = |header: &str| answer.headers.get(header)?.to_str().ok()?.parse::<u64>().ok();
                 if let Some(dropped) = number("x-igc-dropped") {
-                    bail!("model {} has dropped {dropped} records: an absent one means nothing", model.name);
+                    bail!("{what} has dropped {dropped} records: an absent one means nothing");
                 }
-                let records: Vec<ModelRecord> = serde_json::from_slice(&answer.body)
-                    .with_context(|| format!("failed to understand the records of model {}", model.name))?;
+                let records: Vec<R> = serde_json::from_slice(&answer.body)
+                    .with_context(|| format!("failed to understand the records of {what}"))?;
                 all.extend(records);
                 match number("x-igc-next").filter(|_| answer.headers.contains_key("x-igc-more")) {
                     Some(next) if next > since => since = next,
@@ -502,7 +548,6 @@ impl Stage {
                 }
             }
         }
-        all.sort_by_key(|r| (r.at_ms, r.sequence));
         Ok(all)
     }
 
@@ -624,8 +669,8 @@ impl Stage {
     pub(crate) async fn salvage(&mut self) {
         for model in self.recording() {
             let read = self.history.models.get(&model.name).is_some_and(|l: &ModelLog| l.marker_after.is_some());
-            if !read && let Ok(records) = self.records(&model).await {
-                self.history.models.entry(model.name.clone()).or_default().records = records;
+            if !read {
+                _ = self.keep_records(&model).await;
             }
         }
     }

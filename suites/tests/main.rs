@@ -5,6 +5,7 @@ mod guide_000;
 mod guide_002;
 mod guide_003;
 mod kserve;
+mod pool;
 mod routing;
 mod status;
 mod streaming;

@@ -1,10 +1,11 @@
 //! Pods that run: a pod is an address of its own, a loopback socket for each port, and what answers there.
 //!
-//! A pod runs the stand-in model where its image or arguments say so, a replica of the gateway's proxy where its labels say
-//! so, and nothing otherwise: then its ports are closed, and it is ready all the same.
+//! A pod runs the stand-in model or the stand-in endpoint picker where its image or arguments say so, a replica of the
+//! gateway's proxy where its labels say so, and nothing otherwise: then its ports are closed, and it is ready all the same.
 
 use std::{
     collections::{BTreeMap, HashMap},
+    fmt,
     net::{IpAddr, SocketAddr},
     sync::{Arc, MutexGuard, PoisonError},
     time::Duration,
@@ -12,8 +13,9 @@ use std::{
 
 use futures::{FutureExt, future::BoxFuture};
 use model::Model;
+use picker::Endpoint;
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, sync::watch};
 use tokio_util::sync::CancellationToken;
 
 use super::{Surroundings, settle};
@@ -28,6 +30,7 @@ use crate::{
     dialects::{
         Name, Snapshot,
         object::{self, list, name, namespace, text},
+        pools,
     },
 };
 
@@ -47,6 +50,23 @@ struct Running {
     address: IpAddr,
     stop: CancellationToken,
     proxy: Option<(Name, Proxy)>,
+    picker: Option<Picker>,
+}
+
+/// An endpoint picker that runs: the pool that it picks for, and how it hears of the pool's endpoints.
+#[derive(Debug)]
+struct Picker {
+    pool: Name,
+    endpoints: watch::Sender<Option<Vec<Endpoint>>>,
+    _serving: Serving,
+}
+
+struct Serving(#[expect(dead_code, reason = "its death is the picker's")] picker::Handle);
+
+impl fmt::Debug for Serving {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Serving")
+    }
 }
 
 impl Drop for Running {
@@ -60,10 +80,20 @@ impl Drop for Running {
 enum Program {
     /// The stand-in model: names, where chats are if not in the usual place, and whether it knows its own pod.
     Model { names: Vec<String>, port: u16, chat_path: Option<String>, knows_pod: bool },
+    /// The stand-in endpoint picker of a pool.
+    Picker { pool: Name, ports: PickerPorts },
     /// A replica of the proxy of a Gateway.
     Proxy(Name),
     /// Nothing that listens.
     Nothing,
+}
+
+/// The ports that a picker listens on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct PickerPorts {
+    grpc: u16,
+    health: u16,
+    admin: u16,
 }
 
 impl Pods {
@@ -92,6 +122,14 @@ impl Pods {
                 Err(error) => tracing::warn!(pod = name(pod), %error, "a pod could not start"),
             }
         }
+        for Picker { pool, endpoints, .. } in self.running.values().filter_map(|p| p.picker.as_ref()) {
+            let found = endpoints_of(snapshot, pool);
+            endpoints.send_if_modified(|known| {
+                let is_new = *known != found;
+                *known = found;
+                is_new
+            });
+        }
     }
 
     /// Gives every proxy the table of its Gateway.
@@ -106,7 +144,7 @@ impl Pods {
 
 fn start(around: &Surroundings, pod: &Value, address: IpAddr) -> std::io::Result<Running> {
     let stop = around.stop.child_token();
-    let mut proxy = None;
+    let (mut proxy, mut picker) = (None, None);
     around.network.add_pod(address);
     match program(around, pod) {
         Program::Nothing => {}
@@ -140,6 +178,9 @@ fn start(around: &Surroundings, pod: &Value, address: IpAddr) -> std::io::Result
             });
             around.network.add_pod_port(address, port, PodPort { socket, door: Some(door) });
         }
+        Program::Picker { pool, ports } => {
+            picker = Some(start_picker(around, name(pod), address, pool, ports)?);
+        }
         Program::Proxy(gateway) => {
             let replica =
                 Proxy::new(around.network.clone(), around.clock.clone(), around.windows.clone(), stop.clone());
@@ -150,11 +191,48 @@ fn start(around: &Surroundings, pod: &Value, address: IpAddr) -> std::io::Result
             proxy = Some((gateway, replica));
         }
     }
-    Ok(Running { name: object::key(pod), address, stop, proxy })
+    Ok(Running { name: object::key(pod), address, stop, proxy, picker })
 }
 
 fn models(around: &Surroundings) -> MutexGuard<'_, HashMap<Name, Model>> {
     around.models.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A picker that serves over TLS with a certificate of its own. It learns of endpoints when the pods have been looked at.
+fn start_picker(
+    around: &Surroundings,
+    pod: &str,
+    address: IpAddr,
+    pool: Name,
+    ports: PickerPorts,
+) -> std::io::Result<Picker> {
+    let (endpoints, known) = watch::channel(None);
+    let clock = around.clock.clone();
+    let options = picker::Options {
+        pod: pod.to_owned(),
+        tls: Some(picker::Tls::self_signed(&[pod]).map_err(std::io::Error::other)?),
+        now_ms: Arc::new(move || clock.now_ms()),
+        ..picker::Options::default()
+    };
+    let bound = |port| {
+        let (listener, socket) = listen()?;
+        around.network.add_pod_port(address, port, PodPort { socket, door: None });
+        std::io::Result::Ok(listener)
+    };
+    let listeners = picker::Listeners {
+        grpc: bound(ports.grpc)?,
+        health: Some(bound(ports.health)?),
+        admin: Some(bound(ports.admin)?),
+    };
+    let serving = picker::serve(listeners, options, known);
+    Ok(Picker { pool, endpoints, _serving: Serving(serving) })
+}
+
+/// The ready endpoints of a pool, as its picker finds them; `None` while there is no such pool.
+fn endpoints_of(snapshot: &Snapshot, (namespace, name): &Name) -> Option<Vec<Endpoint>> {
+    let pool = snapshot.get(&kinds::INFERENCE_POOL, namespace, name)?;
+    let ready = pools::endpoints(snapshot, pool);
+    Some(ready.iter().map(|endpoint| Endpoint::from(endpoint.to_string().as_str())).collect())
 }
 
 /// A listener on loopback, and where it is.
@@ -197,41 +275,77 @@ fn program(around: &Surroundings, pod: &Value) -> Program {
     if let Some(gateway) = around.dialect.gateway_of_pod(pod) {
         return Program::Proxy(gateway);
     }
-    list(pod, "/spec/containers").find_map(model_of).unwrap_or(Program::Nothing)
+    let picker = list(pod, "/spec/containers").find_map(|container| picker_of(container, namespace(pod)));
+    picker.or_else(|| list(pod, "/spec/containers").find_map(model_of)).unwrap_or(Program::Nothing)
 }
 
-/// The model that a container runs, by the arguments of llm-d-inference-sim and of `igc model`.
-fn model_of(container: &Value) -> Option<Program> {
-    let arguments: Vec<&str> =
-        list(container, "/command").chain(list(container, "/args")).filter_map(Value::as_str).collect();
-    let image = text(container, "/image");
-    let is_simulator = image.contains("llm-d-inference-sim") || image.contains("huggingfaceserver");
-    let is_own = arguments.first() == Some(&"model") || arguments.get(..2).is_some_and(|a| a[1] == "model");
-    if !is_simulator && !is_own {
-        return None;
+/// The arguments of a container, with those of its command.
+struct Arguments<'c>(Vec<&'c str>);
+
+impl<'c> Arguments<'c> {
+    fn of(container: &'c Value) -> Self {
+        Self(list(container, "/command").chain(list(container, "/args")).filter_map(Value::as_str).collect())
     }
-    let values = |flag: &str| -> Vec<String> {
+
+    /// Whether our own program is run with this word first.
+    fn run_own(&self, word: &str) -> bool {
+        self.0.first() == Some(&word) || self.0.get(1) == Some(&word)
+    }
+
+    /// The values of a flag: those that follow it, or stand behind its `=`.
+    fn values(&self, flag: &str) -> Vec<String> {
         let mut values = Vec::new();
-        for (at, argument) in arguments.iter().enumerate() {
+        for (at, argument) in self.0.iter().enumerate() {
             if *argument == flag {
-                values.extend(arguments[at + 1..].iter().take_while(|a| !a.starts_with('-')).map(|a| (*a).to_owned()));
+                values.extend(self.0[at + 1..].iter().take_while(|a| !a.starts_with('-')).map(|a| (*a).to_owned()));
             } else if let Some(value) = argument.strip_prefix(flag).and_then(|rest| rest.strip_prefix('=')) {
                 values.push(value.to_owned());
             }
         }
         values
+    }
+
+    fn value(&self, flag: &str) -> Option<String> {
+        self.values(flag).into_iter().next()
+    }
+}
+
+/// The picker that a container runs, by the arguments of `igc picker`.
+fn picker_of(container: &Value, home: &str) -> Option<Program> {
+    let arguments = Arguments::of(container);
+    if !arguments.run_own("picker") {
+        return None;
+    }
+    let namespace = arguments.value("--pool-namespace").unwrap_or_else(|| home.to_owned());
+    let port = |flag: &str, default| arguments.value(flag).and_then(|p| p.parse().ok()).unwrap_or(default);
+    let ports = PickerPorts {
+        grpc: port("--grpc-port", 9002),
+        health: port("--grpc-health-port", 9003),
+        admin: port("--admin-port", 9004),
     };
-    let served = values("--served-model-name");
-    let mut names = if served.is_empty() { values("--model") } else { served };
+    Some(Program::Picker { pool: (namespace, arguments.value("--pool-name")?), ports })
+}
+
+/// The model that a container runs, by the arguments of llm-d-inference-sim and of `igc model`.
+fn model_of(container: &Value) -> Option<Program> {
+    let arguments = Arguments::of(container);
+    let image = text(container, "/image");
+    let is_simulator = image.contains("llm-d-inference-sim") || image.contains("huggingfaceserver");
+    let is_own = arguments.run_own("model");
+    if !is_simulator && !is_own {
+        return None;
+    }
+    let served = arguments.values("--served-model-name");
+    let mut names = if served.is_empty() { arguments.values("--model") } else { served };
     if names.is_empty() {
-        names = values("--model_name");
+        names = arguments.values("--model_name");
     }
     if names.is_empty() {
         names = model::Config::default().models;
     }
-    let written = values("--port").first().and_then(|p| p.parse().ok());
+    let written = arguments.value("--port").and_then(|p| p.parse().ok());
     let port = written.or_else(|| object::port(container, "/ports/0/containerPort")).unwrap_or(8000);
-    let chat_path = values("--chat-path").pop();
+    let chat_path = arguments.value("--chat-path");
     // The simulator knows its pod only where the template tells it (facts: "KServe does not set those env vars").
     let knows_pod = is_own || list(container, "/env").any(|e| text(e, "/name") == "POD_NAME");
     Some(Program::Model { names, port, chat_path, knows_pod })
@@ -313,5 +427,20 @@ mod tests {
             json!({"image": "igc:dev", "args": ["model", "--model", "m", "--chat-path", "/llm/chat/completions"]});
         let Some(Program::Model { chat_path, .. }) = model_of(&container) else { panic!("a model") };
         assert_eq!(chat_path.as_deref(), Some("/llm/chat/completions"));
+    }
+
+    #[rstest]
+    #[case(json!({"image": "igc:dev", "args": ["picker", "--pool-name", "p", "--pool-namespace", "other"]}),
+        Some(("other", 9002, 9004)))]
+    #[case(json!({"image": "igc:dev", "command": ["/igc", "picker", "--pool-name=p", "--grpc-port=9102"]}),
+        Some(("ns", 9102, 9004)))]
+    #[case(json!({"image": "igc:dev", "args": ["picker"]}), None)]
+    #[case(json!({"image": "igc:dev", "args": ["model", "--model", "picker"]}), None)]
+    fn the_picker_that_a_container_runs(#[case] container: Value, #[case] expected: Option<(&str, u16, u16)>) {
+        let expected = expected.map(|(home, grpc, admin)| Program::Picker {
+            pool: (home.to_owned(), "p".to_owned()),
+            ports: PickerPorts { grpc, health: 9003, admin },
+        });
+        assert_eq!(picker_of(&container, "ns"), expected);
     }
 }

@@ -1,0 +1,209 @@
+//! Proofs about pools: what the client got, what the endpoint picker said and what the model wrote down, joined by the
+//! exchange. A 200 proves nothing here: it counts when the picker was asked and its choice was the one that served.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+use verdict::{
+    history::{Ended, Exchange, History, PickerLog, PickerRecord},
+    judge::Judgement,
+    observation::Observer,
+};
+
+use crate::{
+    proof::{each, none_of},
+    stage::endpoints_of,
+};
+
+/// A pool as the history knows it.
+struct Known<'h> {
+    name: &'h str,
+    picker: &'h PickerLog,
+    pods: BTreeMap<String, String>,
+}
+
+impl<'h> Known<'h> {
+    fn of(history: &'h History, name: &'h str) -> Option<Self> {
+        let pods = history.facts.get(&endpoints_of(name)).cloned()?;
+        Some(Self { name, picker: history.pickers.get(name)?, pods: serde_json::from_value(pods).ok()? })
+    }
+
+    fn picks(&self, exchange: &Exchange) -> Vec<&'h PickerRecord> {
+        self.picker.records.iter().filter(|r| r.exchange.as_deref() == Some(exchange.id.as_str())).collect()
+    }
+
+    /// What is wrong with an exchange that the picker's choice of this number was to serve.
+    fn wrong(&self, history: &History, exchange: &Exchange, number: usize) -> Option<String> {
+        match exchange.response() {
+            Some(response) if response.status == 200 && response.ended == Ended::Complete => {}
+            Some(response) if response.status == 200 => {
+                return Some(format!("200 whose body was {:?}", response.ended));
+            }
+            _ => return Some(exchange.outcome_words()),
+        }
+        let pick = match self.picks(exchange)[..] {
+            [] => return Some("200 that never asked the picker".into()),
+            [pick] => pick,
+            ref picks => return Some(format!("200, and the picker was asked {} times", picks.len())),
+        };
+        let Some(endpoint) = pick.chosen.get(number) else {
+            return Some(format!("200 although the picker named {} endpoints", pick.chosen.len()));
+        };
+        let Some(pod) = self.pods.get(endpoint) else {
+            return Some(format!("200 although the picker named {endpoint}, which is none of the pool"));
+        };
+        let reached: Vec<(&str, &str)> = history.reached(exchange).iter().map(|(m, r)| (*m, r.pod.as_str())).collect();
+        if reached == [(self.name, pod.as_str())] {
+            return None;
+        }
+        let served: Vec<String> = reached.iter().map(|(model, pod)| format!("{pod} of {model}")).collect();
+        let served = if served.is_empty() { "no recorded model".to_owned() } else { served.join(" and ") };
+        Some(format!("200 from {served} although the picker named {pod}"))
+    }
+}
+
+/// Every exchange of the label is a whole 200 of the endpoint that the pool's picker chose, which was asked exactly once.
+pub fn as_picked(judgement: &mut Judgement, history: &History, label: &str, pool: &str) {
+    picked(judgement, history, label, pool, 0);
+}
+
+/// The same, by the second endpoint of the picker's list: the first one is dead.
+pub fn by_the_fallback(judgement: &mut Judgement, history: &History, label: &str, pool: &str) {
+    picked(judgement, history, label, pool, 1);
+}
+
+fn picked(judgement: &mut Judgement, history: &History, label: &str, pool: &str, number: usize) {
+    let clause = format!("{label}-as-picked");
+    let exchanges = each(judgement, history, label, &clause);
+    if exchanges.is_empty() {
+        return;
+    }
+    let Some(known) = Known::of(history, pool) else {
+        judgement.unproven(&clause, format!("records of the picker of pool {pool}"), "there are none");
+        return;
+    };
+    let answered = exchanges.iter().filter(|e| e.status() == Some(200));
+    let doubtful = |e: &&Exchange| {
+        let models_whole = history.models.values().all(verdict::history::ModelLog::is_whole);
+        known.picks(e).is_empty() && !known.picker.is_whole() || history.reached(e).is_empty() && !models_whole
+    };
+    if answered.copied().any(|e| doubtful(&e)) {
+        judgement.unproven(&clause, "whole records of picker and models", "markers are missing in them");
+        return;
+    }
+    let which = if number == 0 { "the endpoint that the picker named" } else { "the picker's second endpoint" };
+    none_of(judgement, &clause, format!("200 from {which}"), &exchanges, |e| known.wrong(history, e, number));
+}
+
+/// No exchange of the label asked this pool's picker.
+pub fn not_asked(judgement: &mut Judgement, history: &History, label: &str, pool: &str) {
+    let clause = format!("{label}-does-not-ask-{pool}");
+    let exchanges = each(judgement, history, label, &clause);
+    if exchanges.is_empty() {
+        return;
+    }
+    match Known::of(history, pool) {
+        Some(known) if known.picker.is_whole() => {
+            none_of(judgement, &clause, format!("picker of {pool} not asked"), &exchanges, |e| {
+                (!known.picks(e).is_empty()).then(|| format!("the picker of {pool} was asked"))
+            });
+        }
+        _ => _ = judgement.unproven(&clause, format!("whole records of the picker of {pool}"), "they are not whole"),
+    }
+}
+
+/// Something of the picker's one record of each exchange of the label. `wrong` says what is wrong with it.
+pub fn record_of_each(
+    judgement: &mut Judgement,
+    history: &History,
+    label: &str,
+    pool: &str,
+    expected: &str,
+    wrong: impl Fn(&Exchange, &PickerRecord) -> Option<String>,
+) {
+    let clause = format!("{label}-{}", expected.replace(' ', "-"));
+    let exchanges = each(judgement, history, label, &clause);
+    if exchanges.is_empty() {
+        return;
+    }
+    let Some(known) = Known::of(history, pool) else {
+        judgement.unproven(&clause, format!("records of the picker of pool {pool}"), "there are none");
+        return;
+    };
+    none_of(judgement, &clause, expected.to_owned(), &exchanges, |exchange| match known.picks(exchange)[..] {
+        [pick] => wrong(exchange, pick),
+        ref picks => Some(format!("{} records of the picker", picks.len())),
+    });
+}
+
+/// The picker's records of the exchanges of a label, in their order, those without one left out.
+pub fn picks<'h>(history: &'h History, label: &'h str, pool: &str) -> Vec<&'h PickerRecord> {
+    let log = history.pickers.get(pool);
+    let of = |exchange: &Exchange| log?.records.iter().find(|r| r.exchange.as_deref() == Some(exchange.id.as_str()));
+    history.labelled(label).filter_map(of).collect()
+}
+
+/// The pod behind an endpoint of a pool.
+pub fn pod_of(history: &History, pool: &str, endpoint: &str) -> Option<String> {
+    history.facts.get(&endpoints_of(pool))?[endpoint].as_str().map(str::to_owned)
+}
+
+/// The observation of a check of pools: what each label came to, whether pickers were asked and followed, and conditions.
+/// Which endpoint it was is chance.
+pub fn observe(history: &History) -> Value {
+    let observer = Observer::new(history);
+    let mut labels: BTreeMap<&str, Vec<&Exchange>> = BTreeMap::new();
+    for exchange in &history.exchanges {
+        labels.entry(&exchange.label).or_default().push(exchange);
+    }
+    let of_label = |exchanges: &Vec<&Exchange>| {
+        let mut pickers: BTreeMap<&str, bool> = BTreeMap::new();
+        for pool in history.pickers.keys() {
+            let Some(known) = Known::of(history, pool) else { continue };
+            if exchanges.iter().any(|e| !known.picks(e).is_empty()) {
+                pickers.insert(pool, exchanges.iter().all(|e| known.wrong(history, e, 0).is_none()));
+            }
+        }
+        let outcomes: Vec<String> = observer
+            .statuses(exchanges.iter().copied())
+            .as_object()
+            .into_iter()
+            .flat_map(|o| o.keys().cloned())
+            .collect();
+        json!({"outcomes": outcomes, "asked-and-followed": pickers})
+    };
+    let labels: BTreeMap<&str, Value> = labels.iter().map(|(label, exchanges)| (*label, of_label(exchanges))).collect();
+    json!({"conditions": observer.conditions(), "labels": labels})
+}
+
+/// The proxy's own choice, where there is no picker, is not the client's: of many requests that name one endpoint of
+/// several in a header, not all go there.
+pub fn not_steered(judgement: &mut Judgement, history: &History, label: &str, pool: &str, header: &str) {
+    /// Of fewer all may have gone there by chance.
+    const ENOUGH: usize = 10;
+    let clause = format!("{label}-not-steered");
+    let expected = "an endpoint that the client names is not followed";
+    let exchanges = each(judgement, history, label, &clause);
+    let mut served = 0;
+    let mut as_named = Vec::new();
+    for exchange in &exchanges {
+        let named = exchange.request.headers.iter().find(|(name, _)| name == header).map(|(_, value)| value.as_str());
+        let named = named.and_then(|endpoint| pod_of(history, pool, endpoint));
+        for (_, record) in history.reached(exchange) {
+            served += 1;
+            if Some(&record.pod) == named.as_ref() {
+                as_named.push(*exchange);
+            }
+        }
+    }
+    let got = format!("{} of {served} that were served went where the client said", as_named.len());
+    if exchanges.is_empty() {
+        return;
+    }
+    if served > 0 && as_named.len() == served && served < ENOUGH {
+        judgement.unproven(&clause, expected, got);
+    } else {
+        let steered = served > 0 && as_named.len() == served;
+        judgement.that(&clause, !steered, expected, got, as_named.into_iter().take(if steered { 3 } else { 0 }));
+    }
+}

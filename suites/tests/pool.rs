@@ -1,0 +1,799 @@
+//! Pools: the endpoint picker was asked, its choice was followed, and nothing else chose in its place.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use rstest::rstest;
+use serde_json::{Value, json};
+use suites::{Call, Check, ObjectRef, Pool, PoolOf, Stage, Until, chat, check, object, parents_say, picked, proof};
+use verdict::{history::History, judge::Judgement};
+
+/// The Inference Extension's header that tells a test picker which endpoints to choose.
+const SELECT: &str = "test-epp-endpoint-selection";
+/// Our own, for what that one cannot say.
+const PICK: &str = "x-igc-pick";
+/// The header of a choice, which is the picker's to set.
+const DESTINATION: &str = "x-gateway-destination-endpoint";
+/// How many requests show what becomes of a pool without its picker.
+const COUNTED: usize = 20;
+
+fn pool_check(id: &'static str, case: &'static str, folder: &std::path::Path) -> Check {
+    check(id, case, folder).observing(picked::observe)
+}
+
+fn everything() -> Value {
+    json!({"path": {"type": "PathPrefix", "value": "/"}})
+}
+
+fn with_header(name: &str, value: &str) -> Value {
+    json!({"path": {"type": "PathPrefix", "value": "/"}, "headers": [{"name": name, "value": value}]})
+}
+
+fn models(host: &str) -> Call {
+    Call::get("/v1/models").host(host)
+}
+
+/// A pool called alpha, and all of the stage's hostname leading to it. It serves.
+async fn routed(stage: &mut Stage, wanted: PoolOf) -> Result<Pool> {
+    let pool = stage.pool(wanted).await?;
+    let host = stage.hostname().to_owned();
+    stage.intent("pool-route", json!({"rules": [{"match": everything(), "pool": pool.name}]})).await?;
+    let endpoint = pool.endpoint(0).to_owned();
+    stage.settle(|| chat(&host, "alpha").header(SELECT, &endpoint), "alpha").await?;
+    Ok(pool)
+}
+
+async fn see_pool(stage: &mut Stage, name: &str, pool: &str, until: Until) -> Result<Value> {
+    let pool = object("inference.networking.k8s.io/v1", "InferencePool", stage.namespace(), pool);
+    stage.see(name, &pool, until, 60).await
+}
+
+fn route_object(stage: &Stage, name: &str) -> ObjectRef {
+    object("gateway.networking.k8s.io/v1", "HTTPRoute", stage.namespace(), name)
+}
+
+#[rstest]
+#[case::http_route("http-route")]
+#[case::model_route("model-route")]
+#[tokio::test]
+async fn picker_asked(#[case] case: &'static str, #[files("../manifests/gateways/*/gateway.yaml")] folder: PathBuf) {
+    pool_check("pool/picker-asked", case, &folder).run(drive_picker_asked, judge_picker_asked).await;
+}
+
+async fn drive_picker_asked(stage: &mut Stage) -> Result<()> {
+    let host = stage.hostname().to_owned();
+    let by_model = stage.case() == "model-route";
+    if by_model {
+        stage.pool(PoolOf::new("alpha")).await?;
+        stage.intent("model-pool-route", json!({"models": [{"model": "alpha", "pool": "alpha"}]})).await?;
+        stage.settle(|| chat(&host, "alpha"), "alpha").await?;
+    } else {
+        routed(stage, PoolOf::new("alpha")).await?;
+    }
+    stage.begin().await?;
+    for _ in 0..10 {
+        stage.send("post", chat(&host, "alpha")).await;
+        stage.send("stream", chat(&host, "alpha").stream()).await;
+        if !by_model {
+            stage.send("get", models(&host)).await;
+        }
+    }
+    stage.end().await
+}
+
+fn judge_picker_asked(history: &History) -> Judgement {
+    let mut judgement = Judgement::new();
+    proof::live(&mut judgement, history);
+    picked::as_picked(&mut judgement, history, "post", "alpha");
+    picked::as_picked(&mut judgement, history, "stream", "alpha");
+    if history.key.case != "model-route" {
+        picked::as_picked(&mut judgement, history, "get", "alpha");
+    }
+    judgement
+}
+
+#[rstest]
+#[tokio::test]
+async fn follows_choice(#[files("../manifests/gateways/*/gateway.yaml")] folder: PathBuf) {
+    pool_check("pool/follows-choice", "-", &folder).run(drive_follows_choice, judge_follows_choice).await;
+}
+
+async fn drive_follows_choice(stage: &mut Stage) -> Result<()> {
+    let pool = routed(stage, PoolOf::new("alpha").replicas(3)).await?;
+    let host = stage.hostname().to_owned();
+    stage.begin().await?;
+    let turns: Vec<usize> = (0..60).collect();
+    for ten in turns.chunks(10) {
+        let calls = ten.iter().map(|turn| chat(&host, "alpha").header(SELECT, pool.endpoint(*turn))).collect();
+        stage.send_together("commanded", calls, async |_| Ok(())).await?;
+    }
+    stage.end().await
+}
+
+fn judge_follows_choice(history: &History) -> Judgement {
+    let mut judgement = Judgement::new();
+    proof::live(&mut judgement, history);
+    picked::as_picked(&mut judgement, history, "commanded", "alpha");
+    picked::record_of_each(
+        &mut judgement,
+        history,
+        "commanded",
+        "alpha",
+        "the picker named what was commanded",
+        |e, pick| {
+            let wanted = e.request.headers.iter().find(|(name, _)| name == SELECT).map(|(_, value)| value.clone());
+            (wanted.as_ref() != pick.chosen.first())
+                .then(|| format!("named {:?} where {wanted:?} was wanted", pick.chosen))
+        },
+    );
+    judgement
+}
+
+#[rstest]
+#[tokio::test]
+async fn two_pools(#[files("../manifests/gateways/*/gateway.yaml")] folder: PathBuf) {
+    pool_check("pool/two-pools", "-", &folder).run(drive_two_pools, judge_two_pools).await;
+}
+
+async fn drive_two_pools(stage: &mut Stage) -> Result<()> {
+    let host = stage.hostname().to_owned();
+    for name in ["alpha", "beta"] {
+        stage.pool(PoolOf::new(name)).await?;
+    }
+    let rule = |name: &str| json!({"match": with_header("x-pool", name), "pool": name});
+    stage.intent("pool-route", json!({"rules": [rule("alpha"), rule("beta")]})).await?;
+    for name in ["alpha", "beta"] {
+        stage.settle(|| chat(&host, name).header("x-pool", name), name).await?;
+    }
+    stage.begin().await?;
+    for _ in 0..10 {
+        for name in ["alpha", "beta"] {
+            stage.send(name, chat(&host, "any").header("x-pool", name)).await;
+        }
+    }
+    stage.end().await
+}
+
+fn judge_two_pools(history: &History) -> Judgement {
+    let mut judgement = Judgement::new();
+    proof::live(&mut judgement, history);
+    for (name, other) in [("alpha", "beta"), ("beta", "alpha")] {
+        picked::as_picked(&mut judgement, history, name, name);
+        picked::not_asked(&mut judgement, history, name, other);
+    }
+    judgement
+}
+
+#[rstest]
+#[tokio::test]
+async fn ordered_fallback(#[files("../manifests/gateways/*/gateway.yaml")] folder: PathBuf) {
+    pool_check("pool/ordered-fallback", "-", &folder).run(drive_ordered_fallback, judge_ordered_fallback).await;
+}
+
+/// Endpoints of the pool's second port are of the pool, and dead: nothing listens there.
+async fn drive_ordered_fallback(stage: &mut Stage) -> Result<()> {
+    let pool = routed(stage, PoolOf::new("alpha").ports(&[8080, 8081])).await?;
+    let host = stage.hostname().to_owned();
+    let on_port = |port: &str| pool.endpoints.iter().find(|(_, e)| e.ends_with(port)).map_or("", |(_, e)| e.as_str());
+    let command = format!("endpoints={},{}", on_port(":8081"), on_port(":8080"));
+    stage.begin().await?;
+    for _ in 0..10 {
+        stage.send("first-is-dead", chat(&host, "alpha").header(PICK, &command)).await;
+    }
+    stage.end().await
+}
+
+fn judge_ordered_fallback(history: &History) -> Judgement {
+    let mut judgement = Judgement::new();
+    proof::live(&mut judgement, history);
+    picked::by_the_fallback(&mut judgement, history, "first-is-dead", "alpha");
+    judgement
+}
+
+#[rstest]
+#[tokio::test]
+async fn no_endpoint(#[files("../manifests/gateways/*/gateway.yaml")] folder: PathBuf) {
+    pool_check("pool/no-endpoint", "-", &folder).run(drive_no_endpoint, judge_no_endpoint).await;
+}
+
+async fn drive_no_endpoint(stage: &mut Stage) -> Result<()> {
+    let pool = routed(stage, PoolOf::new("alpha")).await?;
+    let host = stage.hostname().to_owned();
+    stage.begin().await?;
+    for _ in 0..5 {
+        stage.send("picker-refuses", chat(&host, "alpha").header(PICK, "none")).await;
+        stage.send("picker-names-none", chat(&host, "alpha").header(PICK, "silent")).await;
+        let steering = chat(&host, "alpha").header(PICK, "silent").header(DESTINATION, pool.endpoint(0));
+        stage.send("client-names-one", steering).await;
+    }
+    stage.end().await
+}
+
+fn judge_no_endpoint(history: &History) -> Judgement {
+    let mut judgement = Judgement::new();
+    proof::live(&mut judgement, history);
+    for label in ["picker-refuses", "picker-names-none", "client-names-one"] {
+        proof::status(&mut judgement, history, label, Some(503));
+        proof::reached_nothing(&mut judgement, history, label);
+    }
+    judgement
+}
+
+#[rstest]
+#[tokio::test]
+async fn shed(#[files("../manifests/gateways/*/gateway.yaml")] folder: PathBuf) {
+    pool_check("pool/shed", "-", &folder).run(drive_shed, judge_shed).await;
+}
+
+async fn drive_shed(stage: &mut Stage) -> Result<()> {
+    routed(stage, PoolOf::new("alpha")).await?;
+    let host = stage.hostname().to_owned();
+    stage.begin().await?;
+    for _ in 0..5 {
+        stage.send("post", chat(&host, "alpha").header(PICK, "shed")).await;
+        stage.send("get", models(&host).header(PICK, "shed")).await;
+    }
+    stage.end().await
+}
+
+fn judge_shed(history: &History) -> Judgement {
+    let mut judgement = Judgement::new();
+    proof::live(&mut judgement, history);
+    for label in ["post", "get"] {
+        proof::status(&mut judgement, history, label, Some(429));
+        proof::body(&mut judgement, history, label, ::picker::SHED);
+        proof::reached_nothing(&mut judgement, history, label);
+    }
+    judgement
+}
+
+/// GET without a body and POST with one, as many of each as are counted, after the picker's pod has gone.
+async fn without_the_picker(stage: &mut Stage, wanted: PoolOf) -> Result<()> {
+    let mut pool = routed(stage, wanted).await?;
+    let host = stage.hostname().to_owned();
+    stage.begin().await?;
+    for _ in 0..3 {
+        stage.send("with-picker", chat(&host, "alpha")).await;
+    }
+    stage.kill_picker(&mut pool).await?;
+    for _ in 0..COUNTED {
+        stage.send("get", models(&host)).await;
+        stage.send("post", chat(&host, "alpha")).await;
+    }
+    stage.end().await
+}
+
+#[rstest]
+#[tokio::test]
+async fn fail_close(#[files("../manifests/gateways/*/gateway.yaml")] folder: PathBuf) {
+    let drive = async |stage: &mut Stage| without_the_picker(stage, PoolOf::new("alpha")).await;
+    pool_check("pool/fail-close", "-", &folder).run(drive, judge_fail_close).await;
+}
+
+fn judge_fail_close(history: &History) -> Judgement {
+    let mut judgement = Judgement::new();
+    proof::live(&mut judgement, history);
+    picked::as_picked(&mut judgement, history, "with-picker", "alpha");
+    for label in ["get", "post"] {
+        proof::server_error(&mut judgement, history, label);
+        proof::reached_nothing(&mut judgement, history, label);
+    }
+    judgement
+}
+
+#[rstest]
+#[tokio::test]
+async fn fail_open(#[files("../manifests/gateways/*/gateway.yaml")] folder: PathBuf) {
+    let drive = async |stage: &mut Stage| without_the_picker(stage, PoolOf::new("alpha").failing_open()).await;
+    pool_check("pool/fail-open", "-", &folder).run(drive, judge_fail_open).await;
+}
+
+fn judge_fail_open(history: &History) -> Judgement {
+    let mut judgement = Judgement::new();
+    proof::live(&mut judgement, history);
+    picked::as_picked(&mut judgement, history, "with-picker", "alpha");
+    for label in ["get", "post"] {
+        proof::answered_by(&mut judgement, history, label, "alpha");
+    }
+    judgement
+}
+
+#[rstest]
+#[tokio::test]
+async fn client_cannot_steer(#[files("../manifests/gateways/*/gateway.yaml")] folder: PathBuf) {
+    pool_check("pool/client-cannot-steer", "-", &folder)
+        .run(drive_client_cannot_steer, judge_client_cannot_steer)
+        .await;
+}
+
+async fn drive_client_cannot_steer(stage: &mut Stage) -> Result<()> {
+    let beta = stage.pool(PoolOf::new("beta").replicas(1)).await?;
+    let mut alpha = routed(stage, PoolOf::new("alpha").replicas(3).failing_open()).await?;
+    let host = stage.hostname().to_owned();
+    let (named, outside) = (alpha.endpoint(0).to_owned(), beta.endpoint(0).to_owned());
+    stage.begin().await?;
+    for _ in 0..10 {
+        let call = chat(&host, "alpha").header(SELECT, alpha.endpoint(1));
+        stage.send("names-another", call.clone().header(DESTINATION, &named)).await;
+        stage.send("names-an-outsider", call.header(DESTINATION, &outside)).await;
+    }
+    stage.kill_picker(&mut alpha).await?;
+    for _ in 0..COUNTED {
+        stage.send("picker-gone", models(&host).header(DESTINATION, &named)).await;
+    }
+    for _ in 0..3 {
+        stage.send("picker-gone-outsider", models(&host).header(DESTINATION, &outside)).await;
+    }
+    stage.end().await
+}
+
+fn judge_client_cannot_steer(history: &History) -> Judgement {
+    let mut judgement = Judgement::new();
+    proof::live(&mut judgement, history);
+    for label in ["names-another", "names-an-outsider"] {
+        picked::as_picked(&mut judgement, history, label, "alpha");
+    }
+    picked::not_steered(&mut judgement, history, "picker-gone", "alpha", DESTINATION);
+    proof::did_not_reach(&mut judgement, history, "picker-gone-outsider", "beta");
+    judgement
+}
+
+#[rstest]
+#[tokio::test]
+async fn served_reported(#[files("../manifests/gateways/*/gateway.yaml")] folder: PathBuf) {
+    pool_check("pool/served-reported", "-", &folder).run(drive_served_reported, judge_served_reported).await;
+}
+
+async fn drive_served_reported(stage: &mut Stage) -> Result<()> {
+    let pool = routed(stage, PoolOf::new("alpha")).await?;
+    let host = stage.hostname().to_owned();
+    stage.begin().await?;
+    for turn in 0..10 {
+        stage.send("post", chat(&host, "alpha").header(SELECT, pool.endpoint(turn))).await;
+    }
+    stage.end().await
+}
+
+fn judge_served_reported(history: &History) -> Judgement {
+    let mut judgement = Judgement::new();
+    proof::live(&mut judgement, history);
+    picked::as_picked(&mut judgement, history, "post", "alpha");
+    picked::record_of_each(
+        &mut judgement,
+        history,
+        "post",
+        "alpha",
+        "the endpoint that served is reported",
+        |_, pick| {
+            let served = pick.served.as_deref();
+            (served != pick.chosen.first().map(String::as_str))
+                .then(|| format!("{served:?} is reported as having served"))
+        },
+    );
+    judgement
+}
+
+/// What a backendRef to a pool says of a port.
+const PORTS: [(&str, Option<u16>); 3] = [("no-port", None), ("same-port", Some(8080)), ("other-port", Some(1))];
+
+#[rstest]
+#[tokio::test]
+async fn port_ignored(#[files("../manifests/gateways/*/gateway.yaml")] folder: PathBuf) {
+    pool_check("pool/port-ignored", "-", &folder).run(drive_port_ignored, judge_port_ignored).await;
+}
+
+async fn drive_port_ignored(stage: &mut Stage) -> Result<()> {
+    stage.pool(PoolOf::new("alpha")).await?;
+    let host = stage.hostname().to_owned();
+    let rules: Vec<Value> = PORTS
+        .iter()
+        .map(|(label, port)| {
+            let mut rule = json!({"match": with_header("x-rule", label), "pool": "alpha"});
+            if let Some(port) = port {
+                rule["port"] = json!(port);
+            }
+            rule
+        })
+        .collect();
+    stage.intent("pool-route", json!({"rules": rules})).await?;
+    for (label, _) in PORTS {
+        stage.settle(|| chat(&host, "alpha").header("x-rule", label), "alpha").await?;
+    }
+    stage.begin().await?;
+    for _ in 0..5 {
+        for (label, _) in PORTS {
+            stage.send(label, chat(&host, "alpha").header("x-rule", label)).await;
+        }
+    }
+    stage.end().await
+}
+
+fn judge_port_ignored(history: &History) -> Judgement {
+    let mut judgement = Judgement::new();
+    proof::live(&mut judgement, history);
+    for (label, _) in PORTS {
+        picked::as_picked(&mut judgement, history, label, "alpha");
+    }
+    judgement
+}
+
+/// What a check of a reference that leads nowhere sends: to the good pool, and to the bad one on a hostname of its own.
+async fn beside_a_good_pool(stage: &mut Stage, rule: Value) -> Result<()> {
+    routed(stage, PoolOf::new("alpha")).await?;
+    let (good, bad) = (stage.hostname().to_owned(), format!("bad-{}", stage.hostname()));
+    stage.intent("pool-route", json!({"name": "bad", "hostname": bad, "rules": [rule]})).await?;
+    let route = route_object(stage, "bad");
+    stage.see("route", &route, parents_say("ResolvedRefs"), 60).await?;
+    stage.settle_status(|| chat(&bad, "alpha"), |status| status != 404).await?;
+    stage.begin().await?;
+    for _ in 0..5 {
+        stage.send("good", chat(&good, "alpha")).await;
+        stage.send("bad", chat(&bad, "alpha")).await;
+    }
+    stage.end().await
+}
+
+/// The good pool serves as it should, the bad one does not, and reaches nobody.
+fn judge_beside_a_good_pool(history: &History) -> Judgement {
+    let mut judgement = Judgement::new();
+    proof::live(&mut judgement, history);
+    picked::as_picked(&mut judgement, history, "good", "alpha");
+    proof::server_error(&mut judgement, history, "bad");
+    proof::reached_nothing(&mut judgement, history, "bad");
+    judgement
+}
+
+fn object_of<'h>(history: &'h History, name: &str) -> &'h Value {
+    history.objects.get(name).unwrap_or(&Value::Null)
+}
+
+/// The route's reference is unresolved, for this reason.
+fn judge_unresolved(judgement: &mut Judgement, history: &History, wanted: &str) {
+    let route = object_of(history, "route");
+    let conditions = &route["status"]["parents"][0]["conditions"];
+    proof::condition(judgement, "route-ResolvedRefs", route, conditions, "ResolvedRefs", "False");
+    let reason = proof::reason(conditions, "ResolvedRefs").unwrap_or("no reason");
+    judgement.that("route-reason", reason == wanted, wanted, reason, []);
+}
+
+#[rstest]
+#[tokio::test]
+async fn invalid_picker_ref(#[files("../manifests/gateways/*/gateway.yaml")] folder: PathBuf) {
+    pool_check("pool/invalid-picker-ref", "-", &folder).run(drive_invalid_picker_ref, judge_invalid_picker_ref).await;
+}
+
+async fn drive_invalid_picker_ref(stage: &mut Stage) -> Result<()> {
+    stage.pool(PoolOf::new("beta").failing_open().asking("nobody")).await?;
+    beside_a_good_pool(stage, json!({"match": everything(), "pool": "beta"})).await?;
+    see_pool(stage, "pool", "beta", parents_say("ResolvedRefs")).await.map(drop)
+}
+
+fn judge_invalid_picker_ref(history: &History) -> Judgement {
+    let mut judgement = judge_beside_a_good_pool(history);
+    let (route, pool) = (object_of(history, "route"), object_of(history, "pool"));
+    proof::condition(
+        &mut judgement,
+        "route-Accepted",
+        route,
+        &route["status"]["parents"][0]["conditions"],
+        "Accepted",
+        "True",
+    );
+    let conditions = &pool["status"]["parents"][0]["conditions"];
+    proof::condition(&mut judgement, "pool-ResolvedRefs", pool, conditions, "ResolvedRefs", "False");
+    let reason = proof::reason(conditions, "ResolvedRefs").unwrap_or("no reason");
+    judgement.that("pool-reason", reason == "InvalidExtensionRef", "InvalidExtensionRef", reason, []);
+    judgement
+}
+
+#[rstest]
+#[tokio::test]
+async fn missing_pool(#[files("../manifests/gateways/*/gateway.yaml")] folder: PathBuf) {
+    let drive =
+        async |stage: &mut Stage| beside_a_good_pool(stage, json!({"match": everything(), "pool": "nobody"})).await;
+    pool_check("pool/missing-pool", "-", &folder).run(drive, judge_missing_pool).await;
+}
+
+fn judge_missing_pool(history: &History) -> Judgement {
+    let mut judgement = judge_beside_a_good_pool(history);
+    judge_unresolved(&mut judgement, history, "BackendNotFound");
+    judgement
+}
+
+#[rstest]
+#[tokio::test]
+async fn unknown_group(#[files("../manifests/gateways/*/gateway.yaml")] folder: PathBuf) {
+    let drive = async |stage: &mut Stage| {
+        let rule = json!({"match": everything(), "pool": "alpha", "group": "inference.networking.x-k8s.io"});
+        beside_a_good_pool(stage, rule).await
+    };
+    pool_check("pool/unknown-group", "-", &folder).run(drive, judge_unknown_group).await;
+}
+
+fn judge_unknown_group(history: &History) -> Judgement {
+    let mut judgement = judge_beside_a_good_pool(history);
+    judge_unresolved(&mut judgement, history, "InvalidKind");
+    judgement
+}
+
+/// The entries of a pool's status that are about a Gateway.
+fn entries_of<'p>(pool: &'p Value, gateway: &Value) -> Vec<&'p Value> {
+    let parents = pool["status"]["parents"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let same = |parent: &&Value| {
+        let reference = &parent["parentRef"];
+        reference["name"] == gateway["name"] && reference["namespace"] == gateway["namespace"]
+    };
+    parents.iter().filter(same).collect()
+}
+
+/// Keeps which Gateway it is that all checks share.
+fn name_the_gateway(stage: &mut Stage) -> Value {
+    let shared = stage.shared_gateway();
+    let gateway = json!({"name": shared.name, "namespace": shared.namespace});
+    stage.fact("gateway", gateway.clone());
+    gateway
+}
+
+#[rstest]
+#[tokio::test]
+async fn status_written(#[files("../manifests/gateways/*/gateway.yaml")] folder: PathBuf) {
+    pool_check("pool/status-written", "-", &folder).run(drive_status_written, judge_status_written).await;
+}
+
+async fn drive_status_written(stage: &mut Stage) -> Result<()> {
+    routed(stage, PoolOf::new("alpha")).await?;
+    name_the_gateway(stage);
+    see_pool(stage, "pool", "alpha", parents_say("ResolvedRefs")).await?;
+    let host = stage.hostname().to_owned();
+    stage.begin().await?;
+    stage.send("post", chat(&host, "alpha")).await;
+    stage.end().await
+}
+
+fn judge_status_written(history: &History) -> Judgement {
+    let mut judgement = Judgement::new();
+    proof::live(&mut judgement, history);
+    judge_entry(&mut judgement, history, "pool");
+    picked::as_picked(&mut judgement, history, "post", "alpha");
+    judgement
+}
+
+/// The pool's status has one entry for the Gateway, and that one says that all is well.
+fn judge_entry(judgement: &mut Judgement, history: &History, name: &str) {
+    let (pool, gateway) = (object_of(history, name), history.facts.get("gateway").cloned().unwrap_or_default());
+    let entries = entries_of(pool, &gateway);
+    judgement.that(
+        "one-entry",
+        entries.len() == 1,
+        "one entry for the Gateway",
+        format!("{} entries", entries.len()),
+        [],
+    );
+    for condition in ["Accepted", "ResolvedRefs"] {
+        let conditions = entries.first().map_or(&Value::Null, |e| &e["conditions"]);
+        proof::condition(judgement, &format!("pool-{condition}"), pool, conditions, condition, "True");
+    }
+}
+
+#[rstest]
+#[tokio::test]
+async fn status_cleared(#[files("../manifests/gateways/*/gateway.yaml")] folder: PathBuf) {
+    pool_check("pool/status-cleared", "-", &folder).run(drive_status_cleared, judge_status_cleared).await;
+}
+
+async fn drive_status_cleared(stage: &mut Stage) -> Result<()> {
+    routed(stage, PoolOf::new("alpha")).await?;
+    let gateway = name_the_gateway(stage);
+    see_pool(stage, "before", "alpha", parents_say("ResolvedRefs")).await?;
+    let route = route_object(stage, stage.route());
+    stage.delete(&route).await?;
+    let cleared = move |pool: &Value| Ok(entries_of(pool, &gateway).is_empty());
+    see_pool(stage, "after", "alpha", Until::holds("no entry for the Gateway", cleared)).await.map(drop)
+}
+
+fn judge_status_cleared(history: &History) -> Judgement {
+    let mut judgement = Judgement::new();
+    proof::live(&mut judgement, history);
+    judge_entry(&mut judgement, history, "before");
+    let gateway = history.facts.get("gateway").cloned().unwrap_or_default();
+    match history.objects.get("after") {
+        Some(pool) => {
+            let left = entries_of(pool, &gateway).len();
+            judgement.that("cleared", left == 0, "no entry once no route leads there", format!("{left} entries"), [])
+        }
+        None => judgement.unproven("cleared", "the pool after its last route", "it was not read"),
+    };
+    judgement
+}
+
+/// Sizes of bodies: below and above what gateways and pickers buffer (GIE#854, #2988).
+const SIZES: [(&str, usize); 4] =
+    [("1-kib", 1 << 10), ("64-kib", 64 << 10), ("256-kib", 256 << 10), ("2-mib", 2 << 20)];
+
+#[rstest]
+#[tokio::test]
+async fn body_sizes(#[files("../manifests/gateways/*/gateway.yaml")] folder: PathBuf) {
+    pool_check("pool/body-sizes", "-", &folder).run(drive_body_sizes, judge_body_sizes).await;
+}
+
+/// A chat whose body has exactly so many bytes, none of them where it could be mistaken for another. It is answered
+/// whatever its length is in tokens.
+fn sized(host: &str, bytes: usize) -> Call {
+    let around = json!({"messages": [{"content": "", "role": "user"}], "model": "alpha"}).to_string();
+    let mut prompt: String = (0_usize..).map(|n| format!("{n} ")).take(bytes / 2).collect();
+    prompt.truncate(bytes.saturating_sub(around.len()));
+    long(host, &prompt)
+}
+
+/// A chat with a long prompt, answered `{}` whatever its length is in tokens.
+fn long(host: &str, prompt: &str) -> Call {
+    let body = json!({"messages": [{"content": prompt, "role": "user"}], "model": "alpha"});
+    Call::post("/v1/chat/completions").host(host).json(&body).header("x-igc-reply", "e30=")
+}
+
+async fn drive_body_sizes(stage: &mut Stage) -> Result<()> {
+    routed(stage, PoolOf::new("alpha")).await?;
+    let host = stage.hostname().to_owned();
+    stage.begin().await?;
+    for _ in 0..3 {
+        for (label, bytes) in SIZES {
+            stage.send(label, sized(&host, bytes)).await;
+        }
+    }
+    stage.end().await
+}
+
+fn judge_body_sizes(history: &History) -> Judgement {
+    let mut judgement = Judgement::new();
+    proof::live(&mut judgement, history);
+    for (label, _) in SIZES {
+        picked::as_picked(&mut judgement, history, label, "alpha");
+        proof::body_arrives_unchanged(&mut judgement, history, label);
+        let expected = "the picker saw all of it and one end";
+        picked::record_of_each(&mut judgement, history, label, "alpha", expected, |exchange, pick| {
+            let same = pick.request.sha256 == exchange.request.body.sha256;
+            (!same || pick.request.ends != 1).then(|| {
+                let (seen, sent) = (pick.request.bytes, exchange.request.body.bytes);
+                format!("the picker saw {seen} of {sent} bytes and {} ends of stream", pick.request.ends)
+            })
+        });
+    }
+    judgement
+}
+
+#[rstest]
+#[tokio::test]
+async fn scale(#[files("../manifests/gateways/*/gateway.yaml")] folder: PathBuf) {
+    pool_check("pool/scale", "-", &folder).run(drive_scale, judge_scale).await;
+}
+
+async fn drive_scale(stage: &mut Stage) -> Result<()> {
+    let mut pool = routed(stage, PoolOf::new("alpha")).await?;
+    let host = stage.hostname().to_owned();
+    stage.begin().await?;
+    let before = pool.endpoints.clone();
+    stage.scale(&mut pool, 3).await?;
+    let added: Vec<&String> = pool.endpoints.iter().filter(|e| !before.contains(e)).map(|(_, e)| e).collect();
+    stage.fact("added", json!(added));
+    for _ in 0..40 {
+        stage.send("one-more", chat(&host, "alpha")).await;
+        stage.pause(0.25).await;
+    }
+    stage.scale(&mut pool, 1).await?;
+    stage.pause(10.0).await;
+    for _ in 0..COUNTED {
+        stage.send("two-fewer", chat(&host, "alpha")).await;
+    }
+    stage.end().await
+}
+
+fn judge_scale(history: &History) -> Judgement {
+    let mut judgement = Judgement::new();
+    proof::live(&mut judgement, history);
+    for label in ["one-more", "two-fewer"] {
+        picked::as_picked(&mut judgement, history, label, "alpha");
+    }
+    let added: Vec<&str> =
+        history.facts.get("added").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).collect();
+    let picks = picked::picks(history, "one-more", "alpha");
+    let used = picks.iter().filter(|p| p.chosen.first().is_some_and(|c| added.contains(&c.as_str()))).count();
+    let expected = "the added endpoint is used";
+    let got = format!("{used} of {} requests went to {added:?}", picks.len());
+    if added.is_empty() || picks.is_empty() {
+        judgement.unproven("added-is-used", expected, got);
+    } else {
+        judgement.that("added-is-used", used > 0, expected, got, []);
+    }
+    judgement
+}
+
+/// Four long prompts that have nothing in common.
+const PREFIXES: [&str; 4] = ["prefix-1", "prefix-2", "prefix-3", "prefix-4"];
+
+#[rstest]
+#[tokio::test]
+async fn prefix_affinity(#[files("../manifests/gateways/*/gateway.yaml")] folder: PathBuf) {
+    pool_check("pool/prefix-affinity", "-", &folder).run(drive_prefix_affinity, judge_prefix_affinity).await;
+}
+
+async fn drive_prefix_affinity(stage: &mut Stage) -> Result<()> {
+    routed(stage, PoolOf::new("alpha").replicas(3)).await?;
+    let host = stage.hostname().to_owned();
+    stage.begin().await?;
+    for round in 0..5 {
+        for prefix in PREFIXES {
+            let prompt: String = (0..2000).map(|n| format!("{prefix} {n} ")).collect();
+            stage.send(prefix, long(&host, &format!("{prompt} question {round}"))).await;
+        }
+    }
+    stage.end().await
+}
+
+fn judge_prefix_affinity(history: &History) -> Judgement {
+    let mut judgement = Judgement::new();
+    proof::live(&mut judgement, history);
+    let mut used: Vec<&str> = Vec::new();
+    for prefix in PREFIXES {
+        picked::as_picked(&mut judgement, history, prefix, "alpha");
+        let chosen: Vec<&str> = picked::picks(history, prefix, "alpha")
+            .iter()
+            .filter_map(|p| p.chosen.first().map(String::as_str))
+            .collect();
+        let clause = format!("{prefix}-sticks");
+        let expected = "one endpoint for all requests that begin alike";
+        match chosen.split_first() {
+            Some((first, rest)) if !rest.is_empty() => {
+                let strays = rest.iter().filter(|c| *c != first).count();
+                judgement.that(&clause, strays == 0, expected, format!("{strays} of {} strayed", rest.len()), []);
+                used.push(first);
+            }
+            _ => _ = judgement.unproven(&clause, expected, format!("{} choices", chosen.len())),
+        }
+    }
+    used.sort_unstable();
+    used.dedup();
+    let expected = "prompts with nothing in common spread over endpoints";
+    judgement.that("spreads", used.len() > 1, expected, format!("{} endpoints used", used.len()), []);
+    judgement
+}
+
+#[rstest]
+#[tokio::test]
+async fn picker_latency(#[files("../manifests/gateways/*/gateway.yaml")] folder: PathBuf) {
+    pool_check("pool/picker-latency", "-", &folder).run(drive_picker_latency, judge_picker_latency).await;
+}
+
+async fn drive_picker_latency(stage: &mut Stage) -> Result<()> {
+    let pool = routed(stage, PoolOf::new("alpha")).await?;
+    let (host, plain) = (stage.hostname().to_owned(), format!("plain-{}", stage.hostname()));
+    let rule = json!([{"match": everything(), "service": pool.service(), "port": 80}]);
+    stage.intent("http-route", json!({"name": "plain", "hostname": plain, "rules": rule})).await?;
+    stage.settle(|| chat(&plain, "alpha"), "alpha").await?;
+    stage.begin().await?;
+    for _ in 0..30 {
+        stage.send("through-the-picker", chat(&host, "alpha")).await;
+        stage.send("past-the-picker", chat(&plain, "alpha")).await;
+    }
+    stage.end().await
+}
+
+fn judge_picker_latency(history: &History) -> Judgement {
+    let mut judgement = Judgement::new();
+    proof::live(&mut judgement, history);
+    picked::as_picked(&mut judgement, history, "through-the-picker", "alpha");
+    proof::answered_by(&mut judgement, history, "past-the-picker", "alpha");
+    picked::not_asked(&mut judgement, history, "past-the-picker", "alpha");
+    let median = |label: &str| {
+        let mut times: Vec<f64> = history.labelled(label).filter_map(|e| e.response()).map(|r| r.head_ms).collect();
+        times.sort_by(f64::total_cmp);
+        times.get(times.len() / 2).copied()
+    };
+    match (median("through-the-picker"), median("past-the-picker")) {
+        (Some(through), Some(past)) => {
+            let got = format!("median {through:.1} ms through the picker, {past:.1} ms past it");
+            judgement.that("measured", true, "both ways measured", got, [])
+        }
+        _ => judgement.unproven("measured", "both ways measured", "a way without answers"),
+    };
+    judgement
+}
