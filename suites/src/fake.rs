@@ -1,10 +1,16 @@
 //! Made-up histories for the tables that show each judge able to say yes, no and unproven.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Value, json};
 use verdict::{
-    history::{Admission, Body, Ended, Exchange, History, Key, ModelRecord, Outcome, Request, Response},
+    history::{
+        Admission, Body, Ended, Exchange, History, Key, ModelRecord, Outcome, Passed, PickerRecord, Request, Response,
+    },
     judge::{Holds, Judge},
 };
+
+use crate::stage::endpoints_of;
 
 /// What a judge says of a made-up history.
 pub fn verdict_of(judge: Judge, fake: &Fake) -> Holds {
@@ -109,6 +115,110 @@ impl Fake {
     /// An answer that this model recorded.
     pub fn answered(self, label: &str, status: u16, model: &str) -> Self {
         self.answer(label, status, &[("content-type", "application/json")], "{}").also_reached(model)
+    }
+
+    /// A pool of this name: so many pods, each with the endpoint of [`endpoint`], and whole records of models and picker.
+    pub fn pool(self, name: &str, pods: usize) -> Self {
+        let endpoints: BTreeMap<String, String> = (0..pods).map(|n| (endpoint(name, n), pod(name, n))).collect();
+        self.model(name).fact(&endpoints_of(name), json!(endpoints)).with(|h| {
+            let log = h.pickers.entry(name.into()).or_default();
+            (log.marker_before, log.marker_after) = (Some("before".into()), Some("after".into()));
+            log.records =
+                ["before", "after"].map(|m| PickerRecord { exchange: Some(m.into()), ..Default::default() }).into();
+        })
+    }
+
+    /// The picker's last marker is not in its records.
+    pub fn without_picker_marker(self, pool: &str) -> Self {
+        self.with(|h| {
+            if let Some(log) = h.pickers.get_mut(pool) {
+                log.records.retain(|r| r.exchange.as_deref() != Some("after"));
+            }
+        })
+    }
+
+    /// The picker kept no records at all.
+    pub fn without_picker_records(self, pool: &str) -> Self {
+        self.with(|h| _ = h.pickers.remove(pool))
+    }
+
+    /// A 200 of this pod of the pool, whose picker was not asked.
+    pub fn past_the_picker(self, label: &str, pool: &str, served: usize) -> Self {
+        self.answered(label, 200, pool).with(|h| {
+            let id = h.exchanges.last().map(|e| e.id.clone());
+            for record in h.models.values_mut().flat_map(|l| &mut l.records).filter(|r| r.exchange == id) {
+                record.pod = pod(pool, served);
+            }
+        })
+    }
+
+    /// The last exchange also asked this pool's picker, which named these endpoints.
+    pub fn also_asked(self, pool: &str, chosen: &[usize]) -> Self {
+        self.with(|h| {
+            let Some(exchange) = h.exchanges.last() else { return };
+            let body = &exchange.request.body;
+            let request = Passed { bytes: body.bytes, sha256: body.sha256.clone(), messages: 1, ends: 1 };
+            let record = PickerRecord {
+                exchange: Some(exchange.id.clone()),
+                chosen: chosen.iter().map(|n| endpoint(pool, *n)).collect(),
+                request,
+                ..PickerRecord::default()
+            };
+            h.pickers.entry(pool.into()).or_default().records.push(record);
+        })
+    }
+
+    /// A 200 of the endpoint that the picker named.
+    pub fn picked(self, label: &str, pool: &str, number: usize) -> Self {
+        self.past_the_picker(label, pool, number).also_asked(pool, &[number])
+    }
+
+    /// The last exchange was sent with this header.
+    pub fn sent_with(self, name: &str, value: &str) -> Self {
+        self.with(|h| {
+            if let Some(exchange) = h.exchanges.last_mut() {
+                exchange.request.headers.push((name.into(), value.into()));
+            }
+        })
+    }
+
+    /// The last exchange was sent with this body, and whoever recorded it recorded all of it.
+    pub fn sent_body(self, body: &str) -> Self {
+        self.with(|h| {
+            let Some(exchange) = h.exchanges.last_mut() else { return };
+            exchange.request.body = Body::of(body.as_bytes());
+            let (id, body) = (Some(exchange.id.clone()), exchange.request.body.clone());
+            for record in h.models.values_mut().flat_map(|l| &mut l.records).filter(|r| r.exchange == id) {
+                record.body = body.clone();
+            }
+            for record in h.pickers.values_mut().flat_map(|l| &mut l.records).filter(|r| r.exchange == id) {
+                (record.request.bytes, record.request.sha256) = (body.bytes, body.sha256.clone());
+            }
+        })
+    }
+
+    /// What the model recorded of the last exchange has this body, whatever was sent.
+    pub fn model_got(self, body: &str) -> Self {
+        self.with(|h| {
+            let id = h.exchanges.last().map(|e| e.id.clone());
+            for record in h.models.values_mut().flat_map(|l| &mut l.records).filter(|r| r.exchange == id) {
+                record.body = Body::of(body.as_bytes());
+            }
+        })
+    }
+
+    /// The picker's records of the last exchange, changed.
+    pub fn with_pick(self, change: impl Fn(&mut PickerRecord)) -> Self {
+        self.with(|h| {
+            let id = h.exchanges.last().map(|e| e.id.clone());
+            let records = h.pickers.values_mut().flat_map(|l| &mut l.records);
+            records.filter(|r| r.exchange == id).for_each(change);
+        })
+    }
+
+    /// The same many times.
+    pub fn times(self, times: usize, more: impl Fn(Self, usize) -> Self) -> Self {
+        (0..times).fold(self, more)
     }
 
     /// The last exchange also reached this model.
@@ -250,6 +360,15 @@ impl Fake {
             }
         })
     }
+}
+
+/// An endpoint of a made-up pool.
+pub fn endpoint(pool: &str, number: usize) -> String {
+    format!("{pool}-{number}:8080")
+}
+
+fn pod(pool: &str, number: usize) -> String {
+    format!("{pool}-pod-{number}")
 }
 
 fn usage(tokens: u64) -> String {

@@ -635,7 +635,7 @@ async fn drive_body_sizes(stage: &mut Stage) -> Result<()> {
     routed(stage, PoolOf::new("alpha")).await?;
     let host = stage.hostname().to_owned();
     stage.begin().await?;
-    for _ in 0..3 {
+    for _ in 0..2 {
         for (label, bytes) in SIZES {
             stage.send(label, sized(&host, bytes)).await;
         }
@@ -796,4 +796,323 @@ fn judge_picker_latency(history: &History) -> Judgement {
         _ => judgement.unproven("measured", "both ways measured", "a way without answers"),
     };
     judgement
+}
+
+mod judges {
+    use rstest::rstest;
+    use suites::fake::{Fake, conditions, endpoint, verdict_of};
+    use verdict::judge::Holds;
+
+    use super::*;
+
+    fn alpha(check: &str) -> Fake {
+        Fake::of(check).pool("alpha", 3)
+    }
+
+    fn asked(case: &str) -> Fake {
+        alpha("pool/picker-asked").case(case).picked("stream", "alpha", 1)
+    }
+
+    /// The most damaging silent failure of this field is a 200 that never asked the picker.
+    #[rstest]
+    #[case::asked(asked("http-route").picked("post", "alpha", 0).picked("get", "alpha", 2), Holds::Yes)]
+    #[case::a_model_route_has_no_get(asked("model-route").picked("post", "alpha", 0), Holds::Yes)]
+    #[case::bypassed(asked("http-route").past_the_picker("post", "alpha", 0).picked("get", "alpha", 2), Holds::No)]
+    #[case::bypassed_once(asked("model-route").picked("post", "alpha", 0).past_the_picker("post", "alpha", 0), Holds::No)]
+    #[case::no_records_at_all(asked("model-route").past_the_picker("post", "alpha", 0).without_picker_records("alpha"), Holds::Unproven)]
+    #[case::records_not_whole(asked("model-route").past_the_picker("post", "alpha", 0).without_picker_marker("alpha"), Holds::Unproven)]
+    #[case::whole_enough(asked("model-route").picked("post", "alpha", 0).without_picker_marker("alpha"), Holds::Yes)]
+    #[case::asked_twice(asked("model-route").picked("post", "alpha", 0).also_asked("alpha", &[0]), Holds::No)]
+    #[case::another_served(asked("model-route").past_the_picker("post", "alpha", 1).also_asked("alpha", &[0]), Holds::No)]
+    #[case::none_was_named(asked("model-route").past_the_picker("post", "alpha", 1).also_asked("alpha", &[]), Holds::No)]
+    #[case::an_outsider_was_named(asked("model-route").past_the_picker("post", "alpha", 1).also_asked("alpha", &[7]), Holds::No)]
+    #[case::nobody_served(asked("model-route").refused("post", 200).also_asked("alpha", &[0]), Holds::No)]
+    #[case::served_twice(asked("model-route").picked("post", "alpha", 0).also_reached("alpha"), Holds::No)]
+    #[case::model_records_not_whole(asked("model-route").refused("post", 200).also_asked("alpha", &[0]).without_marker("alpha"), Holds::Unproven)]
+    #[case::refused(asked("model-route").refused("post", 500), Holds::No)]
+    #[case::never_live(asked("model-route").picked("post", "alpha", 0).unsettled(), Holds::No)]
+    #[case::nothing_sent(asked("model-route"), Holds::Unproven)]
+    fn picker_asked_is_judged(#[case] fake: Fake, #[case] holds: Holds) {
+        assert_eq!(verdict_of(judge_picker_asked, &fake), holds);
+    }
+
+    fn commanded(wanted: usize, named: usize, served: usize) -> Fake {
+        let fake = alpha("pool/follows-choice").past_the_picker("commanded", "alpha", served);
+        fake.also_asked("alpha", &[named]).sent_with(SELECT, &endpoint("alpha", wanted))
+    }
+
+    #[rstest]
+    #[case::followed(1, 1, 1, Holds::Yes)]
+    #[case::another_served(1, 1, 2, Holds::No)]
+    #[case::another_named(1, 2, 2, Holds::No)]
+    fn follows_choice_is_judged(
+        #[case] wanted: usize,
+        #[case] named: usize,
+        #[case] served: usize,
+        #[case] holds: Holds,
+    ) {
+        assert_eq!(verdict_of(judge_follows_choice, &commanded(wanted, named, served)), holds);
+    }
+
+    fn two() -> Fake {
+        alpha("pool/two-pools").pool("beta", 2).picked("alpha", "alpha", 0)
+    }
+
+    #[rstest]
+    #[case::each_its_own(two().picked("beta", "beta", 1), Holds::Yes)]
+    #[case::first_picker_for_both(two().past_the_picker("beta", "beta", 1).also_asked("alpha", &[0]), Holds::No)]
+    #[case::both_asked(two().picked("beta", "beta", 1).also_asked("alpha", &[0]), Holds::No)]
+    #[case::served_by_the_other(two().past_the_picker("beta", "alpha", 1).also_asked("beta", &[1]), Holds::No)]
+    #[case::one_picker_lost_records(two().picked("beta", "beta", 1).without_picker_marker("alpha"), Holds::Unproven)]
+    fn two_pools_is_judged(#[case] fake: Fake, #[case] holds: Holds) {
+        assert_eq!(verdict_of(judge_two_pools, &fake), holds);
+    }
+
+    fn fallback() -> Fake {
+        alpha("pool/ordered-fallback")
+    }
+
+    #[rstest]
+    #[case::second_served(fallback().past_the_picker("first-is-dead", "alpha", 1).also_asked("alpha", &[0, 1]), Holds::Yes)]
+    #[case::third_served(fallback().past_the_picker("first-is-dead", "alpha", 2).also_asked("alpha", &[0, 1]), Holds::No)]
+    #[case::given_up(fallback().refused("first-is-dead", 503).also_asked("alpha", &[0, 1]), Holds::No)]
+    #[case::no_list(fallback().past_the_picker("first-is-dead", "alpha", 0).also_asked("alpha", &[0]), Holds::No)]
+    fn ordered_fallback_is_judged(#[case] fake: Fake, #[case] holds: Holds) {
+        assert_eq!(verdict_of(judge_ordered_fallback, &fake), holds);
+    }
+
+    fn unchosen() -> Fake {
+        alpha("pool/no-endpoint").refused("picker-refuses", 503).refused("picker-names-none", 503)
+    }
+
+    #[rstest]
+    #[case::refused(unchosen().refused("client-names-one", 503), Holds::Yes)]
+    #[case::steered(unchosen().past_the_picker("client-names-one", "alpha", 0), Holds::No)]
+    #[case::own_choice(unchosen().past_the_picker("picker-names-none", "alpha", 2).refused("client-names-one", 503), Holds::No)]
+    #[case::other_status(unchosen().refused("client-names-one", 500), Holds::No)]
+    #[case::models_lost_records(unchosen().refused("client-names-one", 503).without_marker("alpha"), Holds::Unproven)]
+    fn no_endpoint_is_judged(#[case] fake: Fake, #[case] holds: Holds) {
+        assert_eq!(verdict_of(judge_no_endpoint, &fake), holds);
+    }
+
+    fn shedding(status: u16, body: &str) -> Fake {
+        let fake = alpha("pool/shed").refused_with("get", 429, "text/plain", ::picker::SHED);
+        fake.refused_with("post", status, "application/json", body)
+    }
+
+    #[rstest]
+    #[case::passed_on(shedding(429, ::picker::SHED), Holds::Yes)]
+    #[case::body_lost(shedding(429, ""), Holds::No)]
+    #[case::other_status(shedding(503, ::picker::SHED), Holds::No)]
+    #[case::served_all_the_same(shedding(429, ::picker::SHED).picked("post", "alpha", 0), Holds::No)]
+    fn shed_is_judged(#[case] fake: Fake, #[case] holds: Holds) {
+        assert_eq!(verdict_of(judge_shed, &fake), holds);
+    }
+
+    /// Twenty of each, of which so many POSTs are served.
+    fn gone(check: &str, gets_served: usize, posts_served: usize) -> Fake {
+        let served = |fake: Fake, label: &str, yes: bool| {
+            if yes { fake.past_the_picker(label, "alpha", 0) } else { fake.refused(label, 500) }
+        };
+        alpha(check)
+            .picked("with-picker", "alpha", 0)
+            .times(COUNTED, |fake, n| served(fake, "get", n < gets_served))
+            .times(COUNTED, |fake, n| served(fake, "post", n < posts_served))
+    }
+
+    /// The Inference Extension's own suite passes where a retry makes 12 failures of 20 invisible.
+    #[rstest]
+    #[case::closed(0, 0, Holds::Yes, Holds::No)]
+    #[case::open(COUNTED, COUNTED, Holds::No, Holds::Yes)]
+    #[case::one_slipped_through(0, 1, Holds::No, Holds::No)]
+    #[case::one_was_refused(COUNTED, COUNTED - 1, Holds::No, Holds::No)]
+    #[case::open_without_a_body_only(COUNTED, 0, Holds::No, Holds::No)]
+    #[case::twelve_of_twenty_failed(COUNTED, 8, Holds::No, Holds::No)]
+    fn failure_modes_are_judged(#[case] gets: usize, #[case] posts: usize, #[case] closed: Holds, #[case] open: Holds) {
+        assert_eq!(verdict_of(judge_fail_close, &gone("pool/fail-close", gets, posts)), closed);
+        assert_eq!(verdict_of(judge_fail_open, &gone("pool/fail-open", gets, posts)), open);
+    }
+
+    #[test]
+    fn failing_open_to_another_pool_is_no_failing_open() {
+        let fake = gone("pool/fail-open", COUNTED, COUNTED).pool("beta", 1).past_the_picker("post", "beta", 0);
+        assert_eq!(verdict_of(judge_fail_open, &fake), Holds::No);
+        let bypassed = gone("pool/fail-open", COUNTED, COUNTED).past_the_picker("with-picker", "alpha", 0);
+        assert_eq!(verdict_of(judge_fail_open, &bypassed), Holds::No, "there never was a picker to lose");
+    }
+
+    /// The client names endpoint 0; `served` says who answers each of the requests without a picker.
+    fn steering(served: &[usize]) -> Fake {
+        let named = endpoint("alpha", 0);
+        let fake = alpha("pool/client-cannot-steer").pool("beta", 1).picked("names-another", "alpha", 1);
+        let fake = fake.picked("names-an-outsider", "alpha", 1).refused("picker-gone-outsider", 503);
+        fake.times(served.len(), |fake, n| {
+            fake.past_the_picker("picker-gone", "alpha", served[n]).sent_with(DESTINATION, &named)
+        })
+    }
+
+    #[rstest]
+    #[case::own_choice(steering(&[0, 1, 2, 0, 1, 2, 0, 1, 2, 0]), Holds::Yes)]
+    #[case::steered(steering(&[0; 10]), Holds::No)]
+    #[case::too_few_to_tell(steering(&[0; 3]), Holds::Unproven)]
+    #[case::nothing_served(steering(&[]).refused("picker-gone", 500), Holds::Yes)]
+    #[case::followed_over_the_picker(steering(&[1, 2]).past_the_picker("names-another", "alpha", 0).also_asked("alpha", &[1]), Holds::No)]
+    #[case::out_of_the_pool(steering(&[1, 2]).past_the_picker("names-an-outsider", "beta", 0).also_asked("alpha", &[1]), Holds::No)]
+    #[case::out_of_the_pool_without_picker(steering(&[1, 2]).past_the_picker("picker-gone-outsider", "beta", 0), Holds::No)]
+    #[case::outsider_lost_records(steering(&[1, 2]).without_marker("beta"), Holds::Unproven)]
+    fn client_cannot_steer_is_judged(#[case] fake: Fake, #[case] holds: Holds) {
+        assert_eq!(verdict_of(judge_client_cannot_steer, &fake), holds);
+    }
+
+    #[rstest]
+    #[case::reported(Some(0), Holds::Yes)]
+    #[case::another(Some(1), Holds::No)]
+    #[case::untold(None, Holds::No)]
+    fn served_reported_is_judged(#[case] served: Option<usize>, #[case] holds: Holds) {
+        let fake = alpha("pool/served-reported").picked("post", "alpha", 0);
+        let fake = fake.with_pick(|pick| pick.served = served.map(|n| endpoint("alpha", n)));
+        assert_eq!(verdict_of(judge_served_reported, &fake), holds);
+    }
+
+    fn ports() -> Fake {
+        alpha("pool/port-ignored").picked("no-port", "alpha", 0).picked("same-port", "alpha", 0)
+    }
+
+    #[rstest]
+    #[case::ignored(ports().picked("other-port", "alpha", 2), Holds::Yes)]
+    #[case::used(ports().refused("other-port", 503), Holds::No)]
+    #[case::not_asked(ports().past_the_picker("other-port", "alpha", 2), Holds::No)]
+    fn port_ignored_is_judged(#[case] fake: Fake, #[case] holds: Holds) {
+        assert_eq!(verdict_of(judge_port_ignored, &fake), holds);
+    }
+
+    fn parents(said: &[(&str, &str, &str)]) -> Value {
+        json!({"metadata": {"generation": 1}, "status": {"parents": [
+            {"parentRef": {"name": "gw", "namespace": "gws"}, "conditions": conditions(1, said)}]}})
+    }
+
+    /// A good pool, and a bad one with this answer behind a route that says this.
+    fn beside(check: &str, status: u16, resolved: &str, reason: &str) -> Fake {
+        let fake = alpha(check).picked("good", "alpha", 0).refused("bad", status);
+        fake.object("route", parents(&[("Accepted", "True", "Accepted"), ("ResolvedRefs", resolved, reason)]))
+    }
+
+    #[rstest]
+    #[case::said(beside("pool/missing-pool", 500, "False", "BackendNotFound"), Holds::Yes, Holds::No)]
+    #[case::unknown(beside("pool/missing-pool", 503, "False", "InvalidKind"), Holds::No, Holds::Yes)]
+    #[case::claims_resolved(beside("pool/missing-pool", 500, "True", "ResolvedRefs"), Holds::No, Holds::No)]
+    #[case::not_a_server_error(beside("pool/missing-pool", 404, "False", "BackendNotFound"), Holds::No, Holds::No)]
+    #[case::another_backend(beside("pool/missing-pool", 500, "False", "BackendNotFound").picked("bad", "alpha", 0), Holds::No, Holds::No)]
+    #[case::the_good_one_suffers(beside("pool/missing-pool", 500, "False", "BackendNotFound").refused("good", 500), Holds::No, Holds::No)]
+    fn unresolved_pools_are_judged(#[case] fake: Fake, #[case] missing: Holds, #[case] unknown: Holds) {
+        assert_eq!(verdict_of(judge_missing_pool, &fake), missing);
+        assert_eq!(verdict_of(judge_unknown_group, &fake), unknown);
+    }
+
+    #[rstest]
+    #[case::said("False", "InvalidExtensionRef", 500, Holds::Yes)]
+    #[case::claims_resolved("True", "ResolvedRefs", 500, Holds::No)]
+    #[case::other_reason("False", "ResolvedRefs", 500, Holds::No)]
+    #[case::serves("False", "InvalidExtensionRef", 200, Holds::No)]
+    fn invalid_picker_ref_is_judged(
+        #[case] resolved: &str,
+        #[case] reason: &str,
+        #[case] status: u16,
+        #[case] holds: Holds,
+    ) {
+        let fake = beside("pool/invalid-picker-ref", status, "True", "ResolvedRefs");
+        let fake = fake.object("pool", parents(&[("ResolvedRefs", resolved, reason)]));
+        assert_eq!(verdict_of(judge_invalid_picker_ref, &fake), holds);
+    }
+
+    fn standing(accepted: &str, resolved: &str) -> Value {
+        parents(&[("Accepted", accepted, "Accepted"), ("ResolvedRefs", resolved, "ResolvedRefs")])
+    }
+
+    fn empty() -> Value {
+        json!({"metadata": {"generation": 1}, "status": {}})
+    }
+
+    fn gateway(fake: Fake) -> Fake {
+        fake.fact("gateway", json!({"name": "gw", "namespace": "gws"}))
+    }
+
+    #[rstest]
+    #[case::written(standing("True", "True"), Holds::Yes)]
+    #[case::never_written(empty(), Holds::No)]
+    #[case::not_accepted(standing("False", "True"), Holds::No)]
+    #[case::not_resolved(standing("True", "False"), Holds::No)]
+    #[case::about_another_gateway(json!({"metadata": {"generation": 1}, "status": {"parents": [
+        {"parentRef": {"name": "other", "namespace": "gws"}, "conditions": []}]}}), Holds::No)]
+    fn status_written_is_judged(#[case] pool: Value, #[case] holds: Holds) {
+        let fake = gateway(alpha("pool/status-written")).object("pool", pool).picked("post", "alpha", 0);
+        assert_eq!(verdict_of(judge_status_written, &fake), holds);
+    }
+
+    #[rstest]
+    #[case::cleared(standing("True", "True"), Some(empty()), Holds::Yes)]
+    #[case::left(standing("True", "True"), Some(standing("True", "True")), Holds::No)]
+    #[case::never_there(empty(), Some(empty()), Holds::No)]
+    #[case::not_read(standing("True", "True"), None, Holds::Unproven)]
+    fn status_cleared_is_judged(#[case] before: Value, #[case] after: Option<Value>, #[case] holds: Holds) {
+        let fake = gateway(alpha("pool/status-cleared")).object("before", before);
+        let fake = after.into_iter().fold(fake, |fake, pool| fake.object("after", pool));
+        assert_eq!(verdict_of(judge_status_cleared, &fake), holds);
+    }
+
+    fn sizes() -> Fake {
+        SIZES
+            .iter()
+            .skip(1)
+            .fold(alpha("pool/body-sizes"), |fake, (label, _)| fake.picked(label, "alpha", 0).sent_body(label))
+    }
+
+    #[rstest]
+    #[case::equal(sizes().picked("1-kib", "alpha", 0).sent_body("x"), Holds::Yes)]
+    #[case::two_ends(sizes().picked("1-kib", "alpha", 0).with_pick(|p| p.request.ends = 2), Holds::No)]
+    #[case::the_picker_saw_less(sizes().picked("1-kib", "alpha", 0).with_pick(|p| p.request.sha256 = "other".into()), Holds::No)]
+    #[case::the_model_got_less(sizes().picked("1-kib", "alpha", 0).sent_body("xyz").model_got("xy"), Holds::No)]
+    #[case::cut(sizes().picked("1-kib", "alpha", 0).sent_body("x").cut("1-kib"), Holds::No)]
+    fn body_sizes_is_judged(#[case] fake: Fake, #[case] holds: Holds) {
+        assert_eq!(verdict_of(judge_body_sizes, &fake), holds);
+    }
+
+    fn scaled(more: &[usize]) -> Fake {
+        let fake = alpha("pool/scale").fact("added", json!([endpoint("alpha", 2)])).picked("two-fewer", "alpha", 0);
+        more.iter().fold(fake, |fake, n| fake.picked("one-more", "alpha", *n))
+    }
+
+    #[rstest]
+    #[case::used(scaled(&[0, 1, 2]), Holds::Yes)]
+    #[case::unused(scaled(&[0, 1, 1]), Holds::No)]
+    #[case::fails(scaled(&[0, 2]).refused("two-fewer", 503), Holds::No)]
+    #[case::nothing_sent(scaled(&[]), Holds::Unproven)]
+    fn scale_is_judged(#[case] fake: Fake, #[case] holds: Holds) {
+        assert_eq!(verdict_of(judge_scale, &fake), holds);
+    }
+
+    /// Where the two requests of each prefix went.
+    fn prefixes(chosen: [[usize; 2]; 4]) -> Fake {
+        PREFIXES.iter().zip(chosen).fold(alpha("pool/prefix-affinity"), |fake, (label, [first, second])| {
+            fake.picked(label, "alpha", first).picked(label, "alpha", second)
+        })
+    }
+
+    #[rstest]
+    #[case::sticks([[0, 0], [1, 1], [2, 2], [0, 0]], Holds::Yes)]
+    #[case::strays([[0, 0], [1, 2], [2, 2], [0, 0]], Holds::No)]
+    #[case::all_at_one([[0, 0], [0, 0], [0, 0], [0, 0]], Holds::No)]
+    fn prefix_affinity_is_judged(#[case] chosen: [[usize; 2]; 4], #[case] holds: Holds) {
+        assert_eq!(verdict_of(judge_prefix_affinity, &prefixes(chosen)), holds);
+    }
+
+    #[rstest]
+    #[case::measured(true, Holds::Yes)]
+    #[case::the_plain_route_asks_as_well(false, Holds::No)]
+    fn picker_latency_is_judged(#[case] plain: bool, #[case] holds: Holds) {
+        let fake = alpha("pool/picker-latency").picked("through-the-picker", "alpha", 0);
+        let fake = fake.past_the_picker("past-the-picker", "alpha", 0);
+        let fake = if plain { fake } else { fake.also_asked("alpha", &[0]) };
+        assert_eq!(verdict_of(judge_picker_latency, &fake), holds);
+    }
 }
