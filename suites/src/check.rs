@@ -106,7 +106,7 @@ impl Check {
                 stage.salvage().await;
                 let judged = judged(driven, judge, stage.history());
                 self.fill(&mut record, opened, &stage, judged).await;
-                if record.verdict == Verdict::Pass || !opened.stood.keeps_failures() {
+                if record.verdict == Verdict::Pass || !opened.stood.keep {
                     stage.close().await;
                 }
                 if let Err(error) = opened.folder.write_history(&stage.into_history()) {
@@ -283,6 +283,46 @@ mod tests {
     #[case::judge_panicked(Ok(Ok(Ok(()))), crash as Judge, "the judge panicked: what is this?")]
     fn crashes_are_errors(#[case] driven: Driven, #[case] judge: Judge, #[case] reason: &str) {
         assert_eq!(judged(driven, judge, &Fake::of("a/b").0).unwrap_err().to_string(), reason);
+    }
+
+    fn the_gateway_answers(history: &History) -> Judgement {
+        let mut judgement = Judgement::new();
+        let status = history.labelled("asked").next().and_then(|e| e.status());
+        judgement.that("answer", status.is_some(), "an answer", format!("{status:?}"), []);
+        judgement
+    }
+
+    /// One attempt at a check whose cluster dies in the middle of the drive.
+    async fn attempt_on_a_dying_cluster(drive: impl AsyncFn(&mut Stage) -> Result<()>) -> Record {
+        let gateway = cluster::gateway::names(&root().join("manifests/gateways")).unwrap().remove(0);
+        let check = check("routing/host", "-", &Path::new(&gateway).join("gateway.yaml"));
+        let opened = open::open(check.id, check.case, &gateway).unwrap().unwrap();
+        check.attempt(&Arc::new(opened), 1, &drive, the_gateway_answers).await
+    }
+
+    #[tokio::test]
+    async fn a_cluster_that_dies_under_a_wait_is_an_error() {
+        let record = attempt_on_a_dying_cluster(async |stage: &mut Stage| {
+            stage.lose_the_cluster();
+            let never = cluster::api::ObjectRef::new("v1", "ConfigMap", stage.namespace(), "never");
+            stage.see("never", &never, cluster::api::Until::Exists, 24 * 3600).await.map(drop)
+        })
+        .await;
+        assert_eq!(record.verdict, Verdict::Error, "{}", record.reason);
+        assert!(record.reason.contains("nobody listens at http://127.0.0.1:"), "{}", record.reason);
+    }
+
+    #[tokio::test]
+    async fn a_cluster_that_dies_under_requests_is_an_error_and_no_failure_of_the_gateway() {
+        let record = attempt_on_a_dying_cluster(async |stage: &mut Stage| {
+            stage.lose_the_cluster();
+            stage.send("asked", crate::Call::get("/")).await;
+            Ok(())
+        })
+        .await;
+        assert_eq!(record.verdict, Verdict::Error, "{}", record.reason);
+        assert!(record.reason.contains("the cluster does not answer any more"), "{}", record.reason);
+        assert_eq!(record.clauses.first().map(|c| c.holds), Some(Holds::No), "alone it would be a failure");
     }
 
     #[test]

@@ -17,7 +17,7 @@ use cluster::{
 };
 use verdict::{
     folder::RunFolder,
-    plan::{Exclusive, GatewayPlan, ModelKind, Place, Plan, PlannedCheck, RunInfo},
+    plan::{Exclusive, ModelKind, Place, Plan, PlannedCheck, RunInfo},
     requirements::Requirements,
     tests_list::TestList,
 };
@@ -99,20 +99,8 @@ fn rehearse_alone(check: &str, case: &str, gateway: &str) -> Result<Option<Opene
     let manifests = root().join("manifests");
     let profile = Profile::read(&manifests, RECORDED)?;
     let selection = Selection::of(&Catalogue::read(&manifests)?, &profile, &folder.components)?;
-    let planned = GatewayPlan {
-        name: folder.name.clone(),
-        versions: selection.versions,
-        version_of: folder.version_of.clone(),
-        capabilities: folder.capabilities.clone(),
-        unsupported: folder.unsupported.clone(),
-        stand_ins: vec![],
-    };
-    // The test that asks is the proof that it exists: nothing else is known of the test binary here.
-    let mut tests = TestList::default();
-    for requirement in &requirements.checks {
-        let cases = requirement.case_names().into_iter().map(str::to_owned).collect();
-        tests.checks.insert(requirement.check.clone(), cases);
-    }
+    let planned = selection.plan(&folder, None)?;
+    let tests = TestList::of(&requirements);
     let rehearsed = alone_folder()?;
     let run = RunInfo {
         id: rehearsed.id().to_owned(),

@@ -653,6 +653,13 @@ impl Stage {
         self.clock.until(end + 1.0 + offset).await;
     }
 
+    /// Ends the world under the stage, as a cluster dies in the middle of a check.
+    #[cfg(test)]
+    pub(crate) fn lose_the_cluster(&mut self) {
+        self.world = None;
+        self.cluster = self.cluster.clone().with_absence(Duration::from_millis(50));
+    }
+
     pub(crate) fn cluster(&self) -> &Cluster {
         &self.cluster
     }

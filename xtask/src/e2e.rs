@@ -42,11 +42,15 @@ fn planned(plan: &Plan, gateway: &str, shared: bool) -> bool {
     plan.checks.iter().any(|c| c.gateway == gateway && c.disposition == "run" && (c.exclusive == "shared") == shared)
 }
 
-/// The programs of a run, and who hears how its checks go.
+/// The program of a run, and who may end it.
 struct Session {
     interrupts: Interrupts,
     igc: PathBuf,
-    suites: PathBuf,
+}
+
+/// The suites' test binary, and who hears how its checks go.
+struct Suites {
+    program: PathBuf,
     says: Says,
 }
 
@@ -68,20 +72,9 @@ impl Session {
 
     /// Asks `igc` for a plan: the run folder, or the exit code of a refusal.
     fn plan(&self, words: &[String]) -> Result<std::result::Result<PathBuf, u8>> {
-        let list = Command::new(&self.suites)
-            .args(["--list", "--format", "terse"])
-            .output()
-            .context("failed to list the suites' tests")?;
-        if !list.status.success() {
-            bail!("the suites' test binary cannot list its tests: {}", String::from_utf8_lossy(&list.stderr));
-        }
-        let tests = program::root().join("target/suites-tests.txt");
-        fs::write(&tests, &list.stdout).with_context(|| format!("failed to write {}", tests.display()))?;
         let output = self
             .igc()
             .arg("plan")
-            .arg("--tests")
-            .arg(&tests)
             .args(words)
             .stderr(Stdio::inherit())
             .output()
@@ -94,13 +87,13 @@ impl Session {
     }
 
     /// Runs the suites' tests of one gateway; verdicts are in the records, so the test runner's code does not matter.
-    fn suites(&self, run: &Path, gateway: &str, jobs: u32, exclusive: &str) -> Result<Ended> {
+    fn suites(&self, suites: &Suites, run: &Path, gateway: &str, jobs: u32, exclusive: &str) -> Result<Ended> {
         let log = File::options()
             .create(true)
             .append(true)
             .open(run.join("tests.log"))
             .context("failed to open tests.log")?;
-        let mut command = Command::new(&self.suites);
+        let mut command = Command::new(&suites.program);
         command
             .arg("--test-threads")
             .arg(jobs.to_string())
@@ -109,7 +102,7 @@ impl Session {
             .env("IGC_EXCLUSIVE", exclusive)
             .current_dir(program::root().join("suites"))
             .stdin(Stdio::null());
-        if self.says == Says::TheLog {
+        if suites.says == Says::TheLog {
             command.stderr(log.try_clone().context("failed to open tests.log")?);
         }
         self.interrupts.run(command.stdout(log)) // the runner's own output; each check says on stderr how it went
@@ -125,11 +118,11 @@ impl Session {
         Ok(up)
     }
 
-    fn gateway(&self, run: &Path, plan: &Plan, gateway: &str) -> Result<Ended> {
+    fn gateway(&self, suites: &Suites, run: &Path, plan: &Plan, gateway: &str) -> Result<Ended> {
         let mut ended = self.interrupts.run(self.up(run, plan)?.args(["--gateway", gateway]))?;
         for (exclusive, jobs) in [("shared", plan.run.jobs), ("alone", 1)] {
             if ended == Ended::Code(0) && planned(plan, gateway, exclusive == "shared") {
-                ended = match self.suites(run, gateway, jobs, exclusive)? {
+                ended = match self.suites(suites, run, gateway, jobs, exclusive)? {
                     Ended::Code(_) => Ended::Code(0),
                     Ended::Interrupted => Ended::Interrupted,
                 };
@@ -139,9 +132,27 @@ impl Session {
     }
 }
 
-fn session(says: Says) -> Result<Session> {
+impl Suites {
+    fn that_say(says: Says) -> Result<Self> {
+        Ok(Self { program: program::suites()?, says })
+    }
+
+    /// What the test binary says of itself, in a file.
+    fn tests(&self) -> Result<PathBuf> {
+        let list = Command::new(&self.program).args(["--list", "--format", "terse"]).output();
+        let list = list.context("failed to list the suites' tests")?;
+        if !list.status.success() {
+            bail!("the suites' test binary cannot list its tests: {}", String::from_utf8_lossy(&list.stderr));
+        }
+        let tests = program::root().join("target/suites-tests.txt");
+        fs::write(&tests, &list.stdout).with_context(|| format!("failed to write {}", tests.display()))?;
+        Ok(tests)
+    }
+}
+
+fn session() -> Result<Session> {
     let interrupts = Interrupts::listen()?;
-    Ok(Session { igc: program::igc()?, suites: program::suites()?, interrupts, says })
+    Ok(Session { igc: program::igc()?, interrupts })
 }
 
 fn read(run: &Path) -> Result<Plan> {
@@ -150,15 +161,17 @@ fn read(run: &Path) -> Result<Plan> {
 }
 
 /// Plans a run and drives it, all but its report: the run folder, or the exit code of a refusal.
-fn drive(session: &Session, words: &[String]) -> Result<std::result::Result<PathBuf, u8>> {
-    let run = match session.plan(words)? {
+fn drive(session: &Session, says: Says, mut words: Vec<String>) -> Result<std::result::Result<PathBuf, u8>> {
+    let suites = Suites::that_say(says)?;
+    words.extend(["--tests".to_owned(), suites.tests()?.display().to_string()]);
+    let run = match session.plan(&words)? {
         Ok(run) => run,
         Err(code) => return Ok(Err(code)),
     };
     let plan = read(&run)?;
 
     for gateway in &plan.gateways {
-        let ended = session.gateway(&run, &plan, &gateway.name);
+        let ended = session.gateway(&suites, &run, &plan, &gateway.name);
         // Taken down in every case, also after an error or Ctrl-C: a second Ctrl-C does not reach these two.
         let mut down = session.igc();
         down.arg("down").arg("--run").arg(&run).args(["--gateway", &gateway.name]);
@@ -178,8 +191,8 @@ fn drive(session: &Session, words: &[String]) -> Result<std::result::Result<Path
 
 /// `cargo xtask e2e`.
 pub fn e2e(options: &options::E2e) -> Result<u8> {
-    let session = session(Says::People)?;
-    let run = match drive(&session, &options.to_words())? {
+    let session = session()?;
+    let run = match drive(&session, Says::People, options.to_words())? {
         Ok(run) => run,
         Err(code) => return Ok(code),
     };
@@ -203,8 +216,8 @@ pub fn fidelity(mut options: options::Fidelity) -> Result<u8> {
     let interrupts = Interrupts::listen()?;
     let goldens = options.paths.is_empty() && !options.list && options.cases.iter().all(|c| c.starts_with("golden"));
     let mut command = if goldens {
-        let session = session(Says::TheLog)?;
-        let run = match drive(&session, &RECORDED.map(str::to_owned))? {
+        let session = session()?;
+        let run = match drive(&session, Says::TheLog, RECORDED.map(str::to_owned).to_vec())? {
             Ok(_) if session.interrupts.said() => return Ok(130),
             Ok(run) => run,
             Err(code) => return Ok(code),
@@ -223,16 +236,14 @@ pub fn fidelity(mut options: options::Fidelity) -> Result<u8> {
     })
 }
 
-/// `cargo xtask up`.
+/// `cargo xtask up`. A rehearsal stays until Ctrl-C, whose code is 130, or until `cargo xtask down`, which gives 0.
 pub fn up(options: &options::Where) -> Result<u8> {
-    let session = session(Says::People)?;
-    let mut words = options.to_words();
-    words.push("--up".to_owned());
-    let run = match session.plan(&words)? {
+    let session = session()?;
+    let run = match session.plan(&options.to_words())? {
         Ok(run) => run,
         Err(code) => return Ok(code),
     };
-    let ended = session.interrupts.run(session.up(&run, &read(&run)?)?.arg("--explain"))?;
+    let ended = session.interrupts.run(session.up(&run, &read(&run)?)?.arg("--stay"))?;
     match ended {
         Ended::Code(code) => Ok(code),
         Ended::Interrupted => {

@@ -39,7 +39,7 @@ pub struct Stood {
     pub stand_ins: Vec<String>,
     /// What a reader of the report should know.
     pub notes: Vec<String>,
-    /// Whether `--keep` was given.
+    /// Whether `--keep` was given: what belongs to checks that did not pass stays in the cluster as well.
     pub keep: bool,
     /// Why it is not up, where it is not.
     pub error: Option<String>,
@@ -57,10 +57,5 @@ impl Stood {
             images.insert(model.to_owned(), image);
         }
         Ok(Self { images, egress: "egress: nothing leaves this process but to loopback".into(), ..Self::default() })
-    }
-
-    /// Whether what belongs to checks that did not pass stays in the cluster.
-    pub fn keeps_failures(&self) -> bool {
-        self.keep
     }
 }

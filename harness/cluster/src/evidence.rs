@@ -4,10 +4,12 @@
 //!
 //! ```text
 //! events.txt                                  one line an event, oldest first
-//! objects/<Kind>[.<group>]/<name>.yaml        without managed fields; Secrets without their data
+//! objects/<Kind>[.<group>]/<name>.yaml        without managed fields
 //! logs/<pod>/<container>[.previous].log       the last 400 lines
 //! problems.txt                                what is missing, and why
 //! ```
+//!
+//! All of it passes redaction first ([`verdict::redact`]): credentials become marks.
 
 use std::{
     fs, io,
@@ -15,7 +17,8 @@ use std::{
     time::Duration,
 };
 
-use serde_json::{Value, json};
+use serde_json::Value;
+use verdict::redact;
 
 use crate::api::{Cluster, Deadline, Kind, Logs, ObjectRef, name_of};
 
@@ -41,8 +44,6 @@ pub struct Collection<'a> {
     pub depth: Depth,
     /// Objects besides those of the namespace: a GatewayClass, the Gateway in another namespace.
     pub extra: &'a [ObjectRef],
-    /// Redaction on top of what is always done; logs come as one string.
-    pub redact: &'a (dyn Fn(&mut Value) + Send + Sync),
     /// Bytes of all files together.
     pub bytes: usize,
     /// From beginning to end.
@@ -53,7 +54,7 @@ impl Default for Collection<'_> {
     /// All of it, 32 MiB, 60 s.
     fn default() -> Self {
         let (bytes, time) = (32 * 1024 * 1024, Duration::from_secs(60));
-        Self { depth: Depth::default(), extra: &[], redact: &|_| (), bytes, time }
+        Self { depth: Depth::default(), extra: &[], bytes, time }
     }
 }
 
@@ -73,7 +74,7 @@ pub async fn collect(cluster: &Cluster, namespace: &str, folder: &Path, depth: &
     collect_with(cluster, namespace, folder, &Collection { depth: *depth, ..Collection::default() }).await;
 }
 
-/// The same with objects, redaction and bounds of the caller's.
+/// The same with objects and bounds of the caller's.
 pub async fn collect_with(cluster: &Cluster, namespace: &str, folder: &Path, collection: &Collection<'_>) -> Collected {
     let mut files = Files { folder: folder.to_owned(), left: collection.bytes, done: Collected::default() };
     let deadline = Deadline::within(collection.time);
@@ -85,7 +86,7 @@ pub async fn collect_with(cluster: &Cluster, namespace: &str, folder: &Path, col
 }
 
 async fn gather(cluster: &Cluster, namespace: &str, collection: &Collection<'_>, files: &mut Files) {
-    events(cluster, namespace, collection, files).await;
+    events(cluster, namespace, files).await;
     let mut pods = Vec::new();
     match cluster.listable_kinds().await {
         Err(failure) => files.problem(failure),
@@ -99,7 +100,7 @@ async fn gather(cluster: &Cluster, namespace: &str, collection: &Collection<'_>,
                             if kind.kind == "Pod" {
                                 pods.push(object.clone());
                             }
-                            files.object(object, None, collection);
+                            files.object(object, None);
                         }
                     }
                 }
@@ -112,13 +113,13 @@ async fn gather(cluster: &Cluster, namespace: &str, collection: &Collection<'_>,
             Ok(None) => files.problem(format!("{named} does not exist")),
             Ok(Some(object)) => {
                 let elsewhere = named.namespace.as_deref().filter(|other| *other != namespace);
-                files.object(object, elsewhere, collection);
+                files.object(object, elsewhere);
             }
         }
     }
     if collection.depth == Depth::ObjectsAndLogs {
         for pod in &pods {
-            logs(cluster, namespace, pod, collection, files).await;
+            logs(cluster, namespace, pod, files).await;
         }
     }
 }
@@ -128,19 +129,18 @@ fn is_kept(kind: &Kind) -> bool {
     kind.kind != "Event" && !kind.api_version.starts_with("metrics.k8s.io/")
 }
 
-async fn events(cluster: &Cluster, namespace: &str, collection: &Collection<'_>, files: &mut Files) {
+async fn events(cluster: &Cluster, namespace: &str, files: &mut Files) {
     match cluster.events(namespace).await {
         Err(failure) => files.problem(failure),
         Ok(events) if events.is_empty() => {}
         Ok(events) => {
             let lines: Vec<String> = events.iter().map(|event| format!("{} {event}\n", event.last)).collect();
-            let text = redacted_text(lines.concat(), collection);
-            files.write(Path::new("events.txt"), text.as_bytes());
+            files.write(Path::new("events.txt"), redact::text(&lines.concat()).as_bytes());
         }
     }
 }
 
-async fn logs(cluster: &Cluster, namespace: &str, pod: &Value, collection: &Collection<'_>, files: &mut Files) {
+async fn logs(cluster: &Cluster, namespace: &str, pod: &Value, files: &mut Files) {
     let name = name_of(pod);
     for statuses in ["initContainerStatuses", "containerStatuses", "ephemeralContainerStatuses"] {
         let statuses = pod.pointer(&format!("/status/{statuses}")).and_then(Value::as_array);
@@ -160,7 +160,7 @@ async fn logs(cluster: &Cluster, namespace: &str, pod: &Value, collection: &Coll
                     Ok(text) => {
                         let file = format!("{}.{ending}", plain(container));
                         let path = Path::new("logs").join(plain(name)).join(file);
-                        files.write(&path, redacted_text(text, collection).as_bytes());
+                        files.write(&path, redact::text(&text).as_bytes());
                     }
                 }
             }
@@ -179,18 +179,19 @@ impl Files {
         self.done.problems.push(problem.to_string());
     }
 
-    fn object(&mut self, mut object: Value, elsewhere: Option<&str>, collection: &Collection<'_>) {
+    fn object(&mut self, mut object: Value, elsewhere: Option<&str>) {
         let Ok(named) = ObjectRef::of(&object) else {
             return self.problem(format!("an object without a name: {object}"));
         };
-        redact_object(&mut object);
-        (collection.redact)(&mut object);
+        if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
+            metadata.remove("managedFields");
+        }
         let group = named.group();
         let kind = if group.is_empty() { named.kind.clone() } else { format!("{}.{group}", named.kind) };
         let prefix = elsewhere.map(|namespace| format!("{namespace}_")).unwrap_or_default();
         let path =
             Path::new("objects").join(plain(&kind)).join(format!("{}.yaml", plain(&format!("{prefix}{}", named.name))));
-        match serde_saphyr::to_string(&object) {
+        match serde_saphyr::to_string(&redact::object(&object)) {
             Ok(text) => self.write(&path, text.as_bytes()),
             Err(error) => self.problem(format!("{named} cannot be written as YAML: {error}")),
         }
@@ -240,123 +241,11 @@ fn plain(name: &str) -> String {
     if name.trim_matches('.').is_empty() { "_".to_owned() } else { name }
 }
 
-/// What is always taken out: managed fields, data of Secrets, and values of variables that are named like credentials.
-fn redact_object(object: &mut Value) {
-    let is_secret = object.get("kind").and_then(Value::as_str) == Some("Secret");
-    if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
-        metadata.remove("managedFields");
-        if let Some(annotations) = metadata.get_mut("annotations").and_then(Value::as_object_mut).filter(|_| is_secret)
-        {
-            annotations.remove("kubectl.kubernetes.io/last-applied-configuration");
-        }
-    }
-    if is_secret {
-        for field in ["data", "stringData"] {
-            for value in
-                object.get_mut(field).and_then(Value::as_object_mut).into_iter().flat_map(|data| data.values_mut())
-            {
-                *value = json!("redacted");
-            }
-        }
-    }
-    redact_variables(object);
-}
-
-/// `{name: OPENAI_API_KEY, value: ...}` anywhere, and `Bearer ...` in any string.
-fn redact_variables(value: &mut Value) {
-    match value {
-        Value::Array(items) => items.iter_mut().for_each(redact_variables),
-        Value::Object(entries) => {
-            let named = entries.get("name").and_then(Value::as_str).is_some_and(is_credential);
-            if let Some(value) = entries.get_mut("value").filter(|value| named && value.is_string()) {
-                *value = json!("redacted");
-            }
-            entries.values_mut().for_each(redact_variables);
-        }
-        Value::String(text) => {
-            if let Some(redacted) = without_bearers(text) {
-                *text = redacted;
-            }
-        }
-        _ => {}
-    }
-}
-
-fn is_credential(name: &str) -> bool {
-    let name = name.to_ascii_lowercase().replace('_', "-");
-    matches!(name.as_str(), "authorization" | "cookie" | "password" | "token")
-        || ["-key", "-token", "-secret", "-password", "apikey"].iter().any(|end| name.ends_with(end))
-}
-
-fn redacted_text(text: String, collection: &Collection<'_>) -> String {
-    let mut value = Value::String(without_bearers(&text).unwrap_or(text));
-    (collection.redact)(&mut value);
-    match value {
-        Value::String(text) => text,
-        other => other.to_string(),
-    }
-}
-
-/// The text with the credentials after `Bearer` or `Basic` taken out; `None` when there are none.
-fn without_bearers(text: &str) -> Option<String> {
-    let mut redacted = String::new();
-    let mut rest = text;
-    while let Some((start, length)) = ["Bearer ", "bearer ", "Basic ", "basic "]
-        .iter()
-        .filter_map(|word| rest.find(word).map(|at| (at, word.len())))
-        .min()
-    {
-        let (before, after) = rest.split_at(start + length);
-        let credential = |c: char| c.is_ascii_alphanumeric() || "-._~+/=".contains(c);
-        let end = after.find(|c| !credential(c)).unwrap_or(after.len());
-        redacted.push_str(before);
-        // "Basic usage" is no credential, and a short word is none worth hiding.
-        redacted.push_str(if end >= 8 { "redacted" } else { &after[..end] });
-        rest = &after[end..];
-    }
-    (!redacted.is_empty()).then(|| redacted + rest)
-}
-
 #[cfg(test)]
 mod tests {
     use rstest::rstest;
 
     use super::*;
-
-    #[test]
-    fn data_of_secrets_is_never_kept() {
-        let mut secret = json!({"kind": "Secret", "metadata": {"name": "s", "managedFields": [1], "annotations": {
-            "kubectl.kubernetes.io/last-applied-configuration": "{\"data\":{\"key\":\"aGVsbG8=\"}}", "kept": "yes"}},
-            "data": {"key": "aGVsbG8="}, "stringData": {"other": "hello"}});
-        redact_object(&mut secret);
-        assert_eq!(
-            secret,
-            json!({"kind": "Secret", "metadata": {"name": "s", "annotations": {"kept": "yes"}},
-                "data": {"key": "redacted"}, "stringData": {"other": "redacted"}})
-        );
-    }
-
-    #[test]
-    fn variables_named_like_credentials_lose_their_values() {
-        let mut pod = json!({"kind": "Pod", "spec": {"containers": [{"env": [
-            {"name": "OPENAI_API_KEY", "value": "sk-1"}, {"name": "HF_TOKEN", "value": "hf"},
-            {"name": "LOG_LEVEL", "value": "debug"}, {"name": "OTHER_KEY", "valueFrom": {"secretKeyRef": {"name": "s"}}}]}]}});
-        redact_object(&mut pod);
-        assert_eq!(
-            pod["spec"]["containers"][0]["env"],
-            json!([{"name": "OPENAI_API_KEY", "value": "redacted"}, {"name": "HF_TOKEN", "value": "redacted"},
-                {"name": "LOG_LEVEL", "value": "debug"}, {"name": "OTHER_KEY", "valueFrom": {"secretKeyRef": {"name": "s"}}}])
-        );
-    }
-
-    #[rstest]
-    #[case("authorization: Bearer abcdefgh.ijk-lmn end", Some("authorization: Bearer redacted end"))]
-    #[case("a Basic dXNlcjpwYXNz, b bearer abcdefgh", Some("a Basic redacted, b bearer redacted"))]
-    #[case("Basic usage of it", Some("Basic usage of it"))]
-    #[case("nothing here", None)]
-    fn credentials_in_text_are_taken_out(#[case] text: &str, #[case] expected: Option<&str>) {
-        assert_eq!(without_bearers(text).as_deref(), expected);
-    }
 
     #[rstest]
     #[case("system:node-1", "system_node-1")]

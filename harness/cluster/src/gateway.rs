@@ -70,6 +70,21 @@ pub struct Marker {
     pub model: String,
 }
 
+impl SharedGateway {
+    /// The same under another name: the labels that name it follow.
+    pub fn named(&self, namespace: &str, name: &str) -> Self {
+        let mut named = Self { namespace: namespace.to_owned(), name: name.to_owned(), ..self.clone() };
+        for value in named.service_labels.values_mut() {
+            if *value == self.name {
+                name.clone_into(value);
+            } else if *value == self.namespace {
+                namespace.clone_into(value);
+            }
+        }
+        named
+    }
+}
+
 /// A gateway's folder cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum GatewayError {

@@ -10,7 +10,11 @@ use cluster::{
     place::{child::Programs, engine::Engine, kind::Kind, name::ClusterName, sweep},
 };
 use tokio_util::sync::CancellationToken;
-use verdict::{folder::Event, plan::Place, record::Verdict};
+use verdict::{
+    folder::Event,
+    plan::{GatewayPlan, Place},
+    record::Verdict,
+};
 
 use crate::{failure::Failure, plan::user_kubeconfig, up::Run};
 
@@ -23,7 +27,10 @@ pub async fn down(run: &Path, gateway: Option<&str>, interrupted: bool) -> Resul
         let failed = stood.error.is_some()
             || records.records.iter().any(|r| r.key.gateway == gateway.name && r.verdict != Verdict::Pass);
         if failed && !interrupted && run.plan.run.place.is_real() {
-            keep_evidence(&run, &gateway.name, &stood).await;
+            // What cannot be kept is no reason to leave a cluster behind.
+            if let Err(failure) = keep_evidence(&run, gateway, &stood).await {
+                eprintln!("no evidence of the components: {failure}");
+            }
         }
         let done = match (run.plan.run.place, run.request.keep && !interrupted) {
             (Place::Rehearsal, _) => "the rehearsal is over".to_owned(),
@@ -42,20 +49,17 @@ fn kept(stood: &Stood) -> String {
     format!("kept: kind cluster {name}; KUBECONFIG={}; `cargo xtask down` removes it", stood.kubeconfig.display())
 }
 
-/// Logs of the gateway and of the nodes, where something did not pass.
-async fn keep_evidence(run: &Run, gateway: &str, stood: &Stood) {
-    let folder = run.folder.path().join("evidence").join(gateway);
-    if let Ok(cluster) = connect(stood).await {
-        for namespace in ["igc-gateway", "envoy-gateway-system", "envoy-ai-gateway-system", "kserve", "redis-system"] {
-            evidence::collect(
-                &cluster,
-                namespace,
-                &folder.join("_cluster").join(namespace),
-                &evidence::Depth::ObjectsAndLogs,
-            )
-            .await;
-        }
+/// Objects and logs of the shared Gateway and of every component, where something did not pass.
+async fn keep_evidence(run: &Run, gateway: &GatewayPlan, stood: &Stood) -> Result<(), Failure> {
+    let Ok(cluster) = connect(stood).await else { return Ok(()) }; // it is gone, or it never was
+    let kept = run.folder.path().join("evidence").join(&gateway.name).join("_cluster");
+    let (folder, selection) = run.selection(gateway)?;
+    let mut namespaces = selection.namespaces();
+    namespaces.insert(&folder.gateway.namespace);
+    for namespace in namespaces {
+        evidence::collect(&cluster, namespace, &kept.join(namespace), &evidence::Depth::ObjectsAndLogs).await;
     }
+    Ok(())
 }
 
 async fn connect(stood: &Stood) -> Result<Cluster, Failure> {

@@ -9,6 +9,7 @@ mod plan;
 mod report;
 mod request;
 mod review;
+mod standing;
 mod up;
 
 use std::{io::IsTerminal, path::PathBuf, process::ExitCode};
@@ -28,12 +29,10 @@ struct Cli {
 enum Command {
     /// Write down what a run will check; prints the run's folder
     Plan {
-        /// Output of the suites' test binary with `--list --format terse`
+        /// Output of the suites' test binary with `--list --format terse`. Without it the place is only stood up: it stays,
+        /// and what a cluster lacks is installed
         #[arg(long)]
-        tests: PathBuf,
-        /// Only to stand it up: it stays, and what a cluster lacks is installed
-        #[arg(long)]
-        up: bool,
+        tests: Option<PathBuf>,
         #[command(flatten)]
         e2e: options::E2e,
     },
@@ -48,9 +47,9 @@ enum Command {
         /// The static igc program that the model's image is made of
         #[arg(long)]
         program: Option<PathBuf>,
-        /// Print how to reach it
+        /// Print how to reach it; a rehearsal stands until Ctrl-C
         #[arg(long)]
-        explain: bool,
+        stay: bool,
     },
     /// Collect evidence and take a gateway of a run down
     Down {
@@ -131,9 +130,9 @@ async fn main() -> ExitCode {
         .init();
     let cancel = cancelled_by_signals();
     let result = match cli.command {
-        Command::Plan { tests, up, e2e } => plan::plan(&tests, up, &e2e, &cancel).await,
-        Command::Up { run, gateway, program, explain } => {
-            up::up(&run, gateway.as_deref(), program.as_deref(), explain, &cancel).await
+        Command::Plan { tests, e2e } => plan::plan(tests.as_deref(), &e2e, &cancel).await,
+        Command::Up { run, gateway, program, stay } => {
+            up::up(&run, gateway.as_deref(), program.as_deref(), stay, &cancel).await
         }
         Command::Down { run, gateway, interrupted } => down::down(&run, gateway.as_deref(), interrupted).await,
         Command::Report { run, write, interrupted, quiet } => report::report(&run, write, interrupted, quiet),

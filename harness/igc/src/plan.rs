@@ -21,7 +21,7 @@ use rand::RngExt;
 use tokio_util::sync::CancellationToken;
 use verdict::{
     folder::RunFolder,
-    plan::{self, GatewayPlan, ModelKind, Place, RunInfo},
+    plan::{self, ModelKind, Place, RunInfo},
     requirements::Requirements,
     tests_list::TestList,
 };
@@ -124,12 +124,18 @@ fn gateways(e2e: &E2e) -> Result<Vec<GatewayFolder>, Failure> {
     names.iter().map(|name| GatewayFolder::read(&folder, name).map_err(Failure::usage)).collect()
 }
 
-/// Plans a run and prints its folder.
-pub async fn plan(tests: &Path, up: bool, e2e: &E2e, cancel: &CancellationToken) -> Result<u8, Failure> {
+/// Plans a run and prints its folder. Without a list of tests nothing is to be checked: it is only stood up, and stays.
+pub async fn plan(tests: Option<&Path>, e2e: &E2e, cancel: &CancellationToken) -> Result<u8, Failure> {
     let requirements = Requirements::read(Path::new("suites/requirements.yaml")).map_err(Failure::usage)?;
-    let listed =
-        fs::read_to_string(tests).map_err(|e| Failure::Usage(format!("failed to read {}: {e}", tests.display())))?;
-    let tests = TestList::parse(&listed).map_err(Failure::usage)?;
+    let up = tests.is_none();
+    let tests = match tests {
+        Some(tests) => {
+            let listed = fs::read_to_string(tests);
+            let listed = listed.map_err(|e| Failure::Usage(format!("failed to read {}: {e}", tests.display())))?;
+            TestList::parse(&listed).map_err(Failure::usage)?
+        }
+        None => TestList::of(&requirements),
+    };
     let folders = gateways(e2e)?;
     let catalogue = Catalogue::read(&manifests()).map_err(Failure::usage)?;
     let mut profile = Profile::read(&manifests(), &e2e.place.profile).map_err(Failure::usage)?;
@@ -137,30 +143,18 @@ pub async fn plan(tests: &Path, up: bool, e2e: &E2e, cancel: &CancellationToken)
     let bundle =
         e2e.place.bundle.as_deref().map(Bundle::open).transpose().map_err(|e| Failure::Environment(e.to_string()))?;
 
-    if up && folders.len() > 1 {
-        return Err(Failure::Usage("one cluster holds one gateway: name it with --gateway".into()));
-    }
     let mut planned = Vec::new();
     for folder in folders {
         let selection = Selection::of(&catalogue, &profile, &folder.components).map_err(Failure::usage)?;
         for untried in selection.untried() {
             eprintln!("note: {untried}");
         }
-        let mut stand_ins = Vec::new();
-        if let Some(bundle) = &bundle {
-            selection.in_bundle(bundle).map_err(|e| Failure::Environment(e.to_string()))?;
-            stand_ins = selection.stand_ins(bundle);
-        }
-        planned.push(GatewayPlan {
-            name: folder.name,
-            versions: selection.versions,
-            version_of: folder.version_of,
-            capabilities: folder.capabilities,
-            unsupported: folder.unsupported,
-            stand_ins,
-        });
+        planned.push(selection.plan(&folder, bundle.as_ref()).map_err(|e| Failure::Environment(e.to_string()))?);
     }
     let (place, why) = place(e2e, cancel).await?;
+    if up && place.is_real() && planned.len() > 1 {
+        return Err(Failure::Usage("one cluster holds one gateway: name it with --gateway".into()));
+    }
     let model = model(e2e.place.model);
     preflight(model, place, cancel).await?;
 
@@ -205,7 +199,8 @@ pub async fn plan(tests: &Path, up: bool, e2e: &E2e, cancel: &CancellationToken)
     folder.point_latest()?;
     let runs = plan.checks.iter().filter(|c| c.runs()).count();
     let names: Vec<&str> = plan.gateways.iter().map(|g| g.name.as_str()).collect();
-    eprintln!("run {id} on {} ({why}): {runs} of {} checks of {}", place.word(), plan.checks.len(), names.join(", "));
+    let checks = if up { String::new() } else { format!("{runs} of {} checks of ", plan.checks.len()) };
+    eprintln!("run {id} on {} ({why}): {checks}{}", place.word(), names.join(", "));
     println!("{}", folder.path().display());
     Ok(0)
 }

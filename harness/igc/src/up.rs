@@ -41,6 +41,7 @@ use crate::{
     failure::Failure,
     plan::{manifests, user_kubeconfig},
     request::Request,
+    standing,
 };
 
 /// Everything that a run says about itself.
@@ -70,6 +71,16 @@ impl Run {
         }
     }
 
+    /// A gateway's folder, and what it is installed from in the versions of the plan.
+    pub fn selection(&self, gateway: &GatewayPlan) -> Result<(GatewayFolder, Selection), Failure> {
+        let folder = GatewayFolder::read(&manifests().join("gateways"), &gateway.name).map_err(Failure::usage)?;
+        let catalogue = Catalogue::read(&manifests()).map_err(Failure::usage)?;
+        let name = self.plan.run.profile.clone();
+        let profile = Profile { name, note: None, versions: gateway.versions.clone() };
+        let selection = Selection::of(&catalogue, &profile, &folder.components).map_err(Failure::usage)?;
+        Ok((folder, selection))
+    }
+
     /// Changes what is known of where a gateway stands.
     pub fn note(&self, gateway: &str, change: impl FnOnce(&mut Stood)) -> Result<(), Failure> {
         let mut environment: Environment = self.folder.read_json("environment.json").unwrap_or_default();
@@ -85,19 +96,22 @@ impl Run {
     }
 }
 
-/// Stands gateways of a planned run up; what fails is written down for the report.
+/// Stands gateways of a planned run up; what fails is written down for the report. With `stay` they are for people: it is
+/// said how they are reached, and a rehearsal stands in this process until it is cancelled.
 pub async fn up(
     run: &Path,
     gateway: Option<&str>,
     program: Option<&Path>,
-    explain: bool,
+    stay: bool,
     cancel: &CancellationToken,
 ) -> Result<u8, Failure> {
     let run = Run::open(run)?;
     let _recorded = Recorded::this(run.folder.path())?;
+    let mut worlds = Vec::new();
     for gateway in run.gateways(gateway)? {
         run.folder.append_event(&Event { gateway: Some(gateway.name.clone()), ..Event::now("up", "standing up") })?;
         let standing = match run.plan.run.place {
+            Place::Rehearsal if stay => standing::stand(&run, gateway).await.map(|world| worlds.push(world)),
             Place::Rehearsal => rehearse(&run, gateway),
             _ => stand(&run, gateway, program, cancel).await,
         };
@@ -114,9 +128,15 @@ pub async fn up(
                 return Err(failure);
             }
         }
-        if explain {
+        if stay {
             say_how(&run, gateway);
         }
+    }
+    if !worlds.is_empty() {
+        println!(
+            "# no gateway is tested: all of this is the stand-in; it ends with Ctrl-C, or with `cargo xtask down`"
+        );
+        cancel.cancelled().await;
     }
     Ok(0)
 }
@@ -139,9 +159,7 @@ async fn stand(
     program: Option<&Path>,
     cancel: &CancellationToken,
 ) -> Result<(), Failure> {
-    let folder = GatewayFolder::read(&manifests().join("gateways"), &gateway.name).map_err(Failure::usage)?;
-    let catalogue = Catalogue::read(&manifests()).map_err(Failure::usage)?;
-    let profile = Profile { name: run.plan.run.profile.clone(), note: None, versions: gateway.versions.clone() };
+    let (folder, selection) = run.selection(gateway)?;
     let programs = Programs::from_env().recorded_in(run.folder.path());
     let engine = Engine::find(&programs, cancel).await;
     let images = images(run, gateway, engine.as_ref().ok(), program, cancel).await?;
@@ -171,7 +189,7 @@ async fn stand(
         run: name(run)?,
         run_folder: run.folder.path().to_owned(),
         manifests: manifests(),
-        selection: Selection::of(&catalogue, &profile, &folder.components).map_err(Failure::usage)?,
+        selection,
         gateway: serde_json::to_value(&folder.gateway)?,
         bundle: run.request.bundle.as_deref().map(Bundle::open).transpose()?,
         site,
@@ -297,11 +315,18 @@ async fn close_egress(run: &Run, standing: &Standing, cancel: &CancellationToken
 
 fn say_how(run: &Run, gateway: &GatewayPlan) {
     let stood = run.stood(&gateway.name);
+    let version = gateway.versions.get(&gateway.version_of).map(String::as_str).unwrap_or_default();
+    println!("# {} {version}", gateway.name);
     println!("export KUBECONFIG={}", stood.kubeconfig.display());
     if let Some(address) = stood.addresses.first() {
         println!("# gateway: http://{address}");
     }
-    println!("# take it down again with: cargo xtask down");
+    for note in &stood.notes {
+        println!("# {note}");
+    }
+    if run.plan.run.place.is_real() {
+        println!("# take it down again with: cargo xtask down");
+    }
 }
 
 /// `igc doctor`.

@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     api::{self, Failure, Hooks, PodDialer, Server, Store, kinds},
     clock::Clock,
-    controllers::{self, Surroundings},
+    controllers::{self, NodePorts, Surroundings},
     dataplane::{
         network::{Network, Unreachable},
         proxy::SharedWindows,
@@ -41,6 +41,8 @@ pub struct WorldConfig {
     pub kserve_gateway: (String, String),
     /// The domain under which KServe publishes.
     pub kserve_domain: String,
+    /// Which numbers node ports get.
+    pub node_ports: NodePorts,
 }
 
 /// A world could not be made.
@@ -80,6 +82,7 @@ impl WorldConfig {
             clock: Clock::movable_from_now(),
             kserve_gateway: ("kserve".to_owned(), "kserve-ingress-gateway".to_owned()),
             kserve_domain: "example.com".to_owned(),
+            node_ports: NodePorts::default(),
         })
     }
 
@@ -122,6 +125,7 @@ impl World {
             clock: config.clock,
             windows: SharedWindows::default(),
             dialect: config.dialect,
+            node_ports: config.node_ports,
             stop: CancellationToken::new(),
             applied: controllers::Applied::default(),
             models: controllers::Models::default(),

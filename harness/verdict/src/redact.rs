@@ -16,15 +16,12 @@ mod objects;
 pub use objects::object;
 
 /// Headers whose value is a credential, in lower case.
-const SECRET_HEADERS: [&str; 12] = [
+const SECRET_HEADERS: [&str; 9] = [
     "authorization",
     "proxy-authorization",
     "api-key",
-    "x-api-key",
     "apikey",
-    "x-goog-api-key",
     "x-auth-token",
-    "x-amz-security-token",
     "x-csrf-token",
     "cookie",
     "set-cookie",
@@ -53,9 +50,13 @@ pub fn is_mark(text: &str) -> bool {
         .is_some_and(|hash| hash.len() == 8 && hash.chars().all(|c| matches!(c, '0'..='9' | 'a'..='f')))
 }
 
+/// Ends of names of headers that providers and tenants make up.
+const SECRET_HEADER_ENDS: [&str; 4] = ["-api-key", "-apikey", "-security-token", "-access-token"];
+
 /// Whether a header of this name carries a credential.
 pub fn is_secret_header(name: &str) -> bool {
-    SECRET_HEADERS.contains(&name.trim().to_ascii_lowercase().as_str())
+    let name = name.trim().to_ascii_lowercase();
+    SECRET_HEADERS.contains(&name.as_str()) || SECRET_HEADER_ENDS.iter().any(|end| name.ends_with(end))
 }
 
 /// The value of a header as it may be kept. The scheme of an Authorization header stays readable.

@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::requirements::{Requirement, Requirements};
+
 /// Checks of a test binary: check -> cases (`-` where there is none).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TestList {
@@ -37,6 +39,12 @@ impl TestList {
             }
         }
         Ok(list)
+    }
+
+    /// As if every check that is required had its tests: where nothing is run, or the test that asks is the proof.
+    pub fn of(requirements: &Requirements) -> Self {
+        let cases = |r: &Requirement| r.case_names().into_iter().map(str::to_owned).collect();
+        Self { checks: requirements.checks.iter().map(|r| (r.check.clone(), cases(r))).collect() }
     }
 
     /// Whether this check has this case.

@@ -8,7 +8,7 @@ use http::{Request, StatusCode};
 use serde_json::{Value, json};
 use verdict::history::Admission;
 
-use super::clock::{Backoff, Deadline};
+use super::clock::{Absence, Backoff, Deadline};
 use super::discovery::Kind;
 use super::failure::{ApiFailure, FailureKind, is_denial};
 use super::object::ObjectRef;
@@ -92,9 +92,10 @@ impl Cluster {
         let manifest = labelled(manifest, how.run)?;
         let named = object_ref(&manifest)?;
         let deadline = Deadline::within(how.patience);
-        let mut backoff = Backoff::default();
+        let (mut backoff, mut absence) = (Backoff::default(), Absence::default());
         loop {
             match self.apply_once(&named, &manifest, how).await {
+                Err(failure) if absence.lasts(&failure, self.bounds.absence) => return Err(failure),
                 Err(failure) if failure.is_transient() && backoff.pause(deadline).await => {
                     tracing::debug!(%failure, "applying again");
                 }

@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::failure::{ApiFailure, FailureKind};
+
 /// A moment after which nothing more is awaited.
 #[derive(Clone, Copy, Debug)]
 pub struct Deadline {
@@ -84,6 +86,21 @@ impl Backoff {
     }
 }
 
+/// Since when nobody listens where the API server should.
+#[derive(Debug, Default)]
+pub(crate) struct Absence(Option<Deadline>);
+
+impl Absence {
+    /// Whether this has been the only answer for so long that nobody will come back.
+    pub(crate) fn lasts(&mut self, failure: &ApiFailure, longest: Duration) -> bool {
+        if !matches!(failure.kind, FailureKind::NobodyListens(_)) {
+            self.0 = None;
+            return false;
+        }
+        self.0.get_or_insert_with(|| Deadline::within(longest)).passed()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -121,6 +138,21 @@ mod tests {
         assert!(deadline.bound(std::future::pending::<()>()).await.is_none());
         assert_eq!(deadline.elapsed().as_secs(), 7);
         assert_eq!(Deadline::within(SECOND).bound(async { 3 }).await, Some(3));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_absence_lasts_from_its_beginning_and_ends_with_any_other_word() {
+        let gone = ApiFailure::new("x", FailureKind::NobodyListens("http://127.0.0.1:1".into()));
+        let late = ApiFailure::new("x", FailureKind::Unanswered("late".into()));
+        let mut absence = Absence::default();
+        assert!(!absence.lasts(&gone, SECOND * 10));
+        tokio::time::advance(SECOND * 9).await;
+        assert!(!absence.lasts(&gone, SECOND * 10));
+        assert!(!absence.lasts(&late, SECOND * 10));
+        tokio::time::advance(SECOND * 9).await;
+        assert!(!absence.lasts(&gone, SECOND * 10), "it began anew");
+        tokio::time::advance(SECOND * 10).await;
+        assert!(absence.lasts(&gone, SECOND * 10));
     }
 
     #[tokio::test(start_paused = true)]

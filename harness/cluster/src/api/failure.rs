@@ -58,6 +58,9 @@ pub enum FailureKind {
         "{0} exists and was not made by igc (no label app.kubernetes.io/managed-by=igc); delete it, or use another name"
     )]
     NotOurs(ObjectRef),
+    /// No connection: the place where the API server should listen refuses it.
+    #[error("no answer from the API server: nobody listens at {0}")]
+    NobodyListens(String),
     /// No answer, or not all of it.
     #[error("no answer from the API server: {0}")]
     Unanswered(String),
@@ -86,8 +89,8 @@ impl ApiFailure {
     /// `error`, never a `fail`.
     pub fn is_environment(&self) -> bool {
         match &self.kind {
-            FailureKind::Unanswered(_) | FailureKind::Malformed(_) | FailureKind::UnknownKind { .. } => true,
-            FailureKind::NotOurs(_) => true,
+            FailureKind::NobodyListens(_) | FailureKind::Unanswered(_) | FailureKind::Malformed(_) => true,
+            FailureKind::UnknownKind { .. } | FailureKind::NotOurs(_) => true,
             FailureKind::Refused { code, message, .. } => match code {
                 401 | 429 => true,
                 403 => !is_denial(message),
@@ -106,7 +109,8 @@ impl ApiFailure {
     /// Whether asking again may help: no answer, too many requests, a server that is starting, a webhook that is not up.
     pub fn is_transient(&self) -> bool {
         match &self.kind {
-            FailureKind::Unanswered(_) | FailureKind::Malformed(_) | FailureKind::UnknownKind { .. } => true,
+            FailureKind::NobodyListens(_) | FailureKind::Unanswered(_) | FailureKind::Malformed(_) => true,
+            FailureKind::UnknownKind { .. } => true,
             FailureKind::Refused { code, message, .. } => matches!(code, 410 | 429 | 500..) && !is_denial(message),
             _ => false,
         }

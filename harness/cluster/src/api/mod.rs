@@ -82,6 +82,12 @@ impl Cluster {
         &self.about.version
     }
 
+    /// The same cluster with another bound on how long nobody may listen before waiting ends (15 s otherwise).
+    pub fn with_absence(mut self, absence: Duration) -> Self {
+        self.bounds.absence = absence;
+        self
+    }
+
     /// The same cluster with another bound on the time of each request (30 s otherwise).
     pub fn with_request_time(mut self, time: Duration) -> Self {
         self.bounds.time = time;

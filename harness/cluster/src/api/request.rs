@@ -1,6 +1,7 @@
 //! One request to the API server: bounded in time and bytes, with the warnings of its answer.
 
 use std::fmt::Write as _;
+use std::io;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -20,12 +21,14 @@ pub struct Bounds {
     pub time: Duration,
     /// Bytes of an answer's body.
     pub bytes: usize,
+    /// How long nobody may listen before who asks again gives up: longer than an API server takes to start again.
+    pub absence: Duration,
 }
 
 impl Default for Bounds {
-    /// 30 s and 64 MiB.
+    /// 30 s, 64 MiB and 15 s.
     fn default() -> Self {
-        Self { time: Duration::from_secs(30), bytes: 64 * 1024 * 1024 }
+        Self { time: Duration::from_secs(30), bytes: 64 * 1024 * 1024, absence: Duration::from_secs(15) }
     }
 }
 
@@ -101,7 +104,10 @@ impl Cluster {
 
     /// Sends a request and returns as soon as the head of the answer is there.
     pub(crate) async fn send(&self, request: Request<Vec<u8>>) -> Result<Response<Body>, FailureKind> {
-        self.client.send(request.map(Body::from)).await.map_err(|error| unanswered(&error))
+        self.client.send(request.map(Body::from)).await.map_err(|error| match unanswered(&error) {
+            FailureKind::NobodyListens(said) => FailureKind::NobodyListens(format!("{} ({said})", self.server())),
+            other => other,
+        })
     }
 
     /// Reads what an answer that is no success says.
@@ -150,8 +156,10 @@ pub(crate) fn encode(text: &str) -> String {
 /// A failure of the client in words, its causes included.
 pub(crate) fn unanswered(error: &kube::Error) -> FailureKind {
     let mut words = String::new();
-    let mut next: Option<&dyn std::error::Error> = Some(error);
+    let mut refused = false;
+    let mut next: Option<&(dyn std::error::Error + 'static)> = Some(error);
     while let Some(error) = next {
+        refused |= error.downcast_ref().is_some_and(|e: &io::Error| e.kind() == io::ErrorKind::ConnectionRefused);
         let said = error.to_string();
         let said = said.strip_prefix("ServiceError: ").or(said.strip_prefix("HyperError: ")).unwrap_or(&said);
         if !words.contains(said) {
@@ -162,7 +170,7 @@ pub(crate) fn unanswered(error: &kube::Error) -> FailureKind {
         }
         next = error.source();
     }
-    FailureKind::Unanswered(words)
+    if refused { FailureKind::NobodyListens(words) } else { FailureKind::Unanswered(words) }
 }
 
 async fn read_answer(response: Response<Body>, bytes: usize) -> Result<Answer, FailureKind> {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::clock::{Backoff, Deadline};
+use super::clock::{Absence, Backoff, Deadline};
 use super::failure::{ApiFailure, FailureKind};
 use super::object::{ObjectRef, conditions_in_short, name_of};
 use super::request::{encode, request};
@@ -284,7 +284,8 @@ impl Cluster {
     /// does not answer and when the kind is not served yet: until the deadline.
     ///
     /// # Errors
-    /// A [`WaitError`] that carries what was last seen. At once: missing rights, a target that makes no sense.
+    /// A [`WaitError`] that carries what was last seen. At once: missing rights, a target that makes no sense. Soon: a
+    /// cluster that is gone.
     pub async fn wait(&self, target: impl Into<Target>, until: Until, within: Duration) -> Result<Waited, WaitError> {
         let target = target.into();
         let watched = target.watched(&until);
@@ -334,12 +335,14 @@ impl Cluster {
     /// Looks, and watches, and looks again. Ends only when nothing more is to be waited for.
     async fn follow(&self, watched: &Watched, until: &Until, seen: &mut Seen) -> End {
         let for_ever = Deadline::within(Duration::MAX); // the caller ends this future at its own deadline
-        let mut backoff = Backoff::default();
+        let (mut backoff, mut absence) = (Backoff::default(), Absence::default());
         loop {
             match self.look_and_watch(watched, until, seen, &mut backoff).await {
                 Ok(Watching::Met) => return End::Met,
                 Ok(Watching::ListAgain) => {}
-                Err(failure) if is_final(&failure) => return End::Failed(failure),
+                Err(failure) if is_final(&failure) || absence.lasts(&failure, self.bounds.absence) => {
+                    return End::Failed(failure);
+                }
                 Err(failure) => {
                     tracing::debug!(%failure, "waiting goes on");
                     seen.trouble = Some(failure);

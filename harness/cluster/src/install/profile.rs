@@ -1,15 +1,22 @@
 //! Profiles: the version of everything in one run, `--set`, and the components that a gateway brings with it.
 
-use std::{collections::BTreeMap, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+};
 
 use serde::Deserialize;
 use serde_json::json;
-use verdict::names::{near, suggestion};
+use verdict::{
+    names::{near, suggestion},
+    plan::GatewayPlan,
+};
 
 use super::{
     bundle::{Bundle, BundleError},
     component::{Catalogue, Component, DataError, Variables, read},
 };
+use crate::gateway::GatewayFolder;
 
 /// A file of `manifests/profiles`.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -194,7 +201,7 @@ impl Selection {
     ///
     /// # Errors
     /// The first that it does not have, with what it has.
-    pub fn in_bundle(&self, bundle: &Bundle) -> Result<(), BundleError> {
+    pub(super) fn in_bundle(&self, bundle: &Bundle) -> Result<(), BundleError> {
         for selected in self.components.values() {
             let component = &selected.component;
             let charts = component
@@ -216,8 +223,31 @@ impl Selection {
         Ok(())
     }
 
+    /// What a plan says of a gateway in these versions; a bundle that it is installed from must have all of it.
+    ///
+    /// # Errors
+    /// Like [`Self::in_bundle`].
+    pub fn plan(&self, folder: &GatewayFolder, bundle: Option<&Bundle>) -> Result<GatewayPlan, BundleError> {
+        if let Some(bundle) = bundle {
+            self.in_bundle(bundle)?;
+        }
+        Ok(GatewayPlan {
+            name: folder.name.clone(),
+            versions: self.versions.clone(),
+            version_of: folder.version_of.clone(),
+            capabilities: folder.capabilities.clone(),
+            unsupported: folder.unsupported.clone(),
+            stand_ins: bundle.map(|bundle| self.stand_ins(bundle)).unwrap_or_default(),
+        })
+    }
+
+    /// The namespaces that the components live in.
+    pub fn namespaces(&self) -> BTreeSet<&str> {
+        self.components.values().filter_map(|selected| selected.component.namespace.as_deref()).collect()
+    }
+
     /// Components that a bundle brings a stand-in for, with its own words.
-    pub fn stand_ins(&self, bundle: &Bundle) -> Vec<String> {
+    fn stand_ins(&self, bundle: &Bundle) -> Vec<String> {
         let of = |selected: &Selected| {
             let said =
                 selected.component.charts.iter().find_map(|chart| bundle.stand_in(&chart.name, &selected.version))?;
@@ -291,6 +321,17 @@ mod tests {
         let selection = Selection::of(&catalogue, &profile, &["kserve".to_owned()]).unwrap();
         assert!(selection.versions.contains_key("llm-d-sim"), "a model's version");
         assert!(!selection.versions.contains_key("envoy-ai-gateway"));
+    }
+
+    #[test]
+    fn components_say_where_they_live() {
+        let (catalogue, profile) = current();
+        let of = |name: &str| {
+            let selection = Selection::of(&catalogue, &profile, &[name.to_owned()]).unwrap();
+            selection.namespaces().into_iter().collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(of("kserve"), "cert-manager kserve");
+        assert_eq!(of("envoy-ai-gateway"), "envoy-ai-gateway-system envoy-gateway-system redis-system");
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use cluster::api::{ObjectRef, Target, Until};
+use cluster::api::{Apply, ObjectRef, Target, Until};
 use rstest::rstest;
 use serde_json::{Value, json};
 
@@ -265,5 +265,21 @@ async fn a_question_without_sense_ends_it_at_once() {
     let until = Until::Field { path: "status".into(), equals: json!(1) };
     let error = cluster.wait(&the_pod(), until, LONG).await.expect_err("refused");
     assert!(error.to_string().contains("begins with neither a dot nor a bracket"), "{error}");
+    server.played();
+}
+
+#[tokio::test]
+async fn a_cluster_that_is_gone_ends_the_wait_before_its_deadline() {
+    let (server, cluster) =
+        Scripted::connected(vec![lists().answers(200, list("4", &[pod("4", "False")])), watches("4").dies()]).await;
+    let cluster = cluster.with_absence(SHORT);
+    let day = Duration::from_secs(24 * 3600);
+    let error = cluster.wait(&the_pod(), ready(), day).await.expect_err("nobody is there");
+    assert!(error.is_environment(), "{error}");
+    assert!(error.to_string().contains(&format!("nobody listens at {}", server.url)), "{error}");
+    assert!(error.missing().is_some() && error.last().is_some(), "what was seen before is kept");
+    let manifest = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "c", "namespace": "shop"}});
+    let failure = cluster.apply(&manifest, Apply::of_run("r").patient(day)).await.expect_err("nobody is there");
+    assert!(failure.is_environment(), "{failure}");
     server.played();
 }

@@ -119,6 +119,18 @@ impl Failure {
         Self::new(410, "Expired", format!("too old resource version: {asked} ({oldest})"))
     }
 
+    /// 410 for the rest of a list that began too long ago.
+    pub(crate) fn expired_list() -> Self {
+        let said = "The provided continue parameter is too old to display a consistent list result. You must start a new list \
+                    without the continue parameter.";
+        Self::new(410, "Expired", said)
+    }
+
+    /// 413 for an object that the store behind an API server does not take.
+    pub(crate) fn too_large() -> Self {
+        Self::new(413, "RequestEntityTooLarge", "etcdserver: request is too large")
+    }
+
     /// 422 with one cause for each wrong field.
     pub fn invalid(kind: &str, group: &str, name: &str, causes: Vec<Cause>) -> Self {
         let mut lines: Vec<String> = Vec::new();

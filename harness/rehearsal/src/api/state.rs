@@ -11,7 +11,7 @@ use super::admission::UnknownFields;
 use super::builtin;
 use super::failure::Failure;
 use super::kind::Kind;
-use super::meta::meta_mut;
+use super::meta::{self, meta_mut};
 use super::resource::Resource;
 
 /// What became of an object.
@@ -164,6 +164,29 @@ impl State {
             return Err(Failure::expired(version, self.forgotten));
         }
         Ok(self.log.iter().filter(|e| e.version > version && e.kind == *kind).cloned().collect())
+    }
+
+    /// The objects of a kind as they were at a version, or the failure that says that this is forgotten.
+    pub(crate) fn list_at(
+        &self,
+        kind: &Kind,
+        namespace: Option<&str>,
+        version: u64,
+    ) -> Result<Vec<Arc<Value>>, Failure> {
+        if version < self.forgotten {
+            return Err(Failure::expired_list());
+        }
+        let key = |object: &Value| (meta::namespace(object).to_owned(), meta::name(object).to_owned());
+        let mut objects: BTreeMap<Key, Arc<Value>> =
+            self.list(kind, namespace).into_iter().map(|object| (key(&object), object)).collect();
+        let since = self.log.iter().rev().take_while(|event| event.version > version);
+        for event in since.filter(|e| e.kind == *kind && namespace.is_none_or(|n| n == meta::namespace(&e.object))) {
+            match &event.before {
+                Some(before) => objects.insert(key(before), before.clone()),
+                None => objects.remove(&key(&event.object)),
+            };
+        }
+        Ok(objects.into_values().collect())
     }
 
     /// Forgets the log, as compaction does.

@@ -35,9 +35,7 @@ impl Gateways {
         for child in &translation.children {
             let (kind, key) = (object::kind(child), object::key(child));
             let mut wanted = child.clone();
-            if snapshot.get(&kind, &key.0, &key.1).is_none() {
-                services.reserve(around, &mut wanted);
-            }
+            services.reserve(around, &mut wanted);
             apply(around, snapshot, wanted);
             if list(child, "/metadata/ownerReferences").next().is_none() {
                 unowned.insert((kind, key));

@@ -19,7 +19,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 pub use pods::{NODE, Pods};
-pub use services::Services;
+pub use services::{NodePorts, Services};
 
 use crate::{
     api::{Failure, Kind, Store, kinds},
@@ -41,6 +41,8 @@ pub struct Surroundings {
     pub windows: SharedWindows,
     /// The gateway.
     pub dialect: Arc<dyn Dialect>,
+    /// Which numbers node ports get.
+    pub node_ports: NodePorts,
     /// Ends everything.
     pub stop: CancellationToken,
     /// What controllers applied last, by kind and name.

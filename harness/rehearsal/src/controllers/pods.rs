@@ -157,7 +157,7 @@ fn start(around: &Surroundings, pod: &Value, address: IpAddr) -> std::io::Result
                 config.namespace = namespace(pod).to_owned();
             }
             let model = Model::new(config);
-            let (listener, socket) = listen()?;
+            let (listener, socket) = listen(0)?;
             models(around).insert(object::key(pod), model.clone());
             let (serving, stopped) = (model.clone(), stop.clone());
             tokio::spawn(async move {
@@ -215,7 +215,7 @@ fn start_picker(
         ..picker::Options::default()
     };
     let bound = |port| {
-        let (listener, socket) = listen()?;
+        let (listener, socket) = listen(0)?;
         around.network.add_pod_port(address, port, PodPort { socket, door: None });
         std::io::Result::Ok(listener)
     };
@@ -235,9 +235,9 @@ fn endpoints_of(snapshot: &Snapshot, (namespace, name): &Name) -> Option<Vec<End
     Some(ready.iter().map(|endpoint| Endpoint::from(endpoint.to_string().as_str())).collect())
 }
 
-/// A listener on loopback, and where it is.
-pub(super) fn listen() -> std::io::Result<(TcpListener, SocketAddr)> {
-    let listener = std::net::TcpListener::bind(("127.0.0.1", 0))?;
+/// A listener on loopback at this port, 0 for any that is free, and where it is.
+pub(super) fn listen(port: u16) -> std::io::Result<(TcpListener, SocketAddr)> {
+    let listener = std::net::TcpListener::bind(("127.0.0.1", port))?;
     listener.set_nonblocking(true)?;
     let listener = TcpListener::from_std(listener)?;
     let socket = listener.local_addr()?;
@@ -252,7 +252,7 @@ fn serve_proxy(
     listener_port: u16,
     stop: &CancellationToken,
 ) -> std::io::Result<()> {
-    let (listener, socket) = listen()?;
+    let (listener, socket) = listen(0)?;
     let (accepting, stopped) = (proxy.clone(), stop.clone());
     tokio::spawn(async move {
         loop {

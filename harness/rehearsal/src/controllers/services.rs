@@ -1,11 +1,12 @@
 //! Services to EndpointSlices to the network, and node ports as sockets on loopback.
 //!
-//! A node port of this world is the real port of a socket on 127.0.0.1, whatever number the Service asked for: many worlds
-//! share the machine. The Service says the real number.
+//! A node port of this world is the real port of a socket on 127.0.0.1. Many worlds share the machine, so that it need not
+//! be the number that the Service asked for ([`NodePorts`]). The Service says the real number.
 
 use std::{
     collections::{BTreeMap, HashMap},
     net::IpAddr,
+    ops::RangeInclusive,
 };
 
 use serde_json::{Value, json};
@@ -21,6 +22,19 @@ use crate::{
         object::{self, list, name, namespace, text, text_or},
     },
 };
+
+/// Which numbers node ports get.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum NodePorts {
+    /// Whichever the machine gives: worlds come and go beside one another.
+    #[default]
+    Free,
+    /// The number that the Service has, or the next one that is free: a world that people reach by hand.
+    AsWritten,
+}
+
+/// The node ports of a cluster.
+const RANGE: RangeInclusive<u16> = 30000..=32767;
 
 /// The node ports that are open: by Service and port.
 #[derive(Debug, Default)]
@@ -52,61 +66,58 @@ impl Services {
         self.node_ports(around, snapshot);
     }
 
-    /// Opens the node ports of a Service that is about to be made and writes their numbers into it, so that the first
-    /// reader of the Service sees the real ones.
+    /// Opens the node ports of a Service that is about to be written and puts their numbers into it, so that its first
+    /// reader sees the real ones.
     pub(super) fn reserve(&mut self, around: &Surroundings, service: &mut Value) {
         if object::kind(service) != kinds::SERVICE || !has_node_ports(service) {
             return;
         }
-        let key = object::key(service);
+        let name = object::key(service);
         for written in service["spec"]["ports"].as_array_mut().into_iter().flatten() {
             let Some(port) = object::port(written, "/port") else { continue };
-            match open(around, &(key.clone(), port)) {
-                Ok(opened) => {
-                    written["nodePort"] = json!(opened.number);
-                    self.open.insert((key.clone(), port), opened);
-                }
-                Err(error) => tracing::warn!(?key, %error, "a node port could not be opened"),
+            let number = self.number(around, (name.clone(), port), object::port(written, "/nodePort"));
+            if let Some(number) = number {
+                written["nodePort"] = json!(number);
+            }
+        }
+    }
+
+    /// The number of a node port, which is opened where it is not.
+    fn number(&mut self, around: &Surroundings, key: (Name, u16), written: Option<u16>) -> Option<u16> {
+        if let Some(open) = self.open.get(&key) {
+            return Some(open.number);
+        }
+        match open(around, &key, written) {
+            Ok(opened) => Some(self.open.entry(key).or_insert(opened).number),
+            Err(error) => {
+                tracing::warn!(?key, %error, "a node port could not be opened");
+                None
             }
         }
     }
 
     fn node_ports(&mut self, around: &Surroundings, snapshot: &Snapshot) {
-        let wanted: Vec<_> = snapshot
+        let wanted: Vec<((Name, u16), Option<u16>)> = snapshot
             .all(&kinds::SERVICE)
-            .filter(|s| !object::is_going(s))
-            .filter(|s| has_node_ports(s))
-            .flat_map(|s| list(s, "/spec/ports").filter_map(|p| Some((object::key(s), object::port(p, "/port")?))))
+            .filter(|s| !object::is_going(s) && has_node_ports(s))
+            .flat_map(|s| list(s, "/spec/ports").map(|port| (object::key(s), port)))
+            .filter_map(|(name, port)| Some(((name, object::port(port, "/port")?), object::port(port, "/nodePort"))))
             .collect();
-        self.open.retain(|key, _| wanted.contains(key));
-        for key in wanted {
-            if !self.open.contains_key(&key) {
-                match open(around, &key) {
-                    Ok(opened) => {
-                        self.open.insert(key.clone(), opened);
-                    }
-                    Err(error) => {
-                        tracing::warn!(?key, %error, "a node port could not be opened");
-                        continue;
-                    }
-                }
+        self.open.retain(|key, _| wanted.iter().any(|(wanted, _)| wanted == key));
+        for (key, written) in wanted {
+            let number = self.number(around, key.clone(), written);
+            if number.is_none() || number == written {
+                continue;
             }
             let ((home, service), port) = &key;
-            let number = self.open.get(&key).map_or(0, |o| o.number);
-            let says = snapshot.get(&kinds::SERVICE, home, service).is_some_and(|s| {
-                list(s, "/spec/ports")
-                    .any(|p| object::port(p, "/port") == Some(*port) && object::port(p, "/nodePort") == Some(number))
-            });
-            if !says {
-                let written = around.store.change(&kinds::SERVICE, home, service, |service| {
-                    for written in service["spec"]["ports"].as_array_mut().into_iter().flatten() {
-                        if object::port(written, "/port") == Some(*port) {
-                            written["nodePort"] = json!(number);
-                        }
+            let corrected = around.store.change(&kinds::SERVICE, home, service, |service| {
+                for written in service["spec"]["ports"].as_array_mut().into_iter().flatten() {
+                    if object::port(written, "/port") == Some(*port) {
+                        written["nodePort"] = json!(number);
                     }
-                });
-                settle("a node port", written);
-            }
+                }
+            });
+            settle("a node port", corrected);
         }
     }
 }
@@ -116,8 +127,15 @@ fn has_node_ports(service: &Value) -> bool {
 }
 
 /// Opens a socket that leads to the endpoints of a Service's port.
-fn open(around: &Surroundings, ((home, service), port): &(Name, u16)) -> std::io::Result<NodePort> {
-    let (listener, socket) = pods::listen()?;
+fn open(around: &Surroundings, key: &(Name, u16), written: Option<u16>) -> std::io::Result<NodePort> {
+    let ((home, service), port) = key;
+    let (listener, socket) = match around.node_ports {
+        NodePorts::Free => pods::listen(0)?,
+        NodePorts::AsWritten => {
+            let mut numbers = written.unwrap_or(*RANGE.start())..=*RANGE.end();
+            numbers.find_map(|number| pods::listen(number).ok()).map_or_else(|| pods::listen(0), Ok)?
+        }
+    };
     let stop = around.stop.child_token();
     let (network, stopped) = (around.network.clone(), stop.clone());
     let (home, service, port) = (home.clone(), service.clone(), *port);

@@ -225,6 +225,17 @@ pub fn texts(map: Option<&Value>) -> Map<String, Value> {
     map.and_then(Value::as_object).cloned().unwrap_or_default()
 }
 
+/// Takes over the node ports that an overlay of a Service writes; ports merge by their number.
+pub fn overlay_node_ports<'a>(ports: &mut [Value], overlay: impl IntoIterator<Item = &'a Value>) {
+    for over in overlay {
+        for own in ports.iter_mut().filter(|own| own["port"] == over["port"]) {
+            if let Some(number) = over.get("nodePort") {
+                own["nodePort"] = number.clone();
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

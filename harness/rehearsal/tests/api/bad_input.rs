@@ -129,15 +129,33 @@ fn sized(name: &str, size: usize) -> String {
     head.replace("\"k\":\"\"", &format!("\"k\":\"{}\"", "x".repeat(size - head.len())))
 }
 
+#[rstest]
+#[case::a_megabyte(1 << 20, 201, "")]
+#[case::two_megabytes(2 << 20, 413, "etcdserver: request is too large")]
+#[case::the_longest_body(LARGEST_BODY, 413, "etcdserver: request is too large")]
+#[case::a_longer_body(LARGEST_BODY + 1, 413, "Request entity too large: limit is 3145728")]
 #[tokio::test]
-async fn two_megabytes_are_kept_and_more_than_three_refused() {
+async fn objects_have_a_size(#[case] size: usize, #[case] code: u16, #[case] said: &str) {
     let world = World::new().await;
-    let answer = world.send("POST", MAPS, JSON, sized("big", 2 << 20)).await;
-    assert_eq!(answer.code(), 201);
-    assert_eq!(world.send("POST", MAPS, JSON, sized("most", LARGEST_BODY)).await.code(), 201);
-    let answer = world.send("POST", MAPS, JSON, sized("too-big", LARGEST_BODY + 1)).await;
-    assert_eq!(answer.code(), 413);
-    assert_eq!(answer.json()["message"], "Request entity too large: limit is 3145728");
+    let answer = world.send("POST", MAPS, JSON, sized("big", size)).await;
+    assert_eq!(answer.code(), code);
+    if code == 413 {
+        assert_eq!(
+            (answer.json()["message"].as_str(), &answer.json()["reason"]),
+            (Some(said), &json!("RequestEntityTooLarge"))
+        );
+    }
+    let dry = world.send("POST", &format!("{MAPS}?dryRun=All"), JSON, sized("dry", size.min(LARGEST_BODY))).await;
+    assert_eq!(dry.code(), 201, "what is not kept has no size");
+}
+
+#[tokio::test]
+async fn an_object_does_not_grow_beyond_the_size() {
+    let world = World::new().await;
+    assert_eq!(world.send("POST", MAPS, JSON, sized("a", 1 << 20)).await.code(), 201);
+    let half = json!({"data": {"l": "x".repeat(600 << 10)}}).to_string();
+    let answer = world.send("PATCH", &format!("{MAPS}/a"), "application/merge-patch+json", half).await;
+    assert_eq!((answer.code(), &answer.json()["reason"]), (413, &json!("RequestEntityTooLarge")));
 }
 
 #[tokio::test]

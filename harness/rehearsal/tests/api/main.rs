@@ -3,6 +3,7 @@
 mod admission;
 mod apply;
 mod bad_input;
+mod forward;
 mod objects;
 mod pods;
 mod watch;

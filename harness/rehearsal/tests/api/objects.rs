@@ -5,7 +5,7 @@ use k8s_openapi::api::core::v1::{Namespace, Secret, Service};
 use kube::ResourceExt;
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions, PropagationPolicy};
 use kube::discovery::Discovery;
-use rehearsal::api::kinds;
+use rehearsal::api::{Hooks, Store, kinds};
 use rstest::rstest;
 use serde_json::{Value, json};
 
@@ -203,6 +203,27 @@ async fn a_deleted_namespace_takes_its_content() {
 }
 
 #[tokio::test]
+async fn pages_show_the_world_of_the_first_one() {
+    let world = World::new().await;
+    let maps = world.config_maps();
+    for name in ["a", "b", "c", "d"] {
+        maps.create(&PostParams::default(), &config_map(name, json!({"k": "old"}))).await.unwrap();
+    }
+    let first = maps.list(&ListParams::default().limit(2)).await.unwrap();
+    let token = first.metadata.continue_.clone().unwrap();
+    maps.delete("c", &DeleteParams::default()).await.unwrap();
+    maps.create(&PostParams::default(), &config_map("bb", json!({}))).await.unwrap();
+    world.store.change(&kinds::CONFIG_MAP, "default", "d", |o| o["data"] = json!({"k": "new"})).unwrap();
+    let rest = maps.list(&ListParams::default().continue_token(&token)).await.unwrap();
+    let shown: Vec<String> = rest.items.iter().map(|o| format!("{} {}", o.name_any(), o.data["data"]["k"])).collect();
+    assert_eq!(shown, ["c \"old\"", "d \"old\""]);
+    assert_eq!(rest.metadata.resource_version, first.metadata.resource_version);
+    world.store.compact();
+    let expired = status(maps.list(&ListParams::default().continue_token(&token)).await.unwrap_err());
+    assert_eq!((expired.code, expired.reason.as_str()), (410, "Expired"));
+}
+
+#[tokio::test]
 async fn json_patches_apply_or_are_rejected() {
     let world = World::new().await;
     let maps = world.config_maps();
@@ -258,6 +279,48 @@ async fn tables_hold_what_kubectl_shows() {
     let cells = &table["rows"][0]["cells"];
     assert_eq!((&cells[0], &cells[1], &cells[3]), (&json!("g"), &json!("c"), &json!("Unknown")));
     assert_eq!(table["rows"][0]["object"]["metadata"]["name"], "g");
+}
+
+#[rstest]
+#[case::services(
+    "/api/v1/services",
+    json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "s", "namespace": "default"},
+        "spec": {"type": "LoadBalancer", "selector": {"app": "x", "b": "y"}, "ports": [{"port": 80, "nodePort": 31000}]}}),
+    "Name=s Type=LoadBalancer Cluster-IP=10.96.0.11 External-IP=<pending> Port(s)=80:31000/TCP Age=0s Selector*=app=x,b=y"
+)]
+#[case::pods(
+    "/api/v1/pods",
+    json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p", "namespace": "default"},
+        "spec": {"nodeName": "n", "containers": [{"name": "c", "image": "i"}]}}),
+    "Name=p Ready=0/1 Status=Pending Restarts=0 Age=0s IP*=<none> Node*=n Nominated Node*=<none> Readiness Gates*=<none>"
+)]
+#[case::deployments(
+    "/apis/apps/v1/deployments",
+    json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "d", "namespace": "default"},
+        "spec": {"selector": {"matchLabels": {"a": "b"}}, "template": {"metadata": {"labels": {"a": "b"}},
+            "spec": {"containers": [{"name": "c", "image": "i"}, {"name": "e", "image": "j"}]}}}}),
+    "Name=d Ready=0/1 Up-to-date=0 Available=0 Age=0s Containers*=c,e Images*=i,j Selector*=a=b"
+)]
+#[case::events(
+    "/api/v1/events",
+    json!({"apiVersion": "v1", "kind": "Event", "metadata": {"name": "e", "namespace": "default"}, "type": "Normal",
+        "reason": "Pulled", "message": "it is there", "count": 2, "involvedObject": {"kind": "Pod", "name": "p"}}),
+    "Last Seen=null Type=Normal Reason=Pulled Object=pod/p Source*=null Message=it is there First Seen*=null Count*=2 Name*=e"
+)]
+#[tokio::test]
+async fn tables_of_built_in_kinds_are_those_of_kubectl(#[case] path: &str, #[case] object: Value, #[case] shown: &str) {
+    let store = Store::new(|| jiff::Timestamp::UNIX_EPOCH);
+    let world = World::with(store, Hooks::default()).await;
+    world.store.create(object).unwrap();
+    let accept = ("accept", "application/json;as=Table;v=v1;g=meta.k8s.io,application/json");
+    let table = world.send_as("GET", path, &[accept], "").await.json();
+    let columns = table["columnDefinitions"].as_array().unwrap().iter();
+    let cells = columns.zip(table["rows"][0]["cells"].as_array().unwrap()).map(|(column, cell)| {
+        let wide = if column["priority"] == 0 { "" } else { "*" };
+        let cell = cell.as_str().map_or_else(|| cell.to_string(), str::to_owned);
+        format!("{}{wide}={cell}", column["name"].as_str().unwrap())
+    });
+    assert_eq!(cells.collect::<Vec<_>>().join(" "), shown);
 }
 
 #[tokio::test]

@@ -2,9 +2,12 @@
 
 use std::sync::Arc;
 
+use base64::Engine;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, Method};
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::answer::{self, Answer};
@@ -31,6 +34,8 @@ pub(super) struct Call<'a> {
     pub shape: Shape,
 }
 
+/// The largest object that is kept: what etcd takes in one request.
+const LARGEST_OBJECT: usize = 1536 * 1024;
 const JSON_PATCH: &str = "application/json-patch+json";
 const MERGE_PATCH: &str = "application/merge-patch+json";
 const STRATEGIC_PATCH: &str = "application/strategic-merge-patch+json";
@@ -112,7 +117,13 @@ impl Call<'_> {
             }
         }
         self.settle_namespace(&mut object)?;
+        self.fits(self.body.len())?;
         Ok(object)
+    }
+
+    /// Whether what is to be kept is small enough for the store behind an API server.
+    fn fits(&self, bytes: usize) -> Result<(), Failure> {
+        if bytes > LARGEST_OBJECT && !self.query.dry_run()? { Err(Failure::too_large()) } else { Ok(()) }
     }
 
     fn settle_namespace(&self, object: &mut Value) -> Result<(), Failure> {
@@ -171,34 +182,36 @@ impl Call<'_> {
         let resource = &self.target.resource;
         let scope = self.query.scope(self.target)?;
         let limit = self.query.number("limit")?.filter(|l| *l > 0);
-        let after = match self.query.get("continue").filter(|c| !c.is_empty()) {
-            Some(token) => Some(read_token(token)?),
-            None => None,
-        };
-        let (objects, newest) = {
+        let after = self.query.get("continue").filter(|c| !c.is_empty()).map(Place::read).transpose()?;
+        let namespace = scope.namespace.as_deref();
+        // Every page shows the world as it was when the first one was read.
+        let (objects, at) = {
             let state = self.store.lock();
-            (state.list(&resource.kind, scope.namespace.as_deref()), state.version())
+            match &after {
+                None => (state.list(&resource.kind, namespace), state.version()),
+                Some(place) => (state.list_at(&resource.kind, namespace, place.at)?, place.at),
+            }
         };
         let mut shown: Vec<Value> = objects
             .iter()
             .filter(|o| scope.holds(o))
-            .filter(|o| after.as_ref().is_none_or(|(ns, name)| (meta::namespace(o), meta::name(o)) > (ns, name)))
+            .filter(|o| after.as_ref().is_none_or(|place| place.is_before(o)))
             .map(|o| present(resource, &self.target.version, o))
             .collect();
-        let mut metadata = json!({"resourceVersion": newest.to_string()});
+        let mut metadata = json!({"resourceVersion": at.to_string()});
         if let Some(limit) = limit.and_then(|l| usize::try_from(l).ok())
             && shown.len() > limit
         {
             metadata["remainingItemCount"] = json!(shown.len() - limit);
             shown.truncate(limit);
             if let Some(last) = shown.last() {
-                metadata["continue"] = json!(token(last));
+                metadata["continue"] = json!(Place::of(at, last).token());
             }
         }
         let body = match self.shape {
             Shape::Table => {
                 let rows: Vec<&Value> = shown.iter().collect();
-                let mut body = table(resource, version, &rows, &newest.to_string(), self.store.now(), true);
+                let mut body = table(resource, version, &rows, &at.to_string(), self.store.now(), true);
                 body["metadata"] = metadata;
                 body
             }
@@ -345,6 +358,7 @@ impl Call<'_> {
         unknown: UnknownFields,
     ) -> Result<(Value, Vec<String>), Failure> {
         let text = patched.to_string();
+        self.fits(text.len())?;
         let found = admission::prune_unknown(&self.target.resource, version, &mut patched)?;
         let said: Vec<String> = found.iter().map(|path| format!("unknown field \"{path}\"")).collect();
         match unknown {
@@ -380,6 +394,7 @@ impl Call<'_> {
                 "the name of the object ({found}) does not match the name on the URL ({name})"
             )));
         }
+        self.fits(self.body.len())?;
         let force = if self.query.is("force") { Force::Yes } else { Force::No };
         let (written, new) = self.store.lock().apply(
             &self.target.resource,
@@ -523,18 +538,31 @@ pub(super) fn partial(object: &Value) -> Value {
     json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": object["metadata"]})
 }
 
-/// Where a list goes on.
-fn token(last: &Value) -> String {
-    use base64::Engine;
-    let place = json!([meta::namespace(last), meta::name(last)]);
-    base64::prelude::BASE64_URL_SAFE_NO_PAD.encode(place.to_string())
+/// Where a list goes on: the version that it shows, and the last object that was shown.
+#[derive(Serialize, Deserialize)]
+struct Place {
+    at: u64,
+    namespace: String,
+    name: String,
 }
 
-fn read_token(token: &str) -> Result<(String, String), Failure> {
-    use base64::Engine;
-    base64::prelude::BASE64_URL_SAFE_NO_PAD
-        .decode(token)
-        .ok()
-        .and_then(|bytes| serde_json::from_slice::<(String, String)>(&bytes).ok())
-        .ok_or_else(|| Failure::bad_request("continue key is not valid: the token was not made here"))
+impl Place {
+    fn of(at: u64, last: &Value) -> Self {
+        Self { at, namespace: meta::namespace(last).to_owned(), name: meta::name(last).to_owned() }
+    }
+
+    fn is_before(&self, object: &Value) -> bool {
+        (self.namespace.as_str(), self.name.as_str()) < (meta::namespace(object), meta::name(object))
+    }
+
+    fn token(&self) -> String {
+        BASE64_URL_SAFE_NO_PAD.encode(json!(self).to_string())
+    }
+
+    fn read(token: &str) -> Result<Self, Failure> {
+        let bytes = BASE64_URL_SAFE_NO_PAD.decode(token).ok();
+        bytes
+            .and_then(|bytes| serde_json::from_slice(&bytes).ok())
+            .ok_or_else(|| Failure::bad_request("continue key is not valid: the token was not made here"))
+    }
 }

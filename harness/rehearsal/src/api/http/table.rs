@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::path;
+use crate::api::kind::kinds;
 use crate::api::meta;
 use crate::api::resource::{Resource, Version};
 
@@ -61,71 +62,141 @@ pub(super) fn table(
 }
 
 fn columns<'a>(resource: &'a Resource, version: &'a Version) -> Vec<Column<'a>> {
-    let mut columns = vec![Column { name: "Name", kind: "string", priority: 0, cell: Cell::Name }];
-    let made = made(resource);
-    columns.extend(made.iter().map(|(name, make)| Column {
-        name,
-        kind: "string",
-        priority: 0,
-        cell: Cell::Made(*make),
-    }));
+    let of = |name, priority, cell| Column { name, kind: "string", priority, cell };
+    if resource.kind == kinds::EVENT {
+        return of_events();
+    }
+    let (made, wide) = made(resource);
+    let mut columns = vec![of("Name", 0, Cell::Name)];
+    columns.extend(made.iter().map(|(name, make)| of(*name, 0, Cell::Made(*make))));
     columns.extend(version.columns.iter().map(|c| Column {
         name: &c.name,
         kind: &c.kind,
         priority: c.priority,
         cell: Cell::Path(&c.path),
     }));
-    if version.columns.is_empty() {
-        columns.push(Column { name: "Age", kind: "string", priority: 0, cell: Cell::Age });
+    if version.columns.is_empty() && resource.kind != kinds::CUSTOM_RESOURCE_DEFINITION {
+        columns.push(of("Age", 0, Cell::Age));
     }
+    columns.extend(wide.iter().map(|(name, make)| of(*name, 1, Cell::Made(*make))));
     columns
+}
+
+/// Events have columns of their own, and their names last.
+fn of_events() -> Vec<Column<'static>> {
+    let of = |name, kind, priority, cell| Column { name, kind, priority, cell };
+    let object: fn(&Value) -> String =
+        |o| format!("{}/{}", text(o, "/involvedObject/kind").to_lowercase(), text(o, "/involvedObject/name"));
+    vec![
+        of("Last Seen", "date", 0, Cell::Path(".lastTimestamp")),
+        of("Type", "string", 0, Cell::Path(".type")),
+        of("Reason", "string", 0, Cell::Path(".reason")),
+        of("Object", "string", 0, Cell::Made(object)),
+        of("Source", "string", 1, Cell::Path(".source.component")),
+        of("Message", "string", 0, Cell::Path(".message")),
+        of("First Seen", "date", 1, Cell::Path(".firstTimestamp")),
+        of("Count", "integer", 1, Cell::Path(".count")),
+        of("Name", "string", 1, Cell::Name),
+    ]
 }
 
 type Made = &'static [(&'static str, fn(&Value) -> String)];
 
-/// Columns of built-in kinds that no path can say.
-fn made(resource: &Resource) -> Made {
+/// Columns of built-in kinds that no path can say: those of every table, and those of wide ones.
+fn made(resource: &Resource) -> (Made, Made) {
+    const OF_TEMPLATES: Made = &[
+        ("Containers", |o| joined(list(o, "/spec/template/spec/containers").map(|c| text(c, "/name")))),
+        ("Images", |o| joined(list(o, "/spec/template/spec/containers").map(|c| text(c, "/image")))),
+        ("Selector", |o| pairs(o, "/spec/selector/matchLabels")),
+    ];
     match (resource.kind.group.as_ref(), resource.kind.kind.as_ref()) {
-        ("", "Pod") => &[
-            ("Ready", pod_ready),
-            ("Status", |o| text(o, "/status/phase")),
-            ("Restarts", |o| {
-                list(o, "/status/containerStatuses")
-                    .map(|c| c["restartCount"].as_i64().unwrap_or(0))
-                    .sum::<i64>()
-                    .to_string()
-            }),
-        ],
-        ("", "Service") => &[
-            ("Type", |o| text(o, "/spec/type")),
-            ("Cluster-IP", |o| text(o, "/spec/clusterIP")),
-            ("External-IP", external),
-            ("Port(s)", ports),
-        ],
-        ("", "Namespace") => &[("Status", |o| text(o, "/status/phase"))],
-        ("", "ConfigMap") => &[("Data", data)],
-        ("", "Secret") => &[("Type", |o| text(o, "/type")), ("Data", data)],
-        ("", "Event") => &[
-            ("Type", |o| text(o, "/type")),
-            ("Reason", |o| text(o, "/reason")),
-            ("Object", |o| {
-                format!("{}/{}", text(o, "/involvedObject/kind").to_lowercase(), text(o, "/involvedObject/name"))
-            }),
-            ("Message", |o| text(o, "/message")),
-        ],
-        ("apps", "Deployment") => &[
-            ("Ready", |o| format!("{}/{}", number(o, "/status/readyReplicas"), number(o, "/spec/replicas"))),
-            ("Up-to-date", |o| number(o, "/status/updatedReplicas").to_string()),
-            ("Available", |o| number(o, "/status/availableReplicas").to_string()),
-        ],
-        ("apps", "ReplicaSet") => &[
-            ("Desired", |o| number(o, "/spec/replicas").to_string()),
-            ("Current", |o| number(o, "/status/replicas").to_string()),
-            ("Ready", |o| number(o, "/status/readyReplicas").to_string()),
-        ],
-        ("apiextensions.k8s.io", _) => &[("Created At", |o| text(o, "/metadata/creationTimestamp"))],
-        _ => &[],
+        ("", "Pod") => (
+            &[
+                ("Ready", pod_ready),
+                ("Status", |o| text(o, "/status/phase")),
+                ("Restarts", |o| {
+                    list(o, "/status/containerStatuses")
+                        .map(|c| c["restartCount"].as_i64().unwrap_or(0))
+                        .sum::<i64>()
+                        .to_string()
+                }),
+            ],
+            &[
+                ("IP", |o| or_none(text(o, "/status/podIP"))),
+                ("Node", |o| or_none(text(o, "/spec/nodeName"))),
+                ("Nominated Node", |o| or_none(text(o, "/status/nominatedNodeName"))),
+                ("Readiness Gates", |_| or_none(String::new())),
+            ],
+        ),
+        ("", "Service") => (
+            &[
+                ("Type", |o| text(o, "/spec/type")),
+                ("Cluster-IP", |o| text(o, "/spec/clusterIP")),
+                ("External-IP", external),
+                ("Port(s)", ports),
+            ],
+            &[("Selector", |o| pairs(o, "/spec/selector"))],
+        ),
+        ("", "Node") => (
+            &[
+                ("Status", node_status),
+                ("Roles", node_roles),
+                ("Version", |o| text(o, "/status/nodeInfo/kubeletVersion")),
+            ],
+            &[("Internal-IP", |o| {
+                joined(
+                    list(o, "/status/addresses")
+                        .filter(|a| a["type"] == "InternalIP")
+                        .map(|address| text(address, "/address")),
+                )
+            })],
+        ),
+        ("", "Namespace") => (&[("Status", |o| text(o, "/status/phase"))], &[]),
+        ("", "ConfigMap") => (&[("Data", data)], &[]),
+        ("", "Secret") => (&[("Type", |o| text(o, "/type")), ("Data", data)], &[]),
+        ("apps", "Deployment") => (
+            &[
+                ("Ready", |o| format!("{}/{}", number(o, "/status/readyReplicas"), number(o, "/spec/replicas"))),
+                ("Up-to-date", |o| number(o, "/status/updatedReplicas").to_string()),
+                ("Available", |o| number(o, "/status/availableReplicas").to_string()),
+            ],
+            OF_TEMPLATES,
+        ),
+        ("apps", "ReplicaSet") => (
+            &[
+                ("Desired", |o| number(o, "/spec/replicas").to_string()),
+                ("Current", |o| number(o, "/status/replicas").to_string()),
+                ("Ready", |o| number(o, "/status/readyReplicas").to_string()),
+            ],
+            OF_TEMPLATES,
+        ),
+        ("apiextensions.k8s.io", _) => (&[("Created At", |o| text(o, "/metadata/creationTimestamp"))], &[]),
+        _ => (&[], &[]),
     }
+}
+
+fn joined(words: impl Iterator<Item = String>) -> String {
+    or_none(words.collect::<Vec<_>>().join(","))
+}
+
+fn or_none(text: String) -> String {
+    if text.is_empty() { "<none>".into() } else { text }
+}
+
+fn pairs(object: &Value, pointer: &str) -> String {
+    let labels = object.pointer(pointer).and_then(Value::as_object);
+    joined(labels.into_iter().flatten().map(|(name, value)| format!("{name}={}", path::shown(value))))
+}
+
+fn node_status(node: &Value) -> String {
+    let ready = list(node, "/status/conditions").any(|c| c["type"] == "Ready" && c["status"] == "True");
+    if ready { "Ready".into() } else { "NotReady".into() }
+}
+
+fn node_roles(node: &Value) -> String {
+    let labels = node.pointer("/metadata/labels").and_then(Value::as_object);
+    let roles = labels.into_iter().flatten().filter_map(|(name, _)| name.strip_prefix("node-role.kubernetes.io/"));
+    joined(roles.map(str::to_owned))
 }
 
 fn text(object: &Value, pointer: &str) -> String {
@@ -157,13 +228,10 @@ fn external(service: &Value) -> String {
 }
 
 fn ports(service: &Value) -> String {
-    let ports: Vec<String> = list(service, "/spec/ports")
-        .map(|p| {
-            let outside = p["nodePort"].as_i64().map(|n| format!(":{n}")).unwrap_or_default();
-            format!("{}{outside}/{}", p["port"], p["protocol"].as_str().unwrap_or("TCP"))
-        })
-        .collect();
-    if ports.is_empty() { "<none>".into() } else { ports.join(",") }
+    joined(list(service, "/spec/ports").map(|p| {
+        let outside = p["nodePort"].as_i64().map(|n| format!(":{n}")).unwrap_or_default();
+        format!("{}{outside}/{}", p["port"], p["protocol"].as_str().unwrap_or("TCP"))
+    }))
 }
 
 fn data(object: &Value) -> String {

@@ -214,10 +214,12 @@ fn children(version: Version, snapshot: &Snapshot, gateway: &Value) -> Vec<Value
         json!({"name": format!("{name}{suffix}"), "namespace": object::namespace(gateway), "labels": labels,
             "ownerReferences": [object::owned_by(gateway, false)]})
     };
-    let service_ports: Vec<_> = ports
+    let mut service_ports: Vec<_> = ports
         .iter()
         .map(|p| json!({"name": format!("listener-{p}"), "port": p, "protocol": "TCP", "targetPort": p}))
         .collect();
+    let overlay = parameters(snapshot, gateway, "/spec/service/spec/ports").and_then(Value::as_array);
+    object::overlay_node_ports(&mut service_ports, overlay.into_iter().flatten());
     let container_ports: Vec<_> =
         ports.iter().map(|p| json!({"containerPort": p, "name": format!("listener-{p}"), "protocol": "TCP"})).collect();
     let kind = parameters(snapshot, gateway, "/spec/service/spec/type").cloned();

@@ -180,12 +180,14 @@ fn children(gateway: &Value, proxy: Option<&Value>, name: &str) -> Vec<Value> {
     ports.sort_unstable();
     ports.dedup();
     let kind = of_proxy("/envoyService/type").and_then(Value::as_str).unwrap_or("LoadBalancer");
-    let service_ports: Vec<_> = ports
+    let mut service_ports: Vec<_> = ports
         .iter()
         .map(|port| {
             json!({"name": format!("http-{port}"), "port": port, "protocol": "TCP", "targetPort": container_port(*port)})
         })
         .collect();
+    let overlay = of_proxy("/envoyService/patch/value/spec/ports").and_then(Value::as_array);
+    object::overlay_node_ports(&mut service_ports, overlay.into_iter().flatten());
     let container_ports: Vec<_> =
         ports.iter().map(|p| json!({"containerPort": container_port(*p), "protocol": "TCP"})).collect();
     let metadata = json!({"name": name, "namespace": NAMESPACE, "labels": labels});
