@@ -43,8 +43,12 @@ Examples:
 
 The report is in target/igc/latest/ as report.json, report.xml (JUnit) and on the terminal.")]
     E2e(options::E2e),
-    /// Stand the stack up and leave it: prints how to reach it
-    #[command(after_help = "Example:\n  cargo xtask up --on kind --gateway envoy-ai-gateway\n  cargo xtask down")]
+    /// Stand the stack up and leave it: prints how to reach it. A rehearsal stays in the foreground until Ctrl-C
+    #[command(after_help = "\
+Examples:
+  cargo xtask up --on kind --gateway envoy-ai-gateway
+  cargo xtask up --on rehearsal --gateway agentgateway     a world for kubectl and curl
+  cargo xtask down")]
     Up(options::Where),
     /// Remove everything of every run: clusters, images, processes of runs that were killed
     #[command(

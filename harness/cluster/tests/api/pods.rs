@@ -116,7 +116,7 @@ async fn what_a_pod_answers_is_bounded(#[case] bytes: usize, #[case] taken: bool
         on("GET /api/v1/namespaces/shop/pods/a:80/proxy/").answers_text(200, &"x".repeat(1000)),
     ])
     .await;
-    let bounds = Bounds { bytes, time: Duration::from_secs(10) };
+    let bounds = Bounds { bytes, time: Duration::from_secs(10), ..Bounds::default() };
     let answer = cluster.pod_get_within("shop", "a", 80, "/", bounds).await;
     assert_eq!(answer.is_ok(), taken, "{answer:?}");
     server.played();

@@ -77,6 +77,11 @@ impl Failure {
         Self::new(404, "NotFound", "the server could not find the requested resource")
     }
 
+    /// 405.
+    pub(crate) fn not_allowed() -> Self {
+        Self::new(405, "MethodNotAllowed", "the server does not allow this method on the requested resource")
+    }
+
     /// 409 for a name that is taken.
     pub fn already_exists(plural: &str, group: &str, name: &str) -> Self {
         Self::new(409, "AlreadyExists", format!("{} {name:?} already exists", dotted(plural, group)))

@@ -37,6 +37,9 @@ pub(crate) struct Deletion {
 /// The finalizer that keeps an owner until what it owns is gone.
 const FOREGROUND: &str = "foregroundDeletion";
 
+/// Namespaces that the API server does not let go.
+const IMMORTAL: [&str; 3] = ["default", "kube-public", "kube-system"];
+
 impl State {
     /// Deletes an object, or marks it where finalizers hold it; returns its last state.
     pub(crate) fn remove(
@@ -65,6 +68,9 @@ impl State {
                     &format!("Precondition failed: {word} in precondition: {asked}, {word} in object meta: {has}"),
                 ));
             }
+        }
+        if resource.kind == kinds::NAMESPACE && IMMORTAL.contains(&name) {
+            return Err(Failure::forbidden(&resource.plural, group, name, "this namespace may not be deleted"));
         }
         if deletion.dry_run {
             return Ok(current);

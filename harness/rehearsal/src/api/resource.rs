@@ -83,6 +83,11 @@ fn texts(value: &Value, pointer: &str) -> Vec<String> {
 }
 
 impl Resource {
+    /// Whether it has the subresource `scale`.
+    pub(crate) fn is_scaled(&self) -> bool {
+        self.kind.group == "apps" && matches!(self.kind.kind.as_ref(), "Deployment" | "ReplicaSet" | "StatefulSet")
+    }
+
     /// Reads a definition in the shape of a CustomResourceDefinition.
     pub fn read(definition: &Value, custom: bool) -> Result<Self, BadDefinition> {
         let group = text(definition, "/spec/group").ok_or(BadDefinition("spec.group"))?;

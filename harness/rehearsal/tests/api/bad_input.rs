@@ -69,6 +69,7 @@ const JSON: &str = "application/json";
     r#"{"propagationPolicy":"Sideways"}"#,
     422
 )]
+#[case::immortal_namespace("DELETE", "/api/v1/namespaces/kube-system", JSON, "", 403)]
 #[case::odd_patch_media("PATCH", "/api/v1/namespaces/default/configmaps/a", "application/patch", "{}", 415)]
 #[case::patch_of_numbers(
     "PATCH",

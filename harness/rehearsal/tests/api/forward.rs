@@ -247,8 +247,8 @@ async fn kubectl_forwards() {
             }
             started => started.unwrap(),
         };
-        let mut line = String::new();
-        BufReader::new(kubectl.stdout.take().unwrap()).read_line(&mut line).await.unwrap();
+        let (mut line, mut said) = (String::new(), BufReader::new(kubectl.stdout.take().unwrap())); // open: it says more
+        said.read_line(&mut line).await.unwrap();
         let port =
             line.split("127.0.0.1:").nth(1).and_then(|rest| rest.split(' ').next()).unwrap_or_else(|| panic!("{line}"));
         for _ in 0..2 {

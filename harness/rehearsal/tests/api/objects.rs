@@ -224,6 +224,27 @@ async fn pages_show_the_world_of_the_first_one() {
 }
 
 #[tokio::test]
+async fn deployments_are_scaled() {
+    let world = World::new().await;
+    let deployment = json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "d", "namespace": "default"},
+        "spec": {"selector": {"matchLabels": {"a": "b"}}, "template": {"metadata": {"labels": {"a": "b"}},
+            "spec": {"containers": [{"name": "c", "image": "i"}]}}}});
+    world.store.create(deployment).unwrap();
+    let deployments: Api<Deployment> = Api::default_namespaced(world.client.clone());
+    let scale = deployments.get_scale("d").await.unwrap();
+    assert_eq!(scale.spec.unwrap().replicas, Some(1));
+    let patch = Patch::Merge(json!({"spec": {"replicas": 3}}));
+    let scaled = deployments.patch_scale("d", &PatchParams::default(), &patch).await.unwrap();
+    assert_eq!(scaled.spec.unwrap().replicas, Some(3));
+    assert_eq!(deployments.get("d").await.unwrap().spec.unwrap().replicas, Some(3));
+    let refused = Patch::Merge(json!({"spec": {"replicas": -1}}));
+    assert_eq!(status(deployments.patch_scale("d", &PatchParams::default(), &refused).await.unwrap_err()).code, 422);
+    let discovered = world.send("GET", "/apis/apps/v1", "", "").await.json();
+    let scale = discovered["resources"].as_array().unwrap().iter().find(|r| r["name"] == "deployments/scale").unwrap();
+    assert_eq!((&scale["group"], &scale["kind"]), (&json!("autoscaling"), &json!("Scale")));
+}
+
+#[tokio::test]
 async fn json_patches_apply_or_are_rejected() {
     let world = World::new().await;
     let maps = world.config_maps();

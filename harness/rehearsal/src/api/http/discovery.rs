@@ -130,10 +130,14 @@ fn list_of(store: &Store, group: &str, version: &str) -> Option<Value> {
         }
         list.push(entry);
         for (name, verbs) in subresources(resource, served) {
-            list.push(json!({
+            let mut entry = json!({
                 "name": format!("{}/{name}", resource.plural), "singularName": "",
                 "namespaced": resource.namespaced, "kind": resource.kind.kind, "verbs": verbs,
-            }));
+            });
+            if name == "scale" {
+                (entry["group"], entry["version"], entry["kind"]) = ("autoscaling".into(), "v1".into(), "Scale".into());
+            }
+            list.push(entry);
         }
     }
     if list.is_empty() {
@@ -147,6 +151,9 @@ fn subresources(resource: &Resource, version: &Version) -> Vec<(&'static str, &'
     let mut list: Vec<(&'static str, &'static [&'static str])> = Vec::new();
     if version.status {
         list.push(("status", &STATUS_VERBS));
+    }
+    if resource.is_scaled() {
+        list.push(("scale", &STATUS_VERBS));
     }
     if resource.kind.group.is_empty() {
         match resource.kind.kind.as_ref() {
@@ -172,7 +179,11 @@ fn aggregated(group: &str, resources: &[Arc<Resource>]) -> Value {
                     let kind = json!({"group": group, "version": name, "kind": resource.kind.kind});
                     let below: Vec<Value> = subresources(resource, version)
                         .into_iter()
-                        .map(|(sub, verbs)| json!({"subresource": sub, "responseKind": kind, "verbs": verbs}))
+                        .map(|(sub, verbs)| {
+                            let scale = json!({"group": "autoscaling", "version": "v1", "kind": "Scale"});
+                            let response = if sub == "scale" { &scale } else { &kind };
+                            json!({"subresource": sub, "responseKind": response, "verbs": verbs})
+                        })
                         .collect();
                     json!({
                         "resource": resource.plural,

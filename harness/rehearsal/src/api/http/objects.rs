@@ -5,7 +5,7 @@ use std::sync::Arc;
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use bytes::Bytes;
-use http::header::CONTENT_TYPE;
+use http::header::{CONTENT_TYPE, HeaderValue};
 use http::{HeaderMap, Method};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -34,6 +34,8 @@ pub(super) struct Call<'a> {
     pub shape: Shape,
 }
 
+/// What a Scale shows of the metadata.
+const SCALE_METADATA: [&str; 5] = ["name", "namespace", "uid", "resourceVersion", "creationTimestamp"];
 /// The largest object that is kept: what etcd takes in one request.
 const LARGEST_OBJECT: usize = 1536 * 1024;
 const JSON_PATCH: &str = "application/json-patch+json";
@@ -49,6 +51,7 @@ impl Call<'_> {
             [] => false,
             [sub] if sub == "status" && version.status => true,
             [sub] if sub == "finalize" && self.target.resource.kind.kind == "Namespace" => false,
+            [sub] if sub == "scale" && self.target.resource.is_scaled() => return self.scale(version, method),
             _ => return Err(Failure::no_such_resource()),
         };
         match (method, &self.target.name) {
@@ -59,11 +62,7 @@ impl Call<'_> {
             (&Method::PATCH, Some(name)) => self.patch(version, name, status),
             (&Method::DELETE, Some(name)) if !status => self.delete(name),
             (&Method::DELETE, None) => self.delete_all(version),
-            _ => Err(Failure::new(
-                405,
-                "MethodNotAllowed",
-                "the server does not allow this method on the requested resource",
-            )),
+            _ => Err(Failure::not_allowed()),
         }
     }
 
@@ -302,6 +301,35 @@ impl Call<'_> {
         let mut answer = self.show(200, version, &written.object);
         answer::warn(&mut answer, &warnings);
         Ok(answer)
+    }
+
+    /// How many replicas there are, read or written.
+    fn scale(&self, version: &Version, method: &Method) -> Result<Answer, Failure> {
+        let name = self.target.name.as_deref().ok_or_else(Failure::no_such_resource)?;
+        if matches!(*method, Method::PUT | Method::PATCH) {
+            let asked = parse(&self.body, "application/json")?;
+            let replicas = asked.pointer("/spec/replicas").cloned().unwrap_or(json!(0));
+            let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static(MERGE_PATCH))]);
+            let body = Bytes::from(json!({"spec": {"replicas": replicas}}).to_string());
+            Call { headers: &headers, body, ..*self }.patch(version, name, false)?;
+        } else if method != Method::GET {
+            return Err(Failure::not_allowed());
+        }
+        let resource = &self.target.resource;
+        let object = self
+            .store
+            .get(&resource.kind, self.target.namespace(), name)
+            .ok_or_else(|| Failure::not_found(&resource.plural, &resource.kind.group, name))?;
+        let mut metadata = object["metadata"].clone();
+        metadata
+            .as_object_mut()
+            .into_iter()
+            .for_each(|m| m.retain(|field, _| SCALE_METADATA.contains(&field.as_str())));
+        Ok(answer::json(
+            200,
+            &json!({"kind": "Scale", "apiVersion": "autoscaling/v1", "metadata": metadata,
+                "spec": {"replicas": object["spec"]["replicas"]}, "status": {"replicas": object["status"]["replicas"]}}),
+        ))
     }
 
     /// The object after a patch that is not an apply.

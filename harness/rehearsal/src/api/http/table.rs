@@ -66,7 +66,7 @@ fn columns<'a>(resource: &'a Resource, version: &'a Version) -> Vec<Column<'a>> 
     if resource.kind == kinds::EVENT {
         return of_events();
     }
-    let (made, wide) = made(resource);
+    let (made, last) = made(resource);
     let mut columns = vec![of("Name", 0, Cell::Name)];
     columns.extend(made.iter().map(|(name, make)| of(*name, 0, Cell::Made(*make))));
     columns.extend(version.columns.iter().map(|c| Column {
@@ -78,7 +78,10 @@ fn columns<'a>(resource: &'a Resource, version: &'a Version) -> Vec<Column<'a>> 
     if version.columns.is_empty() && resource.kind != kinds::CUSTOM_RESOURCE_DEFINITION {
         columns.push(of("Age", 0, Cell::Age));
     }
-    columns.extend(wide.iter().map(|(name, make)| of(*name, 1, Cell::Made(*make))));
+    columns.extend(last.iter().map(|(name, make)| {
+        let priority = i64::from(*name != "Version"); // all but that are for wide tables
+        of(*name, priority, Cell::Made(*make))
+    }));
     columns
 }
 
@@ -102,7 +105,7 @@ fn of_events() -> Vec<Column<'static>> {
 
 type Made = &'static [(&'static str, fn(&Value) -> String)];
 
-/// Columns of built-in kinds that no path can say: those of every table, and those of wide ones.
+/// Columns of built-in kinds that no path can say: those before the age, and those after it.
 fn made(resource: &Resource) -> (Made, Made) {
     const OF_TEMPLATES: Made = &[
         ("Containers", |o| joined(list(o, "/spec/template/spec/containers").map(|c| text(c, "/name")))),
@@ -138,18 +141,8 @@ fn made(resource: &Resource) -> (Made, Made) {
             &[("Selector", |o| pairs(o, "/spec/selector"))],
         ),
         ("", "Node") => (
-            &[
-                ("Status", node_status),
-                ("Roles", node_roles),
-                ("Version", |o| text(o, "/status/nodeInfo/kubeletVersion")),
-            ],
-            &[("Internal-IP", |o| {
-                joined(
-                    list(o, "/status/addresses")
-                        .filter(|a| a["type"] == "InternalIP")
-                        .map(|address| text(address, "/address")),
-                )
-            })],
+            &[("Status", node_status), ("Roles", node_roles)],
+            &[("Version", |o| text(o, "/status/nodeInfo/kubeletVersion")), ("Internal-IP", node_address)],
         ),
         ("", "Namespace") => (&[("Status", |o| text(o, "/status/phase"))], &[]),
         ("", "ConfigMap") => (&[("Data", data)], &[]),
@@ -191,6 +184,11 @@ fn pairs(object: &Value, pointer: &str) -> String {
 fn node_status(node: &Value) -> String {
     let ready = list(node, "/status/conditions").any(|c| c["type"] == "Ready" && c["status"] == "True");
     if ready { "Ready".into() } else { "NotReady".into() }
+}
+
+fn node_address(node: &Value) -> String {
+    let addresses = list(node, "/status/addresses").filter(|a| a["type"] == "InternalIP");
+    joined(addresses.map(|address| text(address, "/address")))
 }
 
 fn node_roles(node: &Value) -> String {

@@ -1,0 +1,543 @@
+//! A standing rehearsal as people use it: started by the lines of `cargo xtask up --on rehearsal`, the guides' manifests
+//! applied, their requests sent. Once by kubectl, where there is one, and once by our own client.
+
+use std::{path::PathBuf, process::Stdio, sync::Arc, time::Duration};
+
+use cluster::api::{Apply, Cluster, ObjectRef, Until};
+use rstest::rstest;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::{
+    io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
+    process::{Child, Command},
+};
+use verdict::history::{Admission, Exchange};
+use wire::{Call, Client, Tcp};
+
+const GATEWAY_API: &str = "gateway.networking.k8s.io/v1";
+const AGENTGATEWAY: &str = "agentgateway.dev/v1alpha1";
+/// Long enough for a machine that is busy; nothing here takes so long.
+const PATIENCE: &str = "60s";
+
+/// Who applies and looks.
+#[derive(Clone, Copy, Debug)]
+enum By {
+    Kubectl,
+    OwnClient,
+}
+
+enum Hands {
+    Kubectl,
+    Own(Box<Cluster>),
+}
+
+/// What is waited for.
+#[derive(Clone, Copy)]
+enum For {
+    Condition(&'static str),
+    /// A path and its value.
+    Field(&'static str, &'static str),
+}
+
+/// `igc up --stay`, and what it said.
+struct Standing {
+    igc: Child,
+    hands: Hands,
+    kubeconfig: PathBuf,
+    kserve: String,
+    folder: TempDir,
+}
+
+fn igc() -> std::process::Command {
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_igc"));
+    command.current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."));
+    command
+}
+
+impl Standing {
+    /// `None` where there is no kubectl.
+    async fn of(gateway: &str, by: By) -> Option<Self> {
+        if matches!(by, By::Kubectl) && Command::new("kubectl").arg("--help").output().await.is_err() {
+            eprintln!("skipped: no kubectl in PATH");
+            return None;
+        }
+        let folder = tempfile::tempdir().expect("a folder");
+        let planned =
+            igc().args(["plan", "--on", "rehearsal", "--gateway", gateway, "--out"]).arg(folder.path()).output();
+        let planned = planned.expect("igc runs");
+        assert!(planned.status.success(), "{}", String::from_utf8_lossy(&planned.stderr));
+        let mut command = Command::from(igc());
+        command.args(["up", "--stay", "--run", String::from_utf8_lossy(&planned.stdout).trim()]);
+        let mut igc = command.stdout(Stdio::piped()).kill_on_drop(true).spawn().expect("igc runs");
+        let (mut kubeconfig, mut address, mut kserve) = (String::new(), String::new(), String::new());
+        let mut lines = BufReader::new(igc.stdout.take().expect("piped")).lines();
+        while let Some(line) = lines.next_line().await.expect("lines") {
+            for (begins, value) in [
+                ("export KUBECONFIG=", &mut kubeconfig),
+                ("# gateway: http://", &mut address),
+                ("# KServe's routes: http://", &mut kserve),
+            ] {
+                if let Some(said) = line.strip_prefix(begins) {
+                    said.clone_into(value);
+                }
+            }
+            if line.contains("no gateway is tested") {
+                break;
+            }
+        }
+        let marker = json!({"model": "marker", "messages": [{"role": "user", "content": "Hello"}]});
+        let call = Call::post("/v1/chat/completions").host("marker.igc.test").json(&marker);
+        assert_eq!(client(&address).send("marker", call).await.status(), Some(200), "the shared Gateway at {address}");
+        let hands = match by {
+            By::Kubectl => Hands::Kubectl,
+            By::OwnClient => {
+                cluster::api::init();
+                Hands::Own(Box::new(Cluster::connect(kubeconfig.as_ref(), None).await.expect("connected")))
+            }
+        };
+        Some(Self { igc, hands, kubeconfig: kubeconfig.into(), kserve, folder })
+    }
+
+    fn kubectl(&self, words: &[&str]) -> Command {
+        let mut command = Command::new("kubectl");
+        command.args(words).env("KUBECONFIG", &self.kubeconfig).env("KUBECACHEDIR", self.folder.path().join("cache"));
+        command
+    }
+
+    /// Applies a manifest as the guides do; a refusal in its own words.
+    async fn apply(&self, manifest: &str) -> Result<(), String> {
+        match &self.hands {
+            Hands::Kubectl => {
+                let mut command = self.kubectl(&["apply", "-f", "-"]);
+                let mut kubectl =
+                    command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+                kubectl.stdin.take().unwrap().write_all(manifest.as_bytes()).await.unwrap();
+                let ended = kubectl.wait_with_output().await.unwrap();
+                if ended.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&ended.stderr).into_owned()) }
+            }
+            Hands::Own(cluster) => {
+                for document in serde_saphyr::from_multiple::<Value>(manifest).expect("YAML") {
+                    match cluster.offer(&document, Apply::of_run("by-hand").in_namespace("default")).await {
+                        Ok(Admission::Accepted { .. }) => {}
+                        Ok(Admission::Refused { message, .. }) => return Err(message),
+                        Err(failure) => return Err(failure.to_string()),
+                    }
+                }
+                Ok(())
+            }
+        }
+    }
+
+    async fn applied(&self, manifest: &str) {
+        self.apply(manifest).await.unwrap_or_else(|refusal| panic!("{refusal}\n{manifest}"));
+    }
+
+    async fn refused(&self, manifest: &str, words: &str) {
+        let refusal = self.apply(manifest).await.expect_err(manifest);
+        assert!(refusal.contains(words), "{words} is not in: {refusal}");
+    }
+
+    async fn wait(&self, object: &ObjectRef, wanted: For) {
+        match &self.hands {
+            Hands::Kubectl => {
+                let until = match wanted {
+                    For::Condition(name) => format!("--for=condition={name}"),
+                    For::Field(path, value) => format!("--for=jsonpath={{{path}}}={value}"),
+                };
+                let timeout = format!("--timeout={PATIENCE}");
+                // One that is not there yet is awaited too.
+                let waits = ["wait", "--for=create", &timeout, &named(object), "-n", namespace(object)];
+                let waited = self.kubectl(&waits).output().await.unwrap();
+                assert!(waited.status.success(), "{}", String::from_utf8_lossy(&waited.stderr));
+                let waits = ["wait", &until, &timeout, &named(object), "-n", namespace(object)];
+                let waited = self.kubectl(&waits).output().await.unwrap();
+                assert!(waited.status.success(), "{object}: {}", String::from_utf8_lossy(&waited.stderr));
+            }
+            Hands::Own(cluster) => {
+                let until = match wanted {
+                    For::Condition(name) => Until::ConditionTrue(name.to_owned()),
+                    For::Field(path, value) => {
+                        let equals = serde_json::from_str(value).unwrap_or_else(|_| json!(value)); // True is a text
+                        Until::Field { path: path.to_owned(), equals }
+                    }
+                };
+                cluster.wait(object, until, Duration::from_secs(60)).await.unwrap_or_else(|error| panic!("{error}"));
+            }
+        }
+    }
+
+    async fn get(&self, object: &ObjectRef) -> Value {
+        match &self.hands {
+            Hands::Kubectl => {
+                let got = self
+                    .kubectl(&["get", &named(object), "-n", namespace(object), "-o", "json"])
+                    .output()
+                    .await
+                    .unwrap();
+                serde_json::from_slice(&got.stdout)
+                    .unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&got.stderr)))
+            }
+            Hands::Own(cluster) => cluster.get(object).await.unwrap().unwrap_or_default(),
+        }
+    }
+
+    /// The one Service with these labels.
+    async fn service(&self, labels: &str) -> Value {
+        match &self.hands {
+            Hands::Kubectl => {
+                let got =
+                    self.kubectl(&["get", "svc", "-A", "--selector", labels, "-o", "json"]).output().await.unwrap();
+                serde_json::from_slice::<Value>(&got.stdout).unwrap()["items"][0].clone()
+            }
+            Hands::Own(cluster) => cluster.list("v1", "Service", None, labels).await.unwrap().remove(0),
+        }
+    }
+
+    /// The way to port 80 of a Service: forwarded by kubectl as the guides do it, else the node port.
+    async fn way_to(&self, service: &Value) -> (Client, Option<Child>) {
+        let text = |pointer: &str| service.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
+        match &self.hands {
+            Hands::Kubectl => {
+                let name = format!("svc/{}", text("/metadata/name"));
+                let words = ["port-forward", "-n", text("/metadata/namespace"), &name, ":80"];
+                let mut forward = self.kubectl(&words).stdout(Stdio::piped()).kill_on_drop(true).spawn().unwrap();
+                let mut line = String::new();
+                BufReader::new(forward.stdout.as_mut().unwrap()).read_line(&mut line).await.unwrap();
+                let address = line.split_whitespace().find(|word| word.starts_with("127.0.0.1:"));
+                (client(address.unwrap_or_else(|| panic!("{line}"))), Some(forward))
+            }
+            Hands::Own(_) => (client(&format!("127.0.0.1:{}", service["spec"]["ports"][0]["nodePort"])), None),
+        }
+    }
+
+    /// `cargo xtask down` from elsewhere: it ends this run, in an orderly way.
+    async fn down(mut self) {
+        let pid = self.igc.id().expect("it runs");
+        // Without a container engine in reach, so that nothing but processes is swept.
+        let swept = igc().args(["sweep", "--out"]).arg(self.folder.path()).env("PATH", "").output().expect("igc runs");
+        let said = String::from_utf8_lossy(&swept.stdout);
+        assert!(said.contains(&format!("ended process {pid}")), "{said}");
+        assert_eq!(self.igc.wait().await.expect("it has ended").code(), Some(0));
+    }
+}
+
+fn client(address: &str) -> Client {
+    Client::new(Arc::new(Tcp::to(address)), "by-hand")
+}
+
+/// `kind.version.group/name`, as kubectl takes it.
+fn named(object: &ObjectRef) -> String {
+    match object.api_version.split_once('/') {
+        Some((group, version)) => format!("{}.{version}.{group}/{}", object.kind, object.name),
+        None => format!("{}/{}", object.kind, object.name),
+    }
+}
+
+fn namespace(object: &ObjectRef) -> &str {
+    object.namespace.as_deref().unwrap_or_default()
+}
+
+fn hello(model: &str, words: &str) -> Call {
+    let messages = json!([{"role": "user", "content": words}]);
+    Call::post("/v1/chat/completions").json(&json!({"model": model, "messages": messages}))
+}
+
+fn header<'e>(exchange: &'e Exchange, name: &str) -> Option<&'e str> {
+    exchange.response()?.header(name)
+}
+
+const NAMESPACE: &str = "apiVersion: v1\nkind: Namespace\nmetadata: {name: kserve-test}\n";
+
+/// Guide 002: refused where it is out of date, and as corrected; then its requests, up to its limit of an hour.
+#[rstest]
+#[tokio::test]
+async fn guide_002(#[values(By::Kubectl, By::OwnClient)] by: By) {
+    let Some(standing) = Standing::of("envoy-ai-gateway", by).await else { return };
+    standing.applied(NAMESPACE).await;
+    standing.applied("apiVersion: v1\nkind: Secret\nmetadata: {name: hf-secret, namespace: kserve-test}\nstringData: {HF_TOKEN: none}\n").await;
+    standing.applied(LLAMA).await;
+    let service = ObjectRef::new("serving.kserve.io/v1beta1", "InferenceService", "kserve-test", "llama3-1b");
+    standing.wait(&service, For::Condition("Ready")).await;
+    assert_eq!(standing.get(&service).await["status"]["url"], "http://llama3-1b-kserve-test.example.com");
+    let host = "llama3-1b-kserve-test.example.com";
+    let direct = client(&standing.kserve).send("kserve", hello("llama3-1b", "Hello").host(host)).await;
+    assert_eq!(direct.status(), Some(200), "{}", direct.outcome_words());
+
+    let backend = |more: &str| {
+        format!(
+            "apiVersion: aigateway.envoyproxy.io/v1alpha1\nkind: AIServiceBackend\nmetadata: {{name: kserve, namespace: default}}\n\
+             spec:\n  schema: {{name: OpenAI}}\n  backendRef: {{group: '', kind: Service, name: llama3-1b-predictor, namespace: kserve-test, port: 80}}\n{more}"
+        )
+    };
+    standing.refused(&backend("  timeouts: {request: 60s}\n"), "unknown field \"spec.timeouts\"").await;
+    standing.refused(&backend(""), "BackendRef must be a Backend resource of Envoy Gateway").await;
+    standing.refused(PRINTED_ROUTE, "unknown field \"spec.schema\"").await;
+    standing.applied(GATEWAY_002).await;
+    standing.applied(CORRECTED_002).await;
+    standing
+        .wait(
+            &ObjectRef::new("aigateway.envoyproxy.io/v1beta1", "AIGatewayRoute", "default", "envoy-ai-gateway"),
+            For::Condition("Accepted"),
+        )
+        .await;
+    let route = ObjectRef::new(GATEWAY_API, "HTTPRoute", "default", "envoy-ai-gateway");
+    standing.wait(&route, For::Field(".status.parents[0].conditions[0].status", "True")).await;
+    let policy = ObjectRef::new(
+        "gateway.envoyproxy.io/v1alpha1",
+        "BackendTrafficPolicy",
+        "default",
+        "model-specific-token-limit-policy",
+    );
+    standing.wait(&policy, For::Field(".status.ancestors[0].conditions[0].status", "True")).await;
+
+    let labels = "gateway.envoyproxy.io/owning-gateway-namespace=default,gateway.envoyproxy.io/owning-gateway-name=envoy-ai-gateway-basic";
+    let service = standing.service(labels).await;
+    assert!(
+        service["metadata"]["name"].as_str().unwrap_or_default().starts_with("envoy-default-envoy-ai-gateway-basic-")
+    );
+    assert_eq!(service["status"]["loadBalancer"], json!({}), "no load balancer, as in kind");
+    let (client, _forward) = standing.way_to(&service).await;
+    let first =
+        client.send("chat", hello("llama3-1b", "Write a poem about clouds.").header("x-user-id", "user123")).await;
+    let body = first.response().and_then(|r| r.json()).unwrap_or_else(|| panic!("{}", first.outcome_words()));
+    assert_eq!(
+        (first.status(), &body["object"], &body["model"]),
+        (Some(200), &json!("chat.completion"), &json!("llama3-1b"))
+    );
+    // 199 tokens each: the seventh is over 1000; should the hour turn meanwhile, the thirteenth is at the latest.
+    let mut last = first;
+    for _ in 0..13 {
+        last = client.send("spend", hello("llama3-1b", &["cloud"; 97].join(" ")).header("x-user-id", "user123")).await;
+        if last.status() == Some(429) {
+            break;
+        }
+    }
+    assert_eq!((last.status(), header(&last, "x-ratelimit-limit")), (Some(429), Some("1000, 1000;w=3600")));
+    let other = client.send("other", hello("llama3-1b", "Hello").header("x-user-id", "user124")).await;
+    assert_eq!(other.status(), Some(200), "another user has an hour of its own");
+    standing.down().await;
+}
+
+/// Guide 000, and the budget of its review (guide 003): the Gateway is KServe's, requests need its hostname.
+#[rstest]
+#[tokio::test]
+async fn guide_000(#[values(By::Kubectl, By::OwnClient)] by: By) {
+    let Some(standing) = Standing::of("agentgateway", by).await else { return };
+    let manager = ObjectRef::new("apps/v1", "Deployment", "cert-manager", "cert-manager-webhook");
+    standing.wait(&manager, For::Condition("Available")).await;
+    standing.applied(GATEWAY_000).await;
+    let gateway = ObjectRef::new(GATEWAY_API, "Gateway", "kserve", "kserve-ingress-gateway");
+    standing.wait(&gateway, For::Condition("Programmed")).await;
+    let service = standing.get(&ObjectRef::new("v1", "Service", "kserve", "kserve-ingress-gateway")).await;
+    assert_eq!((&service["spec"]["type"], &service["status"]["loadBalancer"]), (&json!("LoadBalancer"), &json!({})));
+    standing.applied(NAMESPACE).await;
+    standing.applied(MOCK).await;
+    let mock = ObjectRef::new("serving.kserve.io/v1beta1", "InferenceService", "kserve-test", "mock-llm");
+    standing.wait(&mock, For::Condition("Ready")).await;
+    let host = "mock-llm-kserve-test.example.com";
+    let route = standing.get(&ObjectRef::new(GATEWAY_API, "HTTPRoute", "kserve-test", "mock-llm")).await;
+    assert_eq!(route["spec"]["hostnames"], json!([host]));
+    assert_eq!(route["spec"]["parentRefs"][0]["name"], "kserve-ingress-gateway");
+
+    let (client, _forward) = standing.way_to(&service).await;
+    let hello = || hello("mock-llm", "Hello");
+    let plain = client.send("plain", hello().host(host)).await;
+    assert_eq!((plain.status(), header(&plain, "x-requested-model")), (Some(200), None), "{}", plain.outcome_words());
+    standing.applied(TRANSFORMATION).await;
+    let attached = For::Field(".status.ancestors[0].conditions[1].status", "True");
+    standing
+        .wait(&ObjectRef::new(AGENTGATEWAY, "AgentgatewayPolicy", "kserve-test", "model-echo-headers"), attached)
+        .await;
+    let enriched = client.send("enriched", hello().host(host)).await;
+    let models = ["x-requested-model", "x-actual-model"].map(|name| header(&enriched, name));
+    assert_eq!(models, [Some("mock-llm"), Some("mock-llm")]);
+
+    standing.applied(OVERLAY).await;
+    let overlay = ObjectRef::new(GATEWAY_API, "HTTPRoute", "kserve-test", "mock-llm-ai");
+    standing.wait(&overlay, For::Field(".status.parents[0].conditions[0].status", "True")).await;
+    let printed = client.send("as-printed", hello()).await;
+    assert_eq!(printed.status(), Some(404), "the guide leaves the hostname out, which no route has");
+    let answer = client.send("with-host", hello().host(host)).await;
+    let usage = answer.response().and_then(|r| r.json()).unwrap_or_default()["usage"].clone();
+    assert_eq!(
+        (&usage["prompt_tokens"], &usage["completion_tokens"], &usage["total_tokens"]),
+        (&json!(6), &json!(1), &json!(7))
+    );
+
+    let budget = ObjectRef::new(AGENTGATEWAY, "AgentgatewayPolicy", "kserve-test", "llm-token-budget");
+    for (tokens, admitted) in [(70, 10), (100, 15)] {
+        standing.applied(&BUDGET.replace("TOKENS", &tokens.to_string())).await;
+        standing.wait(&budget, attached).await;
+        let generation = standing.get(&budget).await["metadata"]["generation"].clone();
+        let observed = if generation == 1 { "1" } else { "2" };
+        standing.wait(&budget, For::Field(".status.ancestors[0].conditions[1].observedGeneration", observed)).await;
+        let mut statuses = Vec::new();
+        for _ in 0..admitted + 2 {
+            statuses.push(client.send("burst", hello().host(host)).await.status());
+        }
+        let wanted: Vec<_> = (0..admitted + 2).map(|at| Some(if at < admitted { 200 } else { 429 })).collect();
+        assert_eq!(statuses, wanted, "{tokens} tokens a minute, 7 a call");
+    }
+    standing.down().await;
+}
+
+const LLAMA: &str = r#"
+apiVersion: serving.kserve.io/v1beta1
+kind: InferenceService
+metadata: {name: llama3-1b, namespace: kserve-test}
+spec:
+  predictor:
+    model:
+      modelFormat: {name: huggingface}
+      args: [--model_name=llama3-1b, --model_id=meta-llama/Llama-3.2-1B-Instruct]
+      env:
+      - {name: HF_TOKEN, valueFrom: {secretKeyRef: {name: hf-secret, key: HF_TOKEN, optional: false}}}
+      - {name: KSERVE_OPENAI_ROUTE_PREFIX, value: ""}
+      resources: {requests: {cpu: "4", memory: 12Gi, nvidia.com/gpu: "1"}, limits: {cpu: "6", memory: 12Gi, nvidia.com/gpu: "1"}}
+"#;
+
+const PRINTED_ROUTE: &str = r"
+apiVersion: aigateway.envoyproxy.io/v1alpha1
+kind: AIGatewayRoute
+metadata: {name: envoy-ai-gateway, namespace: default}
+spec:
+  schema: {name: OpenAI}
+  targetRefs: [{name: envoy-ai-gateway-basic, kind: Gateway, group: gateway.networking.k8s.io}]
+  rules:
+  - matches: [{headers: [{type: Exact, name: x-ai-eg-model, value: llama3-1b}]}]
+    backendRefs: [{name: kserve, weight: 100}]
+";
+
+const GATEWAY_002: &str = r"
+apiVersion: gateway.networking.k8s.io/v1beta1
+kind: ReferenceGrant
+metadata: {name: envoy-gateway-ref-grant, namespace: kserve-test}
+spec:
+  from: [{group: gateway.networking.k8s.io, kind: HTTPRoute, namespace: default}]
+  to: [{group: '', kind: Service}]
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: envoy-ai-gateway-basic, namespace: default}
+spec:
+  gatewayClassName: envoy-ai-gateway-basic
+  listeners: [{name: http, protocol: HTTP, port: 80}]
+";
+
+const CORRECTED_002: &str = r"
+apiVersion: gateway.networking.k8s.io/v1
+kind: GatewayClass
+metadata: {name: envoy-ai-gateway-basic}
+spec: {controllerName: gateway.envoyproxy.io/gatewayclass-controller}
+---
+apiVersion: gateway.envoyproxy.io/v1alpha1
+kind: Backend
+metadata: {name: kserve, namespace: default}
+spec: {endpoints: [{fqdn: {hostname: llama3-1b-predictor.kserve-test.svc.cluster.local, port: 80}}]}
+---
+apiVersion: aigateway.envoyproxy.io/v1beta1
+kind: AIServiceBackend
+metadata: {name: kserve, namespace: default}
+spec:
+  schema: {name: OpenAI}
+  backendRef: {group: gateway.envoyproxy.io, kind: Backend, name: kserve}
+---
+apiVersion: aigateway.envoyproxy.io/v1beta1
+kind: AIGatewayRoute
+metadata: {name: envoy-ai-gateway, namespace: default}
+spec:
+  parentRefs: [{name: envoy-ai-gateway-basic, kind: Gateway, group: gateway.networking.k8s.io}]
+  rules:
+  - matches: [{headers: [{type: Exact, name: x-ai-eg-model, value: llama3-1b}]}]
+    backendRefs: [{name: kserve, weight: 100}]
+  llmRequestCosts:
+  - {metadataKey: llm_input_token, type: InputToken}
+  - {metadataKey: llm_output_token, type: OutputToken}
+  - {metadataKey: llm_total_token, type: TotalToken}
+---
+apiVersion: gateway.envoyproxy.io/v1alpha1
+kind: BackendTrafficPolicy
+metadata: {name: model-specific-token-limit-policy, namespace: default}
+spec:
+  targetRefs: [{name: envoy-ai-gateway-basic, kind: Gateway, group: gateway.networking.k8s.io}]
+  rateLimit:
+    type: Global
+    global:
+      rules:
+      - clientSelectors:
+        - headers: [{name: x-user-id, type: Distinct}, {name: x-ai-eg-model, type: Exact, value: llama3-1b}]
+        limit: {requests: 1000, unit: Hour}
+        cost:
+          request: {from: Number, number: 0}
+          response: {from: Metadata, metadata: {namespace: io.envoy.ai_gateway, key: llm_total_token}}
+";
+
+const GATEWAY_000: &str = r"
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: kserve-ingress-gateway, namespace: kserve}
+spec:
+  gatewayClassName: agentgateway
+  listeners: [{name: http, protocol: HTTP, port: 80, allowedRoutes: {namespaces: {from: All}}}]
+  infrastructure: {labels: {serving.kserve.io/gateway: kserve-ingress-gateway}}
+";
+
+const MOCK: &str = r#"
+apiVersion: serving.kserve.io/v1beta1
+kind: InferenceService
+metadata: {name: mock-llm, namespace: kserve-test}
+spec:
+  predictor:
+    containers:
+    - name: kserve-container
+      image: ghcr.io/llm-d/llm-d-inference-sim:v0.9.0-rc3
+      args: [--model, mock-llm, --port, "8080", --mode, echo]
+      ports: [{containerPort: 8080, protocol: TCP}]
+      resources: {requests: {cpu: 100m, memory: 128Mi}, limits: {cpu: 500m, memory: 256Mi}}
+"#;
+
+const TRANSFORMATION: &str = r"
+apiVersion: agentgateway.dev/v1alpha1
+kind: AgentgatewayPolicy
+metadata: {name: model-echo-headers, namespace: kserve-test}
+spec:
+  targetRefs: [{group: gateway.networking.k8s.io, kind: HTTPRoute, name: mock-llm}]
+  traffic:
+    transformation:
+      response:
+        set:
+        - {name: x-requested-model, value: string(json(request.body).model)}
+        - {name: x-actual-model, value: string(json(response.body).model)}
+";
+
+const OVERLAY: &str = r"
+apiVersion: agentgateway.dev/v1alpha1
+kind: AgentgatewayBackend
+metadata: {name: mock-llm-backend, namespace: kserve-test}
+spec:
+  ai:
+    provider:
+      openai: {model: mock-llm}
+      host: mock-llm-predictor.kserve-test.svc.cluster.local
+      port: 80
+      path: /v1/chat/completions
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: mock-llm-ai, namespace: kserve-test}
+spec:
+  parentRefs: [{group: gateway.networking.k8s.io, kind: Gateway, name: kserve-ingress-gateway, namespace: kserve}]
+  hostnames: [mock-llm-kserve-test.example.com]
+  rules:
+  - matches: [{path: {type: PathPrefix, value: /v1/chat/completions}}]
+    backendRefs: [{group: agentgateway.dev, kind: AgentgatewayBackend, name: mock-llm-backend, namespace: kserve-test}]
+";
+
+const BUDGET: &str = r"
+apiVersion: agentgateway.dev/v1alpha1
+kind: AgentgatewayPolicy
+metadata: {name: llm-token-budget, namespace: kserve-test}
+spec:
+  targetRefs: [{group: gateway.networking.k8s.io, kind: HTTPRoute, name: mock-llm-ai}]
+  traffic: {rateLimit: {local: [{tokens: TOKENS, unit: Minutes}]}}
+";
