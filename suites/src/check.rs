@@ -293,16 +293,16 @@ mod tests {
     }
 
     /// One attempt at a check whose cluster dies in the middle of the drive.
-    async fn attempt_on_a_dying_cluster(drive: impl AsyncFn(&mut Stage) -> Result<()>) -> Record {
+    async fn attempt_on_a_dying_cluster(attempt: u32, drive: impl AsyncFn(&mut Stage) -> Result<()>) -> Record {
         let gateway = cluster::gateway::names(&root().join("manifests/gateways")).unwrap().remove(0);
         let check = check("routing/host", "-", &Path::new(&gateway).join("gateway.yaml"));
         let opened = open::open(check.id, check.case, &gateway).unwrap().unwrap();
-        check.attempt(&Arc::new(opened), 1, &drive, the_gateway_answers).await
+        check.attempt(&Arc::new(opened), attempt, &drive, the_gateway_answers).await
     }
 
     #[tokio::test]
     async fn a_cluster_that_dies_under_a_wait_is_an_error() {
-        let record = attempt_on_a_dying_cluster(async |stage: &mut Stage| {
+        let record = attempt_on_a_dying_cluster(1, async |stage: &mut Stage| {
             stage.lose_the_cluster();
             let never = cluster::api::ObjectRef::new("v1", "ConfigMap", stage.namespace(), "never");
             stage.see("never", &never, cluster::api::Until::Exists, 24 * 3600).await.map(drop)
@@ -314,7 +314,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_cluster_that_dies_under_requests_is_an_error_and_no_failure_of_the_gateway() {
-        let record = attempt_on_a_dying_cluster(async |stage: &mut Stage| {
+        let record = attempt_on_a_dying_cluster(2, async |stage: &mut Stage| {
             stage.lose_the_cluster();
             stage.send("asked", crate::Call::get("/")).await;
             Ok(())

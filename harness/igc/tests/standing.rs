@@ -296,7 +296,7 @@ async fn guide_002(#[values(By::Kubectl, By::OwnClient)] by: By) {
         service["metadata"]["name"].as_str().unwrap_or_default().starts_with("envoy-default-envoy-ai-gateway-basic-")
     );
     assert_eq!(service["status"]["loadBalancer"], json!({}), "no load balancer, as in kind");
-    let (client, _forward) = standing.way_to(&service).await;
+    let (client, forward) = standing.way_to(&service).await;
     let first =
         client.send("chat", hello("llama3-1b", "Write a poem about clouds.").header("x-user-id", "user123")).await;
     let body = first.response().and_then(|r| r.json()).unwrap_or_else(|| panic!("{}", first.outcome_words()));
@@ -315,6 +315,7 @@ async fn guide_002(#[values(By::Kubectl, By::OwnClient)] by: By) {
     assert_eq!((last.status(), header(&last, "x-ratelimit-limit")), (Some(429), Some("1000, 1000;w=3600")));
     let other = client.send("other", hello("llama3-1b", "Hello").header("x-user-id", "user124")).await;
     assert_eq!(other.status(), Some(200), "another user has an hour of its own");
+    drop(forward);
     standing.down().await;
 }
 
@@ -339,7 +340,7 @@ async fn guide_000(#[values(By::Kubectl, By::OwnClient)] by: By) {
     assert_eq!(route["spec"]["hostnames"], json!([host]));
     assert_eq!(route["spec"]["parentRefs"][0]["name"], "kserve-ingress-gateway");
 
-    let (client, _forward) = standing.way_to(&service).await;
+    let (client, forward) = standing.way_to(&service).await;
     let hello = || hello("mock-llm", "Hello");
     let plain = client.send("plain", hello().host(host)).await;
     assert_eq!((plain.status(), header(&plain, "x-requested-model")), (Some(200), None), "{}", plain.outcome_words());
@@ -378,6 +379,7 @@ async fn guide_000(#[values(By::Kubectl, By::OwnClient)] by: By) {
         let wanted: Vec<_> = (0..admitted + 2).map(|at| Some(if at < admitted { 200 } else { 429 })).collect();
         assert_eq!(statuses, wanted, "{tokens} tokens a minute, 7 a call");
     }
+    drop(forward);
     standing.down().await;
 }
 
