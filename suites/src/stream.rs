@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::pin;
 use verdict::{
-    history::{Exchange, History},
+    history::{Ended, Exchange, History},
     judge::Judgement,
     observation,
 };
@@ -77,7 +77,7 @@ impl<'a> InStep<'a> {
             call = call.header("x-igc-die-after", token.to_string());
         }
         let exchange = self.converse(stage, call.header("x-igc-gate", &gate.name), &gate).await;
-        if self.leaves_after.is_some() {
+        if exchange.response().is_some_and(|response| response.ended == Ended::Abandoned) {
             gate.journal().steps.push(Step::Left);
             if stage.until_answering(self.model, |requests| requests == 0, SEEN_WITHIN).await? == 0 {
                 gate.journal().steps.push(Step::GaveUp);
@@ -266,8 +266,8 @@ pub fn judge_left(judgement: &mut Judgement, history: &History, label: &str) {
     let steps = steps(history, label);
     let (clause, expected) = (format!("{label}-seen-by-the-model"), "the model's reply ends when the client has left");
     let left = steps.iter().position(|step| *step == Step::Left);
-    let Some(left) = left.filter(|_| waited(&steps)) else {
-        judgement.unproven(&clause, expected, "the client did not leave a stream whose model waits");
+    let Some(left) = left.filter(|left| waited(&steps) && held_back_at(&steps[..*left]).is_none()) else {
+        judgement.unproven(&clause, expected, "the client did not leave in the middle of a stream whose model waits");
         return;
     };
     let ended = steps.get(left + 1) == Some(&Step::GaveUp);
@@ -336,6 +336,7 @@ mod tests {
     #[case::not_seen(&[Opened(2), Arrived(1), Left, Opened(4)], false, Holds::No)]
     #[case::only_when_it_was_let_go(&[Opened(2), Arrived(1), Left, Opened(4), GaveUp], false, Holds::No)]
     #[case::a_whole_reply(&[Opened(2), Arrived(1), Left, GaveUp, Opened(4)], true, Holds::No)]
+    #[case::left_when_all_was_sent(&[Opened(2), HeldBack(40), Opened(4), Arrived(4), Left, GaveUp], true, Holds::Unproven)]
     #[case::stayed(&[Opened(2), Arrived(1), Opened(3), Arrived(3)], false, Holds::Unproven)]
     fn who_leaves_is_seen(#[case] steps: &[Step], #[case] finished: bool, #[case] wanted: Holds) {
         let fake = Fake::of("a/b").model("alpha").answered("s", 200, "alpha").fact("steps-s", json!(steps));
