@@ -106,7 +106,7 @@ impl<'a> Api<'a> {
 
     /// Creates the namespaces of manifests that are not there: a recording does not show where they come from.
     pub(super) async fn make_namespaces(&self, manifests: &[Value], default: &str) -> Result<(), String> {
-        let named = manifests.iter().map(|m| object::namespace(m)).chain([default]);
+        let named = manifests.iter().map(object::namespace).chain([default]);
         for name in named.filter(|n| !n.is_empty()) {
             if self.store.get(&crate::api::kinds::NAMESPACE, "", name).is_none() {
                 let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
