@@ -61,7 +61,7 @@ pub struct Model {
 /// See the module.
 pub struct Stage {
     opened: Arc<Opened>,
-    #[expect(dead_code, reason = "it ends with the stage")]
+    #[cfg_attr(not(test), expect(dead_code, reason = "it ends with the stage"))]
     world: Option<Rehearsed>,
     cluster: Cluster,
     client: Client,
