@@ -159,6 +159,7 @@ fn seen(status: u16) -> History {
         status: 200,
         usage: None,
         finished: true,
+        sent: None,
     };
     history.models.insert("alpha".into(), ModelLog { records: vec![record], ..ModelLog::default() });
     let picked =
