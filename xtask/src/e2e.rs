@@ -72,13 +72,8 @@ impl Session {
 
     /// Asks `igc` for a plan: the run folder, or the exit code of a refusal.
     fn plan(&self, words: &[String]) -> Result<std::result::Result<PathBuf, u8>> {
-        let output = self
-            .igc()
-            .arg("plan")
-            .args(words)
-            .stderr(Stdio::inherit())
-            .output()
-            .context("failed to start igc")?;
+        let output =
+            self.igc().arg("plan").args(words).stderr(Stdio::inherit()).output().context("failed to start igc")?;
         if !output.status.success() {
             return Ok(Err(output.status.code().and_then(|c| u8::try_from(c).ok()).unwrap_or(3)));
         }
