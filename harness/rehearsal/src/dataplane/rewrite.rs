@@ -48,7 +48,8 @@ struct Chat {
 /// The parser's words, for example ``missing field `messages` at line 1 column 20``.
 pub(super) fn parse_chat(body: &[u8]) -> Result<Value, Failure> {
     let refused = |e: serde_json::Error| Failure::UnreadableRequest(format!("failed to parse request: {e}"));
-    serde_json::from_slice::<Chat>(body).map_err(refused)?;
+    // From a reader, as agentgateway does: a line end then counts for the position that the words name.
+    serde_json::from_reader::<_, Chat>(body).map_err(refused)?;
     serde_json::from_slice(body).map_err(refused)
 }
 

@@ -110,6 +110,8 @@ pub enum Target {
     Pool(Arc<Pool>),
     /// A reference that does not resolve: its share of the traffic fails.
     Broken,
+    /// A reference to a Service that is not there, where the gateway has words of its own for it.
+    NoService,
 }
 
 /// One of the backends of a rule.

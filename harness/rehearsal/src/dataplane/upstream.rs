@@ -51,6 +51,7 @@ pub(super) async fn connect(network: &Network, target: &Target) -> Result<TcpStr
     let connected = match target {
         Target::Service { namespace, name, port } => network.connect_service(namespace, name, *port).await,
         Target::Host { host, port } => network.connect(host, *port).await,
+        Target::NoService => return Err(Failure::NoService),
         Target::Pool(_) | Target::Broken => return Err(Failure::BrokenBackend), // a pool's endpoint is dialled
     };
     connected.map_err(failure)

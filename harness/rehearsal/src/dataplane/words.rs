@@ -57,6 +57,8 @@ pub enum Failure {
     NoBackends,
     /// The chosen backendRef does not resolve.
     BrokenBackend,
+    /// The chosen backendRef names a Service that is not there.
+    NoService,
     /// The backend has no endpoint.
     NoEndpoint,
     /// The backend's name does not resolve.

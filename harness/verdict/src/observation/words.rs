@@ -58,6 +58,8 @@ static FORMS: LazyLock<Vec<Form>> = LazyLock::new(|| {
         form(r"\b(?:chatcmpl|cmpl|call|resp|msg|req|embd)[-_][A-Za-z0-9-]{8,}", "<id>", |t| {
             ["cmpl", "call", "resp", "msg", "req", "embd"].iter().any(|word| t.contains(word))
         }),
+        // When a completion was made, in a body that is too long to be read as JSON.
+        form(r#"("created": ?)\d{10}\b"#, "$1<time>", |t| t.contains("\"created\"")),
         // IPv4 and IPv6 addresses, with a port.
         form(r"\b\d{1,3}\.\d{1,3}\.\d{1,3}\.\d{1,3}(?::\d{1,5})?\b", "<address>", |t| has(t, b'.', 3) && has_digit(t)),
         form(r"\[[0-9a-fA-F]{0,4}(?::[0-9a-fA-F]{0,4}){2,7}\](?::\d{1,5})?", "<address>", |t| t.contains('[')),

@@ -147,7 +147,9 @@ fn rules<'a>(snapshot: &Snapshot, route: &'a Value, pools: &Pools<'_>) -> (Vec<(
                     Ok(backend) => Backend { weight, ..backend },
                     Err(reason) => {
                         unresolved.get_or_insert(reason);
-                        Backend { weight, ..backends::plain(Target::Broken) }
+                        let service = object::text_or(backend_ref, "/kind", "Service") == "Service";
+                        let target = if service { Target::NoService } else { Target::Broken };
+                        Backend { weight, ..backends::plain(target) }
                     }
                 };
                 chosen.push(backend);

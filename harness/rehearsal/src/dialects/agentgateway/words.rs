@@ -9,6 +9,7 @@ pub(super) fn answer(failure: &Failure) -> Answer {
         Failure::NoHost | Failure::NoRoute => Answer::text(404, "route not found"),
         Failure::NoBackends => Answer::text(500, "no valid backends"),
         Failure::BrokenBackend => Answer::text(500, "backend does not exist"),
+        Failure::NoService => Answer::text(500, "service not found"),
         Failure::NoEndpoint | Failure::ForeignDestination => Answer::text(503, "no healthy backends"),
         Failure::UnknownHost(_) => Answer::text(503, "backends required DNS resolution which failed"),
         Failure::Upstream { connecting: true, words } => {
@@ -44,6 +45,7 @@ mod tests {
     #[rstest]
     #[case(Failure::NoHost, 404, "route not found")]
     #[case(Failure::BrokenBackend, 500, "backend does not exist")]
+    #[case(Failure::NoService, 500, "service not found")]
     #[case(Failure::NoEndpoint, 503, "no healthy backends")]
     #[case(Failure::Timeout, 504, "request timeout")]
     #[case(Failure::Upstream { connecting: true, words: "Connection refused (os error 111)".to_owned() }, 503,

@@ -8,6 +8,7 @@ pub(super) fn answer(failure: &Failure) -> Answer {
         Failure::NoListener | Failure::NoHost | Failure::NoRoute => Answer::empty(404),
         Failure::NoBackends
         | Failure::BrokenBackend
+        | Failure::NoService
         | Failure::ForeignDestination
         | Failure::PickerUnreachable
         | Failure::PickerSilent => Answer::empty(500),
