@@ -407,7 +407,7 @@ async fn statuses_of_routes_and_policies() {
     );
     for (host, status, body) in [
         ("ok.test", 503, "no healthy backends"),
-        ("nosvc.test", 500, "backend does not exist"),
+        ("nosvc.test", 500, "service not found"),
         ("badsec.test", 404, "route not found"),
     ] {
         let exchange = stage.send(Call::get("/").host(host)).await;
