@@ -280,8 +280,8 @@ pub struct Request {
     pub headers: BTreeMap<String, Many<String>>,
     /// The body, as JSON.
     pub json: Option<Value>,
-    /// The body, as text; without a `content-type` header it is sent as `application/json`.
-    pub body: Option<String>,
+    /// The body, as text; without a `content-type` header it is sent as `application/json`. A mapping is JSON.
+    pub body: Option<Value>,
     /// Makes the JSON body large.
     pub pad: Option<Pad>,
     /// What the model is told to reply: the headers of `harness/model/src/script.rs` without `x-igc-`.
@@ -721,7 +721,13 @@ impl<'de> Visitor<'de> for StepVisitor {
                 "delete" => Some(Action::Delete(map.next_value()?)),
                 "patch" => Some(Action::Patch(map.next_value()?, None)),
                 "advance" => Some(Action::Advance(map.next_value::<Span>()?.0)),
-                "request" => Some(Action::Request(Box::new(map.next_value()?), vec![])),
+                "request" => {
+                    let mut request: Box<Request> = Box::new(map.next_value()?);
+                    if request.json.is_none() && request.body.as_ref().is_some_and(|b| b.is_object() || b.is_array()) {
+                        request.json = request.body.take();
+                    }
+                    Some(Action::Request(request, vec![]))
+                }
                 "object" => Some(Action::Object(map.next_value()?, Box::default())),
                 other => return Err(de::Error::unknown_field(other, STEP_FIELDS)),
             };

@@ -7,6 +7,7 @@ mod accepted;
 mod admission;
 mod case;
 mod compare;
+mod fill;
 mod play;
 mod rules;
 

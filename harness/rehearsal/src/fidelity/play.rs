@@ -13,6 +13,8 @@ use super::{
     admission::{self, Api},
     case::{Action, Apply, Case, Leave, MODEL, Reference, Reply, Request, Statuses, To, Validation, gateway_of},
     compare::{self, Found},
+    fill::Fill,
+    rules::shown,
 };
 use crate::{
     api::{Kind, Store, kinds},
@@ -162,9 +164,19 @@ impl Player<'_> {
             }
             Action::Object(reference, recorded) => {
                 let (kind, home) = self.resolve(reference)?;
-                let here = self.world.store().get(&kind, &home, &reference.name);
                 self.found.about(format!("{} {}", reference.kind, reference.name));
-                compare::looks(recorded, here.as_deref(), &mut self.found);
+                let Some(beginning) = reference.name.strip_suffix('*') else {
+                    let here = self.world.store().get(&kind, &home, &reference.name);
+                    compare::looks(recorded, here.as_deref(), &mut self.found);
+                    return Ok(());
+                };
+                let all = self.world.store().list(&kind, (!home.is_empty()).then_some(home.as_str()));
+                let fitting: Vec<_> = all.iter().filter(|o| name(o).starts_with(beginning)).collect();
+                match fitting.as_slice() {
+                    [] => compare::looks(recorded, None, &mut self.found),
+                    [one] => compare::looks(recorded, Some(one), &mut self.found),
+                    many => self.found.differ("", "one".to_owned(), many.len().to_string()),
+                }
                 Ok(())
             }
             Action::Request(request, replies) => self.request(request, replies).await,
@@ -191,6 +203,11 @@ impl Player<'_> {
 
     async fn request(&mut self, request: &Request, replies: &[Reply]) -> Result<(), String> {
         let count = request.count(replies);
+        let fill = Fill::new(self.world.store(), &self.case.namespace);
+        let (mut request, mut replies) = (request.clone(), replies.to_vec());
+        fill.request(&mut request)?;
+        replies.iter_mut().try_for_each(|reply| fill.reply(reply))?;
+        let (request, replies) = (&request, replies.as_slice());
         let dial = self.dial(&request.to)?;
         self.asked += 1;
         let client = Client::new(Arc::new(dial), format!("fidelity-{}", self.asked));
@@ -332,7 +349,7 @@ fn call(request: &Request) -> Call {
         }
         call = call.json(&json);
     } else if let Some(body) = &request.body {
-        call = call.body(body.clone(), "application/json");
+        call = call.body(shown(body), "application/json");
     }
     if let Some(leave) = request.leave_after {
         call = call.abandon_after(match leave {

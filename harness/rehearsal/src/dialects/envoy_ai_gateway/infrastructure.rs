@@ -45,20 +45,19 @@ pub(super) fn installation(version: Version) -> Vec<Value> {
         .collect();
     vec![
         namespace(NAMESPACE),
-        namespace("envoy-ai-gateway-system"),
+        namespace(AI_CONTROLLER.0),
         json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "envoy-gateway", "namespace": NAMESPACE},
             "spec": {"selector": {"app.kubernetes.io/instance": "envoy-gateway"}, "ports": ports}}),
         json!({"apiVersion": "gateway.networking.k8s.io/v1", "kind": "GatewayClass", "metadata": {"name": "envoy"},
             "spec": {"controllerName": CONTROLLER}}),
         deployment(NAMESPACE, "envoy-gateway", "docker.io/envoyproxy/gateway:v1.8.3".to_owned()),
         deployment(NAMESPACE, "envoy-ratelimit", "docker.io/envoyproxy/ratelimit:3fb70258".to_owned()),
-        deployment(
-            "envoy-ai-gateway-system",
-            "ai-gateway-controller",
-            format!("docker.io/envoyproxy/ai-gateway-controller:{version}"),
-        ),
+        deployment(AI_CONTROLLER.0, AI_CONTROLLER.1, format!("docker.io/envoyproxy/ai-gateway-controller:{version}")),
     ]
 }
+
+/// Namespace and name of the AI Gateway's controller.
+pub(super) const AI_CONTROLLER: (&str, &str) = ("envoy-ai-gateway-system", "ai-gateway-controller");
 
 /// GatewayClasses of ours are accepted, and held while a Gateway uses them.
 pub(super) fn classes(snapshot: &Snapshot, gateways: &[Arc<Value>], translation: &mut Translation) {

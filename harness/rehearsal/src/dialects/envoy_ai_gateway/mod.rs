@@ -73,6 +73,15 @@ impl EnvoyAiGateway {
         if has_costs { IncludeUsage::Always } else { IncludeUsage::Never }
     }
 
+    /// Whether Envoy Gateway's call to the extension goes through: it does not while the AI Gateway's controller is scaled
+    /// down, and then nothing is programmed.
+    fn hook_answers(&self, snapshot: &Snapshot) -> bool {
+        let (home, name) = infrastructure::AI_CONTROLLER;
+        let controller = snapshot.get(&kinds::DEPLOYMENT, home, name);
+        let down = controller.is_some_and(|c| object::number(c, "/spec/replicas") == Some(0));
+        self.extension == ExtensionHook::NotWired || !down
+    }
+
     fn precedence(&self) -> Precedence {
         Precedence { paths: regex_before_prefix, ties: TieBreak::Oldest, hosts: HostRule::MostSpecificOnly }
     }
@@ -146,6 +155,9 @@ impl Dialect for EnvoyAiGateway {
         infrastructure::classes(snapshot, &gateways, &mut translation);
         for gateway in &gateways {
             infrastructure::gateway(snapshot, gateway, &routed, &mut translation);
+            if !self.hook_answers(snapshot) {
+                continue; // what was programmed last stays (recording aigw-controller-down-2)
+            }
             let listeners = listeners(gateway, &mut routed.entries);
             let table = Table::new(listeners, self.precedence(), words::answer, HeaderCase::Lower);
             translation.tables.insert(object::key(gateway), Arc::new(table));
