@@ -8,7 +8,8 @@ use wire::sse;
 
 use super::{
     Difference,
-    case::{Arrived, Condition, Ended, Looks, Part, Reply, Upstream},
+    exchange::{Arrived, Ended, Reply, Upstream},
+    looks::{Condition, Looks, Part},
     rules::{BodyRule, Cover, Rule, TextRule, differences, shown},
 };
 use crate::dialects::object::{self, list, text};

@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 use regex::Regex;
 
 use super::{
-    case::{Reply, Request, Upstream},
+    exchange::{Reply, Request, Upstream},
     rules::{Rule, TextRule},
 };
 use crate::{

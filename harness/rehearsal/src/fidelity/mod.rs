@@ -6,18 +6,23 @@
 mod accepted;
 mod admission;
 mod case;
+mod check;
 mod compare;
+mod exchange;
 mod fill;
+mod looks;
 mod play;
 mod rules;
+mod written;
 
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
 pub use accepted::{Acceptance, Accepted, AcceptedError};
-pub use case::{Case, CaseError, MODEL, Recording, parse, read};
+pub use case::{Case, MODEL, Recording};
 pub use play::{PlayError, admit, play};
+pub use written::{CaseError, parse, read};
 
 /// One place where the rehearsal is not as recorded.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

@@ -11,8 +11,9 @@ use wire::{Abandon, Call, Client, Dial, Stream};
 use super::{
     Difference,
     admission::{self, Api},
-    case::{Action, Apply, Case, Leave, MODEL, Reference, Reply, Request, Statuses, To, Validation, gateway_of},
+    case::{Action, Apply, Case, MODEL, Reference, Validation, gateway_of},
     compare::{self, Found},
+    exchange::{Leave, Reply, Request, Statuses, To},
     fill::Fill,
     rules::shown,
 };

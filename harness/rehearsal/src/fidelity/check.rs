@@ -1,0 +1,201 @@
+//! Checking: cases that could never differ, or that make no sense, are refused before they are played.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+use verdict::names;
+
+use super::{
+    case::{Action, Admitted, Case, Step},
+    exchange::{Reply, Request, Upstream},
+    looks::Looks,
+    rules::{self, BodyRule, Rule, TextRule},
+    written::Refused,
+};
+
+impl Case {
+    /// Refuses what could never differ, and what makes no sense.
+    pub(super) fn check(&self) -> Result<(), Refused> {
+        if self.kserve.gateway.split_once('/').is_none_or(|(home, name)| home.is_empty() || name.is_empty()) {
+            return Err((self.line, format!("kserve.gateway {:?} is not namespace/name", self.kserve.gateway)));
+        }
+        let mut expectations = 0;
+        for step in &self.steps {
+            expectations += step.check().map_err(|problem| (step.line, problem))?;
+        }
+        if expectations == 0 {
+            let problem = "it expects nothing, so that it would agree with everything: add a step with `expect`";
+            return Err((self.line, problem.to_owned()));
+        }
+        Ok(())
+    }
+}
+
+impl Step {
+    /// How much it expects.
+    fn check(&self) -> Result<usize, String> {
+        match &self.action {
+            Action::Apply(apply, said) => {
+                if apply.manifests.is_empty() {
+                    return Err("apply has no manifest".to_owned());
+                }
+                check_admitted(said.as_ref(), apply.manifests.len())
+            }
+            Action::Patch(_, said) => check_admitted(said.as_ref(), 1),
+            Action::Delete(_) | Action::Advance(_) => Ok(0),
+            Action::Object(_, looks) => looks.check(),
+            Action::Request(request, replies) => request.check(replies),
+        }
+    }
+}
+
+fn check_admitted(said: Option<&Admitted>, objects: usize) -> Result<usize, String> {
+    let Some(said) = said else { return Ok(0) };
+    let refused =
+        said.refused.is_some() || said.accepted == Some(false) || said.code.is_some() || said.reason.is_some();
+    if said.accepted == Some(true) && (said.refused.is_some() || said.reason.is_some()) {
+        return Err("it is accepted or refused, not both".to_owned());
+    }
+    if said.accepted.is_none() && !refused && said.warnings.is_none() && said.object.is_none() {
+        return Err("expect is empty: write accepted, refused, warnings or object".to_owned());
+    }
+    if refused && objects > 1 {
+        return Err("which of the objects is refused? apply that one in a step of its own".to_owned());
+    }
+    said.object.as_ref().and_then(rules::unusable).map_or(Ok(1), Err)
+}
+
+impl Request {
+    fn check(&self, replies: &[Reply]) -> Result<usize, String> {
+        if !self.path.starts_with('/') {
+            return Err(format!("path {:?} does not begin with /", self.path));
+        }
+        if self.json.is_some() && self.body.is_some() {
+            return Err("a request has a json or a body, not both".to_owned());
+        }
+        if let Some(pad) = &self.pad {
+            let parent = pad.at.rsplit_once('/').map(|(parent, _)| parent);
+            let there = parent.and_then(|p| self.json.as_ref()?.pointer(p)).is_some_and(Value::is_object);
+            if !there || pad.of.is_empty() || pad.bytes > 64 * 1024 * 1024 {
+                return Err(format!(
+                    "pad needs a json body with an object above {}, a text, and at most 64 MiB",
+                    pad.at
+                ));
+            }
+        }
+        if self.to.gateway.is_some() && self.to.service.is_some() {
+            return Err("a request goes to a gateway or to a service, not both".to_owned());
+        }
+        for name in self.to.gateway.iter().chain(&self.to.service) {
+            if name.split_once('/').is_none_or(|(home, name)| home.is_empty() || name.is_empty()) {
+                return Err(format!("{name:?} is not namespace/name"));
+            }
+        }
+        if let Some(name) =
+            self.script.keys().find(|k| !model::script::HEADERS.contains(&format!("x-igc-{k}").as_str()))
+        {
+            let known = model::script::HEADERS.map(|h| h.trim_start_matches("x-igc-"));
+            let near = names::suggestion(&names::near(name, known));
+            return Err(format!("a model's script has no {name:?}{near}; there are {}", known.join(", ")));
+        }
+        if replies.is_empty() {
+            return Err("a request without `expect` says nothing: write what came back".to_owned());
+        }
+        let counted: usize = replies.iter().map(|r| r.times.unwrap_or(1)).sum();
+        if replies.iter().any(|r| r.times == Some(0)) || self.times == Some(0) {
+            return Err("0 times is never".to_owned());
+        }
+        if replies.len() > 1 && self.times.is_some_and(|times| times != counted) {
+            return Err(format!("{} requests are sent, and {counted} replies expected", self.times.unwrap_or(1)));
+        }
+        if replies.len() > 1 && replies.iter().any(|r| r.statuses.is_some()) {
+            return Err("statuses is of all replies: write it without a list".to_owned());
+        }
+        if let ([one], Some(times)) = (replies, self.times) {
+            let other =
+                one.times.filter(|t| *t != times).or(one.statuses.as_ref().map(|s| s.0.len()).filter(|n| *n != times));
+            if let Some(other) = other {
+                return Err(format!("{times} requests are sent, and {other} replies expected"));
+            }
+        }
+        replies.iter().try_for_each(Reply::check)?;
+        Ok(replies.len())
+    }
+
+    /// How many requests are sent.
+    pub fn count(&self, replies: &[Reply]) -> usize {
+        match replies {
+            [one] => self.times.or(one.times).or(one.statuses.as_ref().map(|s| s.0.len())).unwrap_or(1),
+            many => many.iter().map(|r| r.times.unwrap_or(1)).sum(),
+        }
+    }
+}
+
+impl Reply {
+    fn check(&self) -> Result<(), String> {
+        let nothing = self.status.is_none()
+            && self.statuses.is_none()
+            && self.headers.is_empty()
+            && self.header_names.is_none()
+            && self.body.is_none()
+            && self.events.is_none()
+            && self.ended.is_none()
+            && self.no_response.is_none()
+            && self.upstream.is_none();
+        if nothing {
+            return Err("expect is empty: write status, headers, body or upstream".to_owned());
+        }
+        if self.status.as_ref().is_some_and(|s| s.0.is_empty())
+            || self.statuses.as_ref().is_some_and(|s| s.0.is_empty())
+        {
+            return Err("status is an empty list".to_owned());
+        }
+        if self.no_response == Some(true) && (self.status.is_some() || self.statuses.is_some() || self.body.is_some()) {
+            return Err("no-response has neither status nor body".to_owned());
+        }
+        check_headers(&self.headers)?;
+        self.body.iter().chain(self.events.iter().flatten()).try_for_each(check_body)?;
+        if let Some(Upstream::Arrived(arrived)) = &self.upstream {
+            check_headers(&arrived.headers)?;
+            arrived.body.iter().try_for_each(check_body)?;
+        }
+        Ok(())
+    }
+}
+
+fn check_headers(headers: &BTreeMap<String, Rule<TextRule>>) -> Result<(), String> {
+    match headers.iter().find(|(_, rule)| rule.0.is_empty()) {
+        Some((name, _)) => Err(format!("header {name}: an empty rule; write {{present: true}}")),
+        None => Ok(()),
+    }
+}
+
+fn check_body(body: &Rule<BodyRule>) -> Result<(), String> {
+    if body.0.is_empty() {
+        return Err("body: an empty rule; write the text, or {json: ...}".to_owned());
+    }
+    body.0.json.iter().chain(&body.0.json_exactly).find_map(rules::unusable).map_or(Ok(()), Err)
+}
+
+impl Looks {
+    fn check(&self) -> Result<usize, String> {
+        let parts = [&self.parents, &self.ancestors, &self.listeners];
+        let nothing = self.absent.is_none()
+            && self.conditions.is_empty()
+            && parts.iter().all(|p| p.is_none())
+            && self.status.is_none()
+            && self.has.is_none();
+        if nothing {
+            return Err("an object without `expect` says nothing: write conditions, status, match or absent".to_owned());
+        }
+        for condition in
+            self.conditions.iter().chain(parts.iter().filter_map(|p| p.as_ref()).flatten().flat_map(|p| &p.conditions))
+        {
+            let says = condition.status.is_some() || condition.reason.is_some() || condition.message.is_some();
+            if !says && condition.current.is_none() && !condition.absent {
+                return Err(format!("condition {}: write status, reason, message or absent: true", condition.kind));
+            }
+        }
+        self.status.iter().chain(&self.has).find_map(rules::unusable).map_or(Ok(1), Err)
+    }
+}
