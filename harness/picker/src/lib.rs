@@ -22,6 +22,7 @@ mod session;
 mod tls;
 
 use std::{
+    fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{SystemTime, UNIX_EPOCH},
 };
@@ -188,7 +189,29 @@ pub fn serve(listeners: Listeners, options: Options, endpoints: Endpoints) -> Ha
     Handle { shared, stop, tasks }
 }
 
+/// The records of a picker, for those who do not keep it alive.
+#[derive(Clone)]
+pub struct Journal(Arc<Shared>);
+
+impl Journal {
+    /// Waits until every request that was begun has ended, and gives all records. It waits for ever: the caller bounds it.
+    pub async fn at_rest(&self) -> Vec<PickerRecord> {
+        self.0.log.at_rest().await
+    }
+}
+
+impl fmt::Debug for Journal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Journal").field("pod", &self.0.options.pod).finish_non_exhaustive()
+    }
+}
+
 impl Handle {
+    /// Its records, to be read for as long as somebody wants.
+    pub fn journal(&self) -> Journal {
+        Journal(Arc::clone(&self.shared))
+    }
+
     /// The records of all requests whose streams have ended, in order of arrival.
     pub fn records(&self) -> Vec<PickerRecord> {
         self.page(0).records

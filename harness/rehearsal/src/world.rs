@@ -129,6 +129,7 @@ impl World {
             stop: CancellationToken::new(),
             applied: controllers::Applied::default(),
             models: controllers::Models::default(),
+            pickers: controllers::Journals::default(),
             done: Arc::default(),
         };
         let pods = Pods { network: around.network.clone(), store: around.store.clone() };
@@ -205,6 +206,11 @@ impl World {
     pub fn models(&self) -> Vec<(Name, Model)> {
         let models = self.around.models.lock().unwrap_or_else(PoisonError::into_inner);
         models.iter().map(|(name, model)| (name.clone(), model.clone())).collect()
+    }
+
+    /// The records of the endpoint pickers that run.
+    pub fn pickers(&self) -> Vec<picker::Journal> {
+        self.around.pickers.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
     }
 
     /// The gateway that is rehearsed.

@@ -201,9 +201,12 @@ impl State {
 
     /// Makes a change and tells everyone.
     pub(crate) fn commit(&mut self, kind: &Kind, key: Key, object: Option<Value>) -> Option<Arc<Value>> {
-        self.version += 1;
         let objects = self.objects.entry(kind.clone()).or_default();
         let before = objects.get(&key).cloned();
+        if object.is_none() && before.is_none() {
+            return None; // a version without a change would be waited for in vain
+        }
+        self.version += 1;
         let (change, object) = match object {
             Some(mut object) => {
                 meta_mut(&mut object).insert("resourceVersion".into(), json!(self.version.to_string()));

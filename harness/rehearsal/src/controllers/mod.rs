@@ -49,6 +49,8 @@ pub struct Surroundings {
     pub applied: Applied,
     /// The models that run, by the namespace and name of their pods.
     pub models: Models,
+    /// The records of the endpoint pickers that run, by the namespace and name of their pods.
+    pub pickers: Journals,
     /// Up to which change the controllers have done all that they had to.
     pub done: Arc<watch::Sender<u64>>,
 }
@@ -58,6 +60,9 @@ pub type Applied = Arc<Mutex<HashMap<(Kind, Name), Value>>>;
 
 /// Models by the namespace and name of their pods.
 pub type Models = Arc<Mutex<HashMap<Name, model::Model>>>;
+
+/// Records of pickers by the namespace and name of their pods.
+pub type Journals = Arc<Mutex<HashMap<Name, picker::Journal>>>;
 
 /// The kinds that the controllers here read beside those of the dialect.
 const READS: [Kind; 8] = [

@@ -58,10 +58,11 @@ struct Running {
 struct Picker {
     pool: Name,
     endpoints: watch::Sender<Option<Vec<Endpoint>>>,
-    _serving: Serving,
+    serving: Serving,
 }
 
-struct Serving(#[expect(dead_code, reason = "its death is the picker's")] picker::Handle);
+/// Its death is the picker's.
+struct Serving(picker::Handle);
 
 impl fmt::Debug for Serving {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -106,6 +107,7 @@ impl Pods {
             if !stays {
                 around.network.remove_pod(pod.address);
                 models(around).remove(&pod.name);
+                journals(around).remove(&pod.name);
             }
             stays
         });
@@ -179,7 +181,9 @@ fn start(around: &Surroundings, pod: &Value, address: IpAddr) -> std::io::Result
             around.network.add_pod_port(address, port, PodPort { socket, door: Some(door) });
         }
         Program::Picker { pool, ports } => {
-            picker = Some(start_picker(around, name(pod), address, pool, ports)?);
+            let started = start_picker(around, name(pod), address, pool, ports)?;
+            journals(around).insert(object::key(pod), started.serving.0.journal());
+            picker = Some(started);
         }
         Program::Proxy(gateway) => {
             let replica =
@@ -196,6 +200,10 @@ fn start(around: &Surroundings, pod: &Value, address: IpAddr) -> std::io::Result
 
 fn models(around: &Surroundings) -> MutexGuard<'_, HashMap<Name, Model>> {
     around.models.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn journals(around: &Surroundings) -> MutexGuard<'_, HashMap<Name, picker::Journal>> {
+    around.pickers.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A picker that serves over TLS with a certificate of its own. It learns of endpoints when the pods have been looked at.
@@ -225,7 +233,7 @@ fn start_picker(
         admin: Some(bound(ports.admin)?),
     };
     let serving = picker::serve(listeners, options, known);
-    Ok(Picker { pool, endpoints, _serving: Serving(serving) })
+    Ok(Picker { pool, endpoints, serving: Serving(serving) })
 }
 
 /// The ready endpoints of a pool, as its picker finds them; `None` while there is no such pool.

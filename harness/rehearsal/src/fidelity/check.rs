@@ -141,9 +141,10 @@ impl Reply {
             && self.events.is_none()
             && self.ended.is_none()
             && self.no_response.is_none()
-            && self.upstream.is_none();
+            && self.upstream.is_none()
+            && self.picker.is_none();
         if nothing {
-            return Err("expect is empty: write status, headers, body or upstream".to_owned());
+            return Err("expect is empty: write status, headers, body, upstream or picker".to_owned());
         }
         if self.status.as_ref().is_some_and(|s| s.0.is_empty())
             || self.statuses.as_ref().is_some_and(|s| s.0.is_empty())

@@ -8,7 +8,7 @@ use wire::sse;
 
 use super::{
     Difference,
-    exchange::{Arrived, Ended, Reply, Upstream},
+    exchange::{Arrived, Ended, Picker, Reply, Upstream},
     looks::{Condition, Looks, Part},
     rules::{BodyRule, Cover, Rule, TextRule, differences, shown},
 };
@@ -94,8 +94,17 @@ fn runs(numbers: &[usize]) -> String {
     runs.join(", ")
 }
 
+/// What others than the client saw of an exchange.
+#[derive(Debug, Default)]
+pub(super) struct Seen {
+    /// The requests that arrived at models.
+    pub arrived: Vec<ModelRecord>,
+    /// Whether an endpoint picker was asked.
+    pub picker: bool,
+}
+
 /// Compares one reply, and what reached models because of its request.
-pub(super) fn reply(recorded: &Reply, exchange: &Exchange, arrived: &[ModelRecord], found: &mut Found) {
+pub(super) fn reply(recorded: &Reply, exchange: &Exchange, seen: &Seen, found: &mut Found) {
     let response = match (exchange.response(), recorded.no_response) {
         (None, Some(true)) => None,
         (None, _) => {
@@ -129,7 +138,9 @@ pub(super) fn reply(recorded: &Reply, exchange: &Exchange, arrived: &[ModelRecor
         };
         found.equal("end", recorded.ended.map(Ended::word), ended);
     }
-    match (&recorded.upstream, arrived) {
+    let asked = if seen.picker { Picker::Asked } else { Picker::Nothing };
+    found.equal("picker", recorded.picker.map(Picker::word), asked.word());
+    match (&recorded.upstream, seen.arrived.as_slice()) {
         (None, _) | (Some(Upstream::Nothing), []) => {}
         (Some(Upstream::Nothing), some) => found.differ(
             "upstream",

@@ -132,6 +132,28 @@ pub struct Reply {
     pub no_response: Option<bool>,
     /// What arrived at the model.
     pub upstream: Option<Upstream>,
+    /// Whether an endpoint picker was asked.
+    pub picker: Option<Picker>,
+}
+
+/// What an endpoint picker saw of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Picker {
+    /// Nothing.
+    Nothing,
+    /// It was asked.
+    Asked,
+}
+
+impl Picker {
+    /// As cases write it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Picker::Nothing => "nothing",
+            Picker::Asked => "asked",
+        }
+    }
 }
 
 /// How a body ended.

@@ -5,14 +5,14 @@ use std::{io, sync::Arc, time::Duration};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use futures::{FutureExt, future::BoxFuture};
 use serde_json::json;
-use verdict::history::{Exchange, ModelRecord};
+use verdict::history::{Exchange, ModelRecord, PickerRecord};
 use wire::{Abandon, Call, Client, Dial, Stream};
 
 use super::{
     Difference,
     admission::{self, Api},
     case::{Action, Apply, Case, MODEL, Reference, Validation, gateway_of},
-    compare::{self, Found},
+    compare::{self, Found, Seen},
     exchange::{Leave, Reply, Request, Statuses, To},
     fill::Fill,
     rules::shown,
@@ -61,7 +61,7 @@ pub async fn play(case: &Case) -> Result<Vec<Difference>, PlayError> {
     let world = World::start(config).await?;
     let address = world.url();
     let api = Api::new(address.trim_start_matches("http://"), world.store());
-    let mut player = Player { case, world: &world, api, found: Found::default(), asked: 0 };
+    let mut player = Player { case, world: &world, api, found: Found::default(), sent: 0 };
     match player.run().await {
         // What differs may be why the rest cannot be played.
         Err(error) if !player.found.all.is_empty() => {
@@ -100,7 +100,7 @@ struct Player<'a> {
     api: Api<'a>,
     found: Found,
     /// Requests are known to models by names that no other step has.
-    asked: usize,
+    sent: usize,
 }
 
 impl Player<'_> {
@@ -210,8 +210,8 @@ impl Player<'_> {
         replies.iter_mut().try_for_each(|reply| fill.reply(reply))?;
         let (request, replies) = (&request, replies.as_slice());
         let dial = self.dial(&request.to)?;
-        self.asked += 1;
-        let client = Client::new(Arc::new(dial), format!("fidelity-{}", self.asked));
+        self.sent += 1;
+        let client = Client::new(Arc::new(dial), format!("fidelity-{}", self.sent));
         let call = call(request);
         let exchanges = if request.at_once {
             futures::future::join_all((0..count).map(|_| client.send("fidelity", call.clone()))).await
@@ -224,6 +224,7 @@ impl Player<'_> {
         };
         let watched = replies.iter().any(|r| r.upstream.is_some());
         let arrived = if watched { self.records().await? } else { vec![] };
+        let asked = if replies.iter().any(|r| r.picker.is_some()) { self.asked().await? } else { vec![] };
         if let [Reply { statuses: Some(Statuses(wanted)), .. }] = replies {
             let words = |statuses: &[String]| Statuses::words(statuses);
             let mut wanted: Vec<String> = wanted.iter().map(u16::to_string).collect();
@@ -244,9 +245,12 @@ impl Player<'_> {
         });
         let each = wanted.zip(&exchanges).map(|(reply, exchange)| {
             let mut found = Found::default();
-            let of_it: Vec<ModelRecord> =
-                arrived.iter().filter(|r| r.exchange.as_deref() == Some(exchange.id.as_str())).cloned().collect();
-            compare::reply(reply, exchange, &of_it, &mut found);
+            let of_it = |id: &Option<String>| id.as_deref() == Some(exchange.id.as_str());
+            let seen = Seen {
+                arrived: arrived.iter().filter(|r| of_it(&r.exchange)).cloned().collect(),
+                picker: asked.iter().any(|r| of_it(&r.exchange)),
+            };
+            compare::reply(reply, exchange, &seen, &mut found);
             found.all
         });
         self.found.replies(each.collect());
@@ -307,6 +311,16 @@ impl Player<'_> {
                 && list(service, "/spec/ports").any(|p| object::port(p, "/port") == Some(port))
         })?;
         Some((namespace(service).to_owned(), name(service).to_owned(), text(service, "/spec/clusterIP").to_owned()))
+    }
+
+    /// What all endpoint pickers of the world have recorded, once their streams have ended.
+    async fn asked(&self) -> Result<Vec<PickerRecord>, String> {
+        let mut all = Vec::new();
+        for picker in self.world.pickers() {
+            let records = tokio::time::timeout(BOUND, picker.at_rest()).await;
+            all.extend(records.map_err(|_| format!("{picker:?} has streams that do not end within {BOUND:?}"))?);
+        }
+        Ok(all)
     }
 
     /// What all models of the world have recorded, once they have ended all replies.
