@@ -37,9 +37,46 @@ struct Check {
     disposition: serde_json::Value,
 }
 
-/// Whether anything of this gateway is to be executed, `shared` or alone.
-fn planned(plan: &Plan, gateway: &str, shared: bool) -> bool {
-    plan.checks.iter().any(|c| c.gateway == gateway && c.disposition == "run" && (c.exclusive == "shared") == shared)
+/// What one process of the suites runs.
+#[derive(Clone, Copy)]
+enum Part<'p> {
+    /// The checks of one gateway that share it, or those that need it alone.
+    Of { gateway: &'p str, shared: bool },
+    /// Every check of every gateway: each has a world of its own, so none disturbs another.
+    All,
+}
+
+impl Plan {
+    /// The gateways that stand one after the other; `None`: all at once, in a place where they take no room.
+    fn turns(&self) -> Vec<Option<&str>> {
+        match self.run.place.as_str() {
+            "rehearsal" => vec![None],
+            _ => self.gateways.iter().map(|g| Some(g.name.as_str())).collect(),
+        }
+    }
+
+    fn parts<'p>(gateway: Option<&'p str>) -> Vec<Part<'p>> {
+        match gateway {
+            None => vec![Part::All],
+            Some(gateway) => [true, false].map(|shared| Part::Of { gateway, shared }).to_vec(),
+        }
+    }
+
+    /// Whether anything of this part is to be executed.
+    fn has(&self, part: Part<'_>) -> bool {
+        self.checks.iter().filter(|c| c.disposition == "run").any(|check| match part {
+            Part::All => true,
+            Part::Of { gateway, shared } => check.gateway == gateway && (check.exclusive == "shared") == shared,
+        })
+    }
+
+    /// How many checks of this part run at once.
+    fn jobs(&self, part: Part<'_>) -> u32 {
+        match part {
+            Part::Of { shared: false, .. } => 1,
+            _ => self.run.jobs,
+        }
+    }
 }
 
 /// The program of a run, and who may end it.
@@ -81,8 +118,8 @@ impl Session {
         Ok(Ok(program::root().join(run)))
     }
 
-    /// Runs the suites' tests of one gateway; verdicts are in the records, so the test runner's code does not matter.
-    fn suites(&self, suites: &Suites, run: &Path, gateway: &str, jobs: u32, exclusive: &str) -> Result<Ended> {
+    /// Runs the suites' tests; verdicts are in the records, so the test runner's code does not matter.
+    fn suites(&self, suites: &Suites, run: &Path, part: Part<'_>, jobs: u32) -> Result<Ended> {
         let log = File::options()
             .create(true)
             .append(true)
@@ -93,10 +130,11 @@ impl Session {
             .arg("--test-threads")
             .arg(jobs.to_string())
             .env("IGC_RUN", run)
-            .env("IGC_GATEWAY", gateway)
-            .env("IGC_EXCLUSIVE", exclusive)
             .current_dir(program::root().join("suites"))
             .stdin(Stdio::null());
+        if let Part::Of { gateway, shared } = part {
+            command.env("IGC_GATEWAY", gateway).env("IGC_EXCLUSIVE", if shared { "shared" } else { "alone" });
+        }
         if suites.says == Says::TheLog {
             command.stderr(log.try_clone().context("failed to open tests.log")?);
         }
@@ -113,11 +151,12 @@ impl Session {
         Ok(up)
     }
 
-    fn gateway(&self, suites: &Suites, run: &Path, plan: &Plan, gateway: &str) -> Result<Ended> {
-        let mut ended = self.interrupts.run(self.up(run, plan)?.args(["--gateway", gateway]))?;
-        for (exclusive, jobs) in [("shared", plan.run.jobs), ("alone", 1)] {
-            if ended == Ended::Code(0) && planned(plan, gateway, exclusive == "shared") {
-                ended = match self.suites(suites, run, gateway, jobs, exclusive)? {
+    /// A gateway from up to the end of its checks; `None`: all of them at once.
+    fn turn(&self, suites: &Suites, run: &Path, plan: &Plan, gateway: Option<&str>) -> Result<Ended> {
+        let mut ended = self.interrupts.run(of(&mut self.up(run, plan)?, gateway))?;
+        for part in Plan::parts(gateway) {
+            if ended == Ended::Code(0) && plan.has(part) {
+                ended = match self.suites(suites, run, part, plan.jobs(part))? {
                     Ended::Code(_) => Ended::Code(0),
                     Ended::Interrupted => Ended::Interrupted,
                 };
@@ -127,11 +166,15 @@ impl Session {
     }
 }
 
-impl Suites {
-    fn that_say(says: Says) -> Result<Self> {
-        Ok(Self { program: program::suites()?, says })
+/// The command for one gateway, or for all.
+fn of<'c>(command: &'c mut Command, gateway: Option<&str>) -> &'c mut Command {
+    match gateway {
+        Some(gateway) => command.args(["--gateway", gateway]),
+        None => command,
     }
+}
 
+impl Suites {
     /// What the test binary says of itself, in a file.
     fn tests(&self) -> Result<PathBuf> {
         let list = Command::new(&self.program).args(["--list", "--format", "terse"]).output();
@@ -145,9 +188,10 @@ impl Suites {
     }
 }
 
-fn session() -> Result<Session> {
+fn session(says: Says) -> Result<(Session, Suites)> {
     let interrupts = Interrupts::listen()?;
-    Ok(Session { igc: program::igc()?, interrupts })
+    let [igc, program] = program::igc_and_suites()?;
+    Ok((Session { igc, interrupts }, Suites { program, says }))
 }
 
 fn read(run: &Path) -> Result<Plan> {
@@ -156,8 +200,7 @@ fn read(run: &Path) -> Result<Plan> {
 }
 
 /// Plans a run and drives it, all but its report: the run folder, or the exit code of a refusal.
-fn drive(session: &Session, says: Says, mut words: Vec<String>) -> Result<std::result::Result<PathBuf, u8>> {
-    let suites = Suites::that_say(says)?;
+fn drive(session: &Session, suites: &Suites, mut words: Vec<String>) -> Result<std::result::Result<PathBuf, u8>> {
     words.extend(["--tests".to_owned(), suites.tests()?.display().to_string()]);
     let run = match session.plan(&words)? {
         Ok(run) => run,
@@ -165,11 +208,11 @@ fn drive(session: &Session, says: Says, mut words: Vec<String>) -> Result<std::r
     };
     let plan = read(&run)?;
 
-    for gateway in &plan.gateways {
-        let ended = session.gateway(&suites, &run, &plan, &gateway.name);
+    for gateway in plan.turns() {
+        let ended = session.turn(suites, &run, &plan, gateway);
         // Taken down in every case, also after an error or Ctrl-C: a second Ctrl-C does not reach these two.
         let mut down = session.igc();
-        down.arg("down").arg("--run").arg(&run).args(["--gateway", &gateway.name]);
+        of(down.arg("down").arg("--run").arg(&run), gateway);
         if session.interrupts.said() {
             down.arg("--interrupted");
         }
@@ -186,8 +229,8 @@ fn drive(session: &Session, says: Says, mut words: Vec<String>) -> Result<std::r
 
 /// `cargo xtask e2e`.
 pub fn e2e(options: &options::E2e) -> Result<u8> {
-    let session = session()?;
-    let run = match drive(&session, Says::People, options.to_words())? {
+    let (session, suites) = session(Says::People)?;
+    let run = match drive(&session, &suites, options.to_words())? {
         Ok(run) => run,
         Err(code) => return Ok(code),
     };
@@ -211,8 +254,8 @@ pub fn fidelity(mut options: options::Fidelity) -> Result<u8> {
     let interrupts = Interrupts::listen()?;
     let goldens = options.paths.is_empty() && !options.list && options.cases.iter().all(|c| c.starts_with("golden"));
     let mut command = if goldens {
-        let session = session()?;
-        let run = match drive(&session, Says::TheLog, RECORDED.map(str::to_owned).to_vec())? {
+        let (session, suites) = session(Says::TheLog)?;
+        let run = match drive(&session, &suites, RECORDED.map(str::to_owned).to_vec())? {
             Ok(_) if session.interrupts.said() => return Ok(130),
             Ok(run) => run,
             Err(code) => return Ok(code),
@@ -233,7 +276,7 @@ pub fn fidelity(mut options: options::Fidelity) -> Result<u8> {
 
 /// `cargo xtask up`. A rehearsal stays until Ctrl-C, whose code is 130, or until `cargo xtask down`, which gives 0.
 pub fn up(options: &options::Where) -> Result<u8> {
-    let session = session()?;
+    let session = Session { interrupts: Interrupts::listen()?, igc: program::igc()? };
     let run = match session.plan(&options.to_words())? {
         Ok(run) => run,
         Err(code) => return Ok(code),

@@ -38,40 +38,48 @@ pub fn cargo() -> Command {
     command
 }
 
-/// Builds a target and returns the executable, as cargo reports it. Progress goes to the terminal.
-fn built(what: &[&str], name: &str, flags: Option<&str>) -> Result<PathBuf> {
+/// Builds targets and returns their executables, as cargo reports them. Progress goes to the terminal.
+fn built<const N: usize>(what: &[&str], names: [&str; N], flags: Option<&str>) -> Result<[PathBuf; N]> {
     let mut command = cargo();
-    command.args(what).args(["--message-format", "json-render-diagnostics"]).stderr(Stdio::inherit());
+    command.arg("build").args(what).args(["--message-format", "json-render-diagnostics"]).stderr(Stdio::inherit());
     if let Some(flags) = flags {
         command.env("RUSTFLAGS", flags);
     }
     let output = command.output().context("failed to start cargo")?;
     if !output.status.success() {
-        bail!("cargo {} failed", what.join(" "));
+        bail!("cargo build {} failed", what.join(" "));
     }
-    let executable = String::from_utf8_lossy(&output.stdout)
-        .lines()
-        .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
-        .filter(|message| message["target"]["name"] == name)
-        .find_map(|message| message["executable"].as_str().map(PathBuf::from));
-    executable.with_context(|| format!("cargo {} made no executable called {name}", what.join(" ")))
+    let said = String::from_utf8_lossy(&output.stdout);
+    let made: Vec<serde_json::Value> = said.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+    let mut executables = [const { PathBuf::new() }; N];
+    for (executable, name) in executables.iter_mut().zip(names) {
+        *executable = made
+            .iter()
+            .filter(|message| message["target"]["name"] == name)
+            .find_map(|message| message["executable"].as_str().map(PathBuf::from))
+            .with_context(|| format!("cargo build {} made no executable called {name}", what.join(" ")))?;
+    }
+    Ok(executables)
 }
+
+/// What people wait for is built with the features that the whole workspace asks for, so that dependencies are compiled
+/// once for this, for the tests and for `cargo build --workspace --all-targets`.
+const OURS: [&str; 5] = ["--workspace", "--bin", "igc", "--test", "suites"];
 
 /// `igc`, built.
 pub fn igc() -> Result<PathBuf> {
-    built(&["build", "--package", "igc", "--bin", "igc"], "igc", None)
+    built(&OURS, ["igc"], None).map(|[igc]| igc)
+}
+
+/// `igc` and the suites' test binary, built.
+pub fn igc_and_suites() -> Result<[PathBuf; 2]> {
+    built(&OURS, ["igc", "suites"], None)
 }
 
 /// `igc` as one static file, for an image without anything else.
 pub fn image() -> Result<PathBuf> {
-    let what =
-        ["build", "--package", "igc", "--bin", "igc", "--profile", "image", "--target", "x86_64-unknown-linux-gnu"];
-    built(&what, "igc", Some("-C target-feature=+crt-static"))
-}
-
-/// The suites' test binary, built.
-pub fn suites() -> Result<PathBuf> {
-    built(&["test", "--package", "suites", "--test", "main", "--no-run"], "main", None)
+    let what = ["--package", "igc", "--bin", "igc", "--profile", "image", "--target", "x86_64-unknown-linux-gnu"];
+    built(&what, ["igc"], Some("-C target-feature=+crt-static")).map(|[igc]| igc)
 }
 
 /// Calls `igc COMMAND WORDS...`.

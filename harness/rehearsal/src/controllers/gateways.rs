@@ -25,11 +25,11 @@ impl Gateways {
         &mut self,
         around: &Surroundings,
         snapshot: &Snapshot,
-        pods: &Pods,
+        pods: &mut Pods,
         services: &mut Services,
     ) {
         let translation = around.dialect.translate(snapshot, around.clock.now_ms());
-        pods.load(&translation.tables);
+        pods.load(translation.tables);
         hold(around, snapshot, &translation.finalizers);
         let mut unowned = BTreeSet::new();
         for child in &translation.children {

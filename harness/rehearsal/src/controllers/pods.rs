@@ -42,6 +42,8 @@ pub const NODE: &str = "rehearsal-control-plane";
 pub struct Pods {
     running: HashMap<String, Running>,
     addresses: u32,
+    /// What proxies were told last, by Gateway.
+    tables: BTreeMap<Name, Arc<Table>>,
 }
 
 #[derive(Debug)]
@@ -116,7 +118,7 @@ impl Pods {
         for (uid, pod) in new {
             self.addresses += 1;
             let address = pod_address(self.addresses + 4);
-            match start(around, pod, address) {
+            match start(around, pod, address, &self.tables) {
                 Ok(running) => {
                     self.running.insert(uid.to_owned(), running);
                     say_running(around, pod, address);
@@ -134,17 +136,23 @@ impl Pods {
         }
     }
 
-    /// Gives every proxy the table of its Gateway.
-    pub(super) fn load(&self, tables: &BTreeMap<Name, Arc<Table>>) {
+    /// Gives every proxy the table of its Gateway; one that starts later begins with it.
+    pub(super) fn load(&mut self, tables: BTreeMap<Name, Arc<Table>>) {
+        self.tables = tables;
         for (gateway, proxy) in self.running.values().filter_map(|p| p.proxy.as_ref()) {
-            if let Some(table) = tables.get(gateway) {
+            if let Some(table) = self.tables.get(gateway) {
                 proxy.load(Arc::clone(table));
             }
         }
     }
 }
 
-fn start(around: &Surroundings, pod: &Value, address: IpAddr) -> std::io::Result<Running> {
+fn start(
+    around: &Surroundings,
+    pod: &Value,
+    address: IpAddr,
+    tables: &BTreeMap<Name, Arc<Table>>,
+) -> std::io::Result<Running> {
     let stop = around.stop.child_token();
     let (mut proxy, mut picker) = (None, None);
     around.network.add_pod(address);
@@ -188,6 +196,10 @@ fn start(around: &Surroundings, pod: &Value, address: IpAddr) -> std::io::Result
         Program::Proxy(gateway) => {
             let replica =
                 Proxy::new(around.network.clone(), around.clock.clone(), around.windows.clone(), stop.clone());
+            // Before it is reached: no client sees it without its routes.
+            if let Some(table) = tables.get(&gateway) {
+                replica.load(Arc::clone(table));
+            }
             for port in list(pod, "/spec/containers").flat_map(|c| list(c, "/ports")) {
                 let Some(port) = object::port(port, "/containerPort") else { continue };
                 serve_proxy(&around.network, &replica, address, port, around.dialect.listener_port(port), &stop)?;

@@ -6,7 +6,7 @@ use rehearsal::{
     dialects::{
         Version,
         envoy_ai_gateway::{EnvoyAiGateway, ExtensionHook},
-        object::{list, text},
+        object::{self, list, text},
     },
     world::WorldConfig,
 };
@@ -493,4 +493,28 @@ async fn the_extension_hook_is_not_wired() {
     let unnamed = stage.chat("127.0.0.1", "mock-llm", &[]).await;
     assert_eq!(said(&unnamed, []), (404, NO_ROUTE.to_owned(), []));
     assert_eq!(stage.statuses(1, "127.0.0.1", &[("x-ai-eg-model", "mock-llm")]).await, [200]);
+}
+
+/// A proxy that starts again is not reached before it knows its routes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_new_proxy_begins_with_its_routes() {
+    let stage = staged("v1.1.0").await;
+    let store = stage.world.store();
+    for round in 0..20 {
+        let proxy = store
+            .list(&kinds::POD, Some("envoy-gateway-system"))
+            .iter()
+            .map(|pod| object::name(pod).to_owned())
+            .find(|name| name.starts_with("envoy-igc-gw-"))
+            .expect("the Gateway's proxy");
+        store.delete(&kinds::POD, "envoy-gateway-system", &proxy).expect("deleted");
+        let statuses = crate::stage::bounded("the first answer", async {
+            loop {
+                if let Some(status) = stage.chat("127.0.0.1", "mock-llm", &[]).await.status() {
+                    break status;
+                }
+            }
+        });
+        assert_eq!(statuses.await, 200, "round {round}");
+    }
 }
