@@ -7,4 +7,5 @@ pub mod gateway;
 pub mod install;
 pub mod intents;
 pub mod place;
+pub mod pool;
 pub mod shared;

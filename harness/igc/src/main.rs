@@ -1,10 +1,12 @@
-//! igc: the program that binds the rooms. `cargo xtask` calls it; in a container image it is the model.
+//! igc: the program that binds the rooms. `cargo xtask` calls it; in a container image it is the model or
+//! the endpoint picker.
 
 mod down;
 mod failure;
 mod fidelity;
 mod model_server;
 mod pages;
+mod picker_server;
 mod plan;
 mod report;
 mod request;
@@ -118,6 +120,8 @@ enum Command {
     },
     /// Serve as a model: OpenAI endpoints, a record of every request
     Model(model_server::Args),
+    /// Serve as an endpoint picker: ext_proc for an InferencePool, a record of every request
+    Picker(picker_server::Args),
 }
 
 #[tokio::main]
@@ -141,6 +145,7 @@ async fn main() -> ExitCode {
         Command::Sweep { out, context } => down::sweep(&out, context.as_deref(), &cancel).await,
         Command::Doctor { format } => up::doctor(&format, &cancel).await,
         Command::Model(args) => model_server::serve(args, cancel.clone()).await,
+        Command::Picker(args) => picker_server::serve(args, cancel.clone()).await,
     };
     match result {
         Ok(code) => ExitCode::from(code),

@@ -37,6 +37,7 @@ use verdict::history::PickerRecord;
 
 pub use config::{ConfigError, Scheduling};
 pub use message::{AnswerBy, DESTINATION, NAMESPACE, SERVED, SUBSET};
+pub use session::Session;
 pub use tls::{Tls, TlsError};
 
 use crate::{schedule::Scheduler, serve::Services};
@@ -204,6 +205,11 @@ impl fmt::Debug for Journal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Journal").field("pod", &self.0.options.pod).finish_non_exhaustive()
     }
+}
+
+/// One stream without a network, of a picker of its own.
+pub fn session(options: Options, endpoints: Endpoints) -> Session {
+    Session::new(Shared::new(options, endpoints))
 }
 
 impl Handle {

@@ -27,8 +27,8 @@ const KEEP_NAME: usize = 256;
 /// What a message weighs besides its bytes while it is held.
 const MESSAGE: usize = 64;
 
-/// One stream.
-pub(crate) struct Session {
+/// One stream. When it is dropped, its record is complete.
+pub struct Session {
     shared: Arc<Shared>,
     record: PickerRecord,
     command: Option<Command>,
@@ -103,8 +103,11 @@ impl Session {
         self.record.refused.is_some()
     }
 
-    /// What a message is answered with. After an error the stream is over.
-    pub(crate) fn on(&mut self, message: ProcessingRequest) -> Result<Vec<ProcessingResponse>, Status> {
+    /// What a message is answered with.
+    ///
+    /// # Errors
+    /// The status that the stream ends with.
+    pub fn on(&mut self, message: ProcessingRequest) -> Result<Vec<ProcessingResponse>, Status> {
         let answer = self.answer(message);
         self.failed |= answer.is_err();
         answer

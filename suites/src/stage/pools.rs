@@ -11,7 +11,7 @@ use verdict::history::{EXCHANGE_HEADER, PickerRecord};
 use super::{Model, Stage};
 
 /// The port that a picker's records are read from.
-const PICKER_PORT: u16 = 9004;
+const PICKER_PORT: u16 = 8080;
 /// Seconds that the pods of a pool may take to come and to go.
 const PODS: u64 = 120;
 /// Seconds that requests which a client has its answer to may still be under way for the picker.

@@ -57,6 +57,9 @@ pub enum ConnectError {
         /// The contexts there are.
         there: Vec<String>,
     },
+    /// There is no service account: this program does not run in a pod.
+    #[error("this is no pod with a service account ({0}); name a kubeconfig")]
+    NoPod(String),
     /// Nobody answers at the API server's address.
     #[error("context {context:?}: {server} does not answer as a Kubernetes API server: {problem}")]
     NotAnswering {
@@ -131,11 +134,31 @@ impl Cluster {
         let own_proxy = read.clusters.iter().any(|c| c.cluster.as_ref().is_some_and(|c| c.proxy_url.is_some()));
         let mut config =
             kube::Config::from_custom_kubeconfig(read, &options).await.map_err(|error| malformed(error.to_string()))?;
-        config.default_retry = false; // retries are ours, and are seen
-        config.connect_timeout = Some(ANSWER / 2);
         if !own_proxy && config.cluster_url.host().is_some_and(|host| past_proxy(host, &no_proxy())) {
             config.proxy_url = None;
         }
+        Self::of(config, chosen, malformed, deadline).await
+    }
+
+    /// Connects to the cluster that this program runs in, as the service account of its pod.
+    ///
+    /// # Errors
+    /// See [`ConnectError`].
+    pub async fn connect_in_pod() -> Result<Self, ConnectError> {
+        super::init();
+        let mut config = kube::Config::incluster().map_err(|error| ConnectError::NoPod(error.to_string()))?;
+        config.proxy_url = None; // the API server is next door
+        Self::of(config, "in-pod".to_owned(), ConnectError::NoPod, Deadline::within(ANSWER)).await
+    }
+
+    async fn of(
+        mut config: kube::Config,
+        chosen: String,
+        malformed: impl Fn(String) -> ConnectError,
+        deadline: Deadline,
+    ) -> Result<Self, ConnectError> {
+        config.default_retry = false; // retries are ours, and are seen
+        config.connect_timeout = Some(ANSWER / 2);
         let server = config.cluster_url.to_string().trim_end_matches('/').to_owned();
         let not_answering =
             |problem: String| ConnectError::NotAnswering { context: chosen.clone(), server: server.clone(), problem };

@@ -32,6 +32,7 @@ pub use events::Event;
 pub use failure::{ApiFailure, FailureKind};
 pub use forward::{Forward, PodPort};
 pub use object::{ObjectRef, conditions_in_short, name_of};
+pub(crate) use pods::is_ready;
 pub use pods::{Exec, Logs, PodAnswer};
 pub use read::Propagation;
 pub use request::Bounds;

@@ -214,7 +214,7 @@ async fn kept(stream: Option<impl AsyncRead + Unpin>) -> Vec<u8> {
     kept
 }
 
-fn is_ready(pod: &Value) -> bool {
+pub(crate) fn is_ready(pod: &Value) -> bool {
     let conditions = pod.pointer("/status/conditions").and_then(Value::as_array);
     let ready = conditions.into_iter().flatten().any(|condition| {
         condition.get("type").and_then(Value::as_str) == Some("Ready")

@@ -271,6 +271,9 @@ fn key(object: &Value) -> (String, String) {
     (namespace.to_owned(), name_of(object).to_owned())
 }
 
+/// Says whether what was seen is enough.
+type Judge<'a> = dyn FnMut(&mut Seen) -> Result<Look, ApiFailure> + Send + 'a;
+
 /// Why a wait ends before its deadline.
 enum End {
     Met,
@@ -291,7 +294,8 @@ impl Cluster {
         let watched = target.watched(&until);
         let deadline = Deadline::within(within);
         let mut seen = Seen::default();
-        let end = deadline.bound(self.follow(&watched, &until, &mut seen)).await;
+        let mut look = |seen: &mut Seen| judge(&until, seen);
+        let end = deadline.bound(self.follow(&watched, &mut look, &mut seen)).await;
         let failure = match end {
             Some(End::Met) => {
                 return Ok(Waited { objects: seen.list(), took: deadline.elapsed() });
@@ -302,7 +306,7 @@ impl Cluster {
         let waited = deadline.elapsed();
         if failure.is_none() {
             // A watch may have been deaf: one last look decides between "not true" and "not answered".
-            match Deadline::within(LAST_LOOK).bound(self.look_once(&watched, &until, &mut seen)).await {
+            match Deadline::within(LAST_LOOK).bound(self.look_once(&watched, &mut look, &mut seen)).await {
                 Some(Ok(Look::Met)) => {
                     return Ok(Waited { objects: seen.list(), took: deadline.elapsed() });
                 }
@@ -332,12 +336,31 @@ impl Cluster {
         })))
     }
 
+    /// Tells what is there of a target, first as it is found and then whenever something changes, for ever: through lost
+    /// watches, forgotten versions and an API server that does not answer.
+    ///
+    /// # Errors
+    /// Ends only with what no waiting cures: missing rights, a target that makes no sense.
+    pub async fn observe(&self, target: impl Into<Target>, mut tell: impl FnMut(&[&Value]) + Send) -> ApiFailure {
+        let watched = target.into().watched(&Until::Exists);
+        let patient = self.clone().with_absence(Duration::MAX);
+        let mut look = |seen: &mut Seen| {
+            tell(&seen.objects.values().collect::<Vec<_>>());
+            Ok(Look::NotYet(String::new()))
+        };
+        loop {
+            if let End::Failed(failure) = patient.follow(&watched, &mut look, &mut Seen::default()).await {
+                return failure;
+            }
+        }
+    }
+
     /// Looks, and watches, and looks again. Ends only when nothing more is to be waited for.
-    async fn follow(&self, watched: &Watched, until: &Until, seen: &mut Seen) -> End {
+    async fn follow(&self, watched: &Watched, look: &mut Judge<'_>, seen: &mut Seen) -> End {
         let for_ever = Deadline::within(Duration::MAX); // the caller ends this future at its own deadline
         let (mut backoff, mut absence) = (Backoff::default(), Absence::default());
         loop {
-            match self.look_and_watch(watched, until, seen, &mut backoff).await {
+            match self.look_and_watch(watched, look, seen, &mut backoff).await {
                 Ok(Watching::Met) => return End::Met,
                 Ok(Watching::ListAgain) => {}
                 Err(failure) if is_final(&failure) || absence.lasts(&failure, self.bounds.absence) => {
@@ -352,9 +375,9 @@ impl Cluster {
         }
     }
 
-    async fn look_once(&self, watched: &Watched, until: &Until, seen: &mut Seen) -> Result<Look, ApiFailure> {
+    async fn look_once(&self, watched: &Watched, look: &mut Judge<'_>, seen: &mut Seen) -> Result<Look, ApiFailure> {
         self.list_seen(watched, seen).await?;
-        judge(until, seen)
+        look(seen)
     }
 
     async fn list_seen(&self, watched: &Watched, seen: &mut Seen) -> Result<String, ApiFailure> {
@@ -376,12 +399,12 @@ impl Cluster {
     async fn look_and_watch(
         &self,
         watched: &Watched,
-        until: &Until,
+        look: &mut Judge<'_>,
         seen: &mut Seen,
         backoff: &mut Backoff,
     ) -> Result<Watching, ApiFailure> {
         let mut version = self.list_seen(watched, seen).await?;
-        if judge(until, seen)? == Look::Met {
+        if look(seen)? == Look::Met {
             return Ok(Watching::Met);
         }
         let kind = self.kind(&watched.api_version, &watched.kind).await?;
@@ -430,7 +453,7 @@ impl Cluster {
                 }
                 alive = true;
                 backoff.reset();
-                if judge(until, seen)? == Look::Met {
+                if look(seen)? == Look::Met {
                     return Ok(Watching::Met);
                 }
             }

@@ -283,3 +283,26 @@ async fn a_cluster_that_is_gone_ends_the_wait_before_its_deadline() {
     assert!(failure.is_environment(), "{failure}");
     server.played();
 }
+
+#[tokio::test]
+async fn changes_are_told_until_waiting_is_of_no_use() {
+    let (server, cluster) = Scripted::connected(vec![
+        lists().answers(200, list("4", &[])),
+        watches("4").watch(&[("ADDED", pod("5", "False")), ("MODIFIED", pod("6", "True"))], End::Closed),
+        watches("6").refuses(410, "Expired", "too old resource version"),
+        lists().answers(200, list("7", &[pod("7", "True")])),
+        watches("7").watch(&[("DELETED", pod("8", "True"))], End::Closed),
+        watches("8").refuses(403, "Forbidden", "no more"),
+    ])
+    .await;
+    let mut told = Vec::new();
+    let observing = cluster.observe(the_pod(), |pods| {
+        told.push(
+            pods.iter().map(|p| p["metadata"]["resourceVersion"].as_str().unwrap().to_owned()).collect::<String>(),
+        );
+    });
+    let failure = tokio::time::timeout(LONG, observing).await.expect("an end");
+    assert_eq!(failure.code(), Some(403));
+    assert_eq!(told, ["", "5", "6", "7", ""]);
+    server.played();
+}

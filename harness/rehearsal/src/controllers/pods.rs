@@ -84,19 +84,23 @@ enum Program {
     /// The stand-in model: names, where chats are if not in the usual place, and whether it knows its own pod.
     Model { names: Vec<String>, port: u16, chat_path: Option<String>, knows_pod: bool },
     /// The stand-in endpoint picker of a pool.
-    Picker { pool: Name, ports: PickerPorts },
+    Picker(PickerArguments),
     /// A replica of the proxy of a Gateway.
     Proxy(Name),
     /// Nothing that listens.
     Nothing,
 }
 
-/// The ports that a picker listens on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct PickerPorts {
+/// What a picker is told when it is started.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct PickerArguments {
+    pool: Name,
     grpc: u16,
     health: u16,
-    admin: u16,
+    records: u16,
+    secure: bool,
+    /// An EndpointPickerConfig; empty for the usual one.
+    scheduling: String,
 }
 
 impl Pods {
@@ -188,8 +192,8 @@ fn start(
             });
             around.network.add_pod_port(address, port, PodPort { socket, door: Some(door) });
         }
-        Program::Picker { pool, ports } => {
-            let started = start_picker(around, name(pod), address, pool, ports)?;
+        Program::Picker(arguments) => {
+            let started = start_picker(around, name(pod), address, arguments)?;
             journals(around).insert(object::key(pod), started.serving.0.journal());
             picker = Some(started);
         }
@@ -218,19 +222,24 @@ fn journals(around: &Surroundings) -> MutexGuard<'_, HashMap<Name, picker::Journ
     around.pickers.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A picker that serves over TLS with a certificate of its own. It learns of endpoints when the pods have been looked at.
+/// A picker that serves, over TLS with a certificate of its own unless it is told not to. It learns of endpoints when
+/// the pods have been looked at.
 fn start_picker(
     around: &Surroundings,
     pod: &str,
     address: IpAddr,
-    pool: Name,
-    ports: PickerPorts,
+    arguments: PickerArguments,
 ) -> std::io::Result<Picker> {
+    let PickerArguments { pool, grpc, health, records, secure, scheduling } = arguments;
     let (endpoints, known) = watch::channel(None);
     let clock = around.clock.clone();
     let options = picker::Options {
         pod: pod.to_owned(),
-        tls: Some(picker::Tls::self_signed(&[pod]).map_err(std::io::Error::other)?),
+        tls: secure.then(|| picker::Tls::self_signed(&[pod])).transpose().map_err(std::io::Error::other)?,
+        scheduling: match scheduling.as_str() {
+            "" => picker::Scheduling::default(),
+            written => picker::Scheduling::read(written).map_err(std::io::Error::other)?,
+        },
         now_ms: Arc::new(move || clock.now_ms()),
         ..picker::Options::default()
     };
@@ -239,11 +248,8 @@ fn start_picker(
         around.network.add_pod_port(address, port, PodPort { socket, door: None });
         std::io::Result::Ok(listener)
     };
-    let listeners = picker::Listeners {
-        grpc: bound(ports.grpc)?,
-        health: Some(bound(ports.health)?),
-        admin: Some(bound(ports.admin)?),
-    };
+    let listeners =
+        picker::Listeners { grpc: bound(grpc)?, health: Some(bound(health)?), admin: Some(bound(records)?) };
     let serving = picker::serve(listeners, options, known);
     Ok(Picker { pool, endpoints, serving: Serving(serving) })
 }
@@ -330,20 +336,25 @@ impl<'c> Arguments<'c> {
     }
 }
 
-/// The picker that a container runs, by the arguments of `igc picker`.
+/// The picker that a container runs, by the arguments of `igc picker` and of the pickers upstream.
 fn picker_of(container: &Value, home: &str) -> Option<Program> {
     let arguments = Arguments::of(container);
-    if !arguments.run_own("picker") {
+    let image = text(container, "/image");
+    let is_upstreams =
+        ["llm-d-inference-scheduler", "endpoint-picker", "/epp:"].iter().any(|name| image.contains(name));
+    if !arguments.run_own("picker") && !is_upstreams {
         return None;
     }
     let namespace = arguments.value("--pool-namespace").unwrap_or_else(|| home.to_owned());
     let port = |flag: &str, default| arguments.value(flag).and_then(|p| p.parse().ok()).unwrap_or(default);
-    let ports = PickerPorts {
+    Some(Program::Picker(PickerArguments {
+        pool: (namespace, arguments.value("--pool-name")?),
         grpc: port("--grpc-port", 9002),
         health: port("--grpc-health-port", 9003),
-        admin: port("--admin-port", 9004),
-    };
-    Some(Program::Picker { pool: (namespace, arguments.value("--pool-name")?), ports })
+        records: port("--records-port", 8080),
+        secure: arguments.value("--secure-serving").is_none_or(|said| said != "false"),
+        scheduling: arguments.value("--config-text").unwrap_or_default(),
+    }))
 }
 
 /// The model that a container runs, by the arguments of llm-d-inference-sim and of `igc model`.
@@ -451,15 +462,18 @@ mod tests {
 
     #[rstest]
     #[case(json!({"image": "igc:dev", "args": ["picker", "--pool-name", "p", "--pool-namespace", "other"]}),
-        Some(("other", 9002, 9004)))]
-    #[case(json!({"image": "igc:dev", "command": ["/igc", "picker", "--pool-name=p", "--grpc-port=9102"]}),
-        Some(("ns", 9102, 9004)))]
+        Some(("other", 9002, 8080, true)))]
+    #[case(json!({"image": "igc:dev", "command": ["/igc", "picker", "--pool-name=p", "--grpc-port=9102", "--records-port", "81"]}),
+        Some(("ns", 9102, 81, true)))]
+    #[case(json!({"image": "ghcr.io/llm-d/llm-d-inference-scheduler:v0.4.0", "args": ["--pool-name", "p", "--secure-serving=false"]}),
+        Some(("ns", 9002, 8080, false)))]
     #[case(json!({"image": "igc:dev", "args": ["picker"]}), None)]
     #[case(json!({"image": "igc:dev", "args": ["model", "--model", "picker"]}), None)]
-    fn the_picker_that_a_container_runs(#[case] container: Value, #[case] expected: Option<(&str, u16, u16)>) {
-        let expected = expected.map(|(home, grpc, admin)| Program::Picker {
-            pool: (home.to_owned(), "p".to_owned()),
-            ports: PickerPorts { grpc, health: 9003, admin },
+    fn the_picker_that_a_container_runs(#[case] container: Value, #[case] expected: Option<(&str, u16, u16, bool)>) {
+        let expected = expected.map(|(home, grpc, records, secure)| {
+            let pool = (home.to_owned(), "p".to_owned());
+            let scheduling = String::new();
+            Program::Picker(PickerArguments { pool, grpc, health: 9003, records, secure, scheduling })
         });
         assert_eq!(picker_of(&container, "ns"), expected);
     }

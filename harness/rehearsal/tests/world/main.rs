@@ -3,4 +3,5 @@
 mod agentgateway;
 mod envoy_ai_gateway;
 mod kubernetes;
+mod pool;
 mod stage;
