@@ -207,11 +207,6 @@ impl fmt::Debug for Journal {
     }
 }
 
-/// One stream without a network, of a picker of its own.
-pub fn session(options: Options, endpoints: Endpoints) -> Session {
-    Session::new(Shared::new(options, endpoints))
-}
-
 impl Handle {
     /// Its records, to be read for as long as somebody wants.
     pub fn journal(&self) -> Journal {

@@ -13,7 +13,7 @@ use tonic::Status;
 use verdict::history::{EXCHANGE_HEADER, Passed, PickerRecord, Reason, StreamEnded, hex};
 
 use crate::{
-    Endpoint, NO_ENDPOINT, SHED, Shared, UNREADABLE,
+    Endpoint, Endpoints, NO_ENDPOINT, Options, SHED, Shared, UNREADABLE,
     command::{self, Command},
     message::{self, SERVED, Way},
     prompt,
@@ -73,6 +73,11 @@ impl Passing {
 }
 
 impl Session {
+    /// One without a network, of a picker of its own.
+    pub fn alone(options: Options, endpoints: Endpoints) -> Self {
+        Self::new(Shared::new(options, endpoints))
+    }
+
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
         let record = PickerRecord {
             sequence: shared.log.arrive(),

@@ -303,6 +303,7 @@ fn installation(config: &WorldConfig) -> Vec<Value> {
                 "spec": {"containers": [{"name": image, "image": format!("quay.io/jetstack/cert-manager-{image}:v1.20.2")}]}}},
         }));
     }
+    objects.extend(controllers::llmisvc::installation());
     objects.extend(config.dialect.installation());
     objects
 }

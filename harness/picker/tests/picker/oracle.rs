@@ -7,7 +7,7 @@ use envoy_types::pb::envoy::{
         processing_response::Response,
     },
 };
-use picker::{Endpoint, Options, session};
+use picker::{Endpoint, Options, Session};
 use prost::Message;
 use tokio::sync::watch;
 
@@ -28,13 +28,14 @@ pub fn bytes(mut input: &[u8]) {
 /// Sends these messages to a picker, and looks at every answer.
 pub fn stream(messages: Vec<ProcessingRequest>) {
     let (_endpoints, told) = watch::channel(Some(vec![Endpoint::from("10.0.0.1:1"), Endpoint::from("10.0.0.2:1")]));
-    let mut session = session(Options { keep_prompt: KEEP, ..Options::default() }, told);
+    let mut session = Session::alone(Options { keep_prompt: KEEP, ..Options::default() }, told);
     let (mut duplex, mut ended) = (true, false);
     let (mut came, mut went, mut ends, mut choices) = (0, 0, 0, 0);
     for message in messages {
         let mut size = 0;
         match &message.request {
-            Some(Request::RequestHeaders(_)) => {
+            Some(Request::RequestHeaders(head)) => {
+                ended = head.end_of_stream;
                 let mode = message.protocol_config.as_ref().map(|config| config.request_body_mode);
                 duplex = mode.is_none_or(|mode| mode == i32::from(BodySendMode::FullDuplexStreamed));
             }
@@ -42,6 +43,7 @@ pub fn stream(messages: Vec<ProcessingRequest>) {
                 size = body.body.len();
                 ended = body.end_of_stream || body.end_of_stream_without_message;
             }
+            Some(Request::RequestTrailers(_)) => ended = true,
             _ => {}
         }
         came += size;

@@ -85,6 +85,8 @@ pub mod kinds {
         INFERENCE_SERVICE = "serving.kserve.io", "InferenceService";
         /// serving.kserve.io
         LLM_INFERENCE_SERVICE = "serving.kserve.io", "LLMInferenceService";
+        /// serving.kserve.io
+        LLM_INFERENCE_SERVICE_CONFIG = "serving.kserve.io", "LLMInferenceServiceConfig";
         /// aigateway.envoyproxy.io v1beta1
         AI_GATEWAY_ROUTE = "aigateway.envoyproxy.io", "AIGatewayRoute";
         /// aigateway.envoyproxy.io v1beta1

@@ -25,14 +25,16 @@ const MODE: &str = "serving.kserve.io/deploymentMode";
 const FINALIZER: &str = "inferenceservice.finalizers";
 
 /// The part of KServe's `ingress` configuration that is used.
-struct Ingress {
+pub(super) struct Ingress {
     domain: String,
-    gateway: (String, String),
+    /// Namespace and name of the Gateway.
+    pub(super) gateway: (String, String),
     timeouts: bool,
 }
 
 impl Ingress {
-    fn read(snapshot: &Snapshot) -> Option<Self> {
+    /// Reads it; `None` where KServe does not use the Gateway API.
+    pub(super) fn read(snapshot: &Snapshot) -> Option<Self> {
         let config = snapshot.get(&kinds::CONFIG_MAP, NAMESPACE, CONFIG)?;
         let ingress: Value = serde_json::from_str(text(config, "/data/ingress")).ok()?;
         if ingress["enableGatewayApi"] != json!(true) {

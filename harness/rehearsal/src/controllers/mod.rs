@@ -5,6 +5,7 @@
 
 mod gateways;
 mod kserve;
+pub(crate) mod llmisvc;
 mod pods;
 mod services;
 mod workloads;
@@ -80,7 +81,13 @@ const READS: [Kind; 8] = [
 pub async fn run(around: Surroundings) {
     let mut events = around.store.observe(None);
     let mut kinds: Vec<Kind> = READS.into_iter().chain(around.dialect.reads()).collect();
-    kinds.extend([kinds::HTTP_ROUTE, kinds::INFERENCE_SERVICE]);
+    kinds.extend([
+        kinds::HTTP_ROUTE,
+        kinds::INFERENCE_SERVICE,
+        kinds::INFERENCE_POOL,
+        kinds::LLM_INFERENCE_SERVICE,
+        kinds::LLM_INFERENCE_SERVICE_CONFIG,
+    ]);
     kinds.sort();
     kinds.dedup();
     let (mut pods, mut services) = (Pods::default(), Services::default());
@@ -141,6 +148,7 @@ fn pass(
     pods.reconcile(around, view.now());
     services.reconcile(around, view.now());
     kserve::reconcile(around, view.now());
+    llmisvc::reconcile(around, view.now());
     gateways.reconcile(around, view.now(), pods, services);
 }
 

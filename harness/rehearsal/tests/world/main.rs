@@ -3,5 +3,7 @@
 mod agentgateway;
 mod envoy_ai_gateway;
 mod kubernetes;
-mod pool;
+mod llmisvc;
+mod picker;
+mod pools;
 mod stage;
