@@ -11,3 +11,7 @@ mod status;
 mod streaming;
 mod tokens;
 mod transformation;
+
+/// Worlds are made of objects of many small values, on many threads.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;

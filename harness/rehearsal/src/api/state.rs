@@ -86,6 +86,8 @@ pub(crate) struct State {
     resources: BTreeMap<Kind, Arc<Resource>>,
     objects: BTreeMap<Kind, BTreeMap<Key, Arc<Value>>>,
     version: u64,
+    /// The last change of each kind.
+    changed: BTreeMap<Kind, u64>,
     log: VecDeque<Arc<Event>>,
     forgotten: u64,
     subscribers: Vec<Subscriber>,
@@ -100,6 +102,7 @@ impl State {
             resources: BTreeMap::new(),
             objects: BTreeMap::new(),
             version: 0,
+            changed: BTreeMap::new(),
             log: VecDeque::new(),
             forgotten: 0,
             subscribers: Vec::new(),
@@ -111,6 +114,11 @@ impl State {
 
     pub(crate) fn version(&self) -> u64 {
         self.version
+    }
+
+    /// The last change of each of these kinds, 0 where there was none.
+    pub(crate) fn changed(&self, kinds: &[Kind]) -> Vec<u64> {
+        kinds.iter().map(|kind| self.changed.get(kind).copied().unwrap_or(0)).collect()
     }
 
     pub(crate) fn resources(&self) -> impl Iterator<Item = &Arc<Resource>> {
@@ -207,6 +215,7 @@ impl State {
             return None; // a version without a change would be waited for in vain
         }
         self.version += 1;
+        self.changed.insert(kind.clone(), self.version);
         let (change, object) = match object {
             Some(mut object) => {
                 meta_mut(&mut object).insert("resourceVersion".into(), json!(self.version.to_string()));

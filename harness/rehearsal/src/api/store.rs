@@ -98,6 +98,11 @@ impl Store {
         self.lock().version()
     }
 
+    /// The resource version of the last change of each of these kinds, 0 where there was none.
+    pub fn changed(&self, kinds: &[Kind]) -> Vec<u64> {
+        self.lock().changed(kinds)
+    }
+
     /// An object by kind, namespace (empty for cluster-wide kinds) and name.
     pub fn get(&self, kind: &Kind, namespace: &str, name: &str) -> Option<Object> {
         self.lock().get(kind, namespace, name)

@@ -79,12 +79,12 @@ fn inference_service(around: &Surroundings, snapshot: &Snapshot, service: &Arc<V
         settle("an InferenceService's marks", marked);
     }
     let predictor = format!("{isvc}-predictor");
-    let existing = around.store.get(&kinds::DEPLOYMENT, home, &predictor);
+    let existing = around.fresh(snapshot, &kinds::DEPLOYMENT, home, &predictor);
     let wanted = [deployment(service, &predictor, existing.as_deref()), cluster_service(service, &predictor)];
     for child in wanted.into_iter().flatten() {
         apply(around, snapshot, child);
     }
-    let deployment = around.store.get(&kinds::DEPLOYMENT, home, &predictor);
+    let deployment = around.fresh(snapshot, &kinds::DEPLOYMENT, home, &predictor);
     let ready = deployment.as_ref().is_some_and(|d| object::condition_status(d, "Available") == Some("True"));
     let is_local = service["metadata"]["labels"]["networking.kserve.io/visibility"] == json!("cluster-local");
     let exposed = ingress.filter(|_| !is_local);
@@ -93,7 +93,7 @@ fn inference_service(around: &Surroundings, snapshot: &Snapshot, service: &Arc<V
             apply(around, snapshot, route_of(service, route, &predictor, ingress));
         }
     }
-    let conditions = conditions(around, service, &predictor, deployment.as_deref(), ready, exposed.is_some());
+    let conditions = conditions(around, snapshot, service, &predictor, deployment.as_deref(), ready, exposed.is_some());
     let is_ready = conditions[2]["status"] == json!("True");
     let mut status = json!({
         "conditions": conditions,
@@ -125,6 +125,7 @@ fn inference_service(around: &Surroundings, snapshot: &Snapshot, service: &Arc<V
 /// The four conditions, in the order of their names.
 fn conditions(
     around: &Surroundings,
+    snapshot: &Snapshot,
     service: &Value,
     predictor: &str,
     deployment: Option<&Value>,
@@ -140,7 +141,7 @@ fn conditions(
     };
     let predictor_ready = of_deployment(if available { "Progressing" } else { "Available" })
         .unwrap_or_else(|| json!({"type": "PredictorReady", "status": "False"}));
-    let ingress_ready = match ingress_problem(around, service, predictor, available, exposed) {
+    let ingress_ready = match ingress_problem(around, snapshot, service, predictor, available, exposed) {
         None => bare("IngressReady"),
         Some((reason, message)) => condition("IngressReady", false, &reason, &message),
     };
@@ -154,6 +155,7 @@ fn conditions(
 /// What keeps the ingress from being ready: reason and message.
 fn ingress_problem(
     around: &Surroundings,
+    snapshot: &Snapshot,
     service: &Value,
     predictor: &str,
     available: bool,
@@ -166,7 +168,7 @@ fn ingress_problem(
         return None;
     }
     for route in [predictor, name(service)] {
-        let Some(route) = around.store.get(&kinds::HTTP_ROUTE, namespace(service), route) else {
+        let Some(route) = around.fresh(snapshot, &kinds::HTTP_ROUTE, namespace(service), route) else {
             return Some(("Predictor ingress not created".to_owned(), "Predictor ingress not created".to_owned()));
         };
         let mut parents = list(&route, "/status/parents").peekable();

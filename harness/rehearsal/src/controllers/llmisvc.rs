@@ -270,7 +270,7 @@ impl Service<'_> {
 
     /// Whether the deployment of a child is available.
     fn available(&self, suffix: &str) -> Option<Problem> {
-        let deployment = self.around.store.get(&kinds::DEPLOYMENT, self.home(), &self.child(suffix));
+        let deployment = self.around.fresh(self.snapshot, &kinds::DEPLOYMENT, self.home(), &self.child(suffix));
         let said =
             deployment.as_ref().and_then(|d| list(d, "/status/conditions").find(|c| text(c, "/type") == "Available"));
         match said {
@@ -309,7 +309,7 @@ impl Service<'_> {
         let selector = Value::Object(labels.clone());
         labels.insert("kserve.io/component".to_owned(), json!("workload"));
         labels.insert("llm-d.ai/role".to_owned(), json!("both"));
-        let existing = self.around.store.get(&kinds::DEPLOYMENT, self.home(), &self.child("-kserve"));
+        let existing = self.around.fresh(self.snapshot, &kinds::DEPLOYMENT, self.home(), &self.child("-kserve"));
         let written = object::number(&self.spec, "/replicas");
         let replicas = written.or_else(|| object::number(existing.as_deref()?, "/spec/replicas")).unwrap_or(1);
         let template = json!({"metadata": {"labels": labels}, "spec": self.spec["template"]});
@@ -513,7 +513,7 @@ impl Service<'_> {
         let routes = if named.is_empty() { vec![self.child("-kserve-route")] } else { named };
         routes.iter().find_map(|name| {
             let not_ready = |what: String| Some(("HTTPRoutesNotReady".to_owned(), format!("HTTPRoute {name} {what}")));
-            let Some(route) = self.around.store.get(&kinds::HTTP_ROUTE, self.home(), name) else {
+            let Some(route) = self.around.fresh(self.snapshot, &kinds::HTTP_ROUTE, self.home(), name) else {
                 return Some(("RefsInvalid".to_owned(), format!("HTTPRoute {}/{name} not found", self.home())));
             };
             let mut parents = list(&route, "/status/parents").peekable();

@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use pods::{NODE, Pods};
 pub use services::{NodePorts, Services};
+use workloads::Workloads;
 
 use crate::{
     api::{Failure, Kind, Store, kinds},
@@ -90,8 +91,7 @@ pub async fn run(around: Surroundings) {
     ]);
     kinds.sort();
     kinds.dedup();
-    let (mut pods, mut services) = (Pods::default(), Services::default());
-    let mut gateways = gateways::Gateways::default();
+    let mut controllers = Controllers::default();
     loop {
         let first = tokio::select! {
             event = events.next() => event,
@@ -106,58 +106,71 @@ pub async fn run(around: Surroundings) {
             relevant |= kinds.contains(&event.kind);
         }
         if relevant {
-            pass(&around, &kinds, &mut pods, &mut services, &mut gateways);
+            controllers.pass(&around, &kinds);
         }
         around.done.send_replace(seen);
     }
 }
 
-/// What a pass reads: taken again only where something was written since.
-struct View<'a> {
-    store: &'a Store,
-    kinds: &'a [Kind],
-    version: u64,
+/// The controllers of a world, in the order of their turns: what one writes, the next one sees.
+#[derive(Debug, Default)]
+struct Controllers {
     snapshot: Snapshot,
+    workloads: Workloads,
+    pods: Pods,
+    services: Services,
+    gateways: gateways::Gateways,
+    turns: [Turn; 6],
 }
 
-impl<'a> View<'a> {
-    fn of(store: &'a Store, kinds: &'a [Kind]) -> Self {
-        let version = store.version();
-        Self { store, kinds, version, snapshot: snapshot(store, kinds) }
-    }
+/// What a controller has seen: it need not look again before one of the kinds that it asked for has changed.
+#[derive(Debug, Default)]
+struct Turn(Option<Vec<(Kind, u64)>>);
 
-    fn now(&mut self) -> &Snapshot {
-        let version = self.store.version();
-        if version != self.version {
-            (self.version, self.snapshot) = (version, snapshot(self.store, self.kinds));
+impl Turn {
+    fn take(&mut self, snapshot: &Snapshot, reconcile: impl FnOnce(&Snapshot)) {
+        let changed = |seen: &[(Kind, u64)]| seen.iter().any(|(kind, version)| snapshot.version(kind) != *version);
+        if self.0.as_deref().is_none_or(changed) {
+            reconcile(snapshot);
+            let seen = snapshot.take_asked().into_iter().map(|kind| {
+                let version = snapshot.version(&kind);
+                (kind, version)
+            });
+            self.0 = Some(seen.collect());
         }
-        &self.snapshot
     }
 }
 
-/// One pass. The data plane is told before statuses say so.
-fn pass(
-    around: &Surroundings,
-    kinds: &[Kind],
-    pods: &mut Pods,
-    services: &mut Services,
-    gateways: &mut gateways::Gateways,
-) {
-    let mut view = View::of(&around.store, kinds);
-    workloads::reconcile(around, view.now());
-    pods.reconcile(around, view.now());
-    services.reconcile(around, view.now());
-    kserve::reconcile(around, view.now());
-    llmisvc::reconcile(around, view.now());
-    gateways.reconcile(around, view.now(), pods, services);
+impl Controllers {
+    /// One pass. The data plane is told before statuses say so.
+    fn pass(&mut self, around: &Surroundings, kinds: &[Kind]) {
+        let Self { snapshot, workloads, pods, services, gateways, turns } = self;
+        let [sized, running, reached, kserve, llmisvc, translated] = turns;
+        let store = &around.store;
+        sized.take(renewed(snapshot, store, kinds), |snapshot| workloads.reconcile(around, snapshot));
+        running.take(renewed(snapshot, store, kinds), |snapshot| pods.reconcile(around, snapshot));
+        reached.take(renewed(snapshot, store, kinds), |snapshot| services.reconcile(around, snapshot));
+        kserve.take(renewed(snapshot, store, kinds), |snapshot| kserve::reconcile(around, snapshot));
+        llmisvc.take(renewed(snapshot, store, kinds), |snapshot| llmisvc::reconcile(around, snapshot));
+        translated
+            .take(renewed(snapshot, store, kinds), |snapshot| gateways.reconcile(around, snapshot, pods, services));
+    }
 }
 
-fn snapshot(store: &Store, kinds: &[Kind]) -> Snapshot {
-    let mut snapshot = Snapshot::default();
-    for kind in kinds {
-        snapshot.extend(kind, store.list(kind, None));
+/// The snapshot with what was written since.
+fn renewed<'s>(snapshot: &'s mut Snapshot, store: &Store, kinds: &[Kind]) -> &'s Snapshot {
+    for (kind, version) in kinds.iter().zip(store.changed(kinds)) {
+        snapshot.renew(kind, version, || store.list(kind, None));
     }
     snapshot
+}
+
+impl Surroundings {
+    /// An object as it is now, whatever was written since the snapshot.
+    fn fresh(&self, snapshot: &Snapshot, kind: &Kind, namespace: &str, name: &str) -> Option<Arc<Value>> {
+        snapshot.ask(kind);
+        self.store.get(kind, namespace, name)
+    }
 }
 
 /// A write that another change may have overtaken: the next pass sees to it.

@@ -214,7 +214,7 @@ fn slices(around: &Surroundings, snapshot: &Snapshot, service: &Value) -> Vec<Va
             Some(json!({"name": text(port, "/name"), "port": target, "protocol": text_or(port, "/protocol", "TCP")}))
         })
         .collect();
-    let made = existing.iter().find(|s| object::is_owned_by(s, service));
+    let made = existing.iter().find(|s| object::controller(s) == Some(text(service, "/metadata/uid")));
     if let Some(slice) = made
         && slice.get("endpoints") == Some(&json!(endpoints))
         && slice.get("ports") == Some(&json!(ports))

@@ -1,5 +1,7 @@
 //! Deployments to ReplicaSets to Pods, and what each says of itself.
 
+use std::{collections::HashMap, iter, sync::Arc};
+
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
@@ -15,14 +17,58 @@ use crate::{
 /// The label that tells the pods of one template from those of another.
 const HASH: &str = "pod-template-hash";
 
-/// Brings pods to what Deployments want.
-pub(super) fn reconcile(around: &Surroundings, snapshot: &Snapshot) {
-    for deployment in snapshot.all(&kinds::DEPLOYMENT).filter(|d| !object::is_going(d)) {
-        self::deployment(around, snapshot, deployment);
+/// What was done for each Deployment and ReplicaSet, by uid: the resource versions of it and of its children.
+#[derive(Debug, Default)]
+pub(super) struct Workloads {
+    seen: HashMap<String, Vec<String>>,
+}
+
+/// Children by the uid of their controller.
+type Owned<'s> = HashMap<&'s str, Vec<&'s Arc<Value>>>;
+
+impl Workloads {
+    /// Brings pods to what Deployments want.
+    pub(super) fn reconcile(&mut self, around: &Surroundings, snapshot: &Snapshot) {
+        let (sets, pods) = (owned(snapshot.all(&kinds::REPLICA_SET)), owned(snapshot.all(&kinds::POD)));
+        let mut seen = HashMap::new();
+        for deployment in snapshot.all(&kinds::DEPLOYMENT).filter(|d| !object::is_going(d)) {
+            let sets = children(&sets, deployment);
+            if self.is_news(&mut seen, deployment, sets) {
+                self::deployment(around, deployment, sets);
+            }
+        }
+        for set in snapshot.all(&kinds::REPLICA_SET).filter(|s| !object::is_going(s)) {
+            let pods = children(&pods, set);
+            if self.is_news(&mut seen, set, pods) {
+                replica_set(around, set, pods);
+            }
+        }
+        self.seen = seen;
     }
-    for set in snapshot.all(&kinds::REPLICA_SET).filter(|s| !object::is_going(s)) {
-        replica_set(around, snapshot, set);
+
+    /// Whether this is anything else than was seen last; from now on it is what was seen.
+    fn is_news(&self, seen: &mut HashMap<String, Vec<String>>, owner: &Value, children: &[&Arc<Value>]) -> bool {
+        let version = |object: &Value| text(object, "/metadata/resourceVersion").to_owned();
+        let versions: Vec<String> = iter::once(version(owner)).chain(children.iter().map(|c| version(c))).collect();
+        let uid = text(owner, "/metadata/uid");
+        let is_news = self.seen.get(uid) != Some(&versions);
+        seen.insert(uid.to_owned(), versions);
+        is_news
     }
+}
+
+fn owned<'s>(objects: impl Iterator<Item = &'s Arc<Value>>) -> Owned<'s> {
+    let mut owned = Owned::new();
+    for object in objects {
+        if let Some(uid) = object::controller(object) {
+            owned.entry(uid).or_default().push(object);
+        }
+    }
+    owned
+}
+
+fn children<'o, 's>(owned: &'o Owned<'s>, owner: &Value) -> &'o [&'s Arc<Value>] {
+    owned.get(text(owner, "/metadata/uid")).map(Vec::as_slice).unwrap_or_default()
 }
 
 /// A template's hash in the letters that Kubernetes uses for it.
@@ -40,13 +86,11 @@ fn ready_replicas(object: &Value) -> u64 {
     number(object, "/status/readyReplicas").unwrap_or(0)
 }
 
-fn deployment(around: &Surroundings, snapshot: &Snapshot, deployment: &Value) {
+fn deployment(around: &Surroundings, deployment: &Value, sets: &[&Arc<Value>]) {
     let template = &deployment["spec"]["template"];
     let hash = template_hash(template);
     let current = format!("{}-{hash}", name(deployment));
     let wanted = replicas(deployment);
-    let sets: Vec<_> =
-        snapshot.all(&kinds::REPLICA_SET).filter(|s| object::is_owned_by(s, deployment)).cloned().collect();
     let newest = sets.iter().find(|s| name(s) == current);
     match newest {
         None => {
@@ -121,9 +165,8 @@ fn new_set(deployment: &Value, set_name: &str, hash: &str) -> Value {
     })
 }
 
-fn replica_set(around: &Surroundings, snapshot: &Snapshot, set: &Value) {
-    let mut pods: Vec<_> =
-        snapshot.all(&kinds::POD).filter(|p| object::is_owned_by(p, set) && !object::is_going(p)).cloned().collect();
+fn replica_set(around: &Surroundings, set: &Value, pods: &[&Arc<Value>]) {
+    let mut pods: Vec<_> = pods.iter().filter(|p| !object::is_going(p)).collect();
     let wanted = usize::try_from(replicas(set)).unwrap_or(usize::MAX);
     for _ in pods.len()..wanted.min(pods.len() + MOST_AT_ONCE) {
         settle("a Pod", around.store.create(new_pod(set)));
@@ -132,7 +175,7 @@ fn replica_set(around: &Surroundings, snapshot: &Snapshot, set: &Value) {
         // Pods that are not ready leave first.
         let at = pods.iter().position(|p| !is_ready(p)).unwrap_or(pods.len() - 1);
         let pod = pods.remove(at);
-        settle("a Pod's end", around.store.delete(&kinds::POD, namespace(&pod), name(&pod)));
+        settle("a Pod's end", around.store.delete(&kinds::POD, namespace(pod), name(pod)));
     }
     let ready = pods.iter().filter(|p| is_ready(p)).count();
     let mut status = json!({"observedGeneration": object::generation(set), "replicas": pods.len()});
@@ -190,7 +233,7 @@ mod tests {
         let set = new_set(&deployment, "d-h", "h");
         let pod = new_pod(&set);
         assert!(object::selected(pod.pointer("/metadata/labels"), set.pointer("/spec/selector/matchLabels")));
-        assert!(object::is_owned_by(&set, &deployment));
+        assert_eq!(object::controller(&set), Some("u"));
         assert_eq!(pod["metadata"]["labels"]["x"], "y");
     }
 }
