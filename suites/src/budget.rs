@@ -66,12 +66,14 @@ pub struct Limited {
     pub host: String,
     /// The model behind it.
     pub model: String,
+    /// What the names of its pods begin with.
+    pub pods: String,
 }
 
 impl Limited {
     /// The route on the stage's own hostname.
     fn of(stage: &Stage, model: &str) -> Self {
-        Self { host: stage.hostname().to_owned(), model: model.to_owned() }
+        Self { host: stage.hostname().to_owned(), model: model.to_owned(), pods: model.to_owned() }
     }
 
     fn chat(&self) -> Call {
@@ -154,7 +156,7 @@ pub async fn settle_on(stage: &mut Stage, limited: &Limited) -> Result<()> {
                 users += 1;
                 limited.chat().header(&header, format!("settle-{users}"))
             },
-            &limited.model,
+            &limited.pods,
         )
         .await?;
     probe(stage, limited, &header).await.map(drop)

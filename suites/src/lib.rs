@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 
 pub use self::{
     check::{Check, check},
-    stage::{Marker, Model, Pool, PoolOf, Stage},
+    stage::{LlmService, Marker, Model, Pool, PoolOf, Stage},
 };
 pub use cluster::api::{ObjectRef, Until};
 pub use wire::{Abandon, Call};
@@ -33,6 +33,11 @@ pub fn chat_with(host: &str, model: &str, fields: Value) -> Call {
         body.extend(fields);
     }
     Call::post("/v1/chat/completions").host(host).json(&body)
+}
+
+/// A chat completion that says "Hello" to a model, on another path.
+pub fn chat_to(path: &str, host: &str, model: &str) -> Call {
+    Call::post(path).host(host).json(&json!({"model": model, "messages": [{"role": "user", "content": "Hello"}]}))
 }
 
 /// The call, scripted: our own model replies with these bytes, whatever is asked of it.

@@ -143,6 +143,47 @@ pub fn picks<'h>(history: &'h History, label: &'h str, pool: &str) -> Vec<&'h Pi
     history.labelled(label).filter_map(of).collect()
 }
 
+/// The picker's first record of an exchange.
+pub fn pick_of<'h>(history: &'h History, exchange: &Exchange, pool: &str) -> Option<&'h PickerRecord> {
+    let records = &history.pickers.get(pool)?.records;
+    records.iter().find(|r| r.exchange.as_deref() == Some(exchange.id.as_str()))
+}
+
+/// Every exchange of the label is a 200 of the endpoint that its own request header named to the picker, by the records of
+/// the models: for pickers that keep none. Only a picker reads that header.
+pub fn as_commanded(judgement: &mut Judgement, history: &History, label: &str, pool: &str, header: &str) {
+    let clause = format!("{label}-as-commanded");
+    let exchanges = each(judgement, history, label, &clause);
+    if exchanges.is_empty() {
+        return;
+    }
+    let unrecorded = |e: &&&Exchange| e.status() == Some(200) && history.reached(e).is_empty();
+    if exchanges.iter().any(|e| unrecorded(&e)) && !history.models.values().all(verdict::history::ModelLog::is_whole) {
+        judgement.unproven(&clause, "whole records of the models", "markers are missing in them");
+        return;
+    }
+    none_of(judgement, &clause, "200 from the endpoint that was commanded".into(), &exchanges, |exchange| {
+        let named = exchange.request.headers.iter().find(|(name, _)| name == header);
+        let wanted = named.and_then(|(_, endpoint)| pod_of(history, pool, endpoint));
+        let reached: Vec<(&str, &str)> = history.reached(exchange).iter().map(|(m, r)| (*m, r.pod.as_str())).collect();
+        match (exchange.status(), wanted) {
+            (Some(200), Some(pod)) if reached == [(pool, pod.as_str())] => None,
+            (Some(200), pod) => Some(format!("200 from {reached:?} where {pod:?} was commanded")),
+            _ => Some(exchange.outcome_words()),
+        }
+    });
+}
+
+/// The entries of a pool's status that are about a Gateway.
+pub fn entries_of<'p>(pool: &'p Value, gateway: &Value) -> Vec<&'p Value> {
+    let parents = pool["status"]["parents"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let same = |parent: &&Value| {
+        let reference = &parent["parentRef"];
+        reference["name"] == gateway["name"] && reference["namespace"] == gateway["namespace"]
+    };
+    parents.iter().filter(same).collect()
+}
+
 /// The pod behind an endpoint of a pool.
 pub fn pod_of(history: &History, pool: &str, endpoint: &str) -> Option<String> {
     history.facts.get(&endpoints_of(pool))?[endpoint].as_str().map(str::to_owned)

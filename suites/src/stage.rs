@@ -29,7 +29,7 @@ use crate::{
 mod pools;
 
 pub(crate) use self::pools::endpoints_of;
-pub use self::pools::{Pool, PoolOf};
+pub use self::pools::{LlmService, Pool, PoolOf};
 pub use gateway::Marker;
 
 /// How many good answers in a row mean that a configuration is live.
@@ -40,7 +40,7 @@ const SETTLE: f64 = 120.0;
 const LOOK: f64 = 0.2;
 /// Seconds that an InferenceService may take to be Ready.
 const READY: u64 = 240;
-/// The port that our own model listens on in its pod.
+/// The port that our own model listens on in its pod, where nobody wants another one.
 const MODEL_PORT: u16 = 8080;
 
 /// A model behind an InferenceService.
@@ -56,6 +56,8 @@ pub struct Model {
     records: bool,
     /// The labels of its pods.
     selector: String,
+    /// The port that it listens on there.
+    port: u16,
 }
 
 /// See the module.
@@ -249,6 +251,7 @@ impl Stage {
             host: format!("{name}-{}.{domain}", self.history.namespace),
             records: kind == ModelKind::Echo,
             selector: format!("serving.kserve.io/inferenceservice={name}"),
+            port: MODEL_PORT,
         })
     }
 
@@ -300,6 +303,7 @@ impl Stage {
         let mut all = json!({
             "gateway": self.opened.gateway.gateway, "namespace": self.history.namespace,
             "hostname": self.history.hostname, "name": self.route(), "images": self.opened.stood.images,
+            "versions": self.opened.plan.gateways.iter().find(|g| g.name == self.opened.gateway.name).map(|g| &g.versions),
         });
         if let (Some(all), Value::Object(own)) = (all.as_object_mut(), context) {
             all.extend(own);
@@ -415,7 +419,7 @@ impl Stage {
     pub async fn open_gate(&self, model: &Model, gate: &str, tokens: u64) -> Result<()> {
         let path = format!("/igc/gates/{gate}/open?n={tokens}");
         for pod in self.pods(model).await? {
-            let answer = self.cluster.pod_post(&self.history.namespace, &pod, MODEL_PORT, &path).await?;
+            let answer = self.cluster.pod_post(&self.history.namespace, &pod, model.port, &path).await?;
             if !answer.status.is_success() {
                 bail!("model {} answered {path} with {}", model.name, answer.status);
             }
@@ -427,7 +431,7 @@ impl Stage {
     /// many it was answering when last asked.
     pub async fn until_answering(&self, model: &Model, wanted: impl Fn(u64) -> bool, seconds: f64) -> Result<u64> {
         let pods = self.pods(model).await?;
-        self.until_open(&format!("model {}", model.name), &pods, MODEL_PORT, wanted, seconds).await
+        self.until_open(&format!("model {}", model.name), &pods, model.port, wanted, seconds).await
     }
 
     /// The same of whatever keeps a logbook in these pods.
@@ -509,7 +513,7 @@ impl Stage {
         let marker = format!("marker-{}", self.unique());
         for pod in self.pods(model).await? {
             let path = format!("/v1/models?{}={marker}", verdict::history::EXCHANGE_HEADER);
-            let answer = self.cluster.pod_get(&self.history.namespace, &pod, MODEL_PORT, &path).await?;
+            let answer = self.cluster.pod_get(&self.history.namespace, &pod, model.port, &path).await?;
             if !answer.status.is_success() {
                 bail!("model {} answered its marker with {}", model.name, answer.status);
             }
@@ -519,7 +523,7 @@ impl Stage {
 
     async fn records(&self, model: &Model) -> Result<Vec<ModelRecord>> {
         let pods = self.pods(model).await?;
-        let mut all: Vec<ModelRecord> = self.logbook(&format!("model {}", model.name), &pods, MODEL_PORT).await?;
+        let mut all: Vec<ModelRecord> = self.logbook(&format!("model {}", model.name), &pods, model.port).await?;
         all.sort_by_key(|r| (r.at_ms, r.sequence));
         Ok(all)
     }

@@ -623,7 +623,7 @@ pub async fn budget_live(stage: &mut Stage, model: &Model, path: &str, tokens: u
     second_route_live(stage, model, path).await?;
     let policy = printed::token_policy(stage, "mock-llm-ai", tokens, json!({}));
     apply_policy(stage, policy).await?;
-    let limited = Limited { host: model.host.clone(), model: MODEL.to_owned() };
+    let limited = Limited { host: model.host.clone(), model: MODEL.to_owned(), pods: MODEL.to_owned() };
     budget::settle_on(stage, &limited).await?;
     Ok(limited)
 }

@@ -405,7 +405,7 @@ async fn spend_the_hour(stage: &mut Stage) -> Result<()> {
     stage.intent("limit-tokens", json!({"limits": [{"tokens": 1000, "unit": "Hour", "model": MODEL}]})).await?;
     budget::settle(stage, MODEL).await?;
     let host = stage.hostname().to_owned();
-    let limited = Limited { host: host.clone(), model: MODEL.to_owned() };
+    let limited = Limited { host: host.clone(), model: MODEL.to_owned(), pods: MODEL.to_owned() };
     budget::in_one_window_of(stage, &limited, 3600, &["spend"], async |stage, user| {
         for _ in 0..10 {
             budget::charged(stage).await;

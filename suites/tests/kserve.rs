@@ -1,5 +1,7 @@
 //! KServe's own side: what an InferenceService makes, and where it says that it can be reached.
 
+mod llmisvc;
+
 use std::path::PathBuf;
 
 use anyhow::Result;

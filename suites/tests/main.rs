@@ -2,8 +2,10 @@
 
 mod errors;
 mod guide_000;
+mod guide_001;
 mod guide_002;
 mod guide_003;
+mod guide_004;
 mod kserve;
 mod pool;
 mod routing;

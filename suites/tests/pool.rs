@@ -131,6 +131,31 @@ fn judge_follows_choice(history: &History) -> Judgement {
 
 #[rstest]
 #[tokio::test]
+async fn upstream_picker(#[files("../manifests/gateways/*/gateway.yaml")] folder: PathBuf) {
+    pool_check("pool/upstream-picker", "-", &folder).run(drive_upstream_picker, judge_upstream_picker).await;
+}
+
+async fn drive_upstream_picker(stage: &mut Stage) -> Result<()> {
+    let pool = routed(stage, PoolOf::new("alpha").replicas(3).with_upstream_picker()).await?;
+    let host = stage.hostname().to_owned();
+    stage.begin().await?;
+    let turns: Vec<usize> = (0..60).collect();
+    for ten in turns.chunks(10) {
+        let calls = ten.iter().map(|turn| chat(&host, "alpha").header(SELECT, pool.endpoint(*turn))).collect();
+        stage.send_together("commanded", calls, async |_| Ok(())).await?;
+    }
+    stage.end().await
+}
+
+fn judge_upstream_picker(history: &History) -> Judgement {
+    let mut judgement = Judgement::new();
+    proof::live(&mut judgement, history);
+    picked::as_commanded(&mut judgement, history, "commanded", "alpha", SELECT);
+    judgement
+}
+
+#[rstest]
+#[tokio::test]
 async fn two_pools(#[files("../manifests/gateways/*/gateway.yaml")] folder: PathBuf) {
     pool_check("pool/two-pools", "-", &folder).run(drive_two_pools, judge_two_pools).await;
 }
@@ -516,16 +541,6 @@ fn judge_unknown_group(history: &History) -> Judgement {
     judgement
 }
 
-/// The entries of a pool's status that are about a Gateway.
-fn entries_of<'p>(pool: &'p Value, gateway: &Value) -> Vec<&'p Value> {
-    let parents = pool["status"]["parents"].as_array().map(Vec::as_slice).unwrap_or_default();
-    let same = |parent: &&Value| {
-        let reference = &parent["parentRef"];
-        reference["name"] == gateway["name"] && reference["namespace"] == gateway["namespace"]
-    };
-    parents.iter().filter(same).collect()
-}
-
 /// Keeps which Gateway it is that all checks share.
 fn name_the_gateway(stage: &mut Stage) -> Value {
     let shared = stage.shared_gateway();
@@ -561,7 +576,7 @@ fn judge_status_written(history: &History) -> Judgement {
 /// The pool's status has one entry for the Gateway, and that one says that all is well.
 fn judge_entry(judgement: &mut Judgement, history: &History, name: &str) {
     let (pool, gateway) = (object_of(history, name), history.facts.get("gateway").cloned().unwrap_or_default());
-    let entries = entries_of(pool, &gateway);
+    let entries = picked::entries_of(pool, &gateway);
     judgement.that(
         "one-entry",
         entries.len() == 1,
@@ -587,7 +602,7 @@ async fn drive_status_cleared(stage: &mut Stage) -> Result<()> {
     see_pool(stage, "before", "alpha", parents_say("ResolvedRefs")).await?;
     let route = route_object(stage, stage.route());
     stage.delete(&route).await?;
-    let cleared = move |pool: &Value| Ok(entries_of(pool, &gateway).is_empty());
+    let cleared = move |pool: &Value| Ok(picked::entries_of(pool, &gateway).is_empty());
     see_pool(stage, "after", "alpha", Until::holds("no entry for the Gateway", cleared)).await.map(drop)
 }
 
@@ -598,7 +613,7 @@ fn judge_status_cleared(history: &History) -> Judgement {
     let gateway = history.facts.get("gateway").cloned().unwrap_or_default();
     match history.objects.get("after") {
         Some(pool) => {
-            let left = entries_of(pool, &gateway).len();
+            let left = picked::entries_of(pool, &gateway).len();
             judgement.that("cleared", left == 0, "no entry once no route leads there", format!("{left} entries"), [])
         }
         None => judgement.unproven("cleared", "the pool after its last route", "it was not read"),
@@ -852,6 +867,24 @@ mod judges {
         #[case] holds: Holds,
     ) {
         assert_eq!(verdict_of(judge_follows_choice, &commanded(wanted, named, served)), holds);
+    }
+
+    /// Sixty requests to three endpoints in turn, which went where `served` says.
+    fn upstream(served: impl Fn(usize) -> usize) -> Fake {
+        alpha("pool/upstream-picker").without_picker_records("alpha").times(60, |fake, n| {
+            fake.past_the_picker("commanded", "alpha", served(n)).sent_with(SELECT, &endpoint("alpha", n % 3))
+        })
+    }
+
+    #[rstest]
+    #[case::followed(upstream(|n| n % 3), Holds::Yes)]
+    #[case::bypassed(upstream(|_| 0), Holds::No)]
+    #[case::one_strays(upstream(|n| if n == 30 { 1 } else { n % 3 }), Holds::No)]
+    #[case::one_fails(upstream(|n| n % 3).refused("commanded", 503), Holds::No)]
+    #[case::nothing_sent(alpha("pool/upstream-picker"), Holds::Unproven)]
+    #[case::models_lost_records(upstream(|n| n % 3).answer("commanded", 200, &[], "").without_marker("alpha"), Holds::Unproven)]
+    fn upstream_picker_is_judged(#[case] fake: Fake, #[case] holds: Holds) {
+        assert_eq!(verdict_of(judge_upstream_picker, &fake), holds);
     }
 
     fn two() -> Fake {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 use rstest::rstest;
 use serde_json::{Value, json};
-use suites::{Stage, Until, chat, check, object, parents_say, proof};
+use suites::{PoolOf, Stage, Until, chat, check, object, parents_say, picked, proof};
 use verdict::{history::History, judge::Judgement};
 
 #[rstest]
@@ -119,6 +119,72 @@ fn judge_route(history: &History) -> Judgement {
     judgement
 }
 
+#[rstest]
+#[tokio::test]
+async fn pool_parents_apart(#[files("../manifests/gateways/*/gateway.yaml")] folder: PathBuf) {
+    check("status/pool-parents-apart", "-", &folder).run(drive_pool_parents_apart, judge_pool_parents_apart).await;
+}
+
+/// A pool that routes on two Gateways lead to, of which one is then gone.
+async fn drive_pool_parents_apart(stage: &mut Stage) -> Result<()> {
+    let pool = stage.pool(PoolOf::new("alpha")).await?;
+    let (shared, home) = (stage.shared_gateway(), stage.namespace().to_owned());
+    let of = |name: &str, namespace: &str| json!({"name": name, "namespace": namespace});
+    let (first, second) = (of(&shared.name, shared.namespace.as_deref().unwrap_or_default()), of("second", &home));
+    let class = stage.see("shared-gateway", &shared, Until::Exists, 10).await?["spec"]["gatewayClassName"].clone();
+    let listeners = json!([{"name": "http", "protocol": "HTTP", "port": 80}]);
+    let gateway = json!({
+        "apiVersion": "gateway.networking.k8s.io/v1", "kind": "Gateway", "metadata": second,
+        "spec": {"gatewayClassName": class, "listeners": listeners},
+    });
+    stage.offer("second-gateway", &gateway).await?;
+    let rules = json!([{"match": {"path": {"type": "PathPrefix", "value": "/"}}, "pool": pool.name}]);
+    for (name, gateway) in [("first", &first), ("second", &second)] {
+        stage.intent("pool-route", json!({"name": name, "gateway": gateway, "rules": rules})).await?;
+    }
+    let pool = object("inference.networking.k8s.io/v1", "InferencePool", &home, &pool.name);
+    let entries = |wanted: [usize; 2]| {
+        let gateways = [first.clone(), second.clone()];
+        Until::holds(&format!("{wanted:?} entries of the two Gateways"), move |pool: &Value| {
+            Ok([0, 1].map(|n| picked::entries_of(pool, &gateways[n]).len()) == wanted)
+        })
+    };
+    stage.see("both", &pool, entries([1, 1]), 60).await?;
+    let route = object("gateway.networking.k8s.io/v1", "HTTPRoute", &home, "second");
+    stage.delete(&route).await?;
+    stage.see("one", &pool, entries([1, 0]), 60).await?;
+    stage.fact("gateways", json!([first, second]));
+    Ok(())
+}
+
+fn judge_pool_parents_apart(history: &History) -> Judgement {
+    let mut judgement = Judgement::new();
+    let gateways = history.facts.get("gateways").cloned().unwrap_or_default();
+    for (seen, wanted) in [("both", [1, 1]), ("one", [1, 0])] {
+        let Some(pool) = history.objects.get(seen) else {
+            judgement.unproven(seen, "the pool's status", "it was not read");
+            continue;
+        };
+        for (called, number) in [("first", 0), ("second", 1)] {
+            let entries = picked::entries_of(pool, &gateways[number]);
+            let clause = format!("{seen}-{called}");
+            let expected = format!("{} entries of the {called} Gateway", wanted[number]);
+            judgement.that(
+                &clause,
+                entries.len() == wanted[number],
+                expected,
+                format!("{} entries", entries.len()),
+                [],
+            );
+            if let (1, [entry]) = (wanted[number], &entries[..]) {
+                let conditions = &entry["conditions"];
+                proof::condition(&mut judgement, &format!("{clause}-Accepted"), pool, conditions, "Accepted", "True");
+            }
+        }
+    }
+    judgement
+}
+
 mod judges {
     use rstest::rstest;
     use suites::fake::{Fake, conditions, verdict_of};
@@ -179,5 +245,30 @@ mod judges {
     #[case::no_traffic(routes(a_route("True", "ResolvedRefs"), a_route("False", "BackendNotFound")), Holds::Unproven)]
     fn route_is_judged(#[case] fake: Fake, #[case] holds: Holds) {
         assert_eq!(verdict_of(judge_route, &fake), holds);
+    }
+
+    /// A pool that these Gateways have accepted.
+    fn led_to(by: &[&str]) -> Value {
+        let said = conditions(1, &[("Accepted", "True", "Accepted")]);
+        let entry = |name: &&str| json!({"parentRef": {"name": name, "namespace": "gws"}, "conditions": said});
+        json!({"metadata": {"generation": 1}, "status": {"parents": by.iter().map(entry).collect::<Vec<_>>()}})
+    }
+
+    fn parents(both: &[&str], one: &[&str]) -> Fake {
+        let gateways = ["first", "second"].map(|name| json!({"name": name, "namespace": "gws"}));
+        let fake = Fake::of("status/pool-parents-apart").fact("gateways", json!(gateways));
+        fake.object("both", led_to(both)).object("one", led_to(one))
+    }
+
+    #[rstest]
+    #[case::apart(parents(&["first", "second"], &["first"]), Holds::Yes)]
+    #[case::one_overwrites_the_other(parents(&["second"], &["first"]), Holds::No)]
+    #[case::left_behind(parents(&["first", "second"], &["first", "second"]), Holds::No)]
+    #[case::both_cleared(parents(&["first", "second"], &[]), Holds::No)]
+    #[case::twice(parents(&["first", "first", "second"], &["first"]), Holds::No)]
+    #[case::not_accepted(parents(&["first", "second"], &["first"]).object("both", json!({"metadata": {"generation": 2}, "status": led_to(&["first", "second"])["status"]})), Holds::No)]
+    #[case::not_read(parents(&["first", "second"], &["first"]).without_object("one"), Holds::Unproven)]
+    fn pool_parents_apart_is_judged(#[case] fake: Fake, #[case] holds: Holds) {
+        assert_eq!(verdict_of(judge_pool_parents_apart, &fake), holds);
     }
 }

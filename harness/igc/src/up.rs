@@ -34,7 +34,7 @@ use futures::future::BoxFuture;
 use tokio_util::sync::CancellationToken;
 use verdict::{
     folder::{Event, RunFolder},
-    plan::{GatewayPlan, ModelKind, Place, Plan},
+    plan::{GatewayPlan, ModelKind, Place, Plan, PlannedCheck},
 };
 
 use crate::{
@@ -71,13 +71,23 @@ impl Run {
         }
     }
 
-    /// A gateway's folder, and what it is installed from in the versions of the plan.
+    /// A gateway's folder, and what it is installed from in the versions of the plan: without that which only checks want
+    /// that do not run.
     pub fn selection(&self, gateway: &GatewayPlan) -> Result<(GatewayFolder, Selection), Failure> {
         let folder = GatewayFolder::read(&manifests().join("gateways"), &gateway.name).map_err(Failure::usage)?;
         let catalogue = Catalogue::read(&manifests()).map_err(Failure::usage)?;
         let name = self.plan.run.profile.clone();
         let profile = Profile { name, note: None, versions: gateway.versions.clone() };
-        let selection = Selection::of(&catalogue, &profile, &folder.components).map_err(Failure::usage)?;
+        let runs = |capability: &String| {
+            let wants =
+                |c: &PlannedCheck| c.gateway == gateway.name && c.runs() && c.capability.as_ref() == Some(capability);
+            self.plan.checks.iter().any(wants)
+        };
+        let wanted = |name: &&String| {
+            catalogue.get(name).is_none_or(|component| component.r#for.is_empty() || component.r#for.iter().any(runs))
+        };
+        let components: Vec<String> = folder.components.iter().filter(wanted).cloned().collect();
+        let selection = Selection::of(&catalogue, &profile, &components).map_err(Failure::usage)?;
         Ok((folder, selection))
     }
 

@@ -19,6 +19,9 @@ const BYTES_OF_A_TOKEN: usize = 4;
 /// What `concurrency-detector` allows where it does not say.
 const MAX_CONCURRENCY: u64 = 100;
 
+/// What `load-aware-scorer` takes for much where it does not say.
+const THRESHOLD: u64 = 128;
+
 /// How endpoints are chosen.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Scheduling {
@@ -41,6 +44,8 @@ pub(crate) enum Scorer {
     InFlight,
     /// Less of the KV cache used, as the model says.
     KvCache,
+    /// Up to half, the more the further the requests waiting are below this threshold.
+    BelowThreshold(u64),
 }
 
 impl Default for Scheduling {
@@ -124,14 +129,21 @@ struct Reference {
 #[derive(Clone, Copy)]
 enum Plugin {
     Handler,
+    /// Commands by request header, which are followed here whatever is configured.
+    Commands,
     Scorer(Scorer),
     PrefixScorer(Blocks),
-    Picker { most: usize },
-    Concurrency { max: u64 },
+    Picker {
+        most: usize,
+    },
+    Concurrency {
+        max: u64,
+    },
 }
 
 const TYPES: &str = "single-profile-handler, max-score-picker, prefix-cache-scorer, queue-scorer, \
-     running-requests-size-scorer, active-request-scorer, kv-cache-utilization-scorer, concurrency-detector";
+     running-requests-size-scorer, active-request-scorer, kv-cache-utilization-scorer, load-aware-scorer, \
+     header-based-testing-filter, concurrency-detector";
 
 impl File {
     fn resolve(self) -> Result<Scheduling, String> {
@@ -188,6 +200,7 @@ impl File {
                 _ if part.weight.is_some() => {
                     return Err(format!("{place}: {}: only scorers have a weight", part.plugin_ref));
                 }
+                Plugin::Commands => {}
                 Plugin::Picker { most } => {
                     picks += 1;
                     scheduling.most = most;
@@ -226,6 +239,11 @@ impl PluginSpec {
             "running-requests-size-scorer" => self.without_parameters(Plugin::Scorer(Scorer::Running))?,
             "active-request-scorer" => self.without_parameters(Plugin::Scorer(Scorer::InFlight))?,
             "kv-cache-utilization-scorer" => self.without_parameters(Plugin::Scorer(Scorer::KvCache))?,
+            "load-aware-scorer" => {
+                let threshold = self.parameters::<LoadParameters>()?.threshold.unwrap_or(THRESHOLD);
+                Plugin::Scorer(Scorer::BelowThreshold(threshold.max(1)))
+            }
+            "header-based-testing-filter" => self.without_parameters(Plugin::Commands)?,
             "prefix-cache-scorer" => Plugin::PrefixScorer(self.parameters::<PrefixParameters>()?.blocks()?),
             "max-score-picker" => {
                 let most = self.parameters::<PickerParameters>()?.max_num_of_endpoints.unwrap_or(1);
@@ -280,6 +298,12 @@ impl PrefixParameters {
             remembered: at_least_one("lruCapacityPerServer", remembered)?,
         })
     }
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct LoadParameters {
+    threshold: Option<u64>,
 }
 
 #[derive(Default, Deserialize)]
@@ -349,6 +373,8 @@ saturationDetector: {pluginRef: concurrency-detector}
     #[case::in_json(r#"{"apiVersion":"llm-d.ai/v1alpha1","kind":"EndpointPickerConfig","plugins":[{"type":"queue-scorer"}]}"#.to_owned(), vec![(Scorer::Waiting, 1.0)])]
     #[case::no_profile("apiVersion: llm-d.ai/v1\nkind: EndpointPickerConfig\nplugins: [{type: single-profile-handler}, {type: active-request-scorer}, {type: kv-cache-utilization-scorer}]".to_owned(), vec![(Scorer::InFlight, 1.0), (Scorer::KvCache, 1.0)])]
     #[case::weight_one_where_none_is_said(config("{type: running-requests-size-scorer}", "{pluginRef: running-requests-size-scorer}"), vec![(Scorer::Running, 1.0)])]
+    #[case::of_guide_001(config("{type: prefix-cache-scorer}, {type: load-aware-scorer, parameters: {threshold: 100}}", "{pluginRef: prefix-cache-scorer, weight: 2.0}, {pluginRef: load-aware-scorer, weight: 1.0}"), vec![(Scorer::Prefix, 2.0), (Scorer::BelowThreshold(100), 1.0)])]
+    #[case::of_the_conformance_suite(config("{type: header-based-testing-filter}", "{pluginRef: header-based-testing-filter}"), vec![])]
     #[case::no_scorers(config("{type: max-score-picker}", "{pluginRef: max-score-picker}"), vec![])]
     fn profiles(#[case] text: String, #[case] scorers: Vec<(Scorer, f64)>) {
         assert_eq!(Scheduling::read(&text).map(|s| s.scorers), Ok(scorers));

@@ -152,6 +152,10 @@ impl Scheduler {
             Scorer::Waiting => fewer(said(|load| load.waiting).unwrap_or_else(in_flight)),
             Scorer::Running => fewer(said(|load| load.running).unwrap_or_else(in_flight)),
             Scorer::InFlight => fewer(in_flight()),
+            Scorer::BelowThreshold(threshold) => {
+                let share = |waiting: u64| 0.5 * (1.0 - waiting.min(threshold) as f64 / threshold as f64);
+                said(|load| load.waiting).unwrap_or_else(in_flight).into_iter().map(share).collect()
+            }
             Scorer::KvCache => {
                 candidates.iter().map(|c| 1.0 - c.load.as_ref().map_or(0.0, |l| l.kv_cache.clamp(0.0, 1.0))).collect()
             }
@@ -219,6 +223,8 @@ mod tests {
     #[case::running_said(Scorer::Running, [saying(0, 3, 0.0), saying(9, 1, 0.9), saying(9, 2, 0.9)], "b", Reason::Load)]
     #[case::said_by_some_only(Scorer::Waiting, [doing(2), saying(0, 0, 0.0), doing(1)], "b", Reason::Load)]
     #[case::running_unsaid(Scorer::Running, [doing(1), doing(1), doing(0)], "c", Reason::Load)]
+    #[case::below_the_threshold(Scorer::BelowThreshold(4), [saying(4, 0, 0.0), saying(1, 9, 0.9), saying(3, 0, 0.0)], "b", Reason::Load)]
+    #[case::all_above_it(Scorer::BelowThreshold(1), [doing(9), doing(2), doing(1)], "a", Reason::Turn)]
     #[case::kv_cache(Scorer::KvCache, [saying(0, 0, 0.5), saying(9, 9, 0.2), saying(0, 0, 0.9)], "b", Reason::Load)]
     #[case::kv_cache_unsaid(Scorer::KvCache, [saying(0, 0, 0.5), doing(9), saying(0, 0, 0.1)], "b", Reason::Load)]
     #[case::longest_prefix(Scorer::Prefix, [having_seen("aaaabbbb"), having_seen("aaaabbbbcccc"), having_seen("xxxxbbbbcccc")], "b", Reason::Prefix)]

@@ -169,6 +169,9 @@ pub struct GatewayPlan {
     /// Capability -> why the gateway lacks it, with the source; absent gives a general reason.
     #[serde(default)]
     pub unsupported: BTreeMap<String, String>,
+    /// Capability -> what it wants installed and is not to be had here.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub missing: BTreeMap<String, String>,
     /// Components that are stand-ins on this place, with what they stand in for.
     pub stand_ins: Vec<String>,
 }

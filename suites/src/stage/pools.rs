@@ -6,12 +6,17 @@ use anyhow::{Result, bail};
 use cluster::api::{ObjectRef, Propagation, Target, Until};
 use serde::Serialize;
 use serde_json::{Value, json};
-use verdict::history::{EXCHANGE_HEADER, PickerRecord};
+use verdict::{
+    history::{EXCHANGE_HEADER, PickerRecord},
+    plan::ModelKind,
+};
 
-use super::{Model, Stage};
+use super::{MODEL_PORT, Model, READY, Stage};
 
 /// The port that a picker's records are read from.
 const PICKER_PORT: u16 = 8080;
+/// The port of the models of an LLMInferenceService.
+const LLM_PORT: u16 = 8000;
 /// Seconds that the pods of a pool may take to come and to go.
 const PODS: u64 = 120;
 /// Seconds that requests which a client has its answer to may still be under way for the picker.
@@ -21,12 +26,14 @@ const UNDER_WAY: f64 = 5.0;
 #[derive(Clone, Debug, Serialize)]
 pub struct PoolOf {
     name: String,
+    model: String,
     picker: String,
     picker_service: String,
     replicas: u32,
     pickers: u32,
     ports: Vec<u16>,
     failure_mode: &'static str,
+    upstream: bool,
 }
 
 impl PoolOf {
@@ -34,13 +41,25 @@ impl PoolOf {
     pub fn new(name: &str) -> Self {
         Self {
             name: name.to_owned(),
+            model: name.to_owned(),
             picker: format!("{name}-epp"),
             picker_service: format!("{name}-epp"),
             replicas: 2,
             pickers: 1,
             ports: vec![8080],
             failure_mode: "FailClose",
+            upstream: false,
         }
+    }
+
+    /// With the Inference Extension's own picker, told by request header like in its own tests. It keeps no records.
+    pub fn with_upstream_picker(self) -> Self {
+        Self { upstream: true, ..self }
+    }
+
+    /// Whose models answer to this name.
+    pub fn serving(self, model: &str) -> Self {
+        Self { model: model.to_owned(), ..self }
     }
 
     /// With so many models.
@@ -64,15 +83,59 @@ impl PoolOf {
     }
 }
 
+/// What an LLMInferenceService is to be like.
+#[derive(Clone, Debug, Serialize)]
+pub struct LlmService {
+    name: String,
+    model: String,
+    version: &'static str,
+    replicas: u32,
+    routed: bool,
+    records: bool,
+}
+
+impl LlmService {
+    /// Two models and a picker, routed on the Gateway that KServe is configured with.
+    pub fn new(name: &str) -> Self {
+        let model = name.to_owned();
+        Self { name: name.to_owned(), model, version: "v1alpha2", replicas: 2, routed: true, records: true }
+    }
+
+    /// Written in this version of its API.
+    pub fn version(self, version: &'static str) -> Self {
+        Self { version, ..self }
+    }
+
+    /// Serving under this name.
+    pub fn model(self, model: &str) -> Self {
+        Self { model: model.to_owned(), ..self }
+    }
+
+    /// With so many models.
+    pub fn replicas(self, replicas: u32) -> Self {
+        Self { replicas, ..self }
+    }
+
+    /// Without a route of its own.
+    pub fn unrouted(self) -> Self {
+        Self { routed: false, ..self }
+    }
+}
+
 /// An InferencePool of our own models, and its picker.
 #[derive(Clone, Debug)]
 pub struct Pool {
-    /// Of the InferencePool and of its models, and the name that requests use.
+    /// Of its models, and in a history.
     pub name: String,
     /// `address:port` of each endpoint, by the name of its pod.
     pub endpoints: Vec<(String, String)>,
-    wanted: PoolOf,
-    killed: bool,
+    /// Labels of the pods of its models, and of its picker.
+    selectors: (String, String),
+    ports: Vec<u16>,
+    /// What it was made from, where it was made by itself.
+    wanted: Option<PoolOf>,
+    /// Whether its picker is ours, and lives.
+    records: bool,
 }
 
 impl Pool {
@@ -85,27 +148,68 @@ impl Pool {
     pub fn service(&self) -> &str {
         &self.name
     }
-
-    /// Labels of its picker's pods.
-    fn picker(&self) -> String {
-        format!("app={}", self.wanted.picker)
-    }
 }
 
 impl Stage {
     /// A pool whose models and whose picker are ready.
     pub async fn pool(&mut self, wanted: PoolOf) -> Result<Pool> {
-        let mut pool = Pool { name: wanted.name.clone(), endpoints: vec![], wanted, killed: false };
+        let mut pool = Pool {
+            name: wanted.name.clone(),
+            endpoints: vec![],
+            selectors: (format!("app={}", wanted.name), format!("app={}", wanted.picker)),
+            ports: wanted.ports.clone(),
+            records: !wanted.upstream,
+            wanted: Some(wanted),
+        };
         self.apply_pool(&mut pool).await?;
-        let model = Model {
+        self.keep_pool(&pool, true, MODEL_PORT);
+        Ok(pool)
+    }
+
+    fn keep_pool(&mut self, pool: &Pool, records: bool, port: u16) {
+        self.models.push(Model {
             name: pool.name.clone(),
             service: pool.service().to_owned(),
             host: String::new(),
-            records: true,
-            selector: format!("app={}", pool.name),
-        };
-        self.models.push(model);
+            records,
+            selector: pool.selectors.0.clone(),
+            port,
+        });
         self.pools.push(pool.clone());
+    }
+
+    /// Applies an LLMInferenceService, and does not wait for it. Its models and its picker are ours where the check wants
+    /// our own model, else the simulator and the Inference Extension's picker.
+    pub async fn apply_llm_service(&mut self, wanted: LlmService) -> Result<LlmService> {
+        let records = self.opened.planned.model == ModelKind::Echo;
+        let wanted = LlmService { records, ..wanted };
+        self.intent("llm-service", json!({"service": wanted})).await?;
+        Ok(wanted)
+    }
+
+    /// An LLMInferenceService that is Ready, as the pool that it makes. If it does not become so, the check is an error.
+    pub async fn llm_service(&mut self, wanted: LlmService) -> Result<Pool> {
+        let wanted = self.apply_llm_service(wanted).await?;
+        let home = self.namespace().to_owned();
+        let service = ObjectRef::new("serving.kserve.io/v1alpha2", "LLMInferenceService", &home, &wanted.name);
+        self.cluster.wait(&service, Until::ConditionTrue("Ready".into()), Duration::from_secs(READY)).await?;
+        let of = |component: &str| {
+            format!(
+                "app.kubernetes.io/component=llminferenceservice-{component},app.kubernetes.io/name={}",
+                wanted.name
+            )
+        };
+        let mut pool = Pool {
+            name: wanted.name.clone(),
+            endpoints: vec![],
+            selectors: (of("workload"), of("router-scheduler")),
+            ports: vec![LLM_PORT],
+            records: wanted.records,
+            wanted: None,
+        };
+        self.until_pods(&pool.selectors.0, wanted.replicas).await?;
+        self.note_endpoints(&mut pool).await?;
+        self.keep_pool(&pool, wanted.records, LLM_PORT);
         Ok(pool)
     }
 
@@ -114,34 +218,42 @@ impl Stage {
         if let Some(model) = self.models.iter().find(|m| m.name == pool.name).cloned() {
             self.keep_records(&model).await?;
         }
-        pool.wanted.replicas = replicas;
+        if let Some(wanted) = &mut pool.wanted {
+            wanted.replicas = replicas;
+        }
         self.apply_pool(pool).await
     }
 
     /// Ends the picker of a pool, and waits until its pod is gone.
     pub async fn kill_picker(&mut self, pool: &mut Pool) -> Result<()> {
         self.close_picker(pool).await?;
-        pool.killed = true;
+        pool.records = false;
         if let Some(known) = self.pools.iter_mut().find(|p| p.name == pool.name) {
-            known.killed = true;
+            known.records = false;
         }
-        pool.wanted.pickers = 0;
+        if let Some(wanted) = &mut pool.wanted {
+            wanted.pickers = 0;
+        }
         self.apply_pool(pool).await
     }
 
     async fn apply_pool(&mut self, pool: &mut Pool) -> Result<()> {
-        self.intent("pool", json!({"pool": pool.wanted})).await?;
+        let Some(wanted) = pool.wanted.clone() else { bail!("pool {} belongs to an LLMInferenceService", pool.name) };
+        self.intent("pool", json!({"pool": wanted})).await?;
         let home = self.namespace().to_owned();
-        for name in [&pool.name, &pool.wanted.picker] {
+        for name in [&pool.name, &wanted.picker] {
             let deployment = ObjectRef::new("apps/v1", "Deployment", &home, name);
             self.cluster.wait(&deployment, Until::DeploymentAvailable, Duration::from_secs(PODS)).await?;
         }
-        let wanted = [(format!("app={}", pool.name), pool.wanted.replicas), (pool.picker(), pool.wanted.pickers)];
-        for (selector, wanted) in wanted {
-            self.until_pods(&selector, wanted).await?;
-        }
-        let pods = self.cluster.list("v1", "Pod", Some(&home), &format!("app={}", pool.name)).await?;
-        pool.endpoints = endpoints(&pods, &pool.wanted.ports);
+        self.until_pods(&pool.selectors.0, wanted.replicas).await?;
+        self.until_pods(&pool.selectors.1, wanted.pickers).await?;
+        self.note_endpoints(pool).await
+    }
+
+    /// Writes down which pod is behind each endpoint, also of pods that have gone since.
+    async fn note_endpoints(&mut self, pool: &mut Pool) -> Result<()> {
+        let pods = self.cluster.list("v1", "Pod", Some(self.namespace()), &pool.selectors.0).await?;
+        pool.endpoints = endpoints(&pods, &pool.ports);
         if pool.endpoints.is_empty() {
             bail!("pool {} has no pod with an address", pool.name);
         }
@@ -171,9 +283,9 @@ impl Stage {
         }
     }
 
-    /// Those whose pickers live.
+    /// Those whose pickers are ours, and live.
     pub(super) fn living_pools(&self) -> Vec<Pool> {
-        self.pools.iter().filter(|p| !p.killed).cloned().collect()
+        self.pools.iter().filter(|p| p.records).cloned().collect()
     }
 
     /// Has a picker write down the marker that goes before the drive.
@@ -210,7 +322,7 @@ impl Stage {
     }
 
     async fn picker_pods(&self, pool: &Pool) -> Result<Vec<String>> {
-        let pods = self.cluster.ready_pods(self.namespace(), &pool.picker()).await?;
+        let pods = self.cluster.ready_pods(self.namespace(), &pool.selectors.1).await?;
         if pods.is_empty() {
             bail!("the picker of pool {} has no pod that is ready", pool.name);
         }
@@ -241,4 +353,57 @@ fn endpoints(pods: &[Value], ports: &[u16]) -> Vec<(String, String)> {
     }
     endpoints.sort();
     endpoints
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use verdict::{
+        history::{History, Key},
+        judge::{Holds, Judgement},
+    };
+
+    use super::*;
+    use crate::{
+        chat,
+        open::{self, root},
+        picked,
+    };
+
+    /// What a gateway leaves that serves a pool and never asks its picker: one that balances over its pods.
+    async fn bypassed() -> History {
+        let gateway = cluster::gateway::names(&root().join("manifests/gateways")).unwrap().remove(0);
+        let (check, case) = ("pool/picker-asked", "http-route");
+        let opened = open::open(check, case, &gateway).unwrap().unwrap();
+        let key = Key { gateway, check: check.into(), case: case.into(), attempt: 1 };
+        let mut stage = Stage::open(Arc::new(opened), key).await.unwrap();
+        let pool = stage.pool(PoolOf::new("alpha")).await.unwrap();
+        let everything = json!({"path": {"type": "PathPrefix", "value": "/"}});
+        let rules = json!([{"match": everything, "service": pool.service(), "port": 80}]);
+        stage.intent("http-route", json!({"rules": rules})).await.unwrap();
+        let host = stage.hostname().to_owned();
+        stage.settle(|| chat(&host, "alpha"), "alpha").await.unwrap();
+        stage.begin().await.unwrap();
+        for _ in 0..5 {
+            stage.send("post", chat(&host, "alpha")).await;
+        }
+        stage.end().await.unwrap();
+        stage.into_history()
+    }
+
+    #[tokio::test]
+    async fn a_200_that_never_asked_the_picker_fails_and_without_records_proves_nothing() {
+        let mut history = bypassed().await;
+        let judged = |history: &History| {
+            let mut judgement = Judgement::new();
+            picked::as_picked(&mut judgement, history, "post", "alpha");
+            judgement
+        };
+        let with_records = judged(&history);
+        assert_eq!(with_records.holds(), Holds::No);
+        assert_eq!(with_records.clauses[0].got, "5 of 5: 200 that never asked the picker");
+        history.pickers.clear();
+        assert_eq!(judged(&history).holds(), Holds::Unproven);
+    }
 }

@@ -126,7 +126,7 @@ pub struct Crds {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Chart {
-    /// What it brings: `crds` or `installed`.
+    /// What it brings: `crds`, `installed`, or `ready` for what the component itself must admit.
     pub state: State,
     /// Its name.
     pub name: String,
@@ -136,6 +136,9 @@ pub struct Chart {
     pub release: String,
     /// File of values beside `component.yaml`.
     pub values: Option<String>,
+    /// Whether it brings what others have brought before, and is to have it: helm 3.17 and newer can.
+    #[serde(default)]
+    pub take_ownership: bool,
 }
 
 /// What is waited for.
@@ -219,6 +222,9 @@ pub struct Component {
     pub source: String,
     /// Namespace of its charts and manifests.
     pub namespace: Option<String>,
+    /// The capabilities whose checks alone need it: where none of them runs, it is left out. Without any it is for all.
+    #[serde(default)]
+    pub r#for: Vec<String>,
     /// Versions that this folder was written for, with what else depends on the version.
     pub versions: BTreeMap<String, BTreeMap<String, String>>,
     /// What it cannot be without: these components are selected with it.
@@ -270,7 +276,12 @@ impl Component {
             State::Installed => {
                 !self.manifests.is_empty() || self.charts.iter().any(|chart| chart.state == State::Installed)
             }
-            State::Ready => !self.waits.is_empty() || !self.probes.is_empty() || !self.configured.is_empty(),
+            State::Ready => {
+                !self.waits.is_empty()
+                    || !self.probes.is_empty()
+                    || !self.configured.is_empty()
+                    || self.charts.iter().any(|chart| chart.state == State::Ready)
+            }
         }
     }
 }
@@ -404,8 +415,8 @@ fn check(component: &Component, folder: &str) -> Result<(), String> {
         return Err(format!("namespace is not said, and {what} goes into one"));
     }
     for chart in &component.charts {
-        if !matches!(chart.state, State::Crds | State::Installed) {
-            return Err(format!("chart {} has state {}; a chart brings crds or installed", chart.name, chart.state));
+        if chart.state == State::Images {
+            return Err(format!("chart {} has state images; a chart brings crds, installed or ready", chart.name));
         }
     }
     for crds in &component.crds {
@@ -582,9 +593,9 @@ mod tests {
         "namespace is not said, and x.yaml goes into one"
     )]
     #[case::chart_state(
-        component("a", "namespace: n\ncharts: [{state: ready, name: c, from: oci, release: r}]\n"),
+        component("a", "namespace: n\ncharts: [{state: images, name: c, from: oci, release: r}]\n"),
         "",
-        "chart c has state ready; a chart brings crds or installed"
+        "chart c has state images; a chart brings crds, installed or ready"
     )]
     #[case::crds_from_nowhere(
         component("a", "crds: [{folder: x}]\n"),

@@ -39,6 +39,8 @@ pub struct Release<'r> {
     pub chart: &'r Path,
     /// A file of values.
     pub values: Option<&'r Path>,
+    /// Whether it takes over what others have made of what it brings.
+    pub take_ownership: bool,
 }
 
 /// Why a release was not installed.
@@ -156,6 +158,7 @@ impl Helm {
             Some(values) => call.arg("--values").arg(values),
             None => call,
         };
+        let call = if release.take_ownership { call.arg("--take-ownership") } else { call };
         call.run(&self.programs, cancel).await?;
         Ok(())
     }
@@ -301,6 +304,7 @@ mod tests {
             namespace: "n",
             chart: Path::new("/chart"),
             values: Some(Path::new("/values.yaml")),
+            take_ownership: false,
         };
         let came = helm.install(&release, &CancellationToken::new()).await.map_err(|error| error.to_string());
         (

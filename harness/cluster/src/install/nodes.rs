@@ -258,6 +258,7 @@ mod tests {
         ratelimit:ready <- cluster envoy-gateway:installed ratelimit:images redis:ready
         envoy-ai-gateway:images-later <- cluster
         envoy-gateway:images-later <- cluster
+        inference-extension:images-later <- cluster
         models:images <- cluster
         ");
         assert_eq!(

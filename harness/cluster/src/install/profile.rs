@@ -202,34 +202,43 @@ impl Selection {
     /// # Errors
     /// The first that it does not have, with what it has.
     pub(super) fn in_bundle(&self, bundle: &Bundle) -> Result<(), BundleError> {
-        for selected in self.components.values() {
-            let component = &selected.component;
-            let charts = component
-                .charts
-                .iter()
-                .map(|chart| &chart.name)
-                .chain(component.crds.iter().filter_map(|crds| crds.chart.as_ref()));
-            let hinted = |error: BundleError| error.of_component(&component.name);
-            for chart in charts {
-                bundle.chart(chart, &selected.version).map_err(hinted)?;
-            }
-            let variables = Variables::of(component, &selected.version, &json!({"versions": self.versions}));
-            for folder in component.crds.iter().filter_map(|crds| crds.folder.as_ref()) {
-                if let Ok(Some(folder)) = variables.text(folder) {
-                    bundle.crds(&folder).map_err(hinted)?;
-                }
+        self.components.values().try_for_each(|selected| self.is_in(bundle, selected))
+    }
+
+    fn is_in(&self, bundle: &Bundle, selected: &Selected) -> Result<(), BundleError> {
+        let component = &selected.component;
+        let charts = component
+            .charts
+            .iter()
+            .map(|chart| &chart.name)
+            .chain(component.crds.iter().filter_map(|crds| crds.chart.as_ref()));
+        let hinted = |error: BundleError| error.of_component(&component.name);
+        for chart in charts {
+            bundle.chart(chart, &selected.version).map_err(hinted)?;
+        }
+        let variables = Variables::of(component, &selected.version, &json!({"versions": self.versions}));
+        for folder in component.crds.iter().filter_map(|crds| crds.folder.as_ref()) {
+            if let Ok(Some(folder)) = variables.text(folder) {
+                bundle.crds(&folder).map_err(hinted)?;
             }
         }
         Ok(())
     }
 
-    /// What a plan says of a gateway in these versions; a bundle that it is installed from must have all of it.
+    /// What a plan says of a gateway in these versions. A bundle that it is installed from must have all of it, but what
+    /// single capabilities want: where that is missing, their checks do not run.
     ///
     /// # Errors
-    /// Like [`Self::in_bundle`].
+    /// The first that a bundle does not have, with what it has.
     pub fn plan(&self, folder: &GatewayFolder, bundle: Option<&Bundle>) -> Result<GatewayPlan, BundleError> {
-        if let Some(bundle) = bundle {
-            self.in_bundle(bundle)?;
+        let mut missing = BTreeMap::new();
+        for (bundle, selected) in bundle.iter().flat_map(|bundle| self.components.values().map(move |s| (bundle, s))) {
+            match (self.is_in(bundle, selected), &selected.component.r#for) {
+                (Err(error), wanting) if !wanting.is_empty() => {
+                    missing.extend(wanting.iter().map(|capability| (capability.clone(), error.to_string())));
+                }
+                (complete, _) => complete?,
+            }
         }
         Ok(GatewayPlan {
             name: folder.name.clone(),
@@ -237,6 +246,7 @@ impl Selection {
             version_of: folder.version_of.clone(),
             capabilities: folder.capabilities.clone(),
             unsupported: folder.unsupported.clone(),
+            missing,
             stand_ins: bundle.map(|bundle| self.stand_ins(bundle)).unwrap_or_default(),
         })
     }
@@ -321,6 +331,34 @@ mod tests {
         let selection = Selection::of(&catalogue, &profile, &["kserve".to_owned()]).unwrap();
         assert!(selection.versions.contains_key("llm-d-sim"), "a model's version");
         assert!(!selection.versions.contains_key("envoy-ai-gateway"));
+    }
+
+    #[test]
+    fn a_bundle_may_lack_what_single_capabilities_want() {
+        let (catalogue, profile) = current();
+        let selection = Selection::of(&catalogue, &profile, &["kserve-llmisvc".to_owned()]).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let write = |path: String| {
+            let path = folder.path().join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, "").unwrap();
+        };
+        for Selected { component, version } in selection.components.values().filter(|s| s.component.r#for.is_empty()) {
+            component.charts.iter().for_each(|chart| write(format!("charts/{}-{version}.tgz", chart.name)));
+            let variables = Variables::of(component, version, &json!({}));
+            for crds in component.crds.iter().filter_map(|crds| crds.folder.as_ref()) {
+                write(format!("crds/{}/a.yaml", variables.text(crds).unwrap().unwrap()));
+            }
+        }
+        let gateway = GatewayFolder::read(&manifests().join("gateways"), "agentgateway").unwrap();
+        let plan = || selection.plan(&gateway, Some(&Bundle::open(folder.path()).unwrap()));
+        let missing = plan().unwrap().missing;
+        assert!(missing["llmisvc"].contains("has no chart kserve-llmisvc-crd v0.17.0"), "{missing:?}");
+        std::fs::remove_file(folder.path().join("charts/kserve-crd-v0.17.0.tgz")).unwrap();
+        assert!(
+            plan().unwrap_err().to_string().contains("has no chart kserve-crd v0.17.0"),
+            "all checks want that one"
+        );
     }
 
     #[test]

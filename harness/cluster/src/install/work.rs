@@ -119,7 +119,7 @@ impl Worker {
                     State::Crds | State::Installed if self.found().contains_key(component) => Ok(()),
                     State::Crds => self.crds(selected, stop).await,
                     State::Installed => self.install(selected, stop).await,
-                    State::Ready => until(stop, self.ready(selected)).await,
+                    State::Ready => until(stop, self.ready(selected, stop)).await,
                 }
             }
             Work::Own => Ok(()),
@@ -349,7 +349,13 @@ impl Worker {
             }
         };
         let folder = self.chart(&chart.name, &selected.version)?;
-        let release = Release { name: &chart.release, namespace, chart: &folder, values: values.as_deref() };
+        let release = Release {
+            name: &chart.release,
+            namespace,
+            chart: &folder,
+            values: values.as_deref(),
+            take_ownership: chart.take_ownership,
+        };
         let helm = self.helm().ok_or_else(|| Cause::Other("there is no cluster yet".to_owned()))?;
         Ok(helm.install(&release, stop).await?)
     }
@@ -383,7 +389,7 @@ impl Worker {
         Ok(())
     }
 
-    async fn ready(&self, selected: &Selected) -> Result<(), Cause> {
+    async fn ready(&self, selected: &Selected, stop: &CancellationToken) -> Result<(), Cause> {
         let cluster = self.cluster()?;
         for definition in &selected.component.definitions {
             self.is_served(definition).await?;
@@ -394,6 +400,7 @@ impl Worker {
         for probe in &selected.component.probes {
             self.offer(cluster, selected, probe).await?;
         }
+        self.charts_of(selected, State::Ready, stop).await?;
         for configured in &selected.component.configured {
             let counts =
                 configured.r#for.as_ref().is_none_or(|other| self.request.selection.components.contains_key(other));

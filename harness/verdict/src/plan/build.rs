@@ -111,6 +111,9 @@ fn disposition(requirement: &Requirement, gateway: &GatewayPlan, run: &RunInfo) 
         return Disposition::Unsupported { reason };
     }
     let not_run = |reason: String| Disposition::NotRun { reason, filtered: false };
+    if let Some(why) = requirement.capability.as_ref().and_then(|capability| gateway.missing.get(capability)) {
+        return not_run(why.clone());
+    }
     if let Some(reason) = requirement.not_on.get(&run.place) {
         return not_run(format!("not on {}: {reason}", run.place.word()));
     }
@@ -299,6 +302,7 @@ pub(crate) mod tests {
             version_of: name.into(),
             capabilities: BTreeMap::from([("host-route".to_owned(), BTreeMap::new())]),
             unsupported: BTreeMap::from([("pool".to_owned(), "it has none (issue 12)".to_owned())]),
+            missing: BTreeMap::new(),
             stand_ins: vec!["cert-manager (self-made certificates)".into()],
         }
     }
@@ -393,6 +397,18 @@ checks:
         let words = words(&plan, "other");
         assert!(words.contains(&"tokens/other runs with echo".to_owned()), "{words:?}");
         assert!(words.contains(&"routing/host runs with echo".to_owned()), "the check's own wish counts: {words:?}");
+    }
+
+    #[test]
+    fn a_capability_whose_parts_are_not_to_be_had_is_not_run() {
+        let requirements = requirements();
+        let why = "bundle b has no chart x v1; it has none";
+        let missing = BTreeMap::from([("host-route".to_owned(), why.to_owned())]);
+        let gateway = GatewayPlan { missing, ..gateway("other") };
+        let plan = build(&requirements, vec![gateway], run_info(), &tests_of(&requirements)).unwrap();
+        let words = words(&plan, "other");
+        assert!(words.contains(&format!("routing/host not-run: {why}")), "{words:?}");
+        assert!(words.contains(&"routing/paths@one runs with llm-d-sim".to_owned()), "{words:?}");
     }
 
     #[test]
