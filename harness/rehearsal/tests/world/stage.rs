@@ -62,7 +62,11 @@ impl Stage {
                 store
                     .list(&kinds::SERVICE, None)
                     .iter()
-                    .find(|s| text(s, "/metadata/labels/app.kubernetes.io~1managed-by").contains("gateway"))
+                    .find(|s| {
+                        s["metadata"]["labels"]["app.kubernetes.io/managed-by"]
+                            .as_str()
+                            .is_some_and(|by| by.contains("gateway"))
+                    })
                     .and_then(|s| stage.world.node_port(text(s, "/metadata/namespace"), text(s, "/metadata/name"), 80))
             }),
         )
