@@ -62,18 +62,19 @@ impl Check {
         let mut records = Records::default();
         for attempt in 1..=tries {
             let record = self.attempt(&opened, attempt, &drive, judge).await;
-            say(&opened, &record);
             if let Err(error) = opened.folder.write_record(&record) {
                 panic!("{}: {error}", record.key.title());
             }
-            let passed = record.verdict == Verdict::Pass;
-            records.records.push(record);
-            if passed {
+            let last = record.verdict == Verdict::Pass || attempt == tries;
+            records.records.push(record.clone());
+            let why = if last { breaks(&opened, &records) } else { None };
+            say(&opened, &record, why.is_some());
+            if let Some(why) = why {
+                panic!("{why}");
+            }
+            if last {
                 break;
             }
-        }
-        if let Some(why) = breaks(&opened, &records) {
-            panic!("{why}");
         }
     }
 
@@ -238,7 +239,7 @@ fn summary(judgement: &Judgement) -> (Verdict, String) {
 }
 
 /// One line for people, past the test runner's capture; the run's events keep it too.
-fn say(opened: &Opened, record: &Record) {
+fn say(opened: &Opened, record: &Record, breaks: bool) {
     use std::io::Write;
     let golden = match record.golden {
         GoldenState::Changed => "  golden changed",
@@ -251,6 +252,12 @@ fn say(opened: &Opened, record: &Record) {
     _ = writeln!(std::io::stderr(), "{line}"); // a closed terminal is no reason to stop
     let event = verdict::folder::Event {
         gateway: Some(record.key.gateway.clone()),
+        check: Some(record.key.check.clone()),
+        case: (record.key.case != "-").then(|| record.key.case.clone()),
+        attempt: Some(record.key.attempt),
+        verdict: Some(record.verdict),
+        breaks: Some(breaks),
+        seconds: Some(record.seconds),
         ..verdict::folder::Event::now("check", line)
     };
     _ = opened.folder.append_event(&event);

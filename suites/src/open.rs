@@ -112,6 +112,7 @@ fn rehearse_alone(check: &str, case: &str, gateway: &str) -> Result<Option<Opene
         model: ModelKind::LlmDSim,
         suites: vec![],
         checks: vec![],
+        shard: None,
         strict: false,
         retries: 0,
         jobs: 1,

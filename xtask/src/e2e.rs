@@ -7,12 +7,24 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
+use clap::Args;
 use serde::Deserialize;
 
 use crate::{
-    program,
+    live::{Live, Voice},
+    program::{self, Build},
     run::{Ended, Interrupts},
 };
+
+/// Options of `cargo xtask e2e`.
+#[derive(Clone, Debug, Args)]
+#[group(skip)]
+pub struct E2e {
+    #[command(flatten)]
+    run: options::E2e,
+    #[command(flatten)]
+    output: options::Output,
+}
 
 /// What xtask reads of `plan.json`.
 #[derive(Deserialize)]
@@ -62,12 +74,13 @@ impl Plan {
         }
     }
 
-    /// Whether anything of this part is to be executed.
-    fn has(&self, part: Part<'_>) -> bool {
-        self.checks.iter().filter(|c| c.disposition == "run").any(|check| match part {
+    /// How much of this part is to be executed.
+    fn planned(&self, part: Part<'_>) -> usize {
+        let ours = |check: &&Check| match part {
             Part::All => true,
             Part::Of { gateway, shared } => check.gateway == gateway && (check.exclusive == "shared") == shared,
-        })
+        };
+        self.checks.iter().filter(|c| c.disposition == "run").filter(ours).count()
     }
 
     /// How many checks of this part run at once.
@@ -79,25 +92,22 @@ impl Plan {
     }
 }
 
-/// The program of a run, and who may end it.
+/// The program of a run, who may end it, and who listens to it.
 struct Session {
     interrupts: Interrupts,
     igc: PathBuf,
+    /// The suites' test binary.
+    suites: PathBuf,
+    voice: Voice,
+    build: Build,
 }
 
-/// The suites' test binary, and who hears how its checks go.
-struct Suites {
-    program: PathBuf,
-    says: Says,
-}
-
-/// Where each check's line goes.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Says {
-    /// To the terminal.
-    People,
-    /// To the run's `tests.log`.
-    TheLog,
+/// A run that is driven.
+struct Driven<'a> {
+    session: &'a Session,
+    run: &'a Path,
+    plan: &'a Plan,
+    live: Live,
 }
 
 impl Session {
@@ -109,8 +119,10 @@ impl Session {
 
     /// Asks `igc` for a plan: the run folder, or the exit code of a refusal.
     fn plan(&self, words: &[String]) -> Result<std::result::Result<PathBuf, u8>> {
-        let output =
-            self.igc().arg("plan").args(words).stderr(Stdio::inherit()).output().context("failed to start igc")?;
+        let output = self.igc().arg("plan").args(words).output().context("failed to start igc")?;
+        if !output.status.success() || self.voice != Voice::Silent {
+            eprint!("{}", String::from_utf8_lossy(&output.stderr));
+        }
         if !output.status.success() {
             return Ok(Err(output.status.code().and_then(|c| u8::try_from(c).ok()).unwrap_or(3)));
         }
@@ -118,51 +130,81 @@ impl Session {
         Ok(Ok(program::root().join(run)))
     }
 
-    /// Runs the suites' tests; verdicts are in the records, so the test runner's code does not matter.
-    fn suites(&self, suites: &Suites, run: &Path, part: Part<'_>, jobs: u32) -> Result<Ended> {
-        let log = File::options()
-            .create(true)
-            .append(true)
-            .open(run.join("tests.log"))
-            .context("failed to open tests.log")?;
-        let mut command = Command::new(&suites.program);
-        command
-            .arg("--test-threads")
-            .arg(jobs.to_string())
-            .env("IGC_RUN", run)
-            .current_dir(program::root().join("suites"))
-            .stdin(Stdio::null());
-        if let Part::Of { gateway, shared } = part {
-            command.env("IGC_GATEWAY", gateway).env("IGC_EXCLUSIVE", if shared { "shared" } else { "alone" });
-        }
-        if suites.says == Says::TheLog {
-            command.stderr(log.try_clone().context("failed to open tests.log")?);
-        }
-        self.interrupts.run(command.stdout(log)) // the runner's own output; each check says on stderr how it went
-    }
-
     /// `igc up`, with the program that the model's image is made of where pods are real.
     fn up(&self, run: &Path, plan: &Plan) -> Result<Command> {
         let mut up = self.igc();
         up.arg("up").arg("--run").arg(run);
         if plan.run.place != "rehearsal" {
-            up.arg("--program").arg(program::image()?);
+            up.arg("--program").arg(program::image(self.build)?);
         }
         Ok(up)
     }
+}
+
+impl Driven<'_> {
+    /// Runs the suites' tests; verdicts are in the records, so the test runner's code does not matter.
+    fn suites(&self, part: Part<'_>) -> Result<Ended> {
+        let log = log(self.run, "tests.log")?;
+        let mut command = Command::new(&self.session.suites);
+        command
+            .arg("--test-threads")
+            .arg(self.plan.jobs(part).to_string())
+            .env("IGC_RUN", self.run)
+            .current_dir(program::root().join("suites"))
+            .stdin(Stdio::null())
+            .stderr(log.try_clone().context("failed to open tests.log")?)
+            .stdout(log);
+        if let Part::Of { gateway, shared } = part {
+            command.env("IGC_GATEWAY", gateway).env("IGC_EXCLUSIVE", if shared { "shared" } else { "alone" });
+        }
+        self.session.interrupts.run(&mut command) // how checks went is in the events of the run
+    }
+
+    /// What stands a gateway up or takes it down says so to people, or to a file where nobody listens.
+    fn heard<'c>(&self, command: &'c mut Command) -> Result<&'c mut Command> {
+        match self.session.voice {
+            Voice::Silent => {
+                let log = log(self.run, "place.log")?;
+                Ok(command.stdout(log.try_clone().context("failed to open place.log")?).stderr(log))
+            }
+            // Standard output is the program's that listens.
+            Voice::JsonLines => Ok(command.stdout(Stdio::null())),
+            Voice::Plain | Voice::Terminal => Ok(command),
+        }
+    }
 
     /// A gateway from up to the end of its checks; `None`: all of them at once.
-    fn turn(&self, suites: &Suites, run: &Path, plan: &Plan, gateway: Option<&str>) -> Result<Ended> {
-        let mut ended = self.interrupts.run(of(&mut self.up(run, plan)?, gateway))?;
-        for part in Plan::parts(gateway) {
-            if ended == Ended::Code(0) && plan.has(part) {
-                ended = match self.suites(suites, run, part, plan.jobs(part))? {
+    fn turn(&self, gateway: Option<&str>) -> Result<Ended> {
+        let mut up = self.session.up(self.run, self.plan)?;
+        let mut ended = self.session.interrupts.run(self.heard(of(&mut up, gateway))?)?;
+        let parts = Plan::parts(gateway);
+        let all = parts.iter().map(|part| self.plan.planned(*part)).sum();
+        for part in parts {
+            if ended == Ended::Code(0) && self.plan.planned(part) > 0 {
+                let every = || self.plan.gateways.iter().map(|g| g.name.as_str()).collect();
+                self.live.checks(&gateway.map_or_else(every, |gateway| vec![gateway]), all);
+                ended = match self.suites(part)? {
                     Ended::Code(_) => Ended::Code(0),
                     Ended::Interrupted => Ended::Interrupted,
                 };
             }
         }
+        self.live.rest();
         Ok(ended)
+    }
+
+    /// Takes a gateway down, in every case, also after an error or Ctrl-C: a second Ctrl-C does not reach this.
+    fn down(&self, gateway: Option<&str>) -> Result<()> {
+        let mut down = self.session.igc();
+        of(down.arg("down").arg("--run").arg(self.run), gateway);
+        if self.session.interrupts.said() {
+            down.arg("--interrupted");
+        }
+        let down = self.heard(&mut down)?.status().context("failed to start igc down")?;
+        if !down.success() {
+            eprintln!("warning: igc down ended with {down}; `cargo xtask down` removes what is left");
+        }
+        Ok(())
     }
 }
 
@@ -174,24 +216,27 @@ fn of<'c>(command: &'c mut Command, gateway: Option<&str>) -> &'c mut Command {
     }
 }
 
-impl Suites {
-    /// What the test binary says of itself, in a file.
-    fn tests(&self) -> Result<PathBuf> {
-        let list = Command::new(&self.program).args(["--list", "--format", "terse"]).output();
-        let list = list.context("failed to list the suites' tests")?;
-        if !list.status.success() {
-            bail!("the suites' test binary cannot list its tests: {}", String::from_utf8_lossy(&list.stderr));
-        }
-        let tests = program::root().join("target/suites-tests.txt");
-        fs::write(&tests, &list.stdout).with_context(|| format!("failed to write {}", tests.display()))?;
-        Ok(tests)
-    }
+/// A file of the run's folder, appended to.
+fn log(run: &Path, name: &str) -> Result<File> {
+    File::options().create(true).append(true).open(run.join(name)).with_context(|| format!("failed to open {name}"))
 }
 
-fn session(says: Says) -> Result<(Session, Suites)> {
+/// What the suites' test binary says of itself, in a file.
+fn tests(suites: &Path) -> Result<PathBuf> {
+    let list = Command::new(suites).args(["--list", "--format", "terse"]).output();
+    let list = list.context("failed to list the suites' tests")?;
+    if !list.status.success() {
+        bail!("the suites' test binary cannot list its tests: {}", String::from_utf8_lossy(&list.stderr));
+    }
+    let tests = program::root().join("target/suites-tests.txt");
+    fs::write(&tests, &list.stdout).with_context(|| format!("failed to write {}", tests.display()))?;
+    Ok(tests)
+}
+
+fn session(voice: Voice, build: Build) -> Result<Session> {
     let interrupts = Interrupts::listen()?;
-    let [igc, program] = program::igc_and_suites()?;
-    Ok((Session { igc, interrupts }, Suites { program, says }))
+    let [igc, suites] = program::igc_and_suites(build)?;
+    Ok(Session { igc, suites, interrupts, voice, build })
 }
 
 fn read(run: &Path) -> Result<Plan> {
@@ -200,42 +245,37 @@ fn read(run: &Path) -> Result<Plan> {
 }
 
 /// Plans a run and drives it, all but its report: the run folder, or the exit code of a refusal.
-fn drive(session: &Session, suites: &Suites, mut words: Vec<String>) -> Result<std::result::Result<PathBuf, u8>> {
-    words.extend(["--tests".to_owned(), suites.tests()?.display().to_string()]);
+fn drive(session: &Session, mut words: Vec<String>) -> Result<std::result::Result<PathBuf, u8>> {
+    words.extend(["--tests".to_owned(), tests(&session.suites)?.display().to_string()]);
     let run = match session.plan(&words)? {
         Ok(run) => run,
         Err(code) => return Ok(Err(code)),
     };
     let plan = read(&run)?;
-
+    let live = Live::of(&run, &plan.run.place, session.voice);
+    let driven = Driven { session, run: &run, plan: &plan, live };
     for gateway in plan.turns() {
-        let ended = session.turn(suites, &run, &plan, gateway);
-        // Taken down in every case, also after an error or Ctrl-C: a second Ctrl-C does not reach these two.
-        let mut down = session.igc();
-        of(down.arg("down").arg("--run").arg(&run), gateway);
-        if session.interrupts.said() {
-            down.arg("--interrupted");
-        }
-        let down = down.status().context("failed to start igc down")?;
-        if !down.success() {
-            eprintln!("warning: igc down ended with {down}; `cargo xtask down` removes what is left");
-        }
+        let ended = driven.turn(gateway);
+        driven.live.rest();
+        driven.down(gateway)?;
         if ended? == Ended::Interrupted {
             break;
         }
     }
+    drop(driven); // the last events are said before the report is
     Ok(Ok(run))
 }
 
 /// `cargo xtask e2e`.
-pub fn e2e(options: &options::E2e) -> Result<u8> {
-    let (session, suites) = session(Says::People)?;
-    let run = match drive(&session, &suites, options.to_words())? {
+pub fn e2e(options: &E2e) -> Result<u8> {
+    let build = if options.output.quiet { Build::Quiet } else { Build::Told };
+    let session = session(Voice::of(&options.output), build)?;
+    let run = match drive(&session, options.run.to_words())? {
         Ok(run) => run,
         Err(code) => return Ok(code),
     };
     let mut report = session.igc();
-    report.arg("report").arg("--write").arg(&run);
+    report.arg("report").arg("--write").args(options.output.to_words()).arg(&run);
     if session.interrupts.said() {
         report.arg("--interrupted");
     }
@@ -254,8 +294,8 @@ pub fn fidelity(mut options: options::Fidelity) -> Result<u8> {
     let interrupts = Interrupts::listen()?;
     let goldens = options.paths.is_empty() && !options.list && options.cases.iter().all(|c| c.starts_with("golden"));
     let mut command = if goldens {
-        let (session, suites) = session(Says::TheLog)?;
-        let run = match drive(&session, &suites, RECORDED.map(str::to_owned).to_vec())? {
+        let session = session(Voice::Silent, Build::Told)?;
+        let run = match drive(&session, RECORDED.map(str::to_owned).to_vec())? {
             Ok(_) if session.interrupts.said() => return Ok(130),
             Ok(run) => run,
             Err(code) => return Ok(code),
@@ -264,7 +304,7 @@ pub fn fidelity(mut options: options::Fidelity) -> Result<u8> {
         command.arg("fidelity").arg("--run").arg(run);
         command
     } else {
-        let mut command = Command::new(program::igc()?);
+        let mut command = Command::new(program::igc(Build::Told)?);
         command.current_dir(program::root()).stdin(Stdio::null()).arg("fidelity");
         command
     };
@@ -276,7 +316,7 @@ pub fn fidelity(mut options: options::Fidelity) -> Result<u8> {
 
 /// `cargo xtask up`. A rehearsal stays until Ctrl-C, whose code is 130, or until `cargo xtask down`, which gives 0.
 pub fn up(options: &options::Where) -> Result<u8> {
-    let session = Session { interrupts: Interrupts::listen()?, igc: program::igc()? };
+    let session = session(Voice::Plain, Build::Told)?;
     let run = match session.plan(&options.to_words())? {
         Ok(run) => run,
         Err(code) => return Ok(code),

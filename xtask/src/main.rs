@@ -2,9 +2,13 @@
 
 mod ci;
 mod e2e;
+mod live;
+mod matrix;
 mod program;
 mod run;
 mod tidy;
+#[cfg(test)]
+mod workflows;
 
 use std::process::ExitCode;
 
@@ -41,8 +45,12 @@ Examples:
   cargo xtask e2e --on kind --bundle /path/to/bundle --node-image my/node:v1.34.0
   cargo xtask e2e --on context --context my-cluster --check 'routing/*'
 
-The report is in target/igc/latest/ as report.json, report.xml (JUnit) and on the terminal.")]
-    E2e(options::E2e),
+  cargo xtask e2e --on rehearsal --quiet                     only the last line
+  cargo xtask e2e --on rehearsal --format json-lines         what happens, for programs
+
+The report is in target/igc/latest/ as report.html, report.json, report.xml (JUnit), report.md and on the terminal.
+NO_COLOR turns colours off.")]
+    E2e(e2e::E2e),
     /// Stand the stack up and leave it: prints how to reach it. A rehearsal stays in the foreground until Ctrl-C
     #[command(after_help = "\
 Examples:
@@ -54,19 +62,44 @@ Examples:
     #[command(
         after_help = "Examples:\n  cargo xtask down\n  cargo xtask down --context my-cluster   namespaces of runs in that cluster"
     )]
-    Down(program::Forward),
+    Down(options::Down),
     /// List what a run needs, what is here, and how to get what is not
     #[command(after_help = "Example:\n  cargo xtask doctor --format json")]
-    Doctor(program::Forward),
+    Doctor(options::Doctor),
     /// Show a run's report again
-    #[command(after_help = "Example:\n  cargo xtask report target/igc/latest")]
-    Report(program::Forward),
+    #[command(after_help = "\
+Examples:
+  cargo xtask report                                         the last run
+  cargo xtask report target/igc/20261121-120305-k3f9 --quiet
+  cargo xtask report --format json-lines                     what did not pass, for programs
+  cargo xtask report --schema                                what report.json is made of")]
+    Report(options::Report),
+    /// Print the cells of a nightly matrix as JSON: gateway x profile x model, and parts of them
+    #[command(after_help = "\
+Examples:
+  cargo xtask matrix                                         every gateway, profile and quick model, on kind
+  cargo xtask matrix --gateway agentgateway --profile current --model echo --shards 2
+  cargo xtask e2e --on kind --gateway agentgateway --profile current --model echo --shard 1/2   one cell's `words`
+
+A workflow reads it with fromJSON; .github/workflows/nightly.yml does.")]
+    Matrix(matrix::Matrix),
+    /// Make one report of several runs: parts of a run, cells of a matrix, clusters of a fleet
+    #[command(after_help = "\
+Examples:
+  cargo xtask merge target/igc/20261121-120305-k3f9 target/igc/20261121-121010-a0b1
+  cargo xtask merge runs/* --matrix matrix.json              every cell of the matrix must have a run
+
+The merged folder holds report.{html,json,xml,md} and the evidence of all runs. Its exit code is 1 where one of them has
+failures, 3 where one is broken or missing.")]
+    Merge(options::Merge),
     /// Look at observations that differ from their goldens, accept them with a reason
     #[command(after_help = "\
 Examples:
+  cargo xtask review                                         one by one, side by side
   cargo xtask review --list
-  cargo xtask review --accept 'routing/*' --reason 'first recording, read against guide 002'")]
-    Review(program::Forward),
+  cargo xtask review --accept 'routing/*' --reason 'first recording, read against guide 002'
+  cargo xtask review --reject 'tokens/exact@budget-70'")]
+    Review(options::Review),
     /// Play recordings of real gateways in the rehearsal, and say where it differs
     #[command(after_help = "\
 Examples:
@@ -79,8 +112,10 @@ Exit codes: 0 agrees or accepted, 1 differs or an accepted difference is stale, 
 not be played.")]
     Fidelity(options::Fidelity),
     /// Everything that a commit must pass: format, clippy, tests, tidy, examples of the README
+    #[command(after_help = "Example:\n  cargo xtask ci")]
     Ci,
     /// Look for what no compiler sees: goldens and baseline entries without a check, scalars that YAML readers disagree on
+    #[command(after_help = "Example:\n  cargo xtask tidy")]
     Tidy,
     /// Print completions for a shell
     #[command(
@@ -96,10 +131,12 @@ fn main() -> ExitCode {
     let result = match Cli::parse().task {
         Task::E2e(options) => e2e::e2e(&options),
         Task::Up(options) => e2e::up(&options),
-        Task::Down(words) => program::forward("sweep", &words),
-        Task::Doctor(words) => program::forward("doctor", &words),
-        Task::Report(words) => program::forward("report", &words),
-        Task::Review(words) => program::forward("review", &words),
+        Task::Down(_) => program::forward("sweep"),
+        Task::Doctor(_) => program::forward("doctor"),
+        Task::Report(_) => program::forward("report"),
+        Task::Matrix(options) => matrix::matrix(&options),
+        Task::Merge(_) => program::forward("merge"),
+        Task::Review(_) => program::forward("review"),
         Task::Fidelity(options) => e2e::fidelity(options),
         Task::Ci => ci::ci(),
         Task::Tidy => tidy::tidy(),
@@ -113,6 +150,25 @@ fn main() -> ExitCode {
         Err(error) => {
             eprintln!("error: {error:#}");
             ExitCode::from(3)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::Cli;
+
+    #[test]
+    fn the_command_line_is_sound_and_every_command_has_an_example() {
+        let mut cli = Cli::command();
+        cli.build();
+        cli.clone().debug_assert();
+        for command in cli.get_subcommands().filter(|c| c.get_name() != "help") {
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            let example = format!("cargo xtask {}", command.get_name());
+            assert!(help.contains(&example), "{} has no example: {help}", command.get_name());
         }
     }
 }

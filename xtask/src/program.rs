@@ -6,18 +6,8 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use clap::Args;
 
 use crate::run::{Ended, Interrupts};
-
-/// Words that go to `igc` as they are; `igc` explains them (`--help`).
-#[derive(Clone, Debug, Args)]
-#[command(disable_help_flag = true)]
-pub struct Forward {
-    /// Options and arguments
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGS")]
-    words: Vec<String>,
-}
 
 /// The checkout.
 pub fn root() -> PathBuf {
@@ -38,9 +28,21 @@ pub fn cargo() -> Command {
     command
 }
 
+/// Whether cargo tells how a build goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Build {
+    /// On standard error.
+    Told,
+    /// Only what goes wrong.
+    Quiet,
+}
+
 /// Builds targets and returns their executables, as cargo reports them. Progress goes to the terminal.
-fn built<const N: usize>(what: &[&str], names: [&str; N], flags: Option<&str>) -> Result<[PathBuf; N]> {
+fn built<const N: usize>(build: Build, what: &[&str], names: [&str; N], flags: Option<&str>) -> Result<[PathBuf; N]> {
     let mut command = cargo();
+    if build == Build::Quiet {
+        command.arg("--quiet");
+    }
     command.arg("build").args(what).args(["--message-format", "json-render-diagnostics"]).stderr(Stdio::inherit());
     if let Some(flags) = flags {
         command.env("RUSTFLAGS", flags);
@@ -67,26 +69,26 @@ fn built<const N: usize>(what: &[&str], names: [&str; N], flags: Option<&str>) -
 const OURS: [&str; 5] = ["--workspace", "--bin", "igc", "--test", "suites"];
 
 /// `igc`, built.
-pub fn igc() -> Result<PathBuf> {
-    built(&OURS, ["igc"], None).map(|[igc]| igc)
+pub fn igc(build: Build) -> Result<PathBuf> {
+    built(build, &OURS, ["igc"], None).map(|[igc]| igc)
 }
 
 /// `igc` and the suites' test binary, built.
-pub fn igc_and_suites() -> Result<[PathBuf; 2]> {
-    built(&OURS, ["igc", "suites"], None)
+pub fn igc_and_suites(build: Build) -> Result<[PathBuf; 2]> {
+    built(build, &OURS, ["igc", "suites"], None)
 }
 
 /// `igc` as one static file, for an image without anything else.
-pub fn image() -> Result<PathBuf> {
+pub fn image(build: Build) -> Result<PathBuf> {
     let what = ["--package", "igc", "--bin", "igc", "--profile", "image", "--target", "x86_64-unknown-linux-gnu"];
-    built(&what, ["igc"], Some("-C target-feature=+crt-static")).map(|[igc]| igc)
+    built(build, &what, ["igc"], Some("-C target-feature=+crt-static")).map(|[igc]| igc)
 }
 
-/// Calls `igc COMMAND WORDS...`.
-pub fn forward(command: &str, words: &Forward) -> Result<u8> {
+/// Calls `igc COMMAND` with the words that follow xtask's own name of it; both understand them by the same options.
+pub fn forward(command: &str) -> Result<u8> {
     let interrupts = Interrupts::listen()?;
-    let igc = igc()?;
-    let ended = interrupts.run(Command::new(igc).arg(command).args(&words.words).current_dir(root()))?;
+    let igc = igc(Build::Told)?;
+    let ended = interrupts.run(Command::new(igc).arg(command).args(std::env::args_os().skip(2)).current_dir(root()))?;
     Ok(match ended {
         Ended::Code(code) => code,
         Ended::Interrupted => 130,

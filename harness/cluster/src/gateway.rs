@@ -11,6 +11,7 @@ use serde_json::Value;
 use verdict::{
     names::{near, suggestion},
     plan::ModelKind,
+    render::Implementation,
 };
 
 /// `gateway.yaml` of a folder under `manifests/gateways`.
@@ -21,6 +22,8 @@ pub struct GatewayFolder {
     pub name: String,
     /// As people say it.
     pub title: String,
+    /// Who makes it, as ConformanceReports say it.
+    pub implementation: Implementation,
     /// The component whose version is the gateway's.
     pub version_of: String,
     /// Roots of the install graph.

@@ -4,6 +4,7 @@
 mod down;
 mod failure;
 mod fidelity;
+mod merge;
 mod model_server;
 mod pages;
 mod picker_server;
@@ -66,35 +67,11 @@ enum Command {
         interrupted: bool,
     },
     /// Judge a run's records against its plan and say what came of it
-    Report {
-        /// The run's folder
-        #[arg(default_value = "target/igc/latest")]
-        run: PathBuf,
-        /// Write report.json, report.xml (JUnit), report.md and report.html into it
-        #[arg(long)]
-        write: bool,
-        /// The run was interrupted
-        #[arg(long)]
-        interrupted: bool,
-        /// No table, only the last line
-        #[arg(long, short)]
-        quiet: bool,
-    },
+    Report(options::Report),
+    /// Make one report of several runs
+    Merge(options::Merge),
     /// Look at observations that differ from their goldens, accept them with a reason
-    Review {
-        /// The run's folder
-        #[arg(default_value = "target/igc/latest")]
-        run: PathBuf,
-        /// Only list
-        #[arg(long, conflicts_with = "accept")]
-        list: bool,
-        /// Accept those that match, for example 'routing/*'
-        #[arg(long, value_name = "GLOB", requires = "reason")]
-        accept: Option<String>,
-        /// Why the new observation is right; kept in the golden
-        #[arg(long, value_name = "TEXT")]
-        reason: Option<String>,
-    },
+    Review(options::Review),
     /// Play recordings of real gateways in the rehearsal, and say where it differs
     Fidelity {
         /// A rehearsed run of all checks, whose goldens of real places are counted as cases
@@ -104,20 +81,9 @@ enum Command {
         options: options::Fidelity,
     },
     /// Remove everything of every run
-    Sweep {
-        /// The folder of runs, to find processes that still live
-        #[arg(long, default_value = "target/igc")]
-        out: PathBuf,
-        /// Remove the namespaces of runs in this cluster of your kubeconfig instead
-        #[arg(long, value_name = "NAME")]
-        context: Option<String>,
-    },
+    Sweep(options::Down),
     /// List what a run needs, what is here, and how to get what is not
-    Doctor {
-        /// text or json
-        #[arg(long, default_value = "text", value_parser = ["text", "json"])]
-        format: String,
-    },
+    Doctor(options::Doctor),
     /// Serve as a model: OpenAI endpoints, a record of every request
     Model(model_server::Args),
     /// Serve as an endpoint picker: ext_proc for an InferencePool, a record of every request
@@ -139,11 +105,12 @@ async fn main() -> ExitCode {
             up::up(&run, gateway.as_deref(), program.as_deref(), stay, &cancel).await
         }
         Command::Down { run, gateway, interrupted } => down::down(&run, gateway.as_deref(), interrupted).await,
-        Command::Report { run, write, interrupted, quiet } => report::report(&run, write, interrupted, quiet),
-        Command::Review { run, accept, reason, .. } => review::review(&run, accept.as_deref(), reason.as_deref()),
+        Command::Report(options) => report::report(&options),
+        Command::Merge(options) => merge::merge(&options),
+        Command::Review(options) => review::review(&options),
         Command::Fidelity { run, options } => fidelity::fidelity(run.as_deref(), &options).await,
-        Command::Sweep { out, context } => down::sweep(&out, context.as_deref(), &cancel).await,
-        Command::Doctor { format } => up::doctor(&format, &cancel).await,
+        Command::Sweep(options) => down::sweep(&options.out, options.context.as_deref(), &cancel).await,
+        Command::Doctor(options) => up::doctor(options.format, &cancel).await,
         Command::Model(args) => model_server::serve(args, cancel.clone()).await,
         Command::Picker(args) => picker_server::serve(args, cancel.clone()).await,
     };

@@ -5,13 +5,15 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use cluster::gateway::GatewayFolder;
 use verdict::{
     folder::RunFolder,
-    render::{Log, Sources, html, junit, markdown},
+    history::{History, Key},
+    render::{Log, Sources, conformance, html, junit, markdown},
     report::Report,
 };
 
-use crate::failure::Failure;
+use crate::{failure::Failure, plan::manifests};
 
 /// How many runs before this one the trend shows.
 const EARLIER: usize = 20;
@@ -20,17 +22,31 @@ const LOGS: usize = 8;
 /// How many lines of a log are shown, from its end.
 const LINES: usize = 40;
 
-/// Writes `report.json`, `report.xml`, `report.md` and `report.html` into the run's folder.
-pub fn write(folder: &RunFolder, report: &Report) -> Result<(), Failure> {
+/// The channel of the Gateway API whose definitions are installed.
+const CHANNEL: &str = "standard";
+
+/// Writes `report.json`, `report.xml`, `report.md`, `report.html` and the ConformanceReports into the run's folder.
+pub fn write(folder: &RunFolder, report: &Report, histories: &dyn Fn(&Key) -> Option<History>) -> Result<(), Failure> {
     folder.write_json("report.json", report)?;
     folder.write_file("report.xml", &junit(report)?)?;
     folder.write_file("report.md", &markdown(report))?;
-    let sources = Sources {
-        histories: &|key| folder.read_history(key).ok(),
-        logs: &|evidence| logs(folder.path(), evidence),
-        earlier: &earlier(folder),
-    };
+    conformance_reports(folder, report)?;
+    let sources = Sources { histories, logs: &|evidence| logs(folder.path(), evidence), earlier: &earlier(folder) };
     Ok(folder.write_file("report.html", &html(report, &sources)?)?)
+}
+
+/// Writes `conformance/<gateway>/<channel>-<version>-default-report.yaml`, as the Gateway API wants them to be called.
+fn conformance_reports(folder: &RunFolder, report: &Report) -> Result<(), Failure> {
+    for gateway in &report.gateways {
+        let known = GatewayFolder::read(&manifests().join("gateways"), &gateway.gateway);
+        let maker = known.map_err(Failure::usage)?.implementation;
+        if let Some(text) = conformance(report, gateway, &maker, CHANNEL) {
+            let column = gateway.name.replace(' ', "-");
+            let file = format!("conformance/{column}/{CHANNEL}-{}-default-report.yaml", gateway.version());
+            folder.write_file(&file, &text?)?;
+        }
+    }
+    Ok(())
 }
 
 /// Reports of the runs beside this one that began before it, the oldest first. What cannot be read is left out.

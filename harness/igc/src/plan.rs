@@ -21,7 +21,7 @@ use rand::RngExt;
 use tokio_util::sync::CancellationToken;
 use verdict::{
     folder::RunFolder,
-    plan::{self, ModelKind, Place, RunInfo},
+    plan::{self, ModelKind, Place, RunInfo, Shard},
     requirements::Requirements,
     tests_list::TestList,
 };
@@ -107,7 +107,8 @@ fn model(model: Model) -> ModelKind {
     }
 }
 
-fn run_id() -> String {
+/// A name for a run: when, and four letters.
+pub fn run_id() -> String {
     let now = jiff::Timestamp::now().strftime("%Y%m%d-%H%M%S").to_string();
     let letters = b"abcdefghijklmnopqrstuvwxyz0123456789";
     let mut random = rand::rng();
@@ -175,6 +176,7 @@ pub async fn plan(tests: Option<&Path>, e2e: &E2e, cancel: &CancellationToken) -
         model,
         suites: e2e.suite.clone(),
         checks: e2e.check.clone(),
+        shard: e2e.shard.map(|s| Shard { index: s.index, of: s.of }),
         strict: e2e.strict,
         retries: e2e.retries,
         jobs: e2e.jobs,

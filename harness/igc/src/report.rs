@@ -3,18 +3,39 @@
 use std::{collections::BTreeMap, io::IsTerminal, path::Path};
 
 use cluster::environment::Environment;
+use options::Spoken;
 use verdict::{
     baseline::Baseline,
     folder::RunFolder,
-    render::{Colour, terminal},
-    report::{self, Ending, Inputs},
+    render::{Colour, json_lines, terminal},
+    report::{self, Ending, Inputs, Report},
 };
 
 use crate::{failure::Failure, pages};
 
 /// Says what came of a run; writes `report.{json,xml,md,html}` where asked.
-pub fn report(run: &Path, write: bool, interrupted: bool, quiet: bool) -> Result<u8, Failure> {
-    let folder = RunFolder::open(run).map_err(Failure::usage)?;
+pub fn report(options: &options::Report) -> Result<u8, Failure> {
+    if options.schema {
+        println!("{}", serde_json::to_string_pretty(&report::schema())?);
+        return Ok(0);
+    }
+    let folder = RunFolder::open(&options.run).map_err(Failure::usage)?;
+    // A merged run has no plan of its own: its report was made of others.
+    if !folder.path().join("plan.json").exists() && folder.path().join("report.json").exists() {
+        let report: Report = folder.read_json("report.json")?;
+        say(&report, &folder, &options.output);
+        return Ok(report.run.exit);
+    }
+    let report = compiled(&folder, |environment| ending(options.interrupted, environment))?;
+    if options.write {
+        pages::write(&folder, &report, &|key| folder.read_history(key).ok())?;
+    }
+    say(&report, &folder, &options.output);
+    Ok(report.run.exit)
+}
+
+/// What the files of a run come to.
+pub fn compiled(folder: &RunFolder, ending: impl FnOnce(&Environment) -> Ending) -> Result<Report, Failure> {
     let (plan, records) = (folder.read_plan()?, folder.read_records()?);
     let mut baselines = BTreeMap::new();
     for gateway in &plan.gateways {
@@ -23,39 +44,43 @@ pub fn report(run: &Path, write: bool, interrupted: bool, quiet: bool) -> Result
     }
     let environment: Environment = folder.read_json("environment.json").unwrap_or_default();
     let stood = || environment.gateways.iter();
-    let broken: Vec<String> =
-        stood().filter_map(|(name, s)| s.error.as_ref().map(|e| format!("{name}: {e}"))).collect();
-    let ending = match (interrupted, broken.is_empty()) {
-        (true, _) => Ending::Interrupted,
-        (false, false) => Ending::Broken(broken.join("; ")),
-        (false, true) => Ending::Finished,
-    };
     let egress: Vec<String> = stood().filter(|(_, s)| !s.egress.is_empty()).map(|(_, s)| s.egress.clone()).collect();
-    let report = report::compile(&Inputs {
+    Ok(report::compile(&Inputs {
         plan: &plan,
         records: &records,
         baselines: &baselines,
         histories: &|key| folder.read_history(key).ok(),
-        ending,
-        now: ended(&folder),
+        ending: ending(&environment),
+        now: ended(folder),
         egress: (!egress.is_empty()).then(|| egress.join("; ")),
         notes: stood().flat_map(|(_, s)| s.notes.clone()).collect(),
-    });
-    if write {
-        pages::write(&folder, &report)?;
+    }))
+}
+
+fn ending(interrupted: bool, environment: &Environment) -> Ending {
+    let stood = environment.gateways.iter();
+    let broken: Vec<String> = stood.filter_map(|(name, s)| s.error.as_ref().map(|e| format!("{name}: {e}"))).collect();
+    match (interrupted, broken.is_empty()) {
+        (true, _) => Ending::Interrupted,
+        (false, false) => Ending::Broken(broken.join("; ")),
+        (false, true) => Ending::Finished,
     }
-    let colour = if std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none() {
-        Colour::Ansi
-    } else {
-        Colour::Plain
+}
+
+/// Prints a report as it was asked for.
+pub fn say(report: &Report, folder: &RunFolder, output: &options::Output) {
+    let coloured = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    let colour = if coloured { Colour::Ansi } else { Colour::Plain };
+    let folder = shown(folder.path());
+    let text = match output.format {
+        Spoken::JsonLines => json_lines(report, &folder),
+        Spoken::Text => terminal(report, &folder, colour),
     };
-    let text = terminal(&report, &shown(folder.path()), colour);
-    if quiet {
+    if output.quiet {
         println!("{}", text.lines().last().unwrap_or_default());
     } else {
         print!("{text}");
     }
-    Ok(report.run.exit)
 }
 
 /// When the run ended: at its last event, so that a report that is made again says the same.

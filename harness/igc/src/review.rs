@@ -1,73 +1,341 @@
-//! `igc review`: observations of a run that differ from their goldens, and accepting them with a reason.
+//! `igc review`: observations of a run that differ from their goldens; each is shown beside the accepted one, with what the
+//! difference means, and is accepted with a reason or rejected.
 
-use std::path::{Path, PathBuf};
+use std::{
+    io::{BufRead, IsTerminal, Write},
+    path::PathBuf,
+};
 
 use verdict::{
     folder::RunFolder,
-    golden::{self, Golden},
+    golden::{self, Golden, Info},
+    history::Key,
     plan::Filter,
-    render::{Lines, inert},
+    record::{Record, Verdict},
+    render::{Colour, Lines, inert, side_by_side},
 };
 
 use crate::failure::Failure;
+
+/// Longest line of text from outside.
+const LINE: usize = 400;
+/// How wide the two columns are where the terminal does not say.
+const WIDTH: usize = 150;
 
 /// The accepted observations, in the checkout that this program was started in.
 fn goldens() -> PathBuf {
     PathBuf::from("golden")
 }
 
-/// `<gateway>/<suite>/<check>[@case]` of a pending file.
-fn name_of(run: &RunFolder, pending: &Path) -> String {
-    let relative = pending.strip_prefix(run.path().join("golden")).unwrap_or(pending);
-    relative.to_string_lossy().trim_end_matches(".snap.new").to_owned()
+/// An observation that waits to be looked at.
+struct Pending {
+    /// `<gateway>/<suite>/<check>[@case]`.
+    name: String,
+    file: PathBuf,
+    new: Golden,
+    old: Option<Golden>,
+    /// What became of the check in this run.
+    record: Option<Record>,
 }
 
-/// Lists what is pending; with a glob and a reason, accepts what matches.
-pub fn review(run: &Path, accept: Option<&str>, reason: Option<&str>) -> Result<u8, Failure> {
-    let folder = RunFolder::open(run).map_err(Failure::usage)?;
-    let pending = golden::pending(&folder)?;
-    let Some(glob) = accept else {
-        for file in &pending {
-            let name = name_of(&folder, file);
-            let new = Golden::read(file)?;
+impl Pending {
+    fn all(run: &RunFolder) -> Result<Vec<Self>, Failure> {
+        let records = run.read_records()?.records;
+        let mut all = Vec::new();
+        for file in golden::pending(run)? {
+            let relative = file.strip_prefix(run.path().join("golden")).unwrap_or(&file);
+            let name = relative.to_string_lossy().trim_end_matches(".snap.new").to_owned();
             let accepted = goldens().join(format!("{name}.snap"));
-            let state = if accepted.is_file() { "changed" } else { "new" };
-            println!("{state:<8} {name}");
-            if accepted.is_file() {
-                let old = Golden::read(&accepted)?;
-                println!(
-                    "         {} {} -> {} {}",
-                    old.info.gateway, old.info.version, new.info.gateway, new.info.version
-                );
-                for line in golden::difference(&old.observation, &new.observation).lines() {
-                    println!("         {}", inert(line, 400, Lines::Joined));
-                }
-            }
+            let old = if accepted.is_file() { Some(Golden::read(&accepted)?) } else { None };
+            let is_ours = |key: &Key| format!("{}/{}", key.gateway, key.title()) == name;
+            let record = records.iter().filter(|r| is_ours(&r.key)).max_by_key(|r| r.key.attempt).cloned();
+            all.push(Self { new: Golden::read(&file)?, name, file, old, record });
         }
-        println!(
-            "{} to review; accept with: cargo xtask review --accept '<suite>/<check>' --reason '...'",
-            pending.len()
-        );
-        return Ok(0);
-    };
-    let filter = Filter::checks("--accept", &[glob.to_owned()]).map_err(Failure::usage)?;
-    let mut accepted = 0;
-    for file in &pending {
-        let name = name_of(&folder, file);
-        let title = name.split_once('/').map_or(name.as_str(), |(_, title)| title);
-        let (check, case) = title.split_once('@').unwrap_or((title, "-"));
-        if filter.selects(check, case) {
-            let place = golden::accept(file, &goldens(), reason.unwrap_or_default())?;
-            println!("accepted {}", place.display());
-            accepted += 1;
+        Ok(all)
+    }
+
+    /// `suite/check` and the case, `-` where there is none.
+    fn check(&self) -> (&str, &str) {
+        let title = self.name.split_once('/').map_or(self.name.as_str(), |(_, title)| title);
+        title.split_once('@').unwrap_or((title, "-"))
+    }
+
+    fn state(&self) -> &'static str {
+        if self.old.is_some() { "changed" } else { "new" }
+    }
+
+    /// What a person needs to know before the two observations mean something.
+    fn meaning(&self) -> String {
+        let gateway = &self.new.info.gateway;
+        let mut lines =
+            vec![format!("{:<8} {}", self.state(), self.name), format!("must hold: {}", self.new.description)];
+        lines.extend(self.record.as_ref().map(|r| format!("judged:    {}: {}", r.verdict.word(), r.reason)));
+        lines.extend(self.old.as_ref().map(|old| format!("accepted:  {}", circumstances(&old.info))));
+        lines.push(format!("observed:  {}", circumstances(&self.new.info)));
+        let means = match (&self.old, &self.record) {
+            (_, Some(record)) if record.verdict != Verdict::Pass => format!(
+                "the requirement does not hold; accepting says only that this is what {gateway} does, a known failure belongs into golden/{gateway}/baseline.yaml"
+            ),
+            (None, _) => "nothing was accepted for it yet; read it against the requirement".to_owned(),
+            (Some(old), _) if old.info.place != self.new.info.place => {
+                format!("accepted on {}, observed on {}", old.info.place.word(), self.new.info.place.word())
+            }
+            (Some(old), _) => match moved(&old.info, &self.new.info) {
+                moved if moved.is_empty() => {
+                    "no version differs: the behaviour moved by itself, or the check drives otherwise than before"
+                        .to_owned()
+                }
+                moved => format!("the requirement holds as before, in another way, with {}", moved.join(", ")),
+            },
+        };
+        lines.push(format!("means:     {means}"));
+        lines.iter().map(|line| inert(line, LINE, Lines::Joined) + "\n").collect()
+    }
+
+    /// Both observations beside each other; what is new alone.
+    fn sides(&self, width: usize, colour: Colour) -> String {
+        let new = golden::yaml(&self.new.observation);
+        match &self.old {
+            Some(old) => side_by_side(&golden::yaml(&old.observation), &new, width, colour),
+            None => inert(&new, 20_000, Lines::Kept),
         }
     }
-    if accepted == 0 {
+}
+
+/// Where, when and on what something was observed.
+fn circumstances(info: &Info) -> String {
+    let reason = info.reason.as_ref().map(|r| format!(": {r}")).unwrap_or_default();
+    let (place, model) = (info.place.word(), info.model.word());
+    format!(
+        "{} {} on {place}, model {model}, profile {}, {}{reason}",
+        info.gateway, info.version, info.profile, info.recorded
+    )
+}
+
+/// Components whose versions differ.
+fn moved(old: &Info, new: &Info) -> Vec<String> {
+    let changed = new.versions.iter().filter_map(|(name, version)| {
+        let before = old.versions.get(name).map_or("none", String::as_str);
+        (before != version).then(|| format!("{name} {before} -> {version}"))
+    });
+    changed.collect()
+}
+
+/// Goes through what is pending: with globs by itself, before a terminal one by one, else as a list.
+pub fn review(options: &options::Review) -> Result<u8, Failure> {
+    let folder = RunFolder::open(&options.run).map_err(Failure::usage)?;
+    let pending = Pending::all(&folder)?;
+    if let Some(glob) = &options.accept {
+        let reason = options.reason.as_deref().unwrap_or_default();
+        return each("--accept", glob, &pending, options, |one| {
+            let place = golden::accept(&one.file, &goldens(), reason)?;
+            Ok(format!("accepted {}", place.display()))
+        });
+    }
+    if let Some(glob) = &options.reject {
+        return each("--reject", glob, &pending, options, |one| {
+            golden::reject(&one.file)?;
+            Ok(format!("rejected {}", one.name))
+        });
+    }
+    let (stdin, stdout) = (std::io::stdin(), std::io::stdout());
+    if options.list || !stdin.is_terminal() || !stdout.is_terminal() {
+        list(&pending, stdout.lock())?;
+        return Ok(0);
+    }
+    let colour = if std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty()) { Colour::Ansi } else { Colour::Plain };
+    let width = std::env::var("COLUMNS").ok().and_then(|c| c.parse().ok()).unwrap_or(WIDTH);
+    ask(&pending, stdin.lock(), stdout.lock(), width, colour)?;
+    Ok(0)
+}
+
+/// Does something to each that the glob selects.
+fn each(
+    option: &'static str,
+    glob: &str,
+    pending: &[Pending],
+    options: &options::Review,
+    act: impl Fn(&Pending) -> Result<String, golden::GoldenError>,
+) -> Result<u8, Failure> {
+    let filter = Filter::checks(option, &[glob.to_owned()]).map_err(Failure::usage)?;
+    let mut selected = pending.iter().filter(|one| {
+        let (check, case) = one.check();
+        filter.selects(check, case)
+    });
+    let Some(first) = selected.next() else {
+        let (count, run) = (pending.len(), options.run.display());
         return Err(Failure::Usage(format!(
-            "--accept {glob:?} matches none of the {} pending observations of {}",
-            pending.len(),
-            run.display()
+            "{option} {glob:?} matches none of the {count} pending observations of {run}"
         )));
+    };
+    for one in [first].into_iter().chain(selected) {
+        println!("{}", act(one)?);
     }
     Ok(0)
+}
+
+fn list(pending: &[Pending], mut out: impl Write) -> Result<(), Failure> {
+    for one in pending {
+        write!(out, "{}", one.meaning())?;
+        if let Some(old) = &one.old {
+            for line in golden::difference(&old.observation, &one.new.observation).lines() {
+                writeln!(out, "  {}", inert(line, LINE, Lines::Joined))?;
+            }
+        }
+        writeln!(out)?;
+    }
+    let count = pending.len();
+    writeln!(out, "{count} to review; accept with: cargo xtask review --accept '<suite>/<check>' --reason '...'")?;
+    Ok(())
+}
+
+/// One by one, as the person says.
+fn ask(
+    pending: &[Pending],
+    mut said: impl BufRead,
+    mut out: impl Write,
+    width: usize,
+    colour: Colour,
+) -> Result<(), Failure> {
+    'all: for (at, one) in pending.iter().enumerate() {
+        write!(out, "\n{} of {}  {}\n{}\n", at + 1, pending.len(), one.meaning(), one.sides(width, colour))?;
+        loop {
+            let Some(answer) = answer("[a]ccept, [r]eject, [s]kip, [q]uit? ", &mut said, &mut out)? else { break 'all };
+            match answer.as_str() {
+                "a" | "accept" => {
+                    let Some(reason) = self::answer("why is it right? ", &mut said, &mut out)? else { break 'all };
+                    match golden::accept(&one.file, &goldens(), &reason) {
+                        Ok(place) => {
+                            writeln!(out, "accepted {}", place.display())?;
+                            break;
+                        }
+                        Err(error) => writeln!(out, "{error}")?,
+                    }
+                }
+                "r" | "reject" => {
+                    golden::reject(&one.file)?;
+                    writeln!(out, "rejected {}", one.name)?;
+                    break;
+                }
+                "s" | "skip" => break,
+                "q" | "quit" => break 'all,
+                _ => {}
+            }
+        }
+    }
+    writeln!(out, "{} were to review", pending.len())?;
+    Ok(())
+}
+
+/// What is answered to a question; nothing where nobody answers any more.
+fn answer(question: &str, said: &mut impl BufRead, out: &mut impl Write) -> Result<Option<String>, Failure> {
+    write!(out, "{question}")?;
+    out.flush()?;
+    let mut line = String::new();
+    Ok((said.read_line(&mut line)? > 0).then(|| line.trim().to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+    use serde_json::json;
+    use verdict::{
+        judge::Judgement,
+        plan::{ModelKind, Place},
+        record::{GoldenState, RECORD_SCHEMA},
+    };
+
+    use super::*;
+
+    fn golden(version: &str, place: Place, status: u16) -> Golden {
+        Golden {
+            description: "a hostname selects its route".into(),
+            info: Info {
+                place,
+                gateway: "gw".into(),
+                version: version.into(),
+                versions: [("gw".to_owned(), version.to_owned())].into(),
+                model: ModelKind::Echo,
+                profile: "current".into(),
+                recorded: "2026-11-21".into(),
+                run: "r".into(),
+                reason: None,
+            },
+            observation: json!({"exchanges": [{"label": "wrong-host", "status": status}]}),
+        }
+    }
+
+    fn record(verdict: Verdict) -> Record {
+        Record {
+            schema: RECORD_SCHEMA.into(),
+            key: Key { gateway: "gw".into(), check: "routing/host".into(), case: "-".into(), attempt: 1 },
+            verdict,
+            reason: "because".into(),
+            clauses: Judgement::new().clauses,
+            golden: GoldenState::Changed,
+            golden_note: None,
+            started: "2026-11-21T12:03:06Z".into(),
+            seconds: 1.0,
+            settle_seconds: 0.0,
+            address: None,
+        }
+    }
+
+    /// A pending observation of v2 in a folder like that of a run.
+    fn pending(folder: &std::path::Path, old: Option<Golden>, verdict: Verdict) -> Pending {
+        let file = folder.join("golden/gw/routing/host.snap.new");
+        std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+        let new = golden("v2.0.0", Place::Kind, 200);
+        std::fs::write(&file, new.to_text().unwrap()).unwrap();
+        Pending { name: "gw/routing/host".into(), file, new, old, record: Some(record(verdict)) }
+    }
+
+    #[rstest]
+    #[case::another_version(
+        Some(golden("v1.0.0", Place::Kind, 404)),
+        Verdict::Pass,
+        "in another way, with gw v1.0.0 -> v2.0.0"
+    )]
+    #[case::the_same_version(Some(golden("v2.0.0", Place::Kind, 404)), Verdict::Pass, "no version differs")]
+    #[case::another_place(
+        Some(golden("v2.0.0", Place::Rehearsal, 404)),
+        Verdict::Pass,
+        "accepted on rehearsal, observed on kind"
+    )]
+    #[case::first(None, Verdict::Pass, "nothing was accepted for it yet")]
+    #[case::false_as_well(
+        Some(golden("v1.0.0", Place::Kind, 404)),
+        Verdict::Fail,
+        "belongs into golden/gw/baseline.yaml"
+    )]
+    fn it_is_said_what_a_difference_means(#[case] old: Option<Golden>, #[case] verdict: Verdict, #[case] said: &str) {
+        let folder = tempfile::tempdir().unwrap();
+        let meaning = pending(folder.path(), old, verdict).meaning();
+        assert!(meaning.contains(said), "{meaning}");
+        assert!(meaning.contains("must hold: a hostname selects its route"), "{meaning}");
+    }
+
+    /// What is printed when somebody says this of one changed observation, and whether it is still pending.
+    fn asked(said: &str) -> (String, bool) {
+        let folder = tempfile::tempdir().unwrap();
+        let one = pending(folder.path(), Some(golden("v1.0.0", Place::Kind, 404)), Verdict::Pass);
+        let (file, mut out) = (one.file.clone(), Vec::new());
+        ask(&[one], said.as_bytes(), &mut out, 60, Colour::Plain).unwrap();
+        (String::from_utf8(out).unwrap(), file.exists())
+    }
+
+    #[test]
+    fn both_sides_are_shown_before_anything_is_asked() {
+        insta::assert_snapshot!(asked("what\ns\n").0);
+    }
+
+    #[rstest]
+    #[case::skipped("s\n", true)]
+    #[case::quit("q\n", true)]
+    #[case::nobody_answers("", true)]
+    #[case::rejected("r\n", false)]
+    #[case::accepted_without_a_reason("a\n\nq\n", true)]
+    fn only_what_is_said_is_done(#[case] said: &str, #[case] pending: bool) {
+        assert_eq!(asked(said).1, pending);
+    }
 }

@@ -340,13 +340,12 @@ fn say_how(run: &Run, gateway: &GatewayPlan) {
 }
 
 /// `igc doctor`.
-pub async fn doctor(format: &str, cancel: &CancellationToken) -> Result<u8, Failure> {
+pub async fn doctor(format: options::Format, cancel: &CancellationToken) -> Result<u8, Failure> {
     let facts = doctor::probe(&Programs::from_env(), cancel).await;
     let lines = doctor::judge(&facts);
-    if format == "json" {
-        println!("{}", serde_json::to_string_pretty(&lines)?);
-    } else {
-        print!("{}", doctor::Table(&lines));
+    match format {
+        options::Format::Json => println!("{}", serde_json::to_string_pretty(&lines)?),
+        options::Format::Text => print!("{}", doctor::Table(&lines)),
     }
     Ok(if doctor::worst(&lines) == doctor::State::Missing { 3 } else { 0 })
 }

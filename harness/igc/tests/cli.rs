@@ -259,3 +259,104 @@ fn bad_cases_are_refused_in_words(#[case] files: &[(&str, &str)], #[case] words:
         assert!(err.contains(words), "{words:?} is not said in: {err}");
     }
 }
+
+/// A rehearsed run of one check that passed, as a part of a run or whole; its folder.
+fn finished(checkout: &Checkout, words: &[&str]) -> PathBuf {
+    let words = [&["--on", "rehearsal", "--gateway", "agentgateway"], words].concat();
+    let (code, out, err) = checkout.plan(&words);
+    assert_eq!(code, 0, "{err}");
+    let run = verdict::folder::RunFolder::open(Path::new(out.trim())).unwrap();
+    for check in run.read_plan().unwrap().checks.iter().filter(|c| c.runs()) {
+        let clause = verdict::judge::Clause {
+            name: "c".into(),
+            holds: verdict::judge::Holds::Yes,
+            expected: "e".into(),
+            got: "e".into(),
+            exchanges: vec![],
+        };
+        run.write_record(&verdict::record::Record {
+            schema: verdict::record::RECORD_SCHEMA.into(),
+            key: check.key(1),
+            verdict: verdict::record::Verdict::Pass,
+            reason: "it holds".into(),
+            clauses: vec![clause],
+            golden: verdict::record::GoldenState::Same,
+            golden_note: None,
+            started: "2026-11-21T12:03:06Z".into(),
+            seconds: 0.5,
+            settle_seconds: 0.1,
+            address: None,
+        })
+        .unwrap();
+    }
+    run.path().to_owned()
+}
+
+/// `igc WORDS...` in a checkout: exit code, standard output, standard error.
+fn igc(checkout: &Checkout, words: &[&str]) -> (i32, String, String) {
+    let output =
+        Command::new(env!("CARGO_BIN_EXE_igc")).current_dir(checkout.folder.path()).args(words).output().unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (output.status.code().unwrap_or(-1), text(&output.stdout), text(&output.stderr))
+}
+
+const TWO: [&str; 4] = ["--check", "routing/host", "--check", "status/gateway"];
+
+#[test]
+fn parts_of_a_run_on_two_machines_become_one_report() {
+    let checkout = Checkout::new();
+    let part = |shard: &str| {
+        let run = finished(&checkout, &[&TWO[..], &["--shard", shard]].concat());
+        let run = run.display().to_string();
+        assert_eq!(igc(&checkout, &["report", "--write", &run]).0, 0);
+        run
+    };
+    let (first, second) = (part("1/2"), part("2/2"));
+    let (code, out, err) = igc(&checkout, &["merge", &first, &second]);
+    assert_eq!(code, 0, "{out}{err}");
+    let merged = fs::canonicalize(checkout.folder.path().join("target/igc/latest")).unwrap();
+    let report: serde_json::Value =
+        serde_json::from_str(&fs::read_to_string(merged.join("report.json")).unwrap()).unwrap();
+    assert_eq!(report["totals"]["pass"], 2, "{report}");
+    for check in report["checks"].as_array().unwrap().iter().filter(|c| c["verdict"] == "pass") {
+        let records = check["evidence"].as_str().unwrap().replace("/evidence/", "/records/");
+        assert!(merged.join(format!("{records}.json")).is_file(), "{records} was not kept");
+    }
+    assert_eq!(igc(&checkout, &["report"]).0, 0, "a merged run is shown again");
+
+    let (code, out, _) = igc(&checkout, &["merge", &first]);
+    assert_eq!(code, 3, "{out}");
+    assert!(out.contains("part 2/2 of agentgateway is missing"), "{out}");
+}
+
+#[test]
+fn a_cell_whose_job_died_is_an_error_of_the_whole() {
+    let checkout = Checkout::new();
+    let run = finished(&checkout, &TWO).display().to_string();
+    assert_eq!(igc(&checkout, &["report", "--write", &run]).0, 0);
+    let cell = |name: &str, profile: &str| {
+        format!(
+            r#"{{"name":"{name}","on":"rehearsal","gateway":"agentgateway","profile":"{profile}","model":"llm-d-sim","words":""}}"#
+        )
+    };
+    let matrix = checkout.folder.path().join("matrix.json");
+    let of = |cells: &[String]| fs::write(&matrix, format!(r#"{{"include":[{}]}}"#, cells.join(","))).unwrap();
+    let merge = || igc(&checkout, &["merge", &run, "--matrix", "matrix.json"]);
+    of(&[cell("here", "current")]);
+    assert_eq!(merge().0, 0);
+    of(&[cell("here", "current"), cell("gone", "guide")]);
+    let (code, out, _) = merge();
+    assert_eq!(code, 3, "{out}");
+    assert!(out.contains("there is no run of gone"), "{out}");
+    fs::write(&matrix, "[]").unwrap();
+    let (code, _, err) = merge();
+    assert!(code == 2 && err.contains("is not what `cargo xtask matrix` prints"), "{err}");
+}
+
+#[rstest]
+#[case::nothing(&[], "RUN")]
+#[case::no_folder(&["nowhere"], "nowhere")]
+fn there_is_nothing_to_merge(#[case] runs: &[&str], #[case] said: &str) {
+    let (code, _, err) = igc(&Checkout::new(), &[&["merge"], runs].concat());
+    assert!(code == 2 && err.contains(said), "{err}");
+}

@@ -1,6 +1,6 @@
 //! The words of the command line, so that `cargo xtask e2e` and `igc plan` cannot disagree about them.
 
-use std::path::PathBuf;
+use std::{fmt, path::PathBuf, str::FromStr};
 
 use clap::{Args, ValueEnum};
 
@@ -97,12 +97,156 @@ pub struct E2e {
     /// Leave the cluster, and the namespaces of checks that did not pass
     #[arg(long)]
     pub keep: bool,
+    /// Only one part of the checks, so that several machines share a run: the second of three is 2/3; `merge` joins them
+    #[arg(long, value_name = "K/N")]
+    pub shard: Option<Shard>,
     /// Checks at a time
     #[arg(long, default_value_t = 4, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64))]
     pub jobs: u32,
     /// Tries after a false one; a check that is then true is `flaky`, never `pass`
     #[arg(long, default_value_t = 0, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=10))]
     pub retries: u32,
+}
+
+/// One part of a run that several machines share, written `2/3`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shard {
+    /// Which, counted from 1.
+    pub index: u32,
+    /// Of how many.
+    pub of: u32,
+}
+
+impl FromStr for Shard {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let parts = text.split_once('/').and_then(|(index, of)| Some((index.parse().ok()?, of.parse().ok()?)));
+        match parts {
+            Some((index, of)) if (1..=of).contains(&index) => Ok(Self { index, of }),
+            _ => Err("it is written K/N with K from 1 to N, for example 2/3".to_owned()),
+        }
+    }
+}
+
+impl fmt::Display for Shard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.index, self.of)
+    }
+}
+
+/// For whom a run speaks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Spoken {
+    /// For people.
+    #[default]
+    Text,
+    /// For programs: one JSON object a line on standard output: events, what did not pass, and last the run as a whole.
+    JsonLines,
+}
+
+/// How a run speaks.
+#[derive(Clone, Debug, Default, Args)]
+#[group(skip)]
+pub struct Output {
+    /// Only the last line of the report
+    #[arg(long, short)]
+    pub quiet: bool,
+    /// For whom: text for people, json-lines for programs (events, what did not pass, last the run as a whole)
+    #[arg(long, value_enum, default_value_t, value_name = "text|json-lines")]
+    pub format: Spoken,
+}
+
+impl Output {
+    /// The same options as words again.
+    pub fn to_words(&self) -> Vec<String> {
+        let mut words = vec!["--format".to_owned(), word(self.format)];
+        if self.quiet {
+            words.push("--quiet".to_owned());
+        }
+        words
+    }
+}
+
+/// Options of `cargo xtask report`.
+#[derive(Clone, Debug, Args)]
+#[group(skip)]
+pub struct Report {
+    /// The run's folder
+    #[arg(default_value = "target/igc/latest", value_name = "RUN")]
+    pub run: PathBuf,
+    /// Write report.json, report.xml (JUnit), report.md and report.html into it
+    #[arg(long)]
+    pub write: bool,
+    /// Print the JSON schema of report.json instead
+    #[arg(long)]
+    pub schema: bool,
+    /// The run was interrupted
+    #[arg(long, hide = true)]
+    pub interrupted: bool,
+    /// How it is said
+    #[command(flatten)]
+    pub output: Output,
+}
+
+/// Options of `cargo xtask merge`.
+#[derive(Clone, Debug, Args)]
+#[group(skip)]
+pub struct Merge {
+    /// Folders of runs: shards of a cell, cells of a matrix, clusters of a fleet
+    #[arg(required = true, value_name = "RUN")]
+    pub runs: Vec<PathBuf>,
+    /// What `cargo xtask matrix` printed: a cell of it without a run is an error
+    #[arg(long, value_name = "FILE")]
+    pub matrix: Option<PathBuf>,
+    /// Folder that receives the merged run's folder
+    #[arg(long, default_value = "target/igc", value_name = "DIR")]
+    pub out: PathBuf,
+    /// How it is said
+    #[command(flatten)]
+    pub output: Output,
+}
+
+/// Options of `cargo xtask review`.
+#[derive(Clone, Debug, Args)]
+#[group(skip)]
+pub struct Review {
+    /// The run's folder
+    #[arg(default_value = "target/igc/latest", value_name = "RUN")]
+    pub run: PathBuf,
+    /// Only list; that is also what happens where there is no terminal to ask
+    #[arg(long, conflicts_with_all = ["accept", "reject"])]
+    pub list: bool,
+    /// Accept those that match, for example 'routing/*'
+    #[arg(long, value_name = "GLOB", requires = "reason", conflicts_with = "reject")]
+    pub accept: Option<String>,
+    /// Reject those that match: what was accepted stays, and the next run shows the difference again
+    #[arg(long, value_name = "GLOB")]
+    pub reject: Option<String>,
+    /// Why the new observation is right; kept in the golden
+    #[arg(long, value_name = "TEXT")]
+    pub reason: Option<String>,
+}
+
+/// Options of `cargo xtask down`.
+#[derive(Clone, Debug, Args)]
+#[group(skip)]
+pub struct Down {
+    /// The folder of runs, to find processes that still live
+    #[arg(long, default_value = "target/igc", value_name = "DIR")]
+    pub out: PathBuf,
+    /// Remove the namespaces of runs in this cluster of your kubeconfig instead
+    #[arg(long, value_name = "NAME")]
+    pub context: Option<String>,
+}
+
+/// Options of `cargo xtask doctor`.
+#[derive(Clone, Debug, Args)]
+#[group(skip)]
+pub struct Doctor {
+    /// How to print what was found
+    #[arg(long, value_enum, default_value_t, value_name = "text|json")]
+    pub format: Format,
 }
 
 /// How results are printed.
@@ -147,8 +291,8 @@ impl Fidelity {
     }
 }
 
-/// The words that stand for an enum's value on the command line.
-fn word(value: impl ValueEnum) -> String {
+/// The word that stands for an enum's value on the command line.
+pub fn word(value: impl ValueEnum) -> String {
     value.to_possible_value().map(|v| v.get_name().to_owned()).unwrap_or_default()
 }
 
@@ -180,6 +324,7 @@ impl E2e {
                 words.push(name.to_owned());
             }
         }
+        self.shard.iter().for_each(|s| words.extend(["--shard".to_owned(), s.to_string()]));
         words.extend(["--jobs".to_owned(), self.jobs.to_string(), "--retries".to_owned(), self.retries.to_string()]);
         words
     }
@@ -190,7 +335,7 @@ mod tests {
     use clap::Parser;
     use rstest::rstest;
 
-    use super::E2e;
+    use super::{E2e, Shard};
 
     #[derive(Parser)]
     struct Program {
@@ -208,7 +353,7 @@ mod tests {
     #[case::nothing(&[])]
     #[case::all(&["--on", "context", "--context", "x y", "--gateway", "g", "--profile", "p", "--set", "a=1", "--set", "b=2",
         "--model", "echo", "--egress", "open", "--out", "o", "--bundle", "b", "--node-image", "n", "--suite", "s*", "--check", "c",
-        "--strict", "--allow-empty", "--keep", "--jobs", "7", "--retries", "2"])]
+        "--strict", "--allow-empty", "--keep", "--shard", "2/3", "--jobs", "7", "--retries", "2"])]
     fn words_survive_a_round_trip(#[case] given: &[&str]) {
         let given: Vec<String> = given.iter().map(|w| (*w).to_owned()).collect();
         let parsed = parse(&given);
@@ -216,5 +361,17 @@ mod tests {
         for word in &given {
             assert!(parsed.to_words().contains(word), "{word} was lost");
         }
+    }
+
+    #[rstest]
+    #[case::first("1/3", true)]
+    #[case::last("3/3", true)]
+    #[case::counted_from_zero("0/3", false)]
+    #[case::beyond("4/3", false)]
+    #[case::no_parts("0/0", false)]
+    #[case::one_number("2", false)]
+    #[case::words("a/b", false)]
+    fn parts_of_a_run(#[case] text: &str, #[case] good: bool) {
+        assert_eq!(text.parse::<Shard>().map(|s| s.to_string()).ok(), good.then(|| text.to_owned()));
     }
 }

@@ -132,8 +132,8 @@ pub enum GoldenError {
         /// What is wrong, with the line where it is known.
         problem: String,
     },
-    /// It cannot be accepted.
-    #[error("failed to accept {}: {problem}", path.display())]
+    /// It cannot be accepted or rejected.
+    #[error("failed to review {}: {problem}", path.display())]
     Accept {
         /// The pending file.
         path: PathBuf,
@@ -284,18 +284,36 @@ pub fn accept(pending: &Path, golden_root: &Path, reason: &str) -> Result<PathBu
     }
     golden.info.reason = Some(reason.to_owned());
     write_whole(&path, golden.to_text()?.as_bytes(), Existing::Replaced)?;
-    let removed = |path: PathBuf| match std::fs::remove_file(&path) {
-        Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
-            Err(GoldenError::File { action: "remove", path, source })
-        }
-        _ => Ok(()),
-    };
-    let copy = pending.with_extension(""); // the accepted one, beside the pending one
-    removed(pending.to_owned())?;
+    removed(pending)?;
+    let copy = copy_beside(pending);
     if std::path::absolute(&copy).ok() != std::path::absolute(&path).ok() {
-        removed(copy)?;
+        removed(&copy)?;
     }
     Ok(path)
+}
+
+/// Takes a pending file back, with the copy of the accepted one beside it: what was accepted stays.
+pub fn reject(pending: &Path) -> Result<(), GoldenError> {
+    if relative_to_golden(pending).is_none() {
+        let problem = "its path does not end in golden/<gateway>/<suite>/<check>[@case].snap.new".to_owned();
+        return Err(GoldenError::Accept { path: pending.to_owned(), problem });
+    }
+    removed(pending)?;
+    removed(&copy_beside(pending))
+}
+
+/// The copy of the accepted file, for cargo-insta.
+fn copy_beside(pending: &Path) -> PathBuf {
+    pending.with_extension("")
+}
+
+fn removed(path: &Path) -> Result<(), GoldenError> {
+    match std::fs::remove_file(path) {
+        Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+            Err(GoldenError::File { action: "remove", path: path.to_owned(), source })
+        }
+        _ => Ok(()),
+    }
 }
 
 /// `<gateway>/<suite>/<check>[@case].snap` of a pending file.

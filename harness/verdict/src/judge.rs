@@ -3,6 +3,7 @@
 //! A judge is a pure function `fn(&History) -> Judgement`. It never passes by default: a judgement without clauses is
 //! `unproven`, a false clause makes it `fail`, a clause without evidence makes it `unproven`.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::history::{Exchange, History};
@@ -11,7 +12,7 @@ use crate::history::{Exchange, History};
 pub type Judge = fn(&History) -> Judgement;
 
 /// Whether a clause holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Holds {
     /// The evidence shows that it does.

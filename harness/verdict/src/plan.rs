@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -15,7 +16,7 @@ pub use filter::{Filter, FilterError};
 pub const PLAN_SCHEMA: &str = "igc.plan/v1";
 
 /// Where a run happens (design section 5).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Place {
     /// The embedded stand-in: nothing but the harness itself is real.
@@ -46,7 +47,7 @@ impl Place {
 }
 
 /// How much a false check matters.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum Level {
     /// False is a failure.
@@ -69,7 +70,7 @@ impl Level {
 }
 
 /// What serves tokens.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum ModelKind {
     /// `igc model`: our own simulator, which records every request.
@@ -102,6 +103,22 @@ pub enum Exclusive {
     Gateway,
     /// Nothing else in the cluster.
     Cluster,
+}
+
+/// One part of a run that several machines share.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Shard {
+    /// Which, counted from 1.
+    pub index: u32,
+    /// Of how many.
+    pub of: u32,
+}
+
+impl std::fmt::Display for Shard {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.index, self.of)
+    }
 }
 
 /// `plan.json` of a run folder.
@@ -140,6 +157,9 @@ pub struct RunInfo {
     pub suites: Vec<String>,
     /// See `suites`.
     pub checks: Vec<String>,
+    /// `--shard`: only this part of the checks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shard: Option<Shard>,
     /// `--strict`: a false SHOULD breaks the run.
     pub strict: bool,
     /// `--retries`.

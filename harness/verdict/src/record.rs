@@ -1,5 +1,6 @@
 //! Records: one file per attempt, written once and never changed.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{history::Key, judge::Clause};
@@ -8,7 +9,7 @@ use crate::{history::Key, judge::Clause};
 pub const RECORD_SCHEMA: &str = "igc.record/v1";
 
 /// What became of a check (design section 7).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Verdict {
     /// Judged true on the first try.
@@ -43,7 +44,7 @@ impl Verdict {
 }
 
 /// How an observation compares with the golden file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum GoldenState {
     /// Equal.

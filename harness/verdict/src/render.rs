@@ -1,18 +1,38 @@
 //! Rendering: a report for terminals, CI systems, browsers and pull requests. Whatever a gateway sent is made inert before it is shown.
 
+mod conformance;
 mod html;
+mod json_lines;
 mod junit;
 mod markdown;
+mod sides;
 mod terminal;
 #[cfg(test)]
 pub(crate) mod tests_support;
 
+pub use conformance::{Implementation, conformance};
 pub use html::{Log, Sources, html};
+pub use json_lines::json_lines;
 pub use junit::junit;
 pub use markdown::markdown;
+pub use sides::side_by_side;
 pub use terminal::{Colour, terminal};
 
 use crate::curl::is_invisible;
+use crate::record::Verdict;
+use crate::report::{CheckReport, Report};
+
+/// What served tokens, in words.
+fn models(report: &Report) -> String {
+    report.run.models.iter().map(|m| m.word()).collect::<Vec<_>>().join(", ")
+}
+
+/// Whether a check is shown in full: what did not pass, what was found, what changed.
+fn is_shown(check: &CheckReport) -> bool {
+    check.breaks
+        || check.finding.is_some()
+        || !matches!(check.verdict, Verdict::Pass | Verdict::Unsupported | Verdict::NotRun)
+}
 
 /// Text from outside, safe to show: control and invisible characters as `\u{..}`, at most this many characters.
 ///

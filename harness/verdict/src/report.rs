@@ -3,23 +3,28 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::baseline::{Baseline, Expect};
 use crate::folder::{FolderError, Records, RunFolder};
 use crate::history::{History, Key};
 use crate::judge::Holds;
-use crate::plan::{Level, ModelKind, Place, Plan};
+use crate::plan::{Level, ModelKind, Place, Plan, Shard};
 use crate::record::{GoldenState, Verdict};
 
 mod attempts;
 mod compile;
 mod ending;
 mod known;
+mod merge;
 mod repeat;
+mod schema;
 
 pub use compile::compile;
+pub use merge::{Expected, MergeError, Merged, merge};
 pub use repeat::repeat_command;
+pub use schema::schema;
 
 /// `schema` of `report.json`.
 pub const REPORT_SCHEMA: &str = "igc.report/v1";
@@ -76,9 +81,9 @@ pub fn of_run(
 }
 
 /// `report.json`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Report {
-    /// [`REPORT_SCHEMA`].
+    /// `igc.report/v1`.
     pub schema: String,
     /// The run as a whole.
     pub run: RunReport,
@@ -97,7 +102,7 @@ pub struct Report {
 }
 
 /// The one word for a run or a gateway.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Word {
     /// The plan was complete and every MUST passed.
@@ -123,7 +128,7 @@ impl Word {
 }
 
 /// The run as a whole.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct RunReport {
     /// Name of the run folder.
     pub id: String,
@@ -133,7 +138,7 @@ pub struct RunReport {
     pub word: Word,
     /// What the word means here, in one sentence.
     pub statement: String,
-    /// `--profile`.
+    /// `--profile`; of merged runs all of them.
     pub profile: String,
     /// RFC 3339 in UTC.
     pub started: String,
@@ -141,10 +146,12 @@ pub struct RunReport {
     pub seconds: f64,
     /// Exit code: 0 held, 1 failures, 3 environment or harness error, 130 interrupted.
     pub exit: u8,
-    /// `--model`.
-    pub model: ModelKind,
+    /// `--model`; of merged runs all of them.
+    pub models: Vec<ModelKind>,
     /// `--context`.
     pub context: Option<String>,
+    /// `--shard`: only this part of the checks was planned.
+    pub shard: Option<Shard>,
     /// `--strict`.
     pub strict: bool,
     /// Whether a signal ended it.
@@ -159,11 +166,21 @@ pub struct RunReport {
     pub command: Vec<String>,
 }
 
-/// One gateway.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+/// One gateway; where runs were merged, one gateway under the circumstances that tell it apart.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct GatewayReport {
-    /// Folder name under `manifests/gateways`.
+    /// What its checks call it: the folder's name; of merged runs with what tells it apart, for example the profile.
     pub name: String,
+    /// Folder name under `manifests/gateways`.
+    pub gateway: String,
+    /// `--profile` of its run.
+    pub profile: String,
+    /// `--model` of its run.
+    pub model: ModelKind,
+    /// `--context` of its run.
+    pub context: Option<String>,
+    /// The runs that it was judged in.
+    pub runs: Vec<String>,
     /// Component -> version.
     pub versions: BTreeMap<String, String>,
     /// Of this gateway alone.
@@ -175,7 +192,7 @@ pub struct GatewayReport {
 }
 
 /// Checks (cases counted one by one) per verdict.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub struct Totals {
     /// Judged true on the first try.
@@ -222,14 +239,21 @@ impl Totals {
     }
 }
 
+impl GatewayReport {
+    /// The gateway's own version.
+    pub fn version(&self) -> &str {
+        self.versions.get(&self.gateway).map(String::as_str).unwrap_or_default()
+    }
+}
+
 /// One check or case on one gateway.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct CheckReport {
     /// `suite/name`.
     pub id: String,
     /// Name of the case, if it has any.
     pub case: Option<String>,
-    /// Folder name under `manifests/gateways`.
+    /// The `name` of one of the report's gateways.
     pub gateway: String,
     /// How much it matters.
     pub level: Level,
@@ -249,6 +273,8 @@ pub struct CheckReport {
     pub sentence: String,
     /// Where that is written.
     pub source: String,
+    /// The capability of the gateway that it is about, if any.
+    pub capability: Option<String>,
     /// What served tokens.
     pub model: ModelKind,
     /// Whether this alone makes the exit code other than 0.
@@ -282,7 +308,7 @@ impl CheckReport {
 }
 
 /// How an observation compares.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct GoldenReport {
     /// The state.
     pub state: GoldenState,
@@ -291,7 +317,7 @@ pub struct GoldenReport {
 }
 
 /// A clause with the exchanges that show it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ClauseReport {
     /// Its name in the check.
     pub name: String,
@@ -306,7 +332,7 @@ pub struct ClauseReport {
 }
 
 /// An exchange as a person can repeat it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ShownExchange {
     /// Its id in the history.
     pub id: String,
@@ -319,7 +345,7 @@ pub struct ShownExchange {
 }
 
 /// One attempt.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Try {
     /// Counts from 1.
     pub attempt: u32,
@@ -334,7 +360,7 @@ pub struct Try {
 }
 
 /// The baseline entry that explains a check.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct KnownFailure {
     /// Why it is accepted.
     pub reason: String,
@@ -345,7 +371,7 @@ pub struct KnownFailure {
 }
 
 /// What became of a baseline entry that the run covers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum KnownState {
     /// It explains what was seen, or may be seen again.
@@ -359,7 +385,7 @@ pub enum KnownState {
 }
 
 /// A baseline entry that the run covers.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct KnownReport {
     /// Folder name under `manifests/gateways`.
     pub gateway: String,

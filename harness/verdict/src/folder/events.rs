@@ -6,15 +6,16 @@ use std::io::{Read, Seek, SeekFrom, Write};
 use serde::{Deserialize, Serialize};
 
 use super::{FolderError, RunFolder};
+use crate::record::Verdict;
 use crate::redact;
 
 /// Something that happened in a run.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Event {
     /// RFC 3339 in UTC.
     pub at: String,
-    /// For example `place-up`, `install`, `check-started`, `check-ended`, `interrupted`.
+    /// For example `up`, `check` (one has ended), `down`.
     pub kind: String,
     /// Folder name of the gateway it is about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -25,6 +26,18 @@ pub struct Event {
     /// The case it is about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub case: Option<String>,
+    /// Of a check that has ended: which attempt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attempt: Option<u32>,
+    /// Of a check that has ended: what became of this attempt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verdict: Option<Verdict>,
+    /// Of a check that has ended: whether it breaks the run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub breaks: Option<bool>,
+    /// Of a check that has ended: seconds that the attempt took.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seconds: Option<f64>,
     /// What happened, in one line.
     pub text: String,
 }
@@ -42,7 +55,7 @@ fn now() -> String {
 }
 
 /// What `events.jsonl` holds.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Events {
     /// In the order of writing.
     pub events: Vec<Event>,

@@ -251,3 +251,17 @@ proptest! {
         let _ = Golden::parse(&text, Path::new("x"));
     }
 }
+
+#[test]
+fn what_is_rejected_is_gone_and_what_was_accepted_stays() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = RunFolder::create(folder.path(), "r").unwrap();
+    let (old, new) = (golden(json!(1)), golden(json!(2)));
+    let pending_file = write_pending(&run, &key("-"), &new, Some(&old)).unwrap();
+    reject(&pending_file).unwrap();
+    assert_eq!(pending(&run).unwrap(), Vec::<PathBuf>::new());
+    assert!(!pending_file.with_extension("").exists(), "the copy for cargo-insta goes with it");
+    let accepted = folder.path().join("golden/gw/routing/host.snap");
+    write_whole(&accepted, b"x", Existing::Replaced).unwrap();
+    assert!(reject(&accepted).is_err() && accepted.exists(), "an accepted file is never rejected");
+}

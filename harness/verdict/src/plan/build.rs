@@ -1,7 +1,9 @@
 //! Building a plan: every check, case and gateway, each with its disposition; and what makes a plan unusable.
 
 use crate::names;
-use crate::plan::{Disposition, Filter, FilterError, GatewayPlan, ModelKind, PLAN_SCHEMA, Plan, PlannedCheck, RunInfo};
+use crate::plan::{
+    Disposition, Filter, FilterError, GatewayPlan, ModelKind, PLAN_SCHEMA, Plan, PlannedCheck, RunInfo, Shard,
+};
 use crate::requirements::{Requirement, Requirements};
 use crate::tests_list::TestList;
 
@@ -71,17 +73,24 @@ pub fn build(
     // What each would be if nothing were filtered, to say why a filter selects nothing that can run.
     let mut unfiltered = Vec::new();
     for gateway in &gateways {
+        let mut turns = Turns::of(&run);
         for requirement in &requirements.checks {
             if !requirement.gateways.is_empty() && !requirement.gateways.contains(&gateway.name) {
                 continue;
             }
             let disposition = disposition(requirement, gateway, &run);
+            let selected = |case: &&str| filter.selects(&requirement.check, case);
+            let runs = disposition == Disposition::Run && requirement.case_names().iter().any(selected);
+            let ours = !runs || turns.next_is_ours();
             for case in requirement.case_names() {
                 unfiltered.push(disposition.clone());
-                let disposition = if filter.selects(&requirement.check, case) {
-                    disposition.clone()
-                } else {
-                    Disposition::NotRun { reason: "not selected by --suite or --check".to_owned(), filtered: true }
+                let filtered = |reason: String| Disposition::NotRun { reason, filtered: true };
+                let disposition = match run.shard {
+                    _ if !filter.selects(&requirement.check, case) => {
+                        filtered("not selected by --suite or --check".to_owned())
+                    }
+                    Some(shard) if !ours => filtered(format!("in another part of the run than {shard}")),
+                    _ => disposition.clone(),
                 };
                 checks.push(planned(requirement, gateway, case, &run, disposition));
             }
@@ -93,9 +102,28 @@ pub fn build(
     every_planned_has_a_test(&checks, tests)?;
     if !run.allow_empty {
         every_word_selects(&filter, &checks, &unfiltered, requirements, &gateways)?;
-        something_runs(&filter, &checks)?;
+        something_runs(&filter, run.shard, &checks)?;
     }
     Ok(Plan { schema: PLAN_SCHEMA.to_owned(), run, gateways, checks })
+}
+
+/// Deals checks out to the parts of a run, whole and one after the other: their cases share one baseline entry.
+struct Turns {
+    shard: Option<Shard>,
+    dealt: u32,
+}
+
+impl Turns {
+    fn of(run: &RunInfo) -> Self {
+        Self { shard: run.shard, dealt: 0 }
+    }
+
+    /// Deals the next one.
+    fn next_is_ours(&mut self) -> bool {
+        let turn = self.dealt;
+        self.dealt += 1;
+        self.shard.is_none_or(|shard| turn % shard.of.max(1) + 1 == shard.index)
+    }
 }
 
 /// What becomes of a check on a gateway when no filter leaves it out.
@@ -226,12 +254,16 @@ fn near(word: &super::filter::Word<'_>, requirements: &Requirements, checks: &[P
     }
 }
 
-fn something_runs(filter: &Filter, checks: &[PlannedCheck]) -> Result<(), PlanError> {
+fn something_runs(filter: &Filter, shard: Option<Shard>, checks: &[PlannedCheck]) -> Result<(), PlanError> {
     if checks.iter().any(PlannedCheck::runs) {
         return Ok(());
     }
-    let what = if filter.is_empty() { "the run" } else { "the filter as a whole" };
-    Err(PlanError::NothingRuns { what: what.to_owned(), reasons: reasons(checks.iter().map(|c| (c, &c.disposition))) })
+    let what = match shard {
+        Some(shard) => format!("--shard {shard}"),
+        None if filter.is_empty() => "the run".to_owned(),
+        None => "the filter as a whole".to_owned(),
+    };
+    Err(PlanError::NothingRuns { what, reasons: reasons(checks.iter().map(|c| (c, &c.disposition))) })
 }
 
 /// Why each of these does not run, one line for each reason, at most five.
@@ -286,6 +318,7 @@ pub(crate) mod tests {
             model: ModelKind::LlmDSim,
             suites: vec![],
             checks: vec![],
+            shard: None,
             strict: false,
             retries: 0,
             jobs: 2,
@@ -419,6 +452,31 @@ checks:
         let filtered =
             plan.checks.iter().filter(|c| matches!(c.disposition, Disposition::NotRun { filtered: true, .. }));
         assert_eq!(filtered.count(), plan.checks.len() - 2);
+    }
+
+    #[rstest]
+    #[case::two(2)]
+    #[case::three(3)]
+    fn every_check_is_in_one_part_of_the_run(#[case] of: u32) {
+        let titles = |shard: Option<Shard>| -> Vec<String> {
+            let plan = plan(|run| run.shard = shard).unwrap();
+            plan.checks.iter().filter(|c| c.runs()).map(|c| format!("{} {}", c.gateway, c.title())).collect()
+        };
+        let parts: Vec<Vec<String>> = (1..=of).map(|index| titles(Some(Shard { index, of }))).collect();
+        assert!(parts.iter().all(|part| !part.is_empty()), "{parts:?}");
+        let (mut all, mut whole) = (parts.concat(), titles(None));
+        all.sort();
+        whole.sort();
+        assert_eq!(all, whole);
+        let cases = |part: &Vec<String>| part.iter().filter(|t| t.starts_with("other routing/paths@")).count();
+        assert!(parts.iter().map(cases).all(|n| n == 0 || n == 2), "the cases of a check stay together: {parts:?}");
+    }
+
+    #[test]
+    fn a_part_without_checks_is_refused() {
+        let shard = Some(Shard { index: 9, of: 9 });
+        let message = plan(|run| run.shard = shard).unwrap_err().to_string();
+        assert!(message.contains("--shard 9/9 selects nothing that can run"), "{message}");
     }
 
     #[rstest]

@@ -15,7 +15,7 @@ use crate::plan::Level;
 use crate::record::{GoldenState, Verdict};
 use crate::report::{CheckReport, Report, Totals, Word};
 
-use super::{Lines, inert};
+use super::{Lines, inert, models};
 
 mod objects;
 mod sequence;
@@ -109,7 +109,7 @@ impl Run {
         let mut facts = vec![
             ("place", run.place.word().to_owned()),
             ("profile", line(&run.profile)),
-            ("model", run.model.word().to_owned()),
+            ("model", models(report)),
             ("started", line(&run.started)),
             ("took", format!("{:.1} s", run.seconds)),
             ("exit code", run.exit.to_string()),
@@ -152,7 +152,7 @@ impl Column {
             name: line(&gateway.name),
             word: gateway.word.word(),
             versions: gateway.versions.iter().map(|(name, version)| line(&format!("{name} {version}"))).collect(),
-            version: gateway.versions.get(&gateway.name).map(|v| line(v)).unwrap_or_default(),
+            version: line(gateway.version()),
             stand_ins: gateway.stand_ins.iter().map(|s| line(s)).collect(),
             bar: shares(&gateway.totals),
         }
@@ -469,10 +469,7 @@ struct Past {
 
 impl Past {
     fn of(report: &Report) -> Self {
-        let version = |g: &crate::report::GatewayReport| {
-            let own = g.versions.get(&g.name).map(|v| format!(" {v}")).unwrap_or_default();
-            format!("{}{own}", g.name)
-        };
+        let version = |g: &crate::report::GatewayReport| format!("{} {}", g.name, g.version()).trim_end().to_owned();
         Self {
             id: line(&report.run.id),
             place: report.run.place.word(),

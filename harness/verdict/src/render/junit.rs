@@ -7,7 +7,7 @@ use quick_junit::{NonSuccessKind, Property, Report as Document, TestCase, TestCa
 use super::{Lines, inert};
 use crate::judge::Holds;
 use crate::record::{GoldenState, Verdict};
-use crate::report::{CheckReport, KnownState, Report};
+use crate::report::{CheckReport, KnownState, Report, Try};
 
 /// Longest message.
 const MESSAGE: usize = 500;
@@ -140,8 +140,19 @@ fn status_of(check: &CheckReport) -> TestCaseStatus {
     status.set_type(kind).set_message(line(message));
     if check.breaks {
         status.set_description(inert(&text(check), TEXT, Lines::Kept));
+        // Attempts after the first are reruns of it; a success among them was read above.
+        for attempt in check.tries.iter().skip(1).filter(|t| t.verdict != Verdict::Pass) {
+            status.add_rerun(rerun(attempt));
+        }
     }
     status
+}
+
+fn rerun(attempt: &Try) -> TestRerun {
+    let kind = if attempt.verdict == Verdict::Error { NonSuccessKind::Error } else { NonSuccessKind::Failure };
+    let mut run = TestRerun::new(kind);
+    run.set_type(attempt.verdict.word()).set_message(line(&attempt.reason)).set_time(duration(attempt.seconds));
+    run
 }
 
 fn known(mut status: TestCaseStatus, check: &CheckReport, verdict: Verdict) -> TestCaseStatus {
@@ -155,12 +166,8 @@ fn known(mut status: TestCaseStatus, check: &CheckReport, verdict: Verdict) -> T
 fn flaky(check: &CheckReport) -> TestCaseStatus {
     let mut status = TestCaseStatus::success();
     for attempt in check.tries.iter().filter(|t| t.verdict != Verdict::Pass) {
-        let kind = if attempt.verdict == Verdict::Error { NonSuccessKind::Error } else { NonSuccessKind::Failure };
-        let mut run = TestRerun::new(kind);
-        run.set_type(attempt.verdict.word())
-            .set_message(line(&attempt.reason))
-            .set_time(duration(attempt.seconds))
-            .set_description(inert(&text(check), TEXT, Lines::Kept));
+        let mut run = rerun(attempt);
+        run.set_description(inert(&text(check), TEXT, Lines::Kept));
         status.add_rerun(run);
     }
     status

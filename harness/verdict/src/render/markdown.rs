@@ -6,7 +6,7 @@ use crate::judge::Holds;
 use crate::record::{GoldenState, Verdict};
 use crate::report::{CheckReport, Report};
 
-use super::{Lines, inert};
+use super::{Lines, inert, models};
 
 /// Longest line of text from outside.
 const LINE: usize = 200;
@@ -45,7 +45,7 @@ pub fn markdown(report: &Report) -> String {
         text(&run.id),
         run.place.word(),
         text(&run.profile),
-        run.model.word(),
+        models(report),
         run.seconds,
         run.exit
     );
@@ -60,7 +60,6 @@ fn table(out: &mut String, report: &Report) {
     let _ = writeln!(out, "| gateway | word | {} |", heads.join(" | "));
     let _ = writeln!(out, "|---|---|{}", "---:|".repeat(heads.len()));
     for gateway in &report.gateways {
-        let version = gateway.versions.get(&gateway.name).map(|v| format!(" {v}")).unwrap_or_default();
         let beside = match gateway.stand_ins.is_empty() {
             true => String::new(),
             false => format!(" (with stand-ins: {})", gateway.stand_ins.join(", ")),
@@ -72,7 +71,7 @@ fn table(out: &mut String, report: &Report) {
             .filter(|(v, _)| verdicts.contains(v))
             .map(|(_, n)| n.to_string())
             .collect();
-        let name = text(&format!("{}{version}{beside}", gateway.name));
+        let name = text(format!("{} {}{beside}", gateway.name, gateway.version()).trim_end());
         let _ = writeln!(out, "| {name} | {} | {} |", gateway.word.word(), counts.join(" | "));
     }
     out.push('\n');

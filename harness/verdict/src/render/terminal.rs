@@ -2,7 +2,9 @@
 
 use std::fmt::Write;
 
-use super::{Lines, inert};
+use similar::{ChangeTag, TextDiff};
+
+use super::{Lines, inert, is_shown};
 use crate::judge::Holds;
 use crate::plan::Level;
 use crate::record::{GoldenState, Verdict};
@@ -39,13 +41,6 @@ pub fn terminal(report: &Report, folder: &str, colour: Colour) -> String {
     page.left_out(report);
     page.ending(report, folder);
     page.out
-}
-
-/// Whether a check is shown in full: what did not pass, what was found, what changed.
-fn is_shown(check: &CheckReport) -> bool {
-    check.breaks
-        || check.finding.is_some()
-        || !matches!(check.verdict, Verdict::Pass | Verdict::Unsupported | Verdict::NotRun)
 }
 
 struct Page {
@@ -180,12 +175,31 @@ impl Page {
             _ => self.ink(Ink::Doubt, "unproven"),
         };
         self.line(&format!("    {word}: {}", one_line(&clause.name)));
-        self.line(&format!("      expected {}", one_line(&clause.expected)));
-        self.line(&format!("      got      {}", one_line(&clause.got)));
+        let (expected, got) = self.told_apart(&one_line(&clause.expected), &one_line(&clause.got));
+        self.line(&format!("      {} {expected}", self.ink(Ink::Good, "- expected")));
+        self.line(&format!("      {} {got}", self.ink(Ink::Bad, "+ got     ")));
         for exchange in &clause.exchanges {
             self.line(&format!("      {} -> {}", one_line(&exchange.label), one_line(&exchange.outcome)));
             self.line(&self.ink(Ink::Faint, &format!("        {}", inert(&exchange.curl, COMMAND, Lines::Joined))));
         }
+    }
+
+    /// Both texts, the words of each that the other does not have in bold.
+    fn told_apart(&self, expected: &str, got: &str) -> (String, String) {
+        let difference = TextDiff::from_words(expected, got);
+        let (mut before, mut after) = (String::new(), String::new());
+        for change in difference.iter_all_changes() {
+            let bold = || self.ink(Ink::Bold, change.value());
+            match change.tag() {
+                ChangeTag::Equal => {
+                    before.push_str(change.value());
+                    after.push_str(change.value());
+                }
+                ChangeTag::Delete => before.push_str(&bold()),
+                ChangeTag::Insert => after.push_str(&bold()),
+            }
+        }
+        (before, after)
     }
 
     fn golden(&mut self, check: &CheckReport) {

@@ -20,6 +20,8 @@ use crate::record::{Record, Verdict};
 
 /// How many exchanges of a clause are shown.
 const EXCHANGES_SHOWN: usize = 3;
+/// How many characters of a text from outside a report holds; the record holds all of it.
+const TEXT: usize = 4_000;
 
 /// Gateway, check and case: what a planned check is found by.
 type Slot<'a> = (&'a str, &'a str, &'a str);
@@ -78,8 +80,13 @@ pub fn compile(inputs: &Inputs<'_>) -> Report {
             let mine = checks.iter().filter(|c| c.gateway == gateway.name);
             GatewayReport {
                 name: gateway.name.clone(),
+                gateway: gateway.name.clone(),
+                profile: plan.run.profile.clone(),
+                model: plan.run.model,
+                context: plan.run.context.clone(),
+                runs: vec![plan.run.id.clone()],
                 versions: gateway.versions.clone(),
-                word: ending::word_of(plan, &inputs.ending, mine.clone()),
+                word: ending::word_of(plan.run.place.is_real(), inputs.ending == Ending::Finished, mine.clone()),
                 totals: totals(mine),
                 stand_ins: gateway.stand_ins.clone(),
             }
@@ -97,8 +104,9 @@ pub fn compile(inputs: &Inputs<'_>) -> Report {
             started: plan.run.started.clone(),
             seconds: seconds_since(&plan.run.started, inputs.now),
             exit,
-            model: plan.run.model,
+            models: vec![plan.run.model],
             context: plan.run.context.clone(),
+            shard: plan.run.shard,
             strict: plan.run.strict,
             interrupted: inputs.ending == Ending::Interrupted,
             error: match &inputs.ending {
@@ -164,7 +172,10 @@ fn check_report(
     let baseline = telling.and_then(|record| {
         in_force.explains(&planned.gateway, &planned.check, &planned.case, verdict, &record.clauses)
     });
-    let golden = records.last().map(|record| GoldenReport { state: record.golden, note: record.golden_note.clone() });
+    let golden = records.last().map(|record| GoldenReport {
+        state: record.golden,
+        note: record.golden_note.as_deref().map(|note| bounded(note, 10 * TEXT)),
+    });
     let plan = inputs.plan;
     let breaks = ending::verdict_breaks(plan, planned.level, verdict, baseline.as_ref())
         || ending::golden_breaks(plan, verdict, golden.as_ref().map(|g| g.state));
@@ -181,6 +192,7 @@ fn check_report(
         evidence: telling.or(records.last().copied()).map(|r| evidence(&r.key)),
         sentence: planned.sentence.clone(),
         source: planned.source.clone(),
+        capability: planned.capability.clone(),
         model: planned.model,
         breaks,
         filtered: matches!(planned.disposition, Disposition::NotRun { filtered: true, .. }),
@@ -192,14 +204,22 @@ fn check_report(
             .map(|r| Try {
                 attempt: r.key.attempt,
                 verdict: r.verdict,
-                reason: r.reason.clone(),
+                reason: bounded(&r.reason, TEXT),
                 seconds: r.seconds,
                 evidence: evidence(&r.key),
             })
             .collect(),
         repeat: repeat_command(&plan.run, planned),
-        reason,
-        finding,
+        reason: bounded(&reason, TEXT),
+        finding: finding.map(|finding| bounded(&finding, TEXT)),
+    }
+}
+
+/// The text, or its beginning with a word on how much is left out.
+fn bounded(text: &str, most: usize) -> String {
+    match text.char_indices().nth(most) {
+        None => text.to_owned(),
+        Some((at, _)) => format!("{}... ({} more characters)", &text[..at], text[at..].chars().count()),
     }
 }
 
@@ -214,16 +234,16 @@ fn clauses(inputs: &Inputs<'_>, record: &Record, verdict: Verdict, is_finding: b
             .map(|exchange| ShownExchange {
                 id: exchange.id.clone(),
                 label: exchange.label.clone(),
-                outcome: exchange.outcome_words(),
-                curl: curl::command(history, exchange),
+                outcome: bounded(&exchange.outcome_words(), TEXT),
+                curl: bounded(&curl::command(history, exchange), 4 * TEXT),
             })
             .collect()
     };
     let report = |clause: &crate::judge::Clause| ClauseReport {
-        name: clause.name.clone(),
+        name: bounded(&clause.name, TEXT),
         holds: clause.holds,
-        expected: clause.expected.clone(),
-        got: clause.got.clone(),
+        expected: bounded(&clause.expected, TEXT),
+        got: bounded(&clause.got, TEXT),
         exchanges: if clause.holds == Holds::Yes { Vec::new() } else { shown(&clause.exchanges) },
     };
     record.clauses.iter().map(report).collect()

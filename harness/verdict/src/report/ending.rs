@@ -4,15 +4,15 @@ use crate::plan::{Level, Plan};
 use crate::record::{GoldenState, Verdict};
 use crate::report::{CheckReport, Ending, KnownFailure, KnownReport, KnownState, Word};
 
-/// The word for one gateway's checks.
-pub(super) fn word_of<'c>(plan: &Plan, ending: &Ending, checks: impl Iterator<Item = &'c CheckReport> + Clone) -> Word {
-    if !plan.run.place.is_real() {
+/// The word for one gateway's checks: whether it was real, whether all that was planned was tried, what came of it.
+pub(super) fn word_of<'c>(real: bool, finished: bool, checks: impl Iterator<Item = &'c CheckReport> + Clone) -> Word {
+    if !real {
         return Word::Rehearsed;
     }
     let mut musts = checks.clone().filter(|c| c.level == Level::Must);
     let judged = |c: &CheckReport| matches!(c.verdict, Verdict::Pass | Verdict::Fail | Verdict::Flaky);
     let left_out = checks.clone().any(|c| c.filtered) || musts.clone().any(|c| c.verdict == Verdict::NotRun);
-    if *ending != Ending::Finished || left_out || !checks.clone().any(judged) {
+    if !finished || left_out || !checks.clone().any(judged) {
         return Word::Partial;
     }
     if musts.clone().any(|c| matches!(c.verdict, Verdict::Fail | Verdict::Flaky)) {

@@ -44,6 +44,15 @@ fn flaky_is_a_flaky_failure() {
 }
 
 #[test]
+fn further_failures_of_a_failure_are_reruns() {
+    let mut world = World::new();
+    world.records.records = vec![record("routing/host", Verdict::Fail), record("routing/host", Verdict::Fail)];
+    world.records.records[1].key.attempt = 2;
+    let xml = junit(&world.report()).unwrap();
+    assert_eq!((xml.matches("<failure").count(), xml.matches("<rerunFailure").count()), (1, 1), "{xml}");
+}
+
+#[test]
 fn a_golden_that_changed_in_a_flaky_check_is_red() {
     let mut world = World::new();
     world.records.records.insert(0, record("routing/host", Verdict::Fail));

@@ -1,0 +1,178 @@
+//! The cells of a nightly matrix: every gateway, profile and model that the folders of manifests name.
+
+use std::{collections::BTreeSet, fs, path::Path};
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use options::{Model, On, Shard};
+use serde::Serialize;
+
+use crate::program;
+
+/// Options of `cargo xtask matrix`.
+#[derive(Clone, Debug, Args)]
+pub struct Matrix {
+    /// Where each cell runs; the same on every machine, so that it cannot be auto
+    #[arg(long, value_enum, default_value = "kind", value_name = "PLACE")]
+    pub on: On,
+    /// Only this gateway; may be given several times [default: every folder of manifests/gateways]
+    #[arg(long, value_name = "NAME")]
+    pub gateway: Vec<String>,
+    /// Only this profile; may be given several times [default: every file of manifests/profiles]
+    #[arg(long, value_name = "NAME")]
+    pub profile: Vec<String>,
+    /// Only this model; may be given several times [default: those that fit on a small machine]
+    #[arg(long, value_enum, value_name = "MODEL")]
+    pub model: Vec<Model>,
+    /// Parts of each cell, for as many machines
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=32))]
+    pub shards: u32,
+}
+
+/// What a workflow's `strategy.matrix` takes.
+#[derive(Debug, Serialize)]
+pub struct Cells {
+    include: Vec<Cell>,
+}
+
+#[derive(Debug, Serialize)]
+struct Cell {
+    name: String,
+    on: String,
+    gateway: String,
+    profile: String,
+    model: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    shard: Option<Part>,
+    /// What stands behind `cargo xtask e2e`.
+    words: String,
+}
+
+#[derive(Debug, Serialize)]
+struct Part {
+    index: u32,
+    of: u32,
+}
+
+/// Models that a machine with two cores can hold; the others are asked for by name.
+const SMALL: [Model; 2] = [Model::LlmDSim, Model::Echo];
+
+/// `cargo xtask matrix`: one line of JSON.
+pub fn matrix(options: &Matrix) -> Result<u8> {
+    match cells(options, &program::root().join("manifests")) {
+        Ok(cells) => println!("{}", serde_json::to_string(&cells)?),
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            return Ok(2);
+        }
+    }
+    Ok(0)
+}
+
+/// Every cell that is asked for. A name that is not there is refused: a typing error must not make a matrix small.
+pub fn cells(options: &Matrix, manifests: &Path) -> Result<Cells> {
+    if options.on == On::Auto {
+        bail!("--on auto may be another place on every machine: name one");
+    }
+    let gateways = named("--gateway", &options.gateway, &manifests.join("gateways"))?;
+    let profiles = named("--profile", &options.profile, &manifests.join("profiles"))?;
+    let models: &[Model] = if options.model.is_empty() { &SMALL } else { &options.model };
+    let mut include = Vec::new();
+    for gateway in &gateways {
+        for profile in &profiles {
+            for model in models {
+                let shards = (1..=options.shards).map(|index| Shard { index, of: options.shards });
+                include.extend(shards.map(|shard| cell(options, gateway, profile, *model, shard)));
+            }
+        }
+    }
+    Ok(Cells { include })
+}
+
+fn cell(options: &Matrix, gateway: &str, profile: &str, model: Model, shard: Shard) -> Cell {
+    let (on, model) = (options::word(options.on), options::word(model));
+    let mut name = format!("{gateway}-{profile}-{model}");
+    let mut words = format!("--on {on} --gateway {gateway} --profile {profile} --model {model}");
+    if shard.of > 1 {
+        name += &format!("-{}of{}", shard.index, shard.of);
+        words += &format!(" --shard {shard}");
+    }
+    let part = (shard.of > 1).then_some(Part { index: shard.index, of: shard.of });
+    Cell { name, on, gateway: gateway.to_owned(), profile: profile.to_owned(), model, shard: part, words }
+}
+
+/// What is asked for, or all that the folder has.
+fn named(option: &str, asked: &[String], folder: &Path) -> Result<Vec<String>> {
+    let mut there = BTreeSet::new();
+    for entry in fs::read_dir(folder).with_context(|| format!("failed to list {}", folder.display()))? {
+        let path = entry.with_context(|| format!("failed to list {}", folder.display()))?.path();
+        let is_one = path.is_dir() || path.extension().is_some_and(|e| e == "yaml");
+        there.extend(path.file_stem().filter(|_| is_one).map(|name| name.to_string_lossy().into_owned()));
+    }
+    if let Some(unknown) = asked.iter().find(|name| !there.contains(*name)) {
+        let there: Vec<String> = there.into_iter().collect();
+        bail!("{option} {unknown}: {} has {}", folder.display(), there.join(", "));
+    }
+    Ok(if asked.is_empty() { there.into_iter().collect() } else { asked.to_vec() })
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+    use rstest::rstest;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Program {
+        #[command(flatten)]
+        matrix: Matrix,
+    }
+
+    /// The cells of `cargo xtask matrix WORDS...`, by name and words.
+    fn of(words: &[&str]) -> Result<Vec<(String, String)>> {
+        let options = Program::try_parse_from(["matrix"].iter().chain(words))?.matrix;
+        let cells = cells(&options, &program::root().join("manifests"))?;
+        Ok(cells.include.into_iter().map(|c| (c.name, c.words)).collect())
+    }
+
+    #[test]
+    fn every_gateway_is_in_every_profile_with_every_small_model() {
+        let cells = of(&[]).unwrap();
+        let folders = |name: &str| named("", &[], &program::root().join("manifests").join(name)).unwrap().len();
+        assert_eq!(cells.len(), folders("gateways") * folders("profiles") * SMALL.len(), "{cells:?}");
+        assert!(!cells.iter().any(|(name, _)| name.contains("vllm")), "it does not fit on a runner: {cells:?}");
+    }
+
+    #[test]
+    fn a_cell_says_how_it_is_run() {
+        let words = [
+            "--on",
+            "rehearsal",
+            "--gateway",
+            "agentgateway",
+            "--profile",
+            "current",
+            "--model",
+            "echo",
+            "--shards",
+            "2",
+        ];
+        let of_part = |part: &str| {
+            let words = "--on rehearsal --gateway agentgateway --profile current --model echo --shard";
+            (format!("agentgateway-current-echo-{part}of2"), format!("{words} {part}/2"))
+        };
+        assert_eq!(of(&words).unwrap(), [of_part("1"), of_part("2")]);
+    }
+
+    #[rstest]
+    #[case::gateway(&["--gateway", "agentgatway"], "--gateway agentgatway: ")]
+    #[case::profile(&["--profile", "curent"], "has current, guide, recorded")]
+    #[case::model(&["--model", "ecko"], "invalid value 'ecko'")]
+    #[case::no_parts(&["--shards", "0"], "0 is not in 1..=32")]
+    #[case::auto(&["--on", "auto"], "name one")]
+    fn what_is_not_there_is_refused(#[case] words: &[&str], #[case] said: &str) {
+        let message = of(words).unwrap_err().to_string();
+        assert!(message.contains(said), "{message}");
+    }
+}

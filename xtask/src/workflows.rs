@@ -1,0 +1,84 @@
+//! Tests of .github/workflows: they are well formed, and every command in them exists.
+
+use std::{collections::BTreeSet, fs, path::PathBuf, process::Command};
+
+use clap::Parser;
+use rstest::rstest;
+use serde_json::Value;
+
+use crate::{Cli, matrix, program};
+
+fn workflow(name: &str) -> PathBuf {
+    program::root().join(".github/workflows").join(name)
+}
+
+/// Every line of shell of a workflow: lines that a backslash continues are one.
+fn commands(name: &str) -> Vec<String> {
+    let text = fs::read_to_string(workflow(name)).unwrap();
+    let read: Value = serde_saphyr::from_str(&text).unwrap();
+    let jobs = read["jobs"].as_object().unwrap();
+    let steps = jobs.values().flat_map(|job| job["steps"].as_array().unwrap());
+    let scripts: Vec<&str> = steps.filter_map(|step| step["run"].as_str()).collect();
+    assert!(!scripts.is_empty(), "{name} runs nothing");
+    scripts.join("\n").replace("\\\n", " ").lines().map(|line| line.trim().to_owned()).collect()
+}
+
+/// The words of a cell, as the matrix of this checkout has them.
+fn words_of_a_cell() -> String {
+    let cells = Cli::try_parse_from(["cargo xtask", "matrix", "--shards", "2"]).unwrap();
+    let crate::Task::Matrix(options) = cells.task else { panic!("it is a matrix") };
+    let cells = matrix::cells(&options, &program::root().join("manifests")).unwrap();
+    serde_json::to_value(cells).unwrap()["include"][0]["words"].as_str().unwrap().to_owned()
+}
+
+/// Programs that a runner of the workflows has, beside the project's own.
+const OF_THE_RUNNER: [&str; 9] = ["cargo", "cat", "cp", "echo", "find", "gh", "mkdir", "rustup", "number=$(gh"];
+/// Words of the shell.
+const OF_THE_SHELL: [&str; 5] = ["if", "elif", "else", "fi", ""];
+
+#[rstest]
+#[case("pr.yml", 4)]
+#[case("nightly.yml", 5)]
+fn every_command_exists(#[case] name: &str, #[case] least: usize) {
+    let commands = commands(name);
+    for command in &commands {
+        let program = command.split(' ').next().unwrap_or_default();
+        let known = OF_THE_RUNNER.contains(&program) || OF_THE_SHELL.contains(&program);
+        assert!(known, "{name}: {program} is no program of the runner: {command}");
+    }
+    let ours: BTreeSet<&String> = commands.iter().filter(|c| c.starts_with("cargo ")).collect();
+    assert!(ours.len() >= least, "{ours:?}");
+    for command in ours {
+        let plain = command.replace("${{ matrix.words }}", &words_of_a_cell()).replace("\"$SHARDS\"", "2");
+        let plain = plain.split(" > ").next().unwrap_or_default();
+        assert!(!plain.contains(['$', '"', '\'', '|', '&']), "not understood by this test: {plain}");
+        let words = plain.split_whitespace().skip(1); // cargo xtask ... is parsed as `xtask ...`
+        if let Err(error) = Cli::try_parse_from(words) {
+            panic!("{name}: {command}: {error}");
+        }
+    }
+}
+
+#[test]
+fn actionlint_finds_nothing() {
+    let mut actionlint = Command::new("actionlint");
+    actionlint.args(["-no-color", "-shellcheck=", "-pyflakes="]).args(["pr.yml", "nightly.yml"].map(workflow));
+    let linted = match actionlint.output() {
+        Ok(linted) => linted,
+        Err(error) => {
+            eprintln!("skipped: actionlint is not in PATH ({error}); it is rhysd's Go module cmd/actionlint");
+            return;
+        }
+    };
+    let said = String::from_utf8_lossy(&linted.stdout);
+    assert!(linted.status.success(), "{said}");
+}
+
+#[test]
+fn no_expression_of_an_event_is_put_into_a_script() {
+    for name in ["pr.yml", "nightly.yml"] {
+        let commands = commands(name);
+        let expressions = commands.iter().filter(|c| c.contains("${{") && !c.contains("${{ matrix.words }}"));
+        assert_eq!(expressions.collect::<Vec<_>>(), Vec::<&String>::new(), "{name}: use env instead");
+    }
+}
