@@ -247,7 +247,9 @@ fn say(opened: &Opened, record: &Record, breaks: bool) {
         GoldenState::Same | GoldenState::NotCompared => "",
     };
     let why = if record.verdict == Verdict::Pass { String::new() } else { format!("  {}", record.reason) };
-    let line = format!("{:<9} {} {:.1} s{golden}{why}", record.verdict.word(), record.key.title(), record.seconds);
+    let mild = if breaks || record.verdict == Verdict::Pass { "" } else { "  (does not break the run)" };
+    let (word, title, gateway) = (record.verdict.word(), record.key.title(), &record.key.gateway);
+    let line = format!("{word:<9} {title} on {gateway} {:.1} s{golden}{why}{mild}", record.seconds);
     let line = verdict::render::inert(&line, 400, verdict::render::Lines::Joined);
     _ = writeln!(std::io::stderr(), "{line}"); // a closed terminal is no reason to stop
     let event = verdict::folder::Event {

@@ -37,6 +37,7 @@ struct Plan {
 struct Run {
     jobs: u32,
     place: String,
+    command: Vec<String>,
 }
 #[derive(Deserialize)]
 struct Gateway {
@@ -134,7 +135,7 @@ impl Session {
     fn up(&self, run: &Path, plan: &Plan) -> Result<Command> {
         let mut up = self.igc();
         up.arg("up").arg("--run").arg(run);
-        if plan.run.place != "rehearsal" {
+        if plan.run.place != "rehearsal" && !plan.run.command.iter().any(|word| word == "--igc-image") {
             up.arg("--program").arg(program::image(self.build)?);
         }
         Ok(up)

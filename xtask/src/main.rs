@@ -92,6 +92,22 @@ Examples:
 The merged folder holds report.{html,json,xml,md} and the evidence of all runs. Its exit code is 1 where one of them has
 failures, 3 where one is broken or missing.")]
     Merge(options::Merge),
+    /// Print the manifest that runs the suites inside a cluster with the least rights, also as a plugin of Sonobuoy
+    #[command(after_help = "\
+Examples:
+  cargo xtask job --image registry.example/igc:1 --gateway agentgateway --cluster blue | kubectl apply -f -
+  kubectl wait -n igc-runner --for=condition=Ready pod -l app.kubernetes.io/name=igc --timeout=1h
+  kubectl exec -n igc-runner job/igc -c results -- cat /tmp/sonobuoy/results/igc.tar.gz | tar -xz -C runs
+  cargo xtask merge runs/2*                                  the clusters of a fleet as one report
+  cargo xtask job --image registry.example/igc:1 --gateway agentgateway --sonobuoy > igc.yaml
+  sonobuoy run --plugin igc.yaml")]
+    Job(options::Job),
+    /// Build the programs of a run into a folder, for an image; where IGC_PROGRAMS names it, nothing is built
+    #[command(after_help = "Example:\n  cargo xtask programs /igc/programs   .ci/Containerfile does")]
+    Programs {
+        /// The folder
+        folder: std::path::PathBuf,
+    },
     /// Look at observations that differ from their goldens, accept them with a reason
     #[command(after_help = "\
 Examples:
@@ -135,6 +151,8 @@ fn main() -> ExitCode {
         Task::Doctor(_) => program::forward("doctor"),
         Task::Report(_) => program::forward("report"),
         Task::Matrix(options) => matrix::matrix(&options),
+        Task::Job(_) => program::forward("job"),
+        Task::Programs { folder } => program::programs(&folder),
         Task::Merge(_) => program::forward("merge"),
         Task::Review(_) => program::forward("review"),
         Task::Fidelity(options) => e2e::fidelity(options),

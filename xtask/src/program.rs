@@ -68,13 +68,41 @@ fn built<const N: usize>(build: Build, what: &[&str], names: [&str; N], flags: O
 /// once for this, for the tests and for `cargo build --workspace --all-targets`.
 const OURS: [&str; 5] = ["--workspace", "--bin", "igc", "--test", "suites"];
 
+/// Names a folder with `igc` and `suites` as `cargo xtask programs` leaves it: nothing is built then, for places without
+/// cargo.
+const PROGRAMS: &str = "IGC_PROGRAMS";
+
+/// A program that was built elsewhere, if the environment says so.
+fn found(name: &str) -> Option<PathBuf> {
+    std::env::var_os(PROGRAMS).filter(|folder| !folder.is_empty()).map(|folder| Path::new(&folder).join(name))
+}
+
+/// `cargo xtask programs DIR`: what a run needs of this checkout's programs, in a folder.
+pub fn programs(folder: &Path) -> Result<u8> {
+    let [igc, suites] = igc_and_suites(Build::Told)?;
+    let own = std::env::current_exe().context("failed to find this program")?;
+    std::fs::create_dir_all(folder).with_context(|| format!("failed to make {}", folder.display()))?;
+    for (program, name) in [(igc, "igc"), (suites, "suites"), (own, "xtask")] {
+        let to = folder.join(name);
+        std::fs::copy(&program, &to)
+            .with_context(|| format!("failed to copy {} to {}", program.display(), to.display()))?;
+    }
+    Ok(0)
+}
+
 /// `igc`, built.
 pub fn igc(build: Build) -> Result<PathBuf> {
+    if let Some(igc) = found("igc") {
+        return Ok(igc);
+    }
     built(build, &OURS, ["igc"], None).map(|[igc]| igc)
 }
 
 /// `igc` and the suites' test binary, built.
 pub fn igc_and_suites(build: Build) -> Result<[PathBuf; 2]> {
+    if let (Some(igc), Some(suites)) = (found("igc"), found("suites")) {
+        return Ok([igc, suites]);
+    }
     built(build, &OURS, ["igc", "suites"], None)
 }
 

@@ -4,6 +4,7 @@
 mod down;
 mod failure;
 mod fidelity;
+mod job;
 mod merge;
 mod model_server;
 mod pages;
@@ -80,6 +81,8 @@ enum Command {
         #[command(flatten)]
         options: options::Fidelity,
     },
+    /// Print the manifest that runs the suites inside a cluster
+    Job(options::Job),
     /// Remove everything of every run
     Sweep(options::Down),
     /// List what a run needs, what is here, and how to get what is not
@@ -109,6 +112,7 @@ async fn main() -> ExitCode {
         Command::Merge(options) => merge::merge(&options),
         Command::Review(options) => review::review(&options),
         Command::Fidelity { run, options } => fidelity::fidelity(run.as_deref(), &options).await,
+        Command::Job(options) => job::job(&options),
         Command::Sweep(options) => down::sweep(&options.out, options.context.as_deref(), &cancel).await,
         Command::Doctor(options) => up::doctor(options.format, &cancel).await,
         Command::Model(args) => model_server::serve(args, cancel.clone()).await,

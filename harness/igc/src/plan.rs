@@ -191,6 +191,7 @@ pub async fn plan(tests: Option<&Path>, e2e: &E2e, cancel: &CancellationToken) -
     Request {
         bundle: e2e.place.bundle.as_deref().map(fs::canonicalize).transpose()?,
         node_image: e2e.place.node_image.clone(),
+        igc_image: e2e.place.igc_image.clone(),
         close_egress: e2e.place.egress != Some(Egress::Open),
         egress_asked: e2e.place.egress.is_some(),
         keep: e2e.keep || up,

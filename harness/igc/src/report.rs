@@ -1,6 +1,10 @@
 //! `igc report`: what came of a run, from its plan, its records and the baselines; the exit code is the run's.
 
-use std::{collections::BTreeMap, io::IsTerminal, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io::IsTerminal,
+    path::Path,
+};
 
 use cluster::environment::Environment;
 use options::Spoken;
@@ -44,7 +48,11 @@ pub fn compiled(folder: &RunFolder, ending: impl FnOnce(&Environment) -> Ending)
     }
     let environment: Environment = folder.read_json("environment.json").unwrap_or_default();
     let stood = || environment.gateways.iter();
-    let egress: Vec<String> = stood().filter(|(_, s)| !s.egress.is_empty()).map(|(_, s)| s.egress.clone()).collect();
+    // Every gateway of a run has the same to say of it, as a rule.
+    let egress: BTreeSet<&str> = stood()
+        .map(|(_, s)| s.egress.strip_prefix("egress: ").unwrap_or(&s.egress))
+        .filter(|words| !words.is_empty())
+        .collect();
     Ok(report::compile(&Inputs {
         plan: &plan,
         records: &records,
@@ -52,7 +60,7 @@ pub fn compiled(folder: &RunFolder, ending: impl FnOnce(&Environment) -> Ending)
         histories: &|key| folder.read_history(key).ok(),
         ending: ending(&environment),
         now: ended(folder),
-        egress: (!egress.is_empty()).then(|| egress.join("; ")),
+        egress: (!egress.is_empty()).then(|| egress.into_iter().collect::<Vec<_>>().join("; ")),
         notes: stood().flat_map(|(_, s)| s.notes.clone()).collect(),
     }))
 }

@@ -13,6 +13,8 @@ pub struct Request {
     pub bundle: Option<PathBuf>,
     /// `--node-image`.
     pub node_image: Option<String>,
+    /// `--igc-image`.
+    pub igc_image: Option<String>,
     /// `--egress closed`.
     pub close_egress: bool,
     /// Whether `--egress` was written out: then a way out that cannot be closed is an error.

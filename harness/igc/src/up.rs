@@ -266,7 +266,9 @@ async fn images(
     cancel: &CancellationToken,
 ) -> Result<BTreeMap<String, String>, Failure> {
     let mut images = BTreeMap::new();
-    if let (Some(engine), Some(program)) = (engine, program) {
+    if let Some(image) = &run.request.igc_image {
+        images.insert("igc".to_owned(), image.clone());
+    } else if let (Some(engine), Some(program)) = (engine, program) {
         let image = image::of_program(engine, program, cancel).await?;
         images.insert("igc".to_owned(), image.clone());
     }

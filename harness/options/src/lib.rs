@@ -74,6 +74,9 @@ pub struct Where {
     /// Node image of the kind cluster
     #[arg(long, value_name = "REF")]
     pub node_image: Option<String>,
+    /// Image of the igc program that the cluster can pull, where this machine cannot make one
+    #[arg(long, value_name = "REF")]
+    pub igc_image: Option<String>,
 }
 
 /// Options of `cargo xtask e2e`.
@@ -228,6 +231,33 @@ pub struct Review {
     pub reason: Option<String>,
 }
 
+/// Options of `cargo xtask job`.
+#[derive(Clone, Debug, Args)]
+#[group(skip)]
+pub struct Job {
+    /// Image that `.ci/Containerfile` makes, as the cluster can pull it
+    #[arg(long, value_name = "REF")]
+    pub image: String,
+    /// Gateway that stands in the cluster, a folder of manifests/gateways
+    #[arg(long, value_name = "NAME")]
+    pub gateway: String,
+    /// What the cluster is called in reports, so that those of a fleet are told apart
+    #[arg(long, default_value = "in-cluster", value_name = "NAME")]
+    pub cluster: String,
+    /// Set of versions, a file of manifests/profiles
+    #[arg(long, default_value = "current", value_name = "NAME")]
+    pub profile: String,
+    /// Only suites that match; may be given several times
+    #[arg(long, value_name = "GLOB")]
+    pub suite: Vec<String>,
+    /// Namespace of the Job
+    #[arg(long, default_value = "igc-runner", value_name = "NAME")]
+    pub namespace: String,
+    /// As a plugin of Sonobuoy
+    #[arg(long)]
+    pub sonobuoy: bool,
+}
+
 /// Options of `cargo xtask down`.
 #[derive(Clone, Debug, Args)]
 #[group(skip)]
@@ -309,6 +339,7 @@ impl Where {
         self.set.iter().for_each(|s| add("--set", s.clone()));
         self.bundle.iter().for_each(|b| add("--bundle", b.display().to_string()));
         self.node_image.iter().for_each(|i| add("--node-image", i.clone()));
+        self.igc_image.iter().for_each(|i| add("--igc-image", i.clone()));
         words
     }
 }
@@ -352,7 +383,7 @@ mod tests {
     #[rstest]
     #[case::nothing(&[])]
     #[case::all(&["--on", "context", "--context", "x y", "--gateway", "g", "--profile", "p", "--set", "a=1", "--set", "b=2",
-        "--model", "echo", "--egress", "open", "--out", "o", "--bundle", "b", "--node-image", "n", "--suite", "s*", "--check", "c",
+        "--model", "echo", "--egress", "open", "--out", "o", "--bundle", "b", "--node-image", "n", "--igc-image", "i", "--suite", "s*", "--check", "c",
         "--strict", "--allow-empty", "--keep", "--shard", "2/3", "--jobs", "7", "--retries", "2"])]
     fn words_survive_a_round_trip(#[case] given: &[&str]) {
         let given: Vec<String> = given.iter().map(|w| (*w).to_owned()).collect();

@@ -59,14 +59,15 @@ pub fn html(report: &Report, sources: &Sources<'_>) -> Result<String, minijinja:
     let (style, script) = (include_str!("html/page.css"), include_str!("html/page.js"));
 
     let details = details(&environment, report, sources)?;
+    let trend = trend(report, sources.earlier);
     let page = Page {
         style,
         script,
         script_hash: BASE64_STANDARD.encode(Sha256::digest(script)),
         run: Run::of(report),
         gateways: report.gateways.iter().map(Column::of).collect(),
-        broken: broken(report),
-        suites: suites(report, &details.kept, &trend(report, sources.earlier)),
+        broken: broken(report, &trend),
+        suites: suites(report, &details.kept, &trend),
         details: details.text,
         left_out: details.left_out,
         known: known(report),
@@ -184,9 +185,12 @@ struct Broken {
     gateway: String,
     word: &'static str,
     reason: String,
+    /// What became of it in the last run before that judged it.
+    before: Option<&'static str>,
+    repeat: String,
 }
 
-fn broken(report: &Report) -> Vec<Broken> {
+fn broken(report: &Report, trend: &Trend) -> Vec<Broken> {
     let breaking = report.checks.iter().enumerate().filter(|(_, c)| c.breaks);
     breaking
         .take(LISTED)
@@ -196,8 +200,19 @@ fn broken(report: &Report) -> Vec<Broken> {
             gateway: line(&check.gateway),
             word: mark(check),
             reason: line(&check.reason),
+            before: trend.get(&(check.gateway.clone(), check.title())).and_then(|signs| before(signs)),
+            repeat: inert(&check.repeat, BLOCK, Lines::Joined),
         })
         .collect()
+}
+
+/// The last of the signs of earlier runs, in words: whether something broke now or was broken before.
+fn before(signs: &str) -> Option<&'static str> {
+    Some(match signs.chars().next_back()? {
+        '+' => "it passed in the run before",
+        '-' => return None,
+        _ => "it did not pass in the run before either",
+    })
 }
 
 #[derive(Serialize)]
@@ -217,6 +232,8 @@ struct Row {
 #[derive(Serialize)]
 struct Cell {
     verdict: &'static str,
+    /// Whether the baseline explains it.
+    known: bool,
     mark: &'static str,
     anchor: Option<String>,
     trend: String,
@@ -247,6 +264,7 @@ fn suites(report: &Report, kept: &BTreeSet<usize>, trend: &Trend) -> Vec<Suite> 
         let Some(column) = columns.get(check.gateway.as_str()) else { continue };
         suites[suite].rows[row].cells[*column] = Some(Cell {
             verdict: check.verdict.word(),
+            known: check.baseline.is_some() && !check.breaks,
             mark: mark(check),
             anchor: kept.contains(&at).then(|| anchor(at)),
             trend: trend.get(&(check.gateway.clone(), title)).cloned().unwrap_or_default(),

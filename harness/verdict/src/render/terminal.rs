@@ -28,19 +28,37 @@ const DIFFERENCE_LINES: usize = 60;
 /// How many checks left out for one reason are named.
 const NAMED: usize = 6;
 
+/// How many checks that break the run are named again at the end.
+const NAMED_AGAIN: usize = 10;
+
 /// The report as text. Paths are relative to the run folder, which is named by `folder`.
+///
+/// What matters most comes last, where a terminal stands when the run is over: known failures in a line each, then what else
+/// did not pass in full, and of that last what breaks the run.
 pub fn terminal(report: &Report, folder: &str, colour: Colour) -> String {
     let mut page = Page { out: String::new(), colour };
     for gateway in &report.gateways {
         page.gateway(report, gateway);
     }
-    for check in report.checks.iter().filter(|c| is_shown(c)) {
-        page.check(check, folder);
-    }
-    page.known(report);
     page.left_out(report);
+    page.known(report);
+    let shown = || report.checks.iter().filter(|c| is_shown(c));
+    for check in shown().filter(|c| is_known(c)) {
+        page.known_failure(check);
+    }
+    page.line("");
+    for breaks in [false, true] {
+        for check in shown().filter(|c| !is_known(c) && c.breaks == breaks) {
+            page.check(check, folder);
+        }
+    }
     page.ending(report, folder);
     page.out
+}
+
+/// Whether somebody has accepted that it does not pass; what breaks the run nobody has.
+fn is_known(check: &CheckReport) -> bool {
+    check.baseline.is_some() && !check.breaks
 }
 
 struct Page {
@@ -120,6 +138,14 @@ impl Page {
         self.line("");
     }
 
+    /// A failure that the baseline explains, in one line; its evidence is on the page.
+    fn known_failure(&mut self, check: &CheckReport) {
+        let reason = check.baseline.as_ref().map_or("", |known| known.reason.as_str());
+        let word = self.ink(Ink::Doubt, &format!("known {}", check.verdict.word()));
+        let title = format!("{} on {}: {reason}", check.title(), check.gateway);
+        self.line(&format!("{word}  {}", one_line(&title)));
+    }
+
     /// One check in full.
     fn check(&mut self, check: &CheckReport, folder: &str) {
         let mark = match (check.verdict, &check.finding, &check.golden) {
@@ -132,10 +158,9 @@ impl Page {
             }
             (verdict, ..) => self.ink(ink_of(verdict), verdict.word()),
         };
-        let known = if check.baseline.is_some() { ", known" } else { "" };
         let mild = if check.level == Level::Should && !check.breaks { ", does not break the run" } else { "" };
         let title = self.ink(Ink::Bold, &one_line(&check.title()));
-        self.line(&format!("{mark}  {title}  ({} on {}{known}{mild})", check.level.word(), one_line(&check.gateway)));
+        self.line(&format!("{mark}  {title}  ({} on {}{mild})", check.level.word(), one_line(&check.gateway)));
         self.line(&format!("    must hold: {}", one_line(&check.sentence)));
         self.line(&self.ink(Ink::Faint, &format!("    source:    {}", one_line(&check.source))));
         let label = if check.finding.is_some() { "found:" } else { "why:" };
@@ -291,7 +316,6 @@ impl Page {
         let beside: Vec<String> = report.gateways.iter().map(beside).filter(|b| !b.is_empty()).collect();
         let beside = if report.gateways.len() == 1 { beside.concat() } else { String::new() };
         let word = self.ink(ink, run.word.word());
-        self.line("");
         self.line(&format!("{word}{beside}: {}", one_line(&run.statement)));
         for note in run.egress.iter().map(|e| format!("egress: {e}")).chain(run.notes.iter().cloned()) {
             self.line(&format!("  {}", one_line(&note)));
@@ -299,6 +323,16 @@ impl Page {
         for reason in &report.breaks {
             let word = self.ink(Ink::Bad, "breaks:");
             self.line(&format!("  {word} {}", one_line(reason)));
+        }
+        let breaking: Vec<&CheckReport> = report.checks.iter().filter(|c| c.breaks).collect();
+        for check in breaking.iter().take(NAMED_AGAIN) {
+            self.line(&format!(
+                "    {}",
+                one_line(&format!("{} on {}: {}", check.title(), check.gateway, check.reason))
+            ));
+        }
+        if breaking.len() > NAMED_AGAIN {
+            self.line(&format!("    and {} more", breaking.len() - NAMED_AGAIN));
         }
         let faint = format!("  {} s on {}, exit {}, {folder}", seconds(run.seconds), run.place.word(), run.exit);
         self.line(&self.ink(Ink::Faint, &faint));

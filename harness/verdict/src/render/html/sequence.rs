@@ -127,7 +127,7 @@ impl<'a> Pen<'a> {
         let place = |party: &Party<'_>| self.x(self.lanes.iter().position(|l| l == party).unwrap_or(1));
         let (from, to) = (place(from), place(to));
         let (y, middle) = (self.y, u32::midpoint(from, to));
-        self.arrows.push(Arrow { from, to, y, middle, words: short(words, 34), class });
+        self.arrows.push(Arrow { from, to, y, middle, words: short(words, 30), class });
         self.y += STEP;
     }
 

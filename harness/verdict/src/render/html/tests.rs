@@ -214,6 +214,25 @@ fn earlier_runs_are_told_apart_by_place() {
     assert_eq!(of(&[before, elsewhere, now.clone()]), Some("~+".to_owned()));
 }
 
+#[rstest]
+#[case::broke_now("x+", Some("it passed in the run before"))]
+#[case::broken_for_long("+x", Some("it did not pass in the run before either"))]
+#[case::not_supported_before("-", None)]
+#[case::never_seen("", None)]
+fn what_broke_now_is_told_from_what_was_broken(#[case] signs: &str, #[case] said: Option<&str>) {
+    assert_eq!(before(signs), said);
+}
+
+#[test]
+fn what_breaks_the_run_can_be_repeated_from_the_first_screen() {
+    let report = everything().report();
+    let page = page(&report);
+    let first = page.split("id=\"matrix\"").next().unwrap();
+    for check in report.checks.iter().filter(|c| c.breaks) {
+        assert!(first.contains(&check.repeat), "{} is missing", check.repeat);
+    }
+}
+
 proptest! {
     #[test]
     fn any_words_make_a_page(words in any::<String>(), status in 0u16..999) {
