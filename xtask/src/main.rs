@@ -5,6 +5,8 @@ mod e2e;
 mod live;
 mod matrix;
 mod program;
+#[cfg(test)]
+mod readme;
 mod run;
 mod tidy;
 #[cfg(test)]

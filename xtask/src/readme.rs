@@ -1,0 +1,47 @@
+//! Tests of the README: every command in it is one that exists.
+
+use std::fs;
+
+use clap::Parser;
+
+use crate::{Cli, program};
+
+/// The lines of its examples that call this program, as words; a shell's comments and redirections left out.
+fn commands() -> Vec<Vec<String>> {
+    let text = fs::read_to_string(program::root().join("README.md")).unwrap();
+    let examples = text.split("```console\n").skip(1).filter_map(|rest| rest.split("```").next());
+    let lines = examples.flat_map(str::lines).filter_map(|line| line.strip_prefix("$ cargo xtask "));
+    lines
+        .map(|line| words(line.split(" # ").next().unwrap_or_default().split(" > ").next().unwrap_or_default()))
+        .collect()
+}
+
+/// Words as a shell has them, with single quotes.
+fn words(line: &str) -> Vec<String> {
+    let mut words = vec![String::new()];
+    for (at, part) in line.split('\'').enumerate() {
+        if at % 2 == 1 {
+            words.last_mut().unwrap().push_str(part);
+            continue;
+        }
+        for (at, piece) in part.split(' ').enumerate() {
+            if at > 0 {
+                words.push(String::new());
+            }
+            words.last_mut().unwrap().push_str(piece);
+        }
+    }
+    words.retain(|word| !word.is_empty());
+    words
+}
+
+#[test]
+fn every_command_exists() {
+    let commands = commands();
+    assert!(commands.len() > 20, "{commands:?}");
+    for words in commands {
+        if let Err(error) = Cli::try_parse_from([vec!["cargo xtask".to_owned()], words.clone()].concat()) {
+            panic!("cargo xtask {}: {error}", words.join(" "));
+        }
+    }
+}
