@@ -534,13 +534,17 @@ impl Service<'_> {
         })
     }
 
-    /// Some parent of the pool must have accepted it: a gateway that writes no status keeps the service waiting.
+    /// Some parent must speak of the pool, and all that do must have accepted it: a gateway that writes no status keeps the
+    /// service waiting.
     fn pool_status(&self) -> Option<Problem> {
         let named = text_or(&self.spec, "/router/scheduler/pool/ref/name", &self.child("-inference-pool")).to_owned();
         let pool = self.snapshot.get(&kinds::INFERENCE_POOL, self.home(), &named);
+        let accepts = |parent: &Value| {
+            list(parent, "/conditions").any(|c| text(c, "/type") == "Accepted" && text(c, "/status") == "True")
+        };
         let accepted = pool.is_some_and(|pool| {
-            list(pool, "/status/parents")
-                .any(|p| list(p, "/conditions").any(|c| text(c, "/type") == "Accepted" && text(c, "/status") == "True"))
+            let mut parents = list(pool, "/status/parents").peekable();
+            parents.peek().is_some() && parents.all(accepts)
         });
         (!accepted).then(|| {
             let message = format!("InferencePool {}/{named} has not been accepted by a Gateway", self.home());
