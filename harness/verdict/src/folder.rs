@@ -7,8 +7,8 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::history::Key;
@@ -145,8 +145,8 @@ impl RunFolder {
 
     /// Reads `plan.json`.
     pub fn read_plan(&self) -> Result<Plan, FolderError> {
-        let plan: Plan = self.read_versioned("plan.json", |v| {
-            let found = v.get("schema").and_then(Value::as_str).unwrap_or("no schema");
+        let plan: Plan = self.read_versioned("plan.json", |head| {
+            let found = head.schema.as_deref().unwrap_or("no schema");
             (found == PLAN_SCHEMA).then_some(()).ok_or_else(|| (found.to_owned(), PLAN_SCHEMA.to_owned()))
         })?;
         Ok(plan)
@@ -188,20 +188,27 @@ impl RunFolder {
 
     /// Reads a JSON file of the folder.
     pub fn read_json<T: DeserializeOwned>(&self, name: &str) -> Result<T, FolderError> {
-        self.read_versioned(name, |_| Ok(()))
+        let (path, bytes) = self.read_bytes(name)?;
+        serde_json::from_slice(&bytes)
+            .map_err(|e| FolderError::new("understand", &path, Problem::Content(e.to_string())))
+    }
+
+    fn read_bytes(&self, name: &str) -> Result<(PathBuf, Vec<u8>), FolderError> {
+        let path = self.root.join(name);
+        let bytes = fs::read(&path).map_err(|e| match e.kind() {
+            std::io::ErrorKind::NotFound => FolderError::new("read", &path, Problem::Missing),
+            _ => FolderError::new("read", &path, e),
+        })?;
+        Ok((path, bytes))
     }
 
     /// Reads a JSON file after its version was looked at: (found, known) where they differ.
     fn read_versioned<T: DeserializeOwned>(
         &self,
         name: &str,
-        version: impl Fn(&Value) -> Result<(), (String, String)>,
+        version: impl Fn(&Head) -> Result<(), (String, String)>,
     ) -> Result<T, FolderError> {
-        let path = self.root.join(name);
-        let bytes = fs::read(&path).map_err(|e| match e.kind() {
-            std::io::ErrorKind::NotFound => FolderError::new("read", &path, Problem::Missing),
-            _ => FolderError::new("read", &path, e),
-        })?;
+        let (path, bytes) = self.read_bytes(name)?;
         parse_versioned(&path, &bytes, version)
     }
 
@@ -228,13 +235,21 @@ impl RunFolder {
 fn parse_versioned<T: DeserializeOwned>(
     path: &Path,
     bytes: &[u8],
-    version: impl Fn(&Value) -> Result<(), (String, String)>,
+    version: impl Fn(&Head) -> Result<(), (String, String)>,
 ) -> Result<T, FolderError> {
     let content = |e: serde_json::Error| FolderError::new("understand", path, Problem::Content(e.to_string()));
-    let value: Value = serde_json::from_slice(bytes).map_err(content)?;
-    version(&value)
-        .map_err(|(found, known)| FolderError::new("understand", path, Problem::Version { found, known }))?;
-    serde_json::from_value(value).map_err(content)
+    let head: Head = serde_json::from_slice(bytes).map_err(content)?;
+    version(&head).map_err(|(found, known)| FolderError::new("understand", path, Problem::Version { found, known }))?;
+    serde_json::from_slice(bytes).map_err(content)
+}
+
+/// What a file says of its own version. The rest is skipped without being understood.
+#[derive(Default, Deserialize)]
+struct Head {
+    #[serde(default)]
+    schema: Option<String>,
+    #[serde(default)]
+    version: Option<u64>,
 }
 
 /// Whether this may be one part of a path below a run folder.

@@ -62,8 +62,8 @@ impl RunFolder {
 
     fn read_record(&self, file: &Path, key: Option<&Key>) -> Result<Record, String> {
         let bytes = fs::read(file).map_err(|e| e.to_string())?;
-        let record: Record = parse_versioned(file, &bytes, |v| {
-            let found = v.get("schema").and_then(Value::as_str).unwrap_or("no schema");
+        let record: Record = parse_versioned(file, &bytes, |head| {
+            let found = head.schema.as_deref().unwrap_or("no schema");
             (found == RECORD_SCHEMA).then_some(()).ok_or_else(|| (found.to_owned(), RECORD_SCHEMA.to_owned()))
         })
         .map_err(|e| e.problem.to_string())?;
@@ -94,8 +94,8 @@ impl RunFolder {
             std::io::ErrorKind::NotFound => FolderError::new("read", &path, Problem::Missing),
             _ => FolderError::new("read", &path, e),
         })?;
-        parse_versioned(&path, &bytes, |v| {
-            let found = v.get("version").and_then(Value::as_u64);
+        parse_versioned(&path, &bytes, |head| {
+            let found = head.version;
             let words = || found.map_or("no version".to_owned(), |n| format!("version {n}"));
             (found == Some(u64::from(HISTORY_VERSION)))
                 .then_some(())
