@@ -47,17 +47,33 @@ impl RunFolder {
         if top.is_dir() {
             files_below(&top, &mut files)?;
         }
+        let readers = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let share = files.len().div_ceil(readers).max(1);
+        std::thread::scope(|scope| {
+            let reading: Vec<_> =
+                files.chunks(share).map(|files| scope.spawn(move || self.read_files(files))).collect();
+            for part in reading {
+                let part = part.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+                found.records.extend(part.records);
+                found.unreadable.extend(part.unreadable);
+            }
+        });
+        found.records.sort_by(|a, b| a.key.cmp(&b.key));
+        found.unreadable.sort_by(|a, b| a.path.cmp(&b.path));
+        Ok(found)
+    }
+
+    fn read_files(&self, files: &[PathBuf]) -> Records {
+        let mut found = Records::default();
         for file in files {
-            let relative = file.strip_prefix(self.path()).unwrap_or(&file).to_owned();
+            let relative = file.strip_prefix(self.path()).unwrap_or(file).to_owned();
             let key = key_of(relative.strip_prefix("records").unwrap_or(&relative));
-            match self.read_record(&file, key.as_ref()) {
+            match self.read_record(file, key.as_ref()) {
                 Ok(record) => found.records.push(record),
                 Err(problem) => found.unreadable.push(Unreadable { path: relative, key, problem }),
             }
         }
-        found.records.sort_by(|a, b| a.key.cmp(&b.key));
-        found.unreadable.sort_by(|a, b| a.path.cmp(&b.path));
-        Ok(found)
+        found
     }
 
     fn read_record(&self, file: &Path, key: Option<&Key>) -> Result<Record, String> {
