@@ -116,7 +116,7 @@ impl Run {
             ("place", run.place.word().to_owned()),
             ("profile", line(&run.profile)),
             ("model", models(report)),
-            ("started", line(&run.started)),
+            ("started", moment(&run.started)),
             ("took", format!("{:.1} s", run.seconds)),
             ("exit code", run.exit.to_string()),
         ];
@@ -140,6 +140,12 @@ impl Run {
             breaks: report.breaks.iter().map(|b| line(b)).collect(),
         }
     }
+}
+
+/// A time as people read it, to the second.
+fn moment(rfc3339: &str) -> String {
+    let seconds = rfc3339.split(['.', 'Z']).next().unwrap_or_default();
+    line(&format!("{} UTC", seconds.replacen('T', " ", 1)))
 }
 
 #[derive(Serialize)]

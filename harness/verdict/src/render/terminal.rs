@@ -5,6 +5,7 @@ use std::fmt::Write;
 use similar::{ChangeTag, TextDiff};
 
 use super::{Lines, inert, is_shown};
+use crate::baseline::Expect;
 use crate::judge::Holds;
 use crate::plan::Level;
 use crate::record::{GoldenState, Verdict};
@@ -42,7 +43,7 @@ pub fn terminal(report: &Report, folder: &str, colour: Colour) -> String {
     }
     page.left_out(report);
     page.known(report);
-    let shown = || report.checks.iter().filter(|c| is_shown(c));
+    let shown = || report.checks.iter().filter(|c| is_shown(c) && !was_never_tried(c));
     for check in shown().filter(|c| is_known(c)) {
         page.known_failure(check);
     }
@@ -54,6 +55,11 @@ pub fn terminal(report: &Report, folder: &str, colour: Colour) -> String {
     }
     page.ending(report, folder);
     page.out
+}
+
+/// Whether it was planned and nothing was tried: all that can be said is why, once for all of which it is true.
+fn was_never_tried(check: &CheckReport) -> bool {
+    check.verdict == Verdict::Error && check.attempts == 0
 }
 
 /// Whether somebody has accepted that it does not pass; what breaks the run nobody has.
@@ -140,9 +146,14 @@ impl Page {
 
     /// A failure that the baseline explains, in one line; its evidence is on the page.
     fn known_failure(&mut self, check: &CheckReport) {
-        let reason = check.baseline.as_ref().map_or("", |known| known.reason.as_str());
+        let known = check.baseline.as_ref().map_or("", |known| known.reason.as_str());
         let word = self.ink(Ink::Doubt, &format!("known {}", check.verdict.word()));
-        let title = format!("{} on {}: {reason}", check.title(), check.gateway);
+        let title = format!(
+            "{} on {}: {} (known: {known})",
+            check.title(),
+            check.gateway,
+            inert(&check.reason, 120, Lines::Joined)
+        );
         self.line(&format!("{word}  {}", one_line(&title)));
     }
 
@@ -271,7 +282,7 @@ impl Page {
                     let (date, link) = (&entry.expires, one_line(&entry.link));
                     self.line(&format!("{word}  {name}: it held until {date}; look at {link} again"));
                 }
-                KnownState::Holds if entry.failed > 0 => {
+                KnownState::Holds if entry.expect == Expect::Sometimes => {
                     self.line(&format!("known  {name}: {} of {} attempts", entry.failed, entry.judged));
                 }
                 KnownState::Holds | KnownState::NotJudged => {}
@@ -283,12 +294,13 @@ impl Page {
         }
     }
 
-    /// What was left out, by reason; what a filter left out is only counted.
+    /// What was left out or never tried, by reason.
     fn left_out(&mut self, report: &Report) {
         let mut reasons: Vec<(&str, &str, Vec<String>)> = Vec::new();
-        let left = |c: &&CheckReport| matches!(c.verdict, Verdict::Unsupported | Verdict::NotRun);
+        let left = |c: &&CheckReport| matches!(c.verdict, Verdict::Unsupported | Verdict::NotRun) || was_never_tried(c);
         for check in report.checks.iter().filter(left) {
-            let (word, title) = (check.verdict.word(), check.title());
+            let on = if was_never_tried(check) { format!(" on {}", check.gateway) } else { String::new() };
+            let (word, title) = (check.verdict.word(), check.title() + &on);
             match reasons.iter_mut().find(|(w, reason, _)| *w == word && *reason == check.reason) {
                 Some((_, _, titles)) if titles.contains(&title) => {}
                 Some((_, _, titles)) => titles.push(title),
@@ -301,7 +313,8 @@ impl Page {
             if more > 0 {
                 let _ = write!(names, " and {more} more");
             }
-            let word = self.ink(Ink::Faint, word);
+            let ink = if word == Verdict::Error.word() { Ink::Bad } else { Ink::Faint };
+            let word = self.ink(ink, word);
             self.line(&format!("{word}  {}: {}", one_line(reason), one_line(&names)));
         }
     }
@@ -324,7 +337,7 @@ impl Page {
             let word = self.ink(Ink::Bad, "breaks:");
             self.line(&format!("  {word} {}", one_line(reason)));
         }
-        let breaking: Vec<&CheckReport> = report.checks.iter().filter(|c| c.breaks).collect();
+        let breaking: Vec<&CheckReport> = report.checks.iter().filter(|c| c.breaks && !was_never_tried(c)).collect();
         for check in breaking.iter().take(NAMED_AGAIN) {
             self.line(&format!(
                 "    {}",

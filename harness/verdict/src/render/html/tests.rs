@@ -218,6 +218,12 @@ fn earlier_runs_are_told_apart_by_place() {
     assert_eq!(of(&[before, elsewhere, now.clone()]), Some("~+".to_owned()));
 }
 
+#[test]
+fn times_are_read_to_the_second() {
+    assert_eq!(moment("2026-11-21T20:06:52.439997072Z"), "2026-11-21 20:06:52 UTC");
+    assert_eq!(moment("2026-11-21T20:06:52Z"), "2026-11-21 20:06:52 UTC");
+}
+
 #[rstest]
 #[case::broke_now("x+", Some("it passed in the run before"))]
 #[case::broken_for_long("+x", Some("it did not pass in the run before either"))]

@@ -36,6 +36,34 @@ fn only_a_rehearsal_says_that_no_gateway_was_tested(#[case] place: crate::plan::
 }
 
 #[test]
+fn one_reason_of_many_errors_is_said_once() {
+    let mut world = everything();
+    world.records.records.clear();
+    world.ending = Ending::Broken("kserve was not installed".into());
+    let text = terminal(&world.report(), "f", Colour::Plain);
+    assert_eq!(text.matches("no record: kserve was not installed").count(), 1, "{text}");
+    assert!(
+        text.contains("routing/host on gw, routing/path on gw, routing/known on gw")
+            && text.contains("breaks: kserve was"),
+        "{text}"
+    );
+}
+
+#[test]
+fn what_breaks_the_run_is_the_last_that_is_shown_in_full() {
+    let report = everything().report();
+    let text = terminal(&report, "f", Colour::Plain);
+    let place =
+        |title: &str| text.find(&format!("  {title}  (")).unwrap_or_else(|| panic!("{title} is missing: {text}"));
+    let (mild, loud): (Vec<_>, Vec<_>) =
+        report.checks.iter().filter(|c| is_shown(c) && c.baseline.is_none() && c.attempts > 0).partition(|c| !c.breaks);
+    assert!(!mild.is_empty() && loud.len() > 2);
+    for (mild, loud) in mild.iter().flat_map(|m| loud.iter().map(move |l| (m, l))) {
+        assert!(place(&mild.title()) < place(&loud.title()), "{} stands before {}", loud.title(), mild.title());
+    }
+}
+
+#[test]
 fn an_interrupted_run_says_so() {
     let mut world = World::new();
     world.ending = Ending::Interrupted;
