@@ -33,14 +33,14 @@ impl Workloads {
         let mut seen = HashMap::new();
         for deployment in snapshot.all(&kinds::DEPLOYMENT).filter(|d| !object::is_going(d)) {
             let sets = children(&sets, deployment);
-            if self.is_news(&mut seen, deployment, sets) {
-                self::deployment(around, deployment, sets);
+            if self.is_news(&mut seen, deployment, sets) && !self::deployment(around, deployment, sets) {
+                seen.remove(text(deployment, "/metadata/uid"));
             }
         }
         for set in snapshot.all(&kinds::REPLICA_SET).filter(|s| !object::is_going(s)) {
             let pods = children(&pods, set);
-            if self.is_news(&mut seen, set, pods) {
-                replica_set(around, set, pods);
+            if self.is_news(&mut seen, set, pods) && !replica_set(around, set, pods) {
+                seen.remove(text(set, "/metadata/uid"));
             }
         }
         self.seen = seen;
@@ -86,7 +86,8 @@ fn ready_replicas(object: &Value) -> u64 {
     number(object, "/status/readyReplicas").unwrap_or(0)
 }
 
-fn deployment(around: &Surroundings, deployment: &Value, sets: &[&Arc<Value>]) {
+/// Whether it was as it should be: what is made may be gone again before anybody has seen it, and is then made once more.
+fn deployment(around: &Surroundings, deployment: &Value, sets: &[&Arc<Value>]) -> bool {
     let template = &deployment["spec"]["template"];
     let hash = template_hash(template);
     let current = format!("{}-{hash}", name(deployment));
@@ -137,6 +138,7 @@ fn deployment(around: &Surroundings, deployment: &Value, sets: &[&Arc<Value>]) {
         status["unavailableReplicas"] = json!(missing);
     }
     write_status(around, &kinds::DEPLOYMENT, deployment, status);
+    newest.is_some()
 }
 
 fn scale(around: &Surroundings, set: &Value, to: u64) {
@@ -165,9 +167,11 @@ fn new_set(deployment: &Value, set_name: &str, hash: &str) -> Value {
     })
 }
 
-fn replica_set(around: &Surroundings, set: &Value, pods: &[&Arc<Value>]) {
+/// Whether it was as it should be, as above.
+fn replica_set(around: &Surroundings, set: &Value, pods: &[&Arc<Value>]) -> bool {
     let mut pods: Vec<_> = pods.iter().filter(|p| !object::is_going(p)).collect();
     let wanted = usize::try_from(replicas(set)).unwrap_or(usize::MAX);
+    let complete = pods.len() == wanted;
     for _ in pods.len()..wanted.min(pods.len() + MOST_AT_ONCE) {
         settle("a Pod", around.store.create(new_pod(set)));
     }
@@ -187,6 +191,7 @@ fn replica_set(around: &Surroundings, set: &Value, pods: &[&Arc<Value>]) {
         status["availableReplicas"] = json!(ready);
     }
     write_status(around, &kinds::REPLICA_SET, set, status);
+    complete
 }
 
 /// A world has no room for more pods of one set in a pass; the next pass makes the next ones.

@@ -500,14 +500,17 @@ async fn the_extension_hook_is_not_wired() {
 async fn a_new_proxy_begins_with_its_routes() {
     let stage = staged("v1.1.0").await;
     let store = stage.world.store();
+    let mut last = String::new();
     for round in 0..20 {
-        let proxy = store
-            .list(&kinds::POD, Some("envoy-gateway-system"))
-            .iter()
-            .map(|pod| object::name(pod).to_owned())
-            .find(|name| name.starts_with("envoy-igc-gw-"))
-            .expect("the Gateway's proxy");
+        // the one before may answer on until the controllers have seen that it is gone
+        let another = stage.world.until(|store| {
+            let pods = store.list(&kinds::POD, Some("envoy-gateway-system"));
+            let running = pods.iter().filter(|pod| !object::text(pod, "/status/podIP").is_empty());
+            running.map(|pod| object::name(pod).to_owned()).find(|n| n.starts_with("envoy-igc-gw-") && *n != last)
+        });
+        let proxy = crate::stage::bounded("the Gateway's proxy", another).await;
         store.delete(&kinds::POD, "envoy-gateway-system", &proxy).expect("deleted");
+        last = proxy;
         let statuses = crate::stage::bounded("the first answer", async {
             loop {
                 if let Some(status) = stage.chat("127.0.0.1", "mock-llm", &[]).await.status() {
