@@ -77,6 +77,9 @@ impl Pending {
                 "the requirement does not hold; accepting says only that this is what {gateway} does, a known failure belongs into golden/{gateway}/baseline.yaml"
             ),
             (None, _) => "nothing was accepted for it yet; read it against the requirement".to_owned(),
+            (Some(old), _) if old.info.place.is_real() && !self.new.info.place.is_real() => {
+                "the rehearsal does not do what a real gateway did; what that left is not replaced by it".to_owned()
+            }
             (Some(old), _) if old.info.place != self.new.info.place => {
                 format!("accepted on {}, observed on {}", old.info.place.word(), self.new.info.place.word())
             }
@@ -313,6 +316,14 @@ mod tests {
         let meaning = pending(folder.path(), old, verdict).meaning();
         assert!(meaning.contains(said), "{meaning}");
         assert!(meaning.contains("must hold: a hostname selects its route"), "{meaning}");
+    }
+
+    #[test]
+    fn a_rehearsal_that_drifts_is_told_from_a_gateway_that_moved() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut one = pending(folder.path(), Some(golden("v2.0.0", Place::Kind, 404)), Verdict::Pass);
+        one.new.info.place = Place::Rehearsal;
+        assert!(one.meaning().contains("does not do what a real gateway did"), "{}", one.meaning());
     }
 
     /// What is printed when somebody says this of one changed observation, and whether it is still pending.
