@@ -530,11 +530,20 @@ impl<'a> Budget<'a> {
     /// Every refusal has the declared body and headers, and nothing but replies and refusals came back.
     pub fn judge_refusal_shape(&self, judgement: &mut Judgement) {
         let refusals: Vec<&Exchange> = self.refusals().collect();
+        let status = refusal(self.history);
+        let spent = |e: &&&Exchange| e.response().and_then(|r| number(r, "x-ratelimit-remaining")) == Some(0);
+        let with_nothing_left: Vec<&Exchange> = self.exchanges.iter().filter(spent).copied().collect();
+        // By either rule at most one reply comes of a spent budget, and its charge may be late by one.
+        if refusals.is_empty() && with_nothing_left.len() > 2 {
+            let got = format!("{} answers with nothing left, none of them a refusal", with_nothing_left.len());
+            let expected = format!("status {status} once nothing is left");
+            judgement.that("statuses", false, expected, got, with_nothing_left.into_iter().take(3));
+            return;
+        }
         if refusals.is_empty() {
             judgement.unproven("shape", "a refusal to look at", "nothing was refused");
             return;
         }
-        let status = refusal(self.history);
         let others: Vec<&Exchange> =
             self.exchanges.iter().copied().filter(|e| e.status() != Some(200) && e.status() != Some(status)).collect();
         judgement.that(

@@ -17,13 +17,14 @@ use verdict::{
     history::{History, Key},
     judge::{Holds, Judge, Judgement},
     observation,
-    record::{GoldenState, RECORD_SCHEMA, Record, Verdict},
+    record::{GoldenState, RECORD_SCHEMA, Record, Trial, Verdict},
     report::{self, Ending, Inputs},
 };
 
 use crate::{
     Stage,
     open::{self, Opened, gateway_of, root},
+    replay::Replay,
 };
 
 /// Seconds that one drive may take; minutes of it are waits for windows and pods.
@@ -53,15 +54,25 @@ impl Check {
     /// # Panics
     /// When the record breaks the run, after it was written: that is how the test runner hears of it.
     pub async fn run(self, drive: impl AsyncFn(&mut Stage) -> Result<()>, judge: Judge) {
+        match Replay::of_the_environment() {
+            Ok(Some(replay)) => {
+                return self.judge_again(&replay, judge).unwrap_or_else(|error| panic!("{}: {error:#}", self.id));
+            }
+            Ok(None) => {}
+            Err(error) => panic!("{}: {error:#}", self.id),
+        }
         let opened = match open::open(self.id, self.case, &self.gateway) {
             Ok(Some(opened)) => Arc::new(opened),
             Ok(None) => return,
             Err(error) => panic!("{}: {error:#}", self.id),
         };
+        if !opened.plan.run.trials.is_empty() {
+            return self.be_tried(&opened, &drive, judge).await;
+        }
         let tries = if opened.planned.counts_every_answer { 1 } else { opened.plan.run.retries + 1 };
         let mut records = Records::default();
         for attempt in 1..=tries {
-            let record = self.attempt(&opened, attempt, &drive, judge).await;
+            let record = self.attempt(&opened, attempt, None, &drive, judge).await;
             if let Err(error) = opened.folder.write_record(&record) {
                 panic!("{}: {error}", record.key.title());
             }
@@ -78,34 +89,67 @@ impl Check {
         }
     }
 
+    /// Judges what was kept of this check again, and writes a record of each.
+    fn judge_again(&self, replay: &Replay, judge: Judge) -> Result<()> {
+        for history in replay.histories(&self.gateway, self.id, self.case)? {
+            let (key, judged) = match history {
+                Ok(history) => (history.key.clone(), judged(Ok(Ok(Ok(()))), judge, &history)),
+                Err((key, why)) => (key, Err(anyhow!(why))),
+            };
+            let mut record = blank(key);
+            take_in(&mut record, judged);
+            replay.into.write_record(&record)?;
+        }
+        Ok(())
+    }
+
+    /// Tries the check itself: on the gateway as it is, mended where it fails there, and then on each mutant of it.
+    async fn be_tried(&self, opened: &Arc<Opened>, drive: &impl AsyncFn(&mut Stage) -> Result<()>, judge: Judge) {
+        let mut attempts = 0;
+        let mut attempt = async |trial: Trial| {
+            attempts += 1;
+            let record = self.attempt(opened, attempts, Some(trial), drive, judge).await;
+            if let Err(error) = opened.folder.write_record(&record) {
+                panic!("{}: {error}", record.key.title());
+            }
+            record.verdict == Verdict::Pass
+        };
+        let mut mended = false;
+        if !attempt(Trial::default()).await {
+            mended = true;
+            if !attempt(Trial { mended, ..Trial::default() }).await {
+                return; // whatever is wrong with the gateway, this check does not show it
+            }
+        }
+        for mutant in opened.trials() {
+            attempt(Trial { mutant: Some(mutant.clone()), mended, reached: false }).await;
+        }
+    }
+
     async fn attempt(
         &self,
         opened: &Arc<Opened>,
         attempt: u32,
+        trial: Option<Trial>,
         drive: &impl AsyncFn(&mut Stage) -> Result<()>,
         judge: Judge,
     ) -> Record {
-        let (started, begun) = (jiff::Timestamp::now().to_string(), Instant::now());
+        let begun = Instant::now();
         let key = Key { gateway: self.gateway.clone(), check: self.id.into(), case: self.case.into(), attempt };
-        let mut record = Record {
-            schema: RECORD_SCHEMA.into(),
-            key: key.clone(),
-            verdict: Verdict::Error,
-            reason: String::new(),
-            clauses: vec![],
-            golden: GoldenState::NotCompared,
-            golden_note: Some("nothing was observed".into()),
-            started,
-            seconds: 0.0,
-            settle_seconds: 0.0,
-            address: None,
-        };
-        match Stage::open(Arc::clone(opened), key.clone()).await {
+        let mut record = blank(key.clone());
+        record.trial.clone_from(&trial);
+        match Stage::open(Arc::clone(opened), key.clone(), trial).await {
             Err(error) => record.reason = format!("the stage could not be opened: {error:#}"),
             Ok(mut stage) => {
                 let driven = AssertUnwindSafe(tokio::time::timeout(DRIVE, drive(&mut stage))).catch_unwind().await;
                 stage.salvage().await;
-                let judged = judged(driven, judge, stage.history());
+                let judged = match stage.void() {
+                    Some(why) => Err(anyhow!("void: {why}; not judged")),
+                    None => judged(driven, judge, stage.history()),
+                };
+                if let Some(trial) = &mut record.trial {
+                    trial.reached = stage.reached_mutant();
+                }
                 self.fill(&mut record, opened, &stage, judged).await;
                 if record.verdict == Verdict::Pass || !opened.stood.keep {
                     stage.close().await;
@@ -124,17 +168,12 @@ impl Check {
         let history = stage.history();
         record.settle_seconds = history.settle.seconds;
         record.address.clone_from(&history.address);
-        match judged {
-            Err(error) => record.reason = format!("{error:#}"),
-            Ok(judgement) => {
-                (record.verdict, record.reason) = summary(&judgement);
-                record.clauses = judgement.clauses;
-                match self.compare(opened, history) {
-                    Ok(compared) => (record.golden, record.golden_note) = compared,
-                    Err(error) => {
-                        record.verdict = Verdict::Error;
-                        record.reason = format!("the observation could not be compared: {error:#}");
-                    }
+        if take_in(record, judged) {
+            match self.compare(opened, history) {
+                Ok(compared) => (record.golden, record.golden_note) = compared,
+                Err(error) => {
+                    record.verdict = Verdict::Error;
+                    record.reason = format!("the observation could not be compared: {error:#}");
                 }
             }
         }
@@ -168,6 +207,39 @@ impl Check {
             golden::write_pending(&opened.folder, &history.key, &pending, golden.as_ref())?;
         }
         Ok(compared)
+    }
+}
+
+/// A record of which nothing is known yet.
+fn blank(key: Key) -> Record {
+    Record {
+        schema: RECORD_SCHEMA.into(),
+        key,
+        verdict: Verdict::Error,
+        reason: String::new(),
+        clauses: vec![],
+        golden: GoldenState::NotCompared,
+        golden_note: Some("nothing was observed".into()),
+        started: jiff::Timestamp::now().to_string(),
+        seconds: 0.0,
+        settle_seconds: 0.0,
+        address: None,
+        trial: None,
+    }
+}
+
+/// Writes down what the judge said; `false` where it came to say nothing.
+fn take_in(record: &mut Record, judged: Result<Judgement>) -> bool {
+    match judged {
+        Ok(judgement) => {
+            (record.verdict, record.reason) = summary(&judgement);
+            record.clauses = judgement.clauses;
+            true
+        }
+        Err(error) => {
+            record.reason = format!("{error:#}");
+            false
+        }
     }
 }
 
@@ -306,7 +378,7 @@ mod tests {
         let gateway = cluster::gateway::names(&root().join("manifests/gateways")).unwrap().remove(0);
         let check = check("routing/host", "-", &Path::new(&gateway).join("gateway.yaml"));
         let opened = open::open(check.id, check.case, &gateway).unwrap().unwrap();
-        check.attempt(&Arc::new(opened), attempt, &drive, the_gateway_answers).await
+        check.attempt(&Arc::new(opened), attempt, None, &drive, the_gateway_answers).await
     }
 
     #[tokio::test]

@@ -1,6 +1,6 @@
 //! Made-up histories for the tables that show each judge able to say yes, no and unproven.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 use verdict::{
@@ -12,9 +12,55 @@ use verdict::{
 
 use crate::stage::endpoints_of;
 
-/// What a judge says of a made-up history.
+/// What a judge says of a made-up history. What it calls false it must not call true for want of any fact: that is asked of
+/// every row of every table.
+///
+/// # Panics
+/// Where a failure becomes a pass when a fact is taken away.
 pub fn verdict_of(judge: Judge, fake: &Fake) -> Holds {
-    judge(&fake.0).holds()
+    let holds = judge(&fake.0).holds();
+    if holds == Holds::No {
+        for (what, poorer) in without_one_fact(&fake.0) {
+            assert_ne!(judge(&poorer).holds(), Holds::Yes, "without {what} a failure becomes a pass");
+        }
+    }
+    holds
+}
+
+/// The history again and again, each time without one of the facts that a judge may need, and which one.
+fn without_one_fact(history: &History) -> Vec<(String, History)> {
+    let mut poorer = Vec::new();
+    let mut without = |what: String, take: &dyn Fn(&mut History)| {
+        let mut history = history.clone();
+        take(&mut history);
+        poorer.push((what, history));
+    };
+    for name in history.declared.keys() {
+        without(format!("the declaration of {name}"), &|h| _ = h.declared.remove(name));
+    }
+    for name in history.facts.keys() {
+        without(format!("the fact {name}"), &|h| _ = h.facts.remove(name));
+    }
+    for name in history.objects.keys() {
+        without(format!("the object {name}"), &|h| _ = h.objects.remove(name));
+    }
+    for name in history.admissions.keys() {
+        without(format!("the admission of {name}"), &|h| _ = h.admissions.remove(name));
+    }
+    for name in history.models.keys() {
+        without(format!("the records of model {name}"), &|h| _ = h.models.remove(name));
+        without(format!("the last marker of model {name}"), &|h| {
+            h.models.values_mut().for_each(|log| log.marker_after = None);
+        });
+    }
+    for name in history.pickers.keys() {
+        without(format!("the records of picker {name}"), &|h| _ = h.pickers.remove(name));
+    }
+    let labels: BTreeSet<&str> = history.exchanges.iter().map(|e| e.label.as_str()).collect();
+    for label in labels {
+        without(format!("all requests called {label}"), &|h| h.exchanges.retain(|e| e.label != label));
+    }
+    poorer
 }
 
 /// Conditions as an API server stores them: (type, status, reason).

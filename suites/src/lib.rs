@@ -8,6 +8,7 @@ pub mod fake;
 mod open;
 pub mod picked;
 pub mod proof;
+pub mod replay;
 mod stage;
 pub mod stream;
 

@@ -119,6 +119,7 @@ fn rehearse_alone(check: &str, case: &str, gateway: &str) -> Result<Option<Opene
         ci: std::env::var_os("CI").is_some(),
         allow_empty: true,
         command: vec!["cargo".into(), "test".into(), "-p".into(), "suites".into()],
+        trials: vec![],
     };
     let plan = verdict::plan::build(&requirements, vec![planned], run, &tests)?;
     if !requirements.get(check).is_some_and(|r| r.case_names().contains(&case)) {
@@ -153,6 +154,14 @@ fn alone_folder() -> Result<RunFolder> {
 }
 
 impl Opened {
+    /// The mutants that this check is tried on.
+    pub fn trials(&self) -> &[String] {
+        let of = |t: &&verdict::plan::Trials| {
+            (&t.gateway, &t.check, &t.case) == (&self.planned.gateway, &self.planned.check, &self.planned.case)
+        };
+        self.plan.run.trials.iter().find(of).map_or(&[], |trials| &trials.mutants)
+    }
+
     /// Connects to the cluster.
     pub async fn cluster(&self) -> Result<Cluster> {
         cluster::api::init();

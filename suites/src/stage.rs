@@ -12,12 +12,17 @@ use cluster::{
     shared::{self, Existing},
 };
 use futures::future::join_all;
-use rehearsal::world::{World, WorldConfig};
+use rehearsal::{
+    hops::Hops,
+    mutants::{Mutant, Mutants},
+    world::{World, WorldConfig},
+};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use verdict::{
     history::{Exchange, History, Key, ModelLog, ModelRecord},
     plan::{ModelKind, Place},
+    record::Trial,
 };
 use wire::{Call, Client};
 
@@ -40,6 +45,8 @@ const SETTLE: f64 = 120.0;
 const LOOK: f64 = 0.2;
 /// Seconds that an InferenceService may take to be Ready.
 const READY: u64 = 240;
+/// How long a trial waits for what a rehearsed world may never do: what it does it does in milliseconds.
+const PATIENCE: Duration = Duration::from_secs(3);
 /// The port that our own model listens on in its pod, where nobody wants another one.
 const MODEL_PORT: u16 = 8080;
 
@@ -63,7 +70,6 @@ pub struct Model {
 /// See the module.
 pub struct Stage {
     opened: Arc<Opened>,
-    #[cfg_attr(not(test), expect(dead_code, reason = "it ends with the stage"))]
     world: Option<Rehearsed>,
     cluster: Cluster,
     client: Client,
@@ -75,6 +81,7 @@ pub struct Stage {
     applied_at: Option<f64>,
     window_end: f64,
     serial: u64,
+    patience: Duration,
 }
 
 /// A world of the stage's own, where a run is rehearsed: the gateway stands in it as `igc up` would have it stand.
@@ -85,7 +92,7 @@ struct Rehearsed {
 }
 
 impl Rehearsed {
-    async fn start(opened: &Opened) -> Result<Self> {
+    async fn start(opened: &Opened, trial: &Trial) -> Result<Self> {
         let shared = &opened.gateway.gateway;
         let plan = opened
             .plan
@@ -96,6 +103,8 @@ impl Rehearsed {
         let version = plan.versions.get(&plan.version_of).context("the plan says no version of the gateway")?;
         let mut config = WorldConfig::new(&opened.gateway.name, version)?;
         config.kserve_gateway = (shared.namespace.clone(), shared.name.clone());
+        config.mutants = mutants(trial)?;
+        config.hops = Hops::of_the_environment()?;
         let world = World::start(config).await?;
         let kubeconfig = tempfile::NamedTempFile::new().context("failed to write a kubeconfig for the rehearsal")?;
         world.write_kubeconfig(kubeconfig.path())?;
@@ -116,6 +125,12 @@ impl Rehearsed {
     }
 }
 
+/// What is to be wrong in the world of a trial.
+fn mutants(trial: &Trial) -> Result<Mutants> {
+    let named = |name: &String| Mutant::named(name).with_context(|| format!("there is no mutant called {name}"));
+    Ok(Mutants::new(trial.mutant.as_ref().map(named).transpose()?, trial.mended))
+}
+
 /// A name that DNS and KServe's hostnames bear: run, check and attempt in at most 36 characters.
 fn namespace(run: &str, key: &Key) -> String {
     let run = run.rsplit('-').next().unwrap_or(run);
@@ -127,13 +142,17 @@ fn namespace(run: &str, key: &Key) -> String {
 
 impl Stage {
     /// Makes the namespace and finds the gateway's address.
-    pub(crate) async fn open(opened: Arc<Opened>, key: Key) -> Result<Self> {
+    pub(crate) async fn open(opened: Arc<Opened>, key: Key, trial: Option<Trial>) -> Result<Self> {
         let world = match opened.plan.run.place {
-            Place::Rehearsal => Some(Rehearsed::start(&opened).await?),
+            Place::Rehearsal => Some(Rehearsed::start(&opened, &trial.clone().unwrap_or_default()).await?),
             _ => None,
         };
         let cluster = match &world {
-            Some(world) => world.cluster.clone(),
+            Some(world) => {
+                world.world.mutants().wake();
+                world.world.network().hops().wake();
+                world.cluster.clone()
+            }
             None => opened.cluster().await?,
         };
         let clock = Clock::start(world.as_ref().map(|w| w.world.clock().clone()));
@@ -165,6 +184,7 @@ impl Stage {
             applied_at: None,
             window_end: 0.0,
             serial: 0,
+            patience: trial.map_or(Duration::MAX, |_| PATIENCE),
         })
     }
 
@@ -282,7 +302,8 @@ impl Stage {
     async fn ready(&mut self, model: &Model) -> Result<()> {
         let service =
             ObjectRef::new("serving.kserve.io/v1beta1", "InferenceService", &self.history.namespace, &model.name);
-        self.cluster.wait(&service, Until::ConditionTrue("Ready".into()), Duration::from_secs(READY)).await?;
+        let within = Duration::from_secs(READY).min(self.patience);
+        self.cluster.wait(&service, Until::ConditionTrue("Ready".into()), within).await?;
         self.models.push(model.clone());
         Ok(())
     }
@@ -360,7 +381,7 @@ impl Stage {
             let exchange = self.exchange("settle", call()).await;
             row = if good(&exchange) { row + 1 } else { 0 };
             self.history.settle.exchanges.push(exchange);
-            if self.clock.seconds() > until || looks * LOOK > SETTLE {
+            if self.clock.seconds() > until || looks * LOOK > SETTLE.min(self.patience.as_secs_f64() * 4.0) {
                 break;
             }
             if row == 0 {
@@ -576,7 +597,7 @@ impl Stage {
     }
 
     async fn see_target(&mut self, name: &str, target: Target, until: Until, seconds: u64) -> Result<Value> {
-        let seen = match self.cluster.wait(target, until, Duration::from_secs(seconds)).await {
+        let seen = match self.cluster.wait(target, until, Duration::from_secs(seconds).min(self.patience)).await {
             Ok(waited) => Some(waited.object().clone()),
             Err(error) if error.is_environment() => return Err(error.into()),
             Err(error) => {
@@ -655,6 +676,16 @@ impl Stage {
     /// Waits until `offset` seconds after (or before) the end of a window. Limiters say whole seconds: one is added.
     pub async fn until_window(&self, end: f64, offset: f64) {
         self.clock.until(end + 1.0 + offset).await;
+    }
+
+    /// Why nothing of what was seen counts, where a program that was to stand on a hop did not.
+    pub(crate) fn void(&self) -> Option<String> {
+        self.world.as_ref()?.world.network().hops().void()
+    }
+
+    /// Whether what is wrong in the stage's world came to act.
+    pub(crate) fn reached_mutant(&self) -> bool {
+        self.world.as_ref().is_some_and(|w| w.world.mutants().reached())
     }
 
     /// Ends the world under the stage, as a cluster dies in the middle of a check.

@@ -13,6 +13,7 @@ mod status;
 mod streaming;
 mod tokens;
 mod transformation;
+mod unit;
 
 /// Worlds are made of objects of many small values, on many threads.
 #[global_allocator]

@@ -557,6 +557,8 @@ mod judges {
     #[rstest]
     #[case::good(with_429(GOOD, 429, ""), Holds::Yes)]
     #[case::no_refusal(spent(limited("tokens/shape-429", "-"), "spend", 14, 3, 0), Holds::Unproven)]
+    #[case::never_a_refusal(spent(limited("tokens/shape-429", "-"), "spend", 14, 5, 0), Holds::No)]
+    #[case::a_refusal_that_is_called_200(with_429(GOOD, 200, "").answer("spend", 200, GOOD, "").answer("spend", 200, GOOD, ""), Holds::No)]
     #[case::with_a_body(with_429(GOOD, 429, "slow down"), Holds::No)]
     #[case::without_reset(with_429(&[("x-ratelimit-limit", "14, 14;w=60"), ("x-ratelimit-remaining", "0")], 429, ""), Holds::No)]
     #[case::negative(with_429(&[("x-ratelimit-limit", "14, 14;w=60"), ("x-ratelimit-remaining", "-3"), ("x-ratelimit-reset", "49")], 429, ""), Holds::No)]

@@ -3,7 +3,7 @@
 use anyhow::{Result, bail};
 
 use crate::{
-    program,
+    e2e, program,
     run::{Ended, Interrupts},
     tidy,
 };
@@ -35,7 +35,14 @@ pub fn ci() -> Result<u8> {
             _ => bail!("tidy found something"),
         }
     });
-    match checked.and_then(|()| step("tests", TESTS)) {
+    let tried = checked.and_then(|()| {
+        eprintln!("==> mutants: cargo xtask mutants --once");
+        match e2e::mutants(&options::Mutants::each_once())? {
+            0 => Ok(()),
+            code => bail!("mutants ended with {code}"),
+        }
+    });
+    match tried.and_then(|()| step("tests", TESTS)) {
         Ok(()) => Ok(0),
         Err(error) => {
             eprintln!("error: {error:#}");

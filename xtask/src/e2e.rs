@@ -315,6 +315,33 @@ pub fn fidelity(mut options: options::Fidelity) -> Result<u8> {
     })
 }
 
+/// `cargo xtask replay`.
+pub fn replay(mut options: options::Replay) -> Result<u8> {
+    for run in &mut options.runs {
+        if *run != Path::new("target/igc/latest") {
+            *run = std::path::absolute(&*run).with_context(|| format!("failed to find {}", run.display()))?;
+        }
+    }
+    let (session, suites) = session(Says::TheLog)?;
+    let mut command = session.igc();
+    command.arg("replay").arg("--suites").arg(&suites.program);
+    Ok(match session.interrupts.run(command.args(options.to_words()))? {
+        Ended::Code(code) => code,
+        Ended::Interrupted => 130,
+    })
+}
+
+/// `cargo xtask mutants`.
+pub fn mutants(options: &options::Mutants) -> Result<u8> {
+    let (session, suites) = session(Says::TheLog)?;
+    let mut command = session.igc();
+    command.arg("mutants").arg("--suites").arg(&suites.program).arg("--tests").arg(suites.tests()?);
+    Ok(match session.interrupts.run(command.args(options.to_words()))? {
+        Ended::Code(code) => code,
+        Ended::Interrupted => 130,
+    })
+}
+
 /// `cargo xtask up`. A rehearsal stays until Ctrl-C, whose code is 130, or until `cargo xtask down`, which gives 0.
 pub fn up(options: &options::Where) -> Result<u8> {
     let session = session(Voice::Plain, Build::Told)?;

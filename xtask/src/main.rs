@@ -129,10 +129,27 @@ Examples:
 Exit codes: 0 agrees or accepted, 1 differs or an accepted difference is stale, 2 usage or a bad case, 3 a case could
 not be played.")]
     Fidelity(options::Fidelity),
-    /// Everything that a commit must pass: format, clippy, tests, tidy, examples of the README
+    /// Judge recorded runs again without a cluster, and show what a changed judge would change
+    #[command(after_help = "\
+Examples:
+  cargo xtask replay target/igc/20261121-120305-k3f9 --check 'routing/*'
+  cargo xtask replay target/igc                              every run that is kept
+
+Exit codes: 0 every verdict as recorded, 1 not so, 2 usage, 3 environment or harness error.")]
+    Replay(options::Replay),
+    /// Try every check on gateways that are wrong on purpose: each mutant has to be killed, each check has to kill
+    #[command(after_help = "\
+Examples:
+  cargo xtask mutants                                        all; what came of it is in target/mutants/mutants.json
+  cargo xtask mutants --only 'charges-*' --jobs 2
+  cargo xtask mutants --only buffers-streams --broad         and which other checks fail for it
+
+Exit codes: 0 all are killed and no check is toothless, 1 not so, 2 usage, 3 environment or harness error.")]
+    Mutants(options::Mutants),
+    /// Everything that a commit must pass: format, clippy, tidy, each mutant once, tests
     #[command(after_help = "Example:\n  cargo xtask ci")]
     Ci,
-    /// Look for what no compiler sees: goldens and baseline entries without a check, scalars that YAML readers disagree on
+    /// Look for what no compiler sees: goldens without a check, checks without a mutant, scalars that YAML readers disagree on
     #[command(after_help = "Example:\n  cargo xtask tidy")]
     Tidy,
     /// Print completions for a shell
@@ -158,6 +175,8 @@ fn main() -> ExitCode {
         Task::Merge(_) => program::forward("merge"),
         Task::Review(_) => program::forward("review"),
         Task::Fidelity(options) => e2e::fidelity(options),
+        Task::Mutants(options) => e2e::mutants(&options),
+        Task::Replay(options) => e2e::replay(options),
         Task::Ci => ci::ci(),
         Task::Tidy => tidy::tidy(),
         Task::Completions { shell } => {

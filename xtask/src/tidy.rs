@@ -9,6 +9,9 @@ use anyhow::{Context, Result};
 
 use crate::program;
 
+/// What is required, and which mutants each check kills.
+const REQUIREMENTS: &str = "suites/requirements.yaml";
+
 /// `cargo xtask tidy`: prints what it finds; 1 if there was anything.
 pub fn tidy() -> Result<u8> {
     let mut found = Vec::new();
@@ -22,7 +25,10 @@ pub fn tidy() -> Result<u8> {
             }
         }
     }
-    found.extend(orphans(&root)?);
+    let requirements =
+        fs::read_to_string(root.join(REQUIREMENTS)).with_context(|| format!("failed to read {REQUIREMENTS}"))?;
+    found.extend(orphans(&root, &requirements)?);
+    found.extend(toothless(&requirements).iter().map(|(line, what)| format!("{REQUIREMENTS}:{line}: {what}")));
     for line in &found {
         println!("{line}");
     }
@@ -58,9 +64,7 @@ fn ambiguous(text: &str) -> impl Iterator<Item = (usize, String)> {
 }
 
 /// Goldens of checks that are not required any more.
-fn orphans(root: &Path) -> Result<Vec<String>> {
-    let requirements =
-        fs::read_to_string(root.join("suites/requirements.yaml")).context("failed to read suites/requirements.yaml")?;
+fn orphans(root: &Path, requirements: &str) -> Result<Vec<String>> {
     let known: Vec<&str> = requirements.lines().filter_map(|l| l.strip_prefix("- check: ")).map(str::trim).collect();
     let golden = root.join("golden");
     Ok(files_below(&golden)?
@@ -76,11 +80,43 @@ fn orphans(root: &Path) -> Result<Vec<String>> {
         .collect())
 }
 
+/// Checks that name no mutant that they kill, although somebody relies on them: (line, what to do).
+fn toothless(requirements: &str) -> Vec<(usize, String)> {
+    let mut found = Vec::new();
+    let mut check = None;
+    // The line behind the last one ends the last check.
+    for (number, line) in requirements.lines().chain(["- check: "]).enumerate() {
+        if let Some(next) = line.strip_prefix("- check: ") {
+            if let Some((begun, name)) = check.replace((number + 1, next.trim())) {
+                found.push((
+                    begun,
+                    format!("{name} names no mutant that it kills; a check that cannot fail proves nothing"),
+                ));
+            }
+        } else if line.trim() == "level: INFO"
+            || line.trim().strip_prefix("kills: [").is_some_and(|k| !k.starts_with(']'))
+        {
+            check = None;
+        }
+    }
+    found
+}
+
 #[cfg(test)]
 mod tests {
     use rstest::rstest;
 
-    use super::ambiguous;
+    use super::{ambiguous, toothless};
+
+    #[rstest]
+    #[case::teeth("- check: a/b\n  level: MUST\n  kills: [x]\n", &[])]
+    #[case::none("- check: a/b\n  level: MUST\n- check: a/c\n  level: SHOULD\n  kills: [x]\n", &[1])]
+    #[case::the_last("- check: a/b\n  level: SHOULD\n  kills: []\n", &[1])]
+    #[case::a_finding("- check: a/b\n  level: INFO\n", &[])]
+    fn checks_without_teeth(#[case] requirements: &str, #[case] lines: &[usize]) {
+        let found: Vec<usize> = toothless(requirements).into_iter().map(|(line, _)| line).collect();
+        assert_eq!(found, lines);
+    }
 
     #[rstest]
     #[case::word("a: on", true)]

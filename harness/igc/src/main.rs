@@ -7,9 +7,11 @@ mod fidelity;
 mod job;
 mod merge;
 mod model_server;
+mod mutants;
 mod pages;
 mod picker_server;
 mod plan;
+mod replay;
 mod report;
 mod request;
 mod review;
@@ -83,6 +85,25 @@ enum Command {
     },
     /// Print the manifest that runs the suites inside a cluster
     Job(options::Job),
+    /// Judge runs that were kept again, without a cluster
+    Replay {
+        /// The suites' test binary
+        #[arg(long)]
+        suites: PathBuf,
+        #[command(flatten)]
+        options: options::Replay,
+    },
+    /// Try the checks on gateways that are wrong on purpose
+    Mutants {
+        /// The suites' test binary
+        #[arg(long)]
+        suites: PathBuf,
+        /// Its output with `--list --format terse`
+        #[arg(long)]
+        tests: PathBuf,
+        #[command(flatten)]
+        options: options::Mutants,
+    },
     /// Remove everything of every run
     Sweep(options::Down),
     /// List what a run needs, what is here, and how to get what is not
@@ -112,6 +133,8 @@ async fn main() -> ExitCode {
         Command::Merge(options) => merge::merge(&options),
         Command::Review(options) => review::review(&options),
         Command::Fidelity { run, options } => fidelity::fidelity(run.as_deref(), &options).await,
+        Command::Mutants { suites, tests, options } => mutants::mutants(&suites, &tests, &options, &cancel).await,
+        Command::Replay { suites, options } => replay::replay(&suites, &options, &cancel).await,
         Command::Job(options) => job::job(&options),
         Command::Sweep(options) => down::sweep(&options.out, options.context.as_deref(), &cancel).await,
         Command::Doctor(options) => up::doctor(options.format, &cancel).await,

@@ -18,6 +18,7 @@ use cluster::{
 };
 use options::{E2e, Egress, Model, On};
 use rand::RngExt;
+use rehearsal::hops::{Hops, PROXY};
 use tokio_util::sync::CancellationToken;
 use verdict::{
     folder::RunFolder,
@@ -153,6 +154,10 @@ pub async fn plan(tests: Option<&Path>, e2e: &E2e, cancel: &CancellationToken) -
         planned.push(selection.plan(&folder, bundle.as_ref()).map_err(|e| Failure::Environment(e.to_string()))?);
     }
     let (place, why) = place(e2e, cancel).await?;
+    let stands = Hops::of_the_environment().map_err(Failure::usage)?.note();
+    if let Some(stands) = stands.filter(|_| place.is_real()) {
+        return Err(Failure::Usage(format!("{PROXY} is for rehearsals, and this is {}: {stands}", place.word())));
+    }
     if up && place.is_real() && planned.len() > 1 {
         return Err(Failure::Usage("one cluster holds one gateway: name it with --gateway".into()));
     }
@@ -183,6 +188,7 @@ pub async fn plan(tests: Option<&Path>, e2e: &E2e, cancel: &CancellationToken) -
         ci: std::env::var_os("CI").is_some_and(|v| !v.is_empty() && v != "false"),
         allow_empty: e2e.allow_empty,
         command: ["cargo", "xtask", "e2e"].map(str::to_owned).into_iter().chain(e2e.to_words()).collect(),
+        trials: vec![],
     };
     let plan = plan::build(&requirements, planned, run, &tests).map_err(Failure::usage)?;
 

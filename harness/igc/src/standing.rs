@@ -15,6 +15,7 @@ use cluster::{
 use rehearsal::{
     clock::Clock,
     controllers::NodePorts,
+    hops::Hops,
     world::{World, WorldConfig},
 };
 use serde_json::json;
@@ -34,6 +35,7 @@ pub async fn stand(run: &Run, gateway: &GatewayPlan) -> Result<World, Failure> {
     let mut config = WorldConfig::new(&gateway.name, version).map_err(Failure::usage)?;
     config.clock = Clock::real();
     config.node_ports = NodePorts::AsWritten;
+    config.hops = Hops::of_the_environment().map_err(Failure::usage)?;
     let world = World::start(config).await?;
 
     let kubeconfig = std::path::absolute(run.folder.path().join(format!("{}.kubeconfig", gateway.name)))?;
@@ -55,6 +57,7 @@ pub async fn stand(run: &Run, gateway: &GatewayPlan) -> Result<World, Failure> {
             ..stood
         }
     })?;
+    world.network().hops().wake();
     Ok(world)
 }
 

@@ -31,6 +31,7 @@ use cluster::{
     shared::{self, Existing},
 };
 use futures::future::BoxFuture;
+use rehearsal::hops::Hops;
 use tokio_util::sync::CancellationToken;
 use verdict::{
     folder::{Event, RunFolder},
@@ -153,7 +154,8 @@ pub async fn up(
 
 /// Nothing has to be stood up: every check of a rehearsal starts a world of its own.
 fn rehearse(run: &Run, gateway: &GatewayPlan) -> Result<(), Failure> {
-    let stood = Stood::rehearsed(&manifests(), &gateway.versions).map_err(Failure::usage)?;
+    let mut stood = Stood::rehearsed(&manifests(), &gateway.versions).map_err(Failure::usage)?;
+    stood.notes.extend(Hops::of_the_environment().map_err(Failure::usage)?.note());
     run.note(&gateway.name, |current| *current = stood)
 }
 

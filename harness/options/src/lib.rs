@@ -321,6 +321,73 @@ impl Fidelity {
     }
 }
 
+/// Options of `cargo xtask mutants`.
+#[derive(Clone, Debug, Args)]
+#[group(skip)]
+pub struct Mutants {
+    /// Only mutants that match, for example 'charges-*'; may be given several times
+    #[arg(long, value_name = "GLOB")]
+    pub only: Vec<String>,
+    /// Checks at a time [default: one for each processor]
+    #[arg(long, default_value_t = processors(), hide_default_value = true, value_name = "N")]
+    pub jobs: u32,
+    /// Folder that receives mutants.json, the kill table and the records of every try
+    #[arg(long, default_value = "target/mutants", value_name = "DIR")]
+    pub out: PathBuf,
+    /// Each mutant only until one check has killed it
+    #[arg(long)]
+    pub once: bool,
+    /// Also every check that does not name a mutant, once, to see which fail for it; takes long
+    #[arg(long, conflicts_with = "once")]
+    pub broad: bool,
+}
+
+/// Options of `cargo xtask replay`.
+#[derive(Clone, Debug, Args)]
+#[group(skip)]
+pub struct Replay {
+    /// Folders of runs, or folders of them; the last run where none is given
+    #[arg(value_name = "RUN", default_value = "target/igc/latest")]
+    pub runs: Vec<PathBuf>,
+    /// Only checks that match, for example 'routing/*'; may be given several times
+    #[arg(long = "check", value_name = "GLOB")]
+    pub checks: Vec<String>,
+}
+
+impl Replay {
+    /// The same options as words again.
+    pub fn to_words(&self) -> Vec<String> {
+        let mut words: Vec<String> = self.checks.iter().flat_map(|c| ["--check".to_owned(), c.clone()]).collect();
+        words.push("--".to_owned());
+        words.extend(self.runs.iter().map(|run| run.display().to_string()));
+        words
+    }
+}
+
+fn processors() -> u32 {
+    std::thread::available_parallelism().ok().and_then(|n| u32::try_from(n.get()).ok()).unwrap_or(1)
+}
+
+impl Mutants {
+    /// Each mutant until one check has killed it: what a commit must pass.
+    pub fn each_once() -> Self {
+        Self { only: vec![], jobs: processors(), out: "target/mutants".into(), once: true, broad: false }
+    }
+
+    /// The same options as words again.
+    pub fn to_words(&self) -> Vec<String> {
+        let mut words = vec!["--jobs".to_owned(), self.jobs.to_string(), "--out".to_owned()];
+        words.push(self.out.display().to_string());
+        self.only.iter().for_each(|o| words.extend(["--only".to_owned(), o.clone()]));
+        for (given, name) in [(self.once, "--once"), (self.broad, "--broad")] {
+            if given {
+                words.push(name.to_owned());
+            }
+        }
+        words
+    }
+}
+
 /// The word that stands for an enum's value on the command line.
 pub fn word(value: impl ValueEnum) -> String {
     value.to_possible_value().map(|v| v.get_name().to_owned()).unwrap_or_default()

@@ -6,4 +6,6 @@ pub mod controllers;
 pub mod dataplane;
 pub mod dialects;
 pub mod fidelity;
+pub mod hops;
+pub mod mutants;
 pub mod world;

@@ -28,6 +28,8 @@ use crate::{
         self, Dialect, Name, NotAVersion,
         object::{self, list, text},
     },
+    hops::Hops,
+    mutants::Mutants,
 };
 
 /// What a world is made of.
@@ -43,6 +45,10 @@ pub struct WorldConfig {
     pub kserve_domain: String,
     /// Which numbers node ports get.
     pub node_ports: NodePorts,
+    /// What is wrong with it.
+    pub mutants: Mutants,
+    /// Which hop leads through whose program.
+    pub hops: Hops,
 }
 
 /// A world could not be made.
@@ -83,6 +89,8 @@ impl WorldConfig {
             kserve_gateway: ("kserve".to_owned(), "kserve-ingress-gateway".to_owned()),
             kserve_domain: "example.com".to_owned(),
             node_ports: NodePorts::default(),
+            mutants: Mutants::default(),
+            hops: Hops::default(),
         })
     }
 
@@ -114,6 +122,7 @@ impl World {
                 .unwrap_or(jiff::Timestamp::MAX)
         };
         let store = Store::new(now);
+        store.be_wrong_as(&config.mutants);
         for object in installation(&config) {
             let what = format!("{} {}", text(&object, "/kind"), object::name(&object));
             store.apply(object).map_err(|failure| WorldError::Install { what, failure: Box::new(failure) })?;
@@ -121,11 +130,12 @@ impl World {
         say_node_ready(&store);
         let around = Surroundings {
             store,
-            network: Network::default(),
+            network: Network::with_hops(config.hops),
             clock: config.clock,
             windows: SharedWindows::default(),
             dialect: config.dialect,
             node_ports: config.node_ports,
+            mutants: config.mutants,
             stop: CancellationToken::new(),
             applied: controllers::Applied::default(),
             models: controllers::Models::default(),
@@ -170,6 +180,11 @@ impl World {
     /// The world's time.
     pub fn clock(&self) -> &Clock {
         &self.around.clock
+    }
+
+    /// What is wrong with it.
+    pub fn mutants(&self) -> &Mutants {
+        &self.around.mutants
     }
 
     /// Addresses and sockets.
@@ -231,6 +246,7 @@ impl World {
 impl Drop for World {
     fn drop(&mut self) {
         self.around.stop.cancel();
+        self.around.network.hops().end();
     }
 }
 

@@ -6,7 +6,7 @@ use rehearsal::{
     clock::Clock,
     dataplane::{
         limits::WindowLimit,
-        network::{Network, PodPort, pod_address},
+        network::{Network, PodPort, PortOf, pod_address},
         proxy::{Proxy, SharedWindows},
         routing::{
             Backend, Cost, Entry, Filter, GlobalLimit, HeaderCase, HeaderEdit, HostPattern, HostRule, IncludeUsage,
@@ -67,7 +67,7 @@ impl Between {
         let serving = model.clone();
         tokio::spawn(async move { serving.serve(listener).await });
         let (network, clock, address) = (Network::default(), Clock::movable(START), pod_address(7));
-        network.add_pod_port(address, 8080, PodPort { socket, door: None });
+        network.add_pod_port(address, 8080, PodPort { socket, door: None, of: PortOf::Others });
         let proxy = Proxy::new(network.clone(), clock.clone(), SharedWindows::default(), stop.clone());
         proxy.load(table(rule(Target::Host { host: address.to_string(), port: 8080 })));
         let front = TcpListener::bind(("127.0.0.1", 0)).await.expect("a socket");

@@ -172,6 +172,23 @@ pub struct RunInfo {
     pub allow_empty: bool,
     /// The words of the command, to repeat it.
     pub command: Vec<String>,
+    /// Mutants that checks are tried on; without any a run tries gateways.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub trials: Vec<Trials>,
+}
+
+/// Mutants that one case of a check is tried on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Trials {
+    /// Folder name under `manifests/gateways`.
+    pub gateway: String,
+    /// `suite/name`.
+    pub check: String,
+    /// Name of the case, `-` where a check has no cases.
+    pub case: String,
+    /// Their names, in the order in which they are tried.
+    pub mutants: Vec<String>,
 }
 
 /// A gateway of the plan.

@@ -83,6 +83,21 @@ pub struct Record {
     pub settle_seconds: f64,
     /// `host:port` that the client connected to.
     pub address: Option<String>,
+    /// What was wrong on purpose, where the attempt tried the check itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trial: Option<Trial>,
+}
+
+/// The world of an attempt that tries the check and not a gateway.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Trial {
+    /// The way in which the gateway was wrong; absent: as it always is.
+    pub mutant: Option<String>,
+    /// Whether the gateway was rid of its known faults.
+    pub mended: bool,
+    /// Whether the mutant came to act.
+    pub reached: bool,
 }
 
 #[cfg(test)]
@@ -120,6 +135,7 @@ pub(crate) mod tests_support {
             seconds: 1.5,
             settle_seconds: 0.5,
             address: Some("127.0.0.1:30080".into()),
+            trial: None,
         }
     }
 }

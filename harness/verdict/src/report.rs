@@ -412,4 +412,6 @@ pub struct KnownReport {
 }
 
 #[cfg(test)]
+mod runner_mutants;
+#[cfg(test)]
 pub(crate) mod tests;

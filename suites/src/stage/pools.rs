@@ -243,7 +243,8 @@ impl Stage {
         let home = self.namespace().to_owned();
         for name in [&pool.name, &wanted.picker] {
             let deployment = ObjectRef::new("apps/v1", "Deployment", &home, name);
-            self.cluster.wait(&deployment, Until::DeploymentAvailable, Duration::from_secs(PODS)).await?;
+            let within = Duration::from_secs(PODS).min(self.patience);
+            self.cluster.wait(&deployment, Until::DeploymentAvailable, within).await?;
         }
         self.until_pods(&pool.selectors.0, wanted.replicas).await?;
         self.until_pods(&pool.selectors.1, wanted.pickers).await?;

@@ -13,6 +13,7 @@ use super::failure::Failure;
 use super::kind::Kind;
 use super::meta::{self, meta_mut};
 use super::resource::Resource;
+use crate::mutants::Mutants;
 
 /// What became of an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,6 +95,8 @@ pub(crate) struct State {
     pub(crate) addresses: builtin::Addresses,
     seed: RandomState,
     minted: u64,
+    /// What is wrong with it.
+    pub(crate) mutants: Mutants,
 }
 
 impl State {
@@ -109,6 +112,7 @@ impl State {
             addresses: builtin::Addresses::default(),
             seed: RandomState::new(),
             minted: 0,
+            mutants: Mutants::default(),
         }
     }
 

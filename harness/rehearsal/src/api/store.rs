@@ -15,6 +15,7 @@ use super::own;
 use super::resource::Resource;
 use super::schema::Schema;
 use super::state::{Change, Event, Listener, State, Writing};
+use crate::mutants::Mutants;
 
 /// An object as it is kept; clones are cheap.
 pub type Object = Arc<Value>;
@@ -76,6 +77,11 @@ impl Store {
             store.create(namespace).expect("a fresh store takes its namespaces");
         }
         store
+    }
+
+    /// Is wrong in the way of a mutant from here on.
+    pub fn be_wrong_as(&self, mutants: &Mutants) {
+        self.lock().mutants = mutants.clone();
     }
 
     /// A store on the machine's clock with all definitions, for tests and tools.

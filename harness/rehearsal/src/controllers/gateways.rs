@@ -28,8 +28,9 @@ impl Gateways {
         pods: &mut Pods,
         services: &mut Services,
     ) {
-        let translation = around.dialect.translate(snapshot, around.clock.now_ms());
-        pods.load(translation.tables);
+        let mut translation = around.dialect.translate(snapshot, around.clock.now_ms());
+        around.mutants.distort(snapshot, &mut translation);
+        pods.load(std::mem::take(&mut translation.tables));
         hold(around, snapshot, &translation.finalizers);
         let mut unowned = BTreeSet::new();
         for child in &translation.children {

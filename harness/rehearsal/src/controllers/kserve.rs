@@ -15,6 +15,7 @@ use crate::{
         gateway_api::GROUP,
         object::{self, annotation, condition, list, name, namespace, text, text_or},
     },
+    mutants::Mutant,
 };
 
 /// Where KServe lives, and where its configuration is.
@@ -80,8 +81,13 @@ fn inference_service(around: &Surroundings, snapshot: &Snapshot, service: &Arc<V
     }
     let predictor = format!("{isvc}-predictor");
     let existing = around.fresh(snapshot, &kinds::DEPLOYMENT, home, &predictor);
-    let wanted = [deployment(service, &predictor, existing.as_deref()), cluster_service(service, &predictor)];
-    for child in wanted.into_iter().flatten() {
+    let mut own = cluster_service(service, &predictor);
+    if let Some(own) = &mut own
+        && around.mutants.is(Mutant::ServicePortOfTheContainer)
+    {
+        own["spec"]["ports"][0]["port"] = own["spec"]["ports"][0]["targetPort"].clone();
+    }
+    for child in deployment(service, &predictor, existing.as_deref()).into_iter().chain(own) {
         apply(around, snapshot, child);
     }
     let deployment = around.fresh(snapshot, &kinds::DEPLOYMENT, home, &predictor);
@@ -89,7 +95,7 @@ fn inference_service(around: &Surroundings, snapshot: &Snapshot, service: &Arc<V
     let is_local = service["metadata"]["labels"]["networking.kserve.io/visibility"] == json!("cluster-local");
     let exposed = ingress.filter(|_| !is_local);
     if let Some(ingress) = exposed.filter(|_| ready) {
-        for route in [&predictor, isvc] {
+        for route in routes(around, &predictor, isvc) {
             apply(around, snapshot, route_of(service, route, &predictor, ingress));
         }
     }
@@ -113,7 +119,8 @@ fn inference_service(around: &Surroundings, snapshot: &Snapshot, service: &Arc<V
     if is_ready {
         status["address"] = json!({"url": format!("http://{predictor}.{home}.svc.cluster.local")});
         if let Some(Ingress { domain, .. }) = exposed {
-            status["url"] = json!(format!("http://{isvc}-{home}.{domain}"));
+            let host = if around.mutants.is(Mutant::UrlOfAnotherService) { "another" } else { isvc };
+            status["url"] = json!(format!("http://{host}-{home}.{domain}"));
             status["components"] = json!({"predictor": {"url": format!("http://{predictor}-{home}.{domain}")}});
         } else {
             status["url"] = status["address"]["url"].clone();
@@ -167,7 +174,7 @@ fn ingress_problem(
     if !exposed {
         return None;
     }
-    for route in [predictor, name(service)] {
+    for route in routes(around, predictor, name(service)) {
         let Some(route) = around.fresh(snapshot, &kinds::HTTP_ROUTE, namespace(service), route) else {
             return Some(("Predictor ingress not created".to_owned(), "Predictor ingress not created".to_owned()));
         };
@@ -181,6 +188,11 @@ fn ingress_problem(
         }
     }
     None
+}
+
+/// The routes that an InferenceService has.
+fn routes<'a>(around: &Surroundings, predictor: &'a str, service: &'a str) -> Vec<&'a str> {
+    if around.mutants.is(Mutant::ForgetsPredictorRoute) { vec![service] } else { vec![predictor, service] }
 }
 
 fn labels(service: &Value, predictor: &str) -> Value {

@@ -28,6 +28,7 @@ use crate::{
     clock::Clock,
     dataplane::{network::Network, proxy::SharedWindows},
     dialects::{Dialect, Name, Snapshot, object},
+    mutants::Mutants,
 };
 
 /// What all controllers of a world share.
@@ -45,6 +46,8 @@ pub struct Surroundings {
     pub dialect: Arc<dyn Dialect>,
     /// Which numbers node ports get.
     pub node_ports: NodePorts,
+    /// What is wrong.
+    pub mutants: Mutants,
     /// Ends everything.
     pub stop: CancellationToken,
     /// What controllers applied last, by kind and name.

@@ -23,7 +23,7 @@ use crate::{
     api::kinds,
     clock::Clock,
     dataplane::{
-        network::{Network, PodPort, pod_address},
+        network::{Network, PodPort, PortOf, pod_address},
         proxy::Proxy,
         routing::Table,
     },
@@ -32,6 +32,7 @@ use crate::{
         object::{self, list, name, namespace, text},
         pools,
     },
+    hops::Between,
 };
 
 /// The name of the one node.
@@ -190,7 +191,7 @@ fn start(
                     }
                 });
             });
-            around.network.add_pod_port(address, port, PodPort { socket, door: Some(door) });
+            around.network.add_pod_port(address, port, PodPort { socket, door: Some(door), of: PortOf::Others });
         }
         Program::Picker(arguments) => {
             let started = start_picker(around, name(pod), address, arguments)?;
@@ -198,8 +199,8 @@ fn start(
             picker = Some(started);
         }
         Program::Proxy(gateway) => {
-            let replica =
-                Proxy::new(around.network.clone(), around.clock.clone(), around.windows.clone(), stop.clone());
+            let (network, clock) = (around.network.clone(), around.clock.clone());
+            let replica = Proxy::wrong_as(around.mutants.clone(), network, clock, around.windows.clone(), stop.clone());
             // Before it is reached: no client sees it without its routes.
             if let Some(table) = tables.get(&gateway) {
                 replica.load(Arc::clone(table));
@@ -233,9 +234,11 @@ fn start_picker(
     let PickerArguments { pool, grpc, health, records, secure, scheduling } = arguments;
     let (endpoints, known) = watch::channel(None);
     let clock = around.clock.clone();
+    let plain = !secure || around.network.hops().is_plain(Between::GatewayPicker);
+    let tls = (!plain).then(|| picker::Tls::self_signed(&[pod]));
     let options = picker::Options {
         pod: pod.to_owned(),
-        tls: secure.then(|| picker::Tls::self_signed(&[pod])).transpose().map_err(std::io::Error::other)?,
+        tls: tls.transpose().map_err(std::io::Error::other)?,
         scheduling: match scheduling.as_str() {
             "" => picker::Scheduling::default(),
             written => picker::Scheduling::read(written).map_err(std::io::Error::other)?,
@@ -245,7 +248,7 @@ fn start_picker(
     };
     let bound = |port| {
         let (listener, socket) = listen(0)?;
-        around.network.add_pod_port(address, port, PodPort { socket, door: None });
+        around.network.add_pod_port(address, port, PodPort { socket, door: None, of: PortOf::Others });
         std::io::Result::Ok(listener)
     };
     let listeners =
@@ -293,7 +296,7 @@ fn serve_proxy(
     });
     let proxy = proxy.clone();
     let door = Arc::new(move |stream| proxy.serve(stream, listener_port));
-    network.add_pod_port(address, container_port, PodPort { socket, door: Some(door) });
+    network.add_pod_port(address, container_port, PodPort { socket, door: Some(door), of: PortOf::Gateway });
     Ok(())
 }
 

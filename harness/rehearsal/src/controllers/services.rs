@@ -16,11 +16,12 @@ use tokio_util::sync::CancellationToken;
 use super::{Surroundings, pods, settle, workloads::is_ready};
 use crate::{
     api::kinds,
-    dataplane::network::{Network, ServiceEntry, ServicePort},
+    dataplane::network::{Network, PortOf, ServiceEntry, ServicePort},
     dialects::{
         Name, Snapshot,
         object::{self, list, name, namespace, text, text_or},
     },
+    hops::Between,
 };
 
 /// Which numbers node ports get.
@@ -159,10 +160,13 @@ async fn lead(listener: &TcpListener, network: &Network, home: &str, service: &s
             }
         };
         let Some((address, pod_port)) = network.endpoint(home, service, port) else { continue };
-        match network.pod_port(address, pod_port).and_then(|p| p.door) {
-            Some(door) => door(stream),
-            None => {
-                let network = network.clone();
+        let behind = network.pod_port(address, pod_port);
+        let is_led = network.hops().leads(Between::ClientGateway)
+            && behind.as_ref().is_some_and(|behind| behind.of == PortOf::Gateway);
+        match behind.and_then(|p| p.door) {
+            Some(door) if !is_led => door(stream),
+            _ => {
+                let network = if is_led { network.over(Between::ClientGateway) } else { network.clone() };
                 tokio::spawn(async move { copy(stream, &network, address, pod_port).await });
             }
         }
@@ -171,6 +175,7 @@ async fn lead(listener: &TcpListener, network: &Network, home: &str, service: &s
 
 async fn copy(mut stream: TcpStream, network: &Network, address: IpAddr, port: u16) {
     if let Ok(mut behind) = network.connect_address(address, port).await
+        && stream.set_nodelay(true).is_ok()
         && let Err(error) = tokio::io::copy_bidirectional(&mut stream, &mut behind).await
     {
         tracing::debug!(%error, "a forwarded connection broke");

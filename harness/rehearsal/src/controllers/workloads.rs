@@ -12,6 +12,7 @@ use crate::{
         Snapshot,
         object::{self, list, name, namespace, number, text},
     },
+    mutants::Mutant,
 };
 
 /// The label that tells the pods of one template from those of another.
@@ -109,7 +110,8 @@ fn deployment(around: &Surroundings, deployment: &Value, sets: &[&Arc<Value>]) -
     }
     let all = sets.iter().map(|s| number(s, "/status/replicas").unwrap_or(0)).sum::<u64>();
     let all_ready = sets.iter().map(|s| ready_replicas(s)).sum::<u64>();
-    let available = all_ready >= wanted;
+    let lags = namespace(deployment) == "cert-manager" && around.mutants.is(Mutant::NeverAvailable);
+    let available = all_ready >= wanted && !lags;
     let progressed = newest.is_some() && ready >= wanted;
     let mut conditions = vec![if available {
         object::condition("Available", true, "MinimumReplicasAvailable", "Deployment has minimum availability.")

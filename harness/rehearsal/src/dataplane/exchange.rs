@@ -27,6 +27,10 @@ use super::{
     usage::{Listening, Usage},
     words::{Answer, Failure},
 };
+use crate::{
+    hops::Between,
+    mutants::{Mutant, Mutants, replies::Coming},
+};
 
 /// What Envoy buffers of a body where nothing else is said (facts/envoy-ai-gateway.md section 3).
 const DEFAULT_BUFFER: usize = 32 * 1024;
@@ -48,16 +52,17 @@ pub(super) async fn answer(proxy: &Proxy, port: u16, peer: SocketAddr, request: 
         host,
         path: parts.uri.path().to_owned(),
         query: parts.uri.query().unwrap_or("").to_owned(),
-        headers: upstream::end_to_end(&parts.headers),
+        headers: upstream::passed_on(&parts.headers, proxy.mutants()),
         body: Some(bodies::boxed(body)),
         read: None,
         entry: None,
         states: Vec::new(),
         reading: Reading::default(),
+        asks_for_usage: false,
     };
     match exchange.run().await {
         Ok(response) => response,
-        Err(failure) => exchange.local((table.words)(&failure)),
+        Err(failure) => exchange.local(proxy.mutants().answer(&failure, (table.words)(&failure))),
     }
 }
 
@@ -91,6 +96,8 @@ struct Exchange<'a> {
     entry: Option<Arc<Entry>>,
     states: Vec<WindowState>,
     reading: Reading,
+    /// Whether the client asked for the usage of a stream.
+    asks_for_usage: bool,
 }
 
 /// A global limit that this request is charged to after its reply.
@@ -108,10 +115,17 @@ impl Exchange<'_> {
             }
             entry = self.choose()?;
         }
+        if self.is(Mutant::SendsOneInFiftyElsewhere) && self.mutants().is_one_in(50) {
+            entry = self.neighbour(&entry).unwrap_or(entry);
+        }
         self.entry = Some(Arc::clone(&entry));
         let rule = Arc::clone(&entry.rule);
         for limit in rule.local_limits.iter().filter(|l| l.unit == Unit::Requests) {
             self.proxy.admit(limit, 1)?;
+        }
+        let fails = |rule: &Rule| rule.transformation.as_ref().is_some_and(|t| !t.is_valid());
+        if fails(&rule) && self.is(Mutant::BadExpressionAs500) {
+            return Ok(self.local(Answer::empty(500)));
         }
         let charges = self.ask_global_limits(&entry)?;
         self.transform_request(&rule).await?;
@@ -133,7 +147,14 @@ impl Exchange<'_> {
                 self.refuse_foreign_destination(&rule)?;
                 None
             }
-            _ => None,
+            _ => {
+                for limit in rule.local_limits.iter().filter(|l| l.unit == Unit::Tokens) {
+                    if self.is(Mutant::LimitsPlainRoutes) {
+                        self.proxy.admit(limit, 7)?;
+                    }
+                }
+                None
+            }
         };
         if let Some(provider) = &backend.provider {
             self.ask_provider(&rule, provider).await?;
@@ -159,8 +180,20 @@ impl Exchange<'_> {
         };
         let body = self.take_body();
         let has_body = !body.is_end_stream();
+        if self.mutants().is_mended() && !self.is(Mutant::KeepsTheClientsDestination) {
+            self.headers.remove(DESTINATION);
+        }
+        let clients = self.headers.get(DESTINATION).cloned();
+        let mutants = self.mutants().clone();
+        mutants.enter();
         let (body, conversation) = match Conversation::open(self.proxy.network(), picker).await {
-            Ok(conversation) => match conversation.request(&self.pseudo_headers(), &self.headers, body).await? {
+            Ok(conversation) => match conversation
+                .request(&self.pseudo_headers(), &self.headers, mutants.picked_by(body), &mutants)
+                .await?
+            {
+                Said::Instead(_) if self.is(Mutant::SwallowsImmediateResponses) => {
+                    return Ok(Way::Instead(Answer::empty(500)));
+                }
                 Said::Instead(answer) => return Ok(Way::Instead(answer)),
                 Said::GoOn(changes, body, conversation) => {
                     change(&mut self.headers, &changes);
@@ -172,6 +205,12 @@ impl Exchange<'_> {
             },
             Err(error) => {
                 tracing::debug!(%error, "an endpoint picker cannot be reached");
+                if let Some(endpoint) = self.elsewhere()
+                    && self.is(Mutant::FailsOpenToAnotherPool)
+                {
+                    self.body = Some(body);
+                    return Ok(Way::To(Picked { endpoint, conversation: None, served: None }));
+                }
                 match pool.without_picker {
                     WithoutPicker::GoOn => {}
                     WithoutPicker::GoOnWithoutBody if !has_body => {}
@@ -183,13 +222,73 @@ impl Exchange<'_> {
             }
         };
         self.body = Some(body);
+        let others = mutants.leave();
+        if let Some(clients) = clients
+            && self.is(Mutant::KeepsTheClientsDestination)
+        {
+            self.headers.insert(DESTINATION, clients);
+        }
         let said = self.headers.get(DESTINATION).map(|v| String::from_utf8_lossy(v.as_bytes()).into_owned());
-        let endpoint = match pool.destination(said.as_deref())? {
+        let mut endpoint = match self.destination(pool, said.as_deref(), conversation.is_some())? {
             Some(endpoint) => endpoint,
             None => pool.own_choice(self.proxy.own_choice())?,
         };
+        if let Some(another) = pool.endpoints.iter().find(|another| **another != endpoint)
+            && self.is(Mutant::IgnoresChoice)
+        {
+            endpoint = *another;
+        }
+        if others > 0 && self.is(Mutant::SwapsChoices) {
+            endpoint = mutants.choice_before(endpoint);
+        }
         let served = (pool.served == Served::Reported).then_some(endpoint);
         Ok(Way::To(Picked { endpoint, conversation, served }))
+    }
+
+    /// Where a choice leads. Mended, a gateway goes on to the next endpoint of a list where one is dead, and nowhere where
+    /// its picker named none.
+    fn destination(&self, pool: &Pool, said: Option<&str>, asked: bool) -> Result<Option<SocketAddr>, Failure> {
+        if !self.mutants().is_mended() {
+            return pool.destination(said);
+        }
+        let listens = |e: &SocketAddr| self.proxy.network().socket(e.ip(), e.port()).is_ok();
+        let mut named = said.into_iter().flat_map(|list| list.split(',')).filter_map(|e| e.trim().parse().ok());
+        match said {
+            Some(_) if self.is(Mutant::TakesTheFirstEndpointAlone) => named.next().map(Some).ok_or(Failure::NoEndpoint),
+            Some(_) => named.find(listens).map(Some).ok_or(Failure::NoEndpoint),
+            None if asked && !self.is(Mutant::ChoosesInThePickersPlace) => Err(Failure::NoEndpoint),
+            None => Ok(None),
+        }
+    }
+
+    /// Another rule of the same hostname that leads anywhere.
+    fn neighbour(&self, entry: &Entry) -> Option<Arc<Entry>> {
+        let entries = self.table.listeners.iter().flat_map(|l| &l.entries);
+        let other = |e: &&Arc<Entry>| e.id.host == entry.id.host && !e.rule.backends.is_empty() && e.id != entry.id;
+        entries.into_iter().find(other).cloned()
+    }
+
+    /// An endpoint of somebody else.
+    fn elsewhere(&self) -> Option<SocketAddr> {
+        let rules = self.table.listeners.iter().flat_map(|l| &l.entries).map(|e| &e.rule);
+        let network = self.proxy.network();
+        rules.flat_map(|rule| &rule.backends).find_map(|backend| match &backend.target {
+            Target::Service { namespace, name, port } => network.endpoint(namespace, name, *port).map(SocketAddr::from),
+            Target::Host { host, port } => {
+                let mut parts = host.split('.');
+                let (name, namespace) = (parts.next()?, parts.next()?);
+                network.endpoint(namespace, name, *port).map(SocketAddr::from)
+            }
+            _ => None,
+        })
+    }
+
+    fn mutants(&self) -> &Mutants {
+        self.proxy.mutants()
+    }
+
+    fn is(&self, mutant: Mutant) -> bool {
+        self.mutants().is(mutant)
     }
 
     fn pseudo_headers(&self) -> [(&'static str, String); 4] {
@@ -224,7 +323,14 @@ impl Exchange<'_> {
             query: &self.query,
             headers: &self.headers,
         };
-        self.table.choose(self.port, &asked).map(Arc::clone)
+        match self.table.choose(self.port, &asked) {
+            Err(Failure::NoHost | Failure::NoListener) if self.is(Mutant::IgnoresHost) => {
+                let entries = self.table.listeners.iter().flat_map(|l| &l.entries);
+                let mut others = entries.filter(|e| !e.rule.backends.is_empty() && e.matches.covers(&asked));
+                others.next().cloned().ok_or(Failure::NoHost)
+            }
+            chosen => chosen.map(Arc::clone),
+        }
     }
 
     /// Reads up to `bound` bytes of the request body and keeps them; `None` where it is larger (it stays readable).
@@ -252,21 +358,29 @@ impl Exchange<'_> {
         if self.method == Method::GET && self.path == "/v1/models" {
             return Ok(Some(models(extraction, &self.host)));
         }
-        if !extraction.paths.contains(&self.path.as_str()) {
+        if !extraction.paths.contains(&self.path.as_str()) && !self.is(Mutant::PassesUnknownPaths) {
             return Err(Failure::UnsupportedPath(self.path.clone()));
         }
         let bound = rule.buffer_limit.unwrap_or(DEFAULT_BUFFER);
         let body = self.read_body(bound).await?.ok_or(Failure::BodyTooLarge)?;
-        if body.is_empty() {
+        if body.is_empty() && !self.is(Mutant::DefaultsToFirstModel) {
             return Ok(None); // without a body the parser is never called
         }
-        let request = rewrite::parse(&body).map_err(|error| Failure::MalformedJson {
+        let request = if body.is_empty() { Ok(Value::Null) } else { rewrite::parse(&body) };
+        let request = request.map_err(|error| Failure::MalformedJson {
             path: self.path.clone(),
             words: error.to_string(),
             body: body.clone(),
         })?;
-        if let Some(model) = rewrite::question(&request).model
+        let mut model = rewrite::question(&request).model;
+        if model.as_ref().is_none_or(String::is_empty) && self.is(Mutant::DefaultsToFirstModel) {
+            model =
+                extraction.models.iter().find(|(host, ..)| host.covers(&self.host)).map(|(_, model, ..)| model.clone());
+        }
+        if let Some(model) = model
             && let Ok(value) = HeaderValue::from_str(&model)
+            && !self.is(Mutant::DropsModelHeaderRewrite)
+            && !(self.headers.contains_key(extraction.header) && self.is(Mutant::TrustsClientModelHeader))
         {
             put_model(&mut self.headers, extraction, value);
         }
@@ -274,17 +388,30 @@ impl Exchange<'_> {
     }
 
     fn ask_global_limits(&mut self, entry: &Entry) -> Result<Vec<Charge>, Failure> {
-        let now = self.proxy.clock().now_ms();
+        let (now, mutants) = (self.proxy.clock().now_ms(), self.proxy.mutants());
         let mut charges = Vec::new();
         let mut windows = self.proxy.windows().lock();
         for limit in &entry.rule.global_limits {
-            if let Some(bucket) = limit.bucket(&entry.id, &self.headers) {
-                self.states.push(windows.ask(now, &bucket, limit.limit, limit.request_hits));
+            if let Some(bucket) = mutants.bucket_of(limit, &entry.id, &self.headers) {
+                let time = mutants.time_for(&bucket, limit.limit.seconds * 1000, now);
+                let hits = mutants.charge_before().unwrap_or(limit.request_hits);
+                let mut state = windows.ask(time, &bucket, limit.limit, hits);
+                state.reset = limit.limit.reset_seconds(now);
+                self.states.push(mutants.state(state));
                 charges.push(Charge { bucket, limit: limit.clone() });
             }
         }
         drop(windows);
+        if self.is(Mutant::ChargesPerGateway) && charges.is_empty() {
+            let rules = self.table.listeners.iter().flat_map(|l| &l.entries).map(|e| &e.rule);
+            let limits = rules.flat_map(|rule| &rule.global_limits).take(1).cloned();
+            charges.extend(limits.map(|limit| Charge { bucket: limit.name.clone(), limit }));
+        }
         match WindowState::tightest(self.states.iter().copied()) {
+            Some(state) if state.over && mutants.lets_pass() => {
+                self.states.clear();
+                Ok(charges)
+            }
             Some(state) if state.over => Err(Failure::OverWindow(state)),
             _ => Ok(charges),
         }
@@ -333,8 +460,9 @@ impl Exchange<'_> {
             rewrite::parse(&body).unwrap_or(Value::Null)
         };
         for limit in rule.local_limits.iter().filter(|l| l.unit == Unit::Tokens) {
-            self.proxy.admit(limit, 0)?;
+            self.proxy.admit(limit, self.mutants().charge_before().unwrap_or(0))?;
         }
+        self.asks_for_usage = request.pointer("/stream_options/include_usage") == Some(&Value::Bool(true));
         let question = rewrite::question(&request);
         self.reading.request_model = provider.model.clone().or(question.model);
         if provider.parses_chat && self.reading.request_model.is_none() {
@@ -348,7 +476,9 @@ impl Exchange<'_> {
             }
             self.read = Some(sent);
         }
-        if let Some(path) = &provider.path {
+        if let Some(path) = &provider.path
+            && !self.is(Mutant::IgnoresProviderPath)
+        {
             (self.path, self.query) = (path.clone(), String::new());
         }
         if let Some(prefix) = &provider.prefix
@@ -368,12 +498,29 @@ impl Exchange<'_> {
         rewrite_host: Option<String>,
         charges: Vec<Charge>,
     ) -> Result<Response<Body>, Failure> {
-        let request = self.upstream_request(backend.host_rewrite.clone().or(rewrite_host))?;
+        if self.is(Mutant::LosesChargesInFlight) {
+            self.mutants().enter();
+        }
+        if self.is(Mutant::ReserialisesJson)
+            && let Some(Ok(json)) = self.read_body(READ_BUFFER).await?.map(|body| rewrite::parse(&body))
+        {
+            let written = Bytes::from(json.to_string());
+            self.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(written.len()));
+            self.read = Some(written);
+        }
+        let host = backend.host_rewrite.clone().or(rewrite_host);
+        if self.is(Mutant::DuplicatesRequests) && self.read_body(READ_BUFFER).await?.is_some() {
+            let (read, again) = (self.read.clone(), self.upstream_request(host.clone())?);
+            self.read = read;
+            let stream = upstream::connect(self.proxy.network(), &backend.target).await?;
+            upstream::send(stream, again).await?;
+        }
+        let request = self.upstream_request(host)?;
         let exchange = async {
-            let network = self.proxy.network();
+            let network = self.proxy.network().over(Between::GatewayModel);
             let stream = match &picked {
-                Some(picked) => upstream::dial(network, picked.endpoint).await?,
-                None => upstream::connect(network, &backend.target).await?,
+                Some(picked) => upstream::dial(&network, picked.endpoint).await?,
+                None => upstream::connect(&network, &backend.target).await?,
             };
             upstream::send(stream, request).await
         };
@@ -389,13 +536,23 @@ impl Exchange<'_> {
         }
         let success = parts.status.is_success();
         let streaming = content_type(&parts.headers).is_some_and(|t| t.starts_with("text/event-stream"));
-        let accounted = success && backend.provider.is_some();
+        let free = streaming
+            && (self.is(Mutant::NeverChargesStreams) || !self.asks_for_usage && self.is(Mutant::ChargesStreamsThatAsk));
+        let accounted = backend.provider.is_some() && !free && (success || self.is(Mutant::Charges5xx));
+        let transformed =
+            rule.transformation.is_some() || rule.filters.iter().any(|f| matches!(f, Filter::Response(_)));
+        let coming = Coming { body: bodies::boxed(incoming), connection: Some(connection), streaming, transformed };
+        let (body, connection) = self.mutants().reply(&mut parts.headers, coming);
+        let mut at_end = accounted.then(|| self.accounting(rule, charges));
+        if streaming && let Some(guess) = self.mutants().charge_of_a_beginning() {
+            at_end.take().into_iter().for_each(|charge| charge(Some(guess)));
+        }
         let passing = Passing {
             listening: if accounted { Listening::to(content_type(&parts.headers)) } else { Listening::Deaf },
-            body: bodies::boxed(incoming),
-            at_end: accounted.then(|| self.accounting(rule, charges)),
+            body,
+            at_end,
             deadline,
-            connection: Some(connection),
+            connection,
         };
         let mut body = match &backend.provider {
             Some(provider) if provider.rewrites_reply && success && !streaming => {
@@ -423,8 +580,15 @@ impl Exchange<'_> {
                 Err(answer) => return Ok(self.local(answer)),
             }
         }
+        let compressed = parts.headers.contains_key(header::CONTENT_ENCODING);
+        let large = body.size_hint().lower() > READ_BUFFER as u64;
+        let unchanged = compressed && self.is(Mutant::CannotReadCompressed)
+            || large && self.is(Mutant::LosesHeadersOfLargeBodies)
+            || self.is(Mutant::IgnoresResponseHeaders);
         for filter in &rule.filters {
-            if let Filter::Response(changes) = filter {
+            if let Filter::Response(changes) = filter
+                && !unchanged
+            {
                 edit(&mut parts.headers, changes);
             }
         }
@@ -443,11 +607,17 @@ impl Exchange<'_> {
             let status = parts.status.as_u16();
             let unread = Reading::default(); // a stream has not been read when its head goes out (33-stream-ai-transform)
             let reading = if streaming { &unread } else { &self.reading };
-            if let Some(bytes) =
-                transformation.on_response(&self.seen, reading, status, &mut parts.headers, read.as_ref())
-            {
+            let upstreams = parts.headers.clone();
+            let (mut seen, mut read) = (self.seen.clone(), read);
+            if self.is(Mutant::ReadsTheOtherBody) {
+                std::mem::swap(&mut seen.body, &mut read);
+            }
+            if let Some(bytes) = transformation.on_response(&seen, reading, status, &mut parts.headers, read.as_ref()) {
                 parts.headers.remove(header::CONTENT_LENGTH);
                 body = bodies::whole(bytes);
+            }
+            if self.is(Mutant::KeepsHeaderOfUpstream) {
+                parts.headers.extend(upstreams);
             }
         }
         parts.version = http::Version::HTTP_11;
@@ -477,6 +647,7 @@ impl Exchange<'_> {
         if body.is_end_stream() && !self.headers.contains_key(header::CONTENT_LENGTH) {
             headers.remove(header::CONTENT_LENGTH);
         }
+        let body = self.mutants().request_body(&mut headers, body);
         let mut request = Request::new(body);
         *request.method_mut() = self.method.clone();
         *request.uri_mut() = target;
@@ -489,15 +660,22 @@ impl Exchange<'_> {
         let (proxy, rule) = (self.proxy.clone(), Arc::clone(rule));
         Box::new(move |usage| {
             let Some(usage) = usage else { return };
-            let now = proxy.clock().now_ms();
+            let (now, mutants) = (proxy.clock().now_ms(), proxy.mutants());
+            if mutants.charge_before().is_some() || mutants.is(Mutant::LosesChargesInFlight) && mutants.leave() > 0 {
+                return;
+            }
             for Charge { bucket, limit } in charges {
-                let hits = limit.response_key.as_ref().and_then(|key| cost_of(&rule, key, &usage)).unwrap_or(0);
+                let hits =
+                    limit.response_key.as_ref().and_then(|key| cost_of(&rule, key, &usage, mutants)).unwrap_or(0);
+                let now = mutants.time_for(&bucket, limit.limit.seconds * 1000, now);
                 proxy.windows().lock().charge(now, &bucket, limit.limit, hits);
             }
-            for LocalLimit { bucket, unit, .. } in &rule.local_limits {
-                if *unit == Unit::Tokens {
-                    proxy.charge(bucket, usage.input + usage.output);
-                }
+            let everybodys = mutants.is(Mutant::ChargesPerGateway).then(|| proxy.table());
+            let others = everybodys.iter().flat_map(|t| &t.listeners).flat_map(|l| &l.entries).map(|e| &e.rule);
+            let mut limits: Vec<&LocalLimit> = others.chain([&rule]).flat_map(|rule| &rule.local_limits).collect();
+            limits.dedup_by_key(|limit| &limit.bucket);
+            for limit in limits.into_iter().filter(|limit| limit.unit == Unit::Tokens) {
+                proxy.charge(limit, mutants.tokens_of(&usage));
             }
         })
     }
@@ -558,8 +736,8 @@ async fn within<T>(
 }
 
 /// The number that a rule's cost of this name gives; the first cost of the name counts.
-fn cost_of(rule: &Rule, key: &str, usage: &Usage) -> Option<u64> {
-    rule.costs.iter().find(|(name, _)| name == key).map(|(_, cost)| usage.cost(*cost))
+fn cost_of(rule: &Rule, key: &str, usage: &Usage, mutants: &Mutants) -> Option<u64> {
+    rule.costs.iter().find(|(name, _)| name == key).map(|(_, cost)| mutants.cost_of(usage, *cost))
 }
 
 /// Puts the body's model where routes look for it.

@@ -12,6 +12,8 @@ use std::{
 
 use tokio::net::TcpStream;
 
+use crate::hops::{Between, Hops};
+
 /// Takes a connection that would have been made to a pod's port, without a socket in between.
 pub type Door = Arc<dyn Fn(TcpStream) + Send + Sync>;
 
@@ -22,6 +24,17 @@ pub struct PodPort {
     pub socket: SocketAddr,
     /// Takes a connection directly, where the pod can.
     pub door: Option<Door>,
+    /// Who dials it.
+    pub of: PortOf,
+}
+
+/// What listens on a pod's port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PortOf {
+    /// A gateway's proxy.
+    Gateway,
+    /// Anything else.
+    Others,
 }
 
 impl fmt::Debug for PodPort {
@@ -58,7 +71,11 @@ struct Tables {
 
 /// A handle on the network. Clones share it.
 #[derive(Clone, Debug, Default)]
-pub struct Network(Arc<Mutex<Tables>>);
+pub struct Network {
+    tables: Arc<Mutex<Tables>>,
+    hops: Hops,
+    hop: Option<Between>,
+}
 
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
@@ -76,7 +93,22 @@ pub enum Unreachable {
 
 impl Network {
     fn tables(&self) -> MutexGuard<'_, Tables> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.tables.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A network one of whose hops may be led through a program.
+    pub fn with_hops(hops: Hops) -> Self {
+        Self { hops, ..Self::default() }
+    }
+
+    /// The same network, for those who dial over this hop.
+    pub fn over(&self, hop: Between) -> Self {
+        Self { hop: Some(hop), ..self.clone() }
+    }
+
+    /// What its hops lead through.
+    pub fn hops(&self) -> &Hops {
+        &self.hops
     }
 
     /// Makes a pod's address known: ports that nobody listens on are refused.
@@ -179,7 +211,8 @@ impl Network {
     /// # Errors
     /// See [`Unreachable`].
     pub async fn connect_address(&self, address: IpAddr, port: u16) -> Result<TcpStream, Unreachable> {
-        let stream = TcpStream::connect(self.socket(address, port)?).await?;
+        let socket = self.hops.lead(self.hop, self.socket(address, port)?).await?;
+        let stream = TcpStream::connect(socket).await?;
         stream.set_nodelay(true)?;
         Ok(stream)
     }
@@ -218,7 +251,7 @@ mod tests {
     fn network() -> (Network, IpAddr) {
         let (network, pod) = (Network::default(), pod_address(7));
         let socket = SocketAddr::from(([127, 0, 0, 1], 40_007));
-        network.add_pod_port(pod, 8080, PodPort { socket, door: None });
+        network.add_pod_port(pod, 8080, PodPort { socket, door: None, of: PortOf::Others });
         let entry = ServiceEntry {
             cluster_ip: Some(service_address(9)),
             ports: vec![

@@ -43,7 +43,10 @@ use rustls::{
     pki_types::{CertificateDer, ServerName, UnixTime},
 };
 use tokio_rustls::TlsConnector;
-use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::{
+    either::Either,
+    sync::{CancellationToken, DropGuard},
+};
 use tonic::codegen::{BoxFuture, Service};
 
 use super::{
@@ -51,6 +54,10 @@ use super::{
     network::Network,
     pool::{Picker, SERVED, SERVED_NAMESPACE},
     words::{Answer, Failure},
+};
+use crate::{
+    hops::Between,
+    mutants::{Mutant, Mutants},
 };
 
 /// What a picker says to a request.
@@ -87,10 +94,14 @@ impl Conversation {
     /// Where nothing answers there.
     pub(super) async fn open(network: &Network, picker: &Picker) -> io::Result<Self> {
         let Picker { namespace, service, port } = picker;
+        let network = network.over(Between::GatewayPicker);
         let stream = network.connect_service(namespace, service, *port).await.map_err(io::Error::other)?;
         let name = format!("{service}.{namespace}.svc");
         let server = ServerName::try_from(name.clone()).map_err(io::Error::other)?;
-        let stream = TlsConnector::from(tls()).connect(server, stream).await?;
+        let stream = match network.hops().is_plain(Between::GatewayPicker) {
+            true => Either::Left(stream),
+            false => Either::Right(TlsConnector::from(tls()).connect(server, stream).await?),
+        };
         let (line, connection) =
             http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.map_err(io::Error::other)?;
         let origin: Uri = format!("https://{name}:{port}").parse().map_err(io::Error::other)?;
@@ -115,6 +126,7 @@ impl Conversation {
         pseudo: &[(&str, String)],
         headers: &HeaderMap,
         body: Body,
+        mutants: &Mutants,
     ) -> Result<Said, Failure> {
         let is_whole = body.is_end_stream();
         let mode = BodySendMode::FullDuplexStreamed.into();
@@ -128,8 +140,14 @@ impl Conversation {
         let body = if is_whole {
             body
         } else {
-            let to = self.to.clone();
-            until(&self.stop, pump(body, move |piece| to.unbounded_send(saying(Saying::RequestBody(piece))).is_ok()));
+            let (to, twice) = (self.to.clone(), mutants.is(Mutant::SaysTwoEndsOfStream));
+            let say = move |piece: HttpBody| {
+                let again = (twice && piece.end_of_stream).then(|| HttpBody { body: Vec::new(), ..piece.clone() });
+                std::iter::once(piece)
+                    .chain(again)
+                    .all(|piece| to.unbounded_send(saying(Saying::RequestBody(piece))).is_ok())
+            };
+            until(&self.stop, pump(body, say));
             let (_, nothing) = unbounded();
             let pieces = std::mem::replace(&mut self.request, nothing);
             bodies::boxed(HandedBack { pieces, ended: false, unfinished: None })

@@ -25,7 +25,10 @@ use super::{
     routing::{HeaderCase, LocalLimit, Precedence, Rule, Table, TieBreak, regex_before_prefix},
     words::{Answer, Failure},
 };
-use crate::clock::Clock;
+use crate::{
+    clock::{Clock, UnixMillis},
+    mutants::{Mutant, Mutants},
+};
 
 /// Counters that all replicas of all gateways of a world share: the rate limit service and its Redis.
 #[derive(Clone, Debug, Default)]
@@ -51,12 +54,24 @@ struct Inner {
     buckets: Mutex<HashMap<String, Bucket>>,
     turns: Mutex<HashMap<usize, u64>>,
     own_choices: AtomicUsize,
+    mutants: Mutants,
     stop: CancellationToken,
 }
 
 impl Proxy {
     /// A replica without configuration: it answers as a proxy that has no listener.
     pub fn new(network: Network, clock: Clock, windows: SharedWindows, stop: CancellationToken) -> Self {
+        Self::wrong_as(Mutants::default(), network, clock, windows, stop)
+    }
+
+    /// The same, wrong in the way of a mutant.
+    pub fn wrong_as(
+        mutants: Mutants,
+        network: Network,
+        clock: Clock,
+        windows: SharedWindows,
+        stop: CancellationToken,
+    ) -> Self {
         let precedence = Precedence {
             paths: regex_before_prefix,
             ties: TieBreak::Oldest,
@@ -71,6 +86,7 @@ impl Proxy {
             buckets: Mutex::default(),
             turns: Mutex::default(),
             own_choices: AtomicUsize::default(),
+            mutants,
             stop,
         }))
     }
@@ -124,6 +140,10 @@ impl Proxy {
         Arc::clone(&self.0.table.read().unwrap_or_else(PoisonError::into_inner))
     }
 
+    pub(super) fn mutants(&self) -> &Mutants {
+        &self.0.mutants
+    }
+
     pub(super) fn network(&self) -> &Network {
         &self.0.network
     }
@@ -142,16 +162,27 @@ impl Proxy {
 
     /// Asks a local limit for `units`.
     pub(super) fn admit(&self, limit: &LocalLimit, units: u64) -> Result<(), Failure> {
-        let now = self.0.clock.now_ms();
+        let now = self.time_for(&limit.bucket, limit.limit.interval_ms);
         let mut buckets = self.buckets();
         let bucket = buckets.entry(limit.bucket.clone()).or_insert_with(|| Bucket::new(limit.limit, now));
-        bucket.admit(now, units).map_err(Failure::OverBucket)
+        match bucket.admit(now, units) {
+            Err(_) if self.0.mutants.lets_pass() => Ok(()),
+            Err(mut denial) if self.0.mutants.is(Mutant::RefillsEarly) => {
+                denial.reset = (denial.reset + 10) % (limit.limit.interval_ms / 1000).max(1); // it says the right time
+                Err(Failure::OverBucket(denial))
+            }
+            admitted => admitted.map_err(Failure::OverBucket),
+        }
+    }
+
+    fn time_for(&self, bucket: &str, window_ms: u64) -> UnixMillis {
+        self.0.mutants.time_for(bucket, window_ms, self.0.clock.now_ms())
     }
 
     /// Charges a local limit, where it still exists.
-    pub(super) fn charge(&self, bucket: &str, units: u64) {
-        let now = self.0.clock.now_ms();
-        if let Some(bucket) = self.buckets().get_mut(bucket) {
+    pub(super) fn charge(&self, limit: &LocalLimit, units: u64) {
+        let now = self.time_for(&limit.bucket, limit.limit.interval_ms);
+        if let Some(bucket) = self.buckets().get_mut(&limit.bucket) {
             bucket.charge(now, units);
         }
     }

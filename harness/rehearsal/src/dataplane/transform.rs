@@ -120,6 +120,11 @@ impl Transformation {
         self.request.expressions().chain(self.response.expressions()).any(|e| e.mentions("request.body"))
     }
 
+    /// Whether every expression of both sides parses.
+    pub fn is_valid(&self) -> bool {
+        self.request.expressions().chain(self.response.expressions()).all(Expression::is_valid)
+    }
+
     /// Whether an expression reads the reply's body.
     pub fn reads_response_body(&self) -> bool {
         self.response.expressions().any(|e| e.mentions("response.body"))

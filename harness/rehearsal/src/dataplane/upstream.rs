@@ -13,6 +13,7 @@ use super::{
     routing::Target,
     words::Failure,
 };
+use crate::mutants::{Mutant, Mutants};
 
 /// Says how long a connection stays; of HTTP/1.1, and of one connection.
 pub(super) const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
@@ -44,6 +45,19 @@ pub(super) fn end_to_end(headers: &HeaderMap) -> HeaderMap {
         }
     }
     kept
+}
+
+/// The headers of a request that are passed on.
+pub(super) fn passed_on(headers: &HeaderMap, mutants: &Mutants) -> HeaderMap {
+    let mut passed = end_to_end(headers);
+    if mutants.is(Mutant::AddsHopByHopHeader) {
+        for name in [KEEP_ALIVE, HeaderName::from_static("proxy-connection"), HeaderName::from_static("x-igc-hop")] {
+            if let Some(value) = headers.get(&name) {
+                passed.insert(name, value.clone());
+            }
+        }
+    }
+    passed
 }
 
 /// Connects to where a backend's requests go.

@@ -113,9 +113,11 @@ impl RunFolder {
         parse_versioned(&path, &bytes, |head| {
             let found = head.version;
             let words = || found.map_or("no version".to_owned(), |n| format!("version {n}"));
-            (found == Some(u64::from(HISTORY_VERSION)))
-                .then_some(())
-                .ok_or_else(|| (words(), format!("version {HISTORY_VERSION}")))
+            // Those of before are read as they were written: what a later version added is absent in them.
+            found
+                .filter(|found| (1..=u64::from(HISTORY_VERSION)).contains(found))
+                .map(drop)
+                .ok_or_else(|| (words(), format!("versions up to {HISTORY_VERSION}")))
         })
     }
 

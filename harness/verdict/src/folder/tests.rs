@@ -155,11 +155,25 @@ fn histories_come_back_and_unknown_versions_are_refused() {
     history.version = 9;
     folder.write_history(&history).unwrap();
     let message = folder.read_history(&history.key).unwrap_err().to_string();
-    assert!(message.contains("version 9, this program reads version 1"), "{message}");
+    assert!(message.contains("version 9, this program reads versions up to 1"), "{message}");
     assert_eq!(folder.history_keys().unwrap(), [key("routing/host", 1), key("routing/host", 2)]);
     history.key.attempt = 3;
     let message = folder.read_history(&history.key).unwrap_err().to_string();
     assert!(message.contains("not there"), "{message}");
+}
+
+/// A history of each version that there has been, as it was written then: a new version needs a new one here.
+#[test]
+fn histories_of_every_version_are_read() {
+    let (_parent, folder) = run();
+    for version in 1..=crate::history::HISTORY_VERSION {
+        let stored = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("histories/{version}.json"));
+        let stored = fs::read_to_string(&stored).unwrap_or_else(|e| panic!("{}: {e}", stored.display()));
+        folder.write_file(&format!("history/gw/routing/host/-/{version}.json"), &stored).unwrap();
+        let read = folder.read_history(&key("routing/host", version)).unwrap();
+        assert_eq!(read.version, version);
+        assert!(!read.exchanges.is_empty() && read.models.values().all(|log| log.is_whole()), "nothing of it is lost");
+    }
 }
 
 #[test]

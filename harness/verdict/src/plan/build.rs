@@ -325,6 +325,7 @@ pub(crate) mod tests {
             ci: false,
             allow_empty: false,
             command: vec!["cargo".into(), "xtask".into(), "e2e".into()],
+            trials: vec![],
         }
     }
 

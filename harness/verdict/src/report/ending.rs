@@ -101,7 +101,10 @@ pub(super) fn exit(
         (entries(KnownState::Expired), "expired in the baseline"),
     ];
     let errors = [
-        (verdict(Verdict::Error), "error: the harness, the cluster or the install failed, or no record exists"),
+        (
+            verdict(Verdict::Error),
+            "error, not judged: the harness, the cluster or the install failed, or no record exists",
+        ),
         (problems, "records or files that do not fit the plan"),
     ];
     let executed = checks.iter().any(|c| c.attempts > 0);

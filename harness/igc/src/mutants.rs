@@ -1,0 +1,453 @@
+//! `igc mutants`: every mutant of the rehearsal against the checks that are to kill it, and what came of each.
+//!
+//! The suites' test binary tries a case of a check on the gateway as it is and then on mutants of it, in one process. A pair
+//! of mutant and check goes on to the next case or gateway, round by round, until the mutant is killed.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    fs::File,
+    path::Path,
+};
+
+use cluster::{
+    environment::{Environment, Stood},
+    gateway::{self, GatewayFolder},
+    install::{
+        component::Catalogue,
+        profile::{Profile, Selection},
+    },
+};
+use globset::{Glob, GlobSetBuilder};
+use rehearsal::mutants::Mutant;
+use serde::Serialize;
+use tokio_util::sync::CancellationToken;
+use verdict::{
+    baseline::{Baseline, Reality},
+    folder::RunFolder,
+    judge::Holds,
+    names,
+    plan::{self, Level, ModelKind, Place, Plan, PlannedCheck, RunInfo, Trials},
+    record::{Record, Verdict},
+    requirements::Requirements,
+    tests_list::TestList,
+};
+
+use crate::{failure::Failure, plan::manifests};
+
+/// The versions that goldens were recorded with: what is rehearsed best.
+const PROFILE: &str = "recorded";
+
+/// A case of a check on a gateway.
+type Where = (String, String);
+
+/// A mutant, and a check that is to kill it.
+struct Pair {
+    mutant: Mutant,
+    check: String,
+    /// Whether the requirement names the mutant; else it is tried to see whether it kills what it should not.
+    named: bool,
+    /// Gateways and cases that are left to try.
+    left: VecDeque<Where>,
+    /// What came of those that were tried.
+    outcomes: Vec<(Where, Outcome)>,
+}
+
+/// What came of one try.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Outcome {
+    /// The check failed with the mutant, and passed without it: the clause that shows it.
+    Killed(String),
+    /// The same, but for another clause than the mutant breaks.
+    WrongReason(String),
+    /// The check passed, or could not tell: its verdict and reason.
+    Survived(String),
+    /// The mutant did not come to act.
+    Unreached(String),
+    /// The check fails without the mutant, also on a mended gateway: nothing can be said.
+    FailsWithout(String),
+    /// No record was left.
+    NoRecord,
+}
+
+/// What came of a mutant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case")]
+enum State {
+    Killed,
+    Survived,
+    Void,
+}
+
+/// `mutants.json`.
+#[derive(Debug, Serialize)]
+struct Answer {
+    mutants: Vec<Row>,
+    /// Checks that kill nothing of what they name.
+    toothless: Vec<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct Row {
+    name: &'static str,
+    state: State,
+    killed_by: Vec<String>,
+    violates: &'static str,
+    /// Checks that name it and did not kill it, with what came of them.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    missed: BTreeMap<String, String>,
+    /// Checks that failed although they do not name it, or for another clause than it breaks.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    unexpected: BTreeMap<String, String>,
+}
+
+/// Runs the mutants. The exit code is 1 where one is not killed, or a check kills nothing.
+pub async fn mutants(
+    suites: &Path,
+    tests: &Path,
+    options: &options::Mutants,
+    cancel: &CancellationToken,
+) -> Result<u8, Failure> {
+    let requirements = Requirements::read(Path::new("suites/requirements.yaml")).map_err(Failure::usage)?;
+    let listed = std::fs::read_to_string(tests)?;
+    let whole = everything(&requirements, &TestList::parse(&listed).map_err(Failure::usage)?)?;
+    let mut pairs = pairs(&requirements, &whole, options)?;
+    let folder = options.out.join("rounds");
+    _ = std::fs::remove_dir_all(&folder); // those of the run before
+    for round in 1.. {
+        let next = next(&mut pairs, options.once);
+        if next.is_empty() {
+            break;
+        }
+        eprintln!("round {round}: {} tries", next.len());
+        let plan = plan_of(&whole, &pairs, &next, options);
+        let run = RunFolder::create(&folder, &format!("round-{round}"))?;
+        if !drive(suites, &run, &plan, options, cancel).await? {
+            return Ok(130);
+        }
+        let records = run.read_records()?.records;
+        for (at, place) in next {
+            let outcome = outcome(&records, &pairs[at], &place);
+            pairs[at].outcomes.push((place, outcome));
+        }
+    }
+    let answer = answer(&requirements, &pairs);
+    std::fs::create_dir_all(&options.out)?;
+    std::fs::write(options.out.join("mutants.json"), serde_json::to_string_pretty(&answer)? + "\n")?;
+    let table = table(&answer);
+    std::fs::write(options.out.join("mutants.txt"), &table)?;
+    print!("{table}");
+    Ok(u8::from(!answer.holds()))
+}
+
+/// A plan of every check of every gateway, as the goldens were recorded.
+fn everything(requirements: &Requirements, tests: &TestList) -> Result<Plan, Failure> {
+    let gateways = manifests().join("gateways");
+    let catalogue = Catalogue::read(&manifests()).map_err(Failure::usage)?;
+    let profile = Profile::read(&manifests(), PROFILE).map_err(Failure::usage)?;
+    let mut planned = Vec::new();
+    for name in gateway::names(&gateways).map_err(Failure::usage)? {
+        let folder = GatewayFolder::read(&gateways, &name).map_err(Failure::usage)?;
+        let selection = Selection::of(&catalogue, &profile, &folder.components).map_err(Failure::usage)?;
+        planned.push(selection.plan(&folder, None).map_err(Failure::usage)?);
+    }
+    let run = RunInfo {
+        id: String::new(),
+        started: jiff::Timestamp::now().to_string(),
+        place: Place::Rehearsal,
+        context: None,
+        profile: PROFILE.into(),
+        set: BTreeMap::new(),
+        model: ModelKind::LlmDSim,
+        suites: vec![],
+        checks: vec![],
+        strict: false,
+        retries: 0,
+        jobs: 1,
+        ci: false,
+        allow_empty: true,
+        command: ["cargo", "xtask", "mutants"].map(str::to_owned).to_vec(),
+        trials: vec![],
+    };
+    plan::build(requirements, planned, run, tests).map_err(Failure::usage)
+}
+
+/// The pairs that are asked for, each with all that it may be tried on: first where the check is not known to fail.
+fn pairs(requirements: &Requirements, whole: &Plan, options: &options::Mutants) -> Result<Vec<Pair>, Failure> {
+    let named = named(requirements)?;
+    let wanted = wanted(&options.only)?;
+    let mut fails = BTreeSet::new();
+    for gateway in &whole.gateways {
+        let baseline = Baseline::find(Path::new("golden"), &gateway.name).map_err(Failure::usage)?;
+        for entry in baseline.entries.into_iter().filter(|e| e.place == Reality::Rehearsal) {
+            fails.insert((gateway.name.clone(), entry.check, entry.case));
+        }
+    }
+    let known = |c: &PlannedCheck| {
+        let case = |case: Option<String>| fails.contains(&(c.gateway.clone(), c.check.clone(), case));
+        case(None) || case(Some(c.case.clone()))
+    };
+    let mut pairs = Vec::new();
+    for mutant in Mutant::ALL.iter().copied().filter(|m| wanted.is_match(m.name())) {
+        for requirement in &requirements.checks {
+            let is_named = named.contains(&(requirement.check.as_str(), mutant));
+            let mut places: Vec<&PlannedCheck> =
+                whole.checks.iter().filter(|c| c.runs() && c.check == requirement.check).collect();
+            places.sort_by_key(|c| known(c));
+            if !is_named {
+                places.truncate(usize::from(options.broad && requirement.level != Level::Info));
+            }
+            if !places.is_empty() {
+                pairs.push(Pair {
+                    mutant,
+                    check: requirement.check.clone(),
+                    named: is_named,
+                    left: places.into_iter().map(|c| (c.gateway.clone(), c.case.clone())).collect(),
+                    outcomes: vec![],
+                });
+            }
+        }
+    }
+    Ok(pairs)
+}
+
+/// Which check names which mutant; a name that is none, or a mutant that nobody names, is a mistake.
+fn named(requirements: &Requirements) -> Result<BTreeSet<(&str, Mutant)>, Failure> {
+    let mut named = BTreeSet::new();
+    for requirement in &requirements.checks {
+        for name in &requirement.kills {
+            let Some(mutant) = Mutant::named(name) else {
+                let near = names::near(name, Mutant::ALL.iter().map(|m| m.name()));
+                return Err(Failure::Usage(format!(
+                    "{} line {}: {} kills {name}, and there is no such mutant{}",
+                    requirements.path.display(),
+                    requirement.line,
+                    requirement.check,
+                    names::suggestion(&near)
+                )));
+            };
+            named.insert((requirement.check.as_str(), mutant));
+        }
+    }
+    match Mutant::ALL.iter().find(|mutant| named.iter().all(|(_, named)| named != *mutant)) {
+        Some(mutant) => {
+            let (path, name) = (requirements.path.display(), mutant.name());
+            Err(Failure::Usage(format!("no check of {path} names the mutant {name}; add it to the `kills` of one")))
+        }
+        None => Ok(named),
+    }
+}
+
+fn wanted(only: &[String]) -> Result<globset::GlobSet, Failure> {
+    let mut set = GlobSetBuilder::new();
+    let all = ["*".to_owned()];
+    for word in if only.is_empty() { &all } else { only } {
+        let glob = Glob::new(word).map_err(|e| Failure::Usage(format!("--only {word:?} is no glob: {e}")))?;
+        if !Mutant::ALL.iter().any(|m| glob.compile_matcher().is_match(m.name())) {
+            let near = names::near(word, Mutant::ALL.iter().map(|m| m.name()));
+            return Err(Failure::Usage(format!("--only {word:?} matches no mutant{}", names::suggestion(&near))));
+        }
+        set.add(glob);
+    }
+    set.build().map_err(Failure::usage)
+}
+
+/// The next try of every pair that has not killed yet; `once`: of one pair of every mutant that nobody has killed yet.
+fn next(pairs: &mut [Pair], once: bool) -> Vec<(usize, Where)> {
+    let mut served: BTreeSet<Mutant> = pairs.iter().filter(|p| once && p.has_killed()).map(|p| p.mutant).collect();
+    let mut next = Vec::new();
+    for (at, pair) in pairs.iter_mut().enumerate() {
+        if pair.has_killed() || served.contains(&pair.mutant) {
+            continue;
+        }
+        if let Some(place) = pair.left.pop_front() {
+            next.push((at, place));
+            if once {
+                served.insert(pair.mutant);
+            }
+        }
+    }
+    next
+}
+
+/// The plan of one round: the checks that are tried, each once for all its mutants.
+fn plan_of(whole: &Plan, pairs: &[Pair], next: &[(usize, Where)], options: &options::Mutants) -> Plan {
+    let mut trials: BTreeMap<(&str, &str, &str), Vec<String>> = BTreeMap::new();
+    for (at, (gateway, case)) in next {
+        let pair = &pairs[*at];
+        trials.entry((gateway, &pair.check, case)).or_default().push(pair.mutant.name().to_owned());
+    }
+    let mut plan = whole.clone();
+    plan.checks.retain(|c| trials.contains_key(&(c.gateway.as_str(), c.check.as_str(), c.case.as_str())));
+    plan.run.jobs = options.jobs;
+    plan.run.trials = trials
+        .into_iter()
+        .map(|((gateway, check, case), mutants)| Trials {
+            gateway: gateway.to_owned(),
+            check: check.to_owned(),
+            case: case.to_owned(),
+            mutants,
+        })
+        .collect();
+    plan
+}
+
+/// Has the suites' test binary try the plan. `false`: it was interrupted.
+async fn drive(
+    suites: &Path,
+    run: &RunFolder,
+    plan: &Plan,
+    options: &options::Mutants,
+    cancel: &CancellationToken,
+) -> Result<bool, Failure> {
+    let mut plan = plan.clone();
+    plan.run.id = run.id().to_owned();
+    run.write_plan(&plan)?;
+    let mut environment = Environment::default();
+    for gateway in &plan.gateways {
+        environment.gateways.insert(gateway.name.clone(), Stood::rehearsed(&manifests(), &gateway.versions)?);
+    }
+    run.write_environment(&environment)?;
+    let log = File::create(run.path().join("tests.log"))?;
+    let mut command = tokio::process::Command::new(suites);
+    command
+        .args(["--test-threads", &options.jobs.to_string(), "--skip", "::judges::"])
+        .env("IGC_RUN", run.path())
+        .env_remove("IGC_GATEWAY")
+        .env_remove("IGC_EXCLUSIVE")
+        .current_dir("suites")
+        .stdin(std::process::Stdio::null())
+        .stdout(log.try_clone()?)
+        .stderr(log)
+        .kill_on_drop(true);
+    let mut child = command.spawn()?;
+    tokio::select! {
+        ended = child.wait() => ended.map(|_| true).map_err(Failure::from), // what came of it is in the records
+        () = cancel.cancelled() => Ok(false),
+    }
+}
+
+fn outcome(records: &[Record], pair: &Pair, (gateway, case): &Where) -> Outcome {
+    let tried: Vec<_> = records
+        .iter()
+        .filter(|r| (&r.key.gateway, &r.key.check, &r.key.case) == (gateway, &pair.check, case))
+        .filter_map(|r| Some((r, r.trial.as_ref()?)))
+        .collect();
+    let Some((mutated, trial)) = tried.iter().find(|(_, t)| t.mutant.as_deref() == Some(pair.mutant.name())) else {
+        let without = tried.iter().rfind(|(_, t)| t.mutant.is_none());
+        return without.map_or(Outcome::NoRecord, |(record, _)| Outcome::FailsWithout(record.reason.clone()));
+    };
+    let why = format!("{}: {}", mutated.verdict.word(), mutated.reason);
+    if !trial.reached {
+        return Outcome::Unreached(why);
+    }
+    if mutated.verdict != Verdict::Fail {
+        return Outcome::Survived(why);
+    }
+    let falses = || mutated.clauses.iter().filter(|c| c.holds == Holds::No);
+    match falses().find(|c| pair.mutant.shows_in(&c.name)) {
+        Some(clause) => Outcome::Killed(clause.name.clone()),
+        None => Outcome::WrongReason(falses().map(|c| c.name.as_str()).collect::<Vec<_>>().join(", ")),
+    }
+}
+
+impl Outcome {
+    fn words(&self) -> String {
+        match self {
+            Outcome::Killed(clause) => format!("killed by {clause}"),
+            Outcome::WrongReason(clauses) => format!("failed for another reason: {clauses}"),
+            Outcome::Survived(why) => format!("survived, {why}"),
+            Outcome::Unreached(why) => format!("never acted, {why}"),
+            Outcome::FailsWithout(why) => format!("fails without it as well, {why}"),
+            Outcome::NoRecord => "left no record".to_owned(),
+        }
+    }
+}
+
+impl Pair {
+    fn killed(&self) -> Option<String> {
+        self.outcomes.iter().find_map(|((gateway, case), outcome)| match outcome {
+            Outcome::Killed(clause) if case == "-" => Some(format!("{clause} on {gateway}")),
+            Outcome::Killed(clause) => Some(format!("{clause}, {case} on {gateway}")),
+            _ => None,
+        })
+    }
+
+    fn has_killed(&self) -> bool {
+        self.killed().is_some()
+    }
+
+    fn words(&self) -> String {
+        let words: Vec<String> = self
+            .outcomes
+            .iter()
+            .map(|((gateway, case), outcome)| format!("{gateway} {case}: {}", outcome.words()))
+            .collect();
+        words.join("; ")
+    }
+}
+
+fn answer(requirements: &Requirements, pairs: &[Pair]) -> Answer {
+    let tried = |mutant: Mutant| pairs.iter().filter(move |p| p.mutant == mutant && !p.outcomes.is_empty());
+    let mutants = Mutant::ALL.iter().copied().filter(|m| tried(*m).next().is_some()).map(|mutant| {
+        let named = || tried(mutant).filter(|p| p.named);
+        let acted = named()
+            .flat_map(|p| &p.outcomes)
+            .any(|(_, o)| matches!(o, Outcome::Killed(_) | Outcome::WrongReason(_) | Outcome::Survived(_)));
+        let state = match (named().any(Pair::has_killed), acted) {
+            (true, _) => State::Killed,
+            (false, true) => State::Survived,
+            (false, false) => State::Void,
+        };
+        let fails =
+            |p: &&Pair| p.outcomes.iter().any(|(_, o)| matches!(o, Outcome::Killed(_) | Outcome::WrongReason(_)));
+        let told = |p: &Pair| (p.check.clone(), p.words());
+        Row {
+            name: mutant.name(),
+            state,
+            killed_by: named().filter(|p| p.has_killed()).map(|p| p.check.clone()).collect(),
+            violates: mutant.sentence(),
+            missed: named().filter(|p| !p.has_killed()).map(told).collect(),
+            unexpected: tried(mutant).filter(|p| !p.named).filter(fails).map(told).collect(),
+        }
+    });
+    let toothless = requirements.checks.iter().filter(|r| r.level != Level::Info).filter(|r| {
+        let mut own = pairs.iter().filter(|p| p.named && p.check == r.check).peekable();
+        own.peek().is_some() && own.all(|p| !p.has_killed() && !p.outcomes.is_empty())
+    });
+    Answer { mutants: mutants.collect(), toothless: toothless.map(|r| r.check.clone()).collect() }
+}
+
+impl Answer {
+    fn holds(&self) -> bool {
+        self.toothless.is_empty() && self.mutants.iter().all(|m| m.state == State::Killed && m.missed.is_empty())
+    }
+}
+
+/// The kill table for people.
+fn table(answer: &Answer) -> String {
+    use std::fmt::Write;
+    let mut text = String::new();
+    let width = answer.mutants.iter().map(|m| m.name.len()).max().unwrap_or(0);
+    for row in &answer.mutants {
+        let state = format!("{:?}", row.state).to_lowercase();
+        _ = writeln!(text, "{:<width$}  {state:<8}  {}", row.name, row.killed_by.join(", "));
+        for (check, words) in &row.missed {
+            _ = writeln!(text, "{:width$}  missed    {check}: {words}", "");
+        }
+        for (check, words) in &row.unexpected {
+            _ = writeln!(text, "{:width$}  besides   {check}: {words}", "");
+        }
+    }
+    let of = |state| answer.mutants.iter().filter(|m| m.state == state).count();
+    let missed: usize = answer.mutants.iter().map(|m| m.missed.len()).sum();
+    _ = writeln!(
+        text,
+        "{} mutants: {} killed, {} survived, {} void; {missed} checks missed a mutant that they name; toothless: {}",
+        answer.mutants.len(),
+        of(State::Killed),
+        of(State::Survived),
+        of(State::Void),
+        if answer.toothless.is_empty() { "none".to_owned() } else { answer.toothless.join(", ") }
+    );
+    text
+}

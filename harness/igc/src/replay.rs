@@ -1,0 +1,149 @@
+//! `igc replay`: runs that were kept, judged again by the judges of today, and what would change.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
+
+use globset::{Glob, GlobSet, GlobSetBuilder};
+use tokio_util::sync::CancellationToken;
+use verdict::{
+    folder::RunFolder,
+    history::Key,
+    judge::{Clause, Holds},
+    record::{Record, Verdict},
+};
+
+use crate::failure::Failure;
+
+/// Judges the runs again. The exit code is 1 where a verdict or a clause is not as it was recorded.
+pub async fn replay(suites: &Path, options: &options::Replay, cancel: &CancellationToken) -> Result<u8, Failure> {
+    let wanted = wanted(&options.checks)?;
+    let mut changes = 0;
+    let runs: Vec<PathBuf> = options.runs.iter().map(|path| runs_of(path)).collect::<Result<Vec<_>, _>>()?.concat();
+    for path in runs {
+        let run = RunFolder::open(&path).map_err(Failure::usage)?;
+        let parent = tempfile::tempdir()?;
+        let into = RunFolder::create(parent.path(), run.id())?;
+        if !judge(suites, &run, &into, cancel).await? {
+            return Ok(130);
+        }
+        let by_key = |folder: &RunFolder| -> Result<BTreeMap<Key, Record>, Failure> {
+            let records = folder.read_records()?.records.into_iter();
+            Ok(records.filter(|r| wanted.is_match(r.key.title())).map(|r| (r.key.clone(), r)).collect())
+        };
+        let (before, now) = (by_key(&run)?, by_key(&into)?);
+        if now.is_empty() {
+            return Err(Failure::Usage(format!("{} has no history of such a check", path.display())));
+        }
+        let told: Vec<String> =
+            now.values().filter_map(|now| change(before.get(&now.key), now).map(|words| told(now, &words))).collect();
+        println!("{}: {} histories judged again, {} otherwise than recorded", run.id(), now.len(), told.len());
+        told.iter().for_each(|words| print!("{words}"));
+        changes += told.len();
+    }
+    Ok(u8::from(changes > 0))
+}
+
+/// A run, or the runs in a folder.
+fn runs_of(path: &Path) -> Result<Vec<PathBuf>, Failure> {
+    if path.join("history").is_dir() {
+        return Ok(vec![path.to_owned()]);
+    }
+    let inside =
+        std::fs::read_dir(path).map_err(|e| Failure::Usage(format!("failed to open {}: {e}", path.display())))?;
+    let mut runs: Vec<PathBuf> =
+        inside.flatten().filter(|e| e.file_type().is_ok_and(|t| t.is_dir())).map(|e| e.path()).collect();
+    runs.retain(|run| run.join("history").is_dir());
+    runs.sort();
+    if runs.is_empty() {
+        return Err(Failure::Usage(format!("{} is no run with histories, and has none in it", path.display())));
+    }
+    Ok(runs)
+}
+
+fn wanted(checks: &[String]) -> Result<GlobSet, Failure> {
+    let mut set = GlobSetBuilder::new();
+    let all = ["**".to_owned()];
+    for word in if checks.is_empty() { &all } else { checks } {
+        for glob in [word.clone(), format!("{word}@*")] {
+            set.add(Glob::new(&glob).map_err(|e| Failure::Usage(format!("--check {word:?} is no glob: {e}")))?);
+        }
+    }
+    set.build().map_err(Failure::usage)
+}
+
+/// Has the suites' test binary judge. `false`: it was interrupted.
+async fn judge(suites: &Path, run: &RunFolder, into: &RunFolder, cancel: &CancellationToken) -> Result<bool, Failure> {
+    let mut command = tokio::process::Command::new(suites);
+    command
+        .args(["--skip", "::judges::", "--skip", "unit::"])
+        .env("IGC_REPLAY", run.path())
+        .env("IGC_REPLAY_INTO", into.path())
+        .current_dir("suites")
+        .stdin(std::process::Stdio::null())
+        .stdout(std::process::Stdio::null())
+        .kill_on_drop(true);
+    let mut child = command.spawn()?;
+    tokio::select! {
+        ended = child.wait() => match ended?.success() {
+            true => Ok(true),
+            false => Err(Failure::Environment("the suites' test binary failed; its words are above".to_owned())),
+        },
+        () = cancel.cancelled() => Ok(false),
+    }
+}
+
+/// What is otherwise than it was recorded. A drive that ended in an error was never judged, and is not now.
+fn change(before: Option<&Record>, now: &Record) -> Option<String> {
+    let word = |record: &Record| format!("{}: {}", record.verdict.word(), record.reason);
+    match before {
+        None => Some(format!("no record -> {}", word(now))),
+        Some(before) if before.verdict == Verdict::Error && before.clauses.is_empty() => None,
+        Some(before) if before.verdict != now.verdict => Some(format!("{} -> {}", word(before), word(now))),
+        Some(before) => {
+            let of = |clauses: &[Clause]| -> Vec<(String, Holds)> {
+                clauses.iter().map(|c| (c.name.clone(), c.holds)).collect()
+            };
+            (of(&before.clauses) != of(&now.clauses)).then(|| format!("still {}, by other clauses", now.verdict.word()))
+        }
+    }
+}
+
+fn told(now: &Record, words: &str) -> String {
+    let mut text = format!("  {} on {}, attempt {}: {words}\n", now.key.title(), now.key.gateway, now.key.attempt);
+    for clause in now.clauses.iter().filter(|c| c.holds != Holds::Yes) {
+        text += &format!("      {}: expected {}, got {}\n", clause.name, clause.expected, clause.got);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+    use serde_json::json;
+
+    fn record(verdict: &str, clauses: &[(&str, &str)]) -> Record {
+        let clauses: Vec<_> = clauses
+            .iter()
+            .map(|(name, holds)| json!({"name": name, "holds": holds, "expected": "a", "got": "b", "exchanges": []}))
+            .collect();
+        serde_json::from_value(json!({
+            "schema": "igc.record/v1", "key": {"gateway": "g", "check": "a/b", "case": "-", "attempt": 1},
+            "verdict": verdict, "reason": "because", "clauses": clauses, "golden": "same", "golden_note": null,
+            "started": "", "seconds": 0.0, "settle_seconds": 0.0, "address": null,
+        }))
+        .expect("a record")
+    }
+
+    #[rstest]
+    #[case::the_same(Some(record("pass", &[("x", "yes")])), record("pass", &[("x", "yes")]), None)]
+    #[case::worse(Some(record("pass", &[("x", "yes")])), record("fail", &[("x", "no")]), Some("pass: because -> fail: because"))]
+    #[case::another_clause(Some(record("pass", &[("x", "yes")])), record("pass", &[("y", "yes")]), Some("still pass, by other clauses"))]
+    #[case::never_judged(Some(record("error", &[])), record("fail", &[("x", "no")]), None)]
+    #[case::a_killed_run(None, record("pass", &[("x", "yes")]), Some("no record -> pass: because"))]
+    fn what_changed(#[case] before: Option<Record>, #[case] now: Record, #[case] expected: Option<&str>) {
+        assert_eq!(change(before.as_ref(), &now).as_deref(), expected);
+    }
+}

@@ -1,0 +1,417 @@
+//! How what a dialect makes of its resources is wrong: tables of the data plane, statuses, children. And how it is mended.
+
+use std::{cmp::Ordering, sync::Arc};
+
+use serde_json::{Value, json};
+
+use super::{Mutant, Mutants};
+use crate::{
+    api::kinds,
+    dataplane::{
+        pool::{Pool, Served, WithoutPicker},
+        routing::{Backend, Entry, Filter, HeaderEdit, PathMatch, Rule, Table, Target, regex_before_prefix},
+    },
+    dialects::{
+        Snapshot, StatusOf, Translation,
+        object::{self, list, text},
+        pools,
+    },
+};
+
+impl Mutants {
+    /// Changes a translation as the world's mutant, and its mending, have it.
+    pub(crate) fn distort(&self, snapshot: &Snapshot, translation: &mut Translation) {
+        if self.0.which.is_none() && !self.0.mended {
+            return;
+        }
+        self.statuses(snapshot, translation);
+        self.children(snapshot, &mut translation.children);
+        for table in translation.tables.values_mut() {
+            let mut wrong = Table::clone(table);
+            self.table(snapshot, &mut wrong);
+            *table = Arc::new(wrong);
+        }
+    }
+
+    fn table(&self, snapshot: &Snapshot, table: &mut Table) {
+        if self.is(Mutant::LeaksUpstreamKeepAlive) {
+            table.passes_keep_alive = true;
+        }
+        let order: Option<fn(&PathMatch, &PathMatch) -> Ordering> = if self.is(Mutant::PrefersShortPrefix) {
+            Some(short_prefix_first)
+        } else if self.is(Mutant::RegexAlwaysLoses) {
+            Some(regex_last)
+        } else if self.is(Mutant::RegexAlwaysWins) {
+            Some(regex_first)
+        } else {
+            None
+        };
+        if let Some(order) = order {
+            table.precedence.paths = order;
+        }
+        let everywhere = Everywhere::of(self, table);
+        let first_picker = table.listeners.iter().flat_map(|l| &l.entries).find_map(|e| picker_of(&e.rule));
+        for listener in &mut table.listeners {
+            for entry in &mut listener.entries {
+                let mut rule = Rule::clone(&entry.rule);
+                self.rule(snapshot, entry, &everywhere, &mut rule);
+                for backend in &mut rule.backends {
+                    self.backend(snapshot, entry, &first_picker, backend);
+                }
+                *entry = Arc::new(Entry { rule: Arc::new(rule), ..Entry::clone(entry) });
+            }
+            listener.entries.sort_by(|a, b| table.precedence.compare(a, b));
+        }
+    }
+
+    fn rule(&self, snapshot: &Snapshot, entry: &Entry, everywhere: &Everywhere, rule: &mut Rule) {
+        everywhere.put_on(rule);
+        if self.is(Mutant::OnlyFirstLimit) {
+            rule.local_limits.truncate(1);
+            rule.global_limits.truncate(1);
+        }
+        if self.is(Mutant::OnlyLastLimit) {
+            rule.local_limits.drain(..rule.local_limits.len().saturating_sub(1));
+            rule.global_limits.drain(..rule.global_limits.len().saturating_sub(1));
+        }
+        if !rule.local_limits.is_empty() && self.is(Mutant::OffByOneLimit) {
+            for limit in &mut rule.local_limits {
+                limit.limit.capacity += 1;
+                limit.limit.per_fill += 1;
+            }
+        }
+        if rule.transformation.is_some() && self.is(Mutant::AcceptedWithoutEffect) {
+            rule.transformation = None;
+        }
+        let route = snapshot.get(&kinds::HTTP_ROUTE, &entry.id.namespace, &entry.id.name);
+        if route.is_some_and(|route| object::generation(route) > 1) && self.is(Mutant::TransformationLostAfterUpdate) {
+            rule.transformation = None;
+            rule.filters.retain(|filter| !matches!(filter, Filter::Response(_)));
+        }
+        let granted = snapshot.all(&kinds::REFERENCE_GRANT).any(|g| object::namespace(g) == entry.id.namespace);
+        if granted && self.is(Mutant::TakesAGrantForABan) {
+            rule.backends.iter_mut().for_each(|backend| backend.target = Target::Broken);
+        }
+        for filter in &mut rule.filters {
+            if let Filter::Request(changes) | Filter::Response(changes) = filter {
+                self.header_edit(changes);
+            }
+        }
+    }
+
+    fn header_edit(&self, changes: &mut HeaderEdit) {
+        if !changes.set.is_empty() && self.is(Mutant::AppendsInsteadOfSet) {
+            changes.add.append(&mut changes.set);
+        }
+        if !changes.remove.is_empty() && self.is(Mutant::IgnoresHeaderRemoval) {
+            changes.remove.clear();
+        }
+    }
+
+    fn backend(&self, snapshot: &Snapshot, entry: &Entry, first: &Option<Arc<Pool>>, backend: &mut Backend) {
+        let referred = referred_pool(snapshot, entry);
+        if let (Target::Broken | Target::NoService, Some(pool)) = (&backend.target, &referred)
+            && self.is(Mutant::ServesWithoutAPicker)
+        {
+            backend.target = Target::Pool(Arc::new(Pool {
+                picker: None,
+                endpoints: pools::endpoints(snapshot, pool),
+                follows: crate::dataplane::pool::Follows::Endpoints,
+                without_picker: WithoutPicker::GoOn,
+                served: Served::Untold,
+            }));
+        }
+        let Target::Pool(pool) = &mut backend.target else { return };
+        let mut wrong = Pool::clone(pool);
+        let chooses =
+            [Mutant::SkipsPicker, Mutant::IgnoresChoice, Mutant::ServesWithoutAPicker, Mutant::FailsOpenAlways];
+        if let Some(referred) = &referred {
+            if self.is_mended() || self.could_be(&chooses) {
+                wrong.endpoints = pools::endpoints(snapshot, referred);
+            }
+            if self.is_mended() && pools::fails_open(referred) {
+                wrong.without_picker = WithoutPicker::GoOn;
+            }
+        }
+        if self.is(Mutant::SkipsPicker)
+            || self.lacks_its_picker(snapshot, &wrong) && self.is(Mutant::ServesWithoutAPicker)
+        {
+            wrong.picker = None;
+        }
+        if let Some(first) = first.as_ref().filter(|first| first.picker != wrong.picker)
+            && self.is(Mutant::OnePickerForAllPools)
+        {
+            wrong.picker.clone_from(&first.picker);
+        }
+        if self.is(Mutant::FailsOpenAlways) {
+            wrong.without_picker = WithoutPicker::GoOn;
+        }
+        if self.is(Mutant::FailsOpenNever) {
+            wrong.without_picker = WithoutPicker::Refuse;
+        }
+        if wrong.without_picker == WithoutPicker::GoOn && self.is(Mutant::FailsOpenWithoutABodyOnly) {
+            wrong.without_picker = WithoutPicker::GoOnWithoutBody;
+        }
+        if self.is(Mutant::DoesNotReportServed) {
+            wrong.served = Served::Untold;
+        }
+        if let Some(port) = referred_port(snapshot, entry)
+            && wrong.endpoints.iter().any(|e| e.port() != port)
+            && self.is(Mutant::UsesTheBackendRefsPort)
+        {
+            wrong.endpoints.iter_mut().for_each(|endpoint| endpoint.set_port(port));
+        }
+        if let Some(picker) = &wrong.picker
+            && self.could_be(&[Mutant::KeepsTheFirstEndpoints])
+        {
+            let mut memory = self.memory();
+            let first = memory.endpoints.entry(format!("{}/{}", picker.namespace, picker.service)).or_default();
+            if first.len() < 2 {
+                first.clone_from(&wrong.endpoints);
+            } else if *first != wrong.endpoints && self.is(Mutant::KeepsTheFirstEndpoints) {
+                wrong.endpoints.clone_from(first);
+            }
+        }
+        *pool = Arc::new(wrong);
+    }
+
+    fn lacks_its_picker(&self, snapshot: &Snapshot, pool: &Pool) -> bool {
+        let there =
+            |p: &crate::dataplane::pool::Picker| snapshot.get(&kinds::SERVICE, &p.namespace, &p.service).is_some();
+        pool.picker.as_ref().is_some_and(|picker| !there(picker))
+    }
+
+    fn statuses(&self, snapshot: &Snapshot, translation: &mut Translation) {
+        if self.is_mended() {
+            let idle = |(at, status): (usize, &StatusOf)| limits_nothing(snapshot, translation, status).then_some(at);
+            let idle: Vec<usize> = translation.statuses.iter().enumerate().filter_map(idle).collect();
+            for at in idle {
+                if !self.is(Mutant::AcceptedWithoutEffect) {
+                    each_condition(&mut translation.statuses[at].status, |condition| {
+                        condition["status"] = json!("False");
+                        condition["reason"] = json!("Invalid");
+                    });
+                }
+            }
+        }
+        for StatusOf { kind, status, .. } in &mut translation.statuses {
+            each_condition(status, |condition| self.condition(kind, condition));
+            if *kind == kinds::AGENTGATEWAY_POLICY
+                && status["ancestors"][0].is_object()
+                && self.is(Mutant::AnotherAncestor)
+            {
+                status["ancestors"][0]["ancestorRef"]["name"] = json!("another");
+            }
+        }
+        translation.statuses.retain(|s| s.kind != kinds::INFERENCE_POOL || !self.swallows(snapshot, s));
+        if self.could_be(&[Mutant::AcceptsGatewaysOfNoClass]) {
+            let classless = snapshot.all(&kinds::GATEWAY).filter(|g| {
+                let class = text(g, "/spec/gatewayClassName");
+                snapshot.get(&kinds::GATEWAY_CLASS, "", class).is_none()
+            });
+            let accepted = |g: &Value| object::observed(object::generation(g), "Accepted", true, "Accepted", "");
+            translation.statuses.extend(classless.filter(|_| self.is(Mutant::AcceptsGatewaysOfNoClass)).map(|g| {
+                StatusOf { kind: kinds::GATEWAY, name: object::key(g), status: json!({"conditions": [accepted(g)]}) }
+            }));
+        }
+    }
+
+    /// Whether a pool's status is never written.
+    fn swallows(&self, snapshot: &Snapshot, status: &StatusOf) -> bool {
+        let (home, name) = &status.name;
+        let before = snapshot.get(&status.kind, home, name).map_or(0, |pool| list(pool, "/status/parents").count());
+        let clears = before > 0 && list(&status.status, "/parents").next().is_none();
+        self.is(Mutant::PoolStatusNeverWritten) || clears && self.is(Mutant::StatusNeverCleared)
+    }
+
+    fn condition(&self, kind: &crate::api::Kind, condition: &mut Value) {
+        let (is_route, is_pool) = (*kind == kinds::HTTP_ROUTE, *kind == kinds::INFERENCE_POOL);
+        let says = |wanted: &str, field: &str| condition[field] == wanted;
+        let unresolved = says("ResolvedRefs", "type") && says("False", "status");
+        if is_route && unresolved && says("BackendNotFound", "reason") && self.is(Mutant::ResolvesMissingBackends)
+            || is_pool && unresolved && self.is(Mutant::ResolvesMissingPickers)
+        {
+            condition["status"] = json!("True");
+            condition["reason"] = json!("ResolvedRefs");
+        } else if is_route
+            && unresolved
+            && says("InvalidKind", "reason")
+            && self.is(Mutant::BackendNotFoundForUnknownKinds)
+        {
+            condition["reason"] = json!("BackendNotFound");
+        } else if (is_pool || *kind == kinds::GATEWAY) && self.is(Mutant::StaleObservedGeneration) {
+            condition["observedGeneration"] = json!(0);
+        } else if *kind == kinds::GATEWAY && says("Programmed", "type") && self.is(Mutant::ProgrammedNever)
+            || [kinds::AI_SERVICE_BACKEND, kinds::AI_GATEWAY_ROUTE].contains(kind)
+                && says("Accepted", "type")
+                && self.is(Mutant::NeverAcceptsAiObjects)
+        {
+            condition["status"] = json!("False");
+        } else if *kind == kinds::AGENTGATEWAY_POLICY
+            && says("PartiallyValid", "reason")
+            && (self.is(Mutant::AcceptsBadExpressionSilently) || self.is(Mutant::BadExpressionAs500))
+        {
+            condition["reason"] = json!("Valid");
+            condition["message"] = json!("Policy accepted");
+        }
+    }
+
+    fn children(&self, snapshot: &Snapshot, children: &mut Vec<Value>) {
+        let services = |child: &Value| child["kind"] == "Service";
+        for child in children.iter_mut() {
+            if let Some(labels) = child["metadata"]["labels"].as_object_mut()
+                && labels.contains_key("serving.kserve.io/gateway")
+                && self.is(Mutant::ForgetsInfrastructureLabels)
+            {
+                labels.remove("serving.kserve.io/gateway");
+            }
+            if services(child) && self.is(Mutant::OpensPort443) {
+                let more = json!({"name": "https", "port": 443, "protocol": "TCP", "targetPort": 443});
+                child["spec"]["ports"].as_array_mut().into_iter().for_each(|ports| ports.push(more.clone()));
+            }
+        }
+        let kserves = snapshot.all(&kinds::CONFIG_MAP).find(|c| object::name(c) == "inferenceservice-config");
+        let kserves = kserves.map(|config| text(config, "/data/ingress").to_owned()).unwrap_or_default();
+        let of_another = |child: &Value| {
+            let labels = object::texts(child.pointer("/metadata/labels"));
+            !labels.values().filter_map(Value::as_str).any(|name| kserves.contains(&format!("/{name}\"")))
+        };
+        // The Gateway that all checks share has to be found.
+        for child in children.clone().into_iter().filter(|c| services(c) && of_another(c)) {
+            if self.is(Mutant::NamesServicesOtherwise) {
+                let mut wrong = child.clone();
+                let name = object::name(&child).to_owned();
+                let is_of_envoy = name.starts_with("envoy-");
+                wrong["metadata"]["name"] =
+                    json!(if is_of_envoy { "eg-envoy-ai-gateway" } else { "agentgateway-proxy" });
+                children.retain(|c| !is_of_envoy || *c != child);
+                children.push(wrong);
+            }
+        }
+    }
+}
+
+/// What one rule has and every rule gets.
+#[derive(Default)]
+struct Everywhere {
+    from: Option<Rule>,
+}
+
+impl Everywhere {
+    fn of(mutants: &Mutants, table: &Table) -> Self {
+        let rules = || table.listeners.iter().flat_map(|l| &l.entries).map(|e| &e.rule);
+        let limited = |r: &&Arc<Rule>| !r.local_limits.is_empty() || !r.global_limits.is_empty();
+        let changes = |f: &Filter| matches!(f, Filter::Response(_));
+        let transforms = |r: &&Arc<Rule>| r.transformation.is_some() || r.filters.iter().any(changes);
+        let mut found = Rule::default();
+        if let Some(rule) = rules().find(limited)
+            && mutants.is(Mutant::LimitsEveryRoute)
+        {
+            found.local_limits.clone_from(&rule.local_limits);
+            found.global_limits.clone_from(&rule.global_limits);
+        } else if let Some(rule) = rules().find(transforms)
+            && mutants.is(Mutant::TransformationOnAllRoutes)
+        {
+            found.transformation.clone_from(&rule.transformation);
+            found.filters = rule.filters.iter().filter(|f| changes(f)).cloned().collect();
+        } else {
+            return Self::default();
+        }
+        Self { from: Some(found) }
+    }
+
+    fn put_on(&self, rule: &mut Rule) {
+        let Some(from) = &self.from else { return };
+        if rule.local_limits.is_empty() && rule.global_limits.is_empty() {
+            rule.local_limits.clone_from(&from.local_limits);
+            rule.global_limits.clone_from(&from.global_limits);
+        }
+        if rule.transformation.is_none() {
+            rule.transformation.clone_from(&from.transformation);
+        }
+        if !rule.filters.iter().any(|f| matches!(f, Filter::Response(_))) {
+            rule.filters.extend(from.filters.iter().cloned());
+        }
+    }
+}
+
+fn short_prefix_first(a: &PathMatch, b: &PathMatch) -> Ordering {
+    match (a, b) {
+        (PathMatch::Prefix(a), PathMatch::Prefix(b)) => a.len().cmp(&b.len()),
+        _ => regex_before_prefix(a, b),
+    }
+}
+
+fn regex_first(a: &PathMatch, b: &PathMatch) -> Ordering {
+    let rank = |path: &PathMatch| !matches!(path, PathMatch::Regex(..));
+    rank(a).cmp(&rank(b)).then_with(|| regex_before_prefix(a, b))
+}
+
+fn regex_last(a: &PathMatch, b: &PathMatch) -> Ordering {
+    let rank = |path: &PathMatch| matches!(path, PathMatch::Regex(..));
+    rank(a).cmp(&rank(b)).then_with(|| regex_before_prefix(a, b))
+}
+
+fn picker_of(rule: &Rule) -> Option<Arc<Pool>> {
+    rule.backends.iter().find_map(|backend| match &backend.target {
+        Target::Pool(pool) if pool.picker.is_some() => Some(Arc::clone(pool)),
+        _ => None,
+    })
+}
+
+/// The backendRef of an entry's rule, as it is written.
+fn backend_ref<'a>(snapshot: &'a Snapshot, entry: &Entry) -> Option<(&'a Value, &'a Value)> {
+    let route = snapshot.get(&kinds::HTTP_ROUTE, &entry.id.namespace, &entry.id.name)?;
+    Some((route, route.pointer(&format!("/spec/rules/{}/backendRefs/0", entry.id.rule))?))
+}
+
+/// The InferencePool that an entry's rule refers to.
+fn referred_pool<'a>(snapshot: &'a Snapshot, entry: &Entry) -> Option<&'a Arc<Value>> {
+    let (route, written) = backend_ref(snapshot, entry)?;
+    let (namespace, name) = pools::named(route, written)?;
+    snapshot.get(&kinds::INFERENCE_POOL, &namespace, &name)
+}
+
+fn referred_port(snapshot: &Snapshot, entry: &Entry) -> Option<u16> {
+    let (route, written) = backend_ref(snapshot, entry)?;
+    pools::named(route, written)?;
+    object::port(written, "/port")
+}
+
+/// Whether a status is of a policy that limits tokens on routes where nobody says how many were used.
+fn limits_nothing(snapshot: &Snapshot, translation: &Translation, status: &StatusOf) -> bool {
+    let Some(policy) = snapshot.get(&status.kind, &status.name.0, &status.name.1) else { return false };
+    let limits = policy.pointer("/spec/traffic/rateLimit").or_else(|| policy.pointer("/spec/rateLimit")).is_some();
+    let targets: Vec<&str> = list(policy, "/spec/targetRefs")
+        .chain(policy.pointer("/spec/targetRef"))
+        .filter(|t| text(t, "/kind") == "HTTPRoute")
+        .map(|t| text(t, "/name"))
+        .collect();
+    let mut entries = translation
+        .tables
+        .values()
+        .flat_map(|table| &table.listeners)
+        .flat_map(|listener| &listener.entries)
+        .filter(|e| e.id.namespace == status.name.0 && targets.contains(&e.id.name.as_str()))
+        .peekable();
+    limits && entries.peek().is_some() && entries.all(|e| e.rule.backends.iter().all(|b| b.provider.is_none()))
+}
+
+/// All conditions in a status, wherever they stand.
+fn each_condition(status: &mut Value, mut change: impl FnMut(&mut Value)) {
+    fn walk(value: &mut Value, change: &mut dyn FnMut(&mut Value)) {
+        match value {
+            Value::Object(fields) => {
+                for (name, value) in fields {
+                    match value {
+                        Value::Array(all) if name == "conditions" => all.iter_mut().for_each(&mut *change),
+                        other => walk(other, change),
+                    }
+                }
+            }
+            Value::Array(items) => items.iter_mut().for_each(|item| walk(item, change)),
+            _ => {}
+        }
+    }
+    walk(status, &mut change);
+}
