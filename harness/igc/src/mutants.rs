@@ -160,6 +160,7 @@ fn everything(requirements: &Requirements, tests: &TestList) -> Result<Plan, Fai
         model: ModelKind::LlmDSim,
         suites: vec![],
         checks: vec![],
+        shard: None,
         strict: false,
         retries: 0,
         jobs: 1,

@@ -286,6 +286,7 @@ fn finished(checkout: &Checkout, words: &[&str]) -> PathBuf {
             seconds: 0.5,
             settle_seconds: 0.1,
             address: None,
+            trial: None,
         })
         .unwrap();
     }

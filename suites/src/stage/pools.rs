@@ -378,7 +378,7 @@ mod tests {
         let (check, case) = ("pool/picker-asked", "http-route");
         let opened = open::open(check, case, &gateway).unwrap().unwrap();
         let key = Key { gateway, check: check.into(), case: case.into(), attempt: 1 };
-        let mut stage = Stage::open(Arc::new(opened), key).await.unwrap();
+        let mut stage = Stage::open(Arc::new(opened), key, None).await.unwrap();
         let pool = stage.pool(PoolOf::new("alpha")).await.unwrap();
         let everything = json!({"path": {"type": "PathPrefix", "value": "/"}});
         let rules = json!([{"match": everything, "service": pool.service(), "port": 80}]);

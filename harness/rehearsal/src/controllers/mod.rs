@@ -15,7 +15,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -28,7 +28,7 @@ use crate::{
     clock::Clock,
     dataplane::{network::Network, proxy::SharedWindows},
     dialects::{Dialect, Name, Snapshot, object},
-    mutants::Mutants,
+    mutants::{Mutant, Mutants},
 };
 
 /// What all controllers of a world share.
@@ -147,6 +147,9 @@ impl Turn {
 impl Controllers {
     /// One pass. The data plane is told before statuses say so.
     fn pass(&mut self, around: &Surroundings, kinds: &[Kind]) {
+        if around.mutants.just_woke() {
+            (self.workloads, self.turns) = Default::default(); // what they have seen is looked at again
+        }
         let Self { snapshot, workloads, pods, services, gateways, turns } = self;
         let [sized, running, reached, kserve, llmisvc, translated] = turns;
         let store = &around.store;
@@ -188,7 +191,11 @@ fn settle<T>(what: &str, written: Result<T, Failure>) -> Option<T> {
 }
 
 /// Applies an object unless it was applied like this before and what is there has all of it still.
-fn apply(around: &Surroundings, snapshot: &Snapshot, object: Value) {
+fn apply(around: &Surroundings, snapshot: &Snapshot, mut object: Value) {
+    let owner = object::text(&object, "/metadata/ownerReferences/0/kind");
+    if owner == "LLMInferenceService" && object["kind"] == "Service" && around.mutants.is(Mutant::ForgetsOwners) {
+        object["metadata"]["ownerReferences"] = json!([]);
+    }
     let (kind, key) = (object::kind(&object), object::key(&object));
     let there = snapshot.get(&kind, &key.0, &key.1).is_some_and(|existing| object::covers(existing, &object));
     let mut applied = around.applied.lock().unwrap_or_else(PoisonError::into_inner);

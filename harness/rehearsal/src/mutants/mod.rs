@@ -17,6 +17,8 @@ use std::{
     },
 };
 
+use crate::{dataplane::routing::Entry, dialects::Name};
+
 macro_rules! mutants {
     ($($variant:ident $name:literal $sentence:literal [$($clause:literal),+];)+) => {
         /// A way in which a gateway, or what stands around it, is wrong.
@@ -126,8 +128,8 @@ mutants! {
     OnlyLastLimit "only-last-limit" "all limits of a list count" ["admitted"];
     LimitsPlainRoutes "limits-plain-routes" "tokens are counted where replies say them" ["not-limited", "spend-answered-by-mock-llm"];
     // ---- pools
-    SkipsPicker "skips-picker" "the picker is asked for every request" ["*-as-picked"];
-    IgnoresChoice "ignores-choice" "the picker's choice is followed" ["*-as-picked"];
+    SkipsPicker "skips-picker" "the picker is asked for every request" ["*-as-picked", "commanded-as-commanded"];
+    IgnoresChoice "ignores-choice" "the picker's choice is followed" ["*-as-picked", "commanded-as-commanded"];
     SwapsChoices "swaps-choices-of-concurrent-requests" "each request goes where the picker said of it" ["commanded-as-picked"];
     OnePickerForAllPools "one-picker-for-all-pools" "each pool asks its own picker" ["beta-as-picked", "beta-does-not-ask-alpha"];
     TakesTheFirstEndpointAlone "takes-the-first-endpoint-alone" "the second endpoint serves where the first is dead" ["first-is-dead-as-picked"];
@@ -144,17 +146,21 @@ mutants! {
     UsesTheBackendRefsPort "uses-the-backend-refs-port" "the port of a reference to a pool says nothing" ["other-port-as-picked"];
     ResolvesMissingPickers "resolves-missing-pickers" "a picker that is missing is not resolved" ["pool-ResolvedRefs"];
     ServesWithoutAPicker "serves-without-a-picker" "a pool whose picker is missing does not serve" ["bad-is-a-server-error", "bad-reaches-nothing"];
-    BackendNotFoundForUnknownKinds "backend-not-found-for-unknown-kinds" "an unknown kind is InvalidKind" ["route-reason"];
-    PoolStatusNeverWritten "pool-status-never-written" "a pool in use says how it stands" ["one-entry"];
-    StatusNeverCleared "status-never-cleared" "a pool that nothing leads to says nothing of the Gateway" ["cleared"];
+    BackendNotFoundForUnknownKinds "backend-not-found-for-unknown-kinds" "an unknown kind is InvalidKind" ["route-reason", "route-group", "migrated"];
+    PoolStatusNeverWritten "pool-status-never-written" "a pool in use says how it stands"
+        ["one-entry", "pool-parents", "routed-ready", "routed-pool-ready"];
+    StatusNeverCleared "status-never-cleared" "a pool that nothing leads to says nothing of the Gateway" ["cleared", "one-second"];
     SaysTwoEndsOfStream "says-two-ends-of-stream" "a body ends once" ["*-the-picker-saw-all-of-it-and-one-end", "*-as-picked"];
     KeepsTheFirstEndpoints "keeps-the-first-endpoints" "an endpoint that is added is used" ["one-more-as-picked"];
-    CutsTheBodyThatThePickerSees "cuts-the-body-that-the-picker-sees" "the picker sees the whole body" ["prefix-*-sticks", "spreads"];
+    CutsTheBodyThatThePickerSees "cuts-the-body-that-the-picker-sees" "the picker sees the whole body"
+        ["prefix-*-sticks", "spreads", "prefix-*-as-picked", "prefix-*-status"];
     // ---- status, children, admission
     ProgrammedNever "programmed-never" "a Gateway that serves says Programmed" ["gateway-Programmed"];
     StaleObservedGeneration "stale-observed-generation" "a condition is of the generation that is there" ["gateway-*", "pool-*"];
     ResolvesMissingBackends "resolves-missing-backends" "a backend that is missing is not resolved" ["bad-ResolvedRefs", "route-ResolvedRefs"];
     ForgetsPredictorRoute "forgets-predictor-route" "an InferenceService has both routes" ["predictor-route", "mock-llm-predictor-hostname"];
+    ForgetsOwners "forgets-owners" "what an LLMInferenceService makes is its own" ["workload-service", "picker-service"];
+    StaleRouteAnswers "stale-route-answers-after-delete" "a route that is deleted answers no more" ["after-status"];
     UrlOfAnotherService "url-of-another-service" "status.url leads to the model" ["url"];
     ServicePortOfTheContainer "service-has-the-containers-port" "the Service of a predictor has port 80" ["service-port"];
     NeverAvailable "never-available" "a Deployment whose pods are ready is Available" ["cert-manager*"];
@@ -163,11 +169,13 @@ mutants! {
     NamesServicesOtherwise "names-services-otherwise" "the Service of a Gateway has the name that the gateway documents"
         ["agentgateway-proxy", "name", "found-by-labels"];
     AnotherAncestor "status-of-another-ancestor" "a policy says of which Gateway it speaks" ["ancestor"];
-    NeverAcceptsAiObjects "never-accepts-ai-objects" "an AI route and its backends that are right say Accepted" ["backend", "ai-route"];
+    NeverAcceptsAiObjects "never-accepts-ai-objects" "an AI route and its backends that are right say Accepted" ["backend", "ai-route", "route"];
     AcceptsGatewaysOfNoClass "accepts-gateways-of-no-class" "a Gateway waits for its class" ["without-class"];
     TakesAGrantForABan "takes-a-grant-for-a-ban" "a ReferenceGrant takes nothing away" ["with-grant-answered-by-alpha"];
     IgnoresProviderPath "ignores-provider-path" "a provider is asked on its path" ["with-the-extra-route-*"];
     TakesUnknownFields "takes-unknown-fields" "a field that is gone is refused" ["as-printed"];
+    SkipsRules "skips-rules" "what the rules of a schema forbid is refused" ["as-printed", "without-timeouts"];
+    RefusesOlderVersions "refuses-older-versions" "older versions of an API that are served are taken" ["template", "service"];
     SkipsWebhooks "skips-webhooks" "KServe's webhook is asked" ["webhook-answers"];
 }
 
@@ -202,6 +210,7 @@ struct Inner {
     which: Option<Mutant>,
     mended: bool,
     awake: AtomicBool,
+    noticed: AtomicBool,
     reached: AtomicBool,
     turns: AtomicU64,
     under_way: AtomicU64,
@@ -214,6 +223,7 @@ struct Memory {
     first: HashMap<String, u64>,
     last: HashMap<String, u64>,
     endpoints: HashMap<String, Vec<SocketAddr>>,
+    entries: HashMap<(Name, String), Vec<Arc<Entry>>>,
     choice: Option<SocketAddr>,
 }
 
@@ -226,6 +236,11 @@ impl Mutants {
     /// From here on the world is wrong. Until then it is as it should be, so that it can be stood up.
     pub fn wake(&self) {
         self.0.awake.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it woke since this was asked last.
+    pub(crate) fn just_woke(&self) -> bool {
+        self.0.awake.load(Ordering::Relaxed) && !self.0.noticed.swap(true, Ordering::Relaxed)
     }
 
     /// Whether the world is to be wrong in this way, here and now. To be asked last: it counts as reached.

@@ -12,7 +12,7 @@ use crate::{
         routing::{Backend, Entry, Filter, HeaderEdit, PathMatch, Rule, Table, Target, regex_before_prefix},
     },
     dialects::{
-        Snapshot, StatusOf, Translation,
+        Name, Snapshot, StatusOf, Translation,
         object::{self, list, text},
         pools,
     },
@@ -26,10 +26,28 @@ impl Mutants {
         }
         self.statuses(snapshot, translation);
         self.children(snapshot, &mut translation.children);
-        for table in translation.tables.values_mut() {
+        for (gateway, table) in &mut translation.tables {
             let mut wrong = Table::clone(table);
+            self.keep_stale(snapshot, gateway, &mut wrong);
             self.table(snapshot, &mut wrong);
             *table = Arc::new(wrong);
+        }
+    }
+
+    /// Keeps the entries of routes that are gone.
+    fn keep_stale(&self, snapshot: &Snapshot, gateway: &Name, table: &mut Table) {
+        if !self.could_be(&[Mutant::StaleRouteAnswers]) {
+            return;
+        }
+        for listener in &mut table.listeners {
+            let mut memory = self.memory();
+            let known = memory.entries.entry((gateway.clone(), listener.name.clone())).or_default();
+            let is_gone = |e: &&Arc<Entry>| snapshot.get(&kinds::HTTP_ROUTE, &e.id.namespace, &e.id.name).is_none();
+            let stale: Vec<_> = known.iter().filter(is_gone).cloned().collect();
+            if !stale.is_empty() && self.is(Mutant::StaleRouteAnswers) {
+                listener.entries.extend(stale);
+            }
+            known.clone_from(&listener.entries);
         }
     }
 
@@ -220,7 +238,7 @@ impl Mutants {
     fn swallows(&self, snapshot: &Snapshot, status: &StatusOf) -> bool {
         let (home, name) = &status.name;
         let before = snapshot.get(&status.kind, home, name).map_or(0, |pool| list(pool, "/status/parents").count());
-        let clears = before > 0 && list(&status.status, "/parents").next().is_none();
+        let clears = before > list(&status.status, "/parents").count();
         self.is(Mutant::PoolStatusNeverWritten) || clears && self.is(Mutant::StatusNeverCleared)
     }
 
