@@ -322,9 +322,9 @@ pub fn replay(mut options: options::Replay) -> Result<u8> {
             *run = std::path::absolute(&*run).with_context(|| format!("failed to find {}", run.display()))?;
         }
     }
-    let (session, suites) = session(Says::TheLog)?;
+    let session = session(Voice::Silent, Build::Told)?;
     let mut command = session.igc();
-    command.arg("replay").arg("--suites").arg(&suites.program);
+    command.arg("replay").arg("--suites").arg(&session.suites);
     Ok(match session.interrupts.run(command.args(options.to_words()))? {
         Ended::Code(code) => code,
         Ended::Interrupted => 130,
@@ -333,9 +333,9 @@ pub fn replay(mut options: options::Replay) -> Result<u8> {
 
 /// `cargo xtask mutants`.
 pub fn mutants(options: &options::Mutants) -> Result<u8> {
-    let (session, suites) = session(Says::TheLog)?;
+    let session = session(Voice::Silent, Build::Told)?;
     let mut command = session.igc();
-    command.arg("mutants").arg("--suites").arg(&suites.program).arg("--tests").arg(suites.tests()?);
+    command.arg("mutants").arg("--suites").arg(&session.suites).arg("--tests").arg(tests(&session.suites)?);
     Ok(match session.interrupts.run(command.args(options.to_words()))? {
         Ended::Code(code) => code,
         Ended::Interrupted => 130,

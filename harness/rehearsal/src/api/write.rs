@@ -38,7 +38,7 @@ impl State {
     ) -> Result<Written, Failure> {
         let group = resource.kind.group.as_ref();
         if resource.storage().name != version.name && self.mutants.is(Mutant::RefusesOlderVersions) {
-            return Err(Failure::denied(format!("version {} of {} is refused", version.name, resource.plural)));
+            return Err(Failure::bad_request(format!("version {} of {} is refused", version.name, resource.plural)));
         }
         let takes_all = writing.unknown == UnknownFields::Strict && self.mutants.is(Mutant::TakesUnknownFields);
         let unknown = if takes_all { UnknownFields::Ignore } else { writing.unknown };
