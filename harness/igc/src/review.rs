@@ -281,6 +281,7 @@ mod tests {
             seconds: 1.0,
             settle_seconds: 0.0,
             address: None,
+            trial: None,
         }
     }
 

@@ -113,6 +113,7 @@ fn record(key: Key, verdict: Verdict, clauses: Vec<Clause>) -> Record {
         seconds: 0.5,
         settle_seconds: 0.1,
         address: Some("127.0.0.1:30080".into()),
+        trial: None,
     }
 }
 
