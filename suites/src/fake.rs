@@ -27,7 +27,8 @@ pub fn verdict_of(judge: Judge, fake: &Fake) -> Holds {
     holds
 }
 
-/// The history again and again, each time without one of the facts that a judge may need, and which one.
+/// The history again and again, each time without one of the facts that a judge may need, and which one. What a gateway
+/// declares is no fact: it says what is expected, and where nothing is said a default is.
 fn without_one_fact(history: &History) -> Vec<(String, History)> {
     let mut poorer = Vec::new();
     let mut without = |what: String, take: &dyn Fn(&mut History)| {
@@ -35,9 +36,6 @@ fn without_one_fact(history: &History) -> Vec<(String, History)> {
         take(&mut history);
         poorer.push((what, history));
     };
-    for name in history.declared.keys() {
-        without(format!("the declaration of {name}"), &|h| _ = h.declared.remove(name));
-    }
     for name in history.facts.keys() {
         without(format!("the fact {name}"), &|h| _ = h.facts.remove(name));
     }

@@ -210,6 +210,9 @@ fn judge_mid_stream_error(history: &History) -> Judgement {
     let mut judgement = Judgement::new();
     proof::live(&mut judgement, history);
     stream::judge_arrived(&mut judgement, history, "dies", DEATH - 2);
+    if history.labelled("dies").next().is_none() {
+        judgement.unproven("dies-truncated", "a stream whose model died", "none was sent");
+    }
     for exchange in history.labelled("dies") {
         let died = history.reached(exchange).iter().any(|(_, record)| !record.finished);
         if !died {

@@ -137,7 +137,8 @@ fn judge_plain_service_route(history: &History) -> Judgement {
     let status_of = |name: &str| history.objects.get(name).map(conditions).unwrap_or_default();
     let (status, working) = (status_of(ON_A_SERVICE), status_of(ON_A_MODEL));
     let got = format!("{answered} answered and {refused} refused of {}, status {}", sent.len(), status.join(" "));
-    if (sent.len() as u64) < BEYOND_IT || answered + refused < sent.len() || working.is_empty() {
+    let seen = history.objects.contains_key(ON_A_SERVICE);
+    if (sent.len() as u64) < BEYOND_IT || answered + refused < sent.len() || working.is_empty() || !seen {
         judgement.unproven(clause, expected, got);
     } else {
         judgement.that(clause, refused > 0 || status != working, expected, got, sent.last().copied());
