@@ -11,7 +11,7 @@ use options::Spoken;
 use verdict::{
     baseline::Baseline,
     folder::RunFolder,
-    render::{Colour, json_lines, terminal},
+    render::{Colour, closing, json_lines, terminal},
     report::{self, Ending, Inputs, Report},
 };
 
@@ -80,14 +80,11 @@ pub fn say(report: &Report, folder: &RunFolder, output: &options::Output) {
     let coloured = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     let colour = if coloured { Colour::Ansi } else { Colour::Plain };
     let folder = shown(folder.path());
-    let text = match output.format {
-        Spoken::JsonLines => json_lines(report, &folder),
-        Spoken::Text => terminal(report, &folder, colour),
-    };
-    if output.quiet {
-        println!("{}", text.lines().last().unwrap_or_default());
-    } else {
-        print!("{text}");
+    match (output.format, output.quiet) {
+        (Spoken::Text, true) => println!("{}", closing(report, &folder)),
+        (Spoken::Text, false) => print!("{}", terminal(report, &folder, colour)),
+        (Spoken::JsonLines, true) => println!("{}", json_lines(report, &folder).lines().last().unwrap_or_default()),
+        (Spoken::JsonLines, false) => print!("{}", json_lines(report, &folder)),
     }
 }
 

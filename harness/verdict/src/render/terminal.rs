@@ -57,6 +57,12 @@ pub fn terminal(report: &Report, folder: &str, colour: Colour) -> String {
     page.out
 }
 
+/// The last line: what a run has to say to those who want to hear nothing else.
+pub fn closing(report: &Report, folder: &str) -> String {
+    let run = &report.run;
+    format!("{}: {} s on {}, exit {}, {folder}", run.word.word(), seconds(run.seconds), run.place.word(), run.exit)
+}
+
 /// Whether it was planned and nothing was tried: all that can be said is why, once for all of which it is true.
 fn was_never_tried(check: &CheckReport) -> bool {
     check.verdict == Verdict::Error && check.attempts == 0
@@ -347,8 +353,7 @@ impl Page {
         if breaking.len() > NAMED_AGAIN {
             self.line(&format!("    and {} more", breaking.len() - NAMED_AGAIN));
         }
-        let faint = format!("  {} s on {}, exit {}, {folder}", seconds(run.seconds), run.place.word(), run.exit);
-        self.line(&self.ink(Ink::Faint, &faint));
+        self.line(&self.ink(Ink::Faint, &format!("  {}", closing(report, folder))));
     }
 }
 
