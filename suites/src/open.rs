@@ -17,7 +17,7 @@ use cluster::{
 };
 use verdict::{
     folder::RunFolder,
-    plan::{Exclusive, ModelKind, Place, Plan, PlannedCheck, RunInfo},
+    plan::{Exclusive, Plan, PlannedCheck, RunInfo},
     requirements::Requirements,
     tests_list::TestList,
 };
@@ -104,22 +104,8 @@ fn rehearse_alone(check: &str, case: &str, gateway: &str) -> Result<Option<Opene
     let rehearsed = alone_folder()?;
     let run = RunInfo {
         id: rehearsed.id().to_owned(),
-        started: jiff::Timestamp::now().to_string(),
-        place: Place::Rehearsal,
-        context: None,
-        profile: RECORDED.into(),
-        set: Default::default(),
-        model: ModelKind::LlmDSim,
-        suites: vec![],
-        checks: vec![],
-        shard: None,
-        strict: false,
-        retries: 0,
-        jobs: 1,
         ci: std::env::var_os("CI").is_some(),
-        allow_empty: true,
-        command: vec!["cargo".into(), "test".into(), "-p".into(), "suites".into()],
-        trials: vec![],
+        ..RunInfo::rehearsal(RECORDED, &["cargo", "test", "-p", "suites"])
     };
     let plan = verdict::plan::build(&requirements, vec![planned], run, &tests)?;
     if !requirements.get(check).is_some_and(|r| r.case_names().contains(&case)) {

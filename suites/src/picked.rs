@@ -62,6 +62,25 @@ impl<'h> Known<'h> {
     }
 }
 
+/// The exchanges of the label, and the pool with its picker's records; unproven where either is missing.
+fn with_records<'h>(
+    judgement: &mut Judgement,
+    history: &'h History,
+    label: &str,
+    pool: &'h str,
+    clause: &str,
+) -> Option<(Vec<&'h Exchange>, Known<'h>)> {
+    let exchanges = each(judgement, history, label, clause);
+    if exchanges.is_empty() {
+        return None;
+    }
+    let known = Known::of(history, pool);
+    if known.is_none() {
+        judgement.unproven(clause, format!("records of the picker of pool {pool}"), "there are none");
+    }
+    Some((exchanges, known?))
+}
+
 /// Every exchange of the label is a whole 200 of the endpoint that the pool's picker chose, which was asked exactly once.
 pub fn as_picked(judgement: &mut Judgement, history: &History, label: &str, pool: &str) {
     picked(judgement, history, label, pool, 0);
@@ -74,14 +93,7 @@ pub fn by_the_fallback(judgement: &mut Judgement, history: &History, label: &str
 
 fn picked(judgement: &mut Judgement, history: &History, label: &str, pool: &str, number: usize) {
     let clause = format!("{label}-as-picked");
-    let exchanges = each(judgement, history, label, &clause);
-    if exchanges.is_empty() {
-        return;
-    }
-    let Some(known) = Known::of(history, pool) else {
-        judgement.unproven(&clause, format!("records of the picker of pool {pool}"), "there are none");
-        return;
-    };
+    let Some((exchanges, known)) = with_records(judgement, history, label, pool, &clause) else { return };
     let answered = exchanges.iter().filter(|e| e.status() == Some(200));
     let doubtful = |e: &&Exchange| {
         let models_whole = history.models.values().all(verdict::history::ModelLog::is_whole);
@@ -122,14 +134,7 @@ pub fn record_of_each(
     wrong: impl Fn(&Exchange, &PickerRecord) -> Option<String>,
 ) {
     let clause = format!("{label}-{}", expected.replace(' ', "-"));
-    let exchanges = each(judgement, history, label, &clause);
-    if exchanges.is_empty() {
-        return;
-    }
-    let Some(known) = Known::of(history, pool) else {
-        judgement.unproven(&clause, format!("records of the picker of pool {pool}"), "there are none");
-        return;
-    };
+    let Some((exchanges, known)) = with_records(judgement, history, label, pool, &clause) else { return };
     none_of(judgement, &clause, expected.to_owned(), &exchanges, |exchange| match known.picks(exchange)[..] {
         [pick] => wrong(exchange, pick),
         ref picks => Some(format!("{} records of the picker", picks.len())),

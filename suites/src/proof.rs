@@ -112,6 +112,15 @@ pub fn status(judgement: &mut Judgement, history: &History, label: &str, wanted:
     }
 }
 
+/// The usage in the body of a reply adds up.
+pub fn usage_adds_up(judgement: &mut Judgement, exchange: &Exchange, body: &Value) {
+    let tokens = |name: &str| body["usage"][name].as_u64().unwrap_or(0);
+    let (prompt, completion, total) = (tokens("prompt_tokens"), tokens("completion_tokens"), tokens("total_tokens"));
+    let adds_up = prompt > 0 && completion > 0 && prompt + completion == total;
+    let got = format!("{prompt} + {completion}, total {total}");
+    judgement.that("usage", adds_up, "prompt and completion tokens that add up to the total", got, [exchange]);
+}
+
 /// Every exchange of the label is a 4xx.
 pub fn client_error(judgement: &mut Judgement, history: &History, label: &str) {
     let clause = format!("{label}-is-a-client-error");

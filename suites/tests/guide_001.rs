@@ -195,14 +195,14 @@ fn judge_llm_service(history: &History) -> Judgement {
     judgement
 }
 
-/// The request of the guide's test, word for word.
-fn printed_request(host: &str) -> Call {
+/// The request of the test of this guide and of guide 002, word for word.
+pub(crate) fn printed_request(host: &str, model: &str) -> Call {
     let message = |role: &str, content: &str| json!({"role": role, "content": content});
     let messages = [message("system", "You are a poet."), message("user", "Write a poem about clouds.")];
     Call::post("/v1/chat/completions")
         .host(host)
         .header("x-user-id", "user123")
-        .json(&json!({"model": MODEL, "messages": messages}))
+        .json(&json!({"model": model, "messages": messages}))
 }
 
 #[rstest]
@@ -220,7 +220,7 @@ async fn drive_chat_completion(stage: &mut Stage) -> Result<()> {
     stage.settle(|| chat(&host, MODEL), SERVICE).await?;
     stage.begin().await?;
     for _ in 0..10 {
-        stage.send("as-printed", printed_request(&host)).await;
+        stage.send("as-printed", printed_request(&host, MODEL)).await;
         stage.send("streamed", chat(&host, MODEL).stream()).await;
     }
     stage.end().await
@@ -235,12 +235,7 @@ fn judge_chat_completion(history: &History) -> Judgement {
     for exchange in history.labelled("as-printed").take(1) {
         let body = exchange.response().and_then(|r| r.json()).unwrap_or_default();
         judgement.that("model", body["model"] == MODEL, MODEL, body["model"].to_string(), [exchange]);
-        let tokens = |name: &str| body["usage"][name].as_u64().unwrap_or(0);
-        let (prompt, completion, total) =
-            (tokens("prompt_tokens"), tokens("completion_tokens"), tokens("total_tokens"));
-        let adds_up = prompt > 0 && completion > 0 && prompt + completion == total;
-        let got = format!("{prompt} + {completion}, total {total}");
-        judgement.that("usage", adds_up, "prompt and completion tokens that add up to the total", got, [exchange]);
+        proof::usage_adds_up(&mut judgement, exchange, &body);
     }
     judgement
 }

@@ -16,6 +16,8 @@ use verdict::{
     judge::Judgement,
 };
 
+use crate::guide_001::printed_request;
+
 /// The guide's model.
 const MODEL: &str = "llama3-1b";
 
@@ -328,16 +330,6 @@ fn judge_service_name(history: &History) -> Judgement {
     judgement
 }
 
-/// The request of the guide's test, word for word.
-fn printed_request(host: &str) -> Call {
-    let message = |role: &str, content: &str| json!({"role": role, "content": content});
-    let messages = [message("system", "You are a poet."), message("user", "Write a poem about clouds.")];
-    Call::post("/v1/chat/completions")
-        .host(host)
-        .header("x-user-id", "user123")
-        .json(&json!({"model": MODEL, "messages": messages}))
-}
-
 #[rstest]
 #[tokio::test]
 async fn chat_completion(#[files("../manifests/gateways/*/gateway.yaml")] folder: PathBuf) {
@@ -349,7 +341,7 @@ async fn drive_chat_completion(stage: &mut Stage) -> Result<()> {
     stage.route_models(&[&model]).await?;
     let host = stage.hostname().to_owned();
     stage.settle(|| chat(&host, MODEL), MODEL).await?;
-    stage.send("as-printed", printed_request(&host)).await;
+    stage.send("as-printed", printed_request(&host, MODEL)).await;
     Ok(())
 }
 
@@ -369,15 +361,7 @@ fn judge_chat_completion(history: &History) -> Judgement {
     );
     let reply = body["choices"][0]["message"]["content"].as_str().unwrap_or_default();
     judgement.that("reply", !reply.is_empty(), "a reply of the assistant", format!("'{reply}'"), [exchange]);
-    let tokens = |name: &str| body["usage"][name].as_u64().unwrap_or(0);
-    let (prompt, completion, total) = (tokens("prompt_tokens"), tokens("completion_tokens"), tokens("total_tokens"));
-    judgement.that(
-        "usage",
-        prompt > 0 && completion > 0 && prompt + completion == total,
-        "prompt and completion tokens that add up to the total",
-        format!("{prompt} + {completion}, total {total}"),
-        [exchange],
-    );
+    proof::usage_adds_up(&mut judgement, exchange, &body);
     let pod = exchange.response().and_then(|r| r.header("x-inference-pod")).unwrap_or_default().to_owned();
     judgement.that(
         "served-by",

@@ -50,9 +50,6 @@ struct Check {
     disposition: serde_json::Value,
 }
 
-/// What the suites' test binary holds beside checks: tests of the judges, and of the suites as a whole.
-const NO_CHECKS: [&str; 4] = ["--skip", "::judges::", "--skip", "unit::"];
-
 /// What one process of the suites runs.
 #[derive(Clone, Copy)]
 enum Part<'p> {
@@ -153,7 +150,7 @@ impl Driven<'_> {
         command
             .arg("--test-threads")
             .arg(self.plan.jobs(part).to_string())
-            .args(NO_CHECKS)
+            .args(options::CHECKS_ALONE)
             .env("IGC_RUN", self.run)
             .current_dir(program::root().join("suites"))
             .stdin(Stdio::null())

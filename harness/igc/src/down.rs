@@ -16,7 +16,7 @@ use verdict::{
     record::Verdict,
 };
 
-use crate::{failure::Failure, plan::user_kubeconfig, up::Run};
+use crate::{failure::Failure, plan::user_kubeconfig, planned::Run};
 
 /// Takes gateways of a run down.
 pub async fn down(run: &Path, gateway: Option<&str>, interrupted: bool) -> Result<u8, Failure> {

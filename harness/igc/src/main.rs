@@ -11,6 +11,7 @@ mod mutants;
 mod pages;
 mod picker_server;
 mod plan;
+mod planned;
 mod replay;
 mod report;
 mod request;

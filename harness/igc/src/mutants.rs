@@ -26,7 +26,7 @@ use verdict::{
     folder::RunFolder,
     judge::Holds,
     names,
-    plan::{self, Level, ModelKind, Place, Plan, PlannedCheck, RunInfo, Trials},
+    plan::{self, Level, Plan, PlannedCheck, RunInfo, Trials},
     record::{Record, Verdict},
     requirements::Requirements,
     tests_list::TestList,
@@ -150,25 +150,7 @@ fn everything(requirements: &Requirements, tests: &TestList) -> Result<Plan, Fai
         let selection = Selection::of(&catalogue, &profile, &folder.components).map_err(Failure::usage)?;
         planned.push(selection.plan(&folder, None).map_err(Failure::usage)?);
     }
-    let run = RunInfo {
-        id: String::new(),
-        started: jiff::Timestamp::now().to_string(),
-        place: Place::Rehearsal,
-        context: None,
-        profile: PROFILE.into(),
-        set: BTreeMap::new(),
-        model: ModelKind::LlmDSim,
-        suites: vec![],
-        checks: vec![],
-        shard: None,
-        strict: false,
-        retries: 0,
-        jobs: 1,
-        ci: false,
-        allow_empty: true,
-        command: ["cargo", "xtask", "mutants"].map(str::to_owned).to_vec(),
-        trials: vec![],
-    };
+    let run = RunInfo::rehearsal(PROFILE, &["cargo", "xtask", "mutants"]);
     plan::build(requirements, planned, run, tests).map_err(Failure::usage)
 }
 
@@ -311,7 +293,8 @@ async fn drive(
     let log = File::create(run.path().join("tests.log"))?;
     let mut command = tokio::process::Command::new(suites);
     command
-        .args(["--test-threads", &options.jobs.to_string(), "--skip", "::judges::"])
+        .args(["--test-threads", &options.jobs.to_string()])
+        .args(options::CHECKS_ALONE)
         .env("IGC_RUN", run.path())
         .env_remove("IGC_GATEWAY")
         .env_remove("IGC_EXCLUSIVE")

@@ -5,12 +5,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use globset::{Glob, GlobSet, GlobSetBuilder};
 use tokio_util::sync::CancellationToken;
 use verdict::{
     folder::RunFolder,
     history::Key,
     judge::{Clause, Holds},
+    plan::Filter,
     record::{Record, Verdict},
 };
 
@@ -18,7 +18,7 @@ use crate::failure::Failure;
 
 /// Judges the runs again. The exit code is 1 where a verdict or a clause is not as it was recorded.
 pub async fn replay(suites: &Path, options: &options::Replay, cancel: &CancellationToken) -> Result<u8, Failure> {
-    let wanted = wanted(&options.checks)?;
+    let wanted = Filter::checks("--check", &options.checks).map_err(Failure::usage)?;
     let mut changes = 0;
     let runs: Vec<PathBuf> = options.runs.iter().map(|path| runs_of(path)).collect::<Result<Vec<_>, _>>()?.concat();
     for path in runs {
@@ -30,7 +30,7 @@ pub async fn replay(suites: &Path, options: &options::Replay, cancel: &Cancellat
         }
         let by_key = |folder: &RunFolder| -> Result<BTreeMap<Key, Record>, Failure> {
             let records = folder.read_records()?.records.into_iter();
-            Ok(records.filter(|r| wanted.is_match(r.key.title())).map(|r| (r.key.clone(), r)).collect())
+            Ok(records.filter(|r| wanted.selects(&r.key.check, &r.key.case)).map(|r| (r.key.clone(), r)).collect())
         };
         let (before, now) = (by_key(&run)?, by_key(&into)?);
         if now.is_empty() {
@@ -62,22 +62,11 @@ fn runs_of(path: &Path) -> Result<Vec<PathBuf>, Failure> {
     Ok(runs)
 }
 
-fn wanted(checks: &[String]) -> Result<GlobSet, Failure> {
-    let mut set = GlobSetBuilder::new();
-    let all = ["**".to_owned()];
-    for word in if checks.is_empty() { &all } else { checks } {
-        for glob in [word.clone(), format!("{word}@*")] {
-            set.add(Glob::new(&glob).map_err(|e| Failure::Usage(format!("--check {word:?} is no glob: {e}")))?);
-        }
-    }
-    set.build().map_err(Failure::usage)
-}
-
 /// Has the suites' test binary judge. `false`: it was interrupted.
 async fn judge(suites: &Path, run: &RunFolder, into: &RunFolder, cancel: &CancellationToken) -> Result<bool, Failure> {
     let mut command = tokio::process::Command::new(suites);
     command
-        .args(["--skip", "::judges::", "--skip", "unit::"])
+        .args(options::CHECKS_ALONE)
         .env("IGC_REPLAY", run.path())
         .env("IGC_REPLAY_INTO", into.path())
         .current_dir("suites")

@@ -21,7 +21,7 @@ use rehearsal::{
 use serde_json::json;
 use verdict::plan::GatewayPlan;
 
-use crate::{failure::Failure, plan::manifests, up::Run};
+use crate::{failure::Failure, plan::manifests, planned::Run};
 
 /// How long the Gateway of KServe may take to have a proxy.
 const PROXY: Duration = Duration::from_secs(30);

@@ -7,14 +7,13 @@ use std::{
 
 use cluster::{
     api::{Cluster, ObjectRef},
-    environment::{Environment, Stood},
+    environment::Stood,
     gateway::GatewayFolder,
     install::{
         bundle::Bundle,
-        component::{Catalogue, Need},
+        component::Need,
         failure::Cause,
         model::ModelFile,
-        profile::{Profile, Selection},
         progress,
         run::{self as install, InstallMissing, Own, OwnNeed, Request as InstallRequest, Site},
     },
@@ -34,78 +33,16 @@ use futures::future::BoxFuture;
 use rehearsal::hops::Hops;
 use tokio_util::sync::CancellationToken;
 use verdict::{
-    folder::{Event, RunFolder},
-    plan::{GatewayPlan, ModelKind, Place, Plan, PlannedCheck},
+    folder::Event,
+    plan::{GatewayPlan, ModelKind, Place},
 };
 
 use crate::{
     failure::Failure,
     plan::{manifests, user_kubeconfig},
-    request::Request,
+    planned::Run,
     standing,
 };
-
-/// Everything that a run says about itself.
-pub struct Run {
-    /// Its folder.
-    pub folder: RunFolder,
-    /// Its plan.
-    pub plan: Plan,
-    /// What was asked of the place.
-    pub request: Request,
-}
-
-impl Run {
-    /// Opens a run.
-    pub fn open(path: &Path) -> Result<Self, Failure> {
-        let folder = RunFolder::open(path).map_err(Failure::usage)?;
-        Ok(Self { plan: folder.read_plan()?, request: Request::read(&folder)?, folder })
-    }
-
-    /// The gateways that a command is for.
-    pub fn gateways(&self, named: Option<&str>) -> Result<Vec<&GatewayPlan>, Failure> {
-        let chosen: Vec<&GatewayPlan> =
-            self.plan.gateways.iter().filter(|g| named.is_none_or(|n| n == g.name)).collect();
-        match (chosen.is_empty(), named) {
-            (true, Some(name)) => Err(Failure::Usage(format!("run {} has no gateway '{name}'", self.folder.id()))),
-            _ => Ok(chosen),
-        }
-    }
-
-    /// A gateway's folder, and what it is installed from in the versions of the plan: without that which only checks want
-    /// that do not run.
-    pub fn selection(&self, gateway: &GatewayPlan) -> Result<(GatewayFolder, Selection), Failure> {
-        let folder = GatewayFolder::read(&manifests().join("gateways"), &gateway.name).map_err(Failure::usage)?;
-        let catalogue = Catalogue::read(&manifests()).map_err(Failure::usage)?;
-        let name = self.plan.run.profile.clone();
-        let profile = Profile { name, note: None, versions: gateway.versions.clone() };
-        let runs = |capability: &String| {
-            let wants =
-                |c: &PlannedCheck| c.gateway == gateway.name && c.runs() && c.capability.as_ref() == Some(capability);
-            self.plan.checks.iter().any(wants)
-        };
-        let wanted = |name: &&String| {
-            catalogue.get(name).is_none_or(|component| component.r#for.is_empty() || component.r#for.iter().any(runs))
-        };
-        let components: Vec<String> = folder.components.iter().filter(wanted).cloned().collect();
-        let selection = Selection::of(&catalogue, &profile, &components).map_err(Failure::usage)?;
-        Ok((folder, selection))
-    }
-
-    /// Changes what is known of where a gateway stands.
-    pub fn note(&self, gateway: &str, change: impl FnOnce(&mut Stood)) -> Result<(), Failure> {
-        let mut environment: Environment = self.folder.read_json("environment.json").unwrap_or_default();
-        change(environment.gateways.entry(gateway.to_owned()).or_default());
-        self.folder.write_environment(&environment)?;
-        Ok(())
-    }
-
-    /// What is known of where a gateway stands.
-    pub fn stood(&self, gateway: &str) -> Stood {
-        let environment: Environment = self.folder.read_json("environment.json").unwrap_or_default();
-        environment.gateways.get(gateway).cloned().unwrap_or_default()
-    }
-}
 
 /// Stands gateways of a planned run up; what fails is written down for the report. With `stay` they are for people: it is
 /// said how they are reached, and a rehearsal stands in this process until it is cancelled.

@@ -4,6 +4,9 @@ use std::{fmt, path::PathBuf, str::FromStr};
 
 use clap::{Args, ValueEnum};
 
+/// For the suites' test binary: checks alone, without the tests of the judges and of the suites as a whole.
+pub const CHECKS_ALONE: [&str; 4] = ["--skip", "::judges::", "--skip", "unit::"];
+
 /// Where a run happens.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum On {

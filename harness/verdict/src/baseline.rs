@@ -8,6 +8,7 @@ use semver::VersionReq;
 use serde::{Deserialize, Serialize};
 use serde_saphyr::Spanned;
 
+use crate::file::{self, FileError};
 use crate::golden::lenient_version;
 use crate::judge::{Clause, Holds};
 use crate::names;
@@ -132,37 +133,6 @@ impl std::fmt::Display for Versions {
     }
 }
 
-/// What is wrong with a baseline file.
-#[derive(Debug, thiserror::Error)]
-pub enum BaselineError {
-    /// It cannot be read.
-    #[error("failed to read {}: {source}", path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// It is not YAML of the known shape.
-    #[error("failed to understand {}: {message}", path.display())]
-    Shape {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong, with line and column.
-        message: String,
-    },
-    /// An entry says something that cannot be.
-    #[error("failed to accept {} line {line}: {problem}", path.display())]
-    Entry {
-        /// The file.
-        path: PathBuf,
-        /// Counted from 1.
-        line: u64,
-        /// What is wrong and what to do.
-        problem: String,
-    },
-}
-
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct File {
@@ -188,22 +158,19 @@ struct Written {
 
 impl Baseline {
     /// Reads `<root>/<gateway>/baseline.yaml`; a gateway without one has no known failures.
-    pub fn find(root: &Path, gateway: &str) -> Result<Self, BaselineError> {
+    pub fn find(root: &Path, gateway: &str) -> Result<Self, FileError> {
         let path = root.join(gateway).join("baseline.yaml");
-        match std::fs::read_to_string(&path) {
-            Ok(text) => Self::parse(&text, &path),
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(Self { path, entries: Vec::new() }),
-            Err(source) => Err(BaselineError::Read { path, source }),
+        match file::read_if_there(&path)? {
+            Some(text) => Self::parse(&text, &path),
+            None => Ok(Self { path, entries: Vec::new() }),
         }
     }
 
     /// Understands a baseline file; the path is only for messages.
-    pub fn parse(text: &str, path: &Path) -> Result<Self, BaselineError> {
-        let file: File = serde_saphyr::from_str(text)
-            .map_err(|e| BaselineError::Shape { path: path.to_owned(), message: e.to_string() })?;
-        let accept = |written: Written| {
-            written.accept().map_err(|(line, problem)| BaselineError::Entry { path: path.to_owned(), line, problem })
-        };
+    pub fn parse(text: &str, path: &Path) -> Result<Self, FileError> {
+        let file: File = serde_saphyr::from_str(text).map_err(|e| FileError::shape(path, e))?;
+        let accept =
+            |written: Written| written.accept().map_err(|(line, problem)| FileError::entry(path, line, problem));
         let entries = file.entries.into_iter().map(accept).collect::<Result<_, _>>()?;
         Ok(Self { path: path.to_owned(), entries })
     }
@@ -300,7 +267,7 @@ entries:
 - {check: tokens/no-leak, versions: '*', place: rehearsal, expect: sometimes, verdict: unproven, reason: r, link: l, expires: 2026-11-20}
 ";
 
-    fn parse(text: &str) -> Result<Baseline, BaselineError> {
+    fn parse(text: &str) -> Result<Baseline, FileError> {
         Baseline::parse(text, Path::new("golden/gw/baseline.yaml"))
     }
 

@@ -177,6 +177,31 @@ pub struct RunInfo {
     pub trials: Vec<Trials>,
 }
 
+impl RunInfo {
+    /// A rehearsal of everything in the versions of a profile, by a command that has no such options.
+    pub fn rehearsal(profile: &str, command: &[&str]) -> Self {
+        Self {
+            id: String::new(),
+            started: jiff::Timestamp::now().to_string(),
+            place: Place::Rehearsal,
+            context: None,
+            profile: profile.to_owned(),
+            set: BTreeMap::new(),
+            model: ModelKind::LlmDSim,
+            suites: vec![],
+            checks: vec![],
+            shard: None,
+            strict: false,
+            retries: 0,
+            jobs: 1,
+            ci: false,
+            allow_empty: true,
+            command: command.iter().map(|word| (*word).to_owned()).collect(),
+            trials: vec![],
+        }
+    }
+}
+
 /// Mutants that one case of a check is tried on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

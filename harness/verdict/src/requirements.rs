@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use serde_saphyr::Spanned;
 
+use crate::file::FileError;
 use crate::names;
 use crate::plan::{Exclusive, Level, ModelKind, Place};
 
@@ -65,37 +66,6 @@ impl Requirement {
     }
 }
 
-/// Why requirements cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum RequirementsError {
-    /// The file cannot be read.
-    #[error("failed to read {}: {source}; requirements belong in suites/requirements.yaml", path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// The file is not YAML of the known shape.
-    #[error("failed to understand {}: {message}", path.display())]
-    Shape {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong, with line and column.
-        message: String,
-    },
-    /// An entry says something that cannot be.
-    #[error("failed to accept {} line {line}: {problem}", path.display())]
-    Entry {
-        /// The file.
-        path: PathBuf,
-        /// Counted from 1.
-        line: u64,
-        /// What is wrong and what to do.
-        problem: String,
-    },
-}
-
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct File {
@@ -131,21 +101,24 @@ struct Entry {
 
 impl Requirements {
     /// Reads the file. Errors name the line.
-    pub fn read(path: &Path) -> Result<Self, RequirementsError> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|source| RequirementsError::Read { path: path.to_owned(), source })?;
+    pub fn read(path: &Path) -> Result<Self, FileError> {
+        let advice = "; requirements belong in suites/requirements.yaml";
+        let text = std::fs::read_to_string(path).map_err(|source| FileError::Read {
+            path: path.to_owned(),
+            source,
+            advice,
+        })?;
         Self::parse(&text, path)
     }
 
     /// Understands the text; the path is only for messages.
-    pub fn parse(text: &str, path: &Path) -> Result<Self, RequirementsError> {
-        let file: File = serde_saphyr::from_str(text)
-            .map_err(|e| RequirementsError::Shape { path: path.to_owned(), message: e.to_string() })?;
+    pub fn parse(text: &str, path: &Path) -> Result<Self, FileError> {
+        let file: File = serde_saphyr::from_str(text).map_err(|e| FileError::shape(path, e))?;
         let mut checks: Vec<Requirement> = Vec::new();
         let mut lines: BTreeMap<String, u64> = BTreeMap::new();
         for entry in file.checks {
             let line = entry.check.referenced.line();
-            let refuse = |line: u64, problem: String| RequirementsError::Entry { path: path.to_owned(), line, problem };
+            let refuse = |line: u64, problem: String| FileError::entry(path, line, problem);
             if let Some(first) = lines.insert(entry.check.value.clone(), line) {
                 let id = &entry.check.value;
                 return Err(refuse(line, format!("check {id} is there already, in line {first}; remove one of them")));
@@ -154,11 +127,7 @@ impl Requirements {
             checks.push(entry.into_requirement(line));
         }
         if checks.is_empty() {
-            return Err(RequirementsError::Entry {
-                path: path.to_owned(),
-                line: 1,
-                problem: "there is no check; a run without requirements proves nothing".to_owned(),
-            });
+            return Err(FileError::entry(path, 1, "there is no check; a run without requirements proves nothing"));
         }
         Ok(Self { path: path.to_owned(), checks })
     }
@@ -268,7 +237,7 @@ checks:
 - {check: guide-002/route, level: INFO, sentence: s, source: t, gateways: [envoy-ai-gateway]}
 ";
 
-    fn parse(text: &str) -> Result<Requirements, RequirementsError> {
+    fn parse(text: &str) -> Result<Requirements, FileError> {
         Requirements::parse(text, Path::new("suites/requirements.yaml"))
     }
 

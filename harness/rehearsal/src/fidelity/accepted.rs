@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use regex::Regex;
 use serde::Deserialize;
 use serde_saphyr::Spanned;
+use verdict::file::{self, FileError};
 
 /// The accepted differences of one gateway.
 #[derive(Clone, Debug, Default)]
@@ -28,37 +29,6 @@ pub struct Acceptance {
     at: Option<Regex>,
 }
 
-/// What is wrong with the file.
-#[derive(Debug, thiserror::Error)]
-pub enum AcceptedError {
-    /// It cannot be read.
-    #[error("failed to read {}: {source}", path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// It is not YAML of the known shape.
-    #[error("failed to understand {}: {message}", path.display())]
-    Shape {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong, with line and column.
-        message: String,
-    },
-    /// An entry says something that cannot be.
-    #[error("failed to accept {} line {line}: {problem}", path.display())]
-    Entry {
-        /// The file.
-        path: PathBuf,
-        /// Counted from 1.
-        line: u64,
-        /// What is wrong and what to do.
-        problem: String,
-    },
-}
-
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct File {
@@ -77,29 +47,26 @@ impl Accepted {
     /// Reads `<root>/<gateway>/fidelity.yaml`; a gateway without one has no accepted differences.
     ///
     /// # Errors
-    /// See [`AcceptedError`].
-    pub fn find(root: &Path, gateway: &str) -> Result<Self, AcceptedError> {
+    /// See [`FileError`].
+    pub fn find(root: &Path, gateway: &str) -> Result<Self, FileError> {
         let path = root.join(gateway).join("fidelity.yaml");
-        match std::fs::read_to_string(&path) {
-            Ok(text) => Self::parse(&text, &path),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Self { path, entries: vec![] }),
-            Err(source) => Err(AcceptedError::Read { path, source }),
+        match file::read_if_there(&path)? {
+            Some(text) => Self::parse(&text, &path),
+            None => Ok(Self { path, entries: vec![] }),
         }
     }
 
     /// Understands the file; the path is only for messages.
     ///
     /// # Errors
-    /// See [`AcceptedError`].
-    pub fn parse(text: &str, path: &Path) -> Result<Self, AcceptedError> {
-        let file: File = serde_saphyr::from_str(text).map_err(|error| AcceptedError::Shape {
-            path: path.to_owned(),
-            message: error.to_string().lines().next().unwrap_or_default().to_owned(),
-        })?;
+    /// See [`FileError`].
+    pub fn parse(text: &str, path: &Path) -> Result<Self, FileError> {
+        let first_line = |error: serde_saphyr::Error| error.to_string().lines().next().unwrap_or_default().to_owned();
+        let file: File = serde_saphyr::from_str(text).map_err(|error| FileError::shape(path, first_line(error)))?;
         let mut entries = Vec::new();
         for Written { case, at, reason } in file.accepted {
             let line = case.referenced.line();
-            let refused = |line: u64, problem: String| AcceptedError::Entry { path: path.to_owned(), line, problem };
+            let refused = |line: u64, problem: String| FileError::entry(path, line, problem);
             if reason.trim().is_empty() {
                 return Err(refused(line, "an empty reason: say why the rehearsal may differ".to_owned()));
             }

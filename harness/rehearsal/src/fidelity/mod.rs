@@ -18,11 +18,12 @@ mod written;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
+use verdict::file::FileError;
 
-pub use accepted::{Acceptance, Accepted, AcceptedError};
+pub use accepted::{Acceptance, Accepted};
 pub use case::{Case, MODEL, Recording};
 pub use play::{PlayError, admit, play};
-pub use written::{CaseError, parse, read};
+pub use written::{parse, read};
 
 /// One place where the rehearsal is not as recorded.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -41,8 +42,8 @@ pub struct Difference {
 ///
 /// # Errors
 /// Where it cannot be listed.
-pub fn files(path: &Path) -> Result<Vec<PathBuf>, CaseError> {
-    let read = |source| CaseError::Read { path: path.to_owned(), source };
+pub fn files(path: &Path) -> Result<Vec<PathBuf>, FileError> {
+    let read = |source| FileError::read(path, source);
     if !std::fs::metadata(path).map_err(read)?.is_dir() {
         return Ok(vec![path.to_owned()]);
     }

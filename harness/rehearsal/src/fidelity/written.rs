@@ -1,9 +1,6 @@
 //! Writing: how cases are read from files, and what is said of a file that cannot be understood.
 
-use std::{
-    fmt,
-    path::{Path, PathBuf},
-};
+use std::{fmt, path::Path};
 
 use serde::{
     Deserialize, Deserializer,
@@ -11,7 +8,7 @@ use serde::{
 };
 use serde_json::Value;
 use serde_saphyr::Spanned;
-use verdict::names;
+use verdict::{file::FileError, names};
 
 use super::{
     case::{Action, Apply, Case, Kserve, MODEL, Recording, Step, Validation, gateway_of},
@@ -19,37 +16,6 @@ use super::{
     rules::Many,
 };
 use crate::world::{GATEWAYS, WorldConfig};
-
-/// What is wrong with a file of cases.
-#[derive(Debug, thiserror::Error)]
-pub enum CaseError {
-    /// It cannot be read.
-    #[error("failed to read {}: {source}", path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// It is not YAML of the known shape.
-    #[error("failed to understand {}: {message}", path.display())]
-    Shape {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong, with line and column.
-        message: String,
-    },
-    /// A case says something that cannot be.
-    #[error("failed to accept {} line {line}: {problem}", path.display())]
-    Entry {
-        /// The file.
-        path: PathBuf,
-        /// Counted from 1.
-        line: u64,
-        /// What is wrong and what to do.
-        problem: String,
-    },
-}
 
 /// A document of a file, or a case in its list of cases: the document's words hold for its cases.
 #[derive(Deserialize)]
@@ -238,23 +204,23 @@ impl<'de> Visitor<'de> for StepVisitor {
 /// Reads a file of cases.
 ///
 /// # Errors
-/// See [`CaseError`]: what is wrong, in which file and line, and what to do.
-pub fn read(path: &Path) -> Result<Vec<Case>, CaseError> {
-    let text = std::fs::read_to_string(path).map_err(|source| CaseError::Read { path: path.to_owned(), source })?;
+/// See [`FileError`]: what is wrong, in which file and line, and what to do.
+pub fn read(path: &Path) -> Result<Vec<Case>, FileError> {
+    let text = std::fs::read_to_string(path).map_err(|source| FileError::read(path, source))?;
     parse(&text, path)
 }
 
 /// Understands a file of cases; the path gives names and is for messages.
 ///
 /// # Errors
-/// See [`CaseError`].
-pub fn parse(text: &str, path: &Path) -> Result<Vec<Case>, CaseError> {
-    let documents: Vec<Option<Spanned<Written>>> = serde_saphyr::from_multiple(text)
-        .map_err(|error| CaseError::Shape { path: path.to_owned(), message: with_near_names(&plain(&error)) })?;
+/// See [`FileError`].
+pub fn parse(text: &str, path: &Path) -> Result<Vec<Case>, FileError> {
+    let documents: Vec<Option<Spanned<Written>>> =
+        serde_saphyr::from_multiple(text).map_err(|error| FileError::shape(path, with_near_names(&plain(&error))))?;
     let mut cases: Vec<Case> = Vec::new();
     for Spanned { value: document, referenced, .. } in documents.into_iter().flatten() {
         let line = referenced.line();
-        let refused = |line: u64, problem: String| CaseError::Entry { path: path.to_owned(), line, problem };
+        let refused = |line: u64, problem: String| FileError::entry(path, line, problem);
         match &document.cases {
             Some(list) if document.steps.is_some() => {
                 let line = list.first().map_or(line, |c| c.referenced.line());
@@ -275,13 +241,13 @@ pub fn parse(text: &str, path: &Path) -> Result<Vec<Case>, CaseError> {
         }
     }
     if cases.is_empty() {
-        let problem = "there is no case in it; harness/rehearsal/fidelity/README.md shows one".to_owned();
-        return Err(CaseError::Entry { path: path.to_owned(), line: 1, problem });
+        let problem = "there is no case in it; harness/rehearsal/fidelity/README.md shows one";
+        return Err(FileError::entry(path, 1, problem));
     }
     for (at, case) in cases.iter().enumerate() {
         if cases[..at].iter().any(|other| other.id == case.id) {
             let problem = format!("{} is there twice; give each case of a file its own name", case.id);
-            return Err(CaseError::Entry { path: path.to_owned(), line: case.line, problem });
+            return Err(FileError::entry(path, case.line, problem));
         }
     }
     Ok(cases)

@@ -55,8 +55,7 @@ struct Profile {
     name: String,
     summary: String,
     core: Status,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    extended: Option<Extended>,
+    extended: Extended,
 }
 
 #[derive(Serialize)]
@@ -82,12 +81,8 @@ struct Statistics {
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Extended {
-    result: &'static str,
-    statistics: Statistics,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    skipped_tests: Vec<String>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    failed_tests: Vec<String>,
+    #[serde(flatten)]
+    status: Status,
     #[serde(skip_serializing_if = "BTreeSet::is_empty")]
     supported_features: BTreeSet<String>,
     #[serde(skip_serializing_if = "BTreeSet::is_empty")]
@@ -141,10 +136,8 @@ fn profile(suite: &str, checks: &[&CheckReport]) -> Profile {
     let (supported_features, unsupported_features) = (features(false), features(true));
     let Statistics { passed, skipped, failed } = core.statistics;
     let summary = format!("{passed} MUST checks hold, {failed} do not, {skipped} were not run.");
-    let Status { result, statistics, skipped_tests, failed_tests } = status(of(Level::Should));
-    let extended =
-        Extended { result, statistics, skipped_tests, failed_tests, supported_features, unsupported_features };
-    Profile { name: format!("IGC-{}", suite.to_uppercase()), summary, core, extended: Some(extended) }
+    let extended = Extended { status: status(of(Level::Should)), supported_features, unsupported_features };
+    Profile { name: format!("IGC-{}", suite.to_uppercase()), summary, core, extended }
 }
 
 fn status<'c>(checks: impl Iterator<Item = &'c CheckReport>) -> Status {
