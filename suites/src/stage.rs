@@ -9,14 +9,8 @@ use cluster::{
     gateway,
     install::model::{ModelFile, Served},
     intents::Intents,
-    shared::{self, Existing},
 };
 use futures::future::join_all;
-use rehearsal::{
-    hops::Hops,
-    mutants::{Mutant, Mutants},
-    world::{World, WorldConfig},
-};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use verdict::{
@@ -32,9 +26,11 @@ use crate::{
 };
 
 mod pools;
+mod rehearsed;
 
 pub(crate) use self::pools::endpoints_of;
 pub use self::pools::{LlmService, Pool, PoolOf};
+use self::rehearsed::Rehearsed;
 pub use gateway::Marker;
 
 /// How many good answers in a row mean that a configuration is live.
@@ -82,53 +78,6 @@ pub struct Stage {
     window_end: f64,
     serial: u64,
     patience: Duration,
-}
-
-/// A world of the stage's own, where a run is rehearsed: the gateway stands in it as `igc up` would have it stand.
-struct Rehearsed {
-    world: World,
-    cluster: Cluster,
-    _kubeconfig: tempfile::NamedTempFile,
-}
-
-impl Rehearsed {
-    async fn start(opened: &Opened, trial: &Trial) -> Result<Self> {
-        let shared = &opened.gateway.gateway;
-        let plan = opened
-            .plan
-            .gateways
-            .iter()
-            .find(|g| g.name == opened.gateway.name)
-            .context("the plan does not have the gateway")?;
-        let version = plan.versions.get(&plan.version_of).context("the plan says no version of the gateway")?;
-        let mut config = WorldConfig::new(&opened.gateway.name, version)?;
-        config.kserve_gateway = (shared.namespace.clone(), shared.name.clone());
-        config.mutants = mutants(trial)?;
-        config.hops = Hops::of_the_environment()?;
-        let world = World::start(config).await?;
-        let kubeconfig = tempfile::NamedTempFile::new().context("failed to write a kubeconfig for the rehearsal")?;
-        world.write_kubeconfig(kubeconfig.path())?;
-        cluster::api::init();
-        let cluster = Cluster::connect(kubeconfig.path(), None).await?;
-        let images = &opened.stood.images;
-        shared::stand_up(
-            &cluster,
-            &root().join("manifests"),
-            &opened.gateway,
-            images,
-            &[],
-            &opened.plan.run.id,
-            Existing::Applied,
-        )
-        .await?;
-        Ok(Self { world, cluster, _kubeconfig: kubeconfig })
-    }
-}
-
-/// What is to be wrong in the world of a trial.
-fn mutants(trial: &Trial) -> Result<Mutants> {
-    let named = |name: &String| Mutant::named(name).with_context(|| format!("there is no mutant called {name}"));
-    Ok(Mutants::new(trial.mutant.as_ref().map(named).transpose()?, trial.mended))
 }
 
 /// A name that DNS and KServe's hostnames bear: run, check and attempt in at most 36 characters.

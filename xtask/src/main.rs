@@ -118,6 +118,16 @@ Examples:
   cargo xtask review --accept 'routing/*' --reason 'first recording, read against guide 002'
   cargo xtask review --reject 'tokens/exact@budget-70'")]
     Review(options::Review),
+    /// Show what gateways do differently under the same checks, and which of it nobody has declared
+    #[command(after_help = "\
+Examples:
+  cargo xtask differ                                         what was accepted of each gateway, in golden/
+  cargo xtask differ target/igc/latest --check 'routing/*'   and what this run observed, with its transcripts
+  cargo xtask differ --declared --format json
+
+A difference that is right is declared in golden/<gateway>/differences.yaml, with reason and link. Exit codes: 0 all are
+declared, 1 some are not or are stale, 2 usage.")]
+    Differ(options::Differ),
     /// Play recordings of real gateways in the rehearsal, and say where it differs
     #[command(after_help = "\
 Examples:
@@ -174,6 +184,7 @@ fn main() -> ExitCode {
         Task::Programs { folder } => program::programs(&folder),
         Task::Merge(_) => program::forward("merge"),
         Task::Review(_) => program::forward("review"),
+        Task::Differ(_) => program::forward("differ"),
         Task::Fidelity(options) => e2e::fidelity(options),
         Task::Mutants(options) => e2e::mutants(&options),
         Task::Replay(options) => e2e::replay(options),

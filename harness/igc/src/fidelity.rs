@@ -12,7 +12,7 @@ use rehearsal::fidelity::{self, Accepted, Case, Difference};
 use serde::Serialize;
 use verdict::{
     folder::RunFolder,
-    golden::Golden,
+    golden::{self, Golden},
     history::Key,
     names,
     record::GoldenState,
@@ -175,21 +175,9 @@ fn cases(paths: &[PathBuf]) -> Result<Vec<Case>, Failure> {
 
 /// The observations that were accepted at real places.
 fn goldens(root: &Path) -> Result<Vec<Outcome>, Failure> {
-    let mut found = Vec::new();
-    let mut folders = vec![root.to_owned()];
-    while let Some(folder) = folders.pop() {
-        for entry in std::fs::read_dir(&folder)? {
-            let path = entry?.path();
-            if path.is_dir() {
-                folders.push(path);
-            } else if path.extension().is_some_and(|e| e == "snap") {
-                let golden = Golden::read(&path)?;
-                if golden.info.place.is_real() {
-                    found.push(Outcome::golden(&path, golden));
-                }
-            }
-        }
-    }
+    let accepted = golden::accepted(root)?.into_iter();
+    let real = accepted.filter(|(_, golden)| golden.info.place.is_real());
+    let mut found: Vec<_> = real.map(|(path, golden)| Outcome::golden(&path, golden)).collect();
     found.sort_by(|a, b| a.case.cmp(&b.case));
     Ok(found)
 }

@@ -1,6 +1,7 @@
 //! igc: the program that binds the rooms. `cargo xtask` calls it; in a container image it is the model or
 //! the endpoint picker.
 
+mod differ;
 mod down;
 mod failure;
 mod fidelity;
@@ -76,6 +77,8 @@ enum Command {
     Merge(options::Merge),
     /// Look at observations that differ from their goldens, accept them with a reason
     Review(options::Review),
+    /// Show what gateways do differently under the same checks
+    Differ(options::Differ),
     /// Play recordings of real gateways in the rehearsal, and say where it differs
     Fidelity {
         /// A rehearsed run of all checks, whose goldens of real places are counted as cases
@@ -133,6 +136,7 @@ async fn main() -> ExitCode {
         Command::Report(options) => report::report(&options),
         Command::Merge(options) => merge::merge(&options),
         Command::Review(options) => review::review(&options),
+        Command::Differ(options) => differ::differ(&options),
         Command::Fidelity { run, options } => fidelity::fidelity(run.as_deref(), &options).await,
         Command::Mutants { suites, tests, options } => mutants::mutants(&suites, &tests, &options, &cancel).await,
         Command::Replay { suites, options } => replay::replay(&suites, &options, &cancel).await,

@@ -367,6 +367,24 @@ impl Replay {
     }
 }
 
+/// Options of `cargo xtask differ`.
+#[derive(Clone, Debug, Args)]
+#[group(skip)]
+pub struct Differ {
+    /// A run's folder: what it observed counts in place of what was accepted before, and its transcripts are shown
+    #[arg(value_name = "RUN")]
+    pub run: Option<PathBuf>,
+    /// Only checks that match, for example 'routing/*'; may be given several times
+    #[arg(long = "check", value_name = "GLOB")]
+    pub checks: Vec<String>,
+    /// Show declared differences too
+    #[arg(long)]
+    pub declared: bool,
+    /// How to print what came of it
+    #[arg(long, value_enum, default_value_t, value_name = "text|json")]
+    pub format: Format,
+}
+
 fn processors() -> u32 {
     std::thread::available_parallelism().ok().and_then(|n| u32::try_from(n.get()).ok()).unwrap_or(1)
 }

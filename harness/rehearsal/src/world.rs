@@ -3,10 +3,11 @@
 //! Worlds are independent of one another and cheap; a test has one of its own.
 
 use std::{
+    collections::HashMap,
     io,
     net::SocketAddr,
     path::Path,
-    sync::{Arc, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -17,7 +18,7 @@ use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    api::{self, Failure, Hooks, PodDialer, Server, Store, kinds},
+    api::{self, Failure, Hooks, Kind, PodDialer, Server, Store, kinds},
     clock::Clock,
     controllers::{self, NodePorts, Surroundings},
     dataplane::{
@@ -114,20 +115,28 @@ impl World {
     /// # Errors
     /// Where there is no socket, or the installation is refused, which is a defect of this crate.
     pub async fn start(config: WorldConfig) -> Result<Self, WorldError> {
-        let clock = config.clock.clone();
-        let now = move || {
-            i64::try_from(clock.now_ms())
-                .ok()
-                .and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok())
-                .unwrap_or(jiff::Timestamp::MAX)
-        };
-        let store = Store::new(now);
+        let store = Store::new(now(&config.clock));
         store.be_wrong_as(&config.mutants);
         for object in installation(&config) {
             let what = format!("{} {}", text(&object, "/kind"), object::name(&object));
             store.apply(object).map_err(|failure| WorldError::Install { what, failure: Box::new(failure) })?;
         }
         say_node_ready(&store);
+        Self::run(store, controllers::Applied::default(), config).await
+    }
+
+    /// Starts a world from what another one was, which stood up with the same configuration but for its clock, its hops and
+    /// what is wrong with it. Its pods and node ports are its own. It is ready when it has [settled](Self::settled).
+    ///
+    /// # Errors
+    /// Where there is no socket.
+    pub async fn restore(backup: &Backup, config: WorldConfig) -> Result<Self, WorldError> {
+        let store = backup.store.copy(now(&config.clock));
+        store.be_wrong_as(&config.mutants);
+        Self::run(store, Arc::new(Mutex::new(backup.applied.clone())), config).await
+    }
+
+    async fn run(store: Store, applied: controllers::Applied, config: WorldConfig) -> Result<Self, WorldError> {
         let around = Surroundings {
             store,
             network: Network::with_hops(config.hops),
@@ -137,7 +146,7 @@ impl World {
             node_ports: config.node_ports,
             mutants: config.mutants,
             stop: CancellationToken::new(),
-            applied: controllers::Applied::default(),
+            applied,
             models: controllers::Models::default(),
             pickers: controllers::Journals::default(),
             done: Arc::default(),
@@ -217,6 +226,14 @@ impl World {
         }
     }
 
+    /// What it is when it has settled, for others to start from.
+    pub async fn backup(&self) -> Backup {
+        self.settled().await;
+        let applied = self.around.applied.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let now = self.around.store.now();
+        Backup { store: self.around.store.copy(move || now), applied }
+    }
+
     /// The models that run, by the namespace and name of their pods.
     pub fn models(&self) -> Vec<(Name, Model)> {
         let models = self.around.models.lock().unwrap_or_else(PoisonError::into_inner);
@@ -240,6 +257,24 @@ impl World {
             .find(|p| object::port(p, "/port") == Some(port))
             .and_then(|p| object::port(p, "/nodePort"))?;
         Some(SocketAddr::from(([127, 0, 0, 1], number)))
+    }
+}
+
+/// What a world was at a moment: its objects, and what its controllers know to have applied.
+#[derive(Debug)]
+pub struct Backup {
+    store: Store,
+    applied: HashMap<(Kind, Name), Value>,
+}
+
+/// The time of a clock as the API says it.
+fn now(clock: &Clock) -> impl Fn() -> jiff::Timestamp + Send + Sync + 'static {
+    let clock = clock.clone();
+    move || {
+        i64::try_from(clock.now_ms())
+            .ok()
+            .and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok())
+            .unwrap_or(jiff::Timestamp::MAX)
     }
 }
 

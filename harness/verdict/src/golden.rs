@@ -241,9 +241,17 @@ pub fn write_pending(
 
 /// Every pending file of a run, sorted.
 pub fn pending(run: &RunFolder) -> Result<Vec<PathBuf>, GoldenError> {
-    let top = run.path().join("golden");
+    files(&run.path().join("golden"), ".snap.new")
+}
+
+/// Every golden file below `golden`, sorted, each with its path.
+pub fn accepted(root: &Path) -> Result<Vec<(PathBuf, Golden)>, GoldenError> {
+    files(root, ".snap")?.into_iter().map(|path| Golden::read(&path).map(|golden| (path, golden))).collect()
+}
+
+fn files(top: &Path, ending: &str) -> Result<Vec<PathBuf>, GoldenError> {
     let mut found = Vec::new();
-    let mut folders = vec![top];
+    let mut folders = vec![top.to_owned()];
     while let Some(folder) = folders.pop() {
         let failed = |source| GoldenError::File { action: "read", path: folder.clone(), source };
         let entries = match std::fs::read_dir(&folder) {
@@ -254,7 +262,7 @@ pub fn pending(run: &RunFolder) -> Result<Vec<PathBuf>, GoldenError> {
             let path = entry.map_err(failed)?.path();
             if path.is_dir() {
                 folders.push(path);
-            } else if path.to_string_lossy().ends_with(".snap.new") {
+            } else if path.to_string_lossy().ends_with(ending) {
                 found.push(path);
             }
         }

@@ -3,6 +3,7 @@
 
 pub mod baseline;
 pub mod curl;
+pub mod differ;
 pub mod file;
 pub mod folder;
 pub mod golden;

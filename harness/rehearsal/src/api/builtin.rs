@@ -11,7 +11,7 @@ use super::kind::{Kind, kinds};
 use super::meta::{self, meta_mut};
 
 /// The addresses and node ports that Services take.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Addresses {
     hosts: BTreeSet<u16>,
     ports: BTreeSet<u16>,

@@ -116,6 +116,19 @@ impl State {
         }
     }
 
+    /// The same objects for another world, which has a history of its own from here on.
+    pub(crate) fn copy(&self) -> Self {
+        Self {
+            resources: self.resources.clone(),
+            objects: self.objects.clone(),
+            version: self.version,
+            changed: self.changed.clone(),
+            forgotten: self.version,
+            addresses: self.addresses.clone(),
+            ..Self::new()
+        }
+    }
+
     pub(crate) fn version(&self) -> u64 {
         self.version
     }

@@ -79,6 +79,12 @@ impl Store {
         store
     }
 
+    /// A store of another world that begins with the objects as they are here, on a clock of its own.
+    pub fn copy(&self, now: impl Fn() -> jiff::Timestamp + Send + Sync + 'static) -> Self {
+        let state = self.lock().copy();
+        Self(Arc::new(Inner { state: Mutex::new(state), now: Box::new(now) }))
+    }
+
     /// Is wrong in the way of a mutant from here on.
     pub fn be_wrong_as(&self, mutants: &Mutants) {
         self.lock().mutants = mutants.clone();

@@ -121,12 +121,15 @@ impl Pods {
         let mut new: Vec<_> = present.into_iter().filter(|(uid, _)| !self.running.contains_key(*uid)).collect();
         new.sort_by_key(|(_, pod)| object::key(pod));
         for (uid, pod) in new {
-            self.addresses += 1;
-            let address = pod_address(self.addresses + 4);
+            // One that has an address already ran in the world that this one was made from.
+            let known: Option<IpAddr> = text(pod, "/status/podIP").parse().ok();
+            let address = known.unwrap_or_else(|| self.new_address(snapshot));
             match start(around, pod, address, &self.tables) {
                 Ok(running) => {
                     self.running.insert(uid.to_owned(), running);
-                    say_running(around, pod, address);
+                    if known.is_none() {
+                        say_running(around, pod, address);
+                    }
                 }
                 Err(error) => tracing::warn!(pod = name(pod), %error, "a pod could not start"),
             }
@@ -138,6 +141,18 @@ impl Pods {
                 *known = found;
                 is_new
             });
+        }
+    }
+
+    /// An address that no pod has, nor had.
+    fn new_address(&mut self, snapshot: &Snapshot) -> IpAddr {
+        loop {
+            self.addresses += 1;
+            let address = pod_address(self.addresses + 4);
+            let written = address.to_string();
+            if !snapshot.all(&kinds::POD).any(|pod| text(pod, "/status/podIP") == written) {
+                return address;
+            }
         }
     }
 

@@ -238,9 +238,9 @@ impl Mutants {
         self.0.awake.store(true, Ordering::Relaxed);
     }
 
-    /// Whether it woke since this was asked last.
+    /// Whether one woke since this was asked last.
     pub(crate) fn just_woke(&self) -> bool {
-        self.0.awake.load(Ordering::Relaxed) && !self.0.noticed.swap(true, Ordering::Relaxed)
+        self.0.which.is_some() && self.0.awake.load(Ordering::Relaxed) && !self.0.noticed.swap(true, Ordering::Relaxed)
     }
 
     /// Whether the world is to be wrong in this way, here and now. To be asked last: it counts as reached.

@@ -6,4 +6,5 @@ mod kubernetes;
 mod llmisvc;
 mod picker;
 mod pools;
+mod restored;
 mod stage;

@@ -56,9 +56,14 @@ impl Stage {
             }),
         )
         .await;
+        Self::at(stage.world).await
+    }
+
+    /// A world with such a Gateway.
+    pub async fn at(world: World) -> Self {
         let address = bounded(
             "a node port",
-            stage.world.until(|store| {
+            world.until(|store| {
                 store
                     .list(&kinds::SERVICE, None)
                     .iter()
@@ -67,12 +72,11 @@ impl Stage {
                             .as_str()
                             .is_some_and(|by| by.contains("gateway"))
                     })
-                    .and_then(|s| stage.world.node_port(text(s, "/metadata/namespace"), text(s, "/metadata/name"), 80))
+                    .and_then(|s| world.node_port(text(s, "/metadata/namespace"), text(s, "/metadata/name"), 80))
             }),
         )
         .await;
-        let client = Client::new(Arc::new(Tcp::to(address)), "x");
-        Self { client, ..stage }
+        Self { world, client: Client::new(Arc::new(Tcp::to(address)), "x") }
     }
 
     /// Applies manifests.
