@@ -361,3 +361,118 @@ fn there_is_nothing_to_merge(#[case] runs: &[&str], #[case] said: &str) {
     let (code, _, err) = igc(&Checkout::new(), &[&["merge"], runs].concat());
     assert!(code == 2 && err.contains(said), "{err}");
 }
+
+/// What two gateways were seen to do under one check: who answered, and in which words.
+fn observed(gateway: &str, reached: &str, body: &str) -> String {
+    format!(
+        "---
+source: igc
+description: a hostname selects its route
+info:
+  place: rehearsal
+  gateway: {gateway}
+  version: v1.0.0
+  versions: {{{gateway}: v1.0.0}}
+  model: echo
+  profile: current
+  recorded: \"2026-11-21\"
+  run: r
+---
+exchanges:
+- label: known
+  reached: [{reached}]
+  status: 200
+- body: {{text: {body}}}
+  label: unknown
+  reached: []
+  status: 404
+"
+    )
+}
+
+const DECLARED: &str = "differences:
+- check: routing/*
+  at: exchanges/[^/]+/body/text
+  reason: each has words of its own
+  link: https://example.test/words
+";
+
+#[rstest]
+#[case::the_same("alpha", "none", "", 0, "1 compared: 1 same, 0 differ as declared, 0 differ otherwise; 0 stale")]
+#[case::declared(
+    "alpha",
+    "no route",
+    DECLARED,
+    0,
+    "1 compared: 0 same, 1 differ as declared, 0 differ otherwise; 0 stale"
+)]
+#[case::stale(
+    "alpha",
+    "none",
+    DECLARED,
+    1,
+    "golden/b/differences.yaml:2 is stale: what it declares differs no more; remove it"
+)]
+#[case::undeclared("alpha", "no route", "", 1, "  undeclared  exchanges/unknown/body/text")]
+#[case::declared_is_not_all("beta", "no route", DECLARED, 1, "  undeclared  exchanges/known/reached")]
+fn what_gateways_do_differently_is_declared_or_shown(
+    #[case] reached: &str,
+    #[case] body: &str,
+    #[case] declared: &str,
+    #[case] code: i32,
+    #[case] said: &str,
+) {
+    let mut checkout = Checkout::new()
+        .file("golden/a/routing/host.snap", &observed("a", "alpha", "none"))
+        .file("golden/b/routing/host.snap", &observed("b", reached, body))
+        .file("golden/b/routing/alone.snap", &observed("b", reached, body));
+    if !declared.is_empty() {
+        checkout = checkout.file("golden/b/differences.yaml", declared);
+    }
+    let (ended, out, err) = igc(&checkout, &["differ"]);
+    assert_eq!(ended, code, "{out}{err}");
+    assert!(out.lines().any(|line| line == said), "{out}");
+    assert!(!out.contains("words of its own"), "{out}");
+    let (ended, out, _) = igc(&checkout, &["differ", "--format", "json"]);
+    assert_eq!(ended, code);
+    let came: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(came["compared"], 1);
+}
+
+#[test]
+fn two_gateways_stand_side_by_side() {
+    let checkout = Checkout::new()
+        .file("golden/a/routing/host.snap", &observed("a", "alpha", "none"))
+        .file("golden/b/routing/host.snap", &observed("b", "beta", "no route"))
+        .file("golden/b/differences.yaml", DECLARED);
+    let (_, out, _) = igc(&checkout, &["differ", "--declared"]);
+    insta::assert_snapshot!(out);
+    let (code, _, err) = igc(&checkout, &["differ", "--check", "tokens/*"]);
+    assert_eq!(
+        (code, err.contains("--check tokens/* matches no check that has been observed on two gateways")),
+        (2, true),
+        "{err}"
+    );
+}
+
+#[test]
+fn what_a_run_observed_counts_in_place_of_what_was_accepted() {
+    let checkout = Checkout::new()
+        .file("golden/a/routing/host.snap", &observed("a", "alpha", "none"))
+        .file("golden/b/routing/host.snap", &observed("b", "alpha", "none"));
+    let run = finished(&checkout, &["--check", "routing/host"]);
+    assert_eq!(igc(&checkout, &["differ", run.to_str().unwrap()]).0, 0);
+    let pending = run.join("golden/a/routing/host.snap.new");
+    fs::create_dir_all(pending.parent().unwrap()).unwrap();
+    fs::write(pending, observed("a", "beta", "none")).unwrap();
+    let (code, out, err) = igc(&checkout, &["differ", run.to_str().unwrap()]);
+    assert_eq!(code, 1, "{out}{err}");
+    assert!(out.contains("undeclared  exchanges/known/reached"), "{out}");
+}
+
+/// The project's own: an accepted observation that differs between gateways is declared.
+#[test]
+fn what_was_accepted_of_gateways_differs_as_declared() {
+    let output = Command::new(env!("CARGO_BIN_EXE_igc")).current_dir(root()).arg("differ").output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stdout));
+}
