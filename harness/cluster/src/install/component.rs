@@ -183,8 +183,8 @@ pub struct Configured {
 pub struct Present {
     /// The object that shows it.
     pub object: ObjectRef,
-    /// What tells its version.
-    pub version: VersionFrom,
+    /// What tells its version; absent where nothing does.
+    pub version: Option<VersionFrom>,
 }
 
 /// What tells a version.

@@ -43,8 +43,9 @@ pub async fn look_for(cluster: &Cluster, component: &Component) -> Result<Option
 
 fn read(present: &Present, object: &Value) -> Found {
     match &present.version {
-        VersionFrom::Annotation(key) => Found { version: annotation(object, key), stand_in: None },
-        VersionFrom::Image(name) => {
+        None => Found { version: None, stand_in: None },
+        Some(VersionFrom::Annotation(key)) => Found { version: annotation(object, key), stand_in: None },
+        Some(VersionFrom::Image(name)) => {
             let containers = |list: &str| {
                 object
                     .pointer(&format!("/spec/template/spec/{list}"))
@@ -86,7 +87,8 @@ mod tests {
     use super::*;
     use crate::api::ObjectRef;
 
-    fn seen(version: VersionFrom, object: Value) -> Found {
+    fn seen(version: impl Into<Option<VersionFrom>>, object: Value) -> Found {
+        let version = version.into();
         read(&Present { object: ObjectRef::new("apps/v1", "Deployment", "n", "d"), version }, &object)
     }
 
@@ -117,5 +119,6 @@ mod tests {
         let key = || VersionFrom::Annotation("gateway.networking.k8s.io/bundle-version".into());
         assert_eq!(seen(key(), object), found(Some("v1.5.1"), None));
         assert_eq!(seen(key(), json!({})), found(None, None));
+        assert_eq!(seen(None, deployment(&["quay.io/a/b:v1"])), found(None, None), "nothing tells it");
     }
 }
