@@ -407,27 +407,21 @@ async fn port_ignored(#[files("../manifests/gateways/*/gateway.yaml")] folder: P
     pool_check("pool/port-ignored", "-", &folder).run(drive_port_ignored, judge_port_ignored).await;
 }
 
+/// One port after the other: how often a picker is asked where several matches lead to its pool is `asked-once`'s subject.
 async fn drive_port_ignored(stage: &mut Stage) -> Result<()> {
     stage.pool(PoolOf::new("alpha")).await?;
     let host = stage.hostname().to_owned();
-    let rules: Vec<Value> = PORTS
-        .iter()
-        .map(|(label, port)| {
-            let mut rule = json!({"match": with_header("x-rule", label), "pool": "alpha"});
-            if let Some(port) = port {
-                rule["port"] = json!(port);
-            }
-            rule
-        })
-        .collect();
-    stage.intent("pool-route", json!({"rules": rules})).await?;
-    for (label, _) in PORTS {
-        stage.settle(|| chat(&host, "alpha").header("x-rule", label), "alpha").await?;
-    }
     stage.begin().await?;
-    for _ in 0..5 {
-        for (label, _) in PORTS {
-            stage.send(label, chat(&host, "alpha").header("x-rule", label)).await;
+    for (label, port) in PORTS {
+        let mut rule = json!({"match": with_header("x-rule", label), "pool": "alpha"});
+        if let Some(port) = port {
+            rule["port"] = json!(port);
+        }
+        stage.intent("pool-route", json!({"rules": [rule]})).await?;
+        let call = || chat(&host, "alpha").header("x-rule", label);
+        stage.settle(call, "alpha").await?;
+        for _ in 0..5 {
+            stage.send(label, call()).await;
         }
     }
     stage.end().await
@@ -437,6 +431,41 @@ fn judge_port_ignored(history: &History) -> Judgement {
     let mut judgement = Judgement::new();
     proof::live(&mut judgement, history);
     for (label, _) in PORTS {
+        picked::as_picked(&mut judgement, history, label, "alpha");
+    }
+    judgement
+}
+
+/// Matches of one route that lead to one pool.
+const MATCHES: [&str; 3] = ["first", "second", "third"];
+
+#[rstest]
+#[tokio::test]
+async fn asked_once(#[files("../manifests/gateways/*/gateway.yaml")] folder: PathBuf) {
+    pool_check("pool/asked-once", "-", &folder).run(drive_asked_once, judge_asked_once).await;
+}
+
+async fn drive_asked_once(stage: &mut Stage) -> Result<()> {
+    stage.pool(PoolOf::new("alpha")).await?;
+    let host = stage.hostname().to_owned();
+    let rules = MATCHES.map(|label| json!({"match": with_header("x-rule", label), "pool": "alpha"}));
+    stage.intent("pool-route", json!({"rules": rules})).await?;
+    for label in MATCHES {
+        stage.settle(|| chat(&host, "alpha").header("x-rule", label), "alpha").await?;
+    }
+    stage.begin().await?;
+    for _ in 0..5 {
+        for label in MATCHES {
+            stage.send(label, chat(&host, "alpha").header("x-rule", label)).await;
+        }
+    }
+    stage.end().await
+}
+
+fn judge_asked_once(history: &History) -> Judgement {
+    let mut judgement = Judgement::new();
+    proof::live(&mut judgement, history);
+    for label in MATCHES {
         picked::as_picked(&mut judgement, history, label, "alpha");
     }
     judgement
@@ -1017,6 +1046,20 @@ mod judges {
     #[case::not_asked(ports().past_the_picker("other-port", "alpha", 2), Holds::No)]
     fn port_ignored_is_judged(#[case] fake: Fake, #[case] holds: Holds) {
         assert_eq!(verdict_of(judge_port_ignored, &fake), holds);
+    }
+
+    fn matched() -> Fake {
+        alpha("pool/asked-once").picked("first", "alpha", 0).picked("second", "alpha", 1)
+    }
+
+    #[rstest]
+    #[case::once(matched().picked("third", "alpha", 2), Holds::Yes)]
+    #[case::twice(matched().picked("third", "alpha", 2).also_asked("alpha", &[0]), Holds::No)]
+    #[case::never(matched().past_the_picker("third", "alpha", 2), Holds::No)]
+    #[case::refused(matched().refused("third", 503), Holds::No)]
+    #[case::not_sent(matched(), Holds::Unproven)]
+    fn asked_once_is_judged(#[case] fake: Fake, #[case] holds: Holds) {
+        assert_eq!(verdict_of(judge_asked_once, &fake), holds);
     }
 
     fn parents(said: &[(&str, &str, &str)]) -> Value {

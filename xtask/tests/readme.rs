@@ -6,6 +6,7 @@ use std::{
     process::Command,
 };
 
+use serde_json::Value;
 use tempfile::TempDir;
 
 /// `igc` and the suites' test binary, as `IGC_PROGRAMS` wants them; a build of this package alone does not have them.
@@ -45,8 +46,14 @@ fn programs() -> Option<TempDir> {
 
 /// `cargo xtask WORDS...`: exit code, standard output, standard error.
 fn xtask(programs: &Path, words: &[&str]) -> (i32, String, String) {
+    xtask_in(programs, &[], words)
+}
+
+/// The same with variables.
+fn xtask_in(programs: &Path, variables: &[(&str, &str)], words: &[&str]) -> (i32, String, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
     command.env("IGC_PROGRAMS", programs).env_remove("IGC_RUN").env_remove("CI").args(words);
+    command.envs(variables.iter().copied());
     let output = command.output().unwrap();
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     (output.status.code().unwrap_or(-1), text(&output.stdout), text(&output.stderr))
@@ -75,7 +82,7 @@ fn what_the_readme_says_of_a_rehearsal_is_so() {
     let one = ["e2e", "--on", "rehearsal", "--format", "json-lines", "--check", "routing/host", to[0], to[1]];
     let (code, stdout, stderr) = xtask(programs.path(), &one);
     assert_eq!(code, 0, "{stderr}");
-    let lines: Vec<serde_json::Value> = stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let lines: Vec<Value> = stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let of = |kind: &str| lines.iter().filter(|line| line["kind"] == kind).count();
     assert_eq!((of("check"), of("run")), (2, 1), "{stdout}");
     assert_eq!(lines.last().unwrap()["run"]["exit"], 0);
@@ -86,6 +93,51 @@ fn what_the_readme_says_of_a_rehearsal_is_so() {
     said("cargo xtask review --list");
     let (code, stdout, _) = xtask(programs.path(), &["review", "--list", latest]);
     assert!(code == 0 && stdout.contains("to review"), "{stdout}");
+}
+
+/// A record of the last run below a folder, and its history.
+fn last(out: &Path, gateway: &str, check: &str) -> (Value, Value) {
+    let read = |kind: &str| {
+        let file = out.join("latest").join(kind).join(gateway).join(check).join("-/1.json");
+        serde_json::from_slice(&fs::read(&file).unwrap_or_else(|e| panic!("{}: {e}", file.display()))).unwrap()
+    };
+    (read("records"), read("history"))
+}
+
+#[test]
+fn what_the_readme_says_of_programs_on_a_hop_is_so() {
+    let Some(programs) = programs() else { return };
+    let proxy = Path::new(env!("CARGO_BIN_EXE_xtask")).with_file_name("altering-proxy");
+    if !proxy.is_file() {
+        eprintln!("skipped: altering-proxy is not built; cargo test --workspace builds it");
+        return;
+    }
+    let altering = format!("'{}' 'HTTP/1.1 404' 'HTTP/1.1 200'", proxy.display());
+    let out = tempfile::tempdir().unwrap();
+    let run = |command: &str| {
+        let variables = [("IGC_MUTANT_PROXY", command), ("IGC_MUTANT_BETWEEN", "client-gateway")];
+        let words = ["e2e", "--on", "rehearsal", "--gateway", "agentgateway", "--check", "routing/host"];
+        xtask_in(programs.path(), &variables, &[&words[..], &["--out", out.path().to_str().unwrap()]].concat())
+    };
+
+    let (code, stdout, _) = run(&format!("'{}'", proxy.display()));
+    assert_eq!(code, 0, "what only passes on changes nothing: {stdout}");
+
+    let (code, stdout, _) = run(&altering);
+    assert_eq!(code, 1, "what alters the meaning is caught: {stdout}");
+    let (record, history) = last(out.path(), "agentgateway", "routing/host");
+    assert_eq!(record["verdict"], "fail");
+    let failed = record["clauses"].as_array().unwrap().iter().filter(|clause| clause["holds"] == "no");
+    let named: Vec<&Value> = failed.flat_map(|clause| clause["exchanges"].as_array().unwrap()).collect();
+    assert!(!named.is_empty(), "{record}");
+    for id in named {
+        let exchange = history["exchanges"].as_array().unwrap().iter().find(|exchange| exchange["id"] == *id);
+        assert_eq!(exchange.unwrap()["outcome"]["response"]["status"], 200, "the altered answer itself: {history}");
+    }
+
+    let (code, stdout, _) = run("false");
+    assert_eq!(code, 3, "what never listens proves nothing: {stdout}");
+    assert!(stdout.contains("not judged"), "{stdout}");
 }
 
 #[test]

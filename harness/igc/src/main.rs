@@ -25,6 +25,9 @@ use std::{io::IsTerminal, path::PathBuf, process::ExitCode};
 use clap::{Parser, Subcommand};
 use tokio_util::sync::CancellationToken;
 
+/// What is logged where IGC_LOG says nothing. An answer of an API server that is no good is said where it was asked for.
+const LOG: &str = "warn,kube_client::client::builder=off";
+
 /// Conformance of inference gateways: the program behind `cargo xtask`.
 #[derive(Debug, Parser)]
 #[command(name = "igc", version, max_term_width = 110)]
@@ -122,7 +125,7 @@ enum Command {
 async fn main() -> ExitCode {
     let cli = Cli::parse();
     tracing_subscriber::fmt()
-        .with_env_filter(tracing_subscriber::EnvFilter::try_from_env("IGC_LOG").unwrap_or_else(|_| "warn".into()))
+        .with_env_filter(tracing_subscriber::EnvFilter::try_from_env("IGC_LOG").unwrap_or_else(|_| LOG.into()))
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
         .init();

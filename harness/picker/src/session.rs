@@ -120,11 +120,17 @@ impl Session {
 
     fn answer(&mut self, mut message: ProcessingRequest) -> Result<Vec<ProcessingResponse>, Status> {
         let Some(request) = message.request.take() else { return Ok(vec![]) }; // a window update, or news to us
-        if !self.began && !matches!(request, Request::RequestHeaders(_)) {
-            return Err(Status::invalid_argument("a stream begins with request_headers"));
+        // A reply that a filter before this one gave, such as a limit's refusal, comes by all the same (seen of Envoy 1.38).
+        let is_first = !self.began && !self.answered;
+        let of_request = matches!(request, Request::RequestBody(_) | Request::RequestTrailers(_));
+        if is_first && !matches!(request, Request::RequestHeaders(_) | Request::ResponseHeaders(_)) {
+            return Err(Status::invalid_argument("a stream begins with request_headers or response_headers"));
+        }
+        if of_request && !self.began {
+            return Err(Status::invalid_argument("a stream that began with the reply has no request"));
         }
         match request {
-            Request::RequestHeaders(_) if self.began => Err(Status::invalid_argument("request_headers came twice")),
+            Request::RequestHeaders(_) if !is_first => Err(Status::invalid_argument("request_headers came twice")),
             Request::RequestHeaders(head) => {
                 self.began = true;
                 self.begin(&message, &head);
@@ -148,6 +154,9 @@ impl Session {
                 Ok(answers)
             }
             Request::ResponseHeaders(head) => {
+                if is_first {
+                    (_, self.full_duplex_response) = message::full_duplex(&message);
+                }
                 self.see_served(&message, Some(&head));
                 self.record.status = header(&head, ":status").and_then(|status| status.parse().ok());
                 self.response.end(head.end_of_stream);

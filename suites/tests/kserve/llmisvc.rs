@@ -154,19 +154,18 @@ async fn llmisvc_pool_group(#[files("../manifests/gateways/*/gateway.yaml")] fol
 
 /// The group of the pools that current gateways know.
 const GROUP: &str = "inference.networking.k8s.io";
-/// What KServe writes down once it has seen that the gateway knows it.
+/// What KServe writes down, on the route, once it has seen that the gateway knows it.
 const MIGRATED: &str = "serving.kserve.io/inference-pool-migrated";
 
 async fn drive_pool_group(stage: &mut Stage) -> Result<()> {
     stage.apply_llm_service(LlmService::new("alpha")).await?;
     let service = service_object(stage, "alpha");
     stage.see("service", &service, condition("Ready"), SAYS).await?;
-    let locked = Until::holds("its migration written down", |service: &Value| {
-        Ok(service["metadata"]["annotations"][MIGRATED].is_string())
+    let locked = Until::holds("its migration written down", |route: &Value| {
+        Ok(route["metadata"]["annotations"][MIGRATED].is_string())
     });
-    stage.see("service", &service, locked, 30).await?;
     let route = object("gateway.networking.k8s.io/v1", "HTTPRoute", stage.namespace(), "alpha-kserve-route");
-    stage.look("route", &route).await
+    stage.see("route", &route, locked, 30).await.map(drop)
 }
 
 fn judge_pool_group(history: &History) -> Judgement {
@@ -179,7 +178,7 @@ fn judge_pool_group(history: &History) -> Judgement {
         .collect();
     let all = !groups.is_empty() && groups.iter().all(|group| group == GROUP);
     judgement.that("route-group", all, format!("pools of {GROUP}"), format!("{groups:?}"), []);
-    let written = &of(history, "service")["metadata"]["annotations"][MIGRATED];
+    let written = &of(history, "route")["metadata"]["annotations"][MIGRATED];
     judgement.that("migrated", written == "v1", format!("{MIGRATED}: v1"), written.to_string(), []);
     judgement
 }
@@ -330,17 +329,18 @@ mod judges {
         assert_eq!(verdict_of(judge_ready, &fake), holds);
     }
 
-    fn led_to(group: &str) -> Fake {
+    fn led_to(group: &str, annotations: Value) -> Fake {
         let backends = json!([{"kind": "InferencePool", "group": group}]);
-        let route = json!({"spec": {"rules": [{"backendRefs": backends}, {"backendRefs": [{"kind": "Service"}]}]}});
-        Fake::of("kserve/llmisvc-pool-group").object("service", a_service(&[])).object("route", route)
+        let rules = json!([{"backendRefs": backends}, {"backendRefs": [{"kind": "Service"}]}]);
+        let route = json!({"metadata": {"annotations": annotations}, "spec": {"rules": rules}});
+        Fake::of("kserve/llmisvc-pool-group").object("route", route)
     }
 
     #[rstest]
-    #[case::moved_on(led_to(GROUP), Holds::Yes)]
-    #[case::stuck(led_to("inference.networking.x-k8s.io"), Holds::No)]
-    #[case::not_written_down(led_to(GROUP).object("service", json!({})), Holds::No)]
-    #[case::no_pool(led_to(GROUP).object("route", json!({"spec": {"rules": []}})), Holds::No)]
+    #[case::moved_on(led_to(GROUP, json!({MIGRATED: "v1"})), Holds::Yes)]
+    #[case::stuck(led_to("inference.networking.x-k8s.io", json!({MIGRATED: "v1"})), Holds::No)]
+    #[case::not_written_down(led_to(GROUP, json!({})), Holds::No)]
+    #[case::no_pool(Fake::of("kserve/llmisvc-pool-group").object("route", json!({"metadata": {"annotations": {MIGRATED: "v1"}}})), Holds::No)]
     fn pool_group_is_judged(#[case] fake: Fake, #[case] holds: Holds) {
         assert_eq!(verdict_of(judge_pool_group, &fake), holds);
     }

@@ -352,8 +352,28 @@ async fn a_second_end_is_counted_and_not_passed_on() {
     assert_eq!(served.record().await.request.ends, 2);
 }
 
+/// A limit's refusal, for example: the filter of the limit stands before that of the picker, which has not heard of the request.
+#[tokio::test]
+async fn a_reply_that_somebody_else_gave_passes() {
+    let served = Served::of(Options::default()).await;
+    let mut stream = served.connect().await.stream().await;
+    stream.send(message(Request::ResponseHeaders(headers(&[(":status", "429")], false))));
+    let passed = HeadersResponse { response: Some(CommonResponse::default()) };
+    assert_eq!(stream.response().await, Response::ResponseHeaders(passed));
+    stream.send(message(Request::ResponseBody(body(b"spent", true))));
+    assert!(matches!(stream.response().await, Response::ResponseBody(_)));
+    stream.close().await;
+    let record = served.record().await;
+    assert_eq!((record.status, record.exchange, record.ended), (Some(429), None, StreamEnded::Complete));
+    assert_eq!((record.reason, record.response.bytes, record.chosen.len()), (Reason::Undecided, 5, 0));
+}
+
 #[rstest]
-#[case::body_first(vec![message(Request::RequestBody(body(b"", true)))], "a stream begins with request_headers")]
+#[case::request_after_a_reply(vec![message(Request::ResponseHeaders(headers(&[], true))), message(Request::RequestBody(body(b"", true)))],
+    "a stream that began with the reply has no request")]
+#[case::head_after_a_reply(vec![message(Request::ResponseHeaders(headers(&[], true))), request("GET", &[], false)], "request_headers came twice")]
+#[case::body_of_a_reply_first(vec![message(Request::ResponseBody(body(b"", true)))], "a stream begins with request_headers or response_headers")]
+#[case::body_first(vec![message(Request::RequestBody(body(b"", true)))], "a stream begins with request_headers or response_headers")]
 #[case::head_twice(vec![request("GET", &[], false), request("GET", &[], false)], "request_headers came twice")]
 #[tokio::test]
 async fn what_breaks_the_protocol_ends_the_stream(#[case] messages: Vec<ProcessingRequest>, #[case] says: &str) {

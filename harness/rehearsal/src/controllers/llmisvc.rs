@@ -23,7 +23,7 @@ use crate::{
 };
 
 const FINALIZER: &str = "serving.kserve.io/llmisvc-finalizer";
-/// Set once a gateway was seen to know the v1 group of pools; from then on nothing else is written.
+/// On a managed route that has moved on to the v1 group of pools; from then on nothing else is written.
 const MIGRATED: &str = "serving.kserve.io/inference-pool-migrated";
 /// The group that managed routes begin with, although it is the older one.
 const OLD_GROUP: &str = "inference.networking.x-k8s.io";
@@ -259,13 +259,18 @@ impl Service<'_> {
     }
 
     fn apply(&self, api_version: &str, kind: &str, suffix: &str, labels: &Map<String, Value>, content: Value) {
+        apply(self.around, self.snapshot, self.made(api_version, kind, suffix, labels, content));
+    }
+
+    /// A child as it should be.
+    fn made(&self, api_version: &str, kind: &str, suffix: &str, labels: &Map<String, Value>, content: Value) -> Value {
         let mut object = json!({"apiVersion": api_version, "kind": kind, "metadata": {
             "name": self.child(suffix), "namespace": self.home(), "labels": labels,
             "ownerReferences": [object::owned_by(self.object, true)]}});
         if let (Some(object), Value::Object(content)) = (object.as_object_mut(), content) {
             object.extend(content);
         }
-        apply(self.around, self.snapshot, object);
+        object
     }
 
     /// Whether the deployment of a child is available.
@@ -438,10 +443,11 @@ impl Service<'_> {
         };
         let service = json!({"group": "", "kind": "Service", "name": self.child("-kserve-workload-svc"),
             "port": MODEL_PORT, "weight": 1});
+        let (group, moved) = self.pool_group();
         let pool = if self.has("/router/scheduler") {
             let named =
                 text_or(&self.spec, "/router/scheduler/pool/ref/name", &self.child("-inference-pool")).to_owned();
-            json!({"group": self.pool_group(), "kind": "InferencePool", "name": named, "port": MODEL_PORT, "weight": 1})
+            json!({"group": group, "kind": "InferencePool", "name": named, "port": MODEL_PORT, "weight": 1})
         } else {
             service.clone()
         };
@@ -451,48 +457,32 @@ impl Service<'_> {
             .collect();
         rules.push(rule(&base, "/", service));
         let labels = self.labels("llminferenceservice-router");
-        self.apply(
-            "gateway.networking.k8s.io/v1",
-            "HTTPRoute",
-            "-kserve-route",
-            &labels,
-            json!({"spec": {
-            "parentRefs": self.parents(), "rules": rules}}),
-        );
+        let content = json!({"spec": {"parentRefs": self.parents(), "rules": rules}});
+        let mut route = self.made("gateway.networking.k8s.io/v1", "HTTPRoute", "-kserve-route", &labels, content);
+        if moved && self.has("/router/scheduler") {
+            route["metadata"]["annotations"] = json!({MIGRATED: "v1"});
+        }
+        apply(self.around, self.snapshot, route);
     }
 
-    /// The group that the managed route refers to its pool by. It begins with the older one, and moves on only where the
-    /// first parent says `InvalidKind` of it; whoever says anything else stays where he is.
-    fn pool_group(&self) -> &'static str {
-        if annotation(self.object, MIGRATED) == Some("v1") || self.has("/router/scheduler/pool/ref") {
-            return pools::GROUP;
+    /// The group that the managed route refers to its pool by, and whether that is written down. It begins with the older
+    /// one, and moves on where the first parent says `InvalidKind` of it, for good; whoever says anything else stays.
+    fn pool_group(&self) -> (&'static str, bool) {
+        if self.has("/router/scheduler/pool/ref") {
+            return (pools::GROUP, false);
         }
         let route = self.snapshot.get(&kinds::HTTP_ROUTE, self.home(), &self.child("-kserve-route"));
         let current = route.and_then(|r| r.pointer("/spec/rules/0/backendRefs/0/group")).and_then(Value::as_str);
         let resolved =
             route.and_then(|r| list(r, "/status/parents/0/conditions").find(|c| text(c, "/type") == "ResolvedRefs"));
-        let fresh =
-            resolved.filter(|c| object::number(c, "/observedGeneration") == route.map(|r| object::generation(r)));
-        let unknown_kind = fresh.is_some_and(|c| text(c, "/status") == "False" && text(c, "/reason") == "InvalidKind");
-        match current {
-            Some(OLD_GROUP) if unknown_kind => pools::GROUP,
-            Some(pools::GROUP) if unknown_kind => OLD_GROUP,
-            Some(pools::GROUP) => {
-                if fresh.is_some() {
-                    self.lock_group();
-                }
-                pools::GROUP
-            }
-            _ => OLD_GROUP,
-        }
-    }
-
-    fn lock_group(&self) {
-        let locked =
-            self.around.store.change(&kinds::LLM_INFERENCE_SERVICE, self.home(), name(self.object), |service| {
-                service["metadata"]["annotations"][MIGRATED] = json!("v1");
-            });
-        settle("an LLMInferenceService's pool group", locked);
+        let unknown_kind = resolved.map(|c| text(c, "/status") == "False" && text(c, "/reason") == "InvalidKind");
+        let locked = route.is_some_and(|r| annotation(r, MIGRATED) == Some("v1"));
+        let moves = match current {
+            Some(OLD_GROUP) => unknown_kind == Some(true),
+            Some(pools::GROUP) => unknown_kind == Some(false),
+            _ => false,
+        };
+        if locked || moves { (pools::GROUP, true) } else { (OLD_GROUP, false) }
     }
 
     fn gateways(&self) -> Option<Problem> {

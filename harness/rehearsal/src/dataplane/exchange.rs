@@ -11,11 +11,13 @@ use http_body_util::BodyExt as _;
 use hyper::body::{Body as _, Incoming};
 use serde_json::{Value, json};
 
+mod pick;
+
+use pick::{Picked, Way};
+
 use super::{
     bodies::{self, AtEnd, Body, Deadline, Held, Passing},
     limits::WindowState,
-    picking::{Conversation, Said, change},
-    pool::{DESTINATION, Pool, Served, WithoutPicker},
     proxy::Proxy,
     rewrite,
     routing::{
@@ -172,115 +174,11 @@ impl Exchange<'_> {
         }
     }
 
-    /// Finds the endpoint of a pool: by its picker where that is asked and answers, else as the dialect has it.
-    async fn pick(&mut self, pool: &Pool) -> Result<Way, Failure> {
-        let Some(picker) = &pool.picker else {
-            let endpoint = pool.own_choice(self.proxy.own_choice())?;
-            return Ok(Way::To(Picked { endpoint, conversation: None, served: None }));
-        };
-        let body = self.take_body();
-        let has_body = !body.is_end_stream();
-        if self.mutants().is_mended() && !self.is(Mutant::KeepsTheClientsDestination) {
-            self.headers.remove(DESTINATION);
-        }
-        let clients = self.headers.get(DESTINATION).cloned();
-        let mutants = self.mutants().clone();
-        mutants.enter();
-        let (body, conversation) = match Conversation::open(self.proxy.network(), picker).await {
-            Ok(conversation) => match conversation
-                .request(&self.pseudo_headers(), &self.headers, mutants.picked_by(body), &mutants)
-                .await?
-            {
-                Said::Instead(_) if self.is(Mutant::SwallowsImmediateResponses) => {
-                    return Ok(Way::Instead(Answer::empty(500)));
-                }
-                Said::Instead(answer) => return Ok(Way::Instead(answer)),
-                Said::GoOn(changes, body, conversation) => {
-                    change(&mut self.headers, &changes);
-                    if has_body {
-                        self.headers.remove(header::CONTENT_LENGTH);
-                    }
-                    (body, Some(conversation))
-                }
-            },
-            Err(error) => {
-                tracing::debug!(%error, "an endpoint picker cannot be reached");
-                if let Some(endpoint) = self.elsewhere()
-                    && self.is(Mutant::FailsOpenToAnotherPool)
-                {
-                    self.body = Some(body);
-                    return Ok(Way::To(Picked { endpoint, conversation: None, served: None }));
-                }
-                match pool.without_picker {
-                    WithoutPicker::GoOn => {}
-                    WithoutPicker::GoOnWithoutBody if !has_body => {}
-                    // With a body on its way the stream is waited on before the failure is known.
-                    _ if has_body => return Err(Failure::PickerSilent),
-                    _ => return Err(Failure::PickerUnreachable),
-                }
-                (body, None)
-            }
-        };
-        self.body = Some(body);
-        let others = mutants.leave();
-        if let Some(clients) = clients
-            && self.is(Mutant::KeepsTheClientsDestination)
-        {
-            self.headers.insert(DESTINATION, clients);
-        }
-        let said = self.headers.get(DESTINATION).map(|v| String::from_utf8_lossy(v.as_bytes()).into_owned());
-        let mut endpoint = match self.destination(pool, said.as_deref(), conversation.is_some())? {
-            Some(endpoint) => endpoint,
-            None => pool.own_choice(self.proxy.own_choice())?,
-        };
-        if let Some(another) = pool.endpoints.iter().find(|another| **another != endpoint)
-            && self.is(Mutant::IgnoresChoice)
-        {
-            endpoint = *another;
-        }
-        if others > 0 && self.is(Mutant::SwapsChoices) {
-            endpoint = mutants.choice_before(endpoint);
-        }
-        let served = (pool.served == Served::Reported).then_some(endpoint);
-        Ok(Way::To(Picked { endpoint, conversation, served }))
-    }
-
-    /// Where a choice leads. Mended, a gateway goes on to the next endpoint of a list where one is dead, and nowhere where
-    /// its picker named none.
-    fn destination(&self, pool: &Pool, said: Option<&str>, asked: bool) -> Result<Option<SocketAddr>, Failure> {
-        if !self.mutants().is_mended() {
-            return pool.destination(said);
-        }
-        let listens = |e: &SocketAddr| self.proxy.network().socket(e.ip(), e.port()).is_ok();
-        let mut named = said.into_iter().flat_map(|list| list.split(',')).filter_map(|e| e.trim().parse().ok());
-        match said {
-            Some(_) if self.is(Mutant::TakesTheFirstEndpointAlone) => named.next().map(Some).ok_or(Failure::NoEndpoint),
-            Some(_) => named.find(listens).map(Some).ok_or(Failure::NoEndpoint),
-            None if asked && !self.is(Mutant::ChoosesInThePickersPlace) => Err(Failure::NoEndpoint),
-            None => Ok(None),
-        }
-    }
-
     /// Another rule of the same hostname that leads anywhere.
     fn neighbour(&self, entry: &Entry) -> Option<Arc<Entry>> {
         let entries = self.table.listeners.iter().flat_map(|l| &l.entries);
         let other = |e: &&Arc<Entry>| e.id.host == entry.id.host && !e.rule.backends.is_empty() && e.id != entry.id;
         entries.into_iter().find(other).cloned()
-    }
-
-    /// An endpoint of somebody else.
-    fn elsewhere(&self) -> Option<SocketAddr> {
-        let rules = self.table.listeners.iter().flat_map(|l| &l.entries).map(|e| &e.rule);
-        let network = self.proxy.network();
-        rules.flat_map(|rule| &rule.backends).find_map(|backend| match &backend.target {
-            Target::Service { namespace, name, port } => network.endpoint(namespace, name, *port).map(SocketAddr::from),
-            Target::Host { host, port } => {
-                let mut parts = host.split('.');
-                let (name, namespace) = (parts.next()?, parts.next()?);
-                network.endpoint(namespace, name, *port).map(SocketAddr::from)
-            }
-            _ => None,
-        })
     }
 
     fn mutants(&self) -> &Mutants {
@@ -574,10 +472,13 @@ impl Exchange<'_> {
             }
             _ => bodies::boxed(passing),
         };
-        if let Some(Picked { conversation: Some(conversation), served, .. }) = picked {
-            match conversation.reply(&mut parts, body, served).await? {
-                Ok(handed_back) => body = handed_back,
-                Err(answer) => return Ok(self.local(answer)),
+        if let Some(Picked { conversations, served, .. }) = picked {
+            // Whoever was asked first hears of the reply last, as a chain of filters has it.
+            for conversation in conversations.into_iter().rev() {
+                match conversation.reply(&mut parts, body, served).await? {
+                    Ok(handed_back) => body = handed_back,
+                    Err(answer) => return Ok(self.local(answer)),
+                }
             }
         }
         let compressed = parts.headers.contains_key(header::CONTENT_ENCODING);
@@ -703,21 +604,6 @@ impl Exchange<'_> {
 enum Filtered {
     On { host: Option<String> },
     Direct(Answer),
-}
-
-/// What became of a request for a pool.
-enum Way {
-    To(Picked),
-    Instead(Answer),
-}
-
-/// The endpoint of a pool that a request goes to.
-struct Picked {
-    endpoint: SocketAddr,
-    /// With its picker, where that was asked.
-    conversation: Option<Conversation>,
-    /// What the picker is told of where it went.
-    served: Option<SocketAddr>,
 }
 
 /// The same, unless the route's time is over before.

@@ -24,6 +24,8 @@ pub struct Pool {
     pub without_picker: WithoutPicker,
     /// Whether the picker is told where a request went.
     pub served: Served,
+    /// How often the picker is asked for one request.
+    pub asks: Asks,
 }
 
 /// The Service of an endpoint picker. It is spoken to over TLS, and any certificate will do: both gateways do it so.
@@ -67,6 +69,16 @@ pub enum Served {
     Untold,
 }
 
+/// How often the picker is asked for one request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asks {
+    /// Once (GIE protocol 004).
+    Once,
+    /// Once for every match of the listener that leads to the pool, one after the other: each has put a filter of the same
+    /// name into the proxy's chain, and all of them run (envoyproxy/ai-gateway#2595).
+    ForEveryMatch,
+}
+
 impl Pool {
     /// Where the destination header leads; `None` leaves the choice to the proxy.
     ///
@@ -102,7 +114,14 @@ mod tests {
 
     fn pool(follows: Follows) -> Pool {
         let endpoints = ["10.244.0.7:8080", "10.244.0.8:8080"].map(|e| e.parse().expect("an endpoint")).to_vec();
-        Pool { picker: None, endpoints, follows, without_picker: WithoutPicker::Refuse, served: Served::Untold }
+        Pool {
+            picker: None,
+            endpoints,
+            follows,
+            without_picker: WithoutPicker::Refuse,
+            served: Served::Untold,
+            asks: Asks::Once,
+        }
     }
 
     /// As recorded of agentgateway in Kubernetes (`32-epp-bad-answers.txt`), and as an `ORIGINAL_DST` cluster does it.

@@ -130,6 +130,7 @@ mutants! {
     // ---- pools
     SkipsPicker "skips-picker" "the picker is asked for every request" ["*-as-picked", "commanded-as-commanded"];
     IgnoresChoice "ignores-choice" "the picker's choice is followed" ["*-as-picked", "commanded-as-commanded"];
+    AsksForEveryMatch "asks-for-every-match" "the picker is asked once for a request" ["first-as-picked", "second-as-picked", "third-as-picked"];
     SwapsChoices "swaps-choices-of-concurrent-requests" "each request goes where the picker said of it" ["commanded-as-picked"];
     OnePickerForAllPools "one-picker-for-all-pools" "each pool asks its own picker" ["beta-as-picked", "beta-does-not-ask-alpha"];
     TakesTheFirstEndpointAlone "takes-the-first-endpoint-alone" "the second endpoint serves where the first is dead" ["first-is-dead-as-picked"];

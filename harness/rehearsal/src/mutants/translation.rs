@@ -8,7 +8,7 @@ use super::{Mutant, Mutants};
 use crate::{
     api::kinds,
     dataplane::{
-        pool::{Pool, Served, WithoutPicker},
+        pool::{Asks, Pool, Served, WithoutPicker},
         routing::{Backend, Entry, Filter, HeaderEdit, PathMatch, Rule, Table, Target, regex_before_prefix},
     },
     dialects::{
@@ -137,6 +137,7 @@ impl Mutants {
                 follows: crate::dataplane::pool::Follows::Endpoints,
                 without_picker: WithoutPicker::GoOn,
                 served: Served::Untold,
+                asks: Asks::Once,
             }));
         }
         let Target::Pool(pool) = &mut backend.target else { return };
@@ -169,6 +170,12 @@ impl Mutants {
         }
         if wrong.without_picker == WithoutPicker::GoOn && self.is(Mutant::FailsOpenWithoutABodyOnly) {
             wrong.without_picker = WithoutPicker::GoOnWithoutBody;
+        }
+        if self.is_mended() {
+            wrong.asks = Asks::Once;
+        }
+        if self.is(Mutant::AsksForEveryMatch) {
+            wrong.asks = Asks::ForEveryMatch;
         }
         if self.is(Mutant::DoesNotReportServed) {
             wrong.served = Served::Untold;

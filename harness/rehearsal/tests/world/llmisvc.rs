@@ -99,7 +99,7 @@ async fn it_becomes_ready_behind_both_gateways(#[case] gateway: &str, #[case] ve
     }
     assert_eq!(group_of_the_route(&stage, "mock-llm-kserve-route"), "inference.networking.k8s.io", "it has moved on");
     let locked = |o: &Value| o["metadata"]["annotations"]["serving.kserve.io/inference-pool-migrated"] == "v1";
-    stage.object(&kinds::LLM_INFERENCE_SERVICE, "kserve-test", "mock-llm", locked).await;
+    stage.object(&kinds::HTTP_ROUTE, "kserve-test", "mock-llm-kserve-route", locked).await;
     assert_eq!(text(&service, "/status/url"), "", "a private address is none that it names");
     let path = "/kserve-test/mock-llm/v1/chat/completions";
     let exchange = stage.send(Call::post(path).host("any.test").json(&chat("mock-llm"))).await;

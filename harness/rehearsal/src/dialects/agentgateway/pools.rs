@@ -8,7 +8,7 @@ use super::{CONTROLLER, NAMESPACE, routes::Routed};
 use crate::{
     api::kinds,
     dataplane::{
-        pool::{Follows, Pool, Served, WithoutPicker},
+        pool::{Asks, Follows, Pool, Served, WithoutPicker},
         routing::Target,
     },
     dialects::{
@@ -62,6 +62,7 @@ impl<'a> Pools<'a> {
             follows: Follows::Endpoints,
             without_picker,
             served: Served::Reported,
+            asks: Asks::Once,
         })))
     }
 

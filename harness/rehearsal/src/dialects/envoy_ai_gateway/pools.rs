@@ -9,7 +9,7 @@ use super::{CONTROLLER, gateway_ref};
 use crate::{
     api::kinds,
     dataplane::{
-        pool::{Follows, Pool, Served, WithoutPicker},
+        pool::{Asks, Follows, Pool, Served, WithoutPicker},
         routing::Target,
     },
     dialects::{
@@ -31,6 +31,7 @@ pub(super) fn target(pool: &Value) -> Target {
         follows: Follows::Header,
         without_picker: WithoutPicker::Refuse,
         served: Served::Untold,
+        asks: Asks::ForEveryMatch,
     }))
 }
 
