@@ -1,6 +1,8 @@
 //! The files that a run leaves for readers: small and quick for ten thousand records, inert whatever a gateway sent, and shown
 //! by a browser (skipped with a reason where there is none).
 
+mod browser;
+
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -8,6 +10,7 @@ use std::{
     time::Instant,
 };
 
+use browser::{Browser, Keyboard};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use verdict::{
@@ -284,48 +287,42 @@ fn a_browser_shows_the_page_and_runs_nothing_of_a_gateway() {
     assert!(fs::read(paper).unwrap().starts_with(b"%PDF"), "it does not print");
 }
 
-/// A headless Chromium with a profile of its own.
-struct Browser {
-    program: &'static str,
-    profile: TempDir,
-}
+#[test]
+fn the_page_is_used_by_keyboard_alone() {
+    let Some(browser) = Browser::find() else { return };
+    let planned = attacked();
+    planned.report(&["--quiet"]);
+    let mut page = Keyboard::at(&browser, &planned.run.path().join("report.html"));
+    let focused =
+        "document.activeElement.tagName + ' ' + (document.activeElement.className || document.activeElement.id)";
 
-/// What became of a page.
-struct Shown {
-    /// After its scripts ran.
-    dom: String,
-    /// What the browser said, with the page's console.
-    said: String,
-}
-
-impl Browser {
-    fn find() -> Option<Self> {
-        let names = ["chromium", "chromium-browser", "google-chrome"];
-        let answers = |name: &&str| Command::new(name).arg("--version").output().is_ok_and(|o| o.status.success());
-        let program = names.into_iter().find(answers);
-        if program.is_none() {
-            eprintln!("skipped: none of {} is in PATH", names.join(", "));
-        }
-        Some(Self { program: program?, profile: tempfile::tempdir().unwrap() })
+    page.press("Tab");
+    assert_eq!(page.read(focused), "A skip", "the first stop leads past the header");
+    page.press("Enter");
+    assert_eq!(page.read("location.hash"), "#matrix");
+    let mut stops = vec![];
+    while !stops.contains(&"TD".to_owned()) {
+        page.press("Tab");
+        stops.push(page.read("document.activeElement.parentElement.tagName").as_str().unwrap_or_default().to_owned());
+        assert!(stops.len() < 40, "no cell of the matrix is a stop: {stops:?}");
     }
+    page.press("Enter");
+    assert_eq!(page.read("document.activeElement.tagName"), "SUMMARY", "a cell leads to its evidence");
+    assert_eq!(page.read("document.activeElement.parentElement.open"), true);
+    page.press("Enter");
+    assert_eq!(page.read("document.activeElement.parentElement.open"), false, "and is closed again");
 
-    fn call(&self, words: &[&str], page: &Path) -> (String, String) {
-        let mut command = Command::new(self.program);
-        command
-            .args(["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"])
-            .args(["--disable-background-networking", "--disable-component-update", "--hide-scrollbars"])
-            .arg("--enable-logging=stderr")
-            .arg(format!("--user-data-dir={}", self.profile.path().display()))
-            .args(words)
-            .arg(format!("file://{}", page.display()));
-        let output = command.output().unwrap();
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        assert!(output.status.success(), "{}", text(&output.stderr));
-        (text(&output.stdout), text(&output.stderr))
-    }
+    page.press("n");
+    let first = page.read("document.activeElement.textContent");
+    page.press("n");
+    assert_ne!(page.read("document.activeElement.textContent"), first, "n goes on to the next failure");
+    page.press("p");
+    assert_eq!(page.read("document.activeElement.textContent"), first, "p goes back");
 
-    fn dom(&self, page: &Path) -> Shown {
-        let (dom, said) = self.call(&["--dump-dom"], page);
-        Shown { dom, said }
-    }
+    page.press("/");
+    assert_eq!(page.read("document.activeElement.id"), "search");
+    let shown = "document.querySelectorAll('.matrix .row:not([hidden])').length";
+    assert_eq!(page.read(shown), 3);
+    page.write("check-2");
+    assert_eq!((page.read(shown), page.read("document.activeElement.value")), (json!(1), json!("check-2")));
 }

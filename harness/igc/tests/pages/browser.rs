@@ -1,0 +1,173 @@
+//! A headless Chromium: what it makes of a page, and its keyboard, over the pipe of its debugging protocol.
+
+use std::{
+    fs::{File, OpenOptions},
+    io::{BufRead, BufReader, Write},
+    path::Path,
+    process::{Child, Command, Stdio},
+};
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+/// A headless Chromium with a profile of its own.
+pub struct Browser {
+    program: &'static str,
+    profile: TempDir,
+}
+
+/// What became of a page.
+pub struct Shown {
+    /// After its scripts ran.
+    pub dom: String,
+    /// What the browser said, with the page's console.
+    pub said: String,
+}
+
+impl Browser {
+    pub fn find() -> Option<Self> {
+        let names = ["chromium", "chromium-browser", "google-chrome"];
+        let answers = |name: &&str| Command::new(name).arg("--version").output().is_ok_and(|o| o.status.success());
+        let program = names.into_iter().find(answers);
+        if program.is_none() {
+            eprintln!("skipped: none of {} is in PATH", names.join(", "));
+        }
+        Some(Self { program: program?, profile: tempfile::tempdir().unwrap() })
+    }
+
+    pub fn call(&self, words: &[&str], page: &Path) -> (String, String) {
+        let mut command = Command::new(self.program);
+        command.args(self.words()).arg("--enable-logging=stderr").args(words).arg(format!("file://{}", page.display()));
+        let output = command.output().unwrap();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        (text(&output.stdout), text(&output.stderr))
+    }
+
+    fn words(&self) -> Vec<String> {
+        let mut words = [
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--disable-quic",
+            "--no-first-run",
+            "--disable-sync",
+            "--disable-background-networking",
+            "--disable-component-update",
+            "--hide-scrollbars",
+        ]
+        .map(str::to_owned)
+        .to_vec();
+        words.push(format!("--user-data-dir={}", self.profile.path().display()));
+        words
+    }
+
+    pub fn dom(&self, page: &Path) -> Shown {
+        let (dom, said) = self.call(&["--dump-dom"], page);
+        Shown { dom, said }
+    }
+}
+
+/// A page, and a keyboard before it.
+pub struct Keyboard {
+    child: Child,
+    say: File,
+    hear: BufReader<File>,
+    session: Option<String>,
+    said: u64,
+}
+
+impl Keyboard {
+    /// Opens a page.
+    pub fn at(browser: &Browser, page: &Path) -> Self {
+        let (to, from) = (browser.profile.path().join("to"), browser.profile.path().join("from"));
+        let made = Command::new("mkfifo").args([&to, &from]).status();
+        assert!(made.is_ok_and(|status| status.success()), "mkfifo failed");
+        // The browser hears on its file 3 and says on its file 4.
+        let child = Command::new("sh")
+            .args(["-c", "exec \"$0\" \"$@\" 3<\"$TO\" 4>\"$FROM\"", browser.program])
+            .args(browser.words())
+            .args(["--remote-debugging-pipe", "about:blank"])
+            .env("TO", &to)
+            .env("FROM", &from)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let say = OpenOptions::new().write(true).open(to).unwrap();
+        let hear = BufReader::new(File::open(from).unwrap());
+        let mut keyboard = Self { child, say, hear, session: None, said: 0 };
+        let targets = keyboard.ask("Target.getTargets", json!({}));
+        let is_page = |target: &&Value| target["type"] == "page";
+        let target = targets["targetInfos"].as_array().and_then(|all| all.iter().find(is_page)).unwrap().clone();
+        let attached = keyboard.ask("Target.attachToTarget", json!({"targetId": target["targetId"], "flatten": true}));
+        keyboard.session = attached["sessionId"].as_str().map(str::to_owned);
+        keyboard.ask("Page.enable", json!({}));
+        keyboard.tell("Page.navigate", json!({"url": format!("file://{}", page.display())}));
+        while keyboard.hears()["method"] != "Page.loadEventFired" {}
+        keyboard
+    }
+
+    /// Presses and releases a key.
+    pub fn press(&mut self, key: &str) {
+        let (code, text) = match key {
+            "Tab" => (9, ""),
+            "Enter" => (13, "\r"),
+            letter => (0, letter),
+        };
+        let stroke = |kind: &str| json!({"type": kind, "key": key, "windowsVirtualKeyCode": code});
+        let mut down = stroke("keyDown");
+        if !text.is_empty() {
+            down["text"] = json!(text);
+        }
+        self.ask("Input.dispatchKeyEvent", down);
+        self.ask("Input.dispatchKeyEvent", stroke("keyUp"));
+    }
+
+    /// Presses the keys of a text.
+    pub fn write(&mut self, text: &str) {
+        text.chars().for_each(|letter| self.press(&letter.to_string()));
+    }
+
+    /// The value of an expression in the page.
+    pub fn read(&mut self, expression: &str) -> Value {
+        let came = self.ask("Runtime.evaluate", json!({"expression": expression, "returnByValue": true}));
+        assert!(came["exceptionDetails"].is_null(), "{came}");
+        came["result"]["value"].clone()
+    }
+
+    fn tell(&mut self, method: &str, parameters: Value) -> u64 {
+        self.said += 1;
+        let mut message = json!({"id": self.said, "method": method, "params": parameters});
+        if let Some(session) = &self.session {
+            message["sessionId"] = json!(session);
+        }
+        self.say.write_all(format!("{message}\0").as_bytes()).unwrap();
+        self.said
+    }
+
+    fn ask(&mut self, method: &str, parameters: Value) -> Value {
+        let id = self.tell(method, parameters);
+        loop {
+            let heard = self.hears();
+            if heard["id"] == id {
+                assert!(heard["error"].is_null(), "{method}: {heard}");
+                return heard["result"].clone();
+            }
+        }
+    }
+
+    fn hears(&mut self) -> Value {
+        let mut message = vec![];
+        self.hear.read_until(0, &mut message).unwrap();
+        message.pop().expect("the browser has gone");
+        serde_json::from_slice(&message).unwrap()
+    }
+}
+
+impl Drop for Keyboard {
+    fn drop(&mut self) {
+        _ = self.child.kill();
+        _ = self.child.wait();
+    }
+}
