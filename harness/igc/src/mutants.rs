@@ -193,10 +193,11 @@ fn pairs(requirements: &Requirements, whole: &Plan, options: &options::Mutants) 
     Ok(pairs)
 }
 
-/// Which check names which mutant; a name that is none, or a mutant that nobody names, is a mistake.
+/// Which check names which mutant; a name that is none, or a mutant that nobody names, is a mistake. What is only told and
+/// never fails (INFO) does not count.
 fn named(requirements: &Requirements) -> Result<BTreeSet<(&str, Mutant)>, Failure> {
     let mut named = BTreeSet::new();
-    for requirement in &requirements.checks {
+    for requirement in requirements.checks.iter().filter(|r| r.level != Level::Info) {
         for name in &requirement.kills {
             let Some(mutant) = Mutant::named(name) else {
                 let near = names::near(name, Mutant::ALL.iter().map(|m| m.name()));
@@ -394,7 +395,7 @@ fn answer(requirements: &Requirements, pairs: &[Pair]) -> Answer {
             unexpected: tried(mutant).filter(|p| !p.named).filter(fails).map(told).collect(),
         }
     });
-    let toothless = requirements.checks.iter().filter(|r| r.level != Level::Info).filter(|r| {
+    let toothless = requirements.checks.iter().filter(|r| {
         let mut own = pairs.iter().filter(|p| p.named && p.check == r.check).peekable();
         own.peek().is_some() && own.all(|p| !p.has_killed() && !p.outcomes.is_empty())
     });
@@ -434,4 +435,89 @@ fn table(answer: &Answer) -> String {
         if answer.toothless.is_empty() { "none".to_owned() } else { answer.toothless.join(", ") }
     );
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    /// Requirements of which the first names every mutant; `level` is that of the second, which names one as well.
+    fn requirements(level: &str) -> Requirements {
+        let all: Vec<&str> = Mutant::ALL.iter().map(|m| m.name()).filter(|n| *n != "drops-done").collect();
+        let text = format!(
+            "checks:\n\
+             - {{check: routing/all, level: MUST, sentence: s, source: t, kills: [{}]}}\n\
+             - {{check: streaming/end, level: {level}, sentence: s, source: t, kills: [drops-done]}}\n",
+            all.join(", ")
+        );
+        Requirements::parse(&text, Path::new("requirements.yaml")).unwrap()
+    }
+
+    #[rstest]
+    #[case("MUST", true)]
+    #[case("SHOULD", true)]
+    #[case("INFO", false)]
+    fn what_is_only_told_names_no_mutant(#[case] level: &str, #[case] counts: bool) {
+        let requirements = requirements(level);
+        match named(&requirements) {
+            Ok(named) => assert!(counts && named.contains(&("streaming/end", Mutant::DropsDone))),
+            Err(failure) => {
+                let said = failure.to_string();
+                assert!(
+                    !counts && said.contains("no check of requirements.yaml names the mutant drops-done"),
+                    "{said}"
+                );
+            }
+        }
+    }
+
+    fn pair(check: &str, named: bool, outcomes: Vec<Outcome>) -> Pair {
+        let place = || ("agentgateway".to_owned(), "-".to_owned());
+        let outcomes = outcomes.into_iter().map(|outcome| (place(), outcome)).collect();
+        Pair { mutant: Mutant::DropsDone, check: check.into(), named, left: VecDeque::new(), outcomes }
+    }
+
+    fn killed() -> Outcome {
+        Outcome::Killed("tokens-ends-with-done".into())
+    }
+
+    #[rstest]
+    #[case::killed(vec![killed()], State::Killed, 0, true)]
+    #[case::killed_at_the_second_place(vec![Outcome::FailsWithout("f".into()), killed()], State::Killed, 0, true)]
+    #[case::passed(vec![Outcome::Survived("pass: 3 clauses hold".into())], State::Survived, 1, false)]
+    #[case::for_another_reason(vec![Outcome::WrongReason("status".into())], State::Survived, 1, false)]
+    #[case::never_acted(vec![Outcome::Unreached("pass: 3 clauses hold".into())], State::Void, 1, false)]
+    #[case::fails_anyhow(vec![Outcome::FailsWithout("status".into())], State::Void, 1, false)]
+    #[case::lost(vec![Outcome::NoRecord], State::Void, 1, false)]
+    fn what_comes_of_a_mutant(
+        #[case] outcomes: Vec<Outcome>,
+        #[case] state: State,
+        #[case] toothless: usize,
+        #[case] holds: bool,
+    ) {
+        let answer = answer(&requirements("MUST"), &[pair("streaming/end", true, outcomes)]);
+        assert_eq!((answer.mutants[0].state, answer.toothless.len(), answer.holds()), (state, toothless, holds));
+    }
+
+    #[test]
+    fn who_does_not_name_a_mutant_does_not_kill_it() {
+        let pairs = [pair("routing/all", false, vec![killed()]), pair("streaming/end", true, vec![Outcome::NoRecord])];
+        let answer = answer(&requirements("MUST"), &pairs);
+        let row = &answer.mutants[0];
+        assert_eq!((row.state, row.killed_by.len(), row.unexpected.len()), (State::Void, 0, 1));
+        assert_eq!(answer.toothless, ["streaming/end"]);
+    }
+
+    #[test]
+    fn a_check_that_misses_what_it_names_is_shown_although_another_one_killed() {
+        let survived = vec![Outcome::Survived("pass: 3 clauses hold".into())];
+        let pairs = [pair("routing/all", true, vec![killed()]), pair("streaming/end", true, survived)];
+        let answer = answer(&requirements("MUST"), &pairs);
+        assert_eq!(
+            (answer.mutants[0].state, answer.mutants[0].missed.len(), answer.holds()),
+            (State::Killed, 1, false)
+        );
+    }
 }

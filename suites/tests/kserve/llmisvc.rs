@@ -58,7 +58,8 @@ async fn drive_children(stage: &mut Stage, version: &'static str) -> Result<()> 
     let service = service_object(stage, "alpha");
     stage.see("service", &service, condition("Ready"), SAYS).await?;
     for (called, version, kind, name) in CHILDREN {
-        stage.see(called, &object(version, kind, stage.namespace(), name), Until::Exists, 30).await?;
+        let until = if *kind == "Deployment" { Until::DeploymentAvailable } else { Until::Exists };
+        stage.see(called, &object(version, kind, stage.namespace(), name), until, 60).await?;
     }
     Ok(())
 }
@@ -116,6 +117,7 @@ async fn drive_ready(stage: &mut Stage) -> Result<()> {
     let shared = stage.shared_gateway();
     stage.fact("gateway", json!({"name": shared.name, "namespace": shared.namespace}));
     stage.see("unrouted", &beta, condition("WorkloadsReady"), SAYS).await?;
+    stage.see("unrouted", &beta, condition("SchedulerWorkloadReady"), SAYS).await?;
     let waits = Until::holds("InferencePoolReady said", |service: &Value| {
         Ok(proof::condition_status(&service["status"]["conditions"], "InferencePoolReady").is_some())
     });

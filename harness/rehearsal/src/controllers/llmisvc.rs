@@ -537,7 +537,8 @@ impl Service<'_> {
             parents.peek().is_some() && parents.all(accepts)
         });
         (!accepted).then(|| {
-            let message = format!("InferencePool {}/{named} has not been accepted by a Gateway", self.home());
+            let message =
+                format!("Inference Pool {}/{named} exists but no Gateway controller has accepted it yet", self.home());
             ("WaitingForGateway".to_owned(), message)
         })
     }
