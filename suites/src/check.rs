@@ -143,20 +143,22 @@ impl Check {
             Ok(mut stage) => {
                 let driven = AssertUnwindSafe(tokio::time::timeout(DRIVE, drive(&mut stage))).catch_unwind().await;
                 stage.salvage().await;
-                let judged = match stage.void() {
-                    Some(why) => Err(anyhow!("void: {why}; not judged")),
-                    None => judged(driven, judge, stage.history()),
-                };
                 if let Some(trial) = &mut record.trial {
                     trial.reached = stage.reached_mutant();
                 }
-                self.fill(&mut record, opened, &stage, judged).await;
+                // What is judged is what was written, so that a replay judges the same.
+                match opened.folder.write_history(stage.history()) {
+                    Ok(history) => {
+                        let judged = match stage.void() {
+                            Some(why) => Err(anyhow!("void: {why}; not judged")),
+                            None => judged(driven, judge, &history),
+                        };
+                        self.fill(&mut record, opened, &stage, &history, judged).await;
+                    }
+                    Err(error) => record.reason = error.to_string(),
+                }
                 if record.verdict == Verdict::Pass || !opened.stood.keep {
                     stage.close().await;
-                }
-                if let Err(error) = opened.folder.write_history(&stage.into_history()) {
-                    record.verdict = Verdict::Error;
-                    record.reason = format!("{error}");
                 }
             }
         }
@@ -164,8 +166,14 @@ impl Check {
         record
     }
 
-    async fn fill(&self, record: &mut Record, opened: &Opened, stage: &Stage, judged: Result<Judgement>) {
-        let history = stage.history();
+    async fn fill(
+        &self,
+        record: &mut Record,
+        opened: &Opened,
+        stage: &Stage,
+        history: &History,
+        judged: Result<Judgement>,
+    ) {
         record.settle_seconds = history.settle.seconds;
         record.address.clone_from(&history.address);
         if take_in(record, judged) {

@@ -652,10 +652,6 @@ impl Stage {
         &self.client
     }
 
-    pub(crate) fn into_history(self) -> History {
-        self.history
-    }
-
     /// Reads the records of our own models, if a drive that failed has not.
     pub(crate) async fn salvage(&mut self) {
         for model in self.recording() {

@@ -390,7 +390,7 @@ mod tests {
             stage.send("post", chat(&host, "alpha")).await;
         }
         stage.end().await.unwrap();
-        stage.into_history()
+        stage.history().clone()
     }
 
     #[tokio::test]

@@ -353,6 +353,9 @@ mod tests {
         let gateway = GatewayFolder::read(&manifests().join("gateways"), "agentgateway").unwrap();
         let plan = || selection.plan(&gateway, Some(&Bundle::open(folder.path()).unwrap()));
         let missing = plan().unwrap().missing;
+        assert!(missing["llmisvc"].contains("has no definitions crds/lws/v0.7.0"), "{missing:?}");
+        write("crds/lws/v0.7.0/a.yaml".to_owned());
+        let missing = plan().unwrap().missing;
         assert!(missing["llmisvc"].contains("has no chart kserve-llmisvc-crd v0.17.0"), "{missing:?}");
         std::fs::remove_file(folder.path().join("charts/kserve-crd-v0.17.0.tgz")).unwrap();
         assert!(

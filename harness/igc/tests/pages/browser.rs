@@ -10,6 +10,9 @@ use std::{
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+/// How many frames a page may take to do what a key asks for.
+const FRAMES: usize = 600;
+
 /// A headless Chromium with a profile of its own.
 pub struct Browser {
     program: &'static str,
@@ -127,6 +130,19 @@ impl Keyboard {
     /// Presses the keys of a text.
     pub fn write(&mut self, text: &str) {
         text.chars().for_each(|letter| self.press(&letter.to_string()));
+    }
+
+    /// Waits, frame by frame, until an expression has this value: what a key sets off comes after it.
+    pub fn until(&mut self, expression: &str, expected: impl Into<Value>) {
+        let expected = expected.into();
+        let frame = "new Promise(done => requestAnimationFrame(() => setTimeout(done)))";
+        for _ in 0..FRAMES {
+            if self.read(expression) == expected {
+                return;
+            }
+            self.ask("Runtime.evaluate", json!({"expression": frame, "awaitPromise": true}));
+        }
+        panic!("{expression} is {} after {FRAMES} frames, and not {expected}", self.read(expression));
     }
 
     /// The value of an expression in the page.
