@@ -1,6 +1,6 @@
 //! Pools: the endpoint picker was asked, its choice was followed, and nothing else chose in its place.
 
-use std::path::PathBuf;
+use std::{fmt::Write as _, path::PathBuf};
 
 use anyhow::Result;
 use rstest::rstest;
@@ -664,8 +664,15 @@ async fn body_sizes(#[files("../manifests/gateways/*/gateway.yaml")] folder: Pat
 /// whatever its length is in tokens.
 fn sized(host: &str, bytes: usize) -> Call {
     let around = json!({"messages": [{"content": "", "role": "user"}], "model": "alpha"}).to_string();
-    let mut prompt: String = (0_usize..).map(|n| format!("{n} ")).take(bytes / 2).collect();
-    prompt.truncate(bytes.saturating_sub(around.len()));
+    let wanted = bytes.saturating_sub(around.len());
+    let mut prompt = String::with_capacity(wanted + 8);
+    for n in 0.. {
+        if prompt.len() >= wanted {
+            break;
+        }
+        _ = write!(prompt, "{n} ");
+    }
+    prompt.truncate(wanted);
     long(host, &prompt)
 }
 
