@@ -32,12 +32,15 @@ const MADE: [(&str, &[&str]); 9] = [
 ];
 
 /// Kinds that are only read: whether things are ready, and evidence.
-const READ: [(&str, &[&str]); 5] = [
+const READ: [(&str, &[&str]); 7] = [
     ("", &["pods", "pods/log", "events", "endpoints", "nodes"]),
     ("apps", &["replicasets"]),
     ("discovery.k8s.io", &["endpointslices"]),
     ("events.k8s.io", &["events"]),
     ("apiextensions.k8s.io", &["customresourcedefinitions"]),
+    ("cert-manager.io", &["certificates"]),
+    // What checks let the pickers of their pools read: nobody gives rights that he has not.
+    ("inference.networking.x-k8s.io", &["inferencepools", "inferenceobjectives", "inferencemodelrewrites"]),
 ];
 
 /// Prints the manifest.
@@ -108,7 +111,10 @@ fn kubeconfig(options: &Job) -> String {
 fn rules() -> Value {
     let rule = |(group, resources): &(&str, &[&str]), verbs: &[&str]| json!({"apiGroups": [group], "resources": resources, "verbs": verbs});
     let made = MADE.iter().map(|of| rule(of, &["get", "list", "watch", "create", "patch", "delete"]));
-    json!(made.chain(READ.iter().map(|of| rule(of, &["get", "list", "watch"]))).collect::<Vec<_>>())
+    let read = READ.iter().map(|of| rule(of, &["get", "list", "watch"]));
+    // The records of our own models and pickers are read through the API server.
+    let asked = rule(&("", &["pods/proxy"]), &["get", "create"]);
+    json!(made.chain(read).chain([asked]).collect::<Vec<_>>())
 }
 
 /// Everything that the Job needs, in the order in which it is applied.
@@ -186,6 +192,7 @@ mod tests {
     use std::{collections::BTreeSet, path::Path};
 
     use clap::Parser;
+    use cluster::install::component::Catalogue;
 
     use super::*;
 
@@ -261,6 +268,41 @@ mod tests {
             _ if kind.ends_with('s') => kind,
             _ => format!("{kind}s"),
         }
+    }
+
+    /// Roles that checks make give only what the Job has itself, else the API server refuses them.
+    #[test]
+    fn the_rights_cover_those_that_checks_give() {
+        let intents = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../manifests/intents");
+        let text = |name: &str| std::fs::read_to_string(intents.join(name)).unwrap();
+        let mut given = BTreeSet::new();
+        for line in (text("pool.yaml") + &text("llm-service.yaml")).lines().filter(|l| l.starts_with("- {apiGroups:")) {
+            let rule: Value = serde_saphyr::from_str(line.trim_start_matches("- ")).unwrap();
+            assert_eq!(rule["verbs"], json!(["get", "list", "watch"]), "{line}");
+            let resources = rule["resources"].as_array().unwrap().iter().filter_map(Value::as_str);
+            given.extend(resources.map(|r| (rule["apiGroups"][0].as_str().unwrap().to_owned(), r.to_owned())));
+        }
+        assert!(given.len() > 3, "{given:?}");
+        let own = |(group, resources): &(&str, &[&str])| {
+            resources.iter().map(|r| ((*group).to_owned(), (*r).to_owned())).collect::<Vec<_>>()
+        };
+        let own: BTreeSet<(String, String)> = MADE.iter().chain(&READ).flat_map(own).collect();
+        assert_eq!(given.difference(&own).collect::<Vec<_>>(), Vec::<&(String, String)>::new());
+    }
+
+    #[test]
+    fn the_rights_cover_what_is_looked_for_before_checks_run() {
+        let manifests = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../manifests");
+        let catalogue = Catalogue::read(&manifests).unwrap();
+        let looked_at = catalogue.all().flat_map(|component| {
+            let waits = component.waits.iter().map(|wait| &wait.object);
+            waits.chain(component.configured.iter().map(|c| &c.object)).chain([&component.present.object])
+        });
+        let looked_at: BTreeSet<String> = looked_at.map(|object| plural(&object.kind)).collect();
+        let allowed: BTreeSet<String> =
+            MADE.iter().chain(&READ).flat_map(|(_, resources)| resources.iter().map(|r| (*r).to_owned())).collect();
+        assert!(looked_at.len() > 4, "{looked_at:?}");
+        assert_eq!(looked_at.difference(&allowed).collect::<Vec<_>>(), Vec::<&String>::new());
     }
 
     #[test]

@@ -69,10 +69,11 @@ impl Reality {
 }
 
 /// How often a known failure is seen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Expect {
     /// In every run: the entry is stale once the check passes.
+    #[default]
     Always,
     /// In some runs: the entry ends by its expiry alone.
     Sometimes,

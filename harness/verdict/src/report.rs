@@ -360,7 +360,7 @@ pub struct Try {
 }
 
 /// The baseline entry that explains a check.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct KnownFailure {
     /// Why it is accepted.
     pub reason: String,
@@ -368,6 +368,9 @@ pub struct KnownFailure {
     pub link: String,
     /// The last day on which it holds.
     pub expires: String,
+    /// How often it is seen. What is seen sometimes has no one observation, so that none is demanded of it.
+    #[serde(default)]
+    pub expect: Expect,
 }
 
 /// What became of a baseline entry that the run covers.

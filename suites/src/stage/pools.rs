@@ -208,6 +208,8 @@ impl Stage {
             wanted: None,
         };
         self.until_pods(&pool.selectors.0, wanted.replicas).await?;
+        // KServe changes the picker's Deployment once more, and says Ready meanwhile (seen of v0.17.0).
+        self.until_pods(&pool.selectors.1, 1).await?;
         self.note_endpoints(&mut pool).await?;
         self.keep_pool(&pool, wanted.records, LLM_PORT);
         Ok(pool)

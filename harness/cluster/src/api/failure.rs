@@ -101,6 +101,11 @@ impl ApiFailure {
         }
     }
 
+    /// Whether this user may not do it: nothing was looked at but who asks for what.
+    pub fn lacks_rights(&self) -> bool {
+        matches!(&self.kind, FailureKind::Refused { code: 403, message, .. } if message.contains(" is forbidden: User "))
+    }
+
     /// Whether the API server could not reach an admission webhook: it may not be up yet.
     pub fn is_webhook_unreachable(&self) -> bool {
         matches!(&self.kind, FailureKind::Refused { code: 500.., message, .. } if message.contains("failed calling webhook") || message.contains("failed to call webhook") || message.contains("conversion webhook for"))
@@ -220,6 +225,19 @@ mod tests {
     #[case(503, "apiserver not ready", true)]
     fn tells_the_environment_from_the_asker(#[case] code: u16, #[case] message: &str, #[case] environment: bool) {
         assert_eq!(refused(code, message).is_environment(), environment);
+    }
+
+    #[rstest]
+    #[case(
+        403,
+        "issuers.cert-manager.io is forbidden: User \"u\" cannot create resource \"issuers\" in API group",
+        true
+    )]
+    #[case(403, "pods \"a\" is forbidden: violates PodSecurity \"restricted:latest\"", false)]
+    #[case(403, "admission webhook \"w\" denied the request: no", false)]
+    #[case(401, "x is forbidden: User \"u\" cannot get resource", false)]
+    fn tells_who_may_not_from_what_may_not_be(#[case] code: u16, #[case] message: &str, #[case] lacks: bool) {
+        assert_eq!(refused(code, message).lacks_rights(), lacks);
     }
 
     #[test]

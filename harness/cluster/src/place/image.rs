@@ -16,7 +16,7 @@ use super::{
 };
 
 /// Where the program is inside the image.
-const ENTRYPOINT: &str = "igc";
+const ENTRYPOINT: &str = "bin/igc";
 
 /// Why there is no image.
 #[derive(Debug, thiserror::Error)]
@@ -107,6 +107,7 @@ fn is_static(elf: &[u8]) -> Result<(), &'static str> {
 fn write_archive(path: &Path, program: &[u8]) -> io::Result<()> {
     let mut out = io::BufWriter::new(File::create(path)?);
     out.write_all(&header("tmp/", 0o1777, 0, b'5'))?;
+    out.write_all(&header("bin/", 0o755, 0, b'5'))?;
     out.write_all(&header(ENTRYPOINT, 0o755, program.len(), b'0'))?;
     out.write_all(program)?;
     let padding = program.len().next_multiple_of(512) - program.len();
@@ -174,7 +175,17 @@ mod tests {
         let listed = String::from_utf8(listed.stdout).unwrap();
         let lines: Vec<Vec<&str>> = listed.lines().map(|line| line.split_whitespace().collect()).collect();
         assert_eq!((lines[0][0], lines[0].last()), ("drwxrwxrwt", Some(&"tmp/")));
-        assert_eq!((lines[1][0], lines[1][2], lines[1].last()), ("-rwxr-xr-x", "1000", Some(&"igc")));
+        assert_eq!((lines[1][0], lines[1].last()), ("drwxr-xr-x", Some(&"bin/")));
+        assert_eq!((lines[2][0], lines[2][2], lines[2].last()), ("-rwxr-xr-x", "1000", Some(&"bin/igc")));
+    }
+
+    /// Manifests that name the program work with the image of the Job as well.
+    #[test]
+    fn both_images_have_the_program_in_one_place() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+        let read = |name: &str| fs::read_to_string(root.join(name)).unwrap();
+        assert!(read("manifests/intents/llm-service.yaml").contains(&format!("command: [/{ENTRYPOINT}]")));
+        assert!(read(".ci/Containerfile").contains(&format!(" /{ENTRYPOINT}\n")));
     }
 
     #[tokio::test]
@@ -194,7 +205,8 @@ mod tests {
         let imports: Vec<String> = fakes.calls().into_iter().filter(|call| call.contains("import")).collect();
         let [import] = &imports[..] else { panic!("{imports:?}") };
         assert!(
-            import.contains("--change ENTRYPOINT [\"/igc\"] --change LABEL igc.dev/made=1") && import.ends_with(&first),
+            import.contains("--change ENTRYPOINT [\"/bin/igc\"] --change LABEL igc.dev/made=1")
+                && import.ends_with(&first),
             "{import}"
         );
 

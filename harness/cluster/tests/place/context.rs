@@ -1,6 +1,10 @@
 //! Place `context`: what is there is verified and left alone, what is missing is named.
 
-use std::{path::Path, sync::Arc};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use cluster::{
     install::{
@@ -18,8 +22,16 @@ use crate::scripted::{Line, Scripted, hello, kinds, list, on};
 
 /// Installs Redis, or looks whether it is there, in a cluster of these answers.
 async fn look_for_redis(script: Vec<Line>) -> (Scripted, Result<run::Installed, String>, Vec<String>) {
+    look(script, manifests()).await
+}
+
+fn manifests() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../manifests")
+}
+
+/// The same with these manifests.
+async fn look(script: Vec<Line>, manifests: PathBuf) -> (Scripted, Result<run::Installed, String>, Vec<String>) {
     let server = Scripted::start(script).await;
-    let manifests = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../manifests");
     let catalogue = Catalogue::read(&manifests).expect("components");
     let profile = Profile::read(&manifests, "current").expect("a profile");
     let folder = tempfile::tempdir().expect("a folder");
@@ -110,4 +122,48 @@ async fn what_stands_in_for_a_component_is_said() {
     ]);
     let (_server, came, _) = look_for_redis(script).await;
     assert_eq!(came.expect("it is there").found["redis"].stand_in.as_deref(), Some("registry.corp/valkey:8"));
+}
+
+/// Redis with a chart that comes after it is ready, and a webhook that is offered a Pod.
+fn with_a_late_chart_and_a_probe() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().expect("a folder");
+    for name in ["components/redis", "profiles"] {
+        let to = folder.path().join(name);
+        fs::create_dir_all(&to).expect("a folder");
+        for file in fs::read_dir(manifests().join(name)).expect("manifests").flatten() {
+            fs::copy(file.path(), to.join(file.file_name())).expect("a file");
+        }
+    }
+    let redis = folder.path().join("components/redis");
+    let component = fs::read_to_string(redis.join("component.yaml")).expect("a component");
+    let more = "charts: [{state: ready, name: late, from: \"oci://registry.example/late\", release: late}]\n\
+                probes: [{manifest: pod.yaml, seconds: 1}]\n";
+    fs::write(redis.join("component.yaml"), component + more).expect("a component");
+    let pod = "apiVersion: v1\nkind: Pod\nmetadata: {name: probe, namespace: redis-system}\nspec: {containers: []}\n";
+    fs::write(redis.join("pod.yaml"), pod).expect("a probe");
+    folder
+}
+
+/// As a Job of ours in a cluster that others have made: it may look, and what it may not ask is no fault of theirs.
+#[tokio::test]
+async fn nothing_is_installed_and_what_may_not_be_asked_is_left() {
+    let there = deployment("registry.corp/redis:8.2.4-alpine3.22", 1);
+    let slice = json!({"metadata": {"name": "redis-1"}, "endpoints": [{"conditions": {"ready": true}}]});
+    let mut script = hello();
+    let forbidden = "pods is forbidden: User \"igc\" cannot create resource \"pods\" in API group \"\"";
+    script.extend([
+        apps(),
+        on(REDIS).answers(200, there.clone()),
+        on("GET /apis/apps/v1/namespaces/redis-system/deployments")
+            .answers(200, list("7", std::slice::from_ref(&there))),
+        on("GET /apis/discovery.k8s.io/v1")
+            .answers(200, kinds("discovery.k8s.io/v1", &[("EndpointSlice", "endpointslices", true)])),
+        on("GET /apis/discovery.k8s.io/v1/namespaces/redis-system/endpointslices").answers(200, list("8", &[slice])),
+        on("POST /api/v1/namespaces/redis-system/pods?dryRun=All").refuses(403, "Forbidden", forbidden),
+        on(REDIS).answers(200, there),
+    ]);
+    let folder = with_a_late_chart_and_a_probe();
+    let (server, came, _) = look(script, folder.path().to_owned()).await;
+    assert_eq!(came.expect("it is there").timing.critical_path, ["cluster", "redis:installed", "redis:ready"]);
+    server.played();
 }

@@ -178,7 +178,7 @@ fn check_report(
     });
     let plan = inputs.plan;
     let breaks = ending::verdict_breaks(plan, planned.level, verdict, baseline.as_ref())
-        || ending::golden_breaks(plan, verdict, golden.as_ref().map(|g| g.state));
+        || ending::golden_breaks(plan, verdict, golden.as_ref().map(|g| g.state), baseline.as_ref());
     let evidence = |key: &Key| format!("evidence/{}", key.path());
     CheckReport {
         id: planned.check.clone(),

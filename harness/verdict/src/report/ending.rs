@@ -1,5 +1,6 @@
 //! Ending: the word, the reasons why a run is not good, and the exit code.
 
+use crate::baseline::Expect;
 use crate::plan::{Level, Plan};
 use crate::record::{GoldenState, Verdict};
 use crate::report::{CheckReport, Ending, KnownFailure, KnownReport, KnownState, Word};
@@ -62,9 +63,16 @@ pub(super) fn verdict_breaks(plan: &Plan, level: Level, verdict: Verdict, known:
     }
 }
 
-/// Whether the comparison alone breaks the run. What was not judged has nothing to compare.
-pub(super) fn golden_breaks(plan: &Plan, verdict: Verdict, golden: Option<GoldenState>) -> bool {
+/// Whether the comparison alone breaks the run. What was not judged has nothing to compare, and what is known to fail now
+/// and then leaves another observation each time.
+pub(super) fn golden_breaks(
+    plan: &Plan,
+    verdict: Verdict,
+    golden: Option<GoldenState>,
+    known: Option<&KnownFailure>,
+) -> bool {
     matches!(verdict, Verdict::Pass | Verdict::Fail | Verdict::Flaky)
+        && known.is_none_or(|known| known.expect != Expect::Sometimes)
         && match golden {
             Some(GoldenState::Changed) => true,
             Some(GoldenState::Missing) => plan.run.ci,
@@ -88,7 +96,10 @@ pub(super) fn exit(
     };
     let golden = |wanted: GoldenState| {
         let state = |c: &CheckReport| c.golden.as_ref().map(|g| g.state);
-        checks.iter().filter(|c| state(c) == Some(wanted) && golden_breaks(plan, c.verdict, state(c))).count()
+        checks
+            .iter()
+            .filter(|c| state(c) == Some(wanted) && golden_breaks(plan, c.verdict, state(c), c.baseline.as_ref()))
+            .count()
     };
     let entries = |wanted: KnownState| known.iter().filter(|k| k.state == wanted).count();
     let failures = [

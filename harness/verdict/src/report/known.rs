@@ -51,7 +51,12 @@ impl<'b> InForce<'b> {
             .get(gateway)?
             .iter()
             .find(|e| e.is_about(check, case) && !e.has_expired(self.today) && e.explains(verdict, clauses))
-            .map(|e| KnownFailure { reason: e.reason.clone(), link: e.link.clone(), expires: e.expires.to_string() })
+            .map(|e| KnownFailure {
+                reason: e.reason.clone(),
+                link: e.link.clone(),
+                expires: e.expires.to_string(),
+                expect: e.expect,
+            })
     }
 
     /// What became of every entry, given all checks that were planned to run.

@@ -89,7 +89,7 @@ proptest! {
             check.reason.clone_from(&text);
             check.sentence.clone_from(&text);
             check.finding = Some(text.clone());
-            check.baseline = Some(KnownFailure { reason: text.clone(), link: text.clone(), expires: text.clone() });
+            check.baseline = Some(KnownFailure { reason: text.clone(), link: text.clone(), expires: text.clone(), ..KnownFailure::default() });
             check.tries.iter_mut().for_each(|t| t.reason.clone_from(&text));
         }
         report.problems.push(text.clone());
