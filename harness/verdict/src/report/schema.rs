@@ -24,7 +24,7 @@ mod tests {
         let told = |what: String| format!("{at}: {what}");
         for (keyword, wanted) in schema.as_object().into_iter().flatten() {
             match keyword.as_str() {
-                "$schema" | "$defs" | "title" | "description" | "format" => {}
+                "$schema" | "$defs" | "title" | "description" | "format" | "default" => {}
                 "$ref" => {
                     let target = wanted.as_str().and_then(|r| root.pointer(r.trim_start_matches('#')));
                     wrong(value, target.unwrap_or_else(|| panic!("{wanted} leads nowhere")), root, at, found);
