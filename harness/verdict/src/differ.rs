@@ -85,23 +85,21 @@ impl Declared {
 
     /// Understands such a file; the path is only for messages.
     pub fn parse(text: &str, path: &Path) -> Result<Self, FileError> {
-        let first_line = |error: serde_saphyr::Error| error.to_string().lines().next().unwrap_or_default().to_owned();
-        let file: File = serde_saphyr::from_str(text).map_err(|error| FileError::shape(path, first_line(error)))?;
+        let file: File = file::parse(text, path)?;
         let mut entries = Vec::new();
         for Written { check, at, from, reason, link } in file.differences {
             let line = check.referenced.line();
-            let refused = |line: u64, problem: String| FileError::entry(path, line, problem);
+            let refused = |problem: String| FileError::entry(path, line, problem);
             if reason.trim().is_empty() {
-                return Err(refused(line, "an empty reason: say why the gateways may differ".to_owned()));
+                return Err(refused("an empty reason: say why the gateways may differ".to_owned()));
             }
             if !link.starts_with("https://") {
-                return Err(refused(line, format!("{link:?} is no link: say where it is documented or reported")));
+                return Err(refused(format!("{link:?} is no link: say where it is documented or reported")));
             }
-            let glob = Filter::checks("check", &[check.value]).map_err(|error| refused(line, error.to_string()))?;
-            let regex = Regex::new(&format!("^(?:{})$", at.value))
-                .map_err(|_| refused(at.referenced.line(), format!("{:?} is no regular expression", at.value)))?;
+            let check = Filter::checks("check", &[check.value]).map_err(|error| refused(error.to_string()))?;
+            let at = file::whole(&at, path)?;
             let declaration = Declaration { place: format!("{}:{line}", path.display()), reason, link };
-            entries.push(Entry { line, check: glob, from, at: regex, declaration });
+            entries.push(Entry { line, check, from, at, declaration });
         }
         Ok(Self { path: path.to_owned(), entries })
     }

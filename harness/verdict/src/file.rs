@@ -6,6 +6,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use regex::Regex;
+use serde::de::DeserializeOwned;
+use serde_saphyr::Spanned;
+
 /// What is wrong with a file that somebody wrote.
 #[derive(Debug, thiserror::Error)]
 pub enum FileError {
@@ -54,6 +58,25 @@ impl FileError {
     pub fn entry(path: &Path, line: u64, problem: impl Into<String>) -> Self {
         Self::Entry { path: path.to_owned(), line, problem: problem.into() }
     }
+}
+
+/// What such a file says.
+///
+/// # Errors
+/// Where it is not YAML of this shape: what is wrong with it, in one line.
+pub fn parse<T: DeserializeOwned>(text: &str, path: &Path) -> Result<T, FileError> {
+    let first_line = |error: serde_saphyr::Error| error.to_string().lines().next().unwrap_or_default().to_owned();
+    serde_saphyr::from_str(text).map_err(|error| FileError::shape(path, first_line(error)))
+}
+
+/// A regular expression that has to match the whole of a text.
+///
+/// # Errors
+/// Where it is none, with its line.
+pub fn whole(written: &Spanned<String>, path: &Path) -> Result<Regex, FileError> {
+    let none =
+        |_| FileError::entry(path, written.referenced.line(), format!("{:?} is no regular expression", written.value));
+    Regex::new(&format!("^(?:{})$", written.value)).map_err(none)
 }
 
 /// The text of a file that need not be there.

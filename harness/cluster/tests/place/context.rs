@@ -83,21 +83,27 @@ async fn a_component_that_is_missing_is_named_and_nothing_is_made() {
     server.played();
 }
 
-#[tokio::test]
-async fn a_component_that_is_there_is_verified_by_its_waits() {
-    let there = deployment("registry.corp/redis:8.2.4-alpine3.22", 1);
+/// What a look at a Deployment that is there asks, until it has come to its Service's endpoints.
+fn looked_at(there: &Value) -> Vec<Line> {
     let slice = json!({"metadata": {"name": "redis-1"}, "endpoints": [{"conditions": {"ready": true}}]});
     let mut script = hello();
     script.extend([
         apps(),
         on(REDIS).answers(200, there.clone()),
         on("GET /apis/apps/v1/namespaces/redis-system/deployments?fieldSelector=metadata.name%3Dredis")
-            .answers(200, list("7", std::slice::from_ref(&there))),
+            .answers(200, list("7", std::slice::from_ref(there))),
         on("GET /apis/discovery.k8s.io/v1")
             .answers(200, kinds("discovery.k8s.io/v1", &[("EndpointSlice", "endpointslices", true)])),
         on("GET /apis/discovery.k8s.io/v1/namespaces/redis-system/endpointslices").answers(200, list("8", &[slice])),
-        on(REDIS).answers(200, there),
     ]);
+    script
+}
+
+#[tokio::test]
+async fn a_component_that_is_there_is_verified_by_its_waits() {
+    let there = deployment("registry.corp/redis:8.2.4-alpine3.22", 1);
+    let mut script = looked_at(&there);
+    script.push(on(REDIS).answers(200, there));
     let (server, came, _) = look_for_redis(script).await;
     let installed = came.expect("it is there");
     assert_eq!(installed.found["redis"].version.as_deref(), Some("8.2.4-alpine3.22"));
@@ -108,18 +114,8 @@ async fn a_component_that_is_there_is_verified_by_its_waits() {
 #[tokio::test]
 async fn what_stands_in_for_a_component_is_said() {
     let there = deployment("registry.corp/valkey:8", 1);
-    let slice = json!({"metadata": {"name": "redis-1"}, "endpoints": [{}]});
-    let mut script = hello();
-    script.extend([
-        apps(),
-        on(REDIS).answers(200, there.clone()),
-        on("GET /apis/apps/v1/namespaces/redis-system/deployments")
-            .answers(200, list("7", std::slice::from_ref(&there))),
-        on("GET /apis/discovery.k8s.io/v1")
-            .answers(200, kinds("discovery.k8s.io/v1", &[("EndpointSlice", "endpointslices", true)])),
-        on("GET /apis/discovery.k8s.io/v1/namespaces/redis-system/endpointslices").answers(200, list("8", &[slice])),
-        on(REDIS).answers(200, there),
-    ]);
+    let mut script = looked_at(&there);
+    script.push(on(REDIS).answers(200, there));
     let (_server, came, _) = look_for_redis(script).await;
     assert_eq!(came.expect("it is there").found["redis"].stand_in.as_deref(), Some("registry.corp/valkey:8"));
 }
@@ -148,17 +144,9 @@ fn with_a_late_chart_and_a_probe() -> tempfile::TempDir {
 #[tokio::test]
 async fn nothing_is_installed_and_what_may_not_be_asked_is_left() {
     let there = deployment("registry.corp/redis:8.2.4-alpine3.22", 1);
-    let slice = json!({"metadata": {"name": "redis-1"}, "endpoints": [{"conditions": {"ready": true}}]});
-    let mut script = hello();
     let forbidden = "pods is forbidden: User \"igc\" cannot create resource \"pods\" in API group \"\"";
+    let mut script = looked_at(&there);
     script.extend([
-        apps(),
-        on(REDIS).answers(200, there.clone()),
-        on("GET /apis/apps/v1/namespaces/redis-system/deployments")
-            .answers(200, list("7", std::slice::from_ref(&there))),
-        on("GET /apis/discovery.k8s.io/v1")
-            .answers(200, kinds("discovery.k8s.io/v1", &[("EndpointSlice", "endpointslices", true)])),
-        on("GET /apis/discovery.k8s.io/v1/namespaces/redis-system/endpointslices").answers(200, list("8", &[slice])),
         on("POST /api/v1/namespaces/redis-system/pods?dryRun=All").refuses(403, "Forbidden", forbidden),
         on(REDIS).answers(200, there),
     ]);

@@ -61,22 +61,15 @@ impl Accepted {
     /// # Errors
     /// See [`FileError`].
     pub fn parse(text: &str, path: &Path) -> Result<Self, FileError> {
-        let first_line = |error: serde_saphyr::Error| error.to_string().lines().next().unwrap_or_default().to_owned();
-        let file: File = serde_saphyr::from_str(text).map_err(|error| FileError::shape(path, first_line(error)))?;
+        let file: File = file::parse(text, path)?;
         let mut entries = Vec::new();
         for Written { case, at, reason } in file.accepted {
             let line = case.referenced.line();
-            let refused = |line: u64, problem: String| FileError::entry(path, line, problem);
             if reason.trim().is_empty() {
-                return Err(refused(line, "an empty reason: say why the rehearsal may differ".to_owned()));
+                let problem = "an empty reason: say why the rehearsal may differ";
+                return Err(FileError::entry(path, line, problem));
             }
-            let at =
-                match at {
-                    None => None,
-                    Some(at) => Some(Regex::new(&format!("^(?:{})$", at.value)).map_err(|_| {
-                        refused(at.referenced.line(), format!("{:?} is no regular expression", at.value))
-                    })?),
-                };
+            let at = at.map(|at| file::whole(&at, path)).transpose()?;
             entries.push(Acceptance { line, case: case.value, reason, at });
         }
         Ok(Self { path: path.to_owned(), entries })
