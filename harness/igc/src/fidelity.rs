@@ -19,13 +19,10 @@ use verdict::{
     render::{Lines, inert},
 };
 
-use crate::failure::Failure;
+use crate::{failure::Failure, plan::goldens};
 
 /// The cases of the project.
 const CASES: &str = "harness/rehearsal/fidelity";
-
-/// Where goldens and accepted differences are.
-const GOLDENS: &str = "golden";
 
 /// Cases that are played at a time.
 const AT_ONCE: usize = 4;
@@ -104,7 +101,7 @@ pub async fn fidelity(run: Option<&Path>, options: &Fidelity) -> Result<u8, Fail
     let mut outcomes: Vec<(Outcome, Option<Case>)> =
         cases(&options.paths)?.into_iter().map(|case| (Outcome::of(&case), Some(case))).collect();
     if options.paths.is_empty() && (options.list || run.is_some()) {
-        outcomes.extend(goldens(Path::new(GOLDENS))?.into_iter().map(|golden| (golden, None)));
+        outcomes.extend(of_real_places(&goldens())?.into_iter().map(|golden| (golden, None)));
     }
     let known: Vec<String> = outcomes.iter().map(|(o, _)| o.case.clone()).collect();
     outcomes.retain(|(o, _)| wanted.is_match(&o.case));
@@ -174,7 +171,7 @@ fn cases(paths: &[PathBuf]) -> Result<Vec<Case>, Failure> {
 }
 
 /// The observations that were accepted at real places.
-fn goldens(root: &Path) -> Result<Vec<Outcome>, Failure> {
+fn of_real_places(root: &Path) -> Result<Vec<Outcome>, Failure> {
     let accepted = golden::accepted(root)?.into_iter();
     let real = accepted.filter(|(_, golden)| golden.info.place.is_real());
     let mut found: Vec<_> = real.map(|(path, golden)| Outcome::golden(&path, golden)).collect();
@@ -210,12 +207,12 @@ fn accept(outcomes: &mut [Outcome], everything: bool) -> Result<Vec<String>, Fai
     let mut stale = Vec::new();
     let mut gateways: Vec<String> = outcomes.iter().map(|o| o.gateway.clone()).collect();
     if everything {
-        gateways.extend(std::fs::read_dir(GOLDENS)?.flatten().map(|e| e.file_name().to_string_lossy().into_owned()));
+        gateways.extend(std::fs::read_dir(goldens())?.flatten().map(|e| e.file_name().to_string_lossy().into_owned()));
     }
     gateways.sort();
     gateways.dedup();
     for gateway in gateways {
-        let accepted = Accepted::find(Path::new(GOLDENS), &gateway).map_err(Failure::usage)?;
+        let accepted = Accepted::find(&goldens(), &gateway).map_err(Failure::usage)?;
         let mut used: BTreeMap<u64, bool> = BTreeMap::new();
         for outcome in outcomes.iter_mut().filter(|o| o.gateway == gateway && o.is_our_own()) {
             for entry in accepted.entries.iter().filter(|e| e.case == outcome.case) {

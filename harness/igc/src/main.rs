@@ -18,6 +18,7 @@ mod report;
 mod request;
 mod review;
 mod standing;
+mod terminal;
 mod up;
 
 use std::{io::IsTerminal, path::PathBuf, process::ExitCode};

@@ -32,7 +32,10 @@ use verdict::{
     tests_list::TestList,
 };
 
-use crate::{failure::Failure, plan::manifests};
+use crate::{
+    failure::Failure,
+    plan::{goldens, manifests},
+};
 
 /// The versions that goldens were recorded with: what is rehearsed best.
 const PROFILE: &str = "recorded";
@@ -160,7 +163,7 @@ fn pairs(requirements: &Requirements, whole: &Plan, options: &options::Mutants) 
     let wanted = wanted(&options.only)?;
     let mut fails = BTreeSet::new();
     for gateway in &whole.gateways {
-        let baseline = Baseline::find(Path::new("golden"), &gateway.name).map_err(Failure::usage)?;
+        let baseline = Baseline::find(&goldens(), &gateway.name).map_err(Failure::usage)?;
         for entry in baseline.entries.into_iter().filter(|e| e.place == Reality::Rehearsal) {
             fails.insert((gateway.name.clone(), entry.check, entry.case));
         }

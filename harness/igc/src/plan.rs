@@ -34,6 +34,11 @@ pub fn manifests() -> PathBuf {
     PathBuf::from("manifests")
 }
 
+/// What was accepted of each gateway: observations, known failures, differences. In the same checkout.
+pub fn goldens() -> PathBuf {
+    PathBuf::from("golden")
+}
+
 /// What is built: the places and what is missing, for those who ask for more.
 const PLACES: &str = "the places that exist are rehearsal, kind and context";
 

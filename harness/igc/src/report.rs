@@ -2,7 +2,6 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    io::IsTerminal,
     path::Path,
 };
 
@@ -11,11 +10,11 @@ use options::Spoken;
 use verdict::{
     baseline::Baseline,
     folder::RunFolder,
-    render::{Colour, closing, json_lines, terminal},
+    render::{closing, json_lines, terminal},
     report::{self, Ending, Inputs, Report},
 };
 
-use crate::{failure::Failure, pages};
+use crate::{failure::Failure, pages, plan::goldens, terminal::colour};
 
 /// Says what came of a run; writes `report.{json,xml,md,html}` where asked.
 pub fn report(options: &options::Report) -> Result<u8, Failure> {
@@ -43,7 +42,7 @@ pub fn compiled(folder: &RunFolder, ending: impl FnOnce(&Environment) -> Ending)
     let (plan, records) = (folder.read_plan()?, folder.read_records()?);
     let mut baselines = BTreeMap::new();
     for gateway in &plan.gateways {
-        let baseline = Baseline::find(Path::new("golden"), &gateway.name).map_err(Failure::usage)?;
+        let baseline = Baseline::find(&goldens(), &gateway.name).map_err(Failure::usage)?;
         baselines.insert(gateway.name.clone(), baseline);
     }
     let environment: Environment = folder.read_json("environment.json").unwrap_or_default();
@@ -77,12 +76,10 @@ fn ending(interrupted: bool, environment: &Environment) -> Ending {
 
 /// Prints a report as it was asked for.
 pub fn say(report: &Report, folder: &RunFolder, output: &options::Output) {
-    let coloured = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-    let colour = if coloured { Colour::Ansi } else { Colour::Plain };
     let folder = shown(folder.path());
     match (output.format, output.quiet) {
         (Spoken::Text, true) => println!("{}", closing(report, &folder)),
-        (Spoken::Text, false) => print!("{}", terminal(report, &folder, colour)),
+        (Spoken::Text, false) => print!("{}", terminal(report, &folder, colour())),
         (Spoken::JsonLines, true) => println!("{}", json_lines(report, &folder).lines().last().unwrap_or_default()),
         (Spoken::JsonLines, false) => print!("{}", json_lines(report, &folder)),
     }

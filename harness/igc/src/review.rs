@@ -9,23 +9,16 @@ use std::{
 use verdict::{
     folder::RunFolder,
     golden::{self, Golden, Info},
-    history::Key,
+    history::{Key, check_and_case},
     plan::Filter,
     record::{Record, Verdict},
     render::{Colour, Lines, inert, side_by_side},
 };
 
-use crate::failure::Failure;
+use crate::{failure::Failure, plan::goldens, terminal};
 
 /// Longest line of text from outside.
 const LINE: usize = 400;
-/// How wide the two columns are where the terminal does not say.
-const WIDTH: usize = 150;
-
-/// The accepted observations, in the checkout that this program was started in.
-fn goldens() -> PathBuf {
-    PathBuf::from("golden")
-}
 
 /// An observation that waits to be looked at.
 struct Pending {
@@ -57,7 +50,7 @@ impl Pending {
     /// `suite/check` and the case, `-` where there is none.
     fn check(&self) -> (&str, &str) {
         let title = self.name.split_once('/').map_or(self.name.as_str(), |(_, title)| title);
-        title.split_once('@').unwrap_or((title, "-"))
+        check_and_case(title)
     }
 
     fn state(&self) -> &'static str {
@@ -146,9 +139,7 @@ pub fn review(options: &options::Review) -> Result<u8, Failure> {
         list(&pending, stdout.lock())?;
         return Ok(0);
     }
-    let colour = if std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty()) { Colour::Ansi } else { Colour::Plain };
-    let width = std::env::var("COLUMNS").ok().and_then(|c| c.parse().ok()).unwrap_or(WIDTH);
-    ask(&pending, stdin.lock(), stdout.lock(), width, colour)?;
+    ask(&pending, stdin.lock(), stdout.lock(), terminal::width(), terminal::colour())?;
     Ok(0)
 }
 

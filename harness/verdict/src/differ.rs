@@ -11,6 +11,7 @@ use serde_json::Value;
 use serde_saphyr::Spanned;
 
 use crate::file::{self, FileError};
+use crate::history::check_and_case;
 use crate::plan::{Filter, Place};
 
 /// What was observed of one gateway.
@@ -153,7 +154,7 @@ pub fn examine(observations: &Observations, declared: &BTreeMap<String, Declared
         for (n, (left, one)) in all.iter().enumerate() {
             for (right, other) in &all[n + 1..] {
                 came.compared += 1;
-                let (name, case) = check.split_once('@').unwrap_or((check, "-"));
+                let (name, case) = check_and_case(check);
                 let about = |gateway: &'_ String, from: &'_ String| {
                     let entries = declared.get(gateway).into_iter().flat_map(|d| &d.entries);
                     let (gateway, from) = (gateway.clone(), from.clone());

@@ -44,6 +44,11 @@ impl Key {
     }
 }
 
+/// Check and case (`-` where there is none) of a title, as [`Key::title`] writes it.
+pub fn check_and_case(title: &str) -> (&str, &str) {
+    title.split_once('@').unwrap_or((title, "-"))
+}
+
 /// All that is known of one attempt at a check.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
