@@ -26,7 +26,7 @@ use crate::{
         proxy::SharedWindows,
     },
     dialects::{
-        self, Dialect, Name, NotAVersion,
+        self, GatewayController, Name, NotAVersion,
         object::{self, list, text},
     },
     hops::Hops,
@@ -36,8 +36,9 @@ use crate::{
 /// What a world is made of.
 #[derive(Clone, Debug)]
 pub struct WorldConfig {
-    /// The gateway at a version.
-    pub dialect: Arc<dyn Dialect>,
+    /// What is rehearsed. Of a gateway's folder that is a copy of another under a name without a dialect it is the other's:
+    /// a dialect goes by what it does and not by the folder's name.
+    pub gateway: Arc<dyn GatewayController>,
     /// The time.
     pub clock: Clock,
     /// The Gateway that KServe's routes attach to: namespace and name.
@@ -55,9 +56,12 @@ pub struct WorldConfig {
 /// A world could not be made.
 #[derive(Debug, thiserror::Error)]
 pub enum WorldError {
-    /// No dialect has this name.
-    #[error("rehearse gateway {0:?}: no dialect of that name")]
-    UnknownGateway(String),
+    /// The gateway cannot be rehearsed.
+    #[error(
+        "no rehearsal of {0}: it has no dialect under harness/rehearsal/src/dialects; use another place (--on kind, --on \
+         context)"
+    )]
+    NoDialect(String),
     /// The version is none.
     #[error(transparent)]
     Version(#[from] NotAVersion),
@@ -74,18 +78,15 @@ pub enum WorldError {
     },
 }
 
-/// The gateways that have a dialect, by the names of their folders.
-pub const GATEWAYS: [&str; 2] = ["agentgateway", "envoy-ai-gateway"];
-
 impl WorldConfig {
     /// A gateway by the name of its folder and a version, on a clock that stands until it is moved.
     ///
     /// # Errors
     /// Where there is no such dialect, or the text is no version.
     pub fn new(gateway: &str, version: &str) -> Result<Self, WorldError> {
-        let dialect = dialects::named(gateway, version.parse()?);
+        let dialect = dialects::of(gateway).ok_or_else(|| WorldError::NoDialect(gateway.to_owned()))?;
         Ok(Self {
-            dialect: dialect.ok_or_else(|| WorldError::UnknownGateway(gateway.to_owned()))?,
+            gateway: dialect.at(version.parse()?),
             clock: Clock::movable_from_now(),
             kserve_gateway: ("kserve".to_owned(), "kserve-ingress-gateway".to_owned()),
             kserve_domain: "example.com".to_owned(),
@@ -95,9 +96,9 @@ impl WorldConfig {
         })
     }
 
-    /// The same without a part of the gateway's installation, one of [`Dialect::parts`].
+    /// The same without a part of the gateway's installation, one of [`GatewayController::parts`].
     pub fn without(mut self, part: &str) -> Self {
-        self.dialect = self.dialect.without(part).unwrap_or(self.dialect);
+        self.gateway = self.gateway.without(part).unwrap_or(self.gateway);
         self
     }
 }
@@ -142,7 +143,7 @@ impl World {
             network: Network::with_hops(config.hops),
             clock: config.clock,
             windows: SharedWindows::default(),
-            dialect: config.dialect,
+            gateway: config.gateway,
             node_ports: config.node_ports,
             mutants: config.mutants,
             stop: CancellationToken::new(),
@@ -246,8 +247,8 @@ impl World {
     }
 
     /// The gateway that is rehearsed.
-    pub fn dialect(&self) -> &dyn Dialect {
-        &*self.around.dialect
+    pub fn gateway(&self) -> &dyn GatewayController {
+        &*self.around.gateway
     }
 
     /// The loopback socket of a Service's port, where the Service has a node port.
@@ -355,7 +356,7 @@ fn installation(config: &WorldConfig) -> Vec<Value> {
         }));
     }
     objects.extend(controllers::llmisvc::installation());
-    objects.extend(config.dialect.installation());
+    objects.extend(config.gateway.installation());
     objects
 }
 
@@ -378,4 +379,20 @@ fn say_node_ready(store: &Store) {
 /// Keeps what all worlds of a process share ready: the first world pays, the others do not.
 pub fn warm_up() {
     api::warm_up();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_gateway_without_a_dialect_is_refused_with_what_to_do() {
+        let refused = WorldConfig::new("toy", "v1.0.0").expect_err("no dialect");
+        assert_eq!(
+            refused.to_string(),
+            "no rehearsal of toy: it has no dialect under harness/rehearsal/src/dialects; use another place (--on kind, \
+             --on context)"
+        );
+        assert!(dialects::names().all(|name| WorldConfig::new(name, "v1.0.0").is_ok()));
+    }
 }

@@ -7,9 +7,7 @@ use rehearsal::{
     api::kinds,
     dataplane::routing::{Asked, Rule, Unit},
     dialects::{
-        Dialect, Snapshot, Translation, Version,
-        agentgateway::Agentgateway,
-        envoy_ai_gateway::EnvoyAiGateway,
+        self, Snapshot, Translation, Version,
         object::{self, list, text},
     },
 };
@@ -29,12 +27,16 @@ fn snapshot(manifests: &str) -> Snapshot {
     snapshot
 }
 
+fn translated(gateway: &str, version: Version, manifests: &str) -> Translation {
+    dialects::of(gateway).expect("a dialect").at(version).translate(&snapshot(manifests))
+}
+
 fn envoy(manifests: &str) -> Translation {
-    EnvoyAiGateway::new(Version(1, 1, 0)).translate(&snapshot(&format!("{ENVOY}{manifests}")), 0)
+    translated("envoy-ai-gateway", Version(1, 1, 0), &format!("{ENVOY}{manifests}"))
 }
 
 fn agentgateway(manifests: &str) -> Translation {
-    Agentgateway::new(Version(1, 3, 1)).translate(&snapshot(&format!("{AGENTGATEWAY}{manifests}")), 0)
+    translated("agentgateway", Version(1, 3, 1), &format!("{AGENTGATEWAY}{manifests}"))
 }
 
 /// The status of an object, as it should be.

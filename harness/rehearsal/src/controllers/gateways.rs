@@ -28,7 +28,7 @@ impl Gateways {
         pods: &mut Pods,
         services: &mut Services,
     ) {
-        let mut translation = around.dialect.translate(snapshot, around.clock.now_ms());
+        let mut translation = around.gateway.translate(snapshot);
         around.mutants.distort(snapshot, &mut translation);
         pods.load(std::mem::take(&mut translation.tables));
         hold(around, snapshot, &translation.finalizers);
@@ -69,7 +69,7 @@ pub(super) fn hold(around: &Surroundings, snapshot: &Snapshot, wanted: &[(Kind, 
             settle("a finalizer", written);
         }
     }
-    for (kind, finalizer) in around.dialect.finalizers() {
+    for (kind, finalizer) in around.gateway.finalizers() {
         release(around, snapshot, &kind, finalizer, |key| wanted.iter().any(|(k, n, _)| *k == kind && n == key));
     }
 }

@@ -27,7 +27,7 @@ use crate::{
     api::{Failure, Kind, Store, kinds},
     clock::Clock,
     dataplane::{network::Network, proxy::SharedWindows},
-    dialects::{Dialect, Name, Snapshot, object},
+    dialects::{GatewayController, Name, Snapshot, object},
     mutants::{Mutant, Mutants},
 };
 
@@ -42,8 +42,8 @@ pub struct Surroundings {
     pub clock: Clock,
     /// Counters of the rate limit service.
     pub windows: SharedWindows,
-    /// The gateway.
-    pub dialect: Arc<dyn Dialect>,
+    /// What is rehearsed.
+    pub gateway: Arc<dyn GatewayController>,
     /// Which numbers node ports get.
     pub node_ports: NodePorts,
     /// What is wrong.
@@ -84,7 +84,7 @@ const READS: [Kind; 8] = [
 /// Runs all controllers until the world stops.
 pub async fn run(around: Surroundings) {
     let mut events = around.store.observe(None);
-    let mut kinds: Vec<Kind> = READS.into_iter().chain(around.dialect.reads()).collect();
+    let mut kinds: Vec<Kind> = READS.into_iter().chain(around.gateway.reads()).collect();
     kinds.extend([
         kinds::HTTP_ROUTE,
         kinds::INFERENCE_SERVICE,

@@ -222,7 +222,7 @@ fn start(
             }
             for port in list(pod, "/spec/containers").flat_map(|c| list(c, "/ports")) {
                 let Some(port) = object::port(port, "/containerPort") else { continue };
-                serve_proxy(&around.network, &replica, address, port, around.dialect.listener_port(port), &stop)?;
+                serve_proxy(&around.network, &replica, address, port, around.gateway.listener_port(port), &stop)?;
             }
             proxy = Some((gateway, replica));
         }
@@ -316,7 +316,7 @@ fn serve_proxy(
 }
 
 fn program(around: &Surroundings, pod: &Value) -> Program {
-    if let Some(gateway) = around.dialect.gateway_of_pod(pod) {
+    if let Some(gateway) = around.gateway.gateway_of_pod(pod) {
         return Program::Proxy(gateway);
     }
     let picker = list(pod, "/spec/containers").find_map(|container| picker_of(container, namespace(pod)));

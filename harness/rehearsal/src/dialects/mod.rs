@@ -1,9 +1,10 @@
 //! The dialects: each gateway's resources, translated to the one routing model, with its own statuses, words and order.
 //!
-//! A dialect is pure: it reads a [`Snapshot`] of objects and says what should be ([`Translation`]). Controllers carry it out.
+//! A dialect is a folder here and a row of [`ALL`]. Its controller is pure: it reads a [`Snapshot`] of objects and says what
+//! should be ([`Translation`]); the world's controllers carry it out.
 
-pub mod agentgateway;
-pub mod envoy_ai_gateway;
+mod agentgateway;
+mod envoy_ai_gateway;
 pub mod gateway_api;
 pub mod object;
 pub mod pools;
@@ -18,7 +19,7 @@ use std::{
 
 use serde_json::Value;
 
-use crate::{api::Kind, clock::UnixMillis, dataplane::routing::Table};
+use crate::{api::Kind, dataplane::routing::Table};
 
 /// Namespace (empty for cluster-wide kinds) and name.
 pub type Name = (String, String);
@@ -119,21 +120,43 @@ pub struct Translation {
     pub finalizers: Vec<(Kind, Name, &'static str)>,
 }
 
-/// One gateway flavor at one version.
-pub trait Dialect: Send + Sync + fmt::Debug {
-    /// Name of its folder under `manifests/gateways`.
-    fn name(&self) -> &'static str;
+/// What the rehearsal knows of one gateway.
+#[derive(Debug)]
+pub struct Dialect {
+    /// Name of the gateway's folder under `manifests/gateways`.
+    pub name: &'static str,
+    controller: fn(Version) -> Arc<dyn GatewayController>,
+}
 
-    /// The version that is rehearsed.
-    fn version(&self) -> Version;
+/// The dialects; a gateway that is not here cannot be rehearsed.
+const ALL: &[Dialect] = &[agentgateway::DIALECT, envoy_ai_gateway::DIALECT];
 
+/// The dialect of a gateway, by the name of its folder under `manifests/gateways`.
+pub fn of(gateway: &str) -> Option<&'static Dialect> {
+    ALL.iter().find(|dialect| dialect.name == gateway)
+}
+
+/// The names of the gateways that have a dialect.
+pub fn names() -> impl Iterator<Item = &'static str> + Clone {
+    ALL.iter().map(|dialect| dialect.name)
+}
+
+impl Dialect {
+    /// The gateway's controller at this version, fully installed.
+    pub fn at(&self, version: Version) -> Arc<dyn GatewayController> {
+        (self.controller)(version)
+    }
+}
+
+/// The controller of one gateway at one version.
+pub trait GatewayController: Send + Sync + fmt::Debug {
     /// The parts of its installation that may be missing, by name.
     fn parts(&self) -> &'static [&'static str] {
         &[]
     }
 
-    /// The same gateway, installed without one of its [`Dialect::parts`].
-    fn without(&self, _part: &str) -> Option<Arc<dyn Dialect>> {
+    /// The same gateway, installed without one of its [`GatewayController::parts`].
+    fn without(&self, _part: &str) -> Option<Arc<dyn GatewayController>> {
         None
     }
 
@@ -147,20 +170,13 @@ pub trait Dialect: Send + Sync + fmt::Debug {
     fn installation(&self) -> Vec<Value>;
 
     /// What should be.
-    fn translate(&self, snapshot: &Snapshot, now: UnixMillis) -> Translation;
+    fn translate(&self, snapshot: &Snapshot) -> Translation;
 
     /// The Gateway whose traffic a pod serves, where it is a proxy.
     fn gateway_of_pod(&self, pod: &Value) -> Option<Name>;
 
     /// The port of the Gateway's listener that a container port serves.
     fn listener_port(&self, container_port: u16) -> u16;
-}
-
-/// The dialect of a gateway, by the name of its folder under `manifests/gateways`.
-pub fn named(gateway: &str, version: Version) -> Option<Arc<dyn Dialect>> {
-    let all: [Arc<dyn Dialect>; 2] =
-        [Arc::new(agentgateway::Agentgateway::new(version)), Arc::new(envoy_ai_gateway::EnvoyAiGateway::new(version))];
-    all.into_iter().find(|dialect| dialect.name() == gateway)
 }
 
 /// A version as tags write it: `v1.1.0`.

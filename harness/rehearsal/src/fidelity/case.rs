@@ -14,7 +14,7 @@ use super::{
     looks::Looks,
     rules::TextRule,
 };
-use crate::world::GATEWAYS;
+use crate::dialects;
 
 /// A recording, written down.
 #[derive(Clone, Debug)]
@@ -48,9 +48,9 @@ pub struct Case {
 /// The name that stands for the model alone, where a recording has no gateway.
 pub const MODEL: &str = "llm-d-sim";
 
-/// The dialect that lives in the world of a case.
+/// The gateway in the world of a case; for the model alone any will do.
 pub(super) fn gateway_of(recorded: &str) -> &str {
-    if recorded == MODEL { GATEWAYS[0] } else { recorded }
+    if recorded == MODEL { dialects::names().next().unwrap_or(MODEL) } else { recorded }
 }
 
 /// What a case was written from.

@@ -312,7 +312,7 @@ impl Player<'_> {
     fn service_of(&self, gateway: &(String, String), port: u16) -> Option<(String, String, String)> {
         let store = self.world.store();
         let pods = store.list(&kinds::POD, None);
-        let proxy = pods.iter().find(|pod| self.world.dialect().gateway_of_pod(pod).as_ref() == Some(gateway))?;
+        let proxy = pods.iter().find(|pod| self.world.gateway().gateway_of_pod(pod).as_ref() == Some(gateway))?;
         let services = store.list(&kinds::SERVICE, Some(namespace(proxy)));
         let service = services.iter().find(|service| {
             object::selected(proxy.pointer("/metadata/labels"), service.pointer("/spec/selector"))

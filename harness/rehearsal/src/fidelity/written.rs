@@ -15,7 +15,7 @@ use super::{
     exchange::{Reply, Request, Span},
     rules::Many,
 };
-use crate::world::{GATEWAYS, WorldConfig};
+use crate::{dialects, world::WorldConfig};
 
 /// A document of a file, or a case in its list of cases: the document's words hold for its cases.
 #[derive(Deserialize)]
@@ -298,7 +298,7 @@ impl Case {
         };
         let gateway = of_both(|w| w.gateway.as_ref())
             .ok_or_else(|| refuse("gateway is missing: what was recorded, for example agentgateway"))?;
-        let known: Vec<&str> = GATEWAYS.into_iter().chain([MODEL]).collect();
+        let known: Vec<&str> = dialects::names().chain([MODEL]).collect();
         if !known.contains(&gateway.value.as_str()) {
             let near = names::suggestion(&names::near(&gateway.value, known.iter().copied()));
             let problem = format!("gateway {:?} cannot be rehearsed{near}; known: {}", gateway.value, known.join(", "));
@@ -323,7 +323,7 @@ impl Case {
         };
         let mut without = Vec::new();
         for part in document.into_iter().flat_map(|d| &d.without).chain(&case.without) {
-            let parts = world.dialect.parts();
+            let parts = world.gateway.parts();
             if !parts.contains(&part.value.as_str()) {
                 let known = if parts.is_empty() { "nothing".to_owned() } else { parts.join(", ") };
                 let problem = format!("{} cannot be without {:?}, only without {known}", gateway.value, part.value);

@@ -3,11 +3,7 @@
 use crate::stage::{KSERVE_HOST, Stage, chat, conditions, response, said};
 use rehearsal::{
     api::kinds,
-    dialects::{
-        Version,
-        envoy_ai_gateway::{EnvoyAiGateway, ExtensionHook},
-        object::{self, list, text},
-    },
+    dialects::object::{self, list, text},
     world::WorldConfig,
 };
 use rstest::rstest;
@@ -483,10 +479,8 @@ async fn edits_and_deletions_are_carried_through() {
 /// (hook-not-wired.txt).
 #[tokio::test]
 async fn the_extension_hook_is_not_wired() {
-    let mut config = WorldConfig::new("envoy-ai-gateway", "v1.1.0").expect("a known gateway");
-    let dialect = EnvoyAiGateway::new(Version(1, 1, 0)).with_extension(ExtensionHook::NotWired);
-    config.dialect = std::sync::Arc::new(dialect);
-    let stage = served(Stage::with(config).await).await;
+    let config = WorldConfig::new("envoy-ai-gateway", "v1.1.0").expect("a known gateway").without("extension-hook");
+    let stage = served(Stage::with("envoy-ai-gateway", config).await).await;
     let route =
         stage.object(&kinds::AI_GATEWAY_ROUTE, "kserve-test", "mock-llm-ai", |o| o.get("status").is_some()).await;
     assert_eq!(crate::stage::condition(&route, "Accepted"), "True");

@@ -33,12 +33,11 @@ pub struct Stage {
 impl Stage {
     /// A world with a Gateway that all namespaces may use, programmed, and the namespace `kserve-test`.
     pub async fn of(gateway: &str, version: &str) -> Self {
-        Self::with(WorldConfig::new(gateway, version).expect("a known gateway")).await
+        Self::with(gateway, WorldConfig::new(gateway, version).expect("a known gateway")).await
     }
 
     /// The same of a configuration.
-    pub async fn with(mut config: WorldConfig) -> Self {
-        let gateway = config.dialect.name();
+    pub async fn with(gateway: &str, mut config: WorldConfig) -> Self {
         config.kserve_gateway = ("igc".to_owned(), "gw".to_owned());
         let world = World::start(config).await.expect("a world");
         let stage = Self { world, client: Client::new(Arc::new(Tcp::to("127.0.0.1:1")), "none") };

@@ -15,16 +15,19 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::{
-    Dialect, Name, Snapshot, Translation, Version, gateway_api,
+    Dialect, GatewayController, Name, Snapshot, Translation, Version, gateway_api,
     object::{self, text},
 };
 use crate::{
     api::{Kind, kinds},
-    clock::UnixMillis,
     dataplane::routing::{
         HeaderCase, HostPattern, HostRule, Listener, Precedence, Table, TieBreak, regex_beside_prefix,
     },
 };
+
+/// Its row among the dialects.
+pub(super) const DIALECT: Dialect =
+    Dialect { name: "agentgateway", controller: |version| Arc::new(Agentgateway::new(version)) };
 
 /// `controllerName` of its GatewayClass and statuses.
 pub const CONTROLLER: &str = "agentgateway.dev/agentgateway";
@@ -55,15 +58,7 @@ impl Agentgateway {
     }
 }
 
-impl Dialect for Agentgateway {
-    fn name(&self) -> &'static str {
-        "agentgateway"
-    }
-
-    fn version(&self) -> Version {
-        self.version
-    }
-
+impl GatewayController for Agentgateway {
     fn reads(&self) -> Vec<Kind> {
         vec![
             kinds::NAMESPACE,
@@ -90,7 +85,7 @@ impl Dialect for Agentgateway {
         infrastructure::installation(self.version)
     }
 
-    fn translate(&self, snapshot: &Snapshot, _now: UnixMillis) -> Translation {
+    fn translate(&self, snapshot: &Snapshot) -> Translation {
         let mut translation = Translation::default();
         let gateways: Vec<_> = gateway_api::gateways(snapshot, CONTROLLER).map(Arc::clone).collect();
         let policies = policies::Policies::read(self, snapshot);

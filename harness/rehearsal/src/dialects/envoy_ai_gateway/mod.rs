@@ -15,19 +15,20 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::{
-    Dialect, Name, Snapshot, Translation, Version, gateway_api,
+    Dialect, GatewayController, Name, Snapshot, Translation, Version, gateway_api,
     object::{self, text},
 };
 use crate::{
     api::{Kind, kinds},
-    clock::UnixMillis,
     dataplane::routing::{
         ExistingHeader, HeaderCase, HostPattern, HostRule, IncludeUsage, Listener, Precedence, Table, TieBreak,
         regex_before_prefix,
     },
 };
 
-pub use words::malformed_json_body;
+/// Its row among the dialects.
+pub(super) const DIALECT: Dialect =
+    Dialect { name: "envoy-ai-gateway", controller: |version| Arc::new(EnvoyAiGateway::new(version)) };
 
 /// `controllerName` of its GatewayClasses and statuses.
 pub const CONTROLLER: &str = "gateway.envoyproxy.io/gatewayclass-controller";
@@ -87,20 +88,12 @@ impl EnvoyAiGateway {
     }
 }
 
-impl Dialect for EnvoyAiGateway {
-    fn name(&self) -> &'static str {
-        "envoy-ai-gateway"
-    }
-
-    fn version(&self) -> Version {
-        self.version
-    }
-
+impl GatewayController for EnvoyAiGateway {
     fn parts(&self) -> &'static [&'static str] {
         &["extension-hook"]
     }
 
-    fn without(&self, part: &str) -> Option<Arc<dyn Dialect>> {
+    fn without(&self, part: &str) -> Option<Arc<dyn GatewayController>> {
         (part == "extension-hook").then(|| Arc::new(self.clone().with_extension(ExtensionHook::NotWired)) as _)
     }
 
@@ -138,7 +131,7 @@ impl Dialect for EnvoyAiGateway {
         infrastructure::installation(self.version)
     }
 
-    fn translate(&self, snapshot: &Snapshot, _now: UnixMillis) -> Translation {
+    fn translate(&self, snapshot: &Snapshot) -> Translation {
         let mut translation = Translation::default();
         ai_routes::translate(snapshot, &mut translation);
         let gateways: Vec<_> = gateway_api::gateways(snapshot, CONTROLLER).map(Arc::clone).collect();

@@ -41,7 +41,7 @@ pub(super) fn answer(failure: &Failure) -> Answer {
 
 /// The body of the 400: it claims to be JSON and is not, because the parser's words go in with their quotes
 /// (facts, section 3 "Other error shapes").
-pub fn malformed_json_body(path: &str, body: &[u8]) -> String {
+fn malformed_json_body(path: &str, body: &[u8]) -> String {
     let words = quoted(&syntax_error(body));
     format!(
         r#"{{"type":"error","error":{{"type":"BadRequest","code":"400","message":"malformed request: failed to parse JSON for {path}: {words}"}}}}"#
