@@ -41,13 +41,24 @@ pub enum Refusal {
 pub type Attached = (usize, Vec<HostPattern>);
 
 /// Gateways whose class a controller owns.
-pub fn gateways<'a>(snapshot: &'a Snapshot, controller: &'a str) -> impl Iterator<Item = &'a Arc<Value>> + 'a {
+pub fn gateways<'a>(snapshot: &'a Snapshot, controller: &str) -> impl Iterator<Item = &'a Arc<Value>> {
     snapshot.all(&kinds::GATEWAY).filter(move |gateway| {
         snapshot
             .get(&kinds::GATEWAY_CLASS, "", text(gateway, "/spec/gatewayClassName"))
             .is_some_and(|class| text(class, "/spec/controllerName") == controller)
             && !object::is_going(gateway)
     })
+}
+
+/// The Gateway that a parentRef of a route names, where a controller owns its class.
+pub fn parent_of<'a>(
+    snapshot: &'a Snapshot,
+    controller: &str,
+    route: &Value,
+    parent_ref: &Value,
+) -> Option<&'a Arc<Value>> {
+    parent(snapshot, route, parent_ref)
+        .filter(|gateway| gateways(snapshot, controller).any(|ours| object::key(ours) == object::key(gateway)))
 }
 
 /// The Gateway that a parentRef of a route names, whatever its class.

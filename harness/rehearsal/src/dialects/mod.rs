@@ -4,6 +4,7 @@
 //! should be ([`Translation`]); the world's controllers carry it out.
 
 mod agentgateway;
+pub mod attachments;
 mod envoy_ai_gateway;
 pub mod gateway_api;
 pub mod object;

@@ -4,12 +4,14 @@ use std::net::IpAddr;
 
 use serde_json::{Value, json};
 
-use super::{pools::Pools, routes::Unresolved};
+use super::pools::Pools;
 use crate::{
     api::kinds,
     dataplane::routing::{Backend, HeaderEdit, IncludeUsage, Provider, Target},
     dialects::{
-        Snapshot, StatusOf, Translation, gateway_api,
+        Snapshot, StatusOf, Translation,
+        attachments::Unresolved,
+        gateway_api,
         object::{self, observed, text, text_or},
         pools,
     },

@@ -6,11 +6,12 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
-use super::{CLASS, CONTROLLER, NAMESPACE, routes::Routed};
+use super::{CLASS, CONTROLLER, NAMESPACE};
 use crate::{
     api::kinds,
     dialects::{
         Snapshot, StatusOf, Translation, Version,
+        attachments::Attachments,
         gateway_api::GROUP,
         object::{self, list, observed, text},
     },
@@ -121,7 +122,7 @@ pub(super) fn gateway(
     version: Version,
     snapshot: &Snapshot,
     gateway: &Arc<Value>,
-    routed: &Routed,
+    attachments: &Attachments,
     translation: &mut Translation,
 ) {
     let (key, generation) = (object::key(gateway), object::generation(gateway));
@@ -132,7 +133,7 @@ pub(super) fn gateway(
             let fine =
                 |kind: &str, status: bool, reason: &str| observed(generation, kind, status, reason, "No errors found");
             json!({
-                "attachedRoutes": routed.attached.get(&(key.clone(), at)).copied().unwrap_or(0),
+                "attachedRoutes": attachments.count(&key, at),
                 "conditions": [
                     fine("Accepted", true, "Accepted"),
                     fine("Conflicted", false, "NoConflicts"),

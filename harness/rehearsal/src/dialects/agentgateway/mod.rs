@@ -15,14 +15,11 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::{
-    Dialect, GatewayController, Name, Snapshot, Translation, Version, gateway_api,
-    object::{self, text},
+    Dialect, GatewayController, Name, Snapshot, Translation, Version, attachments::Attachments, gateway_api, object,
 };
 use crate::{
     api::{Kind, kinds},
-    dataplane::routing::{
-        HeaderCase, HostPattern, HostRule, Listener, Precedence, Table, TieBreak, regex_beside_prefix,
-    },
+    dataplane::routing::{HeaderCase, HostRule, Precedence, Table, TieBreak, regex_beside_prefix},
 };
 
 /// Its row among the dialects.
@@ -90,22 +87,22 @@ impl GatewayController for Agentgateway {
         let gateways: Vec<_> = gateway_api::gateways(snapshot, CONTROLLER).map(Arc::clone).collect();
         let policies = policies::Policies::read(self, snapshot);
         let pools = pools::Pools::read(self.version, snapshot);
-        let mut routed = routes::Routed::default();
+        let mut attachments = Attachments::default();
         for route in snapshot.all(&kinds::HTTP_ROUTE).filter(|r| !object::is_going(r)) {
-            routes::translate(snapshot, route, &policies, &pools, &mut routed);
+            routes::translate(snapshot, route, &policies, &pools, &mut attachments);
         }
-        policies.statuses(snapshot, &routed, &mut translation);
+        policies.statuses(snapshot, &attachments, &mut translation);
         backends::statuses(snapshot, &mut translation);
-        pools.statuses(&routed, &mut translation);
+        pools.statuses(&attachments, &mut translation);
         infrastructure::classes(snapshot, &mut translation);
         for gateway in &gateways {
-            infrastructure::gateway(self.version, snapshot, gateway, &routed, &mut translation);
-            let listeners = listeners(gateway, &mut routed.entries);
+            infrastructure::gateway(self.version, snapshot, gateway, &attachments, &mut translation);
+            let listeners = attachments.take_listeners(gateway);
             let mut table = Table::new(listeners, self.precedence(), words::answer, HeaderCase::Kept);
             table.passes_keep_alive = true;
             translation.tables.insert(object::key(gateway), Arc::new(table));
         }
-        translation.statuses.append(&mut routed.statuses);
+        translation.statuses.append(&mut attachments.statuses);
         translation
     }
 
@@ -120,21 +117,6 @@ impl GatewayController for Agentgateway {
     fn listener_port(&self, container_port: u16) -> u16 {
         container_port
     }
-}
-
-/// The listeners of a Gateway with the entries that attached to them.
-fn listeners(gateway: &Value, entries: &mut routes::Entries) -> Vec<Listener> {
-    object::list(gateway, "/spec/listeners")
-        .enumerate()
-        .filter_map(|(at, listener)| {
-            Some(Listener {
-                name: text(listener, "/name").to_owned(),
-                port: object::port(listener, "/port")?,
-                host: HostPattern::parse(Some(text(listener, "/hostname"))),
-                entries: entries.remove(&(object::key(gateway), at)).unwrap_or_default(),
-            })
-        })
-        .collect()
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use serde_json::{Value, json};
 
-use super::{Agentgateway, CONTROLLER, routes::Routed};
+use super::{Agentgateway, CONTROLLER};
 use crate::{
     api::kinds,
     dataplane::{
@@ -14,6 +14,7 @@ use crate::{
     },
     dialects::{
         Name, Snapshot, StatusOf, Translation,
+        attachments::Attachments,
         gateway_api::{self, GROUP},
         object::{self, list, observed, text},
     },
@@ -91,7 +92,7 @@ impl Policies {
 
     /// Says how each policy stands (recording `21-status-policy.txt`). It claims to be attached wherever the target is
     /// there, whether it has an effect or not.
-    pub(super) fn statuses(&self, snapshot: &Snapshot, routed: &Routed, translation: &mut Translation) {
+    pub(super) fn statuses(&self, snapshot: &Snapshot, attachments: &Attachments, translation: &mut Translation) {
         for policy in &self.all {
             let (home, generation) = (object::namespace(policy), object::generation(policy));
             let (mut gateways, mut pending) = (BTreeSet::<Name>::new(), Vec::new());
@@ -107,7 +108,7 @@ impl Policies {
                 } else if target.kind == "Gateway" {
                     gateways.insert(key);
                 } else {
-                    match routed.parents.get(&key) {
+                    match attachments.parents.get(&key) {
                         Some(parents) => gateways.extend(parents.iter().cloned()),
                         None => pending.push(format!("{shown} is not attached to any Gateway")),
                     }

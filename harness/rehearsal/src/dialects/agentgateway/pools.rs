@@ -1,10 +1,13 @@
 //! InferencePools as agentgateway reads them, and how they stand (recordings `22-status-backend-pool.txt`, 30 to 34).
 
-use std::sync::Arc;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use serde_json::{Value, json};
 
-use super::{CONTROLLER, NAMESPACE, routes::Routed};
+use super::{CONTROLLER, NAMESPACE};
 use crate::{
     api::kinds,
     dataplane::{
@@ -12,7 +15,9 @@ use crate::{
         routing::Target,
     },
     dialects::{
-        Snapshot, StatusOf, Translation, Version, gateway_api,
+        Name, Snapshot, StatusOf, Translation, Version,
+        attachments::Attachments,
+        gateway_api,
         object::{self, list, observed, text, text_or},
         pools,
     },
@@ -77,11 +82,16 @@ impl<'a> Pools<'a> {
     }
 
     /// One entry for each Gateway whose routes refer to a pool.
-    pub(super) fn statuses(&self, routed: &Routed, translation: &mut Translation) {
+    pub(super) fn statuses(&self, attachments: &Attachments, translation: &mut Translation) {
+        let mut users: BTreeMap<Name, BTreeSet<&Name>> = BTreeMap::new();
+        for (route, gateways) in &attachments.parents {
+            let route = self.snapshot.get(&kinds::HTTP_ROUTE, &route.0, &route.1).into_iter();
+            for pool in route.flat_map(|r| pools::of_rules(r)).flatten() {
+                users.entry(pool).or_default().extend(gateways);
+            }
+        }
         for pool in self.snapshot.all(&kinds::INFERENCE_POOL).filter(|p| self.enabled && !object::is_going(p)) {
-            let mut gateways = routed.pools.get(&object::key(pool)).cloned().unwrap_or_default();
-            gateways.sort();
-            gateways.dedup();
+            let gateways = users.remove(&object::key(pool)).unwrap_or_default();
             let error = picker_error(self.snapshot, pool);
             let mut parents: Vec<_> = gateways
                 .iter()
@@ -218,7 +228,7 @@ mod tests {
         let pools = Pools::read(Version(1, 3, 1), &snapshot);
         assert_eq!(pools.of_route("ns", "open").is_some(), known);
         let mut translation = Translation::default();
-        pools.statuses(&Routed::default(), &mut translation);
+        pools.statuses(&Attachments::default(), &mut translation);
         assert_eq!(!translation.statuses.is_empty(), known);
     }
 

@@ -1,92 +1,40 @@
 //! HTTPRoutes as agentgateway reads them: entries for the data plane, and the status of each parent.
 
-use std::{collections::BTreeMap, sync::Arc};
-
 use serde_json::{Value, json};
 
 use super::{CONTROLLER, backends, policies::Policies, pools::Pools};
 use crate::{
     api::kinds,
-    dataplane::routing::{Backend, Entry, RouteId, Rule, Target},
+    dataplane::routing::{Backend, Rule, Target},
     dialects::{
-        Name, Snapshot, StatusOf,
+        Snapshot, StatusOf,
+        attachments::{Attachments, Unresolved},
         gateway_api::{self, Attached, Refusal},
         object::{self, list, observed, text},
-        pools,
     },
 };
-
-/// Entries by Gateway and listener.
-pub(super) type Entries = BTreeMap<(Name, usize), Vec<Arc<Entry>>>;
-
-/// What became of all HTTPRoutes.
-#[derive(Debug, Default)]
-pub(super) struct Routed {
-    /// For the data plane.
-    pub entries: Entries,
-    /// For the API server.
-    pub statuses: Vec<StatusOf>,
-    /// How many routes attached to a listener of a Gateway.
-    pub attached: BTreeMap<(Name, usize), u64>,
-    /// The Gateways that accepted a route.
-    pub parents: BTreeMap<Name, Vec<Name>>,
-    /// The Gateways whose routes refer to an InferencePool.
-    pub pools: BTreeMap<Name, Vec<Name>>,
-}
-
-/// A reference that does not resolve: reason and message.
-pub(super) struct Unresolved {
-    pub reason: &'static str,
-    pub message: String,
-}
 
 /// Reads one HTTPRoute.
 pub(super) fn translate(
     snapshot: &Snapshot,
     route: &Value,
     policies: &Policies,
-    known: &Pools<'_>,
-    routed: &mut Routed,
+    pools: &Pools<'_>,
+    attachments: &mut Attachments,
 ) {
-    let (rules, unresolved) = rules(snapshot, route, known);
+    let (rules, unresolved) = rules(snapshot, route, pools);
     let mut parents = Vec::new();
     for parent_ref in list(route, "/spec/parentRefs") {
-        let ours = |gateway: &Arc<Value>| {
-            gateway_api::gateways(snapshot, CONTROLLER).any(|o| object::key(o) == object::key(gateway))
-        };
-        let found = gateway_api::parent(snapshot, route, parent_ref);
-        let Some(gateway) = found.filter(|g| ours(g)) else { continue };
+        let Some(gateway) = gateway_api::parent_of(snapshot, CONTROLLER, route, parent_ref) else { continue };
         let attached = gateway_api::attach(snapshot, route, parent_ref, gateway);
         parents.push(parent_status(route, parent_ref, gateway, &attached, unresolved.as_ref()));
-        let Ok(attached) = attached else { continue };
-        let name = object::key(gateway);
-        routed.parents.entry(object::key(route)).or_default().push(name.clone());
-        for pool in pools::of_rules(route).flatten() {
-            routed.pools.entry(pool).or_default().push(name.clone());
-        }
-        for (listener, hosts) in attached {
-            *routed.attached.entry((name.clone(), listener)).or_default() += 1;
-            let entries = routed.entries.entry((name.clone(), listener)).or_default();
-            for (at, (written, rule)) in rules.iter().enumerate() {
-                let mut rule = rule.clone();
-                policies.apply(&mut rule, route, text(written, "/name"), gateway, listener);
-                let rule = Arc::new(rule);
-                for (matched, matches) in gateway_api::matches(written).into_iter().enumerate() {
-                    entries.extend(hosts.iter().map(|host| {
-                        let (namespace, name) = object::key(route);
-                        Arc::new(Entry {
-                            id: RouteId { namespace, name, rule: at, matched, host: host.clone() },
-                            created: text(route, "/metadata/creationTimestamp").to_owned(),
-                            matches: matches.clone(),
-                            rule: Arc::clone(&rule),
-                        })
-                    }));
-                }
-            }
-        }
+        let Ok(listeners) = attached else { continue };
+        attachments.attach(route, gateway, listeners, &rules, |rule, name, listener| {
+            policies.apply(rule, route, name, gateway, listener);
+        });
     }
     let status = json!({"parents": parents});
-    routed.statuses.push(StatusOf { kind: kinds::HTTP_ROUTE, name: object::key(route), status });
+    attachments.statuses.push(StatusOf { kind: kinds::HTTP_ROUTE, name: object::key(route), status });
 }
 
 /// The status of one parent, in the words of recording `20-status-gateway-route.txt`.

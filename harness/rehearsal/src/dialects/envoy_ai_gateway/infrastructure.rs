@@ -5,11 +5,12 @@ use std::sync::Arc;
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
-use super::{CONTROLLER, NAMESPACE, container_port, routes::Routed};
+use super::{CONTROLLER, NAMESPACE, container_port};
 use crate::{
     api::kinds,
     dialects::{
         Name, Snapshot, StatusOf, Translation, Version,
+        attachments::Attachments,
         gateway_api::GROUP,
         object::{self, list, observed, text, text_or},
     },
@@ -86,7 +87,12 @@ fn envoy_proxy<'a>(snapshot: &'a Snapshot, gateway: &Value) -> Option<&'a Arc<Va
 }
 
 /// The proxy of a Gateway, and what the Gateway says of itself.
-pub(super) fn gateway(snapshot: &Snapshot, gateway: &Arc<Value>, routed: &Routed, translation: &mut Translation) {
+pub(super) fn gateway(
+    snapshot: &Snapshot,
+    gateway: &Arc<Value>,
+    attachments: &Attachments,
+    translation: &mut Translation,
+) {
     let (key, generation) = (object::key(gateway), object::generation(gateway));
     let proxy = envoy_proxy(snapshot, gateway).map(|p| &**p);
     let name = proxy_name(&key);
@@ -115,7 +121,7 @@ pub(super) fn gateway(snapshot: &Snapshot, gateway: &Arc<Value>, routed: &Routed
     let listeners: Vec<_> = list(gateway, "/spec/listeners")
         .enumerate()
         .map(|(at, listener)| {
-            let attached = routed.attached.get(&(key.clone(), at)).copied().unwrap_or(0);
+            let attached = attachments.count(&key, at);
             json!({
                 "attachedRoutes": attached,
                 "conditions": [

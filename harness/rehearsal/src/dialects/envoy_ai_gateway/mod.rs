@@ -15,14 +15,12 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::{
-    Dialect, GatewayController, Name, Snapshot, Translation, Version, gateway_api,
-    object::{self, text},
+    Dialect, GatewayController, Name, Snapshot, Translation, Version, attachments::Attachments, gateway_api, object,
 };
 use crate::{
     api::{Kind, kinds},
     dataplane::routing::{
-        ExistingHeader, HeaderCase, HostPattern, HostRule, IncludeUsage, Listener, Precedence, Table, TieBreak,
-        regex_before_prefix,
+        ExistingHeader, HeaderCase, HostRule, IncludeUsage, Precedence, Table, TieBreak, regex_before_prefix,
     },
 };
 
@@ -140,22 +138,22 @@ impl GatewayController for EnvoyAiGateway {
         if self.extension == ExtensionHook::Wired {
             pools::statuses(snapshot, &mut translation);
         }
-        let mut routed = routes::Routed::default();
+        let mut attachments = Attachments::default();
         for route in snapshot.all(&kinds::HTTP_ROUTE).filter(|r| !object::is_going(r)) {
-            routes::translate(snapshot, route, &ai, &rules, &mut routed);
+            routes::translate(snapshot, route, &ai, &rules, &mut attachments);
         }
-        rules.statuses(snapshot, &routed, &mut translation);
+        rules.statuses(snapshot, &attachments, &mut translation);
         infrastructure::classes(snapshot, &gateways, &mut translation);
         for gateway in &gateways {
-            infrastructure::gateway(snapshot, gateway, &routed, &mut translation);
+            infrastructure::gateway(snapshot, gateway, &attachments, &mut translation);
             if !self.hook_answers(snapshot) {
                 continue; // what was programmed last stays (recording aigw-controller-down-2)
             }
-            let listeners = listeners(gateway, &mut routed.entries);
+            let listeners = attachments.take_listeners(gateway);
             let table = Table::new(listeners, self.precedence(), words::answer, HeaderCase::Lower);
             translation.tables.insert(object::key(gateway), Arc::new(table));
         }
-        translation.statuses.append(&mut routed.statuses);
+        translation.statuses.append(&mut attachments.statuses);
         let routes = snapshot.all(&kinds::HTTP_ROUTE).filter(|r| !object::is_going(r));
         if self.extension == ExtensionHook::Wired && routes.into_iter().any(|r| pools::freezes(snapshot, r)) {
             translation.tables.clear(); // proxies keep what they have
@@ -181,21 +179,6 @@ impl GatewayController for EnvoyAiGateway {
 /// The port in the container for a listener's port.
 fn container_port(port: u16) -> u16 {
     if port < 1024 { port + 10_000 } else { port }
-}
-
-/// The listeners of a Gateway with the entries that attached to them.
-fn listeners(gateway: &Value, entries: &mut routes::Entries) -> Vec<Listener> {
-    object::list(gateway, "/spec/listeners")
-        .enumerate()
-        .filter_map(|(at, listener)| {
-            Some(Listener {
-                name: text(listener, "/name").to_owned(),
-                port: object::port(listener, "/port")?,
-                host: HostPattern::parse(Some(text(listener, "/hostname"))),
-                entries: entries.remove(&(object::key(gateway), at)).unwrap_or_default(),
-            })
-        })
-        .collect()
 }
 
 /// An ancestor or parent reference to a Gateway.

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use serde_json::{Value, json};
 
-use super::{CONTROLLER, gateway_ref, routes::Routed};
+use super::{CONTROLLER, gateway_ref};
 use crate::{
     api::{Kind, kinds},
     dataplane::{
@@ -12,7 +12,9 @@ use crate::{
         routing::{GlobalLimit, Rule, Selector},
     },
     dialects::{
-        Name, Snapshot, StatusOf, Translation, gateway_api,
+        Name, Snapshot, StatusOf, Translation,
+        attachments::Attachments,
+        gateway_api,
         object::{self, list, observed, text, text_or},
     },
 };
@@ -85,13 +87,13 @@ impl Policies {
     }
 
     /// Says how each policy stands: an ancestor for every Gateway that it reaches.
-    pub(super) fn statuses(&self, snapshot: &Snapshot, routed: &Routed, translation: &mut Translation) {
+    pub(super) fn statuses(&self, snapshot: &Snapshot, attachments: &Attachments, translation: &mut Translation) {
         let ours: Vec<Name> = gateway_api::gateways(snapshot, CONTROLLER).map(|g| object::key(g)).collect();
         let (mut taken, mut overridden) = (Vec::new(), BTreeMap::new());
         for policy in &self.backend {
             for target in targets(policy).into_iter().filter(|t| t.kind == "HTTPRoute") {
                 let route = (object::namespace(policy).to_owned(), target.name);
-                for gateway in routed.parents.get(&route).into_iter().flatten() {
+                for gateway in attachments.parents.get(&route).into_iter().flatten() {
                     overridden.entry(gateway.clone()).or_insert_with(Vec::new).push(format!("{}/{}", route.0, route.1));
                 }
             }
@@ -104,7 +106,7 @@ impl Policies {
                 let home = object::namespace(policy).to_owned();
                 let gateways = match target.kind.as_str() {
                     "Gateway" => vec![(home.clone(), target.name.clone())],
-                    _ => routed.parents.get(&(home.clone(), target.name.clone())).cloned().unwrap_or_default(),
+                    _ => attachments.parents.get(&(home.clone(), target.name.clone())).cloned().unwrap_or_default(),
                 };
                 let claim = (kind.clone(), home, target.clone());
                 let conflict = taken.contains(&claim);

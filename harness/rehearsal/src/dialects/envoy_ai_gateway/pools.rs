@@ -64,8 +64,7 @@ fn gateways(snapshot: &Snapshot, pool: &Value) -> Vec<Name> {
         .all(&kinds::HTTP_ROUTE)
         .filter(|r| object::namespace(r) == object::namespace(pool) && !object::is_going(r))
         .filter(|r| pools::of_rules(r).flatten().any(|p| p == wanted))
-        .flat_map(|r| list(r, "/spec/parentRefs").filter_map(|p| gateway_api::parent(snapshot, r, p)))
-        .filter(|g| gateway_api::gateways(snapshot, CONTROLLER).any(|ours| object::key(ours) == object::key(g)))
+        .flat_map(|r| list(r, "/spec/parentRefs").filter_map(|p| gateway_api::parent_of(snapshot, CONTROLLER, r, p)))
         .map(|g| object::key(g))
         .collect();
     gateways.sort();

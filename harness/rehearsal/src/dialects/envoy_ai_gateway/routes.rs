@@ -1,6 +1,6 @@
 //! HTTPRoutes as Envoy Gateway reads them: entries for the data plane, and the status of each parent.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use serde_json::{Value, json};
 
@@ -8,85 +8,46 @@ use super::{CONTROLLER, ai_routes::AiRoutes, policies::Policies, pools};
 use crate::{
     api::kinds,
     dataplane::{
-        routing::{Backend, Entry, Filter, HeaderEdit, RouteId, Rule, Target},
+        routing::{Backend, Filter, HeaderEdit, Rule, Target},
         words::Answer,
     },
     dialects::{
-        Name, Snapshot, StatusOf,
+        Snapshot, StatusOf,
+        attachments::{Attachments, Unresolved},
         gateway_api::{self, Attached, Refusal},
         object::{self, list, observed, text, text_or},
     },
 };
 
-/// Entries by Gateway and listener.
-pub(super) type Entries = BTreeMap<(Name, usize), Vec<Arc<Entry>>>;
-
 /// Envoy's own limit where a route says nothing (facts/kserve-and-inference-extension.md section 7, "absent timeout").
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// What became of all HTTPRoutes.
-#[derive(Debug, Default)]
-pub(super) struct Routed {
-    /// For the data plane.
-    pub entries: Entries,
-    /// For the API server.
-    pub statuses: Vec<StatusOf>,
-    /// How many routes attached to a listener of a Gateway.
-    pub attached: BTreeMap<(Name, usize), u64>,
-    /// The Gateways that accepted a route.
-    pub parents: BTreeMap<Name, Vec<Name>>,
-}
-
-/// A reference that does not resolve: reason and message.
-struct Unresolved {
-    reason: &'static str,
-    message: String,
-}
-
 /// Reads one HTTPRoute.
-pub(super) fn translate(snapshot: &Snapshot, route: &Value, ai: &AiRoutes, policies: &Policies, routed: &mut Routed) {
+pub(super) fn translate(
+    snapshot: &Snapshot,
+    route: &Value,
+    ai: &AiRoutes,
+    policies: &Policies,
+    attachments: &mut Attachments,
+) {
     let (rules, unresolved) = rules(snapshot, route, ai);
     let mut parents = Vec::new();
     for parent_ref in list(route, "/spec/parentRefs") {
-        let Some(gateway) = gateway_api::parent(snapshot, route, parent_ref).filter(|g| is_ours(snapshot, g)) else {
-            continue;
-        };
+        let Some(gateway) = gateway_api::parent_of(snapshot, CONTROLLER, route, parent_ref) else { continue };
         let attached = gateway_api::attach(snapshot, route, parent_ref, gateway);
         parents.push(parent_status(route, parent_ref, &attached, unresolved.as_ref()));
-        let Ok(attached) = attached else { continue };
-        let name = object::key(gateway);
-        routed.parents.entry(object::key(route)).or_default().push(name.clone());
-        for (listener, hosts) in attached {
-            *routed.attached.entry((name.clone(), listener)).or_default() += 1;
-            let entries = routed.entries.entry((name.clone(), listener)).or_default();
-            for (at, (written, rule)) in rules.iter().enumerate() {
-                let mut rule = rule.clone();
-                rule.extraction = ai.extraction(route, &name);
-                policies.apply(&mut rule, route, text(written, "/name"), gateway, listener);
-                let rule = Arc::new(rule);
-                for (matched, matches) in gateway_api::matches(written).into_iter().enumerate() {
-                    entries.extend(hosts.iter().map(|host| {
-                        let (namespace, name) = object::key(route);
-                        Arc::new(Entry {
-                            id: RouteId { namespace, name, rule: at, matched, host: host.clone() },
-                            created: text(route, "/metadata/creationTimestamp").to_owned(),
-                            matches: matches.clone(),
-                            rule: Arc::clone(&rule),
-                        })
-                    }));
-                }
-            }
-        }
+        let Ok(listeners) = attached else { continue };
+        let extraction = ai.extraction(route, &object::key(gateway));
+        attachments.attach(route, gateway, listeners, &rules, |rule, name, listener| {
+            rule.extraction.clone_from(&extraction);
+            policies.apply(rule, route, name, gateway, listener);
+        });
     }
     let names_ours = !parents.is_empty();
     if names_ours || route.pointer("/status/parents").is_none_or(|p| p.as_array().is_some_and(|p| !p.is_empty())) {
         let status = json!({"parents": parents});
-        routed.statuses.push(StatusOf { kind: kinds::HTTP_ROUTE, name: object::key(route), status });
+        attachments.statuses.push(StatusOf { kind: kinds::HTTP_ROUTE, name: object::key(route), status });
     }
-}
-
-fn is_ours(snapshot: &Snapshot, gateway: &Value) -> bool {
-    gateway_api::gateways(snapshot, CONTROLLER).any(|ours| object::key(ours) == object::key(gateway))
 }
 
 /// The status of one parent, in the words of recordings `isvc-objects.yaml` and `status-negative-cases.txt`.
