@@ -35,8 +35,8 @@ pub struct Entry {
     pub case: Option<String>,
     /// Versions of the gateway that have it.
     pub versions: Versions,
-    /// Where it is seen.
-    pub place: Reality,
+    /// Where it is seen; absent means on real gateways and in the rehearsal.
+    pub place: Option<Reality>,
     /// How often it is seen.
     pub expect: Expect,
     /// What it is known to be: `fail`, or `unproven` where the evidence cannot be had.
@@ -146,7 +146,7 @@ struct Written {
     check: Spanned<String>,
     case: Option<String>,
     versions: Spanned<String>,
-    place: Reality,
+    place: Option<Reality>,
     expect: Expect,
     #[serde(default)]
     verdict: Known,
@@ -176,17 +176,19 @@ impl Baseline {
         Ok(Self { path: path.to_owned(), entries })
     }
 
-    /// The entries that a run of this gateway at this place covers, with their index.
-    pub fn in_force<'b>(&'b self, gateway: &GatewayPlan, place: Place) -> impl Iterator<Item = (usize, &'b Entry)> {
+    /// The entries that a run of this gateway at this place covers.
+    pub fn in_force<'b>(&'b self, gateway: &GatewayPlan, place: Place) -> impl Iterator<Item = &'b Entry> {
         let version = gateway.versions.get(&gateway.version_of).cloned().unwrap_or_default();
-        self.entries
-            .iter()
-            .enumerate()
-            .filter(move |(_, e)| e.place == Reality::of(place) && e.versions.contain(&version))
+        self.entries.iter().filter(move |e| e.is_seen_in(Reality::of(place)) && e.versions.contain(&version))
     }
 }
 
 impl Entry {
+    /// Whether it is about the real gateway, or about the rehearsal.
+    pub fn is_seen_in(&self, reality: Reality) -> bool {
+        self.place.is_none_or(|place| place == reality)
+    }
+
     /// Whether it is about this check and case (`-` for none).
     pub fn is_about(&self, check: &str, case: &str) -> bool {
         self.check == check && self.case.as_deref().is_none_or(|c| c == case)
@@ -280,7 +282,7 @@ entries:
     fn reads_every_field() {
         let baseline = parse(GOOD).unwrap();
         let [first, second] = baseline.entries.as_slice() else { panic!("two") };
-        assert_eq!((first.line, first.case.as_deref(), first.place), (3, Some("first"), Reality::Real));
+        assert_eq!((first.line, first.case.as_deref(), first.place), (3, Some("first"), Some(Reality::Real)));
         assert_eq!((first.expect, first.verdict), (Expect::Always, Known::Fail));
         assert_eq!(first.expires, jiff::civil::date(2027, 6, 30));
         assert_eq!((second.expect, second.verdict, second.clauses.len()), (Expect::Sometimes, Known::Unproven, 0));
@@ -335,7 +337,17 @@ entries:
         gateway.versions.insert("gw".into(), version.into());
         let baseline = parse(GOOD).unwrap();
         assert_eq!(baseline.in_force(&gateway, place).count(), count);
-        assert!(baseline.in_force(&gateway, place).all(|(_, e)| e.place == Reality::of(place)));
+        assert!(baseline.in_force(&gateway, place).all(|e| e.place == Some(Reality::of(place))));
+    }
+
+    #[rstest]
+    #[case::real("  place: real\n", &[Reality::Real])]
+    #[case::rehearsal("  place: rehearsal\n", &[Reality::Rehearsal])]
+    #[case::both("", &[Reality::Real, Reality::Rehearsal])]
+    fn without_a_place_it_is_seen_everywhere(#[case] written: &str, #[case] expected: &[Reality]) {
+        let entry = parse(&GOOD.replace("  place: real\n", written)).unwrap().entries.remove(0);
+        let seen = [Reality::Real, Reality::Rehearsal].into_iter().filter(|reality| entry.is_seen_in(*reality));
+        assert_eq!(seen.collect::<Vec<_>>(), expected);
     }
 
     #[rstest]

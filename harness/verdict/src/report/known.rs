@@ -31,8 +31,7 @@ impl<'b> InForce<'b> {
         let mut entries: BTreeMap<&str, Vec<&Entry>> = BTreeMap::new();
         for gateway in &plan.gateways {
             if let Some(baseline) = baselines.get(&gateway.name) {
-                let covered = baseline.in_force(gateway, plan.run.place).map(|(_, entry)| entry);
-                entries.insert(&gateway.name, covered.collect());
+                entries.insert(&gateway.name, baseline.in_force(gateway, plan.run.place).collect());
             }
         }
         Self { entries, today }
