@@ -13,7 +13,7 @@ use serde_json::Value;
 use verdict::{
     baseline::Baseline,
     folder::Records,
-    golden::{self, Golden},
+    golden,
     history::{History, Key},
     judge::{Holds, Judge, Judgement},
     observation,
@@ -204,17 +204,11 @@ impl Check {
 
     /// Compares with the golden; what differs or is missing becomes a pending file in the run folder.
     fn compare(&self, opened: &Opened, history: &History) -> Result<(GoldenState, Option<String>)> {
-        let observation = (self.observe)(history);
         let gateway = opened.plan.gateways.iter().find(|g| g.name == self.gateway);
         let gateway = gateway.ok_or_else(|| anyhow!("the plan does not have gateway {}", self.gateway))?;
-        let info = golden::Info::of(&opened.plan.run, gateway, &opened.planned);
-        let golden = Golden::find(&root().join("golden"), &history.key)?;
-        let compared = golden::compare(golden.as_ref(), &observation, &info).record();
-        if matches!(compared.0, GoldenState::Changed | GoldenState::Missing) {
-            let pending = Golden { description: opened.planned.sentence.clone(), info, observation };
-            golden::write_pending(&opened.folder, &history.key, &pending, golden.as_ref())?;
-        }
-        Ok(compared)
+        let observation = (self.observe)(history);
+        let (goldens, run, folder) = (root().join("golden"), &opened.plan.run, &opened.folder);
+        Ok(golden::judge_observation(&goldens, folder, run, gateway, &opened.planned, observation)?)
     }
 }
 

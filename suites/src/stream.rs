@@ -283,7 +283,8 @@ pub fn judge_left(judgement: &mut Judgement, history: &History, label: &str) {
 /// What was observed, and how the streams ran; how far each came when it was cut is chance.
 pub fn observe(history: &History) -> Value {
     let mut observed = observation::observe(history);
-    for exchange in observed["exchanges"].as_array_mut().into_iter().flatten().filter(|e| e.get("ended").is_some()) {
+    let exchanges = observed["exchanges"].as_object_mut().into_iter().flat_map(|labels| labels.values_mut());
+    for exchange in exchanges.flat_map(|label| label.as_array_mut()).flatten().filter(|e| e.get("ended").is_some()) {
         exchange["body"] = json!("<cut>");
     }
     let ran = |label: &str| {

@@ -8,7 +8,7 @@ use serde_json::Value;
 use verdict::{
     differ::{Declared, Difference, Examination, Observations, Observed, examine},
     folder::RunFolder,
-    golden::{self, Golden},
+    golden::{self, Pending, Recording},
     history::{Key, check_and_case},
     observation,
     plan::Filter,
@@ -54,22 +54,19 @@ pub fn differ(options: &options::Differ) -> Result<u8, Failure> {
 /// What was accepted, and in its place what a run observed.
 fn observations(root: &Path, run: Option<&RunFolder>) -> Result<Observations, Failure> {
     let mut observations = Observations::new();
-    let mut take = |root: &Path, path: &Path, golden: Golden| {
-        let relative = path.strip_prefix(root).unwrap_or(path).to_string_lossy();
-        let name = relative.trim_end_matches(".new").trim_end_matches(".snap");
-        if let Some((gateway, title)) = name.split_once('/') {
-            let observed =
-                Observed { version: golden.info.version, place: golden.info.place, observation: golden.observation };
-            observations.entry(title.to_owned()).or_default().insert(gateway.to_owned(), observed);
-        }
+    let mut take = |gateway: String, title: String, recording: &Recording, observation: &Value| {
+        let observed =
+            Observed { version: recording.version.clone(), place: recording.place, observation: observation.clone() };
+        observations.entry(title).or_default().insert(gateway, observed);
     };
-    for (path, golden) in golden::accepted(root)? {
-        take(root, &path, golden);
-    }
-    if let Some(run) = run {
-        for path in golden::pending(run)? {
-            take(&run.path().join(goldens()), &path, Golden::read(&path)?);
+    for (gateway, title, golden) in golden::accepted(root)? {
+        if let Some(seen) = golden.latest() {
+            take(gateway, title, seen.recording, seen.observation);
         }
+    }
+    for path in run.map(golden::pending).transpose()?.unwrap_or_default() {
+        let Pending { gateway, title, recording, observation, .. } = Pending::read(&path)?;
+        take(gateway, title, &recording, &observation);
     }
     Ok(observations)
 }

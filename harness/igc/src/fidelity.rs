@@ -12,7 +12,7 @@ use rehearsal::fidelity::{self, Accepted, Case, Difference};
 use serde::Serialize;
 use verdict::{
     folder::RunFolder,
-    golden::{self, Golden},
+    golden::{self, Recording},
     history::Key,
     names,
     record::GoldenState,
@@ -172,9 +172,12 @@ fn cases(paths: &[PathBuf]) -> Result<Vec<Case>, Failure> {
 
 /// The observations that were accepted at real places.
 fn of_real_places(root: &Path) -> Result<Vec<Outcome>, Failure> {
-    let accepted = golden::accepted(root)?.into_iter();
-    let real = accepted.filter(|(_, golden)| golden.info.place.is_real());
-    let mut found: Vec<_> = real.map(|(path, golden)| Outcome::golden(&path, golden)).collect();
+    let mut found = Vec::new();
+    for (gateway, title, golden) in golden::accepted(root)? {
+        if let Some(seen) = golden.latest().filter(|seen| seen.recording.place.is_real()) {
+            found.push(Outcome::golden(root, gateway, &title, seen.recording));
+        }
+    }
     found.sort_by(|a, b| a.case.cmp(&b.case));
     Ok(found)
 }
@@ -262,17 +265,16 @@ impl Outcome {
         }
     }
 
-    fn golden(path: &Path, golden: Golden) -> Self {
-        let place = serde_json::to_value(golden.info.place).unwrap_or_default();
+    fn golden(root: &Path, gateway: String, title: &str, recording: &Recording) -> Self {
         Self {
-            case: path.with_extension("").display().to_string(),
+            case: format!("golden/{gateway}/{title}"),
             kind: Kind::Golden,
-            gateway: golden.info.gateway,
-            version: golden.info.version,
-            recording: golden.info.run,
-            place: place.as_str().unwrap_or_default().to_owned(),
-            date: golden.info.recorded,
-            file: path.to_owned(),
+            file: root.join(&gateway).join(format!("{title}.snap")),
+            gateway,
+            version: recording.version.clone(),
+            recording: recording.run.clone(),
+            place: recording.place.word().to_owned(),
+            date: recording.recorded.clone(),
             line: 1,
             outcome: None,
             differences: vec![],

@@ -59,12 +59,9 @@ fn cells(path: &Path) -> Result<Vec<Expected>, Failure> {
 
 /// The report that a run left; of a run that was killed before it wrote one, what its records say.
 fn report_of(run: &RunFolder) -> Result<Report, Failure> {
-    match run.read_json("report.json") {
-        Ok(report) => Ok(report),
-        Err(_) if !run.path().join("report.json").exists() => {
-            reports::compiled(run, |_| Ending::Broken("the run ended without a report".into()))
-        }
-        Err(error) => Err(Failure::usage(error)),
+    match run.read_report().map_err(Failure::usage)? {
+        Some(report) => Ok(report),
+        None => reports::compiled(run, |_| Ending::Broken("the run ended without a report".into())),
     }
 }
 

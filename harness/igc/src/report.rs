@@ -24,8 +24,9 @@ pub fn report(options: &options::Report) -> Result<u8, Failure> {
     }
     let folder = RunFolder::open(&options.run).map_err(Failure::usage)?;
     // A merged run has no plan of its own: its report was made of others.
-    if !folder.path().join("plan.json").exists() && folder.path().join("report.json").exists() {
-        let report: Report = folder.read_json("report.json")?;
+    if !folder.path().join("plan.json").exists()
+        && let Some(report) = folder.read_report()?
+    {
         say(&report, &folder, &options.output);
         return Ok(report.run.exit);
     }

@@ -6,9 +6,10 @@ use std::{
     path::PathBuf,
 };
 
+use serde_json::Value;
 use verdict::{
     folder::RunFolder,
-    golden::{self, Golden, Info},
+    golden::{self, Comparison, Golden, Recording},
     history::{Key, check_and_case},
     plan::Filter,
     record::{Record, Verdict},
@@ -22,13 +23,19 @@ const LINE: usize = 400;
 
 /// An observation that waits to be looked at.
 struct Pending {
-    /// `<gateway>/<suite>/<check>[@case]`.
-    name: String,
     file: PathBuf,
-    new: Golden,
-    old: Option<Golden>,
+    new: golden::Pending,
+    /// What it is held against.
+    old: Option<Old>,
     /// What became of the check in this run.
     record: Option<Record>,
+}
+
+/// An observation that was accepted.
+struct Old {
+    recording: Recording,
+    observation: Value,
+    compared: bool,
 }
 
 impl Pending {
@@ -36,47 +43,50 @@ impl Pending {
         let records = run.read_records()?.records;
         let mut all = Vec::new();
         for file in golden::pending(run)? {
-            let relative = file.strip_prefix(run.path().join("golden")).unwrap_or(&file);
-            let name = relative.to_string_lossy().trim_end_matches(".snap.new").to_owned();
-            let accepted = goldens().join(format!("{name}.snap"));
-            let old = if accepted.is_file() { Some(Golden::read(&accepted)?) } else { None };
-            let is_ours = |key: &Key| format!("{}/{}", key.gateway, key.title()) == name;
+            let new = golden::Pending::read(&file)?;
+            let accepted = Golden::find(&goldens(), &new.gateway, &new.title)?;
+            let compared = golden::compare(&accepted, &new.observation, &new.recording);
+            let old = accepted.nearest(&new.recording).map(|seen| Old {
+                recording: seen.recording.clone(),
+                observation: seen.observation.clone(),
+                compared: matches!(compared, Comparison::Same | Comparison::Changed { .. }),
+            });
+            let is_ours = |key: &Key| key.gateway == new.gateway && key.title() == new.title;
             let record = records.iter().filter(|r| is_ours(&r.key)).max_by_key(|r| r.key.attempt).cloned();
-            all.push(Self { new: Golden::read(&file)?, name, file, old, record });
+            all.push(Self { file, new, old, record });
         }
         Ok(all)
     }
 
-    /// `suite/check` and the case, `-` where there is none.
-    fn check(&self) -> (&str, &str) {
-        let title = self.name.split_once('/').map_or(self.name.as_str(), |(_, title)| title);
-        check_and_case(title)
+    /// `<gateway>/<suite>/<check>[@case]`.
+    fn name(&self) -> String {
+        format!("{}/{}", self.new.gateway, self.new.title)
     }
 
     fn state(&self) -> &'static str {
-        if self.old.is_some() { "changed" } else { "new" }
+        if self.old.as_ref().is_some_and(|old| old.compared) { "changed" } else { "new" }
     }
 
     /// What a person needs to know before the two observations mean something.
     fn meaning(&self) -> String {
-        let gateway = &self.new.info.gateway;
-        let mut lines =
-            vec![format!("{:<8} {}", self.state(), self.name), format!("must hold: {}", self.new.description)];
+        let golden::Pending { gateway, recording, sentence, .. } = &self.new;
+        let mut lines = vec![format!("{:<8} {}", self.state(), self.name()), format!("must hold: {sentence}")];
         lines.extend(self.record.as_ref().map(|r| format!("judged:    {}: {}", r.verdict.word(), r.reason)));
-        lines.extend(self.old.as_ref().map(|old| format!("accepted:  {}", circumstances(&old.info))));
-        lines.push(format!("observed:  {}", circumstances(&self.new.info)));
-        let means = match (&self.old, &self.record) {
+        lines.extend(self.old.as_ref().map(|old| format!("accepted:  {}", circumstances(gateway, &old.recording))));
+        lines.push(format!("observed:  {}", circumstances(gateway, recording)));
+        let old = self.old.as_ref().map(|old| &old.recording);
+        let means = match (old, &self.record) {
             (_, Some(record)) if record.verdict != Verdict::Pass => format!(
                 "the requirement does not hold; accepting says only that this is what {gateway} does, a known failure belongs into golden/{gateway}/baseline.yaml"
             ),
             (None, _) => "nothing was accepted for it yet; read it against the requirement".to_owned(),
-            (Some(old), _) if old.info.place.is_real() && !self.new.info.place.is_real() => {
+            (Some(old), _) if old.place.is_real() && !recording.place.is_real() => {
                 "the rehearsal does not do what a real gateway did; what that left is not replaced by it".to_owned()
             }
-            (Some(old), _) if old.info.place != self.new.info.place => {
-                format!("accepted on {}, observed on {}", old.info.place.word(), self.new.info.place.word())
+            (Some(old), _) if old.place != recording.place => {
+                format!("accepted on {}, observed on {}", old.place.word(), recording.place.word())
             }
-            (Some(old), _) => match moved(&old.info, &self.new.info) {
+            (Some(old), _) => match moved(old, recording) {
                 moved if moved.is_empty() => {
                     "no version differs: the behaviour moved by itself, or the check drives otherwise than before"
                         .to_owned()
@@ -99,17 +109,15 @@ impl Pending {
 }
 
 /// Where, when and on what something was observed.
-fn circumstances(info: &Info) -> String {
-    let reason = info.reason.as_ref().map(|r| format!(": {r}")).unwrap_or_default();
-    let (place, model) = (info.place.word(), info.model.word());
-    format!(
-        "{} {} on {place}, model {model}, profile {}, {}{reason}",
-        info.gateway, info.version, info.profile, info.recorded
-    )
+fn circumstances(gateway: &str, recording: &Recording) -> String {
+    let Recording { version, profile, recorded, .. } = recording;
+    let reason = recording.reason.as_ref().map(|r| format!(": {r}")).unwrap_or_default();
+    let (place, model) = (recording.place.word(), recording.model.word());
+    format!("{gateway} {version} on {place}, model {model}, profile {profile}, {recorded}{reason}")
 }
 
 /// Components whose versions differ.
-fn moved(old: &Info, new: &Info) -> Vec<String> {
+fn moved(old: &Recording, new: &Recording) -> Vec<String> {
     let changed = new.versions.iter().filter_map(|(name, version)| {
         let before = old.versions.get(name).map_or("none", String::as_str);
         (before != version).then(|| format!("{name} {before} -> {version}"))
@@ -124,14 +132,14 @@ pub fn review(options: &options::Review) -> Result<u8, Failure> {
     if let Some(glob) = &options.accept {
         let reason = options.reason.as_deref().unwrap_or_default();
         return each("--accept", glob, &pending, options, |one| {
-            let place = golden::accept(&one.file, &goldens(), reason)?;
+            let place = golden::Pending::accept(&one.file, &goldens(), reason)?;
             Ok(format!("accepted {}", place.display()))
         });
     }
     if let Some(glob) = &options.reject {
         return each("--reject", glob, &pending, options, |one| {
-            golden::reject(&one.file)?;
-            Ok(format!("rejected {}", one.name))
+            golden::Pending::reject(&one.file)?;
+            Ok(format!("rejected {}", one.name()))
         });
     }
     let (stdin, stdout) = (std::io::stdin(), std::io::stdout());
@@ -153,7 +161,7 @@ fn each(
 ) -> Result<u8, Failure> {
     let filter = Filter::checks(option, &[glob.to_owned()]).map_err(Failure::usage)?;
     let mut selected = pending.iter().filter(|one| {
-        let (check, case) = one.check();
+        let (check, case) = check_and_case(&one.new.title);
         filter.selects(check, case)
     });
     let Some(first) = selected.next() else {
@@ -198,7 +206,7 @@ fn ask(
             match answer.as_str() {
                 "a" | "accept" => {
                     let Some(reason) = self::answer("why is it right? ", &mut said, &mut out)? else { break 'all };
-                    match golden::accept(&one.file, &goldens(), &reason) {
+                    match golden::Pending::accept(&one.file, &goldens(), &reason) {
                         Ok(place) => {
                             writeln!(out, "accepted {}", place.display())?;
                             break;
@@ -207,8 +215,8 @@ fn ask(
                     }
                 }
                 "r" | "reject" => {
-                    golden::reject(&one.file)?;
-                    writeln!(out, "rejected {}", one.name)?;
+                    golden::Pending::reject(&one.file)?;
+                    writeln!(out, "rejected {}", one.name())?;
                     break;
                 }
                 "s" | "skip" => break,
@@ -241,22 +249,25 @@ mod tests {
 
     use super::*;
 
-    fn golden(version: &str, place: Place, status: u16) -> Golden {
-        Golden {
-            description: "a hostname selects its route".into(),
-            info: Info {
-                place,
-                gateway: "gw".into(),
-                version: version.into(),
-                versions: [("gw".to_owned(), version.to_owned())].into(),
-                model: ModelKind::Echo,
-                profile: "current".into(),
-                recorded: "2026-11-21".into(),
-                run: "r".into(),
-                reason: None,
-            },
-            observation: json!({"exchanges": [{"label": "wrong-host", "status": status}]}),
+    fn recording(version: &str, place: Place) -> Recording {
+        Recording {
+            place,
+            version: version.into(),
+            versions: [("gw".to_owned(), version.to_owned())].into(),
+            model: ModelKind::Echo,
+            profile: "current".into(),
+            recorded: "2026-11-21".into(),
+            run: "r".into(),
+            reason: None,
         }
+    }
+
+    fn observation(status: u16) -> Value {
+        json!({"exchanges": {"wrong-host": [{"status": status}]}})
+    }
+
+    fn old(version: &str, place: Place) -> Old {
+        Old { recording: recording(version, place), observation: observation(404), compared: true }
     }
 
     fn record(verdict: Verdict) -> Record {
@@ -277,33 +288,35 @@ mod tests {
     }
 
     /// A pending observation of v2 in a folder like that of a run.
-    fn pending(folder: &std::path::Path, old: Option<Golden>, verdict: Verdict) -> Pending {
+    fn pending(folder: &std::path::Path, old: Option<Old>, verdict: Verdict) -> Pending {
         let file = folder.join("golden/gw/routing/host.snap.new");
         std::fs::create_dir_all(file.parent().unwrap()).unwrap();
-        let new = golden("v2.0.0", Place::Kind, 200);
-        std::fs::write(&file, new.to_text().unwrap()).unwrap();
-        Pending { name: "gw/routing/host".into(), file, new, old, record: Some(record(verdict)) }
+        std::fs::write(&file, "an observation").unwrap();
+        let new = golden::Pending {
+            gateway: "gw".into(),
+            title: "routing/host".into(),
+            sentence: "a hostname selects its route".into(),
+            recording: recording("v2.0.0", Place::Kind),
+            observation: observation(200),
+        };
+        Pending { file, new, old, record: Some(record(verdict)) }
     }
 
     #[rstest]
     #[case::another_version(
-        Some(golden("v1.0.0", Place::Kind, 404)),
+        Some(old("v1.0.0", Place::Kind)),
         Verdict::Pass,
         "in another way, with gw v1.0.0 -> v2.0.0"
     )]
-    #[case::the_same_version(Some(golden("v2.0.0", Place::Kind, 404)), Verdict::Pass, "no version differs")]
+    #[case::the_same_version(Some(old("v2.0.0", Place::Kind)), Verdict::Pass, "no version differs")]
     #[case::another_place(
-        Some(golden("v2.0.0", Place::Rehearsal, 404)),
+        Some(old("v2.0.0", Place::Rehearsal)),
         Verdict::Pass,
         "accepted on rehearsal, observed on kind"
     )]
     #[case::first(None, Verdict::Pass, "nothing was accepted for it yet")]
-    #[case::false_as_well(
-        Some(golden("v1.0.0", Place::Kind, 404)),
-        Verdict::Fail,
-        "belongs into golden/gw/baseline.yaml"
-    )]
-    fn it_is_said_what_a_difference_means(#[case] old: Option<Golden>, #[case] verdict: Verdict, #[case] said: &str) {
+    #[case::false_as_well(Some(old("v1.0.0", Place::Kind)), Verdict::Fail, "belongs into golden/gw/baseline.yaml")]
+    fn it_is_said_what_a_difference_means(#[case] old: Option<Old>, #[case] verdict: Verdict, #[case] said: &str) {
         let folder = tempfile::tempdir().unwrap();
         let meaning = pending(folder.path(), old, verdict).meaning();
         assert!(meaning.contains(said), "{meaning}");
@@ -313,15 +326,15 @@ mod tests {
     #[test]
     fn a_rehearsal_that_drifts_is_told_from_a_gateway_that_moved() {
         let folder = tempfile::tempdir().unwrap();
-        let mut one = pending(folder.path(), Some(golden("v2.0.0", Place::Kind, 404)), Verdict::Pass);
-        one.new.info.place = Place::Rehearsal;
+        let mut one = pending(folder.path(), Some(old("v2.0.0", Place::Kind)), Verdict::Pass);
+        one.new.recording.place = Place::Rehearsal;
         assert!(one.meaning().contains("does not do what a real gateway did"), "{}", one.meaning());
     }
 
     /// What is printed when somebody says this of one changed observation, and whether it is still pending.
     fn asked(said: &str) -> (String, bool) {
         let folder = tempfile::tempdir().unwrap();
-        let one = pending(folder.path(), Some(golden("v1.0.0", Place::Kind, 404)), Verdict::Pass);
+        let one = pending(folder.path(), Some(old("v1.0.0", Place::Kind)), Verdict::Pass);
         let (file, mut out) = (one.file.clone(), Vec::new());
         ask(&[one], said.as_bytes(), &mut out, 60, Colour::Plain).unwrap();
         (String::from_utf8(out).unwrap(), file.exists())

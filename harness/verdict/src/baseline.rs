@@ -14,6 +14,7 @@ use crate::judge::{Clause, Holds};
 use crate::names;
 use crate::plan::{GatewayPlan, Place};
 use crate::record::Verdict;
+use crate::renamed::NAMES;
 
 /// `golden/<gateway>/baseline.yaml`.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -232,10 +233,14 @@ impl Written {
             let problem = format!("{:?} is no date ({e}); write for example 2027-06-30", self.expires.value);
             (self.expires.referenced.line(), problem)
         })?;
+        let mut clauses = self.clause;
+        let (mut check, mut case) = (check, self.case);
+        NAMES.check(&mut check, &mut case);
+        clauses.iter_mut().for_each(|clause| NAMES.clause(&check, clause));
         Ok(Entry {
             line,
             check,
-            case: self.case,
+            case,
             versions,
             place: self.place,
             expect: self.expect,
@@ -243,7 +248,7 @@ impl Written {
             reason: self.reason,
             link: self.link,
             expires,
-            clauses: self.clause,
+            clauses,
         })
     }
 }

@@ -15,6 +15,8 @@ use crate::history::Key;
 use crate::names;
 use crate::plan::{PLAN_SCHEMA, Plan};
 use crate::redact;
+use crate::renamed::NAMES;
+use crate::report::Report;
 
 mod events;
 mod records;
@@ -145,11 +147,26 @@ impl RunFolder {
 
     /// Reads `plan.json`.
     pub fn read_plan(&self) -> Result<Plan, FolderError> {
-        let plan: Plan = self.read_versioned("plan.json", |head| {
+        let (path, bytes) = self.read_bytes("plan.json")?;
+        let mut value: Value = parse_versioned(&path, &bytes, |head| {
             let found = head.schema.as_deref().unwrap_or("no schema");
             (found == PLAN_SCHEMA).then_some(()).ok_or_else(|| (found.to_owned(), PLAN_SCHEMA.to_owned()))
         })?;
+        NAMES.declared(&mut value);
+        let mut plan: Plan = serde_json::from_value(value)
+            .map_err(|e| FolderError::new("understand", &path, Problem::Content(e.to_string())))?;
+        NAMES.plan(&mut plan);
         Ok(plan)
+    }
+
+    /// Reads `report.json`; nothing where the run left none.
+    pub fn read_report(&self) -> Result<Option<Report>, FolderError> {
+        if !self.root.join("report.json").exists() {
+            return Ok(None);
+        }
+        let mut report: Report = self.read_json("report.json")?;
+        NAMES.report(&mut report);
+        Ok(Some(report))
     }
 
     /// Writes `environment.json`: versions of tools, machine, cluster; any JSON object, redacted.
@@ -200,16 +217,6 @@ impl RunFolder {
             _ => FolderError::new("read", &path, e),
         })?;
         Ok((path, bytes))
-    }
-
-    /// Reads a JSON file after its version was looked at: (found, known) where they differ.
-    fn read_versioned<T: DeserializeOwned>(
-        &self,
-        name: &str,
-        version: impl Fn(&Head) -> Result<(), (String, String)>,
-    ) -> Result<T, FolderError> {
-        let (path, bytes) = self.read_bytes(name)?;
-        parse_versioned(&path, &bytes, version)
     }
 
     /// Where `records`, `history` or `evidence` keep what belongs to this key.

@@ -1,80 +1,58 @@
-//! Golden files: the accepted observation of a check on one gateway, in insta's `.snap` format.
+//! Goldens: what was observed of a check on one gateway and accepted by somebody, and how an observation compares with it.
 //!
-//! Comparing is ours, on values. Nothing here reads an `INSTA_*` variable; cargo-insta only shows pending files.
+//! `golden/<gateway>/<suite>/<check>[@case].snap` holds observations, each with the ids of the recordings that saw it;
+//! `golden/<gateway>/recordings.yaml` says of each id where, when and on what. Comparing is ours, on values: nothing here reads an
+//! `INSTA_*` variable.
 
-use std::collections::BTreeMap;
+use std::cmp::Reverse;
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::folder::{Existing, FolderError, RunFolder, write_whole};
-use crate::history::Key;
-use crate::names;
-use crate::plan::{GatewayPlan, ModelKind, Place, PlannedCheck, RunInfo};
+use crate::file::{FileError, read_if_there};
+use crate::folder::{FolderError, RunFolder};
+use crate::history::check_and_case;
+use crate::plan::{GatewayPlan, Place, PlannedCheck, RunInfo};
 use crate::record::GoldenState;
+use crate::renamed::NAMES;
 
+mod pending;
+mod recordings;
 mod text;
 mod version;
 
+pub use pending::{Pending, pending};
+pub use recordings::{Recording, Recordings};
 pub use text::yaml;
 pub(crate) use version::lenient as lenient_version;
 pub use version::minor;
 
+/// All that was accepted of one check on one gateway.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Golden {
+    /// In the order of the file; no two are equal.
+    pub observations: Vec<Accepted>,
+}
+
 /// An observation that a person accepted.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Golden {
-    /// What a reader of the file should know first: the check's sentence.
-    pub description: String,
-    /// Under which circumstances it was recorded.
-    pub info: Info,
+pub struct Accepted {
+    /// Those that saw it, by id. Never empty.
+    pub recordings: Vec<(String, Recording)>,
     /// What was observed.
     pub observation: Value,
 }
 
-/// The circumstances of an observation.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Info {
-    /// Where.
-    pub place: Place,
-    /// Folder name of the gateway.
-    pub gateway: String,
-    /// Version of the gateway itself, for example `v1.0.0`.
-    pub version: String,
-    /// All components: name -> version.
-    pub versions: BTreeMap<String, String>,
-    /// What served tokens.
-    pub model: ModelKind,
-    /// `--profile` of the run.
-    pub profile: String,
-    /// Date of the run, for example `2026-11-21`.
-    pub recorded: String,
-    /// Name of the run.
-    pub run: String,
-    /// Why it was accepted; absent while it is pending.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub reason: Option<String>,
+/// One recording of a golden, and what it saw.
+#[derive(Clone, Copy, Debug)]
+pub struct Seen<'g> {
+    /// Under which circumstances.
+    pub recording: &'g Recording,
+    /// What was observed.
+    pub observation: &'g Value,
 }
 
-impl Info {
-    /// The circumstances of a planned check.
-    pub fn of(run: &RunInfo, gateway: &GatewayPlan, check: &PlannedCheck) -> Self {
-        Self {
-            place: run.place,
-            gateway: gateway.name.clone(),
-            version: gateway.versions.get(&gateway.version_of).cloned().unwrap_or_else(|| "unknown".to_owned()),
-            versions: gateway.versions.clone(),
-            model: check.model,
-            profile: run.profile.clone(),
-            recorded: run.started.chars().take(10).collect(),
-            run: run.id.clone(),
-            reason: None,
-        }
-    }
-}
-
-/// How an observation compares with the golden file.
+/// How an observation compares with the golden.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Comparison {
     /// Equal.
@@ -84,57 +62,52 @@ pub enum Comparison {
         /// Unified difference of both as YAML.
         difference: String,
     },
-    /// There is no golden file yet, or none that counts here.
+    /// Nothing was accepted yet, or nothing that counts here.
     Missing {
-        /// Why one that is there does not count.
+        /// Why what is there does not count.
         reason: Option<String>,
     },
-    /// The golden file is of other circumstances, or there was nothing to observe.
+    /// What was accepted is of other circumstances.
     NotCompared {
-        /// Why.
+        /// Which.
         reason: String,
     },
 }
 
 impl Comparison {
     /// As a record keeps it: state and note.
-    pub fn record(&self) -> (GoldenState, Option<String>) {
+    pub fn record(self) -> (GoldenState, Option<String>) {
         match self {
             Comparison::Same => (GoldenState::Same, None),
-            Comparison::Changed { difference } => (GoldenState::Changed, Some(difference.clone())),
-            Comparison::Missing { reason } => (GoldenState::Missing, reason.clone()),
-            Comparison::NotCompared { reason } => (GoldenState::NotCompared, Some(reason.clone())),
+            Comparison::Changed { difference } => (GoldenState::Changed, Some(difference)),
+            Comparison::Missing { reason } => (GoldenState::Missing, reason),
+            Comparison::NotCompared { reason } => (GoldenState::NotCompared, Some(reason)),
         }
     }
 }
 
-/// What is wrong with a golden file.
+/// What is wrong with a golden.
 #[derive(Debug, thiserror::Error)]
 pub enum GoldenError {
-    /// It cannot be read or written.
+    /// A folder or a file cannot be read or removed.
     #[error("failed to {action} {}: {source}", path.display())]
-    File {
+    Io {
         /// As it fits after "failed to".
         action: &'static str,
-        /// The file.
+        /// The file or folder.
         path: PathBuf,
         /// Why.
         source: std::io::Error,
     },
-    /// It cannot be written whole.
+    /// A file says what cannot be.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// A file cannot be written whole.
     #[error(transparent)]
     Folder(#[from] FolderError),
-    /// It is not a golden file.
-    #[error("failed to understand the golden file {}: {problem}; remove it and accept a fresh one from a run", path.display())]
-    Content {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong, with the line where it is known.
-        problem: String,
-    },
-    /// It cannot be accepted or rejected.
+    /// A pending observation cannot be accepted or rejected.
     #[error("failed to review {}: {problem}", path.display())]
-    Accept {
+    Review {
         /// The pending file.
         path: PathBuf,
         /// What is wrong and what to do.
@@ -142,70 +115,101 @@ pub enum GoldenError {
     },
 }
 
-/// `<gateway>/<suite>/<check>[@case].snap`, relative to `golden` of the repository.
-pub fn relative_path(key: &Key) -> PathBuf {
-    PathBuf::from(format!("{}/{}.snap", key.gateway, key.title()))
-}
-
 impl Golden {
-    /// Reads the golden file of a check below `golden`; nothing where there is none.
-    pub fn find(root: &Path, key: &Key) -> Result<Option<Self>, GoldenError> {
-        let path = root.join(relative_path(key));
-        match path.try_exists() {
-            Ok(true) => Self::read(&path).map(Some),
-            Ok(false) => Ok(None),
-            Err(source) => Err(GoldenError::File { action: "read", path, source }),
+    /// Reads what was accepted of a check (`suite/name`, and `@case`) below `golden`; nothing where there is no file.
+    pub fn find(root: &Path, gateway: &str, title: &str) -> Result<Self, GoldenError> {
+        let file = |title: &str| root.join(gateway).join(format!("{title}.snap"));
+        let before = NAMES.titles_of_before(title).iter().map(|title| file(title)).find(|path| path.exists());
+        let path = before.filter(|_| !file(title).exists()).unwrap_or_else(|| file(title));
+        Self::read(&path, title, &Recordings::find(root, gateway)?)
+    }
+
+    fn read(path: &Path, title: &str, recordings: &Recordings) -> Result<Self, GoldenError> {
+        let Some(text) = read_if_there(path)? else { return Ok(Self::default()) };
+        let mut golden = text::parse(&text, path, recordings)?;
+        for accepted in &mut golden.observations {
+            NAMES.observation(check_and_case(title).0, &mut accepted.observation);
         }
+        Ok(golden)
     }
 
-    /// Reads a golden or pending file.
-    pub fn read(path: &Path) -> Result<Self, GoldenError> {
-        let text = std::fs::read_to_string(path).map_err(|source| GoldenError::File {
-            action: "read",
-            path: path.to_owned(),
-            source,
-        })?;
-        Self::parse(&text, path)
+    fn seen(&self) -> impl Iterator<Item = Seen<'_>> {
+        self.observations.iter().flat_map(|accepted| {
+            let observation = &accepted.observation;
+            accepted.recordings.iter().map(move |(_, recording)| Seen { recording, observation })
+        })
     }
 
-    /// Understands a golden file; the path is only for messages.
-    pub fn parse(text: &str, path: &Path) -> Result<Self, GoldenError> {
-        text::parse(text).map_err(|problem| GoldenError::Content { path: path.to_owned(), problem })
+    /// What this observation is held against, if anything is; whether it may be is for [`compare`] to say. What can measure the
+    /// place comes first, then the same gateway version and model, then the nearer place, then the later day.
+    pub fn nearest(&self, now: &Recording) -> Option<Seen<'_>> {
+        self.seen().min_by_key(|Seen { recording: then, .. }| {
+            let distance = distance(now.place, then.place);
+            (distance.is_none(), now.differs_from(then).is_some(), distance, Reverse((&then.recorded, &then.run)))
+        })
     }
 
-    /// The text of its file. Reading that text gives an equal golden.
-    pub fn to_text(&self) -> Result<String, GoldenError> {
-        text::write(self).map_err(|problem| GoldenError::Content { path: PathBuf::from("(new)"), problem })
+    /// What the gateway is known to do: seen of a real one before it was rehearsed, of the newest version, last.
+    pub fn latest(&self) -> Option<Seen<'_>> {
+        self.seen().max_by_key(|Seen { recording: r, .. }| {
+            (r.place.is_real(), lenient_version(&r.version), r.recorded.clone(), r.run.clone())
+        })
     }
 }
 
-/// Compares an observation with the golden file, where versions and model are those of the golden file.
+/// How far what was seen at a place is from measuring another; nothing where it is no measure at all.
 ///
-/// [`Comparison::Same`] if and only if both values are equal. What was rehearsed is no measure of a real gateway; what a real
-/// one left is the measure of a rehearsal.
-pub fn compare(golden: Option<&Golden>, observation: &Value, now: &Info) -> Comparison {
-    let Some(golden) = golden else { return Comparison::Missing { reason: None } };
-    if now.place.is_real() && !golden.info.place.is_real() {
-        let reason = "the golden file was rehearsed, and says nothing of a real gateway".to_owned();
+/// A rehearsal stands in for the real thing and is measured by it; what was rehearsed is no measure of a real gateway.
+fn distance(now: Place, then: Place) -> Option<u8> {
+    match (now, then) {
+        (Place::Rehearsal, Place::Rehearsal) => Some(1),
+        (Place::Rehearsal, _) => Some(0),
+        _ if now == then => Some(0),
+        (_, Place::Kind) => Some(1),
+        _ => None,
+    }
+}
+
+/// Compares an observation with what was accepted of the same minor version of the gateway and the same model.
+///
+/// [`Comparison::Same`] if and only if both values are equal.
+pub fn compare(golden: &Golden, observation: &Value, now: &Recording) -> Comparison {
+    let Some(accepted) = golden.nearest(now) else { return Comparison::Missing { reason: None } };
+    let then = accepted.recording;
+    if distance(now.place, then.place).is_none() {
+        let reason = match then.place {
+            Place::Rehearsal => "the golden file was rehearsed, and says nothing of a real gateway".to_owned(),
+            place => format!("the golden file is of {}, and says nothing of {}", place.word(), now.place.word()),
+        };
         return Comparison::Missing { reason: Some(reason) };
     }
-    if let Some(reason) = other_circumstances(&golden.info, now) {
+    if let Some(reason) = now.differs_from(then) {
         return Comparison::NotCompared { reason };
     }
-    if golden.observation == *observation {
+    if accepted.observation == observation {
         return Comparison::Same;
     }
-    Comparison::Changed { difference: difference(&golden.observation, observation) }
+    Comparison::Changed { difference: difference(accepted.observation, observation) }
 }
 
-fn other_circumstances(then: &Info, now: &Info) -> Option<String> {
-    if version::minor(&then.version) != version::minor(&now.version) {
-        return Some(format!("the golden file is of version {}, this run of {}", then.version, now.version));
+/// Compares what a check of a run observed with what was accepted below `golden`, and says so as a record does. What is not the
+/// same is left in the run folder for review.
+pub fn judge_observation(
+    root: &Path,
+    folder: &RunFolder,
+    run: &RunInfo,
+    gateway: &GatewayPlan,
+    check: &PlannedCheck,
+    observation: Value,
+) -> Result<(GoldenState, Option<String>), GoldenError> {
+    let golden = Golden::find(root, &gateway.name, &check.title())?;
+    let recording = Recording::of(run, gateway, check);
+    let compared = compare(&golden, &observation, &recording);
+    if compared != Comparison::Same {
+        let accepted = golden.nearest(&recording).map(|seen| Pending::new(check, seen.recording, seen.observation));
+        Pending::new(check, &recording, &observation).write(folder, accepted.as_ref())?;
     }
-    if then.model != now.model {
-        return Some(format!("the golden file is of model {}, this run of {}", then.model.word(), now.model.word()));
-    }
-    None
+    Ok(compared.record())
 }
 
 /// Unified difference of two values as YAML, with three lines around each change.
@@ -222,38 +226,38 @@ pub fn difference(accepted: &Value, observed: &Value) -> String {
         .to_string()
 }
 
-/// Writes an observation as `golden/...snap.new` of the run folder, for review. Beside it goes a copy of the accepted
-/// one, so that cargo-insta shows both.
-pub fn write_pending(
-    run: &RunFolder,
-    key: &Key,
-    pending: &Golden,
-    accepted: Option<&Golden>,
-) -> Result<PathBuf, GoldenError> {
-    let path = run.path().join("golden").join(relative_path(key));
-    if let Some(accepted) = accepted {
-        write_whole(&path, accepted.to_text()?.as_bytes(), Existing::Replaced)?;
+/// Everything that was accepted below `golden`, sorted by gateway and title (`suite/name`, and `@case`).
+pub fn accepted(root: &Path) -> Result<Vec<(String, String, Golden)>, GoldenError> {
+    let mut all = Vec::new();
+    let mut of_gateway: Option<(String, Recordings)> = None;
+    for path in files(root, ".snap")? {
+        let Some((gateway, title)) = gateway_and_title(path.strip_prefix(root).unwrap_or(&path), ".snap") else {
+            return Err(FileError::shape(&path, "its path is not <gateway>/<suite>/<check>[@case].snap").into());
+        };
+        if of_gateway.as_ref().is_none_or(|(name, _)| *name != gateway) {
+            of_gateway = Some((gateway.clone(), Recordings::find(root, &gateway)?));
+        }
+        let Some((_, recordings)) = &of_gateway else { continue };
+        let golden = Golden::read(&path, &title, recordings)?;
+        all.push((gateway, title, golden));
     }
-    let path = path.with_extension("snap.new");
-    write_whole(&path, pending.to_text()?.as_bytes(), Existing::Replaced)?;
-    Ok(path)
+    Ok(all)
 }
 
-/// Every pending file of a run, sorted.
-pub fn pending(run: &RunFolder) -> Result<Vec<PathBuf>, GoldenError> {
-    files(&run.path().join("golden"), ".snap.new")
+/// Gateway and title, as it is called today, of `<gateway>/<suite>/<check>[@case]<ending>`.
+fn gateway_and_title(relative: &Path, ending: &str) -> Option<(String, String)> {
+    let (gateway, title) = relative.to_str()?.strip_suffix(ending)?.split_once('/')?;
+    let (check, case) = title.split_once('@').unwrap_or((title, "x"));
+    let good = crate::names::is_kebab(gateway) && crate::names::is_check_id(check) && crate::names::is_kebab(case);
+    good.then(|| (gateway.to_owned(), NAMES.title(title)))
 }
 
-/// Every golden file below `golden`, sorted, each with its path.
-pub fn accepted(root: &Path) -> Result<Vec<(PathBuf, Golden)>, GoldenError> {
-    files(root, ".snap")?.into_iter().map(|path| Golden::read(&path).map(|golden| (path, golden))).collect()
-}
-
+/// Every file below a folder whose name ends so, sorted.
 fn files(top: &Path, ending: &str) -> Result<Vec<PathBuf>, GoldenError> {
     let mut found = Vec::new();
     let mut folders = vec![top.to_owned()];
     while let Some(folder) = folders.pop() {
-        let failed = |source| GoldenError::File { action: "read", path: folder.clone(), source };
+        let failed = |source| GoldenError::Io { action: "read", path: folder.clone(), source };
         let entries = match std::fs::read_dir(&folder) {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => continue,
             entries => entries.map_err(failed)?,
@@ -269,69 +273,6 @@ fn files(top: &Path, ending: &str) -> Result<Vec<PathBuf>, GoldenError> {
     }
     found.sort();
     Ok(found)
-}
-
-/// Makes a pending file the golden one below `golden`, with the reason in its info, and removes the pending one.
-///
-/// The pending file must be `.../golden/<gateway>/<suite>/<check>[@case].snap.new`. Gives the path of the golden file.
-pub fn accept(pending: &Path, golden_root: &Path, reason: &str) -> Result<PathBuf, GoldenError> {
-    let refuse = |problem: &str| GoldenError::Accept { path: pending.to_owned(), problem: problem.to_owned() };
-    let reason = reason.trim();
-    if reason.is_empty() {
-        return Err(refuse("it needs a reason, which is kept in the file"));
-    }
-    let relative = relative_to_golden(pending)
-        .ok_or_else(|| refuse("its path does not end in golden/<gateway>/<suite>/<check>[@case].snap.new"))?;
-    let mut golden = Golden::read(pending)?;
-    if !relative.starts_with(&golden.info.gateway) {
-        return Err(refuse(&format!("it says that it is of {}, and lies elsewhere", golden.info.gateway)));
-    }
-    let path = golden_root.join(relative);
-    if !golden.info.place.is_real() && path.is_file() && Golden::read(&path)?.info.place.is_real() {
-        return Err(refuse("it was rehearsed, and what a real gateway left is not replaced by that"));
-    }
-    golden.info.reason = Some(reason.to_owned());
-    write_whole(&path, golden.to_text()?.as_bytes(), Existing::Replaced)?;
-    removed(pending)?;
-    let copy = copy_beside(pending);
-    if std::path::absolute(&copy).ok() != std::path::absolute(&path).ok() {
-        removed(&copy)?;
-    }
-    Ok(path)
-}
-
-/// Takes a pending file back, with the copy of the accepted one beside it: what was accepted stays.
-pub fn reject(pending: &Path) -> Result<(), GoldenError> {
-    if relative_to_golden(pending).is_none() {
-        let problem = "its path does not end in golden/<gateway>/<suite>/<check>[@case].snap.new".to_owned();
-        return Err(GoldenError::Accept { path: pending.to_owned(), problem });
-    }
-    removed(pending)?;
-    removed(&copy_beside(pending))
-}
-
-/// The copy of the accepted file, for cargo-insta.
-fn copy_beside(pending: &Path) -> PathBuf {
-    pending.with_extension("")
-}
-
-fn removed(path: &Path) -> Result<(), GoldenError> {
-    match std::fs::remove_file(path) {
-        Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
-            Err(GoldenError::File { action: "remove", path: path.to_owned(), source })
-        }
-        _ => Ok(()),
-    }
-}
-
-/// `<gateway>/<suite>/<check>[@case].snap` of a pending file.
-fn relative_to_golden(pending: &Path) -> Option<PathBuf> {
-    let parts: Vec<&str> = pending.iter().map(|p| p.to_str()).collect::<Option<_>>()?;
-    let [.., "golden", gateway, suite, file] = parts.as_slice() else { return None };
-    let name = file.strip_suffix(".snap.new")?;
-    let (check, case) = name.split_once('@').unwrap_or((name, "x"));
-    let good = [gateway, suite, &check, &case].iter().all(|part| names::is_kebab(part));
-    good.then(|| PathBuf::from(format!("{gateway}/{suite}/{name}.snap")))
 }
 
 #[cfg(test)]

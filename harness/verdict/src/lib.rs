@@ -14,6 +14,7 @@ pub mod observation;
 pub mod plan;
 pub mod record;
 pub mod redact;
+pub mod renamed;
 pub mod render;
 pub mod report;
 pub mod requirements;

@@ -106,23 +106,11 @@ impl<'h> Observer<'h> {
         Value::Object(all)
     }
 
-    /// These exchanges in order; neighbours that look the same are one entry with `times`.
+    /// These exchanges by label, in order within each; neighbours that look the same are one entry with `times`.
+    ///
+    /// What order labels came in is up to the drive. A check whose point it is observes that itself.
     pub fn exchanges<'e>(&self, exchanges: impl IntoIterator<Item = &'e Exchange>) -> Value {
-        let mut seen: Vec<(Value, u64)> = Vec::new();
-        for exchange in exchanges {
-            let observed = self.exchange(exchange);
-            match seen.last_mut() {
-                Some((last, times)) if *last == observed => *times += 1,
-                _ => seen.push((observed, 1)),
-            }
-        }
-        let with_times = |(mut value, times): (Value, u64)| {
-            if let (Value::Object(map), true) = (&mut value, times > 1) {
-                map.insert("times".to_owned(), json!(times));
-            }
-            value
-        };
-        Value::Array(seen.into_iter().map(with_times).collect())
+        grouped(exchanges.into_iter().map(|exchange| (self.words.apply(&exchange.label), self.exchange(exchange), 1)))
     }
 
     /// Outcomes of these exchanges counted by status (or by what failed), for checks where order is chance.
@@ -138,10 +126,9 @@ impl<'h> Observer<'h> {
         json!(counts)
     }
 
-    /// One exchange: label, request line, outcome, headers, body and the models that it reached.
+    /// One exchange: request line, outcome, headers, body and the models that it reached.
     pub fn exchange(&self, exchange: &Exchange) -> Value {
         let mut seen = Map::new();
-        seen.insert("label".into(), json!(self.words.apply(&exchange.label)));
         let line = format!("{} {}", exchange.request.method, exchange.request.target);
         seen.insert("request".into(), json!(self.text(&line)));
         match &exchange.outcome {
@@ -306,6 +293,42 @@ impl<'h> Observer<'h> {
     pub fn body(&self, body: &crate::history::Body, content_type: &str) -> Option<Value> {
         body::observed(body, content_type, self)
     }
+}
+
+/// Entries of (label, what was seen, how often) by label.
+fn grouped(entries: impl IntoIterator<Item = (String, Value, u64)>) -> Value {
+    let mut groups: BTreeMap<String, Vec<(Value, u64)>> = BTreeMap::new();
+    for (label, seen, times) in entries {
+        let group = groups.entry(label).or_default();
+        match group.last_mut() {
+            Some((last, count)) if *last == seen => *count += times,
+            _ => group.push((seen, times)),
+        }
+    }
+    let with_times = |(mut seen, times): (Value, u64)| {
+        if let (Value::Object(map), true) = (&mut seen, times > 1) {
+            map.insert("times".to_owned(), json!(times));
+        }
+        seen
+    };
+    let groups = groups.into_iter().map(|(label, group)| (label, group.into_iter().map(with_times).collect()));
+    Value::Object(groups.collect())
+}
+
+/// An observation as it is made today, of one whose exchanges are a list in which each names its label.
+pub fn by_label(mut observation: Value) -> Value {
+    let named = |exchanges: &Vec<Value>| exchanges.iter().all(|entry| entry["label"].is_string());
+    if let Some(Value::Array(exchanges)) = observation.get_mut("exchanges").filter(|e| e.as_array().is_some_and(named))
+    {
+        let entries = std::mem::take(exchanges).into_iter().map(|mut entry| {
+            let mut take = |name: &str| entry.as_object_mut().and_then(|map| map.remove(name));
+            let label = take("label").and_then(|label| label.as_str().map(str::to_owned)).unwrap_or_default();
+            let times = take("times").and_then(|times| times.as_u64()).unwrap_or(1);
+            (label, entry, times)
+        });
+        observation["exchanges"] = grouped(entries.collect::<Vec<_>>());
+    }
+    observation
 }
 
 /// Names in lower case, sorted, each once, those of framing left out.

@@ -9,6 +9,7 @@ use super::{Existing, FolderError, Problem, RunFolder, is_part, json, make_folde
 use crate::history::{HISTORY_VERSION, History, Key};
 use crate::record::{RECORD_SCHEMA, Record, Verdict};
 use crate::redact;
+use crate::renamed::NAMES;
 
 /// What `records/` holds.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -67,7 +68,7 @@ impl RunFolder {
         let mut found = Records::default();
         for file in files {
             let relative = file.strip_prefix(self.path()).unwrap_or(file).to_owned();
-            let key = key_of(relative.strip_prefix("records").unwrap_or(&relative));
+            let key = key_today(relative.strip_prefix("records").unwrap_or(&relative));
             match self.read_record(file, key.as_ref()) {
                 Ok(record) => found.records.push(record),
                 Err(problem) => found.unreadable.push(Unreadable { path: relative, key, problem }),
@@ -78,11 +79,12 @@ impl RunFolder {
 
     fn read_record(&self, file: &Path, key: Option<&Key>) -> Result<Record, String> {
         let bytes = fs::read(file).map_err(|e| e.to_string())?;
-        let record: Record = parse_versioned(file, &bytes, |head| {
+        let mut record: Record = parse_versioned(file, &bytes, |head| {
             let found = head.schema.as_deref().unwrap_or("no schema");
             (found == RECORD_SCHEMA).then_some(()).ok_or_else(|| (found.to_owned(), RECORD_SCHEMA.to_owned()))
         })
         .map_err(|e| e.problem.to_string())?;
+        NAMES.record(&mut record);
         if key != Some(&record.key) {
             return Err(format!("it says that it is {}, which belongs elsewhere", record.key.path()));
         }
@@ -105,12 +107,16 @@ impl RunFolder {
 
     /// Reads the history of a key. One of an unknown version is refused with words that say so.
     pub fn read_history(&self, key: &Key) -> Result<History, FolderError> {
-        let path = self.place_of("history", key, ".json")?;
+        let mut path = self.place_of("history", key, ".json")?;
+        for key in NAMES.keys_of_before(key) {
+            let before = self.place_of("history", &key, ".json")?;
+            path = if before.exists() && !path.exists() { before } else { path };
+        }
         let bytes = fs::read(&path).map_err(|e| match e.kind() {
             std::io::ErrorKind::NotFound => FolderError::new("read", &path, Problem::Missing),
             _ => FolderError::new("read", &path, e),
         })?;
-        parse_versioned(&path, &bytes, |head| {
+        let mut history: History = parse_versioned(&path, &bytes, |head| {
             let found = head.version;
             let words = || found.map_or("no version".to_owned(), |n| format!("version {n}"));
             // Those of before are read as they were written: what a later version added is absent in them.
@@ -118,7 +124,9 @@ impl RunFolder {
                 .filter(|found| (1..=u64::from(HISTORY_VERSION)).contains(found))
                 .map(drop)
                 .ok_or_else(|| (words(), format!("versions up to {HISTORY_VERSION}")))
-        })
+        })?;
+        NAMES.history(&mut history);
+        Ok(history)
     }
 
     /// Keys of all histories, sorted: what a replay can judge again, also where a killed test left no record.
@@ -128,7 +136,7 @@ impl RunFolder {
         if top.is_dir() {
             files_below(&top, &mut files)?;
         }
-        let mut keys: Vec<Key> = files.iter().filter_map(|f| key_of(f.strip_prefix(&top).ok()?)).collect();
+        let mut keys: Vec<Key> = files.iter().filter_map(|f| key_today(f.strip_prefix(&top).ok()?)).collect();
         keys.sort();
         Ok(keys)
     }
@@ -178,16 +186,18 @@ pub(super) fn files_below(folder: &Path, found: &mut Vec<PathBuf>) -> Result<(),
     Ok(())
 }
 
-/// The key that `<gateway>/<suite>/<check>/<case>/<attempt>.json` stands for.
-fn key_of(path: &Path) -> Option<Key> {
+/// The key that `<gateway>/<suite>/<check>/<case>/<attempt>.json` stands for, as it is called today.
+fn key_today(path: &Path) -> Option<Key> {
     let parts: Vec<&str> = path.iter().map(|p| p.to_str()).collect::<Option<_>>()?;
     let [gateway, suite, name, case, attempt] = parts.as_slice() else {
         return None;
     };
-    Some(Key {
+    let mut key = Key {
         gateway: (*gateway).to_owned(),
         check: format!("{suite}/{name}"),
         case: (*case).to_owned(),
         attempt: attempt.strip_suffix(".json")?.parse().ok()?,
-    })
+    };
+    NAMES.key(&mut key);
+    Some(key)
 }

@@ -1,46 +1,118 @@
-//! Tests of golden files: equal if and only if the values are, and insta reads what is written.
+//! Tests of goldens: same if and only if the values are, what is a measure of what, and insta reads what is pending.
 
 use proptest::prelude::*;
 use rstest::rstest;
 use serde_json::json;
 
 use super::*;
+use crate::folder::{Existing, write_whole};
+use crate::plan::ModelKind;
 use crate::plan::tests_support::{gateway, planned, run_info};
 
-fn key(case: &str) -> Key {
-    Key { gateway: "gw".into(), check: "routing/host".into(), case: case.into(), attempt: 1 }
+fn recording() -> Recording {
+    Recording::of(&run_info(), &gateway("gw"), &planned("routing/host", crate::plan::Level::Must))
 }
 
-fn info() -> Info {
-    Info::of(&run_info(), &gateway("gw"), &planned("routing/host", crate::plan::Level::Must))
+/// A golden of these observations, each of a recording of its own.
+fn golden(observations: impl IntoIterator<Item = (Recording, Value)>) -> Golden {
+    let accepted = observations.into_iter().enumerate().map(|(n, (recording, observation))| Accepted {
+        recordings: vec![(format!("r-{n}"), Recording { reason: Some("because".into()), ..recording })],
+        observation,
+    });
+    Golden { observations: accepted.collect() }
 }
 
-fn golden(observation: Value) -> Golden {
-    Golden { description: "a hostname selects its route".into(), info: info(), observation }
+fn one(observation: Value) -> Golden {
+    golden([(recording(), observation)])
 }
 
-fn read(text: &str) -> Golden {
-    Golden::parse(text, Path::new("x.snap")).unwrap()
+fn pending_of(title: &str, observation: Value) -> Pending {
+    Pending {
+        gateway: "gw".into(),
+        title: title.into(),
+        sentence: "a hostname selects its route".into(),
+        recording: recording(),
+        observation,
+    }
+}
+
+/// A run folder, a folder of goldens, and what they lie in.
+struct World {
+    parent: tempfile::TempDir,
+    run: RunFolder,
+}
+
+impl World {
+    fn new() -> Self {
+        let parent = tempfile::tempdir().unwrap();
+        let run = RunFolder::create(parent.path(), "r").unwrap();
+        Self { parent, run }
+    }
+
+    fn root(&self) -> PathBuf {
+        self.parent.path().join("repository/golden")
+    }
+
+    /// Accepts an observation with these changes to its circumstances.
+    fn accept(&self, observation: Value, change: impl FnOnce(&mut Recording)) -> Result<PathBuf, GoldenError> {
+        let mut pending = pending_of("routing/host", observation);
+        change(&mut pending.recording);
+        Pending::accept(&pending.write(&self.run, None)?, &self.root(), "because")
+    }
+
+    fn golden(&self) -> Golden {
+        Golden::find(&self.root(), "gw", "routing/host").unwrap()
+    }
+
+    /// Each observation with the ids of those that saw it.
+    fn seen(&self) -> Vec<(Value, Vec<String>)> {
+        let ids = |accepted: &Accepted| accepted.recordings.iter().map(|(id, _)| id.clone()).collect();
+        self.golden().observations.iter().map(|accepted| (accepted.observation.clone(), ids(accepted))).collect()
+    }
 }
 
 #[test]
-fn the_file_is_what_it_is_documented_to_be() {
-    let mut golden = golden(json!({"exchanges": [{"status": 404, "values": {"retry-after": "<number>"}, "on": "on"}]}));
-    golden.info.reason = Some("first recording".into());
-    insta::assert_snapshot!(golden.to_text().unwrap());
+fn the_files_are_what_they_are_documented_to_be() {
+    let world = World::new();
+    world.accept(json!({"exchanges": {"a": [{"status": 404, "on": "on"}]}}), |_| ()).unwrap();
+    world.accept(json!({"exchanges": {"a": [{"status": 404, "on": "on"}]}}), |r| r.version = "v1.1.0".into()).unwrap();
+    let path = world.accept(json!("<text>"), |r| r.place = Place::Context).unwrap();
+    let recordings = std::fs::read_to_string(world.root().join("gw/recordings.yaml")).unwrap();
+    insta::assert_snapshot!(format!("{}\n----\n{recordings}", std::fs::read_to_string(path).unwrap()));
+}
+
+#[test]
+fn a_pending_file_is_what_it_was() {
+    let world = World::new();
+    let path =
+        pending_of("routing/host", json!({"exchanges": {"a": [{"status": 404}]}})).write(&world.run, None).unwrap();
+    insta::assert_snapshot!(std::fs::read_to_string(path).unwrap());
+}
+
+/// A run of before left its exchanges in a list.
+#[test]
+fn a_pending_file_of_before_is_read() {
+    let world = World::new();
+    let path = pending_of("routing/host", json!(1)).write(&world.run, None).unwrap();
+    let front = std::fs::read_to_string(&path).unwrap();
+    let entry = |label: &str, times: u64| json!({"label": label, "status": 200, "times": times});
+    let body = json!({"exchanges": [entry("a", 2), {"label": "b", "status": 404}, entry("a", 3)], "streams": 1});
+    std::fs::write(&path, format!("{}{body}\n", front.strip_suffix("1\n").unwrap())).unwrap();
+    let expected = json!({"exchanges": {"a": [{"status": 200, "times": 5}], "b": [{"status": 404}]}, "streams": 1});
+    assert_eq!(Pending::read(&path).unwrap().observation, expected);
 }
 
 #[rstest]
-#[case::other_version(|i: &mut Info| i.version = "v1.1.0".into(), Some("v1.0.0, this run of v1.1.0"))]
-#[case::other_model(|i: &mut Info| i.model = ModelKind::VllmCpu, Some("model echo, this run of vllm-cpu"))]
-#[case::patch(|i: &mut Info| i.version = "1.0.9".into(), None)]
-#[case::place(|i: &mut Info| i.place = Place::Context, None)]
-#[case::profile(|i: &mut Info| i.profile = "guide".into(), None)]
-fn only_the_same_circumstances_are_compared(#[case] change: fn(&mut Info), #[case] said: Option<&str>) {
-    let mut now = info();
+#[case::other_version(|r: &mut Recording| r.version = "v1.1.0".into(), Some("v1.0.0, this run of v1.1.0"))]
+#[case::other_model(|r: &mut Recording| r.model = ModelKind::VllmCpu, Some("model echo, this run of vllm-cpu"))]
+#[case::patch(|r: &mut Recording| r.version = "1.0.9".into(), None)]
+#[case::place(|r: &mut Recording| r.place = Place::Context, None)]
+#[case::profile(|r: &mut Recording| r.profile = "guide".into(), None)]
+fn only_the_same_circumstances_are_compared(#[case] change: fn(&mut Recording), #[case] said: Option<&str>) {
+    let mut now = recording();
     change(&mut now);
     for observation in [json!(1), json!(2)] {
-        let got = compare(Some(&golden(json!(1))), &observation, &now);
+        let got = compare(&one(json!(1)), &observation, &now);
         match (said, got) {
             (Some(said), Comparison::NotCompared { reason }) => assert!(reason.contains(said), "{reason}"),
             (None, Comparison::Same) => assert_eq!(observation, json!(1)),
@@ -52,30 +124,76 @@ fn only_the_same_circumstances_are_compared(#[case] change: fn(&mut Info), #[cas
 
 #[test]
 fn a_missing_golden_is_said_to_be_missing() {
-    assert_eq!(compare(None, &json!(1), &info()), Comparison::Missing { reason: None });
+    assert_eq!(compare(&Golden::default(), &json!(1), &recording()), Comparison::Missing { reason: None });
 }
 
 #[rstest]
-#[case::both_real(Place::Kind, Place::Context, false)]
-#[case::both_rehearsed(Place::Rehearsal, Place::Rehearsal, false)]
-#[case::real_for_a_rehearsal(Place::Kind, Place::Rehearsal, false)]
-#[case::rehearsed_for_a_real_one(Place::Rehearsal, Place::Kind, true)]
+#[case::both_real(Place::Kind, Place::Context, None)]
+#[case::both_rehearsed(Place::Rehearsal, Place::Rehearsal, None)]
+#[case::real_for_a_rehearsal(Place::Kind, Place::Rehearsal, None)]
+#[case::rehearsed_for_a_real_one(
+    Place::Rehearsal,
+    Place::Kind,
+    Some("the golden file was rehearsed, and says nothing of a real gateway")
+)]
+#[case::elsewhere(Place::Context, Place::Kind, Some("the golden file is of context, and says nothing of kind"))]
 fn what_was_rehearsed_is_no_measure_of_a_real_gateway(
     #[case] then: Place,
     #[case] place: Place,
-    #[case] missing: bool,
+    #[case] missing: Option<&str>,
 ) {
-    let mut golden = golden(json!(1));
-    golden.info.place = then;
-    let got = compare(Some(&golden), &json!(1), &Info { place, ..info() });
+    let golden = golden([(Recording { place: then, ..recording() }, json!(1))]);
+    let got = compare(&golden, &json!(1), &Recording { place, ..recording() });
     match missing {
-        true => assert_eq!(
-            got.record().1.as_deref(),
-            Some("the golden file was rehearsed, and says nothing of a real gateway")
-        ),
-        false => assert_eq!(got, Comparison::Same),
+        Some(reason) => assert_eq!(got.record(), (GoldenState::Missing, Some(reason.to_owned()))),
+        None => assert_eq!(got, Comparison::Same),
     }
-    assert_eq!(got.record().0 == GoldenState::Missing, missing);
+}
+
+/// Each place sees what its name says, and a rehearsal of another version something else.
+#[rstest]
+#[case(Place::Rehearsal, &[Place::Rehearsal, Place::Kind], Place::Kind)]
+#[case(Place::Rehearsal, &[Place::Context, Place::Rehearsal], Place::Context)]
+#[case(Place::Rehearsal, &[Place::Rehearsal], Place::Rehearsal)]
+#[case(Place::Kind, &[Place::Context, Place::Kind, Place::Rehearsal], Place::Kind)]
+#[case(Place::Context, &[Place::Kind, Place::Context], Place::Context)]
+#[case(Place::Context, &[Place::Rehearsal, Place::Kind], Place::Kind)]
+#[case(Place::Container, &[Place::Kind, Place::Context], Place::Kind)]
+fn the_nearest_place_is_the_measure(#[case] now: Place, #[case] there: &[Place], #[case] measure: Place) {
+    let of = |place: Place, version: &str, recorded: &str| Recording {
+        place,
+        version: version.into(),
+        recorded: recorded.into(),
+        ..recording()
+    };
+    // Other versions are later, and do not count where there is one of this.
+    let others = there.iter().map(|place| (of(*place, "v1.1.0", "2026-11-23"), json!("of another version")));
+    let here = there.iter().map(|place| (of(*place, "v1.0.1", "2026-11-21"), json!(place)));
+    let golden = golden(others.chain(here));
+    assert_eq!(compare(&golden, &json!(measure), &of(now, "v1.0.0", "2026-11-25")), Comparison::Same);
+}
+
+#[test]
+fn of_two_recordings_the_later_is_the_measure() {
+    let of = |recorded: &str, run: &str| Recording { recorded: recorded.into(), run: run.into(), ..recording() };
+    let golden = golden([
+        (of("2026-11-21", "20261121-2"), json!(1)),
+        (of("2026-11-22", "20261122-2"), json!(3)),
+        (of("2026-11-22", "20261122-1"), json!(2)),
+    ]);
+    assert_eq!(compare(&golden, &json!(3), &recording()), Comparison::Same);
+    assert_eq!(golden.latest().unwrap().observation, &json!(3));
+}
+
+#[test]
+fn what_a_gateway_is_known_to_do_is_what_a_real_one_did_in_its_newest_version() {
+    let of = |place: Place, version: &str| Recording { place, version: version.into(), ..recording() };
+    let golden = golden([
+        (of(Place::Kind, "v1.9.0"), json!(1)),
+        (of(Place::Context, "v1.10.0"), json!(2)),
+        (of(Place::Rehearsal, "v1.11.0"), json!(3)),
+    ]);
+    assert_eq!(golden.latest().unwrap().observation, &json!(2));
 }
 
 #[rstest]
@@ -83,19 +201,54 @@ fn what_was_rehearsed_is_no_measure_of_a_real_gateway(
 #[case(Place::Rehearsal, Place::Rehearsal, true)]
 #[case(Place::Rehearsal, Place::Kind, true)]
 fn a_real_golden_is_not_replaced_by_a_rehearsed_one(#[case] then: Place, #[case] place: Place, #[case] taken: bool) {
-    let parent = tempfile::tempdir().unwrap();
-    let run = RunFolder::create(parent.path(), "r").unwrap();
-    let root = parent.path().join("golden");
-    let of = |place: Place, observation: Value| {
-        let golden = golden(observation);
-        Golden { info: Info { place, ..golden.info }, ..golden }
+    let world = World::new();
+    world.accept(json!(1), |r| r.place = then).unwrap();
+    let accepted = world.accept(json!(2), |r| r.place = place);
+    assert_eq!(accepted.is_ok(), taken);
+    let [accepted] = world.golden().observations.try_into().unwrap();
+    assert_eq!(accepted.observation, if taken { json!(2) } else { json!(1) });
+}
+
+/// What may still be a measure stays, what nothing is compared with any more goes.
+#[test]
+fn accepting_adds_an_id_or_an_observation() {
+    let world = World::new();
+    world.accept(json!(1), |_| ()).unwrap();
+    world.accept(json!(1), |r| r.version = "v1.1.0".into()).unwrap();
+    world.accept(json!(2), |r| r.model = ModelKind::LlmDSim).unwrap();
+    world.accept(json!(2), |r| r.place = Place::Context).unwrap();
+    let [first, other_version] = ["v1.0.0-kind-echo", "v1.1.0-kind-echo"].map(str::to_owned);
+    let others = vec!["v1.0.0-kind-llm-d-sim".to_owned(), "v1.0.0-context-echo".to_owned()];
+    let before = [(json!(1), vec![first, other_version.clone()]), (json!(2), others.clone())];
+    assert_eq!(world.seen(), before);
+    world.accept(json!(3), |r| r.run = "another".into()).unwrap();
+    let after =
+        [(json!(1), vec![other_version]), (json!(2), others), (json!(3), vec!["v1.0.0-kind-echo-2".to_owned()])];
+    assert_eq!(world.seen(), after);
+    // A run of the same circumstances and reason has one id, whatever it saw.
+    let same_run = world.accept(json!({"of": "another check"}), |r| r.run = "another".into());
+    same_run.unwrap();
+    let ids = Recordings::find(&world.root(), "gw").unwrap();
+    assert_eq!(ids.ids().filter(|id| id.contains("kind-echo")).count(), 3, "{ids:?}");
+}
+
+#[test]
+fn a_run_leaves_what_is_not_the_same() {
+    let world = World::new();
+    let (run, gateway, check) = (run_info(), gateway("gw"), planned("routing/host", crate::plan::Level::Must));
+    let judged = |observation: Value, version: &str| {
+        let mut gateway = gateway.clone();
+        gateway.versions.insert("gw".into(), version.into());
+        let judged = judge_observation(&world.root(), &world.run, &run, &gateway, &check, observation).unwrap();
+        let left = pending(&world.run).unwrap();
+        left.iter().for_each(|path| Pending::reject(path).unwrap());
+        (judged.0, left.len())
     };
-    let first = write_pending(&run, &key("-"), &of(then, json!(1)), None).unwrap();
-    accept(&first, &root, "first").unwrap();
-    let second = write_pending(&run, &key("-"), &of(place, json!(2)), None).unwrap();
-    assert_eq!(accept(&second, &root, "second").is_ok(), taken);
-    let kept = Golden::find(&root, &key("-")).unwrap().unwrap().observation;
-    assert_eq!(kept, if taken { json!(2) } else { json!(1) });
+    assert_eq!(judged(json!(1), "v1.0.0"), (GoldenState::Missing, 1));
+    world.accept(json!(1), |_| ()).unwrap();
+    assert_eq!(judged(json!(1), "v1.0.0"), (GoldenState::Same, 0));
+    assert_eq!(judged(json!(2), "v1.0.0"), (GoldenState::Changed, 1));
+    assert_eq!(judged(json!(1), "v1.1.0"), (GoldenState::NotCompared, 1));
 }
 
 #[rstest]
@@ -105,7 +258,7 @@ fn a_real_golden_is_not_replaced_by_a_rehearsed_one(#[case] then: Place, #[case]
 #[case::order(json!(["a", "b"]), json!(["b", "a"]), &["-- b", "+- b"])]
 #[case::null(json!({"a": null}), json!({}), &["-a: null"])]
 fn differences_are_shown(#[case] accepted: Value, #[case] observed: Value, #[case] lines: &[&str]) {
-    let Comparison::Changed { difference } = compare(Some(&golden(accepted)), &observed, &info()) else {
+    let Comparison::Changed { difference } = compare(&one(accepted), &observed, &recording()) else {
         panic!("changed")
     };
     for line in lines {
@@ -118,19 +271,68 @@ fn differences_are_shown(#[case] accepted: Value, #[case] observed: Value, #[cas
 #[case("---\nsource: x", "no closing line")]
 #[case("---\nsource: x\ndescription: y\n---\n1\n", "front matter: ")]
 #[case("---\nsource: x\nwrong: y\n---\n1\n", "wrong")]
-fn what_is_no_golden_file_is_explained(#[case] text: &str, #[case] said: &str) {
-    let message = Golden::parse(text, Path::new("golden/gw/a/b.snap")).unwrap_err().to_string();
-    assert!(message.contains(said) && message.contains("golden/gw/a/b.snap"), "{message}");
+fn what_is_no_pending_file_is_explained(#[case] text: &str, #[case] said: &str) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("golden/gw/a/b.snap.new");
+    write_whole(&path, text.as_bytes(), Existing::Refused).unwrap();
+    let message = Pending::read(&path).unwrap_err().to_string();
+    assert!(message.contains(said) && message.contains("golden/gw/a/b.snap.new"), "{message}");
+}
+
+#[rstest]
+#[case::unknown_id(
+    "recordings: [v1.0.0-kind-ecko]\nobservation: 1\n",
+    "no recording v1.0.0-kind-ecko; did you mean v1.0.0-kind-echo?"
+)]
+#[case::no_id("recordings: []\nobservation: 1\n", "names no recording")]
+#[case::misspelt("recording: [v1.0.0-kind-echo]\nobservation: 1\n", "recording")]
+#[case::of_before("---\nsource: igc\ndescription: d\ninfo: {}\n---\n1\n", "source")]
+fn what_is_no_golden_is_explained(#[case] text: &str, #[case] said: &str) {
+    let world = World::new();
+    let path = world.accept(json!(1), |_| ()).unwrap();
+    std::fs::write(&path, text).unwrap();
+    let message = Golden::find(&world.root(), "gw", "routing/host").unwrap_err().to_string();
+    assert!(message.contains(said) && message.contains("gw/routing/host.snap"), "{message}");
+}
+
+#[rstest]
+#[case("  reason: because\n", "", "v1.0.0-kind-echo has no reason")]
+#[case("reason:", "raeson:", "raeson")]
+fn what_are_no_recordings_is_explained(#[case] right: &str, #[case] wrong: &str, #[case] said: &str) {
+    let world = World::new();
+    world.accept(json!(1), |_| ()).unwrap();
+    let path = world.root().join("gw/recordings.yaml");
+    let text = std::fs::read_to_string(&path).unwrap();
+    assert!(text.contains(right), "{text}");
+    std::fs::write(&path, text.replace(right, wrong)).unwrap();
+    let message = Golden::find(&world.root(), "gw", "routing/host").unwrap_err().to_string();
+    assert!(message.contains(said) && message.contains("gw/recordings.yaml"), "{message}");
+}
+
+/// What the project accepted can be read, and each of its recordings saw something.
+#[test]
+fn the_goldens_of_the_project_are_whole() {
+    let root = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../golden"));
+    let all = super::accepted(root).unwrap();
+    let gateways: std::collections::BTreeSet<&str> = all.iter().map(|(gateway, ..)| gateway.as_str()).collect();
+    assert!(gateways.len() > 1);
+    for gateway in gateways {
+        let of_it = all.iter().filter(|(name, ..)| name == gateway).flat_map(|(.., golden)| &golden.observations);
+        let used: std::collections::BTreeSet<&str> =
+            of_it.flat_map(|accepted| &accepted.recordings).map(|(id, _)| id.as_str()).collect();
+        let recordings = Recordings::find(root, gateway).unwrap();
+        let unused: Vec<&str> = recordings.ids().filter(|id| !used.contains(id)).collect();
+        assert!(unused.is_empty(), "golden/{gateway}/recordings.yaml: no snapshot names {unused:?}; remove them");
+    }
 }
 
 /// insta writes the same observation through an assertion of its own; both must read both.
 #[test]
 fn insta_understands_a_pending_file() {
-    let parent = tempfile::tempdir().unwrap();
-    let run = RunFolder::create(parent.path(), "r").unwrap();
+    let World { run, .. } = &World::new();
     let observation = json!({"a": [1, {"b": "x: y"}], "c": "<id>"});
-    let pending = golden(observation.clone());
-    let path = write_pending(&run, &key("-"), &pending, Some(&golden(json!({"a": 0})))).unwrap();
+    let accepted = pending_of("routing/host", json!({"a": 0}));
+    let path = pending_of("routing/host", observation.clone()).write(run, Some(&accepted)).unwrap();
     assert_eq!(path, run.path().join("golden/gw/routing/host.snap.new"));
     let insta = insta::Snapshot::from_file(&path).unwrap();
     assert_eq!(insta.metadata().description(), Some("a hostname selects its route"));
@@ -140,25 +342,27 @@ fn insta_understands_a_pending_file() {
     assert_eq!(body, observation);
     let beside = insta::Snapshot::from_file(&path.with_extension("")).unwrap();
     assert_ne!(beside.contents(), insta.contents(), "cargo-insta finds the accepted one beside the pending one");
-    assert_eq!(super::pending(&run).unwrap(), [path]);
+    assert_eq!(super::pending(run).unwrap(), [path]);
 }
 
 #[test]
 fn accepting_moves_the_pending_file_and_keeps_the_reason() {
-    let parent = tempfile::tempdir().unwrap();
-    let run = RunFolder::create(parent.path(), "r").unwrap();
-    let root = parent.path().join("repository/golden");
-    let path = write_pending(&run, &key("one"), &golden(json!(2)), Some(&golden(json!(1)))).unwrap();
-    let message = accept(&path, &root, "  ").unwrap_err().to_string();
+    let world = World::new();
+    let (run, root) = (&world.run, world.root());
+    let (old, new) = (pending_of("routing/host@one", json!(1)), pending_of("routing/host@one", json!(2)));
+    let path = new.write(run, Some(&old)).unwrap();
+    let message = Pending::accept(&path, &root, "  ").unwrap_err().to_string();
     assert!(message.contains("needs a reason"), "{message}");
     assert!(path.exists());
-    let accepted = accept(&path, &root, "the gateway now answers 404").unwrap();
+    let accepted = Pending::accept(&path, &root, "the gateway now answers 404").unwrap();
     assert_eq!(accepted, root.join("gw/routing/host@one.snap"));
     assert!(!path.exists() && !path.with_extension("").exists());
-    let found = Golden::find(&root, &key("one")).unwrap().unwrap();
-    assert_eq!(found.info.reason.as_deref(), Some("the gateway now answers 404"));
-    assert_eq!(compare(Some(&found), &json!(2), &info()), Comparison::Same);
-    assert_eq!(Golden::find(&root, &key("-")).unwrap(), None);
+    let found = Golden::find(&root, "gw", "routing/host@one").unwrap();
+    assert_eq!(found.latest().unwrap().recording.reason.as_deref(), Some("the gateway now answers 404"));
+    assert_eq!(compare(&found, &json!(2), &recording()), Comparison::Same);
+    assert_eq!(Golden::find(&root, "gw", "routing/host").unwrap(), Golden::default());
+    let all: Vec<(String, String)> = super::accepted(&root).unwrap().into_iter().map(|(g, t, _)| (g, t)).collect();
+    assert_eq!(all, [("gw".to_owned(), "routing/host@one".to_owned())]);
 }
 
 #[rstest]
@@ -168,10 +372,11 @@ fn accepting_moves_the_pending_file_and_keeps_the_reason() {
 #[case("golden/gw/routing/Host.snap.new")]
 #[case("golden/other/routing/host.snap.new")]
 fn accepting_from_elsewhere_is_refused(#[case] path: &str) {
-    let parent = tempfile::tempdir().unwrap();
+    let World { parent, run } = &World::new();
+    let written = pending_of("routing/host", json!(1)).write(run, None).unwrap();
     let path = parent.path().join(path);
-    write_whole(&path, golden(json!(1)).to_text().unwrap().as_bytes(), Existing::Refused).unwrap();
-    assert!(accept(&path, &parent.path().join("root"), "because").is_err());
+    write_whole(&path, &std::fs::read(written).unwrap(), Existing::Refused).unwrap();
+    assert!(Pending::accept(&path, &parent.path().join("root"), "because").is_err());
     assert!(!parent.path().join("root").exists());
 }
 
@@ -188,7 +393,7 @@ fn no_insta_variable_changes_anything() {
             .unwrap();
         let said = String::from_utf8_lossy(&output.stdout).into_owned();
         assert!(output.status.success(), "{name}={value}: {said}");
-        assert!(said.contains("12 passed"), "{said}");
+        assert!(said.contains("13 passed"), "{said}");
     }
 }
 
@@ -228,18 +433,36 @@ fn any_json() -> impl Strategy<Value = Value> {
     })
 }
 
+/// A golden after it was written and read.
+fn reread(golden: &Golden) -> Golden {
+    let root = tempfile::tempdir().unwrap();
+    let mut recordings = Recordings::find(root.path(), "gw").unwrap();
+    let mut golden = golden.clone();
+    for (id, recording) in golden.observations.iter_mut().flat_map(|accepted| &mut accepted.recordings) {
+        *id = recordings.id_of(recording).unwrap();
+    }
+    let path = Path::new("x.snap");
+    let read = text::parse(&text::write(&golden, path, &recordings).unwrap(), path, &recordings).unwrap();
+    assert_eq!(read, golden);
+    read
+}
+
+const PENDING: &str = "golden/gw/routing/host.snap.new";
+
 proptest! {
     #[test]
-    fn what_is_written_is_read(value in any_json(), description in "\\PC{0,20}") {
-        let before = Golden { description, ..golden(value) };
-        prop_assert_eq!(read(&before.to_text().unwrap()), before);
+    fn what_is_written_is_read(value in any_json(), other in any_json(), sentence in "\\PC{0,20}") {
+        let later = Recording { run: "later".into(), ..recording() };
+        reread(&golden([(recording(), value.clone()), (later, other)]));
+        let (path, before) = (Path::new(PENDING), Pending { sentence, ..pending_of("routing/host", value) });
+        prop_assert_eq!(Pending::parse(&before.text(path).unwrap(), path).unwrap(), before);
     }
 
     #[test]
     fn same_if_and_only_if_equal(a in any_json(), b in any_json()) {
-        let accepted = read(&golden(a.clone()).to_text().unwrap());
-        prop_assert_eq!(compare(Some(&accepted), &a, &info()), Comparison::Same);
-        let got = compare(Some(&accepted), &b, &info());
+        let accepted = reread(&one(a.clone()));
+        prop_assert_eq!(compare(&accepted, &a, &recording()), Comparison::Same);
+        let got = compare(&accepted, &b, &recording());
         prop_assert_eq!(got == Comparison::Same, a == b);
         if let Comparison::Changed { difference } = got {
             prop_assert!(!difference.trim().is_empty());
@@ -247,21 +470,22 @@ proptest! {
     }
 
     #[test]
-    fn any_text_is_survived(text in "(---\n|source: x\n|info:\n|  place: kind\n|\\PC|\n){0,12}") {
-        let _ = Golden::parse(&text, Path::new("x"));
+    fn any_text_is_survived(text in "(---\n|source: x\n|info:\n|  place: kind\n|recordings: [x]\n|observation: |\\PC|\n){0,12}") {
+        let recordings = Recordings::find(Path::new("nowhere"), "gw").unwrap();
+        let _ = text::parse(&text, Path::new("x"), &recordings);
+        let _ = Pending::parse(&text, Path::new(PENDING));
     }
 }
 
 #[test]
 fn what_is_rejected_is_gone_and_what_was_accepted_stays() {
-    let folder = tempfile::tempdir().unwrap();
-    let run = RunFolder::create(folder.path(), "r").unwrap();
-    let (old, new) = (golden(json!(1)), golden(json!(2)));
-    let pending_file = write_pending(&run, &key("-"), &new, Some(&old)).unwrap();
-    reject(&pending_file).unwrap();
-    assert_eq!(pending(&run).unwrap(), Vec::<PathBuf>::new());
+    let world = World::new();
+    let (old, new) = (pending_of("routing/host", json!(1)), pending_of("routing/host", json!(2)));
+    let pending_file = new.write(&world.run, Some(&old)).unwrap();
+    Pending::reject(&pending_file).unwrap();
+    assert_eq!(pending(&world.run).unwrap(), Vec::<PathBuf>::new());
     assert!(!pending_file.with_extension("").exists(), "the copy for cargo-insta goes with it");
-    let accepted = folder.path().join("golden/gw/routing/host.snap");
+    let accepted = world.parent.path().join("golden/gw/routing/host.snap");
     write_whole(&accepted, b"x", Existing::Replaced).unwrap();
-    assert!(reject(&accepted).is_err() && accepted.exists(), "an accepted file is never rejected");
+    assert!(Pending::reject(&accepted).is_err() && accepted.exists(), "an accepted file is never rejected");
 }

@@ -1,29 +1,72 @@
-//! The text of a golden file: YAML front matter between `---` lines as insta writes it, then YAML.
+//! The text of a golden: a YAML document for each observation, with the ids of those that saw it.
+
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use serde_saphyr::FlowSeq;
 
-use super::{Golden, Info};
+use super::{Accepted, Golden, Recordings};
+use crate::file::FileError;
 
-/// What insta calls metadata.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Front {
-    source: String,
-    description: String,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    expression: Option<String>,
-    info: Info,
+struct Document<Ids> {
+    recordings: Ids,
+    observation: Value,
 }
 
-/// `source` of every golden file: what made it.
-const SOURCE: &str = "igc";
+/// The text of its file. Reading that text gives an equal golden.
+pub(super) fn write(golden: &Golden, path: &Path, recordings: &Recordings) -> Result<String, FileError> {
+    let as_yaml = |accepted: &Accepted| {
+        let ids = FlowSeq(accepted.recordings.iter().map(|(id, _)| id.clone()).collect::<Vec<_>>());
+        written(&Document { recordings: ids, observation: sorted(&accepted.observation) })
+    };
+    // JSON is YAML without any choice of style.
+    let as_json = |accepted: &Accepted| {
+        let ids: Vec<&String> = accepted.recordings.iter().map(|(id, _)| id).collect();
+        serde_json::to_string(&Document { recordings: ids, observation: sorted(&accepted.observation) })
+            .map(|json| format!("{json}\n"))
+            .map_err(|error| error.to_string())
+    };
+    let all = |document: &dyn Fn(&Accepted) -> Result<String, String>| {
+        let documents: Vec<String> = golden.observations.iter().map(document).collect::<Result<_, _>>()?;
+        let text = documents.join("---\n");
+        let read = parse(&text, path, recordings).map_err(|error| error.to_string())?;
+        if read == *golden { Ok(text) } else { Err("it would not be read as it is".to_owned()) }
+    };
+    all(&as_yaml)
+        .or_else(|_| all(&as_json))
+        .map_err(|problem| FileError::shape(path, format!("what is to be written: {problem}")))
+}
+
+pub(super) fn parse(text: &str, path: &Path, recordings: &Recordings) -> Result<Golden, FileError> {
+    let shape = |problem: String| {
+        FileError::shape(path, format!("{problem}; restore it, or remove it and accept a fresh one from a run"))
+    };
+    let documents: Vec<Document<Vec<String>>> =
+        serde_saphyr::from_multiple(text).map_err(|error| shape(error.to_string()))?;
+    let mut golden = Golden::default();
+    for Document { recordings: ids, observation } in documents {
+        if ids.is_empty() {
+            return Err(shape("an observation names no recording".to_owned()));
+        }
+        let seen = ids.into_iter().map(|id| recordings.get(&id).cloned().map(|recording| (id, recording)));
+        golden.observations.push(Accepted { recordings: seen.collect::<Result<_, _>>().map_err(shape)?, observation });
+    }
+    Ok(golden)
+}
 
 /// A value as YAML for people: keys sorted, strings that could be something else quoted, one line per item.
 pub fn yaml(value: &Value) -> String {
-    let options = serde_saphyr::ser_options! { prefer_block_scalars: false };
     // A JSON value is always YAML; where the writer thinks otherwise, JSON is YAML too.
-    serde_saphyr::to_string_with_options(&sorted(value), options).unwrap_or_else(|_| format!("{}\n", sorted(value)))
+    written(&sorted(value)).unwrap_or_else(|_| format!("{}\n", sorted(value)))
+}
+
+/// A value as YAML, each scalar in its line.
+pub(super) fn written(value: &impl Serialize) -> Result<String, String> {
+    let options = serde_saphyr::ser_options! { prefer_block_scalars: false };
+    serde_saphyr::to_string_with_options(value, options).map_err(|error| error.to_string())
 }
 
 /// The value with the keys of every map in order, whatever order serde_json keeps.
@@ -37,37 +80,4 @@ fn sorted(value: &Value) -> Value {
         Value::Array(items) => Value::Array(items.iter().map(sorted).collect()),
         other => other.clone(),
     }
-}
-
-pub(super) fn write(golden: &Golden) -> Result<String, String> {
-    let front = Front {
-        source: SOURCE.to_owned(),
-        description: golden.description.clone(),
-        expression: None,
-        info: golden.info.clone(),
-    };
-    let options = serde_saphyr::ser_options! { prefer_block_scalars: false };
-    let front = serde_saphyr::to_string_with_options(&front, options).map_err(|e| e.to_string())?;
-    let mut text = format!("---\n{}\n---\n{}", front.trim_end(), yaml(&golden.observation));
-    if !is_read_as(&text, golden) {
-        // JSON is YAML without any choice of style.
-        text = format!("---\n{}\n---\n{}\n", front.trim_end(), sorted(&golden.observation));
-        if !is_read_as(&text, golden) {
-            return Err("the observation cannot be written as YAML that reads the same".to_owned());
-        }
-    }
-    Ok(text)
-}
-
-fn is_read_as(text: &str, golden: &Golden) -> bool {
-    parse(text).is_ok_and(|read| read == *golden)
-}
-
-pub(super) fn parse(text: &str) -> Result<Golden, String> {
-    let text = text.replace("\r\n", "\n");
-    let rest = text.strip_prefix("---\n").ok_or("it does not begin with a line of ---")?;
-    let (front, body) = rest.split_once("\n---\n").ok_or("the front matter has no closing line of ---")?;
-    let front: Front = serde_saphyr::from_str(front).map_err(|e| format!("front matter: {e}"))?;
-    let observation: Value = serde_saphyr::from_str(body).map_err(|e| format!("observation: {e}"))?;
-    Ok(Golden { description: front.description, info: front.info, observation })
 }

@@ -223,7 +223,7 @@ fn a_check_can_build_its_own() {
     assert_eq!(seen["reached"], json!(["<model>"]));
     history.models.clear();
     let seen = Observer::new(&history).exchanges(&history.exchanges);
-    assert_eq!(seen[0]["times"], 2);
+    assert_eq!(seen["right-host"][0]["times"], 2);
 }
 
 #[rstest]

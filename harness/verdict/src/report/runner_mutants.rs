@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::tests::{World, key};
 use crate::folder::RunFolder;
-use crate::golden::{self, Golden};
+use crate::golden::{self, Accepted, Golden, Recording};
 use crate::history::History;
 use crate::plan::{Disposition, Level};
 use crate::record::tests_support::record;
@@ -99,13 +99,14 @@ fn an_earlier_attempt_is_never_overwritten() {
 fn a_golden_of_another_version_is_not_accepted() {
     let world = World::new();
     let (run, gateway) = (&world.plan.run, &world.plan.gateways[0]);
-    let info = golden::Info::of(run, gateway, &world.plan.checks[0]);
+    let recording = Recording::of(run, gateway, &world.plan.checks[0]);
     let mut newer = gateway.clone();
     newer.versions.insert(newer.version_of.clone(), "v99.0.0".into());
-    let of_the_newer = golden::Info::of(run, &newer, &world.plan.checks[0]);
-    let accepted = Golden { description: String::new(), info, observation: json!({"status": 200}) };
-    let compared = |info, observation| golden::compare(Some(&accepted), &observation, info).record().0;
+    let of_the_newer = Recording::of(run, &newer, &world.plan.checks[0]);
+    let recordings = vec![("r".to_owned(), recording.clone())];
+    let golden = Golden { observations: vec![Accepted { recordings, observation: json!({"status": 200}) }] };
+    let compared = |recording, observation| golden::compare(&golden, &observation, recording).record().0;
     assert_eq!(compared(&of_the_newer, json!({"status": 200})), GoldenState::NotCompared);
-    assert_eq!(compared(&accepted.info, json!({"status": 500})), GoldenState::Changed);
-    assert_eq!(compared(&accepted.info, json!({"status": 200})), GoldenState::Same);
+    assert_eq!(compared(&recording, json!({"status": 500})), GoldenState::Changed);
+    assert_eq!(compared(&recording, json!({"status": 200})), GoldenState::Same);
 }

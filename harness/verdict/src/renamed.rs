@@ -1,0 +1,287 @@
+//! Renamed: what runs, goldens and baselines of before call by another name than today. One table, applied wherever such a file is
+//! read, so that nothing else knows an old name.
+
+use serde_json::{Map, Value};
+
+use crate::history::{History, Key, check_and_case};
+use crate::plan::Plan;
+use crate::record::Record;
+use crate::report::Report;
+
+/// What a name is the name of. Checks and capabilities that qualify another name are called as today.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Of {
+    /// A check, `suite/name`, or a case of one, `suite/name@case`.
+    Check,
+    /// A clause of this check.
+    Clause(&'static str),
+    /// A label of this check's exchanges.
+    Label(&'static str),
+    /// A capability.
+    Capability,
+    /// A parameter of a capability.
+    Parameter {
+        /// The capability.
+        of: &'static str,
+        /// The suite whose checks read it: histories do not say what capability they are about.
+        suite: &'static str,
+    },
+}
+
+/// A name of before and that of today.
+#[derive(Clone, Copy, Debug)]
+pub struct Renamed {
+    /// What it is the name of.
+    pub of: Of,
+    /// Of before.
+    pub old: &'static str,
+    /// Of today.
+    pub new: &'static str,
+}
+
+/// All names that changed since runs are kept.
+pub const RENAMED: &[Renamed] = &[];
+
+/// Such names; the tests have others.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Names(&'static [Renamed]);
+
+/// All names that changed.
+pub(crate) const NAMES: Names = Names(RENAMED);
+
+/// Where an observation goes by label.
+const BY_LABEL: [&str; 4] = ["exchanges", "labels", "spent", "streams"];
+
+impl Names {
+    fn today(self, of: impl Fn(Of) -> bool, name: &mut String) {
+        if let Some(found) = self.0.iter().find(|renamed| renamed.old == *name && of(renamed.of)) {
+            found.new.clone_into(name);
+        }
+    }
+
+    /// `suite/name`, and `@case`, as it is called today.
+    pub(crate) fn title(self, title: &str) -> String {
+        let renamed =
+            |title: &str| self.0.iter().find(|r| r.of == Of::Check && r.old == title).map(|r| r.new.to_owned());
+        renamed(title).unwrap_or_else(|| match title.split_once('@') {
+            Some((check, case)) => format!("{}@{case}", renamed(check).as_deref().unwrap_or(check)),
+            None => title.to_owned(),
+        })
+    }
+
+    /// What is called so today, as it may have been called before.
+    pub(crate) fn titles_of_before(self, title: &str) -> Vec<String> {
+        let of_before = |renamed: &Renamed| {
+            let rest = title.strip_prefix(renamed.new)?;
+            (rest.is_empty() || rest.starts_with('@')).then(|| format!("{}{rest}", renamed.old))
+        };
+        self.0.iter().filter(|renamed| renamed.of == Of::Check).filter_map(of_before).collect()
+    }
+
+    /// A key as it is called today.
+    pub(crate) fn key(self, key: &mut Key) {
+        let title = self.title(&key.title());
+        let (check, case) = check_and_case(&title);
+        (key.check, key.case) = (check.to_owned(), case.to_owned());
+    }
+
+    /// A key as it may have been called before.
+    pub(crate) fn keys_of_before(self, key: &Key) -> Vec<Key> {
+        let of_title = |title: String| {
+            let (check, case) = check_and_case(&title);
+            Key { check: check.to_owned(), case: case.to_owned(), ..key.clone() }
+        };
+        self.titles_of_before(&key.title()).into_iter().map(of_title).collect()
+    }
+
+    /// Check, and case where it is about one.
+    pub(crate) fn check(self, check: &mut String, case: &mut Option<String>) {
+        let before = case.as_ref().map_or_else(|| check.clone(), |case| format!("{check}@{case}"));
+        let today = self.title(&before);
+        *case = today.split_once('@').map(|(_, case)| case.to_owned());
+        check_and_case(&today).0.clone_into(check);
+    }
+
+    /// A clause of a check.
+    pub(crate) fn clause(self, check: &str, name: &mut String) {
+        self.today(|of| matches!(of, Of::Clause(of) if of == check), name);
+    }
+
+    /// A record.
+    pub(crate) fn record(self, record: &mut Record) {
+        self.key(&mut record.key);
+        for clause in &mut record.clauses {
+            self.clause(&record.key.check, &mut clause.name);
+        }
+    }
+
+    /// A history.
+    pub(crate) fn history(self, history: &mut History) {
+        self.key(&mut history.key);
+        let check = history.key.check.as_str();
+        for exchange in history.exchanges.iter_mut().chain(&mut history.settle.exchanges) {
+            self.today(|of| matches!(of, Of::Label(of) if of == check), &mut exchange.label);
+        }
+        let suite = check.split('/').next().unwrap_or_default();
+        let of_suite = |of| matches!(of, Of::Parameter { suite: read_by, .. } if read_by == suite);
+        history.declared = std::mem::take(&mut history.declared)
+            .into_iter()
+            .map(|(mut name, value)| {
+                self.today(of_suite, &mut name);
+                (name, value)
+            })
+            .collect();
+    }
+
+    /// An observation of a check.
+    pub(crate) fn observation(self, check: &str, observation: &mut Value) {
+        for place in BY_LABEL {
+            if let Some(Value::Object(labels)) = observation.get_mut(place) {
+                self.keys(|of| matches!(of, Of::Label(of) if of == check), labels);
+            }
+        }
+    }
+
+    /// What the gateways of a plan declare, before it is understood: each capability has a shape of its own.
+    pub(crate) fn declared(self, plan: &mut Value) {
+        for gateway in plan["gateways"].as_array_mut().into_iter().flatten() {
+            for by_capability in ["capabilities", "unsupported", "missing"] {
+                let Some(Value::Object(capabilities)) = gateway.get_mut(by_capability) else { continue };
+                self.keys(|of| of == Of::Capability, capabilities);
+                for (capability, parameters) in capabilities {
+                    if let Value::Object(parameters) = parameters {
+                        self.keys(|of| matches!(of, Of::Parameter { of, .. } if of == capability), parameters);
+                    }
+                }
+            }
+        }
+    }
+
+    /// A plan.
+    pub(crate) fn plan(self, plan: &mut Plan) {
+        for check in &mut plan.checks {
+            let mut key = check.key(1);
+            self.key(&mut key);
+            (check.check, check.case) = (key.check, key.case);
+            check.capability.iter_mut().for_each(|name| self.today(|of| of == Of::Capability, name));
+        }
+    }
+
+    /// A report.
+    pub(crate) fn report(self, report: &mut Report) {
+        for check in &mut report.checks {
+            self.check(&mut check.id, &mut check.case);
+            check.clauses.iter_mut().for_each(|clause| self.clause(&check.id, &mut clause.name));
+            check.capability.iter_mut().for_each(|name| self.today(|of| of == Of::Capability, name));
+        }
+        report.baseline.iter_mut().for_each(|known| self.check(&mut known.check, &mut known.case));
+    }
+
+    /// The keys of a map.
+    fn keys(self, of: impl Fn(Of) -> bool, map: &mut Map<String, Value>) {
+        if self.0.iter().any(|renamed| of(renamed.of)) {
+            let renamed = std::mem::take(map).into_iter().map(|(mut name, value)| {
+                self.today(&of, &mut name);
+                (name, value)
+            });
+            *map = renamed.collect();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+    use serde_json::json;
+
+    use super::*;
+    use crate::plan::{
+        Level,
+        tests_support::{planned, small_plan},
+    };
+    use crate::record::{Verdict, tests_support::record};
+
+    const TABLE: Names = Names(&[
+        Renamed { of: Of::Check, old: "routing/hots", new: "routing/host" },
+        Renamed { of: Of::Check, old: "routing/host-a", new: "routing/host@a" },
+        Renamed { of: Of::Check, old: "routing/path@old", new: "routing/path@new" },
+        Renamed { of: Of::Clause("routing/host"), old: "wrong-host-is-404", new: "refused" },
+        Renamed { of: Of::Label("routing/host"), old: "wrong", new: "unknown-host" },
+        Renamed { of: Of::Capability, old: "host", new: "host-route" },
+        Renamed { of: Of::Parameter { of: "host-route", suite: "routing" }, old: "marks", new: "refusals" },
+    ]);
+
+    #[rstest]
+    #[case("routing/hots", "routing/host")]
+    #[case("routing/hots@b", "routing/host@b")]
+    #[case("routing/host-a", "routing/host@a")]
+    #[case("routing/path@old", "routing/path@new")]
+    #[case("routing/path@older", "routing/path@older")]
+    #[case("routing/path", "routing/path")]
+    #[case("wrong", "wrong")]
+    fn titles(#[case] old: &str, #[case] new: &str) {
+        assert_eq!(TABLE.title(old), new);
+        assert_eq!(TABLE.title(new), new, "a name of today stays");
+        let before = TABLE.titles_of_before(new);
+        assert!(old == new || before.contains(&old.to_owned()), "{before:?}");
+    }
+
+    fn key(check: &str) -> Key {
+        Key { gateway: "gw".into(), check: check.into(), case: "-".into(), attempt: 2 }
+    }
+
+    #[test]
+    fn records() {
+        let mut of_before = record(key("routing/hots"), Verdict::Fail);
+        TABLE.record(&mut of_before);
+        assert_eq!((of_before.key.clone(), of_before.clauses[0].name.as_str()), (key("routing/host"), "refused"));
+        let mut another = record(key("routing/other"), Verdict::Fail);
+        TABLE.record(&mut another);
+        assert_eq!(another, record(key("routing/other"), Verdict::Fail), "a clause of another check");
+        let one_case = Key { case: "a".into(), ..key("routing/host") };
+        assert_eq!(TABLE.keys_of_before(&one_case).last(), Some(&key("routing/host-a")));
+    }
+
+    #[test]
+    fn histories_and_observations() {
+        let mut history = crate::report::tests::World::history_of(&key("routing/hots")).unwrap();
+        history.exchanges[0].label = "wrong".into();
+        history.declared.insert("marks".into(), json!(1));
+        TABLE.history(&mut history);
+        assert_eq!((history.key, history.exchanges[0].label.as_str()), (key("routing/host"), "unknown-host"));
+        assert_eq!(history.declared, [("refusals".to_owned(), json!(1))].into());
+        let mut observation = json!({"exchanges": {"wrong": [1], "right": [2]}, "conditions": {"wrong": 3}});
+        TABLE.observation("routing/host", &mut observation);
+        let expected = json!({"exchanges": {"unknown-host": [1], "right": [2]}, "conditions": {"wrong": 3}});
+        assert_eq!(observation, expected);
+    }
+
+    #[test]
+    fn plans() {
+        let mut plan = small_plan();
+        plan.checks = vec![planned("routing/hots", Level::Must)];
+        plan.checks[0].capability = Some("host".into());
+        let mut value = serde_json::to_value(&plan).unwrap();
+        value["gateways"][0]["capabilities"] = json!({"host": {"marks": 1}, "other": {"marks": 2}});
+        TABLE.declared(&mut value);
+        assert_eq!(value["gateways"][0]["capabilities"], json!({"host-route": {"refusals": 1}, "other": {"marks": 2}}));
+        TABLE.plan(&mut plan);
+        assert_eq!(plan.checks[0].title(), "routing/host");
+        assert_eq!(plan.checks[0].capability.as_deref(), Some("host-route"));
+    }
+
+    #[test]
+    fn a_case_that_was_none_is_one() {
+        let (mut check, mut case) = ("routing/host-a".to_owned(), None);
+        TABLE.check(&mut check, &mut case);
+        assert_eq!((check.as_str(), case.as_deref()), ("routing/host", Some("a")));
+    }
+
+    /// Who follows the table ends at a name of today.
+    #[test]
+    fn no_new_name_is_an_old_one() {
+        for renamed in RENAMED {
+            assert!(RENAMED.iter().all(|other| other.of != renamed.of || other.old != renamed.new), "{renamed:?}");
+        }
+    }
+}
