@@ -1,12 +1,17 @@
 //! `igc differ`: the same check, two gateways, side by side; what differs is declared in `golden/<gateway>/differences.yaml`
 //! or is news.
 
-use std::{collections::BTreeMap, io::Write, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io::Write,
+    path::Path,
+};
 
+use cluster::gateway::{self, GatewayFolder};
 use options::Format;
 use serde_json::Value;
 use verdict::{
-    differ::{Declared, Difference, Examination, Observations, Observed, examine},
+    differ::{Capabilities, Declared, Difference, Examination, Observations, Observed, examine},
     folder::RunFolder,
     golden::{self, Pending, Recording},
     history::{Key, check_and_case},
@@ -15,7 +20,11 @@ use verdict::{
     render::side_by_side,
 };
 
-use crate::{failure::Failure, plan::goldens, terminal};
+use crate::{
+    failure::Failure,
+    plan::{goldens, manifests},
+    terminal,
+};
 
 /// Compares, and says what is declared nowhere. The exit code is 1 where something is not, or is declared and differs no more.
 pub fn differ(options: &options::Differ) -> Result<u8, Failure> {
@@ -26,14 +35,18 @@ pub fn differ(options: &options::Differ) -> Result<u8, Failure> {
         let (check, case) = check_and_case(title);
         wanted.selects(check, case)
     });
-    let mut declared = BTreeMap::new();
-    for gateway in observations.values().flat_map(BTreeMap::keys) {
-        if !declared.contains_key(gateway) {
-            let read = Declared::find(&goldens(), gateway).map_err(Failure::usage)?;
-            declared.insert(gateway.clone(), read);
-        }
+    let (mut declared, mut capabilities) = (BTreeMap::new(), Capabilities::new());
+    let observed: BTreeSet<&String> = observations.values().flat_map(BTreeMap::keys).collect();
+    for gateway in &observed {
+        declared.insert((*gateway).clone(), Declared::find(&goldens(), gateway).map_err(Failure::usage)?);
     }
-    let came = examine(&observations, &declared);
+    let folders = manifests().join("gateways");
+    for gateway in gateway::names(&folders).map_err(Failure::usage)?.into_iter().filter(|name| observed.contains(name))
+    {
+        let folder = GatewayFolder::read(&folders, &gateway).map_err(Failure::usage)?;
+        capabilities.insert(gateway, serde_json::to_value(folder.capabilities)?);
+    }
+    let came = examine(&observations, &declared, &capabilities);
     if came.compared == 0 {
         let what = options.checks.join(" --check ");
         return Err(Failure::Usage(match what.as_str() {
@@ -123,7 +136,10 @@ fn say(came: &Examination, sides: &Sides, declared_too: bool, mut out: impl Writ
         for (at, declaration) in &difference.places {
             match declaration {
                 None => writeln!(out, "  undeclared  {at}")?,
-                Some(d) if declared_too => writeln!(out, "  declared    {at}: {} ({}, {})", d.reason, d.place, d.link)?,
+                Some(d) if declared_too => {
+                    let link = d.link.as_ref().map(|link| format!(", {link}")).unwrap_or_default();
+                    writeln!(out, "  declared    {at}: {} ({}{link})", d.reason, d.place)?;
+                }
                 Some(_) => {}
             }
         }
@@ -149,7 +165,8 @@ fn say(came: &Examination, sides: &Sides, declared_too: bool, mut out: impl Writ
     if undeclared > 0 {
         writeln!(
             out,
-            "a difference that is right is declared in golden/<gateway>/differences.yaml, with reason and link"
+            "a difference that is right is declared in golden/<gateway>/differences.yaml, with reason and link, unless it \
+             follows from a parameter that both gateways declare otherwise (manifests/gateways/<gateway>/gateway.yaml)"
         )?;
     }
     Ok(())

@@ -362,7 +362,35 @@ fn there_is_nothing_to_merge(#[case] runs: &[&str], #[case] said: &str) {
     assert!(code == 2 && err.contains(said), "{err}");
 }
 
-/// What two gateways were seen to do under one check: who answered, and in which words.
+/// The same as somebody accepted it.
+fn accepted(checkout: Checkout, gateway: &str, title: &str, reached: &str, body: &str) -> Checkout {
+    let snapshot = format!(
+        "recordings: [v1.0.0-rehearsal-echo]
+observation:
+  exchanges:
+    known: [{{reached: [{reached}], status: 200}}]
+    unknown: [{{body: {{text: {body}}}, reached: [], status: 404}}]
+"
+    );
+    let recordings = format!(
+        "recordings:
+  v1.0.0-rehearsal-echo:
+    place: rehearsal
+    version: v1.0.0
+    versions: {{{gateway}: v1.0.0}}
+    model: echo
+    profile: current
+    recorded: \"2026-11-21\"
+    run: r
+    reason: because
+"
+    );
+    checkout
+        .file(&format!("golden/{gateway}/{title}.snap"), &snapshot)
+        .file(&format!("golden/{gateway}/recordings.yaml"), &recordings)
+}
+
+/// What a gateway was seen to do under one check, as runs of before left it: who answered, and in which words.
 fn observed(gateway: &str, reached: &str, body: &str) -> String {
     format!(
         "---
@@ -392,7 +420,7 @@ exchanges:
 
 const DECLARED: &str = "differences:
 - check: routing/*
-  at: exchanges/[^/]+/body/text
+  at: exchanges/[^/]+/0/body/text
   reason: each has words of its own
   link: https://example.test/words
 ";
@@ -413,8 +441,8 @@ const DECLARED: &str = "differences:
     1,
     "golden/b/differences.yaml:2 is stale: what it declares differs no more; remove it"
 )]
-#[case::undeclared("alpha", "no route", "", 1, "  undeclared  exchanges/unknown/body/text")]
-#[case::declared_is_not_all("beta", "no route", DECLARED, 1, "  undeclared  exchanges/known/reached")]
+#[case::undeclared("alpha", "no route", "", 1, "  undeclared  exchanges/unknown/0/body/text")]
+#[case::declared_is_not_all("beta", "no route", DECLARED, 1, "  undeclared  exchanges/known/0/reached")]
 fn what_gateways_do_differently_is_declared_or_shown(
     #[case] reached: &str,
     #[case] body: &str,
@@ -422,10 +450,9 @@ fn what_gateways_do_differently_is_declared_or_shown(
     #[case] code: i32,
     #[case] said: &str,
 ) {
-    let mut checkout = Checkout::new()
-        .file("golden/a/routing/host.snap", &observed("a", "alpha", "none"))
-        .file("golden/b/routing/host.snap", &observed("b", reached, body))
-        .file("golden/b/routing/alone.snap", &observed("b", reached, body));
+    let checkout = accepted(Checkout::new(), "a", "routing/host", "alpha", "none");
+    let checkout = accepted(checkout, "b", "routing/host", reached, body);
+    let mut checkout = accepted(checkout, "b", "routing/alone", reached, body);
     if !declared.is_empty() {
         checkout = checkout.file("golden/b/differences.yaml", declared);
     }
@@ -441,10 +468,9 @@ fn what_gateways_do_differently_is_declared_or_shown(
 
 #[test]
 fn two_gateways_stand_side_by_side() {
-    let checkout = Checkout::new()
-        .file("golden/a/routing/host.snap", &observed("a", "alpha", "none"))
-        .file("golden/b/routing/host.snap", &observed("b", "beta", "no route"))
-        .file("golden/b/differences.yaml", DECLARED);
+    let checkout = accepted(Checkout::new(), "a", "routing/host", "alpha", "none");
+    let checkout =
+        accepted(checkout, "b", "routing/host", "beta", "no route").file("golden/b/differences.yaml", DECLARED);
     let (_, out, _) = igc(&checkout, &["differ", "--declared"]);
     insta::assert_snapshot!(out);
     let (code, _, err) = igc(&checkout, &["differ", "--check", "tokens/*"]);
@@ -457,9 +483,8 @@ fn two_gateways_stand_side_by_side() {
 
 #[test]
 fn what_a_run_observed_counts_in_place_of_what_was_accepted() {
-    let checkout = Checkout::new()
-        .file("golden/a/routing/host.snap", &observed("a", "alpha", "none"))
-        .file("golden/b/routing/host.snap", &observed("b", "alpha", "none"));
+    let checkout = accepted(Checkout::new(), "a", "routing/host", "alpha", "none");
+    let checkout = accepted(checkout, "b", "routing/host", "alpha", "none");
     let run = finished(&checkout, &["--check", "routing/host"]);
     assert_eq!(igc(&checkout, &["differ", run.to_str().unwrap()]).0, 0);
     let pending = run.join("golden/a/routing/host.snap.new");
@@ -467,7 +492,7 @@ fn what_a_run_observed_counts_in_place_of_what_was_accepted() {
     fs::write(pending, observed("a", "beta", "none")).unwrap();
     let (code, out, err) = igc(&checkout, &["differ", run.to_str().unwrap()]);
     assert_eq!(code, 1, "{out}{err}");
-    assert!(out.contains("undeclared  exchanges/known/reached"), "{out}");
+    assert!(out.contains("undeclared  exchanges/known/0/reached"), "{out}");
 }
 
 /// The project's own: an accepted observation that differs between gateways is declared.

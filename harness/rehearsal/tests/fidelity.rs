@@ -232,6 +232,11 @@ async fn what_is_not_so_differs(#[case] right: &str, #[case] wrong: &str, #[case
 #[case::json_rule("{content: Hello}}]}}\n    ended", "{content: {$match: x}}}]}}\n    ended", &["$matches"])]
 #[case::script("script: {status:", "script: {statsu:", &["did you mean status"])]
 #[case::manifest("kind: Pod\n", "knd: Pod\n", &["line 9", "a manifest has no kind"])]
+#[case::guide(
+    "{apiVersion: gateway.networking.k8s.io/v1, kind: HTTPRoute, metadata: {name: wrong}, spec: {parentRefz: []}}",
+    "{guide: guide-000/routes}",
+    &["no guide prints a manifest called guide-000/routes", "did you mean guide-000/route"]
+)]
 #[case::path("{path: /x,", "{path: x,", &["does not begin with /"])]
 #[case::without("namespace: mine\n", "without: [extension-hook]\n", &["cannot be without"])]
 #[case::both("json: {model: mock-llm, stream", "body: x, json: {model: mock-llm, stream", &["json or a body"])]

@@ -47,12 +47,74 @@ struct Entry {
 /// Why a difference is accepted.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Declaration {
-    /// File and line.
+    /// File and line; `gateway.yaml` where it follows from what both gateways declare.
     pub place: String,
     /// Why.
     pub reason: String,
     /// Where it is documented or reported.
-    pub link: String,
+    pub link: Option<String>,
+}
+
+/// What gateways declare, by gateway: capability -> parameters.
+pub type Capabilities = BTreeMap<String, Value>;
+
+/// Where gateways do otherwise as soon as they declare a parameter otherwise.
+struct Consequence {
+    /// `<capability>/<parameter>`.
+    parameter: &'static str,
+    /// Glob of checks.
+    check: &'static str,
+    /// Regular expression of whole places.
+    at: &'static str,
+}
+
+const CONSEQUENCES: [Consequence; 11] = {
+    const fn of(parameter: &'static str, check: &'static str, at: &'static str) -> Consequence {
+        Consequence { parameter, check, at }
+    }
+    const ERROR: &str = "exchanges/[^/]+/[0-9]+/(status|body/(text|json)|values/content-type)";
+    [
+        of("chat-errors/malformed-json", "errors/malformed-json", ERROR),
+        of("chat-errors/no-model", "errors/no-model", ERROR),
+        of("path-route/regex-against-shorter-prefix", "routing/path-precedence@regex-and-shorter-prefix", REACHED),
+        of("path-route/regex-against-longer-prefix", "routing/path-precedence@regex-and-longer-prefix", REACHED),
+        of("streaming/usage-chunk/not-asked", "streaming/usage-chunk", "exchanges/not-asked/0/body/stream/.*"),
+        of("streaming/usage-chunk/refused", "streaming/usage-chunk", "exchanges/refused/0/body/stream/.*"),
+        of("token-limit/body", "tokens/*", "(refusal|spent/[^/]+/then)/(body|headers)"),
+        of("token-limit/block-when", "tokens/*", "spent/[^/]+/(admitted|then)"),
+        of("token-limit/charges", "tokens/charged-fields", "spent/spend/admitted"),
+        of("token-limit/marks", "tokens/failed-request-free", "spent/before/then/(headers|marked)"),
+        of(
+            "transformation/sources",
+            "transformation/*",
+            "exchanges/[^/]+/[0-9]+/(headers|values/x-(actual|requested)-model)",
+        ),
+    ]
+};
+
+const REACHED: &str = "exchanges/both-match/0/reached";
+
+/// Where two gateways may do otherwise under a check because they declare otherwise.
+fn consequences(check: &str, declared: [Option<&Value>; 2]) -> Vec<(Regex, Declaration)> {
+    let [Some(left), Some(right)] = declared else { return vec![] };
+    let (name, case) = check_and_case(check);
+    let mut found = Vec::new();
+    for Consequence { parameter, check, at } in &CONSEQUENCES {
+        let pointer = format!("/{parameter}");
+        let (Some(left), Some(right)) = (left.pointer(&pointer), right.pointer(&pointer)) else { continue };
+        #[expect(
+            clippy::expect_used,
+            reason = "the globs and patterns are constants of this file, and a test uses every one"
+        )]
+        let about = Filter::checks("check", &[(*check).to_owned()]).expect("a glob of this file");
+        if left != right && about.selects(name, case) {
+            #[expect(clippy::expect_used, reason = "as above")]
+            let at = Regex::new(&format!("^(?:{at})$")).expect("a pattern of this file");
+            let reason = format!("{parameter} is declared as {left} and as {right}");
+            found.push((at, Declaration { place: "gateway.yaml".to_owned(), reason, link: None }));
+        }
+    }
+    found
 }
 
 #[derive(Deserialize)]
@@ -99,7 +161,8 @@ impl Declared {
             }
             let check = Filter::checks("check", &[check.value]).map_err(|error| refused(error.to_string()))?;
             let at = file::whole(&at, path)?;
-            let declaration = Declaration { place: format!("{}:{line}", path.display()), reason, link };
+            let place = format!("{}:{line}", path.display());
+            let declaration = Declaration { place, reason, link: Some(link) };
             entries.push(Entry { line, check, from, at, declaration });
         }
         Ok(Self { path: path.to_owned(), entries })
@@ -145,7 +208,11 @@ impl Examination {
 }
 
 /// Compares every two gateways under every check that both have.
-pub fn examine(observations: &Observations, declared: &BTreeMap<String, Declared>) -> Examination {
+pub fn examine(
+    observations: &Observations,
+    declared: &BTreeMap<String, Declared>,
+    capabilities: &Capabilities,
+) -> Examination {
     let mut came = Examination::default();
     // By gateway and line: of checks that were compared, and those that explained something.
     let (mut asked, mut used) = (BTreeSet::new(), BTreeSet::new());
@@ -169,10 +236,13 @@ pub fn examine(observations: &Observations, declared: &BTreeMap<String, Declared
                     came.same += 1;
                     continue;
                 }
+                let consequences = consequences(check, [capabilities.get(*left), capabilities.get(*right)]);
                 let mut explained = |at: String| {
                     let covering: Vec<_> = entries.iter().filter(|(_, entry)| entry.at.is_match(&at)).collect();
                     used.extend(covering.iter().map(|(id, _)| id.clone()));
-                    let declaration = covering.first().map(|(_, entry)| entry.declaration.clone());
+                    let written = covering.first().map(|(_, entry)| &entry.declaration);
+                    let follows = || consequences.iter().find(|(place, _)| place.is_match(&at)).map(|(_, d)| d);
+                    let declaration = written.or_else(follows).cloned();
                     (at, declaration)
                 };
                 let places = places.into_iter().map(&mut explained).collect();
@@ -262,9 +332,44 @@ differences:
     }
 
     fn examined(check: &str, mine: Value, others: Value, written: &str) -> Examination {
-        let by_gateway = BTreeMap::from([("mine".to_owned(), observed(mine)), ("other".to_owned(), observed(others))]);
+        with_capabilities(check, [mine, others], written, [json!({}), json!({})])
+    }
+
+    fn with_capabilities(check: &str, seen: [Value; 2], written: &str, capabilities: [Value; 2]) -> Examination {
+        let gateways = || ["mine", "other"].map(str::to_owned).into_iter();
+        let by_gateway = gateways().zip(seen.map(observed)).collect();
         let declared = Declared::parse(written, Path::new("golden/mine/differences.yaml")).unwrap();
-        examine(&BTreeMap::from([(check.to_owned(), by_gateway)]), &BTreeMap::from([("mine".to_owned(), declared)]))
+        let declared = BTreeMap::from([("mine".to_owned(), declared)]);
+        examine(&BTreeMap::from([(check.to_owned(), by_gateway)]), &declared, &gateways().zip(capabilities).collect())
+    }
+
+    #[rstest]
+    #[case("chat-errors/malformed-json", "errors/malformed-json", "exchanges/cut-short/0/status")]
+    #[case("chat-errors/no-model", "errors/no-model", "exchanges/no-model/0/values/content-type")]
+    #[case("path-route/regex-against-shorter-prefix", "routing/path-precedence@regex-and-shorter-prefix", REACHED)]
+    #[case("path-route/regex-against-longer-prefix", "routing/path-precedence@regex-and-longer-prefix", REACHED)]
+    #[case("streaming/usage-chunk/not-asked", "streaming/usage-chunk", "exchanges/not-asked/0/body/stream/events")]
+    #[case("streaming/usage-chunk/refused", "streaming/usage-chunk", "exchanges/refused/0/body/stream/events")]
+    #[case("token-limit/body", "tokens/window", "spent/spend/then/body")]
+    #[case("token-limit/block-when", "tokens/exact@budget-7", "spent/spend/admitted")]
+    #[case("token-limit/charges", "tokens/charged-fields", "spent/spend/admitted")]
+    #[case("token-limit/marks", "tokens/failed-request-free", "spent/before/then/marked")]
+    #[case("transformation/sources", "transformation/gzip", "exchanges/compressed/0/values/x-actual-model")]
+    fn what_is_declared_otherwise_is_done_otherwise(#[case] parameter: &str, #[case] check: &str, #[case] at: &str) {
+        let nested = |path: &str, value: Value| path.rsplit('/').fold(value, |inner, key| json!({key: inner}));
+        // A list of one exchange goes by its number, which a map called `0` does too.
+        let seen = || ["here", "there"].map(|word| nested(at, json!(word)));
+        let explained = |check: &str, capabilities| {
+            with_capabilities(check, seen(), "differences: []", capabilities).is_explained()
+        };
+        let otherwise = || [1, 2].map(|value| nested(parameter, json!(value)));
+        assert!(explained(check, otherwise()));
+        assert!(!explained(check, [1, 1].map(|value| nested(parameter, json!(value)))), "declared the same");
+        assert!(!explained(check, [json!({}), nested(parameter, json!(1))]), "declared by one");
+        assert!(!explained("status/route", otherwise()), "another check");
+        let elsewhere = with_capabilities(check, [json!({"a": 1}), json!({"a": 2})], "differences: []", otherwise());
+        assert!(!elsewhere.is_explained(), "another place");
+        assert!(CONSEQUENCES.iter().any(|row| row.parameter == parameter));
     }
 
     #[rstest]

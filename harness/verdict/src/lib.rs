@@ -7,6 +7,7 @@ pub mod differ;
 pub mod file;
 pub mod folder;
 pub mod golden;
+pub mod guides;
 pub mod history;
 pub mod judge;
 pub mod names;

@@ -8,7 +8,7 @@ use serde::{
 };
 use serde_json::Value;
 use serde_saphyr::Spanned;
-use verdict::{file::FileError, names};
+use verdict::{file::FileError, guides, names};
 
 use super::{
     case::{Action, Apply, Case, Kserve, MODEL, Recording, Step, Validation, gateway_of},
@@ -50,17 +50,19 @@ impl<'de> Deserialize<'de> for Manifests {
         impl<'de> Visitor<'de> for Documents {
             type Value = Manifests;
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("manifests: YAML in a text, mappings, or a list of both")
+                f.write_str("manifests: YAML in a text, mappings, `guide: <guide>/<name>`, or a list of these")
             }
             fn visit_str<E: de::Error>(self, text: &str) -> Result<Manifests, E> {
-                let all: Vec<Value> = serde_saphyr::from_multiple(text)
-                    .map_err(|error| E::custom(format!("the manifests in this text are no YAML: {}", plain(&error))))?;
-                let all: Vec<Value> = all.into_iter().filter(|d| !d.is_null()).collect();
-                all.iter().try_for_each(is_manifest).map_err(E::custom)?;
-                Ok(Manifests(all))
+                documents(text).map_err(E::custom)
             }
             fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Manifests, A::Error> {
                 let one = Value::deserialize(de::value::MapAccessDeserializer::new(map))?;
+                if let Some(name) = one.get("guide").and_then(Value::as_str) {
+                    let none = |near: Vec<String>| {
+                        format!("no guide prints a manifest called {name}{}", names::suggestion(&near))
+                    };
+                    return guides::printed(name).map_err(none).and_then(documents).map_err(de::Error::custom);
+                }
                 is_manifest(&one).map_err(de::Error::custom)?;
                 Ok(Manifests(vec![one]))
             }
@@ -74,6 +76,15 @@ impl<'de> Deserialize<'de> for Manifests {
         }
         from.deserialize_any(Documents)
     }
+}
+
+/// The manifests in a text of one or several documents.
+fn documents(text: &str) -> Result<Manifests, String> {
+    let all: Vec<Value> = serde_saphyr::from_multiple(text)
+        .map_err(|error| format!("the manifests in this text are no YAML: {}", plain(&error)))?;
+    let all: Vec<Value> = all.into_iter().filter(|d| !d.is_null()).collect();
+    all.iter().try_for_each(is_manifest)?;
+    Ok(Manifests(all))
 }
 
 fn is_manifest(object: &Value) -> Result<(), String> {
