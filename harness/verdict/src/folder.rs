@@ -76,7 +76,8 @@ impl FolderError {
     }
 
     /// Whether something was there already that must be exclusive.
-    pub fn is_existing(&self) -> bool {
+    #[cfg(test)]
+    pub(crate) fn is_existing(&self) -> bool {
         matches!(self.problem, Problem::Exists)
     }
 }
@@ -175,21 +176,6 @@ impl RunFolder {
             FolderError::new("write", &self.root.join("environment.json"), Problem::Content(e.to_string()))
         })?;
         self.write_json("environment.json", &redact::object(&value))
-    }
-
-    /// Reads `environment.json`.
-    pub fn read_environment(&self) -> Result<Value, FolderError> {
-        self.read_json("environment.json")
-    }
-
-    /// Writes `timing.json`: how long each step of place and install took.
-    pub fn write_timing(&self, timing: &impl Serialize) -> Result<(), FolderError> {
-        self.write_json("timing.json", timing)
-    }
-
-    /// Reads `timing.json`.
-    pub fn read_timing<T: DeserializeOwned>(&self) -> Result<T, FolderError> {
-        self.read_json("timing.json")
     }
 
     /// Writes a file of the folder, for example `report.xml`, whole or not at all. An older one is replaced.

@@ -10,9 +10,9 @@ use crate::history::{Admission, Ended, Exchange, History, Outcome};
 use crate::redact;
 
 mod body;
-mod words;
+mod placeholders;
 
-pub use words::Words;
+use placeholders::Placeholders;
 
 /// How many characters of a body that is not JSON are kept.
 const TEXT_KEPT: usize = 500;
@@ -69,25 +69,23 @@ pub fn observe(history: &History) -> Value {
 #[derive(Clone, Debug)]
 pub struct Observer<'h> {
     history: &'h History,
-    words: Words,
+    placeholders: Placeholders,
     values: BTreeSet<String>,
 }
 
 impl<'h> Observer<'h> {
     /// An observer that knows the names of this history's stage.
     pub fn new(history: &'h History) -> Self {
-        Self { history, words: Words::of(history), values: VALUE_HEADERS.iter().map(|&h| h.to_owned()).collect() }
+        Self {
+            history,
+            placeholders: Placeholders::of(history),
+            values: VALUE_HEADERS.iter().map(|&h| h.to_owned()).collect(),
+        }
     }
 
     /// Keeps the values of these response headers too: what a transformation sets, for example.
     pub fn with_values_of(mut self, headers: &[&str]) -> Self {
         self.values.extend(headers.iter().map(|h| h.to_ascii_lowercase()));
-        self
-    }
-
-    /// Replaces this text by `<placeholder>` too: a name that only the check knows.
-    pub fn with_name(mut self, text: &str, placeholder: &str) -> Self {
-        self.words.name(text, placeholder);
         self
     }
 
@@ -109,8 +107,12 @@ impl<'h> Observer<'h> {
     /// These exchanges by label, in order within each; neighbours that look the same are one entry with `times`.
     ///
     /// What order labels came in is up to the drive. A check whose point it is observes that itself.
-    pub fn exchanges<'e>(&self, exchanges: impl IntoIterator<Item = &'e Exchange>) -> Value {
-        grouped(exchanges.into_iter().map(|exchange| (self.words.apply(&exchange.label), self.exchange(exchange), 1)))
+    fn exchanges<'e>(&self, exchanges: impl IntoIterator<Item = &'e Exchange>) -> Value {
+        grouped(
+            exchanges
+                .into_iter()
+                .map(|exchange| (self.placeholders.apply(&exchange.label), self.exchange(exchange), 1)),
+        )
     }
 
     /// Outcomes of these exchanges counted by status (or by what failed), for checks where order is chance.
@@ -127,7 +129,7 @@ impl<'h> Observer<'h> {
     }
 
     /// One exchange: request line, outcome, headers, body and the models that it reached.
-    pub fn exchange(&self, exchange: &Exchange) -> Value {
+    fn exchange(&self, exchange: &Exchange) -> Value {
         let mut seen = Map::new();
         let line = format!("{} {}", exchange.request.method, exchange.request.target);
         seen.insert("request".into(), json!(self.text(&line)));
@@ -160,12 +162,12 @@ impl<'h> Observer<'h> {
     /// Models that recorded this exchange, each as often as it did. Nothing where no model keeps records.
     ///
     /// `unproven` where none did and the records are not whole.
-    pub fn reached(&self, exchange: &Exchange) -> Option<Value> {
+    fn reached(&self, exchange: &Exchange) -> Option<Value> {
         if self.history.models.is_empty() {
             return None;
         }
         let mut reached: Vec<String> =
-            self.history.reached(exchange).iter().map(|(model, _)| self.words.apply(model)).collect();
+            self.history.reached(exchange).iter().map(|(model, _)| self.placeholders.apply(model)).collect();
         reached.sort();
         if reached.is_empty() && !self.history.models.values().all(crate::history::ModelLog::is_whole) {
             return Some(json!("unproven"));
@@ -174,7 +176,7 @@ impl<'h> Observer<'h> {
     }
 
     /// Values of the response headers that mean something, by name in lower case.
-    pub fn header_values(&self, headers: &[(String, String)]) -> BTreeMap<String, String> {
+    fn header_values(&self, headers: &[(String, String)]) -> BTreeMap<String, String> {
         let mut kept: BTreeMap<String, Vec<String>> = BTreeMap::new();
         for (name, value) in headers {
             let name = name.to_ascii_lowercase();
@@ -191,7 +193,7 @@ impl<'h> Observer<'h> {
     }
 
     /// What the API server said to the manifests that the drive offered.
-    pub fn admissions(&self) -> Value {
+    fn admissions(&self) -> Value {
         let said = self.history.admissions.iter().map(|(name, admission)| {
             let said = match admission {
                 Admission::Accepted { warnings } if warnings.is_empty() => json!("accepted"),
@@ -202,7 +204,7 @@ impl<'h> Observer<'h> {
                     json!({"refused": {"code": code, "reason": reason, "message": self.text(message)}})
                 }
             };
-            (self.words.apply(name), said)
+            (self.placeholders.apply(name), said)
         });
         Value::Object(said.collect())
     }
@@ -213,14 +215,14 @@ impl<'h> Observer<'h> {
         for (name, object) in &self.history.objects {
             let found = self.conditions_of(object);
             if found.as_object().is_some_and(|m| !m.is_empty()) {
-                of_objects.insert(self.words.apply(name), found);
+                of_objects.insert(self.placeholders.apply(name), found);
             }
         }
         Value::Object(of_objects)
     }
 
     /// Conditions of one object: place in its status -> type, status, reason and message of each.
-    pub fn conditions_of(&self, object: &Value) -> Value {
+    fn conditions_of(&self, object: &Value) -> Value {
         let mut found = Map::new();
         if let Some(status) = object.get("status") {
             self.collect_conditions(status, "status", &mut found);
@@ -259,14 +261,14 @@ impl<'h> Observer<'h> {
     /// What tells an entry of a list in a status from the others: its name, or parent and controller.
     fn name_of(&self, entry: &Value) -> Option<String> {
         if let Some(name) = entry.get("name").and_then(Value::as_str) {
-            return Some(self.words.apply(name));
+            return Some(self.placeholders.apply(name));
         }
         let reference = ["parentRef", "ancestorRef"].iter().find_map(|r| entry.get(*r))?;
         let text = |name: &str| reference.get(name).and_then(Value::as_str).unwrap_or_default();
         let section = reference.get("sectionName").and_then(Value::as_str).map(|s| format!("/{s}")).unwrap_or_default();
         let kind = reference.get("kind").and_then(Value::as_str).unwrap_or("Gateway");
         let controller = entry.get("controllerName").and_then(Value::as_str).unwrap_or("?");
-        Some(self.words.apply(&format!("{kind} {}{section} by {controller}", text("name"))))
+        Some(self.placeholders.apply(&format!("{kind} {}{section} by {controller}", text("name"))))
     }
 
     fn condition(&self, condition: &Value) -> Value {
@@ -280,17 +282,17 @@ impl<'h> Observer<'h> {
     }
 
     /// Text without secrets and without what differs from run to run.
-    pub fn text(&self, text: &str) -> String {
-        self.words.apply(&redact::text(text))
+    fn text(&self, text: &str) -> String {
+        self.placeholders.apply(&redact::text(text))
     }
 
     /// JSON without what differs from run to run: ids, times, fingerprints, names of pods.
-    pub fn json(&self, value: &Value) -> Value {
-        body::canonical(&redact::object(value), &self.words)
+    fn json(&self, value: &Value) -> Value {
+        body::canonical(&redact::object(value), &self.placeholders)
     }
 
     /// A body: JSON as canonical JSON, a stream as its events, else text. Nothing where it is empty.
-    pub fn body(&self, body: &crate::history::Body, content_type: &str) -> Option<Value> {
+    fn body(&self, body: &crate::history::Body, content_type: &str) -> Option<Value> {
         body::observed(body, content_type, self)
     }
 }

@@ -3,8 +3,6 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use serde_json::Value;
-
 use super::{Existing, FolderError, Problem, RunFolder, is_part, json, make_folders, parse_versioned, write_whole};
 use crate::history::{HISTORY_VERSION, History, Key};
 use crate::record::{RECORD_SCHEMA, Record, Verdict};
@@ -145,26 +143,6 @@ impl RunFolder {
     pub fn evidence_dir(&self, key: &Key) -> Result<PathBuf, FolderError> {
         let path = self.place_of("evidence", key, "")?;
         make_folders(&path)?;
-        Ok(path)
-    }
-
-    /// Writes a text (a log, a list of events) to the evidence of a key, redacted, and gives its path.
-    pub fn write_evidence(&self, key: &Key, name: &str, content: &str) -> Result<PathBuf, FolderError> {
-        self.write_redacted(key, name, redact::text(content).as_bytes())
-    }
-
-    /// Writes a JSON value (objects, a config dump) to the evidence of a key, redacted, and gives its path.
-    pub fn write_evidence_json(&self, key: &Key, name: &str, value: &Value) -> Result<PathBuf, FolderError> {
-        let bytes = json(&self.path().join(name), &redact::object(value))?;
-        self.write_redacted(key, name, &bytes)
-    }
-
-    fn write_redacted(&self, key: &Key, name: &str, bytes: &[u8]) -> Result<PathBuf, FolderError> {
-        let path = self.evidence_dir(key)?.join(name);
-        if !is_part(name) {
-            return Err(FolderError::new("write", &path, Problem::Key(name.to_owned())));
-        }
-        write_whole(&path, bytes, Existing::Replaced)?;
         Ok(path)
     }
 }

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{Observer, TEXT_KEPT, Words};
+use super::{Observer, Placeholders, TEXT_KEPT};
 use crate::history::Body;
 
 /// JSON fields that differ from reply to reply, and what stands for them.
@@ -49,19 +49,19 @@ pub(super) fn observed(body: &Body, content_type: &str, observer: &Observer<'_>)
 }
 
 /// JSON with placeholders for what differs from reply to reply.
-pub(super) fn canonical(value: &Value, words: &Words) -> Value {
+pub(super) fn canonical(value: &Value, placeholders: &Placeholders) -> Value {
     match value {
-        Value::String(text) => Value::String(words.apply(text)),
-        Value::Array(items) => Value::Array(items.iter().map(|v| canonical(v, words)).collect()),
+        Value::String(text) => Value::String(placeholders.apply(text)),
+        Value::Array(items) => Value::Array(items.iter().map(|v| canonical(v, placeholders)).collect()),
         Value::Object(map) => {
             // In a list of models the id is the model's name.
             let is_model = map.get("object").and_then(Value::as_str) == Some("model");
             let field = |(name, value): (&String, &Value)| {
                 let placeholder = FIELDS.iter().find(|(field, _)| field == name).map(|(_, p)| *p);
                 let kept = match (placeholder, value) {
-                    (Some("<id>"), Value::String(id)) if is_model && name == "id" => json!(words.apply(id)),
+                    (Some("<id>"), Value::String(id)) if is_model && name == "id" => json!(placeholders.apply(id)),
                     (Some(placeholder), Value::String(_) | Value::Number(_)) => json!(placeholder),
-                    _ => canonical(value, words),
+                    _ => canonical(value, placeholders),
                 };
                 (name.clone(), kept)
             };

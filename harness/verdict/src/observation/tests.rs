@@ -216,14 +216,38 @@ fn a_check_can_build_its_own() {
     let mut history = history(&ONE);
     let again = history.exchanges[0].clone();
     history.exchanges.push(Exchange { id: "x-2".into(), ..again.clone() });
-    let observer = Observer::new(&history).with_values_of(&["X-Request-ID"]).with_name("mock", "model");
+    let observer = Observer::new(&history).with_values_of(&["X-Request-ID"]);
     assert_eq!(observer.statuses(&history.exchanges), json!({"200": 2}));
     let seen = observer.exchange(&history.exchanges[0]);
     assert_eq!(seen["values"]["x-request-id"], "<uuid>");
-    assert_eq!(seen["reached"], json!(["<model>"]));
+    assert_eq!(seen["reached"], json!(["mock"]));
     history.models.clear();
     let seen = Observer::new(&history).exchanges(&history.exchanges);
     assert_eq!(seen["right-host"][0]["times"], 2);
+}
+
+/// What alternates is one entry for each label; within a label the order counts.
+#[test]
+fn exchanges_go_by_label() {
+    let mut history = history(&ONE);
+    let one = history.exchanges[0].clone();
+    let of = |label: &str, status: u16| {
+        let mut exchange = Exchange { label: label.into(), ..one.clone() };
+        if let Outcome::Response(response) = &mut exchange.outcome {
+            response.status = status;
+        }
+        exchange
+    };
+    let mut seen = |exchanges: [(&str, u16); 4]| {
+        history.exchanges = exchanges.map(|(label, status)| of(label, status)).to_vec();
+        observe(&history)
+    };
+    let alternating = seen([("a", 200), ("b", 200), ("a", 200), ("b", 404)]);
+    let exchanges = &alternating["exchanges"];
+    assert_eq!((&exchanges["a"][0]["times"], exchanges["a"].as_array().unwrap().len()), (&json!(2), 1));
+    assert_eq!((&exchanges["b"][0]["status"], &exchanges["b"][1]["status"]), (&json!(200), &json!(404)));
+    assert_eq!(alternating, seen([("b", 200), ("a", 200), ("a", 200), ("b", 404)]), "labels in another order");
+    assert_ne!(alternating, seen([("a", 200), ("b", 404), ("a", 200), ("b", 200)]), "a label in another order");
 }
 
 #[rstest]
@@ -248,8 +272,8 @@ fn a_check_can_build_its_own() {
 #[case("chatcmpl-123456789", "<id>")]
 #[case("version 1.2.3 has status 404 and limit 70", "version 1.2.3 has status 404 and limit 70")]
 #[case("model-name-spoof stays-as-it-is", "model-name-spoof stays-as-it-is")]
-fn words_of_a_run(#[case] text: &str, #[case] expected: &str) {
-    let words = Words::of(&history(&ONE));
-    assert_eq!(words.apply(text), expected);
-    assert_eq!(words.apply(expected), expected, "placeholders stay");
+fn what_differs_from_run_to_run(#[case] text: &str, #[case] expected: &str) {
+    let placeholders = Placeholders::of(&history(&ONE));
+    assert_eq!(placeholders.apply(text), expected);
+    assert_eq!(placeholders.apply(expected), expected, "placeholders stay");
 }

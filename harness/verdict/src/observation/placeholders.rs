@@ -1,4 +1,4 @@
-//! Words of one run: what differs from run to run, and the placeholder that stands for it.
+//! Placeholders: what differs from run to run, and what stands for it.
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
@@ -10,7 +10,7 @@ use crate::history::History;
 
 /// Replaces what differs from run to run.
 #[derive(Clone, Debug, Default)]
-pub struct Words {
+pub(super) struct Placeholders {
     /// (text, placeholder), the longest text first.
     names: Vec<(String, String)>,
     /// Ids of exchanges, of which a burst has many.
@@ -74,34 +74,34 @@ static FORMS: LazyLock<Vec<Form>> = LazyLock::new(|| {
     ]
 });
 
-impl Words {
+impl Placeholders {
     /// The names that belong to one history.
-    pub fn of(history: &History) -> Self {
-        let mut words = Self::default();
-        words.name(&history.hostname, "hostname");
-        words.name(&history.namespace, "namespace");
+    pub(super) fn of(history: &History) -> Self {
+        let mut known = Self::default();
+        known.name(&history.hostname, "hostname");
+        known.name(&history.namespace, "namespace");
         if let Some(address) = &history.address {
-            words.name(address, "address");
+            known.name(address, "address");
         }
         let ids = history.exchanges.iter().chain(&history.settle.exchanges).map(|e| e.id.clone());
-        words.ids = ids.filter(|id| !id.is_empty()).collect();
-        if let (Some(first), Some(last)) = (words.ids.first(), words.ids.last()) {
+        known.ids = ids.filter(|id| !id.is_empty()).collect();
+        if let (Some(first), Some(last)) = (known.ids.first(), known.ids.last()) {
             // They are sorted, so what the first and the last share is shared by all.
-            words.ids_begin = first.chars().zip(last.chars()).take_while(|(a, b)| a == b).map(|(a, _)| a).collect();
+            known.ids_begin = first.chars().zip(last.chars()).take_while(|(a, b)| a == b).map(|(a, _)| a).collect();
         }
         for log in history.models.values() {
             for marker in [&log.marker_before, &log.marker_after].into_iter().flatten() {
-                words.name(marker, "exchange");
+                known.name(marker, "exchange");
             }
             for record in &log.records {
-                words.name(&record.pod, "pod");
+                known.name(&record.pod, "pod");
             }
         }
-        words
+        known
     }
 
     /// Replaces this text by `<placeholder>`, where it is not part of a longer word.
-    pub fn name(&mut self, text: &str, placeholder: &str) {
+    pub(super) fn name(&mut self, text: &str, placeholder: &str) {
         if text.is_empty() || self.names.iter().any(|(known, _)| known == text) {
             return;
         }
@@ -110,7 +110,7 @@ impl Words {
     }
 
     /// The text with placeholders.
-    pub fn apply(&self, text: &str) -> String {
+    pub(super) fn apply(&self, text: &str) -> String {
         let mut text = text.to_owned();
         for (name, placeholder) in &self.names {
             if text.contains(name.as_str()) {
