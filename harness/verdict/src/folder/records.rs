@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::{Existing, FolderError, Problem, RunFolder, is_part, json, make_folders, parse_versioned, write_whole};
+use super::{Existing, FolderError, Problem, RunFolder, json, make_folders, parse_versioned, write_whole};
 use crate::history::{HISTORY_VERSION, History, Key};
 use crate::record::{RECORD_SCHEMA, Record, Verdict};
 use crate::redact;
