@@ -1,11 +1,13 @@
 //! The rehearsal: the stand-in world in which the harness tries itself. It is not a gateway and never says conformant.
 
-pub mod api;
 pub mod clock;
 pub mod controllers;
 pub mod dataplane;
+pub mod definitions;
 pub mod dialects;
 pub mod fidelity;
 pub mod hops;
+pub mod kinds;
 pub mod mutants;
+mod webhooks;
 pub mod world;

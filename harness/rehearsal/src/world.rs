@@ -11,6 +11,7 @@ use std::{
     time::Duration,
 };
 
+use apiserver::{Denial, Failure, Fault, Kind, PodDialer, Server, ServerOptions, Store};
 use futures::{FutureExt, future::BoxFuture};
 use model::Model;
 use serde_json::{Value, json};
@@ -18,19 +19,21 @@ use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    api::{self, Failure, Hooks, Kind, PodDialer, Server, Store, kinds},
     clock::Clock,
     controllers::{self, NodePorts, Surroundings},
     dataplane::{
         network::{Network, Unreachable},
         proxy::SharedWindows,
     },
+    definitions::DEFINITIONS,
     dialects::{
         self, GatewayController, Name, NotAVersion,
         object::{self, list, text},
     },
     hops::Hops,
-    mutants::Mutants,
+    kinds,
+    mutants::{Mutant, Mutants},
+    webhooks,
 };
 
 /// What a world is made of.
@@ -116,8 +119,7 @@ impl World {
     /// # Errors
     /// Where there is no socket, or the installation is refused, which is a defect of this crate.
     pub async fn start(config: WorldConfig) -> Result<Self, WorldError> {
-        let store = Store::new(now(&config.clock));
-        store.be_wrong_as(&config.mutants);
+        let store = Store::new(Hooks::of(&config), &DEFINITIONS);
         for object in installation(&config) {
             let what = format!("{} {}", text(&object, "/kind"), object::name(&object));
             store.apply(object).map_err(|failure| WorldError::Install { what, failure: Box::new(failure) })?;
@@ -132,8 +134,7 @@ impl World {
     /// # Errors
     /// Where there is no socket.
     pub async fn restore(backup: &Backup, config: WorldConfig) -> Result<Self, WorldError> {
-        let store = backup.store.copy(now(&config.clock));
-        store.be_wrong_as(&config.mutants);
+        let store = backup.store.copy(Hooks::of(&config));
         Self::run(store, Arc::new(Mutex::new(backup.applied.clone())), config).await
     }
 
@@ -153,8 +154,8 @@ impl World {
             done: Arc::default(),
         };
         let pods = Pods { network: around.network.clone(), store: around.store.clone() };
-        let hooks = Hooks { pods: Arc::new(pods), ..Hooks::default() };
-        let server = Server::start(around.store.clone(), hooks).await?;
+        let options = ServerOptions { pods: Arc::new(pods), ..ServerOptions::default() };
+        let server = Server::start(around.store.clone(), options).await?;
         tokio::spawn(controllers::run(around.clone()));
         Ok(Self { around, server })
     }
@@ -231,8 +232,8 @@ impl World {
     pub async fn backup(&self) -> Backup {
         self.settled().await;
         let applied = self.around.applied.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let now = self.around.store.now();
-        Backup { store: self.around.store.copy(move || now), applied }
+        let hooks = Hooks { clock: self.around.clock.clone(), mutants: Mutants::default() };
+        Backup { store: self.around.store.copy(hooks), applied }
     }
 
     /// The models that run, by the namespace and name of their pods.
@@ -268,14 +269,39 @@ pub struct Backup {
     applied: HashMap<(Kind, Name), Value>,
 }
 
-/// The time of a clock as the API says it.
-fn now(clock: &Clock) -> impl Fn() -> jiff::Timestamp + Send + Sync + 'static {
-    let clock = clock.clone();
-    move || {
-        i64::try_from(clock.now_ms())
-            .ok()
-            .and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok())
-            .unwrap_or(jiff::Timestamp::MAX)
+/// What the API server asks of a world.
+struct Hooks {
+    clock: Clock,
+    mutants: Mutants,
+}
+
+impl Hooks {
+    fn of(config: &WorldConfig) -> Self {
+        Self { clock: config.clock.clone(), mutants: config.mutants.clone() }
+    }
+}
+
+impl apiserver::Hooks for Hooks {
+    fn name(&self) -> &'static str {
+        "rehearsal"
+    }
+
+    fn now(&self) -> jiff::Timestamp {
+        let now = i64::try_from(self.clock.now_ms()).ok();
+        now.and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok()).unwrap_or(jiff::Timestamp::MAX)
+    }
+
+    fn validate(&self, kind: &Kind, object: &Value) -> Result<(), Denial> {
+        webhooks::validate(kind, object)
+    }
+
+    fn has(&self, fault: Fault) -> bool {
+        self.mutants.is(match fault {
+            Fault::RefusesOlderVersions => Mutant::RefusesOlderVersions,
+            Fault::TakesUnknownFields => Mutant::TakesUnknownFields,
+            Fault::SkipsRules => Mutant::SkipsRules,
+            Fault::SkipsWebhooks => Mutant::SkipsWebhooks,
+        })
     }
 }
 
@@ -378,7 +404,6 @@ fn say_node_ready(store: &Store) {
 
 /// Keeps what all worlds of a process share ready: the first world pays, the others do not.
 pub fn warm_up() {
-    api::warm_up();
 }
 
 #[cfg(test)]

@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use http::{HeaderMap, Method};
 use rehearsal::{
-    api::kinds,
     dataplane::routing::{Asked, Rule, Unit},
     dialects::{
         self, Snapshot, Translation, Version,
         object::{self, list, text},
     },
+    kinds,
 };
 use rstest::rstest;
 use serde_json::{Value, json};
@@ -40,7 +40,7 @@ fn agentgateway(manifests: &str) -> Translation {
 }
 
 /// The status of an object, as it should be.
-fn status<'a>(translation: &'a Translation, kind: &rehearsal::api::Kind, name: &str) -> &'a Value {
+fn status<'a>(translation: &'a Translation, kind: &apiserver::Kind, name: &str) -> &'a Value {
     let found = translation.statuses.iter().find(|s| s.kind == *kind && s.name.1 == name);
     &found.unwrap_or_else(|| panic!("{kind} {name} has no status")).status
 }

@@ -2,15 +2,13 @@
 
 use std::collections::BTreeSet;
 
+use apiserver::Kind;
 use serde_json::{Value, json};
 
 use super::{Pods, Services, Surroundings, apply, settle, write_status};
-use crate::{
-    api::Kind,
-    dialects::{
-        Name, Snapshot,
-        object::{self, is_going, list, name, namespace},
-    },
+use crate::dialects::{
+    Name, Snapshot,
+    object::{self, is_going, list, name, namespace},
 };
 
 /// What was made for Gateways and has no owner that would take it along.

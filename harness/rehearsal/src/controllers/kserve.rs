@@ -9,12 +9,12 @@ use serde_json::{Value, json};
 
 use super::{Surroundings, apply, gateways, settle, write_status};
 use crate::{
-    api::kinds,
     dialects::{
         Snapshot,
         gateway_api::GROUP,
         object::{self, annotation, condition, list, name, namespace, text, text_or},
     },
+    kinds,
     mutants::Mutant,
 };
 

@@ -4,6 +4,7 @@
 
 use std::sync::OnceLock;
 
+use apiserver::Kind;
 use regex::{Captures, Regex};
 use serde_json::{Map, Value, json};
 
@@ -13,13 +14,13 @@ use super::{
     settle, write_status,
 };
 use crate::{
-    api::{Kind, kinds},
     dialects::{
         Snapshot,
         gateway_api::GROUP,
         object::{self, annotation, condition, list, name, namespace, text, text_or},
         pools,
     },
+    kinds,
 };
 
 const FINALIZER: &str = "serving.kserve.io/llmisvc-finalizer";

@@ -15,6 +15,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
+use apiserver::{Failure, Kind, Store};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -24,10 +25,10 @@ pub use services::{NodePorts, Services};
 use workloads::Workloads;
 
 use crate::{
-    api::{Failure, Kind, Store, kinds},
     clock::Clock,
     dataplane::{network::Network, proxy::SharedWindows},
     dialects::{GatewayController, Name, Snapshot, object},
+    kinds,
     mutants::{Mutant, Mutants},
 };
 

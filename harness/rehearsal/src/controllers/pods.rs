@@ -20,7 +20,6 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Surroundings, settle};
 use crate::{
-    api::kinds,
     clock::Clock,
     dataplane::{
         network::{Network, PodPort, PortOf, pod_address},
@@ -33,6 +32,7 @@ use crate::{
         pools,
     },
     hops::Between,
+    kinds,
 };
 
 /// The name of the one node.

@@ -15,13 +15,13 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Surroundings, pods, settle, workloads::is_ready};
 use crate::{
-    api::kinds,
     dataplane::network::{Network, PortOf, ServiceEntry, ServicePort},
     dialects::{
         Name, Snapshot,
         object::{self, list, name, namespace, text, text_or},
     },
     hops::Between,
+    kinds,
 };
 
 /// Which numbers node ports get.

@@ -7,11 +7,11 @@ use sha2::{Digest, Sha256};
 
 use super::{Surroundings, settle, write_status};
 use crate::{
-    api::kinds,
     dialects::{
         Snapshot,
         object::{self, list, name, namespace, number, text},
     },
+    kinds,
     mutants::Mutant,
 };
 

@@ -10,8 +10,8 @@ use super::{
     object::{self, list, text, text_or},
 };
 use crate::{
-    api::kinds,
     dataplane::routing::{Filter, HeaderEdit, HostPattern, Match, PathMatch, PathRewrite, ValueMatch},
+    kinds,
 };
 
 /// The API group of Gateways and routes.

@@ -18,9 +18,10 @@ use std::{
     sync::Arc,
 };
 
+use apiserver::Kind;
 use serde_json::Value;
 
-use crate::{api::Kind, dataplane::routing::Table};
+use crate::dataplane::routing::Table;
 
 /// Namespace (empty for cluster-wide kinds) and name.
 pub type Name = (String, String);

@@ -1,9 +1,10 @@
 //! The object room: how Kubernetes objects are read and written here, as JSON values.
 
+use apiserver::Kind;
 use serde_json::{Map, Value, json};
 
 use super::Name;
-use crate::{api::Kind, clock::UnixMillis};
+use crate::clock::UnixMillis;
 
 /// What [`Value::pointer`] finds, for pointers in which nothing is escaped: it makes no copy of each of their parts, and
 /// controllers look at thousands.

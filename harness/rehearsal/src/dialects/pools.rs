@@ -8,7 +8,7 @@ use super::{
     Name, Snapshot,
     object::{self, list, text, text_or},
 };
-use crate::{api::kinds, dataplane::pool::Picker};
+use crate::{dataplane::pool::Picker, kinds};
 
 /// The API group of InferencePools.
 pub const GROUP: &str = "inference.networking.k8s.io";

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use apiserver::{Kind, Store};
 use serde_json::{Map, Value, json};
 use verdict::history::Outcome;
 use wire::{Call, Client, Tcp};
@@ -11,10 +12,7 @@ use super::{
     compare::Found,
     rules::Cover,
 };
-use crate::{
-    api::{Kind, Store},
-    dialects::object,
-};
+use crate::dialects::object;
 
 /// The API server of a world, and what was applied to it.
 pub(super) struct Api<'a> {
@@ -108,7 +106,7 @@ impl<'a> Api<'a> {
     pub(super) async fn make_namespaces(&self, manifests: &[Value], default: &str) -> Result<(), String> {
         let named = manifests.iter().map(object::namespace).chain([default]);
         for name in named.filter(|n| !n.is_empty()) {
-            if self.store.get(&crate::api::kinds::NAMESPACE, "", name).is_none() {
+            if self.store.get(&crate::kinds::NAMESPACE, "", name).is_none() {
                 let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
                 self.store.create(namespace).map_err(|failure| format!("make namespace {name}: {failure}"))?;
             }

@@ -2,6 +2,7 @@
 
 use std::sync::LazyLock;
 
+use apiserver::Store;
 use regex::Regex;
 
 use super::{
@@ -9,8 +10,8 @@ use super::{
     rules::{Rule, TextRule},
 };
 use crate::{
-    api::{Store, kinds},
     dialects::object::{name, text},
+    kinds,
 };
 
 /// `${ip of pod NAME}`, `${name of pod NAMESPACE/NAME 2}`, `${ip of service NAME}`.
@@ -94,6 +95,7 @@ impl<'a> Fill<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use apiserver::{Definitions, NoHooks};
     use rstest::rstest;
     use serde_json::json;
 
@@ -105,7 +107,7 @@ mod tests {
     #[case("${ip of pod x 3}", Err("${ip of pod x 3}: there is none in ns"))]
     #[case("${ip of node x}", Err("write ${ip of pod NAME}"))]
     fn texts_are_filled(#[case] text: &str, #[case] filled: Result<&str, &str>) {
-        let store = Store::on_system_clock();
+        let store = Store::new(NoHooks, &Definitions::default());
         store.create(json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "ns"}})).unwrap();
         for (at, pod) in [(1, "x-1"), (2, "x-2")] {
             let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": pod, "namespace": "ns"},

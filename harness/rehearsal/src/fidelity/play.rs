@@ -2,6 +2,7 @@
 
 use std::{io, sync::Arc, time::Duration};
 
+use apiserver::{Kind, Store};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use futures::{FutureExt, future::BoxFuture};
 use serde_json::json;
@@ -18,9 +19,9 @@ use super::{
     rules::shown,
 };
 use crate::{
-    api::{Kind, Store, kinds},
     dataplane::network::Network,
     dialects::object::{self, list, name, namespace, text},
+    kinds,
     world::{World, WorldConfig, WorldError},
 };
 

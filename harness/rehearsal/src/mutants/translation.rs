@@ -6,7 +6,6 @@ use serde_json::{Value, json};
 
 use super::{Mutant, Mutants};
 use crate::{
-    api::kinds,
     dataplane::{
         pool::{Asks, Pool, Served, WithoutPicker},
         routing::{Backend, Entry, Filter, HeaderEdit, PathMatch, Rule, Table, Target, regex_before_prefix},
@@ -16,6 +15,7 @@ use crate::{
         object::{self, list, text},
         pools,
     },
+    kinds,
 };
 
 impl Mutants {
@@ -249,7 +249,7 @@ impl Mutants {
         self.is(Mutant::PoolStatusNeverWritten) || clears && self.is(Mutant::StatusNeverCleared)
     }
 
-    fn condition(&self, kind: &crate::api::Kind, condition: &mut Value) {
+    fn condition(&self, kind: &apiserver::Kind, condition: &mut Value) {
         let (is_route, is_pool) = (*kind == kinds::HTTP_ROUTE, *kind == kinds::INFERENCE_POOL);
         let says = |wanted: &str, field: &str| condition[field] == wanted;
         let unresolved = says("ResolvedRefs", "type") && says("False", "status");

@@ -4,8 +4,8 @@ use std::{sync::Arc, time::Duration};
 
 use crate::stage::{KSERVE_HOST, Stage, bounded, chat, conditions, response, said};
 use rehearsal::{
-    api::kinds,
     dialects::object::{list, text},
+    kinds,
 };
 use rstest::rstest;
 use serde_json::json;

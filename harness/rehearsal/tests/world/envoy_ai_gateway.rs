@@ -2,8 +2,8 @@
 
 use crate::stage::{KSERVE_HOST, Stage, chat, conditions, response, said};
 use rehearsal::{
-    api::kinds,
     dialects::object::{self, list, text},
+    kinds,
     world::WorldConfig,
 };
 use rstest::rstest;

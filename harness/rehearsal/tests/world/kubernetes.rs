@@ -34,7 +34,7 @@ async fn what_a_client_applies_is_carried_out() {
     });
     api.patch("by-client", &PatchParams::apply("igc"), &Patch::Apply(&route)).await.expect("applied");
     stage
-        .object(&rehearsal::api::kinds::HTTP_ROUTE, "kserve-test", "by-client", |o| {
+        .object(&rehearsal::kinds::HTTP_ROUTE, "kserve-test", "by-client", |o| {
             o.pointer("/status/parents/0/conditions/0/status") == Some(&json!("True"))
         })
         .await;

@@ -1,9 +1,10 @@
 //! LLMInferenceService in a world: its children, the group of its pool, what it takes to be ready, and its end.
 
 use crate::stage::{Stage, bounded, chat, condition, response};
+use apiserver::Kind;
 use rehearsal::{
-    api::{Kind, kinds},
     dialects::object::{list, text},
+    kinds,
 };
 use rstest::rstest;
 use serde_json::Value;

@@ -4,7 +4,7 @@ use cluster::{
     api::{Cluster, ObjectRef},
     pool::follow,
 };
-use rehearsal::{api::kinds, dialects::object::text};
+use rehearsal::{dialects::object::text, kinds};
 use serde_json::json;
 use tokio::sync::watch;
 

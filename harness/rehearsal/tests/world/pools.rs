@@ -2,8 +2,8 @@
 
 use crate::stage::{Stage, bounded, conditions, response};
 use rehearsal::{
-    api::kinds,
     dialects::object::{list, text},
+    kinds,
 };
 use serde_json::{Value, json};
 use wire::Call;

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use apiserver::{Kind, Store};
 use rehearsal::{
-    api::{Kind, Store, kinds},
     dialects::object::{key, text},
+    kinds,
     world::{Backup, World, WorldConfig},
 };
 use rstest::rstest;

@@ -2,9 +2,10 @@
 
 use std::{future::Future, sync::Arc, time::Duration};
 
+use apiserver::{Kind, Object};
 use rehearsal::{
-    api::{Kind, Object, kinds},
     dialects::object::{list, text},
+    kinds,
     world::{World, WorldConfig},
 };
 use serde_json::{Value, json};

@@ -6,7 +6,6 @@ use serde_json::{Value, json};
 
 use super::pools::Pools;
 use crate::{
-    api::kinds,
     dataplane::routing::{Backend, HeaderEdit, IncludeUsage, Provider, Target},
     dialects::{
         Snapshot, StatusOf, Translation,
@@ -15,6 +14,7 @@ use crate::{
         object::{self, observed, text, text_or},
         pools,
     },
+    kinds,
 };
 
 /// A backend that changes nothing.

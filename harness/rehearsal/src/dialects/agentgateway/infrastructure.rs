@@ -8,13 +8,13 @@ use serde_json::{Map, Value, json};
 
 use super::{CLASS, CONTROLLER, NAMESPACE};
 use crate::{
-    api::kinds,
     dialects::{
         Snapshot, StatusOf, Translation, Version,
         attachments::Attachments,
         gateway_api::GROUP,
         object::{self, list, observed, text},
     },
+    kinds,
 };
 
 /// Listener ports that the proxy keeps for itself (facts, section 1).

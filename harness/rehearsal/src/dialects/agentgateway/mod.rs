@@ -12,14 +12,15 @@ mod words;
 
 use std::sync::Arc;
 
+use apiserver::Kind;
 use serde_json::Value;
 
 use super::{
     Dialect, GatewayController, Name, Snapshot, Translation, Version, attachments::Attachments, gateway_api, object,
 };
 use crate::{
-    api::{Kind, kinds},
     dataplane::routing::{HeaderCase, HostRule, Precedence, Table, TieBreak, regex_beside_prefix},
+    kinds,
 };
 
 /// Its row among the dialects.

@@ -6,7 +6,6 @@ use serde_json::{Value, json};
 
 use super::{Agentgateway, CONTROLLER};
 use crate::{
-    api::kinds,
     dataplane::{
         limits::BucketLimit,
         routing::{Filter, LocalLimit, Rule, Unit},
@@ -18,6 +17,7 @@ use crate::{
         gateway_api::{self, GROUP},
         object::{self, list, observed, text},
     },
+    kinds,
 };
 
 /// All policies of a world.

@@ -9,7 +9,6 @@ use serde_json::{Value, json};
 
 use super::{CONTROLLER, NAMESPACE};
 use crate::{
-    api::kinds,
     dataplane::{
         pool::{Asks, Follows, Pool, Served, WithoutPicker},
         routing::Target,
@@ -21,6 +20,7 @@ use crate::{
         object::{self, list, observed, text, text_or},
         pools,
     },
+    kinds,
 };
 
 /// Up to here a request with a body does not fail open (agentgateway/agentgateway#3473), and a backend that refers to a

@@ -4,7 +4,6 @@ use serde_json::{Value, json};
 
 use super::{CONTROLLER, backends, policies::Policies, pools::Pools};
 use crate::{
-    api::kinds,
     dataplane::routing::{Backend, Rule, Target},
     dialects::{
         Snapshot, StatusOf,
@@ -12,6 +11,7 @@ use crate::{
         gateway_api::{self, Attached, Refusal},
         object::{self, list, observed, text},
     },
+    kinds,
 };
 
 /// Reads one HTTPRoute.

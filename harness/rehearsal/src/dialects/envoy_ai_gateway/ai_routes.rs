@@ -2,17 +2,18 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use apiserver::Kind;
 use serde_json::{Map, Value, json};
 
 use super::EnvoyAiGateway;
 use crate::{
-    api::{Kind, kinds},
     dataplane::routing::{Cost, Extraction, HeaderEdit, HostPattern, Provider},
     dialects::{
         Name, Snapshot, StatusOf, Translation, gateway_api,
         object::{self, condition, list, name, namespace, text, text_or},
         pools,
     },
+    kinds,
 };
 
 /// The header that carries the model.

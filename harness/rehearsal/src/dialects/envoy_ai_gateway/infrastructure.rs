@@ -7,13 +7,13 @@ use sha2::{Digest, Sha256};
 
 use super::{CONTROLLER, NAMESPACE, container_port};
 use crate::{
-    api::kinds,
     dialects::{
         Name, Snapshot, StatusOf, Translation, Version,
         attachments::Attachments,
         gateway_api::GROUP,
         object::{self, list, observed, text, text_or},
     },
+    kinds,
 };
 
 /// Holds a GatewayClass while a Gateway uses it.

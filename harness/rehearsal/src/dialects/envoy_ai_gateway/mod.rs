@@ -12,16 +12,17 @@ mod words;
 
 use std::sync::Arc;
 
+use apiserver::Kind;
 use serde_json::{Value, json};
 
 use super::{
     Dialect, GatewayController, Name, Snapshot, Translation, Version, attachments::Attachments, gateway_api, object,
 };
 use crate::{
-    api::{Kind, kinds},
     dataplane::routing::{
         ExistingHeader, HeaderCase, HostRule, IncludeUsage, Precedence, Table, TieBreak, regex_before_prefix,
     },
+    kinds,
 };
 
 /// Its row among the dialects.

@@ -2,11 +2,11 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use apiserver::Kind;
 use serde_json::{Value, json};
 
 use super::{CONTROLLER, gateway_ref};
 use crate::{
-    api::{Kind, kinds},
     dataplane::{
         limits::WindowLimit,
         routing::{GlobalLimit, Rule, Selector},
@@ -17,6 +17,7 @@ use crate::{
         gateway_api,
         object::{self, list, observed, text, text_or},
     },
+    kinds,
 };
 
 /// All traffic policies of a world.

@@ -7,7 +7,6 @@ use serde_json::{Value, json};
 
 use super::{CONTROLLER, gateway_ref};
 use crate::{
-    api::kinds,
     dataplane::{
         pool::{Asks, Follows, Pool, Served, WithoutPicker},
         routing::Target,
@@ -17,6 +16,7 @@ use crate::{
         object::{self, list, observed},
         pools,
     },
+    kinds,
 };
 
 /// Who writes the status of pools. Nobody is named in it as controller.

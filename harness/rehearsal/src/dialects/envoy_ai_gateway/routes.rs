@@ -6,7 +6,6 @@ use serde_json::{Value, json};
 
 use super::{CONTROLLER, ai_routes::AiRoutes, policies::Policies, pools};
 use crate::{
-    api::kinds,
     dataplane::{
         routing::{Backend, Filter, HeaderEdit, Rule, Target},
         words::Answer,
@@ -17,6 +16,7 @@ use crate::{
         gateway_api::{self, Attached, Refusal},
         object::{self, list, observed, text, text_or},
     },
+    kinds,
 };
 
 /// Envoy's own limit where a route says nothing (facts/kserve-and-inference-extension.md section 7, "absent timeout").

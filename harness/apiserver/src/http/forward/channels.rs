@@ -1,0 +1,114 @@
+//! Channels in a WebSocket, as the kube client forwards (`v4.channel.k8s.io`): two a port, one for bytes and one for
+//! errors, each opened by a frame that names the port.
+
+use futures::stream::SplitSink;
+use futures::{SinkExt, StreamExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::net::tcp::OwnedWriteHalf;
+use tokio::sync::mpsc;
+use tokio_tungstenite::tungstenite::protocol::Message;
+
+use super::{Pod, Socket};
+use crate::failure::Failure;
+
+/// More ports in one request are refused.
+const MOST_PORTS: usize = 64;
+
+/// The ports of a request: `8080,8081`.
+pub(super) fn ports(asked: &str) -> Result<Vec<u16>, Failure> {
+    let refused = |port| Failure::bad_request(format!("port {port:?} is not a port"));
+    asked.split(',').take(MOST_PORTS).map(|port| port.parse().map_err(|_| refused(port))).collect()
+}
+
+/// Bytes for the client on a channel, or the end of a port.
+enum Told {
+    Frame(u8, Vec<u8>),
+    End,
+}
+
+/// Forwards until the client leaves or every port has ended.
+pub(super) async fn forward(socket: Socket, pod: &Pod, ports: &[u16]) {
+    let (mut sink, mut frames) = socket.split();
+    let (tell, mut told) = mpsc::channel::<Told>(16);
+    let mut writers: Vec<Option<OwnedWriteHalf>> = Vec::new();
+    let mut open = 0;
+    for (at, number) in ports.iter().enumerate() {
+        let channel = u8::try_from(2 * at).unwrap_or(u8::MAX - 1);
+        for channel in [channel, channel + 1] {
+            if send(&mut sink, channel, &number.to_le_bytes()).await.is_err() {
+                return;
+            }
+        }
+        match pod.dial(&number.to_string()).await {
+            Ok(stream) => {
+                open += 1;
+                writers.push(Some(read_on(stream, channel, tell.clone())));
+            }
+            Err(why) => {
+                writers.push(None);
+                if send(&mut sink, channel + 1, why.as_bytes()).await.is_err() {
+                    return;
+                }
+            }
+        }
+    }
+    drop(tell);
+    while open > 0 {
+        tokio::select! {
+            frame = frames.next() => match frame {
+                Some(Ok(Message::Binary(bytes))) => take(&mut writers, &bytes).await,
+                Some(Ok(Message::Close(_)) | Err(_)) | None => break,
+                Some(Ok(_)) => {}
+            },
+            word = told.recv() => match word {
+                Some(Told::Frame(channel, bytes)) => {
+                    if send(&mut sink, channel, &bytes).await.is_err() {
+                        break;
+                    }
+                }
+                Some(Told::End) => open -= 1,
+                None => break,
+            },
+        }
+    }
+    let _ = sink.close().await; // the client may have left first
+}
+
+/// Reads from a pod until it ends, and hands back the other direction.
+fn read_on(stream: TcpStream, channel: u8, tell: mpsc::Sender<Told>) -> OwnedWriteHalf {
+    let (mut reader, writer) = stream.into_split();
+    tokio::spawn(async move {
+        let mut buffer = vec![0; 16 * 1024];
+        while let Ok(length @ 1..) = reader.read(&mut buffer).await {
+            if tell.send(Told::Frame(channel, buffer[..length].to_vec())).await.is_err() {
+                return;
+            }
+        }
+        let _ = tell.send(Told::End).await; // nobody listens any more
+    });
+    writer
+}
+
+/// Writes a frame of the client to its pod.
+async fn take(writers: &mut [Option<OwnedWriteHalf>], frame: &[u8]) {
+    let Some((channel, bytes)) = frame.split_first() else {
+        return;
+    };
+    let Some(writer) = writers.get_mut(usize::from(channel / 2)) else {
+        return;
+    };
+    if channel % 2 == 0
+        && let Some(open) = writer
+        && open.write_all(bytes).await.is_err()
+    {
+        *writer = None;
+    }
+}
+
+async fn send(sink: &mut SplitSink<Socket, Message>, channel: u8, bytes: &[u8]) -> Result<(), ()> {
+    let mut frame = Vec::with_capacity(bytes.len() + 1);
+    frame.push(channel);
+    frame.extend_from_slice(bytes);
+    sink.send(Message::binary(frame)).await.map_err(drop)
+}

@@ -1,0 +1,302 @@
+//! The server: HTTP on loopback in front of a store.
+
+use std::convert::Infallible;
+use std::io;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{ACCEPT, CONTENT_TYPE, HOST};
+use http::{Method, Request};
+use http_body_util::{BodyExt, Limited};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::conn::auto;
+use serde_json::json;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use super::failure::Failure;
+use super::pods::{NoPods, PodDialer};
+use super::store::Store;
+use answer::Answer;
+use objects::Call;
+use request::{Query, Shape, Target};
+
+mod answer;
+mod discovery;
+mod forward;
+mod objects;
+mod openapi;
+mod path;
+mod protobuf;
+mod proxy;
+mod request;
+mod table;
+mod watch;
+
+/// The largest body that is read, 3 MiB as in Kubernetes.
+pub const LARGEST_BODY: usize = 3 * 1024 * 1024;
+
+/// What the server needs from the world around it.
+#[derive(Clone)]
+pub struct ServerOptions {
+    /// How pods are reached.
+    pub pods: Arc<dyn PodDialer>,
+    /// How often a watch that asked for bookmarks gets one.
+    pub bookmark_every: Duration,
+}
+
+impl Default for ServerOptions {
+    fn default() -> Self {
+        Self { pods: Arc::new(NoPods), bookmark_every: Duration::from_secs(60) }
+    }
+}
+
+impl std::fmt::Debug for ServerOptions {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ServerOptions").field("bookmark_every", &self.bookmark_every).finish_non_exhaustive()
+    }
+}
+
+/// A running server. It ends when this is dropped.
+#[derive(Debug)]
+pub struct Server {
+    name: &'static str,
+    address: SocketAddr,
+    task: JoinHandle<()>,
+    stop: CancellationToken,
+    _guard: DropGuard,
+}
+
+impl Server {
+    /// Starts a server on a free port of 127.0.0.1.
+    pub async fn start(store: Store, options: ServerOptions) -> io::Result<Self> {
+        let listener = TcpListener::bind((std::net::Ipv4Addr::LOCALHOST, 0)).await?;
+        serve(store, listener, options)
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// `http://127.0.0.1:<port>`.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// A kubeconfig for it, as YAML.
+    pub fn kubeconfig(&self) -> String {
+        let name = self.name;
+        let config = json!({
+            "apiVersion": "v1",
+            "kind": "Config",
+            "clusters": [{"name": name, "cluster": {"server": self.url()}}],
+            "users": [{"name": name, "user": {}}],
+            "contexts": [{"name": name, "context": {"cluster": name, "user": name, "namespace": "default"}}],
+            "current-context": name,
+        });
+        serde_saphyr::to_string(&config).unwrap_or_else(|_| config.to_string())
+    }
+
+    /// Writes the kubeconfig to a file.
+    pub fn write_kubeconfig(&self, file: &Path) -> io::Result<()> {
+        std::fs::write(file, self.kubeconfig())
+    }
+
+    /// Closes the listener and every connection, and waits for the end.
+    pub async fn stop(self) {
+        self.stop.cancel();
+        let _ = self.task.await; // a panic of the task has been told already
+    }
+}
+
+/// Serves a store on a listener.
+pub fn serve(store: Store, listener: TcpListener, options: ServerOptions) -> io::Result<Server> {
+    let address = listener.local_addr()?;
+    let stop = CancellationToken::new();
+    let name = store.name();
+    let desk = Arc::new(Desk { store, options, address: address.to_string() });
+    let task = tokio::spawn(accept(desk, listener, stop.clone()));
+    Ok(Server { name, address, task, _guard: stop.clone().drop_guard(), stop })
+}
+
+async fn accept(desk: Arc<Desk>, listener: TcpListener, stop: CancellationToken) {
+    loop {
+        let stream = tokio::select! {
+            () = stop.cancelled() => return,
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => stream,
+                Err(error) => {
+                    // Out of descriptors: others must close theirs first.
+                    tracing::warn!(%error, "a connection could not be accepted");
+                    tokio::task::yield_now().await;
+                    continue;
+                }
+            },
+        };
+        let _ = stream.set_nodelay(true); // slower without, not wrong
+        let (desk, stop) = (desk.clone(), stop.clone());
+        tokio::spawn(async move {
+            let service = service_fn(|request| {
+                let desk = desk.clone();
+                async move { Ok::<_, Infallible>(desk.answer(request).await) }
+            });
+            let builder = auto::Builder::new(TokioExecutor::new());
+            let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
+            tokio::select! {
+                () = stop.cancelled() => {}
+                ended = connection => if let Err(error) = ended {
+                    tracing::debug!(%error, "a connection ended early");
+                },
+            }
+        });
+    }
+}
+
+struct Desk {
+    store: Store,
+    options: ServerOptions,
+    address: String,
+}
+
+impl Desk {
+    async fn answer(&self, request: Request<Incoming>) -> Answer {
+        match self.find(request).await {
+            Ok(answer) => answer,
+            Err(failure) => answer::failure(&failure),
+        }
+    }
+
+    async fn find(&self, request: Request<Incoming>) -> Result<Answer, Failure> {
+        from_here(&request)?;
+        let path = request::words(request.uri().path());
+        let words: Vec<&str> = path.iter().map(String::as_str).collect();
+        match words.as_slice() {
+            ["version"] => return Ok(answer::json(200, &version(self.store.name()))),
+            ["healthz" | "livez" | "readyz", ..] => return Ok(answer::text("ok")),
+            ["openapi", rest @ ..] => {
+                let accept = request.headers().get(ACCEPT).and_then(|a| a.to_str().ok()).unwrap_or("");
+                let rest: Vec<String> = rest.iter().map(|w| (*w).to_owned()).collect();
+                return openapi::answer(&self.store, &rest, accept);
+            }
+            [] => {
+                return Ok(answer::json(
+                    200,
+                    &json!({"paths": ["/api", "/apis", "/healthz", "/openapi/v2", "/openapi/v3", "/version"]}),
+                ));
+            }
+            _ => {}
+        }
+        if request.method() == Method::GET
+            && let Some(found) = discovery::answer(&self.store, &path, request.headers(), &self.address)
+        {
+            return found;
+        }
+        if words.first() == Some(&"apis") && words.get(1) == Some(&"authorization.k8s.io") {
+            return review(request).await;
+        }
+        self.about_objects(request, &path).await
+    }
+
+    async fn about_objects(&self, request: Request<Incoming>, path: &[String]) -> Result<Answer, Failure> {
+        let target = Target::find(&self.store, path)?;
+        let query = Query::read(request.uri().query());
+        let kind = target.resource.kind.kind.as_ref();
+        if target.resource.kind.group.is_empty() {
+            match (kind, target.below.first().map(String::as_str)) {
+                ("Pod", Some("log")) => {
+                    return proxy::log(&self.store, &self.options, &target, &query);
+                }
+                ("Pod" | "Service", Some("proxy")) => {
+                    return proxy::forward(&self.store, &self.options, &target, request).await;
+                }
+                ("Pod", Some("portforward")) => {
+                    return forward::start(&self.store, &self.options, &target, &query, request);
+                }
+                _ => {}
+            }
+        }
+        let (parts, body) = request.into_parts();
+        let shape = Shape::read(&parts.headers)?;
+        let mut answer = if parts.method == Method::GET
+            && query.get("watch").is_some()
+            && query.is("watch")
+            && target.below.is_empty()
+        {
+            watch::start(&self.store, &target, &query, shape, self.options.bookmark_every)?
+        } else {
+            let call = Call {
+                store: &self.store,
+                target: &target,
+                query: &query,
+                headers: &parts.headers,
+                body: collect(body).await?,
+                shape,
+            };
+            match call.answer(&parts.method) {
+                Ok(answer) => answer,
+                Err(failure) => answer::failure(&failure),
+            }
+        };
+        if let Some(text) = &target.version()?.deprecation {
+            answer::warn(&mut answer, std::slice::from_ref(text));
+        }
+        Ok(answer)
+    }
+}
+
+/// Pages in a browser that resolve a name of theirs to loopback get nothing.
+fn from_here(request: &Request<Incoming>) -> Result<(), Failure> {
+    let host = request
+        .headers()
+        .get(HOST)
+        .and_then(|h| h.to_str().ok())
+        .or_else(|| request.uri().authority().map(|a| a.as_str()))
+        .unwrap_or("");
+    let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
+    if matches!(name, "127.0.0.1" | "localhost" | "[::1]" | "") {
+        return Ok(());
+    }
+    Err(Failure::new(403, "Forbidden", format!("the server answers on loopback only, not as {host:?}")))
+}
+
+/// Reads a body up to the limit.
+async fn collect(body: Incoming) -> Result<Bytes, Failure> {
+    match Limited::new(body, LARGEST_BODY).collect().await {
+        Ok(collected) => Ok(collected.to_bytes()),
+        Err(error) if error.is::<http_body_util::LengthLimitError>() => Err(Failure::new(
+            413,
+            "RequestEntityTooLarge",
+            format!("Request entity too large: limit is {LARGEST_BODY}"),
+        )),
+        Err(error) => Err(Failure::bad_request(format!("the body could not be read: {error}"))),
+    }
+}
+
+fn version(name: &str) -> serde_json::Value {
+    json!({
+        "major": "1", "minor": "34", "emulationMajor": "1", "emulationMinor": "34",
+        "gitVersion": format!("v1.34.10+{name}"), "gitCommit": "", "gitTreeState": "clean", "buildDate": "1970-01-01T00:00:00Z",
+        "goVersion": "none", "compiler": "rustc", "platform": format!("{name}/any"),
+    })
+}
+
+/// Access reviews: everything is allowed here.
+async fn review(request: Request<Incoming>) -> Result<Answer, Failure> {
+    if request.method() != Method::POST {
+        return Err(Failure::no_such_resource());
+    }
+    let media = request.headers().get(CONTENT_TYPE).and_then(|m| m.to_str().ok()).unwrap_or("").to_owned();
+    let mut review = objects::parse(&collect(request.into_body()).await?, &media)?;
+    if !review.is_object() {
+        return Err(Failure::bad_request("a review is an object"));
+    }
+    review["status"] = json!({"allowed": true});
+    Ok(answer::json(201, &review))
+}

@@ -1,0 +1,243 @@
+//! Requests: what a path, a query and the headers ask for.
+
+use std::sync::Arc;
+
+use http::HeaderMap;
+use http::header::{ACCEPT, USER_AGENT};
+
+use crate::admission::UnknownFields;
+use crate::failure::{Cause, Failure};
+use crate::resource::{Resource, Version};
+use crate::selector::{Fields, Labels, Scope};
+use crate::store::Store;
+
+/// What a path under `/api` or `/apis` names.
+#[derive(Clone, Debug)]
+pub(super) struct Target {
+    pub resource: Arc<Resource>,
+    pub version: String,
+    pub namespace: Option<String>,
+    pub name: Option<String>,
+    /// Subresource and what follows it.
+    pub below: Vec<String>,
+}
+
+impl Target {
+    /// Finds the resource that a path names; `path` has no leading slash.
+    pub(super) fn find(store: &Store, path: &[String]) -> Result<Self, Failure> {
+        let words: Vec<&str> = path.iter().map(String::as_str).collect();
+        let (group, version, rest) = match words.as_slice() {
+            ["api", version, rest @ ..] => ("", *version, rest),
+            ["apis", group, version, rest @ ..] => (*group, *version, rest),
+            _ => return Err(Failure::no_such_resource()),
+        };
+        let (namespace, rest) = match rest {
+            ["namespaces", namespace, plural, rest @ ..] if !matches!(*plural, "status" | "finalize") => {
+                let mut left = vec![*plural];
+                left.extend(rest);
+                (Some((*namespace).to_owned()), left)
+            }
+            rest => (None, rest.to_vec()),
+        };
+        let (plural, rest) = rest.split_first().ok_or_else(Failure::no_such_resource)?;
+        let resource = store.lock().resource_at(group, plural).ok_or_else(Failure::no_such_resource)?;
+        if resource.version(version).is_none() || (namespace.is_some() && !resource.namespaced) {
+            return Err(Failure::no_such_resource());
+        }
+        let (name, below) = match rest.split_first() {
+            Some((name, below)) => (Some((*name).to_owned()), below.iter().map(|w| (*w).to_owned()).collect()),
+            None => (None, Vec::new()),
+        };
+        if name.is_some() && resource.namespaced && namespace.is_none() {
+            return Err(Failure::no_such_resource());
+        }
+        Ok(Self { resource, version: version.to_owned(), namespace, name, below })
+    }
+
+    pub(super) fn version(&self) -> Result<&Version, Failure> {
+        self.resource.version(&self.version).ok_or_else(Failure::no_such_resource)
+    }
+
+    pub(super) fn namespace(&self) -> &str {
+        self.namespace.as_deref().unwrap_or("")
+    }
+
+    pub(super) fn api_version(&self) -> String {
+        self.resource.api_version(&self.version)
+    }
+}
+
+/// The words of a path, decoded.
+pub(super) fn words(path: &str) -> Vec<String> {
+    path.split('/').filter(|word| !word.is_empty()).map(|word| decode(word, false)).collect()
+}
+
+/// The parameters of a query.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Query(Vec<(String, String)>);
+
+impl Query {
+    pub(super) fn read(text: Option<&str>) -> Self {
+        Self(
+            text.unwrap_or("")
+                .split('&')
+                .filter(|pair| !pair.is_empty())
+                .map(|pair| {
+                    let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+                    (decode(key, true), decode(value, true))
+                })
+                .collect(),
+        )
+    }
+
+    pub(super) fn get(&self, key: &str) -> Option<&str> {
+        self.0.iter().find(|(k, _)| k == key).map(|(_, v)| v.as_str())
+    }
+
+    pub(super) fn is(&self, key: &str) -> bool {
+        matches!(self.get(key), Some("" | "true" | "1" | "True"))
+    }
+
+    pub(super) fn number(&self, key: &str) -> Result<Option<u64>, Failure> {
+        match self.get(key) {
+            None | Some("") => Ok(None),
+            Some(text) => text.parse().map(Some).map_err(|_| Failure::bad_request(format!("invalid {key}: {text:?}"))),
+        }
+    }
+
+    pub(super) fn scope(&self, target: &Target) -> Result<Scope, Failure> {
+        let fields = Fields::read(self.get("fieldSelector").unwrap_or(""))?;
+        fields.check(&target.resource, target.version()?)?;
+        Ok(Scope {
+            namespace: target.namespace.clone(),
+            labels: Labels::read(self.get("labelSelector").unwrap_or(""))?,
+            fields,
+        })
+    }
+
+    pub(super) fn dry_run(&self) -> Result<bool, Failure> {
+        match self.get("dryRun") {
+            None | Some("") => Ok(false),
+            Some("All") => Ok(true),
+            Some(other) => Err(unsupported("dryRun", other, "\"All\"")),
+        }
+    }
+
+    pub(super) fn unknown_fields(&self) -> Result<UnknownFields, Failure> {
+        match self.get("fieldValidation") {
+            Some("Strict") => Ok(UnknownFields::Strict),
+            Some("Ignore") => Ok(UnknownFields::Ignore),
+            None | Some("" | "Warn") => Ok(UnknownFields::Warn),
+            Some(other) => Err(unsupported("fieldValidation", other, "\"Ignore\", \"Strict\", \"Warn\"")),
+        }
+    }
+
+    /// The field manager, from the query or from the program's name.
+    pub(super) fn manager(&self, headers: &HeaderMap) -> String {
+        if let Some(name) = self.get("fieldManager").filter(|n| !n.is_empty()) {
+            return name.to_owned();
+        }
+        headers
+            .get(USER_AGENT)
+            .and_then(|agent| agent.to_str().ok())
+            .and_then(|agent| agent.split('/').next())
+            .filter(|name| !name.is_empty())
+            .unwrap_or("unknown")
+            .to_owned()
+    }
+}
+
+fn unsupported(field: &str, value: &str, supported: &str) -> Failure {
+    Failure::invalid(
+        "Options",
+        "meta.k8s.io",
+        "",
+        vec![Cause {
+            reason: "FieldValueNotSupported",
+            message: format!("Unsupported value: {value:?}: supported values: {supported}"),
+            field: field.to_owned(),
+        }],
+    )
+}
+
+/// What the client wants to see of objects.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Shape {
+    Whole,
+    Table,
+    Metadata,
+}
+
+impl Shape {
+    /// Reads `Accept`; JSON is all that is spoken here.
+    pub(super) fn read(headers: &HeaderMap) -> Result<Self, Failure> {
+        let Some(accept) = headers.get(ACCEPT).and_then(|a| a.to_str().ok()) else {
+            return Ok(Self::Whole);
+        };
+        for wish in accept.split(',') {
+            let mut parts = wish.split(';').map(str::trim);
+            let kind = parts.next().unwrap_or("");
+            if !matches!(kind, "application/json" | "*/*" | "application/*") {
+                continue;
+            }
+            return Ok(match parts.find_map(|p| p.strip_prefix("as=")) {
+                None => Self::Whole,
+                Some("Table") => Self::Table,
+                Some("PartialObjectMetadata" | "PartialObjectMetadataList") => Self::Metadata,
+                Some(_) => continue,
+            });
+        }
+        Err(Failure::new(406, "NotAcceptable", "only the following media types are accepted: application/json"))
+    }
+}
+
+/// Percent-decoding; a plus is a space in queries.
+fn decode(text: &str, query: bool) -> String {
+    let bytes = text.as_bytes();
+    let mut out = Vec::with_capacity(bytes.len());
+    let mut at = 0;
+    while at < bytes.len() {
+        let hex = |i: usize| bytes.get(i).and_then(|b| (*b as char).to_digit(16)).and_then(|d| u8::try_from(d).ok());
+        match bytes[at] {
+            b'%' => match (hex(at + 1), hex(at + 2)) {
+                (Some(high), Some(low)) => {
+                    out.push(high << 4 | low);
+                    at += 2;
+                }
+                _ => out.push(b'%'),
+            },
+            b'+' if query => out.push(b' '),
+            byte => out.push(byte),
+        }
+        at += 1;
+    }
+    String::from_utf8_lossy(&out).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+
+    #[rstest]
+    #[case("a%3Db%2Cc", "a=b,c")]
+    #[case("a+b", "a b")]
+    #[case("100%", "100%")]
+    #[case("%zz", "%zz")]
+    #[case("%ff", "\u{fffd}")]
+    fn queries_are_decoded(#[case] text: &str, #[case] decoded: &str) {
+        assert_eq!(decode(text, true), decoded);
+    }
+
+    #[rstest]
+    #[case("application/json", Ok(Shape::Whole))]
+    #[case("application/json;as=Table;v=v1;g=meta.k8s.io,application/json", Ok(Shape::Table))]
+    #[case("application/vnd.kubernetes.protobuf,application/json", Ok(Shape::Whole))]
+    #[case("application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1", Ok(Shape::Metadata))]
+    #[case("application/vnd.kubernetes.protobuf", Err(406))]
+    fn shapes_come_from_accept(#[case] accept: &str, #[case] shape: Result<Shape, u16>) {
+        let mut headers = HeaderMap::new();
+        headers.insert(ACCEPT, accept.parse().unwrap());
+        assert_eq!(Shape::read(&headers).map_err(|f| f.code), shape);
+    }
+}

@@ -1,0 +1,225 @@
+//! Watches: the changes of a kind as lines of JSON, from a resource version on.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::Stream;
+use http::Response;
+use http::header::{CONTENT_TYPE, HeaderValue};
+use http_body::Frame;
+use http_body_util::{BodyExt, StreamBody};
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, Interval, MissedTickBehavior};
+
+use super::answer::Answer;
+use super::objects::{partial, present};
+use super::request::{Query, Shape, Target};
+use super::table::table;
+use crate::failure::Failure;
+use crate::selector::Scope;
+use crate::state::{Change, Event, Listener};
+use crate::store::Store;
+
+/// How many events wait for a client that does not read before its watch is closed.
+const BACKLOG: usize = 1024;
+/// How long a watch lasts when the client does not say.
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(1800);
+/// The annotation of the bookmark after the initial events.
+const INITIAL_END: &str = "k8s.io/initial-events-end";
+
+/// Starts a watch.
+pub(super) fn start(
+    store: &Store,
+    target: &Target,
+    query: &Query,
+    shape: Shape,
+    bookmark_every: Duration,
+) -> Result<Answer, Failure> {
+    let mut scope = query.scope(target)?;
+    if let Some(name) = &target.name {
+        let one = format!("metadata.name={name}");
+        scope.fields = crate::selector::Fields::read(&one)?;
+    }
+    let kind = &target.resource.kind;
+    let wants_initial = query.is("sendInitialEvents") && query.get("sendInitialEvents").is_some();
+    let from = query.number("resourceVersion")?.filter(|v| *v > 0);
+    let timeout = query.number("timeoutSeconds")?.filter(|t| *t > 0).map_or(DEFAULT_TIMEOUT, Duration::from_secs);
+    let (tx, rx) = mpsc::channel(BACKLOG);
+    let mut watch = Watch {
+        store: store.clone(),
+        target: target.clone(),
+        scope,
+        shape,
+        headings: true,
+        ready: VecDeque::new(),
+        events: Some(rx),
+        seen: 0,
+        deadline: Instant::now() + timeout,
+        bookmarks: query.is("allowWatchBookmarks").then(|| {
+            let first = Instant::now() + bookmark_every;
+            let mut interval = tokio::time::interval_at(first, bookmark_every);
+            interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            interval
+        }),
+    };
+    {
+        let mut state = store.lock();
+        watch.seen = state.version();
+        match from.filter(|_| !wants_initial) {
+            None => {
+                let existing = state.list(kind, watch.scope.namespace.as_deref());
+                for object in existing {
+                    if watch.scope.holds(&object) {
+                        watch.push("ADDED", &object);
+                    }
+                }
+            }
+            Some(version) => match state.since(kind, version) {
+                Ok(events) => events.iter().for_each(|event| watch.take(event)),
+                Err(expired) => {
+                    watch.push_raw("ERROR", &expired.status());
+                    watch.events = None;
+                }
+            },
+        }
+        if wants_initial {
+            let mut bookmark = watch.bookmark();
+            bookmark["metadata"]["annotations"] = json!({INITIAL_END: "true"});
+            watch.push_raw("BOOKMARK", &bookmark);
+        }
+        if watch.events.is_some() {
+            state.listen(Some(kind.clone()), Listener::Bounded(tx));
+        }
+    }
+    let mut answer = Response::new(StreamBody::new(watch.lines()).boxed_unsync());
+    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    Ok(answer)
+}
+
+struct Watch {
+    store: Store,
+    target: Target,
+    scope: Scope,
+    shape: Shape,
+    headings: bool,
+    ready: VecDeque<Bytes>,
+    /// `None` when the watch ends after what is ready.
+    events: Option<mpsc::Receiver<Arc<Event>>>,
+    seen: u64,
+    deadline: Instant,
+    bookmarks: Option<Interval>,
+}
+
+impl Watch {
+    fn push_raw(&mut self, word: &str, object: &Value) {
+        let mut line = json!({"type": word, "object": object}).to_string();
+        line.push('\n');
+        self.ready.push_back(line.into());
+    }
+
+    fn push(&mut self, word: &str, object: &Arc<Value>) {
+        let shown = present(&self.target.resource, &self.target.version, object);
+        let shown = match (self.shape, self.target.version()) {
+            (Shape::Table, Ok(version)) => table(
+                &self.target.resource,
+                version,
+                &[&shown],
+                crate::meta::meta_str(&shown, "resourceVersion"),
+                self.store.now(),
+                std::mem::take(&mut self.headings),
+            ),
+            (Shape::Metadata, _) => partial(&shown),
+            _ => shown,
+        };
+        self.push_raw(word, &shown);
+    }
+
+    /// Writes an event as this watch sees it: objects come and go as selectors begin and cease to hold.
+    fn take(&mut self, event: &Event) {
+        self.seen = self.seen.max(event.version);
+        let before = event.before.as_ref().is_some_and(|b| self.scope.holds(b));
+        let after = event.change != Change::Deleted && self.scope.holds(&event.object);
+        let word = match (before, after) {
+            (false, false) => return,
+            (false, true) => "ADDED",
+            (true, true) => "MODIFIED",
+            (true, false) => "DELETED",
+        };
+        if word == "DELETED" && event.change != Change::Deleted {
+            // The last state that the watch could see, at the version of the change.
+            let mut last = event.before.as_deref().cloned().unwrap_or_default();
+            last["metadata"]["resourceVersion"] = json!(event.version.to_string());
+            self.push(word, &Arc::new(last));
+        } else {
+            self.push(word, &event.object);
+        }
+    }
+
+    fn bookmark(&self) -> Value {
+        match self.shape {
+            Shape::Table => json!({"kind": "Table", "apiVersion": "meta.k8s.io/v1",
+                "metadata": {"resourceVersion": self.seen.to_string()}, "columnDefinitions": null, "rows": []}),
+            Shape::Metadata => json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1",
+                "metadata": {"resourceVersion": self.seen.to_string(), "creationTimestamp": null}}),
+            Shape::Whole => json!({"kind": self.target.resource.kind.kind, "apiVersion": self.target.api_version(),
+                "metadata": {"resourceVersion": self.seen.to_string(), "creationTimestamp": null}}),
+        }
+    }
+
+    fn lines(self) -> impl Stream<Item = Result<Frame<Bytes>, io::Error>> {
+        futures::stream::unfold(self, |mut watch| async move {
+            let line = watch.next().await?;
+            Some((Ok(Frame::data(line)), watch))
+        })
+    }
+
+    /// The next line; `None` when the watch ends.
+    async fn next(&mut self) -> Option<Bytes> {
+        loop {
+            if let Some(line) = self.ready.pop_front() {
+                return Some(line);
+            }
+            let events = self.events.as_mut()?;
+            let tick = async {
+                match self.bookmarks.as_mut() {
+                    Some(interval) => {
+                        interval.tick().await;
+                    }
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                event = events.recv() => match event {
+                    Some(event) => self.take(&event),
+                    None => return None, // too slow: the client lists again
+                },
+                () = tokio::time::sleep_until(self.deadline) => {
+                    // The last word of a watch that asked for bookmarks is how far it got.
+                    self.events = None;
+                    if self.bookmarks.is_some() {
+                        let bookmark = self.bookmark();
+                        self.push_raw("BOOKMARK", &bookmark);
+                    }
+                }
+                () = tick => {
+                    self.catch_up();
+                    let bookmark = self.bookmark();
+                    self.push_raw("BOOKMARK", &bookmark);
+                }
+            }
+        }
+    }
+
+    /// Other kinds move the version on too: a bookmark says so, once nothing of this kind is left unsaid.
+    fn catch_up(&mut self) {
+        let state = self.store.lock();
+        if self.events.as_ref().is_some_and(mpsc::Receiver::is_empty) {
+            self.seen = self.seen.max(state.version());
+        }
+    }
+}

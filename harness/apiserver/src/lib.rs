@@ -1,0 +1,39 @@
+//! A Kubernetes API server in the process: one store of objects, and the part of the API that kube and kubectl need.
+//!
+//! It knows the kinds of Kubernetes. Everything else is handed in: definitions of custom resources ([`Definitions`]), clock,
+//! webhooks and faults ([`Hooks`]), and how pods are reached ([`ServerOptions`]).
+
+mod admission;
+mod apply;
+mod builtin;
+mod definition;
+mod failure;
+mod fields;
+mod hooks;
+mod http;
+mod kind;
+mod lifecycle;
+mod meta;
+mod names;
+pub mod patch;
+mod pods;
+mod resource;
+mod schema;
+pub mod selector;
+mod short_form;
+mod state;
+mod store;
+mod write;
+
+pub use admission::UnknownFields;
+pub use failure::{Cause, Details, Failure};
+pub use hooks::{Denial, Fault, Hooks, NoHooks};
+pub use http::{LARGEST_BODY, Server, ServerOptions, serve};
+pub use kind::{Kind, kinds};
+pub use lifecycle::Propagation;
+pub use meta::{is_going, name, namespace, owner_reference, resource_version, uid};
+pub use pods::{NoPods, PodDialer};
+pub use schema::rules::holds;
+pub use short_form::{BadShortForm, Definitions};
+pub use state::{Change, Event};
+pub use store::{Events, Object, Rules, Store};

@@ -1,0 +1,306 @@
+//! The state of a world behind the store's lock: objects, the log of changes, and who listens.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+
+use super::admission::UnknownFields;
+use super::builtin;
+use super::failure::Failure;
+use super::hooks::Hooks;
+use super::kind::Kind;
+use super::meta::{self, meta_mut};
+use super::resource::Resource;
+
+/// What became of an object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// It is new.
+    Added,
+    /// It differs from before.
+    Modified,
+    /// It is gone.
+    Deleted,
+}
+
+/// One change in the world.
+#[derive(Clone, Debug)]
+pub struct Event {
+    /// The kind of the object.
+    pub kind: Kind,
+    /// What became of it.
+    pub change: Change,
+    /// The object after the change, or its last state where it is gone.
+    pub object: Arc<Value>,
+    /// The object before the change.
+    pub before: Option<Arc<Value>>,
+    /// The resource version of the change.
+    pub version: u64,
+}
+
+/// Namespace (empty for cluster-wide kinds) and name.
+pub(crate) type Key = (String, String);
+
+pub(crate) enum Listener {
+    /// A controller in this process: never loses an event.
+    Patient(mpsc::UnboundedSender<Arc<Event>>),
+    /// A watch over the network: is dropped when it does not read.
+    Bounded(mpsc::Sender<Arc<Event>>),
+}
+
+struct Subscriber {
+    kind: Option<Kind>,
+    listener: Listener,
+}
+
+/// How many changes the log holds before watches from older versions expire.
+pub(crate) const HISTORY: usize = 2048;
+
+/// Who writes, and how.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Writing<'a> {
+    /// The field manager.
+    pub manager: &'a str,
+    /// Judge and answer, keep nothing.
+    pub dry_run: bool,
+    /// What is done about unknown fields.
+    pub unknown: UnknownFields,
+    /// Only the status is written.
+    pub status: bool,
+    /// A resource version is demanded of updates of custom resources.
+    pub conditional: bool,
+    /// Now, for time stamps.
+    pub now: jiff::Timestamp,
+}
+
+/// What a write came to.
+#[derive(Debug)]
+pub(crate) struct Written {
+    pub object: Arc<Value>,
+    pub warnings: Vec<String>,
+}
+
+pub(crate) struct State {
+    resources: BTreeMap<Kind, Arc<Resource>>,
+    objects: BTreeMap<Kind, BTreeMap<Key, Arc<Value>>>,
+    version: u64,
+    /// The last change of each kind.
+    changed: BTreeMap<Kind, u64>,
+    log: VecDeque<Arc<Event>>,
+    forgotten: u64,
+    subscribers: Vec<Subscriber>,
+    pub(crate) addresses: builtin::Addresses,
+    seed: RandomState,
+    minted: u64,
+    pub(crate) hooks: Arc<dyn Hooks>,
+}
+
+impl State {
+    pub(crate) fn new(hooks: Arc<dyn Hooks>) -> Self {
+        Self {
+            resources: BTreeMap::new(),
+            objects: BTreeMap::new(),
+            version: 0,
+            changed: BTreeMap::new(),
+            log: VecDeque::new(),
+            forgotten: 0,
+            subscribers: Vec::new(),
+            addresses: builtin::Addresses::default(),
+            seed: RandomState::new(),
+            minted: 0,
+            hooks,
+        }
+    }
+
+    /// The same objects for another world, which has a history of its own from here on.
+    pub(crate) fn copy(&self, hooks: Arc<dyn Hooks>) -> Self {
+        Self {
+            resources: self.resources.clone(),
+            objects: self.objects.clone(),
+            version: self.version,
+            changed: self.changed.clone(),
+            forgotten: self.version,
+            addresses: self.addresses.clone(),
+            ..Self::new(hooks)
+        }
+    }
+
+    pub(crate) fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// The last change of each of these kinds, 0 where there was none.
+    pub(crate) fn changed(&self, kinds: &[Kind]) -> Vec<u64> {
+        kinds.iter().map(|kind| self.changed.get(kind).copied().unwrap_or(0)).collect()
+    }
+
+    pub(crate) fn resources(&self) -> impl Iterator<Item = &Arc<Resource>> {
+        self.resources.values()
+    }
+
+    pub(crate) fn resource(&self, kind: &Kind) -> Result<Arc<Resource>, Failure> {
+        self.resources.get(kind).cloned().ok_or_else(Failure::no_such_resource)
+    }
+
+    /// The resource served under a path.
+    pub(crate) fn resource_at(&self, group: &str, plural: &str) -> Option<Arc<Resource>> {
+        self.resources.values().find(|r| r.kind.group == group && r.plural == plural).cloned()
+    }
+
+    pub(crate) fn serve(&mut self, resource: Arc<Resource>) {
+        self.resources.insert(resource.kind.clone(), resource);
+    }
+
+    pub(crate) fn unserve(&mut self, kind: &Kind) {
+        self.resources.remove(kind);
+    }
+
+    pub(crate) fn get(&self, kind: &Kind, namespace: &str, name: &str) -> Option<Arc<Value>> {
+        // The lookup borrows a pair of owned strings; names are short.
+        self.objects.get(kind)?.get(&(namespace.to_owned(), name.to_owned())).cloned()
+    }
+
+    pub(crate) fn list(&self, kind: &Kind, namespace: Option<&str>) -> Vec<Arc<Value>> {
+        let Some(objects) = self.objects.get(kind) else {
+            return Vec::new();
+        };
+        match namespace {
+            None => objects.values().cloned().collect(),
+            Some(ns) => objects
+                .range((ns.to_owned(), String::new())..)
+                .take_while(|((n, _), _)| n == ns)
+                .map(|(_, o)| o.clone())
+                .collect(),
+        }
+    }
+
+    /// Every object, in the order of kinds.
+    pub(crate) fn everything(&self) -> impl Iterator<Item = (&Kind, &Arc<Value>)> {
+        self.objects.iter().flat_map(|(kind, objects)| objects.values().map(move |o| (kind, o)))
+    }
+
+    /// The changes after a version, or the failure that says that they are forgotten.
+    pub(crate) fn since(&self, kind: &Kind, version: u64) -> Result<Vec<Arc<Event>>, Failure> {
+        if version < self.forgotten {
+            return Err(Failure::expired(version, self.forgotten));
+        }
+        Ok(self.log.iter().filter(|e| e.version > version && e.kind == *kind).cloned().collect())
+    }
+
+    /// The objects of a kind as they were at a version, or the failure that says that this is forgotten.
+    pub(crate) fn list_at(
+        &self,
+        kind: &Kind,
+        namespace: Option<&str>,
+        version: u64,
+    ) -> Result<Vec<Arc<Value>>, Failure> {
+        if version < self.forgotten {
+            return Err(Failure::expired_list());
+        }
+        let key = |object: &Value| (meta::namespace(object).to_owned(), meta::name(object).to_owned());
+        let mut objects: BTreeMap<Key, Arc<Value>> =
+            self.list(kind, namespace).into_iter().map(|object| (key(&object), object)).collect();
+        let since = self.log.iter().rev().take_while(|event| event.version > version);
+        for event in since.filter(|e| e.kind == *kind && namespace.is_none_or(|n| n == meta::namespace(&e.object))) {
+            match &event.before {
+                Some(before) => objects.insert(key(before), before.clone()),
+                None => objects.remove(&key(&event.object)),
+            };
+        }
+        Ok(objects.into_values().collect())
+    }
+
+    /// Forgets the log, as compaction does.
+    pub(crate) fn forget(&mut self) {
+        self.log.clear();
+        self.forgotten = self.version;
+    }
+
+    pub(crate) fn listen(&mut self, kind: Option<Kind>, listener: Listener) {
+        self.subscribers.push(Subscriber { kind, listener });
+    }
+
+    /// Makes a change and tells everyone.
+    pub(crate) fn commit(&mut self, kind: &Kind, key: Key, object: Option<Value>) -> Option<Arc<Value>> {
+        let objects = self.objects.entry(kind.clone()).or_default();
+        let before = objects.get(&key).cloned();
+        if object.is_none() && before.is_none() {
+            return None; // a version without a change would be waited for in vain
+        }
+        self.version += 1;
+        self.changed.insert(kind.clone(), self.version);
+        let (change, object) = match object {
+            Some(mut object) => {
+                meta_mut(&mut object).insert("resourceVersion".into(), json!(self.version.to_string()));
+                let object = Arc::new(object);
+                objects.insert(key, object.clone());
+                let change = if before.is_some() { Change::Modified } else { Change::Added };
+                (change, object)
+            }
+            None => {
+                let mut last = objects.remove(&key)?.as_ref().clone();
+                meta_mut(&mut last).insert("resourceVersion".into(), json!(self.version.to_string()));
+                (Change::Deleted, Arc::new(last))
+            }
+        };
+        let event =
+            Arc::new(Event { kind: kind.clone(), change, object: object.clone(), before, version: self.version });
+        self.log.push_back(event.clone());
+        while self.log.len() > HISTORY {
+            if let Some(old) = self.log.pop_front() {
+                self.forgotten = old.version;
+            }
+        }
+        self.subscribers.retain(|s| {
+            if s.kind.as_ref().is_some_and(|k| k != kind) {
+                return match &s.listener {
+                    Listener::Patient(tx) => !tx.is_closed(),
+                    Listener::Bounded(tx) => !tx.is_closed(),
+                };
+            }
+            match &s.listener {
+                Listener::Patient(tx) => tx.send(event.clone()).is_ok(),
+                Listener::Bounded(tx) => tx.try_send(event.clone()).is_ok(),
+            }
+        });
+        Some(object)
+    }
+
+    /// Sixty-four bits that no other object of the process has.
+    fn mint(&mut self) -> u64 {
+        self.minted += 1;
+        self.seed.hash_one(self.minted)
+    }
+
+    pub(crate) fn new_uid(&mut self) -> String {
+        let (a, b) = (self.mint(), self.mint());
+        format!(
+            "{:08x}-{:04x}-4{:03x}-{:04x}-{:012x}",
+            a >> 32,
+            (a >> 16) & 0xffff,
+            a & 0xfff,
+            (b >> 48) & 0x3fff | 0x8000,
+            b & 0xffff_ffff_ffff
+        )
+    }
+
+    pub(crate) fn suffix(&mut self) -> String {
+        const LETTERS: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
+        let mut bits = self.mint();
+        (0..5)
+            .map(|_| {
+                let at = (bits % LETTERS.len() as u64) as usize;
+                bits /= LETTERS.len() as u64;
+                LETTERS[at] as char
+            })
+            .collect()
+    }
+}
+
+/// A time as the API writes it.
+pub(crate) fn stamp(now: jiff::Timestamp) -> String {
+    now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}

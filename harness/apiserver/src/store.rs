@@ -1,0 +1,394 @@
+//! The store: the objects of one world, for controllers in the same process.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+
+use super::admission::UnknownFields;
+use super::apply::Force;
+use super::failure::Failure;
+use super::hooks::Hooks;
+use super::kind::{Kind, kinds};
+use super::lifecycle::{Deletion, Propagation};
+use super::meta::{self, meta_mut};
+use super::resource::Resource;
+use super::schema::Schema;
+use super::short_form::{self, Definitions};
+use super::state::{Change, Event, Listener, State, Writing};
+
+/// An object as it is kept; clones are cheap.
+pub type Object = Arc<Value>;
+
+/// The objects of one world. Clones share them.
+#[derive(Clone)]
+pub struct Store(Arc<Inner>);
+
+struct Inner {
+    state: Mutex<State>,
+    hooks: Arc<dyn Hooks>,
+}
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Store").field("version", &self.version()).finish_non_exhaustive()
+    }
+}
+
+/// The changes of a world, in order, none left out.
+#[derive(Debug)]
+pub struct Events {
+    first: std::vec::IntoIter<Arc<Event>>,
+    rest: mpsc::UnboundedReceiver<Arc<Event>>,
+}
+
+impl Events {
+    /// The next change; `None` when the store is gone.
+    pub async fn next(&mut self) -> Option<Arc<Event>> {
+        match self.first.next() {
+            Some(event) => Some(event),
+            None => self.rest.recv().await,
+        }
+    }
+
+    /// The next change if there is one already.
+    pub fn try_next(&mut self) -> Option<Arc<Event>> {
+        self.first.next().or_else(|| self.rest.try_recv().ok())
+    }
+}
+
+impl Store {
+    /// A store that serves the built-in kinds and these definitions, with the namespaces of a fresh cluster.
+    pub fn new(hooks: impl Hooks, definitions: &Definitions) -> Self {
+        let hooks: Arc<dyn Hooks> = Arc::new(hooks);
+        let mut state = State::new(hooks.clone());
+        short_form::install(&mut state, hooks.now(), definitions);
+        let store = Self(Arc::new(Inner { state: Mutex::new(state), hooks }));
+        for name in ["default", "kube-node-lease", "kube-public", "kube-system"] {
+            let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
+            store.create(namespace).expect("a fresh store takes its namespaces");
+        }
+        store
+    }
+
+    /// A store of another world that begins with the objects and definitions as they are here.
+    pub fn copy(&self, hooks: impl Hooks) -> Self {
+        let hooks: Arc<dyn Hooks> = Arc::new(hooks);
+        let state = self.lock().copy(hooks.clone());
+        Self(Arc::new(Inner { state: Mutex::new(state), hooks }))
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
+        // A panic under the lock leaves whole objects behind: commits are single steps.
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Now, by the world's clock.
+    pub fn now(&self) -> jiff::Timestamp {
+        self.0.hooks.now()
+    }
+
+    /// The name of the program; see [`Hooks::name`].
+    pub(crate) fn name(&self) -> &'static str {
+        self.0.hooks.name()
+    }
+
+    /// The newest resource version.
+    pub fn version(&self) -> u64 {
+        self.lock().version()
+    }
+
+    /// The resource version of the last change of each of these kinds, 0 where there was none.
+    pub fn changed(&self, kinds: &[Kind]) -> Vec<u64> {
+        self.lock().changed(kinds)
+    }
+
+    /// An object by kind, namespace (empty for cluster-wide kinds) and name.
+    pub fn get(&self, kind: &Kind, namespace: &str, name: &str) -> Option<Object> {
+        self.lock().get(kind, namespace, name)
+    }
+
+    /// The objects of a kind in a namespace, or in all of them, in the order of namespaces and names.
+    pub fn list(&self, kind: &Kind, namespace: Option<&str>) -> Vec<Object> {
+        self.lock().list(kind, namespace)
+    }
+
+    /// The name of a kind in paths where this version of it is served, and whether its objects live in namespaces.
+    pub fn served_as(&self, kind: &Kind, version: &str) -> Option<(String, bool)> {
+        let resource = self.lock().resource(kind).ok()?;
+        resource.version(version).map(|_| (resource.plural.clone(), resource.namespaced))
+    }
+
+    /// The path of an object, in the version that its kind is kept in.
+    pub fn path(&self, kind: &Kind, namespace: &str, name: &str) -> Option<String> {
+        let resource = self.lock().resource(kind).ok()?;
+        let (version, plural) = (&resource.storage().name, &resource.plural);
+        let root =
+            if kind.group.is_empty() { format!("/api/{version}") } else { format!("/apis/{}/{version}", kind.group) };
+        let home = if resource.namespaced { format!("/namespaces/{namespace}") } else { String::new() };
+        Some(format!("{root}{home}/{plural}/{name}"))
+    }
+
+    /// The kinds of this name in all groups, each with whether its objects live in namespaces.
+    pub fn kinds_named(&self, name: &str) -> Vec<(Kind, bool)> {
+        let state = self.lock();
+        state.resources().filter(|r| r.kind.kind == name).map(|r| (r.kind.clone(), r.namespaced)).collect()
+    }
+
+    /// Creates an object; unknown fields are refused.
+    pub fn create(&self, object: Value) -> Result<Object, Failure> {
+        let writing = self.writing();
+        let mut state = self.lock();
+        let (resource, version) = served(&state, &object)?;
+        let version = resource.version(&version).ok_or_else(Failure::no_such_resource)?;
+        Ok(state.create(&resource, version, object, &writing)?.object)
+    }
+
+    /// Replaces an object; a resource version in it must be the newest. Status is left as it is where it has a subresource.
+    pub fn update(&self, object: Value) -> Result<Object, Failure> {
+        let writing = self.writing();
+        let mut state = self.lock();
+        let (resource, version) = served(&state, &object)?;
+        let version = resource.version(&version).ok_or_else(Failure::no_such_resource)?;
+        let (namespace, name) = (meta::namespace(&object).to_owned(), meta::name(&object).to_owned());
+        Ok(state.replace(&resource, version, &namespace, &name, object, &writing)?.object)
+    }
+
+    /// Changes an object in place (all but its status); no change, no event.
+    pub fn change(
+        &self,
+        kind: &Kind,
+        namespace: &str,
+        name: &str,
+        edit: impl FnOnce(&mut Value),
+    ) -> Result<Object, Failure> {
+        self.edit(kind, namespace, name, false, edit)
+    }
+
+    /// Changes the status of an object: `edit` gets the value of `status`, an empty object where there is none.
+    /// No change, no event and no new resource version.
+    pub fn update_status(
+        &self,
+        kind: &Kind,
+        namespace: &str,
+        name: &str,
+        edit: impl FnOnce(&mut Value),
+    ) -> Result<Object, Failure> {
+        self.edit(kind, namespace, name, true, |object| {
+            if !object["status"].is_object() {
+                object["status"] = json!({});
+            }
+            edit(&mut object["status"]);
+            if object["status"].as_object().is_some_and(|s| s.is_empty())
+                && let Some(map) = object.as_object_mut()
+            {
+                map.remove("status");
+            }
+        })
+    }
+
+    fn edit(
+        &self,
+        kind: &Kind,
+        namespace: &str,
+        name: &str,
+        status: bool,
+        edit: impl FnOnce(&mut Value),
+    ) -> Result<Object, Failure> {
+        let mut writing = self.writing();
+        writing.status = status;
+        let mut state = self.lock();
+        let resource = state.resource(kind)?;
+        let Some(current) = state.get(kind, namespace, name) else {
+            return Err(Failure::not_found(&resource.plural, &kind.group, name));
+        };
+        let mut object = current.as_ref().clone();
+        edit(&mut object);
+        let version = resource.storage();
+        Ok(state.replace(&resource, version, namespace, name, object, &writing)?.object)
+    }
+
+    /// Creates or updates what a controller owns, by a forced server-side apply: the fields in `object` are set, fields
+    /// that it set before and no longer names are removed, others stay. `owner` becomes the controlling owner.
+    /// No change, no event.
+    pub fn apply_owned(&self, owner: &Value, mut object: Value) -> Result<Object, Failure> {
+        meta_mut(&mut object).insert("ownerReferences".into(), json!([meta::owner_reference(owner)]));
+        self.apply(object)
+    }
+
+    /// The same without an owner.
+    pub fn apply(&self, object: Value) -> Result<Object, Failure> {
+        self.apply_as(self.name(), object)
+    }
+
+    /// The same for a field manager by name: what it does not name is its own to remove.
+    pub fn apply_as(&self, manager: &str, object: Value) -> Result<Object, Failure> {
+        let mut writing = self.writing();
+        writing.manager = manager;
+        let mut state = self.lock();
+        let (resource, version) = served(&state, &object)?;
+        let version = resource.version(&version).ok_or_else(Failure::no_such_resource)?;
+        let (namespace, name) = (meta::namespace(&object).to_owned(), meta::name(&object).to_owned());
+        let (written, _) = state.apply(&resource, version, (&namespace, &name), object, Force::Yes, &writing)?;
+        Ok(written.object)
+    }
+
+    /// Deletes an object; what it owns goes after it. Finalizers hold it.
+    pub fn delete(&self, kind: &Kind, namespace: &str, name: &str) -> Result<(), Failure> {
+        self.delete_with(kind, namespace, name, Propagation::Background)
+    }
+
+    /// Deletes an object and says what happens to what it owns.
+    pub fn delete_with(
+        &self,
+        kind: &Kind,
+        namespace: &str,
+        name: &str,
+        propagation: Propagation,
+    ) -> Result<(), Failure> {
+        let now = self.now();
+        let mut state = self.lock();
+        let resource = state.resource(kind)?;
+        let deletion = Deletion { propagation, ..Deletion::default() };
+        state.remove(&resource, namespace, name, &deletion, now)?;
+        Ok(())
+    }
+
+    /// The changes from now on, of one kind or of all.
+    pub fn subscribe(&self, kind: Option<&Kind>) -> Events {
+        self.events(kind, false)
+    }
+
+    /// What is there now as `Added`, then the changes, without a gap between them.
+    pub fn observe(&self, kind: Option<&Kind>) -> Events {
+        self.events(kind, true)
+    }
+
+    fn events(&self, kind: Option<&Kind>, existing: bool) -> Events {
+        let (tx, rx) = mpsc::unbounded_channel();
+        let mut state = self.lock();
+        let mut first = Vec::new();
+        if existing {
+            first = state
+                .everything()
+                .filter(|(k, _)| kind.is_none_or(|wanted| wanted == *k))
+                .map(|(kind, object)| {
+                    Arc::new(Event {
+                        kind: kind.clone(),
+                        change: Change::Added,
+                        object: object.clone(),
+                        before: None,
+                        version: meta::resource_version(object),
+                    })
+                })
+                .collect();
+        }
+        state.listen(kind.cloned(), Listener::Patient(tx));
+        Events { first: first.into_iter(), rest: rx }
+    }
+
+    /// Forgets the history of changes, as compaction does: watches from older versions get 410.
+    pub fn compact(&self) {
+        self.lock().forget();
+    }
+
+    /// Writes a core/v1 Event about an object, as controllers do; one with the same reason and message is counted up.
+    pub fn event(
+        &self,
+        about: &Value,
+        component: &str,
+        kind: &str,
+        reason: &str,
+        message: &str,
+    ) -> Result<Object, Failure> {
+        let home = match meta::namespace(about) {
+            "" => "default",
+            namespace => namespace,
+        };
+        let now = super::state::stamp(self.now());
+        let same = self.list(&kinds::EVENT, Some(home)).into_iter().find(|e| {
+            e["involvedObject"]["uid"] == about["metadata"]["uid"] && e["reason"] == reason && e["message"] == message
+        });
+        if let Some(event) = same {
+            return self.change(&kinds::EVENT, home, meta::name(&event), |event| {
+                event["count"] = json!(event["count"].as_i64().unwrap_or(1) + 1);
+                event["lastTimestamp"] = json!(now);
+            });
+        }
+        self.create(json!({
+            "apiVersion": "v1",
+            "kind": "Event",
+            "metadata": {"generateName": format!("{}.", meta::name(about)), "namespace": home},
+            "involvedObject": {
+                "apiVersion": about["apiVersion"],
+                "kind": about["kind"],
+                "name": meta::name(about),
+                "namespace": meta::namespace(about),
+                "uid": meta::uid(about),
+                "resourceVersion": about["metadata"]["resourceVersion"],
+            },
+            "reason": reason,
+            "message": message,
+            "type": kind,
+            "count": 1,
+            "firstTimestamp": now,
+            "lastTimestamp": now,
+            "source": {"component": component},
+            "reportingComponent": component,
+            "reportingInstance": "",
+        }))
+    }
+
+    /// The rules of all definitions that are served.
+    pub fn rules(&self) -> Rules {
+        let resources: Vec<Arc<Resource>> = self.lock().resources().cloned().collect();
+        let mut rules = Rules::default();
+        for version in resources.iter().flat_map(|r| &r.versions) {
+            rules.collect(version.schema.schema());
+        }
+        rules
+    }
+
+    fn writing<'a>(&self) -> Writing<'a> {
+        Writing {
+            manager: self.name(),
+            dry_run: false,
+            unknown: UnknownFields::Strict,
+            status: false,
+            conditional: false,
+            now: self.now(),
+        }
+    }
+}
+
+/// The rules of the definitions that a store serves.
+#[derive(Clone, Debug, Default)]
+pub struct Rules {
+    /// How many there are.
+    pub all: usize,
+    /// Those that cannot be compiled here, and are not checked, with the reason.
+    pub unreadable: Vec<String>,
+}
+
+impl Rules {
+    fn collect(&mut self, schema: &Schema) {
+        for rule in &schema.rules {
+            self.all += 1;
+            if let Some(why) = rule.unreadable() {
+                self.unreadable.push(format!("{}: {why}", rule.rule));
+            }
+        }
+        let below = schema.properties.values().chain(schema.additional.as_deref()).chain(schema.items.as_deref());
+        below.filter(|s| s.has_rules).for_each(|s| self.collect(s));
+    }
+}
+
+/// The resource of an object and the version that it is written in.
+fn served(state: &State, object: &Value) -> Result<(Arc<Resource>, String), Failure> {
+    let (group, version) = meta::group_version(object["apiVersion"].as_str().unwrap_or_default());
+    let kind = object["kind"].as_str().unwrap_or_default();
+    let resource = state.resource(&Kind::new(group, kind)).map_err(|_| {
+        Failure::new(404, "NotFound", format!("no matches for kind {kind:?} in version \"{group}/{version}\""))
+    })?;
+    Ok((resource, version.to_owned()))
+}
