@@ -1,84 +1,47 @@
 //! JSON paths as printer columns use them: `.status.conditions[?(@.type=="Ready")].status`.
 
-use serde_json::Value;
+use jsonpath_rust::JsonPath;
+use serde_json::{Value, json};
+
+/// Longer paths find nothing: the parser works on the stack.
+const LONGEST: usize = 512;
 
 /// The values that a path finds; a path that cannot be read finds nothing.
 pub(super) fn find<'a>(object: &'a Value, path: &str) -> Vec<&'a Value> {
-    let mut found = vec![object];
-    let mut rest = path.trim().trim_start_matches('{').trim_end_matches('}').trim_start_matches('$');
-    while !rest.is_empty() {
-        let Some((step, after)) = step(rest) else {
-            return Vec::new();
-        };
-        found = found.into_iter().flat_map(|v| step.follow(v)).collect();
-        rest = after;
+    if path.len() > LONGEST {
+        return Vec::new();
     }
-    found
+    object.query(&standard(path)).unwrap_or_default()
 }
 
-enum Step<'p> {
-    Field(String),
-    Index(i64),
-    All,
-    Where(&'p str, &'p str),
-}
-
-impl Step<'_> {
-    fn follow<'a>(&self, value: &'a Value) -> Vec<&'a Value> {
-        match self {
-            Self::Field(name) => value.get(name).into_iter().collect(),
-            Self::Index(at) => {
-                let items = value.as_array().map(Vec::as_slice).unwrap_or_default();
-                let at = if *at < 0 { items.len() as i64 + at } else { *at };
-                usize::try_from(at).ok().and_then(|at| items.get(at)).into_iter().collect()
+/// A path of Kubernetes as one of RFC 9535: it begins at the root, and its names are quoted, since Kubernetes allows in them
+/// what the RFC does not (`foo-bar`, `app\.kubernetes\.io/name`).
+fn standard(path: &str) -> String {
+    let path = path.trim().trim_start_matches('{').trim_end_matches('}').trim_start_matches('$');
+    let mut standard = String::from("$");
+    let mut quote = None;
+    let mut letters = path.chars().peekable();
+    while let Some(letter) = letters.next() {
+        let in_number = standard.ends_with(|c: char| c.is_ascii_digit());
+        match (letter, quote) {
+            ('.', None) if !in_number => {
+                let mut name = String::new();
+                while let Some(letter) = letters.next_if(|l| !l.is_whitespace() && !".[](){}=!<>&|,".contains(*l)) {
+                    name.extend(if letter == '\\' { letters.next() } else { Some(letter) });
+                }
+                match name.as_str() {
+                    "*" => standard.push_str("[*]"),
+                    name => standard.push_str(&format!("[{}]", json!(name))),
+                }
+                continue;
             }
-            Self::All => match value {
-                Value::Array(items) => items.iter().collect(),
-                Value::Object(map) => map.values().collect(),
-                _ => Vec::new(),
-            },
-            Self::Where(path, wanted) => value
-                .as_array()
-                .into_iter()
-                .flatten()
-                .filter(|item| find(item, path).first().is_some_and(|found| shown(found) == *wanted))
-                .collect(),
+            ('\'' | '"', None) => quote = Some(letter),
+            (letter, Some(open)) if letter == open => quote = None,
+            _ => {}
         }
+        standard.push(letter);
     }
-}
-
-fn step(path: &str) -> Option<(Step<'_>, &str)> {
-    if let Some(rest) = path.strip_prefix('[') {
-        if let Some(rest) = rest.strip_prefix("?(@") {
-            let (inside, after) = rest.split_once(")]")?;
-            let (path, wanted) = inside.split_once("==")?;
-            return Some((Step::Where(path.trim(), wanted.trim().trim_matches(['"', '\''])), after));
-        }
-        if let Some(quote) = rest.chars().next().filter(|c| matches!(c, '\'' | '"')) {
-            let (name, after) = rest[1..].split_once(&format!("{quote}]"))?;
-            return Some((Step::Field(name.to_owned()), after));
-        }
-        let (inside, after) = rest.split_once(']')?;
-        return match inside.trim() {
-            "*" => Some((Step::All, after)),
-            number => Some((Step::Index(number.parse().ok()?), after)),
-        };
-    }
-    let path = path.strip_prefix('.')?;
-    let mut name = String::new();
-    let mut letters = path.char_indices();
-    while let Some((at, letter)) = letters.next() {
-        match letter {
-            '\\' => name.push(letters.next()?.1),
-            '.' | '[' => {
-                let found = if name == "*" { Step::All } else { Step::Field(name) };
-                return Some((found, &path[at..]));
-            }
-            letter => name.push(letter),
-        }
-    }
-    let found = if name == "*" { Step::All } else { Step::Field(name) };
-    Some((found, ""))
+    standard
 }
 
 /// A value as a cell shows it.
@@ -94,7 +57,6 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
     use rstest::rstest;
-    use serde_json::json;
 
     #[rstest]
     #[case(".metadata.name", "a")]
@@ -107,10 +69,13 @@ mod tests {
     #[case(".metadata.labels['app.kubernetes.io/name']", "x")]
     #[case(".nope[0].x", "")]
     #[case("[", "")]
+    #[case(".spec.foo-bar", "f")]
+    #[case(".status.conditions[?(@.type-of==\"x\")].status", "False")]
+    #[case(".status.conditions[?(@.weight==1.5)].status", "False")]
     fn paths_find_values(#[case] path: &str, #[case] cell: &str) {
         let object = json!({"metadata": {"name": "a", "labels": {"app.kubernetes.io/name": "x"}},
-            "status": {"addresses": [{"value": "1"}, {"value": "2"}],
-                "conditions": [{"type": "Ready", "status": "True"}, {"type": "Programmed", "status": "False"}]}});
+            "spec": {"foo-bar": "f"}, "status": {"addresses": [{"value": "1"}, {"value": "2"}],
+                "conditions": [{"type": "Ready", "status": "True"}, {"type": "Programmed", "status": "False", "type-of": "x", "weight": 1.5}]}});
         let found: Vec<String> = find(&object, path).into_iter().map(shown).collect();
         assert_eq!(found.join(" "), cell);
     }
@@ -120,5 +85,13 @@ mod tests {
         fn odd_paths_find_nothing_and_do_not_panic(path in "[.a\\[\\]?@=*'\"\\\\{}()0-9é-]{0,20}") {
             let _ = find(&json!({"a": [{"a": 1}]}), &path);
         }
+    }
+
+    #[test]
+    fn a_path_nested_without_end_finds_nothing() {
+        let deep = format!(".a[?{}@.a{}]", "(".repeat(100_000), ")".repeat(100_000));
+        assert!(find(&json!({"a": [{"a": 1}]}), &deep).is_empty());
+        let deep = format!(".a[?{}@.a{}]", "(".repeat(240), ")".repeat(240));
+        let _ = find(&json!({"a": [{"a": 1}]}), &deep);
     }
 }

@@ -1,6 +1,7 @@
-//! JSON patch (RFC 6902).
+//! JSON patch (RFC 6902), by the crate `json-patch` with the answers of the API server, which has evanphx/json-patch v4.12.
 
-use serde_json::Value;
+use json_patch::{PatchErrorKind, PatchOperation, patch_unsafe};
+use serde_json::{Value, json};
 
 /// Why a patch did not apply.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -16,112 +17,42 @@ pub enum BadPatch {
 /// More operations are refused, as the API does.
 pub(crate) const MOST_OPERATIONS: usize = 10_000;
 
-fn unfit(operation: &str, path: &str, why: &str) -> BadPatch {
-    BadPatch::Unfit(format!("{operation} operation does not apply: doc is missing path: {path:?}: {why}"))
-}
-
 /// Applies all operations, or none.
 pub fn apply(target: &Value, patch: &Value) -> Result<Value, BadPatch> {
     let operations =
         patch.as_array().ok_or_else(|| BadPatch::Unreadable("a JSON patch is a list of operations".into()))?;
     let mut document = target.clone();
     for operation in operations {
-        step(&mut document, operation)?;
+        apply_one(&mut document, operation)?;
     }
     Ok(document)
 }
 
-fn step(document: &mut Value, operation: &Value) -> Result<(), BadPatch> {
-    let word = text(operation, "op")?;
-    let path = text(operation, "path")?;
-    let value = || {
-        operation.get("value").cloned().ok_or_else(|| BadPatch::Unreadable(format!("{word} operation without value")))
-    };
-    match word {
-        "add" => add(document, path, value()?),
-        "remove" => remove(document, path, word).map(drop),
-        "replace" => {
-            let new = value()?;
-            let place = document.pointer_mut(&pointer(path)?).ok_or_else(|| unfit(word, path, "missing value"))?;
-            *place = new;
-            Ok(())
-        }
-        "move" => {
-            let from = text(operation, "from")?;
-            if path.starts_with(&format!("{from}/")) {
-                return Err(BadPatch::Unfit("a value cannot be moved into itself".into()));
-            }
-            let value = remove(document, from, word)?;
-            add(document, path, value)
-        }
-        "copy" => {
-            let from = text(operation, "from")?;
-            let value = document.pointer(&pointer(from)?).cloned().ok_or_else(|| unfit(word, from, "missing value"))?;
-            add(document, path, value)
-        }
-        "test" => {
-            let wanted = operation.get("value").unwrap_or(&Value::Null);
-            let found = document.pointer(&pointer(path)?).unwrap_or(&Value::Null);
-            if found == wanted { Ok(()) } else { Err(BadPatch::Unfit(format!("testing path {path} failed"))) }
-        }
-        other => Err(BadPatch::Unreadable(format!("unexpected kind of operation: {other}"))),
+fn apply_one(document: &mut Value, written: &Value) -> Result<(), BadPatch> {
+    let mut written = written.clone();
+    if written["op"] == "test" && written.get("value").is_none() {
+        written["value"] = json!(null); // the API takes a test without a value for one of null
     }
-}
-
-fn text<'a>(operation: &'a Value, key: &str) -> Result<&'a str, BadPatch> {
-    operation[key].as_str().ok_or_else(|| BadPatch::Unreadable(format!("operation without {key}")))
-}
-
-fn pointer(path: &str) -> Result<String, BadPatch> {
-    if path.is_empty() || path.starts_with('/') {
-        Ok(path.to_owned())
-    } else {
-        Err(BadPatch::Unreadable(format!("path {path:?} does not start with a slash")))
+    let unreadable = |error| BadPatch::Unreadable(format!("operation {written}: {error}"));
+    let operation: PatchOperation = serde_json::from_value(written.clone()).map_err(unreadable)?;
+    if let PatchOperation::Test(test) = &operation
+        && test.value.is_null()
+        && document.pointer(test.path.as_str()).is_none()
+    {
+        return Ok(()); // what is not there is null
     }
-}
-
-/// The place that holds the last step of a path, and that step.
-fn holder<'a>(document: &'a mut Value, path: &str, word: &str) -> Result<(&'a mut Value, String), BadPatch> {
-    let path = pointer(path)?;
-    let (above, last) = path.rsplit_once('/').ok_or_else(|| unfit(word, &path, "the document itself"))?;
-    let last = last.replace("~1", "/").replace("~0", "~");
-    let place = document.pointer_mut(above).ok_or_else(|| unfit(word, &path, "missing value"))?;
-    Ok((place, last))
-}
-
-fn index(step: &str, length: usize) -> Option<usize> {
-    let canonical = step == "0" || !step.starts_with(['0', '+']);
-    step.parse().ok().filter(|at| canonical && *at <= length)
-}
-
-fn add(document: &mut Value, path: &str, value: Value) -> Result<(), BadPatch> {
-    if path.is_empty() {
-        *document = value;
-        return Ok(());
-    }
-    let (place, last) = holder(document, path, "add")?;
-    match place {
-        Value::Object(map) => {
-            map.insert(last, value);
-        }
-        Value::Array(items) if last == "-" => items.push(value),
-        Value::Array(items) => {
-            let at = index(&last, items.len()).ok_or_else(|| unfit("add", path, "index out of bounds"))?;
-            items.insert(at, value);
-        }
-        _ => return Err(unfit("add", path, "neither object nor list")),
-    }
-    Ok(())
-}
-
-fn remove(document: &mut Value, path: &str, word: &str) -> Result<Value, BadPatch> {
-    let (place, last) = holder(document, path, word)?;
-    let removed = match place {
-        Value::Object(map) => map.remove(&last),
-        Value::Array(items) => index(&last, items.len()).filter(|at| *at < items.len()).map(|at| items.remove(at)),
-        _ => None,
-    };
-    removed.ok_or_else(|| unfit(word, path, "missing value"))
+    patch_unsafe(document, &[operation]).map_err(|error| {
+        let (word, path) = (written["op"].as_str().unwrap_or_default(), error.path.as_str());
+        let missing =
+            |path: &str| format!("{word} operation does not apply: doc is missing path: {path:?}: missing value");
+        BadPatch::Unfit(match error.kind {
+            PatchErrorKind::TestFailed => format!("testing path {path} failed"),
+            PatchErrorKind::InvalidFromPointer => missing(written["from"].as_str().unwrap_or_default()),
+            PatchErrorKind::CannotMoveInsideItself => "a value cannot be moved into itself".to_owned(),
+            _ if word == "test" => format!("testing path {path} failed"),
+            _ => missing(path),
+        })
+    })
 }
 
 #[cfg(test)]
@@ -140,6 +71,10 @@ mod tests {
     #[case(json!([{"op": "copy", "from": "/l", "path": "/a/c"}]), Some(json!({"a": {"c": [1, 2]}, "l": [1, 2]})))]
     #[case(json!([{"op": "test", "path": "/l/0", "value": 1}]), Some(json!({"a": {}, "l": [1, 2]})))]
     #[case(json!([{"op": "test", "path": "/l/0", "value": 2}]), None)]
+    #[case(json!([{"op": "test", "path": "/nope", "value": null}]), Some(json!({"a": {}, "l": [1, 2]})))]
+    #[case(json!([{"op": "test", "path": "/nope"}]), Some(json!({"a": {}, "l": [1, 2]})))]
+    #[case(json!([{"op": "test", "path": "/a"}]), None)]
+    #[case(json!([{"op": "test", "path": "/nope", "value": 1}]), None)]
     #[case(json!([{"op": "remove", "path": "/nope"}]), None)]
     #[case(json!([{"op": "remove", "path": "/l/2"}]), None)]
     #[case(json!([{"op": "add", "path": "/l/3", "value": 1}]), None)]
@@ -154,5 +89,30 @@ mod tests {
     fn operations_apply_or_nothing_does(#[case] patch: Value, #[case] outcome: Option<Value>) {
         let document = json!({"a": {}, "l": [1, 2]});
         assert_eq!(apply(&document, &patch).ok(), outcome);
+    }
+
+    #[rstest]
+    #[case(json!([{"op": "remove", "path": "/nope"}]),
+        BadPatch::Unfit(r#"remove operation does not apply: doc is missing path: "/nope": missing value"#.into()))]
+    #[case(json!([{"op": "copy", "from": "/nope", "path": "/a"}]),
+        BadPatch::Unfit(r#"copy operation does not apply: doc is missing path: "/nope": missing value"#.into()))]
+    #[case(json!([{"op": "test", "path": "/l/0", "value": 2}]), BadPatch::Unfit("testing path /l/0 failed".into()))]
+    #[case(json!([{"op": "test", "path": "/nope", "value": 2}]), BadPatch::Unfit("testing path /nope failed".into()))]
+    #[case(json!([{"op": "move", "from": "/a", "path": "/a/b"}]), BadPatch::Unfit("a value cannot be moved into itself".into()))]
+    fn what_does_not_fit_is_said_as_the_api_says_it(#[case] patch: Value, #[case] refusal: BadPatch) {
+        assert_eq!(apply(&json!({"a": {}, "l": [1, 2]}), &patch), Err(refusal));
+    }
+
+    #[rstest]
+    #[case(json!({"op": "add"}))]
+    #[case(json!(["add"]))]
+    #[case(json!([{"op": "shout", "path": "/a"}]))]
+    #[case(json!([{"op": "add", "path": "/a"}]))]
+    #[case(json!([{"op": "add", "path": "a", "value": 1}]))]
+    #[case(json!([{"op": "remove"}]))]
+    #[case(json!([{"op": "move", "path": "/a"}]))]
+    fn what_is_no_patch_is_told_from_what_does_not_fit(#[case] patch: Value) {
+        let refusal = apply(&json!({"a": {}}), &patch).unwrap_err();
+        assert!(matches!(refusal, BadPatch::Unreadable(_)), "{refusal}");
     }
 }
