@@ -277,12 +277,12 @@ async fn discovery_and_openapi_say_what_is_served() {
     assert_eq!(group.preferred_version(), Some("v1"));
     assert!(group.versions().any(|v| v == "v1beta1"));
     let aggregated = Discovery::new(world.client.clone()).run_aggregated().await.unwrap();
-    assert!(aggregated.get("widget.networking.k8s.io").unwrap().recommended_kind("HTTPRoute").is_some());
+    assert!(aggregated.get("example.com").unwrap().recommended_kind("Widget").is_some());
     let index = world.send("GET", "/openapi/v3", "", "").await.json();
-    let url = index["paths"]["apis/widget.envoyproxy.io/v1alpha1"]["serverRelativeURL"].as_str().unwrap();
+    let url = index["paths"]["apis/example.com/v1"]["serverRelativeURL"].as_str().unwrap();
     let document = world.send("GET", url, "", "").await.json();
     let patch =
-        &document["paths"]["/apis/widget.envoyproxy.io/v1alpha1/namespaces/{namespace}/backends/{name}"]["patch"];
+        &document["paths"]["/apis/example.com/v1/namespaces/{namespace}/widgets/{name}"]["patch"];
     assert!(patch["parameters"].as_array().unwrap().iter().any(|p| p["name"] == "fieldValidation"));
     assert_eq!(patch["x-kubernetes-group-version-kind"]["kind"], "Widget");
 }
