@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 
 pub use self::{
     check::{Check, check},
+    open::requirements,
     stage::{LlmService, Marker, Model, Pool, PoolOf, Stage},
 };
 pub use cluster::api::{ObjectRef, Until};

@@ -2,7 +2,7 @@
 
 use std::{
     path::{Path, PathBuf},
-    sync::{Mutex, OnceLock, PoisonError},
+    sync::{LazyLock, Mutex, OnceLock, PoisonError},
 };
 
 use anyhow::{Context, Result, bail};
@@ -15,6 +15,7 @@ use cluster::{
         profile::{Profile, Selection},
     },
 };
+use shipped::Root;
 use verdict::{
     folder::RunFolder,
     plan::{Exclusive, Plan, PlannedCheck, RunInfo},
@@ -36,9 +37,23 @@ pub struct Opened {
     pub stood: Stood,
 }
 
-/// The checkout.
+/// Where manifests and goldens are.
+///
+/// # Panics
+/// Where they are nowhere: no check can say anything then.
 pub fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().map(Path::to_path_buf).unwrap_or_default()
+    found().absolute().to_owned()
+}
+
+fn found() -> &'static Root {
+    static FOUND: LazyLock<Root> =
+        LazyLock::new(|| Root::of_the_environment().unwrap_or_else(|error| panic!("{error}")));
+    &FOUND
+}
+
+/// What every check demands: the registry of this binary.
+pub fn requirements() -> Result<Requirements> {
+    Ok(Requirements::parse(include_str!("../requirements.yaml"))?)
 }
 
 /// The gateway that a case is for: the name of the folder that `gateway.yaml` is in.
@@ -94,7 +109,7 @@ pub fn open(check: &str, case: &str, gateway: &str) -> Result<Option<Opened>> {
 const RECORDED: &str = "recorded";
 
 fn rehearse_alone(check: &str, case: &str, gateway: &str) -> Result<Option<Opened>> {
-    let requirements = Requirements::read(&root().join("suites/requirements.yaml"))?;
+    let requirements = requirements()?;
     let folder = GatewayFolder::read(&root().join("manifests/gateways"), gateway)?;
     let manifests = root().join("manifests");
     let profile = Profile::read(&manifests, RECORDED)?;
@@ -109,7 +124,7 @@ fn rehearse_alone(check: &str, case: &str, gateway: &str) -> Result<Option<Opene
     };
     let plan = verdict::plan::build(&requirements, vec![planned], run, &tests)?;
     if !requirements.get(check).is_some_and(|r| r.case_names().contains(&case)) {
-        bail!("suites/requirements.yaml does not have {check} (case {case})");
+        bail!("no requirement is called {check} (case {case})");
     }
     let planned = plan.checks.iter().find(|c| c.check == check && c.case == case).cloned();
     let Some(planned) = planned.filter(PlannedCheck::runs) else { return Ok(None) };
@@ -126,7 +141,7 @@ fn alone_folder() -> Result<RunFolder> {
     if let Some(path) = FOLDER.get() {
         return Ok(RunFolder::open(path)?);
     }
-    let parent = root().join("target/rehearsed");
+    let parent = found().target().join("rehearsed");
     for entry in std::fs::read_dir(&parent).into_iter().flatten().flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
         let alive = name.rsplit('-').next().is_some_and(|pid| Path::new("/proc").join(pid).exists());

@@ -8,6 +8,7 @@ mod guide_003;
 mod guide_004;
 mod kserve;
 mod pool;
+mod registry;
 mod routing;
 mod status;
 mod streaming;

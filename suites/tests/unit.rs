@@ -14,6 +14,7 @@ use verdict::{
     history::Key,
     judge::Holds,
     record::{Record, Verdict},
+    tests_list::CHECKS_ALONE,
 };
 
 /// Rehearses some checks, each alone, with this command on a hop.
@@ -21,7 +22,7 @@ fn rehearsed(checks: &[&str], between: &str, command: &str) -> Output {
     let suites = std::env::current_exe().expect("the test binary knows itself");
     Command::new(suites)
         .args(["--test-threads", "2"])
-        .args(options::CHECKS_ALONE)
+        .args(CHECKS_ALONE)
         .args(checks)
         .env(PROXY, command)
         .env(BETWEEN, between)
@@ -84,7 +85,7 @@ fn a_recorded_run_is_judged_as_it_was() {
     let parent = tempfile::tempdir().expect("a folder");
     let into = RunFolder::create(parent.path(), "again").expect("a folder in it");
     let output = Command::new(std::env::current_exe().expect("the test binary knows itself"))
-        .args(options::CHECKS_ALONE)
+        .args(CHECKS_ALONE)
         .env(replay::RUN, &recorded)
         .env(replay::INTO, into.path())
         .output()

@@ -1,52 +1,61 @@
-//! What a commit must pass, in the order in which it fails fastest.
+//! What a commit must pass, in the order in which it fails fastest; and how long each step took.
 
-use anyhow::{Result, bail};
-
-use crate::{
-    e2e, program,
-    run::{Ended, Interrupts},
-    tidy,
+use std::{
+    ffi::OsString,
+    time::{Instant, SystemTime, UNIX_EPOCH},
 };
 
-/// The steps: what it is called, and cargo's words.
-const STEPS: &[(&str, &[&str])] = &[
-    ("format", &["fmt", "--all", "--check"]),
-    ("clippy", &["clippy", "--workspace", "--all-targets", "--locked", "--", "--deny", "warnings"]),
-];
+use anyhow::Result;
 
-/// The last step, so that its closing lines are the last of the output.
-const TESTS: &[&str] = &["test", "--workspace", "--lib", "--bins", "--tests", "--locked", "--no-fail-fast"];
+use crate::{program, run::Interrupts};
+
+/// What a step calls.
+#[derive(Clone, Copy)]
+enum Calls {
+    /// cargo with these words.
+    Cargo(&'static [&'static str]),
+    /// `igc` with these words.
+    Igc(&'static [&'static str]),
+}
+
+/// Tells the tests when their step began, in seconds since 1970: the last of them says how long it took, because nothing is
+/// printed behind the closing lines of the test runner.
+const BEGUN: &str = "IGC_STEP_BEGUN";
+
+/// The steps. The tests are the last one, so that their closing lines are the last of the output.
+const STEPS: [(&str, Calls); 5] = [
+    ("format", Calls::Cargo(&["fmt", "--all", "--check"])),
+    ("clippy", Calls::Cargo(&["clippy", "--workspace", "--all-targets", "--locked", "--", "--deny", "warnings"])),
+    ("tidy", Calls::Igc(&["tidy"])),
+    ("mutants", Calls::Igc(&["mutants", "--once"])),
+    ("tests", Calls::Cargo(&["test", "--workspace", "--lib", "--bins", "--tests", "--locked", "--no-fail-fast"])),
+];
 
 /// `cargo xtask ci`.
 pub fn ci() -> Result<u8> {
     let interrupts = Interrupts::listen()?;
-    let step = |name: &str, words: &[&str]| -> Result<()> {
-        eprintln!("==> {name}: cargo {}", words.join(" "));
-        match interrupts.run(program::cargo().args(words))? {
-            Ended::Code(0) => Ok(()),
-            Ended::Code(code) => bail!("{name} failed with {code}"),
-            Ended::Interrupted => bail!("{name} was interrupted"),
+    for (name, calls) in STEPS {
+        let begun = Instant::now();
+        let code = match calls {
+            Calls::Cargo(words) => {
+                eprintln!("==> {name}: cargo {}", words.join(" "));
+                let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+                interrupts.run(program::cargo().args(words).env(BEGUN, now.to_string()))?
+            }
+            Calls::Igc(words) => {
+                eprintln!("==> {name}: cargo xtask {}", words.join(" "));
+                let words: Vec<OsString> = words.iter().map(OsString::from).collect();
+                interrupts.run(program::igc(&words)?.args(&words))?
+            }
+        };
+        let seconds = begun.elapsed().as_secs();
+        if code != 0 {
+            eprintln!("error: {name} ended with {code} after {seconds} s");
+            return Ok(if code == 130 { 130 } else { 1 });
         }
-    };
-    let checked = STEPS.iter().try_for_each(|(name, words)| step(name, words)).and_then(|()| {
-        eprintln!("==> tidy");
-        match tidy::tidy()? {
-            0 => Ok(()),
-            _ => bail!("tidy found something"),
-        }
-    });
-    let tried = checked.and_then(|()| {
-        eprintln!("==> mutants: cargo xtask mutants --once");
-        match e2e::mutants(&options::Mutants::each_once())? {
-            0 => Ok(()),
-            code => bail!("mutants ended with {code}"),
-        }
-    });
-    match tried.and_then(|()| step("tests", TESTS)) {
-        Ok(()) => Ok(0),
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            Ok(1)
+        if name != "tests" {
+            eprintln!("==> {name}: {seconds} s");
         }
     }
+    Ok(0)
 }

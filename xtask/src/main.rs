@@ -1,224 +1,55 @@
-//! cargo xtask: the front door. It parses, plans and calls cargo and `igc`; it links neither kube nor tokio.
+//! cargo xtask: the front of `igc` in a checkout. It builds, hands the words over as they were typed, and has what only a
+//! checkout can do; what `igc` can do it neither knows nor parses.
 
 mod ci;
-mod e2e;
-mod live;
-mod matrix;
 mod program;
-#[cfg(test)]
-mod readme;
 mod run;
-mod tidy;
-#[cfg(test)]
-mod workflows;
 
-use std::process::ExitCode;
+use std::{ffi::OsString, path::Path, process::ExitCode};
 
-use clap::{CommandFactory, Parser, Subcommand};
+use anyhow::Result;
 
-/// End-to-end conformance of inference gateways in front of KServe.
-#[derive(Debug, Parser)]
-#[command(
-    name = "cargo xtask",
-    bin_name = "cargo xtask",
-    version,
-    max_term_width = 110,
-    after_help = "\
-Examples:
-  cargo xtask doctor                                         what this machine has and lacks
-  cargo xtask e2e                                            everything, wherever it can run
-  cargo xtask e2e --on kind --gateway envoy-ai-gateway       one gateway in a kind cluster
-  cargo xtask e2e --suite 'tokens' --keep                    one suite, and keep the cluster
-  cargo xtask down                                           remove everything of every run
+use crate::run::Interrupts;
 
-Exit codes: 0 held, 1 failures, 2 usage, 3 environment or harness error, 130 interrupted."
-)]
-struct Cli {
-    #[command(subcommand)]
-    task: Task,
-}
-
-#[derive(Debug, Subcommand)]
-enum Task {
-    /// Stand the stack up, run the suites, judge, report, take it down
-    #[command(after_help = "\
-Examples:
-  cargo xtask e2e --on kind --gateway envoy-ai-gateway --suite 'guide-002'
-  cargo xtask e2e --on kind --bundle /path/to/bundle --node-image my/node:v1.34.0
-  cargo xtask e2e --on context --context my-cluster --check 'routing/*'
-
-  cargo xtask e2e --on rehearsal --quiet                     only the last line
-  cargo xtask e2e --on rehearsal --format json-lines         what happens, for programs
-
-The report is in target/igc/latest/ as report.html, report.json, report.xml (JUnit), report.md and on the terminal.
-NO_COLOR turns colours off.")]
-    E2e(e2e::E2e),
-    /// Stand the stack up and leave it: prints how to reach it. A rehearsal stays in the foreground until Ctrl-C
-    #[command(after_help = "\
-Examples:
-  cargo xtask up --on kind --gateway envoy-ai-gateway
-  cargo xtask up --on rehearsal --gateway agentgateway     a world for kubectl and curl
-  cargo xtask down")]
-    Up(options::Where),
-    /// Remove everything of every run: clusters, images, processes of runs that were killed
-    #[command(
-        after_help = "Examples:\n  cargo xtask down\n  cargo xtask down --context my-cluster   namespaces of runs in that cluster"
-    )]
-    Down(options::Down),
-    /// List what a run needs, what is here, and how to get what is not
-    #[command(after_help = "Example:\n  cargo xtask doctor --format json")]
-    Doctor(options::Doctor),
-    /// Show a run's report again
-    #[command(after_help = "\
-Examples:
-  cargo xtask report                                         the last run
-  cargo xtask report target/igc/20261121-120305-k3f9 --quiet
-  cargo xtask report --format json-lines                     what did not pass, for programs
-  cargo xtask report --schema                                what report.json is made of")]
-    Report(options::Report),
-    /// Print the cells of a nightly matrix as JSON: gateway x profile x model, and parts of them
-    #[command(after_help = "\
-Examples:
-  cargo xtask matrix                                         every gateway, profile and quick model, on kind
-  cargo xtask matrix --gateway agentgateway --profile current --model echo --shards 2
-  cargo xtask e2e --on kind --gateway agentgateway --profile current --model echo --shard 1/2   one cell's `words`
-
-A workflow reads it with fromJSON; .github/workflows/nightly.yml does.")]
-    Matrix(matrix::Matrix),
-    /// Make one report of several runs: parts of a run, cells of a matrix, clusters of a fleet
-    #[command(after_help = "\
-Examples:
-  cargo xtask merge target/igc/20261121-120305-k3f9 target/igc/20261121-121010-a0b1
-  cargo xtask merge runs/* --matrix matrix.json              every cell of the matrix must have a run
-
-The merged folder holds report.{html,json,xml,md} and the evidence of all runs. Its exit code is 1 where one of them has
-failures, 3 where one is broken or missing.")]
-    Merge(options::Merge),
-    /// Print the manifest that runs the suites inside a cluster with the least rights, also as a plugin of Sonobuoy
-    #[command(after_help = "\
-Examples:
-  cargo xtask job --image registry.example/igc:1 --gateway agentgateway --cluster blue | kubectl apply -f -
-  kubectl wait -n igc-runner --for=condition=Ready pod -l app.kubernetes.io/name=igc --timeout=1h
-  kubectl exec -n igc-runner job/igc -c results -- cat /tmp/sonobuoy/results/igc.tar.gz | tar -xz -C runs
-  cargo xtask merge runs/2*                                  the clusters of a fleet as one report
-  cargo xtask job --image registry.example/igc:1 --gateway agentgateway --sonobuoy > igc.yaml
-  sonobuoy run --plugin igc.yaml")]
-    Job(options::Job),
-    /// Build the programs of a run into a folder, for an image; where IGC_PROGRAMS names it, nothing is built
-    #[command(after_help = "Example:\n  cargo xtask programs /igc/programs   .ci/Containerfile does")]
-    Programs {
-        /// The folder
-        folder: std::path::PathBuf,
-    },
-    /// Look at observations that differ from their goldens, accept them with a reason
-    #[command(after_help = "\
-Examples:
-  cargo xtask review                                         one by one, side by side
-  cargo xtask review --list
-  cargo xtask review --accept 'routing/*' --reason 'first recording, read against guide 002'
-  cargo xtask review --reject 'tokens/exact@budget-70'")]
-    Review(options::Review),
-    /// Show what gateways do differently under the same checks, and which of it nobody has declared
-    #[command(after_help = "\
-Examples:
-  cargo xtask differ                                         what was accepted of each gateway, in golden/
-  cargo xtask differ target/igc/latest --check 'routing/*'   and what this run observed, with its transcripts
-  cargo xtask differ --declared --format json
-
-A difference that is right is declared in golden/<gateway>/differences.yaml, with reason and link. Exit codes: 0 all are
-declared, 1 some are not or are stale, 2 usage.")]
-    Differ(options::Differ),
-    /// Play recordings of real gateways in the rehearsal, and say where it differs
-    #[command(after_help = "\
-Examples:
-  cargo xtask fidelity                                       all recordings, and goldens of real places
-  cargo xtask fidelity my-recording.yaml --format json       cases of your own; how to write them is in
-                                                             harness/rehearsal/fidelity/README.md
-  cargo xtask fidelity --list --case 'budget/*'
-
-Exit codes: 0 agrees or accepted, 1 differs or an accepted difference is stale, 2 usage or a bad case, 3 a case could
-not be played.")]
-    Fidelity(options::Fidelity),
-    /// Judge recorded runs again without a cluster, and show what a changed judge would change
-    #[command(after_help = "\
-Examples:
-  cargo xtask replay target/igc/20261121-120305-k3f9 --check 'routing/*'
-  cargo xtask replay target/igc                              every run that is kept
-
-Exit codes: 0 every verdict as recorded, 1 not so, 2 usage, 3 environment or harness error.")]
-    Replay(options::Replay),
-    /// Try every check on gateways that are wrong on purpose: each mutant has to be killed, each check has to kill
-    #[command(after_help = "\
-Examples:
-  cargo xtask mutants                                        all; what came of it is in target/mutants/mutants.json
-  cargo xtask mutants --only 'charges-*' --jobs 2
-  cargo xtask mutants --only buffers-streams --broad         and which other checks fail for it
-
-Exit codes: 0 all are killed and no check is toothless, 1 not so, 2 usage, 3 environment or harness error.")]
-    Mutants(options::Mutants),
-    /// Everything that a commit must pass: format, clippy, tidy, each mutant once, tests
-    #[command(after_help = "Example:\n  cargo xtask ci")]
-    Ci,
-    /// Look for what no compiler sees: goldens without a check, checks without a mutant, scalars that YAML readers disagree on
-    #[command(after_help = "Example:\n  cargo xtask tidy")]
-    Tidy,
-    /// Print completions for a shell
-    #[command(
-        after_help = "Example:\n  cargo xtask completions bash > ~/.local/share/bash-completion/completions/cargo-xtask"
-    )]
-    Completions {
-        /// For which shell
-        shell: clap_complete::Shell,
-    },
-}
+/// What can be done here and not by `igc`: a command, and what it does.
+const OWN: [(&str, &str); 2] = [
+    ("ci", "Everything that a commit must pass: format, clippy, tidy, each mutant once, tests"),
+    (
+        "programs",
+        "Build the programs of a run into a folder, for an image; where IGC_PROGRAMS names it, nothing is built",
+    ),
+];
 
 fn main() -> ExitCode {
-    let result = match Cli::parse().task {
-        Task::E2e(options) => e2e::e2e(&options),
-        Task::Up(options) => e2e::up(&options),
-        Task::Down(_) => program::forward("sweep"),
-        Task::Doctor(_) => program::forward("doctor"),
-        Task::Report(_) => program::forward("report"),
-        Task::Matrix(options) => matrix::matrix(&options),
-        Task::Job(_) => program::forward("job"),
-        Task::Programs { folder } => program::programs(&folder),
-        Task::Merge(_) => program::forward("merge"),
-        Task::Review(_) => program::forward("review"),
-        Task::Differ(_) => program::forward("differ"),
-        Task::Fidelity(options) => e2e::fidelity(options),
-        Task::Mutants(options) => e2e::mutants(&options),
-        Task::Replay(options) => e2e::replay(options),
-        Task::Ci => ci::ci(),
-        Task::Tidy => tidy::tidy(),
-        Task::Completions { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "cargo-xtask", &mut std::io::stdout());
-            Ok(0)
-        }
+    let words: Vec<OsString> = std::env::args_os().skip(1).collect();
+    let typed: Vec<&str> = words.iter().map(|word| word.to_str().unwrap_or_default()).collect();
+    let done = match typed.as_slice() {
+        ["ci"] => ci::ci(),
+        ["programs", folder] if !folder.starts_with('-') => program::programs(Path::new(folder)),
+        ["ci", ..] => Ok(usage("cargo xtask ci")),
+        ["programs", ..] => Ok(usage("cargo xtask programs FOLDER")),
+        _ => hand_over(&words),
     };
-    match result {
-        Ok(code) => ExitCode::from(code),
-        Err(error) => {
+    done.map_or_else(
+        |error| {
             eprintln!("error: {error:#}");
             ExitCode::from(3)
-        }
-    }
+        },
+        ExitCode::from,
+    )
 }
 
-#[cfg(test)]
-mod tests {
-    use clap::CommandFactory;
+fn usage(form: &str) -> u8 {
+    eprintln!("usage: {form}");
+    2
+}
 
-    use super::Cli;
-
-    #[test]
-    fn the_command_line_is_sound_and_every_command_has_an_example() {
-        let mut cli = Cli::command();
-        cli.build();
-        cli.clone().debug_assert();
-        for command in cli.get_subcommands().filter(|c| c.get_name() != "help") {
-            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
-            let example = format!("cargo xtask {}", command.get_name());
-            assert!(help.contains(&example), "{} has no example: {help}", command.get_name());
-        }
+/// Builds `igc` and the suites' binary, and starts `igc` with these words.
+fn hand_over(words: &[OsString]) -> Result<u8> {
+    let interrupts = Interrupts::listen()?;
+    match program::igc(words) {
+        Ok(mut igc) => interrupts.run(igc.args(words)),
+        Err(_) if interrupts.said() => Ok(130),
+        Err(error) => Err(error),
     }
 }

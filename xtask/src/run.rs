@@ -1,29 +1,17 @@
-//! Children: run one to its end, pass Ctrl-C on, and never leave one behind.
+//! Children: run one to its end, and pass Ctrl-C on.
 
 use std::{
-    process::{Child, Command, ExitStatus},
+    process::{Command, ExitStatus},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
         mpsc,
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use anyhow::{Context, Result};
 use rustix::process::{Pid, Signal, kill_process};
-
-/// How long a child may take to end after Ctrl-C before it is killed.
-const GRACE: Duration = Duration::from_secs(4);
-
-/// How a child ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ended {
-    /// By itself, with this code (128 + signal where a signal ended it).
-    Code(u8),
-    /// Because the user said so.
-    Interrupted,
-}
 
 /// Listens for Ctrl-C and SIGTERM from its making on.
 #[derive(Clone, Debug)]
@@ -44,52 +32,51 @@ impl Interrupts {
         self.0.load(Ordering::SeqCst)
     }
 
-    /// Runs the command to its end; on an interrupt asks it to stop, then kills it.
-    pub fn run(&self, command: &mut Command) -> Result<Ended> {
+    /// Runs the command to its end: its exit code, 130 where an interrupt ended it. An interrupt is passed on; the command is
+    /// never killed, because it may have a cluster to take down.
+    pub fn run(&self, command: &mut Command) -> Result<u8> {
         if self.said() {
-            return Ok(Ended::Interrupted);
+            return Ok(130);
         }
         let name = command.get_program().to_string_lossy().into_owned();
-        let child = command.spawn().with_context(|| format!("failed to start {name}"))?;
-        let status = self.wait(child).with_context(|| format!("failed to wait for {name}"))?;
-        Ok(if self.said() { Ended::Interrupted } else { Ended::Code(code(status)) })
-    }
-
-    fn wait(&self, mut child: Child) -> Result<ExitStatus> {
+        let mut child = command.spawn().with_context(|| format!("failed to start {name}"))?;
         let pid = Pid::from_child(&child);
         let (done, ended) = mpsc::channel();
         let waiter = std::thread::spawn(move || done.send(child.wait()));
-        let mut asked: Option<Instant> = None;
+        let mut asked = false;
         let status = loop {
             // The signal's flag has no way to wake this thread: look at it five times a second.
             match ended.recv_timeout(Duration::from_millis(200)) {
-                Ok(status) => break status?,
-                Err(mpsc::RecvTimeoutError::Disconnected) => {
-                    anyhow::bail!("the waiting thread ended without an answer")
+                Ok(status) => break status.with_context(|| format!("failed to wait for {name}"))?,
+                Err(mpsc::RecvTimeoutError::Disconnected) => anyhow::bail!("the thread that waits for {name} is gone"),
+                Err(mpsc::RecvTimeoutError::Timeout) if self.said() && !asked => {
+                    _ = kill_process(pid, Signal::INT); // gone already is fine
+                    asked = true;
                 }
-                Err(mpsc::RecvTimeoutError::Timeout) => match asked {
-                    None if self.said() => {
-                        _ = kill_process(pid, Signal::INT); // gone already is fine
-                        asked = Some(Instant::now());
-                    }
-                    Some(when) if when.elapsed() > GRACE => _ = kill_process(pid, Signal::KILL),
-                    _ => {}
-                },
+                Err(mpsc::RecvTimeoutError::Timeout) => {}
             }
         };
         _ = waiter.join();
-        Ok(status)
+        Ok(code(status, self.said()))
     }
 }
 
-fn code(status: ExitStatus) -> u8 {
+fn code(status: ExitStatus, interrupted: bool) -> u8 {
     use std::os::unix::process::ExitStatusExt;
-    let code = status.code().or_else(|| status.signal().map(|s| 128 + s)).unwrap_or(255);
-    u8::try_from(code).unwrap_or(255)
+    match (status.code(), status.signal()) {
+        (Some(code), _) => u8::try_from(code).unwrap_or(255),
+        (None, Some(signal)) if !interrupted && signal != signal_hook::consts::SIGINT => {
+            eprintln!("error: it was ended by signal {signal}; `cargo xtask down` removes what it has left");
+            u8::try_from(128 + signal).unwrap_or(255)
+        }
+        (None, _) => 130,
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
     use super::*;
 
     fn shell(script: &str) -> Command {
@@ -101,25 +88,27 @@ mod tests {
     #[test]
     fn codes_and_interrupts_are_told_apart() {
         let interrupts = Interrupts(Arc::new(AtomicBool::new(false)));
-        assert_eq!(interrupts.run(&mut shell("exit 3")).unwrap(), Ended::Code(3));
-        assert_eq!(interrupts.run(&mut shell("kill -9 $$")).unwrap(), Ended::Code(137));
+        assert_eq!(interrupts.run(&mut shell("exit 3")).unwrap(), 3);
+        assert_eq!(interrupts.run(&mut shell("kill -9 $$")).unwrap(), 137);
+        assert_eq!(interrupts.run(&mut shell("kill -2 $$")).unwrap(), 130);
         interrupts.0.store(true, Ordering::SeqCst);
-        assert_eq!(interrupts.run(&mut shell("exit 0")).unwrap(), Ended::Interrupted, "nothing starts after Ctrl-C");
+        assert_eq!(interrupts.run(&mut shell("exit 0")).unwrap(), 130, "nothing starts after Ctrl-C");
     }
 
     #[test]
-    fn an_interrupt_reaches_a_child_that_would_run_for_ever() {
+    fn an_interrupt_is_passed_on_and_the_child_ends_as_it_likes() {
+        let folder = tempfile::tempdir().unwrap();
+        let ready = folder.path().join("ready");
+        let script = format!("trap 'exit 7' INT; touch {}; while :; do sleep 0.05; done", ready.display());
         let interrupts = Interrupts(Arc::new(AtomicBool::new(false)));
-        let child = shell("trap 'exit 7' INT; echo; while :; do read line || :; done")
-            .stdin(std::process::Stdio::piped())
-            .stdout(std::process::Stdio::piped())
-            .spawn();
-        let mut child = child.unwrap();
-        let mut first = [0];
-        std::io::Read::read_exact(&mut child.stdout.take().unwrap(), &mut first).unwrap(); // the trap is set
-        let stdin = child.stdin.take();
+        let running = interrupts.clone();
+        let running = std::thread::spawn(move || running.run(&mut shell(&script)));
+        let begun = Instant::now();
+        while !ready.exists() {
+            assert!(begun.elapsed() < Duration::from_secs(30), "the shell did not start");
+            std::thread::yield_now();
+        }
         interrupts.0.store(true, Ordering::SeqCst);
-        assert_eq!(code(interrupts.wait(child).unwrap()), 7);
-        drop(stdin);
+        assert_eq!(running.join().unwrap().unwrap(), 7);
     }
 }

@@ -9,39 +9,34 @@ use std::{
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// `igc` and the suites' test binary, as `IGC_PROGRAMS` wants them; a build of this package alone does not have them.
-fn programs() -> Option<TempDir> {
-    let beside = Path::new(env!("CARGO_BIN_EXE_xtask")).parent()?;
-    let newest = |name: &str| -> Option<PathBuf> {
-        let programs = fs::read_dir(beside.join("deps")).ok()?.flatten().map(|entry| entry.path());
-        let ours = programs.filter(|path| {
-            path.file_name()
-                .and_then(|n| n.to_str())
-                .and_then(|n| n.strip_prefix(name))
-                .is_some_and(|rest| !rest.contains('.'))
-        });
-        let lists = |path: &PathBuf| {
-            let listed = Command::new(path).args(["--list", "--format", "terse"]).output();
-            listed.is_ok_and(|o| String::from_utf8_lossy(&o.stdout).contains("routing::host"))
-        };
-        let mut all: Vec<PathBuf> = ours.collect();
-        all.sort_by_key(|path| fs::metadata(path).and_then(|m| m.modified()).ok());
-        all.into_iter().rev().find(lists)
-    };
-    let folder = tempfile::tempdir().ok()?;
-    let igc = beside.join("igc");
-    if !igc.is_file() {
-        eprintln!("skipped: igc is not built; cargo test --workspace builds it");
-        return None;
+/// A program of this workspace, as cargo builds it now.
+fn built(what: [&str; 2]) -> PathBuf {
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    for (name, _) in std::env::vars_os() {
+        let text = name.to_string_lossy();
+        if text.starts_with("CARGO_PKG_") || text.starts_with("CARGO_MANIFEST_") || text.starts_with("CARGO_BIN_") {
+            cargo.env_remove(&name); // build scripts would look at them, and build again
+        }
     }
-    let Some(suites) = newest("suites-") else {
-        eprintln!("skipped: the suites are not built; cargo test --workspace builds them");
-        return None;
-    };
-    for (program, name) in [(igc, "igc"), (suites, "suites")] {
-        std::os::unix::fs::symlink(program, folder.path().join(name)).ok()?;
-    }
-    Some(folder)
+    cargo.args(["build", "--workspace", "--test", "suites"]).args(what).arg("--message-format=json-render-diagnostics");
+    let output = cargo.current_dir(checkout()).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let said = String::from_utf8_lossy(&output.stdout);
+    let mut messages = said.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let executable = messages.find(|m| m["target"]["name"] == what[1] && m["executable"].is_string());
+    executable.unwrap()["executable"].as_str().unwrap().into()
+}
+
+fn checkout() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+/// `igc` and the suites' test binary of this checkout, in a folder for `IGC_PROGRAMS`.
+fn programs() -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let built = Command::new(env!("CARGO_BIN_EXE_xtask")).arg("programs").arg(folder.path()).output().unwrap();
+    assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
+    folder
 }
 
 /// `cargo xtask WORDS...`: exit code, standard output, standard error.
@@ -61,8 +56,8 @@ fn xtask_in(programs: &Path, variables: &[(&str, &str)], words: &[&str]) -> (i32
 
 #[test]
 fn what_the_readme_says_of_a_rehearsal_is_so() {
-    let Some(programs) = programs() else { return };
-    let readme = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md")).unwrap();
+    let programs = programs();
+    let readme = fs::read_to_string(checkout().join("README.md")).unwrap();
     let said = |command: &str| assert!(readme.contains(command), "the README does not have it any more: {command}");
     let out = tempfile::tempdir().unwrap();
     let to = ["--out", out.path().to_str().unwrap()];
@@ -106,12 +101,8 @@ fn last(out: &Path, gateway: &str, check: &str) -> (Value, Value) {
 
 #[test]
 fn what_the_readme_says_of_programs_on_a_hop_is_so() {
-    let Some(programs) = programs() else { return };
-    let proxy = Path::new(env!("CARGO_BIN_EXE_xtask")).with_file_name("altering-proxy");
-    if !proxy.is_file() {
-        eprintln!("skipped: altering-proxy is not built; cargo test --workspace builds it");
-        return;
-    }
+    let programs = programs();
+    let proxy = built(["--bin", "altering-proxy"]);
     let altering = format!("'{}' 'HTTP/1.1 404' 'HTTP/1.1 200'", proxy.display());
     let out = tempfile::tempdir().unwrap();
     let run = |command: &str| {
@@ -142,17 +133,61 @@ fn what_the_readme_says_of_programs_on_a_hop_is_so() {
 
 #[test]
 fn what_needs_no_run_works() {
-    let Some(programs) = programs() else { return };
+    let programs = programs();
     for (words, code) in [
         (&["matrix", "--on", "kind", "--shards", "2"][..], 0),
         (&["job", "--image", "registry.example/igc:1", "--gateway", "agentgateway", "--cluster", "blue"], 0),
         (&["job", "--image", "registry.example/igc:1", "--gateway", "agentgateway", "--sonobuoy"], 0),
         (&["completions", "bash"], 0),
         (&["report", "--schema"], 0),
+        (&["list"], 0),
+        (&["explain", "routing/host"], 0),
+        (&["tidy"], 0),
         (&["matrix", "--gateway", "agentgatway"], 2),
     ] {
         let (exit, stdout, stderr) = xtask(programs.path(), words);
         assert_eq!(exit, code, "{words:?}: {stdout}{stderr}");
         assert_eq!(stdout.is_empty(), code != 0, "{words:?}: {stdout}");
+    }
+}
+
+/// `igc` and the suites, copied to where there is nothing else.
+#[test]
+fn without_a_checkout_all_is_rehearsed_that_is_packed() {
+    let (programs, elsewhere) = (programs(), tempfile::tempdir().unwrap());
+    let igc = |words: &[&str]| {
+        let mut command = Command::new(programs.path().join("igc"));
+        command.current_dir(elsewhere.path()).env_clear().env("HOME", elsewhere.path()).args(words).output().unwrap()
+    };
+    let output = igc(&["e2e", "--on", "rehearsal", "--check", "routing/host"]);
+    let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    let report = fs::read(elsewhere.path().join("target/igc/latest/report.json")).unwrap();
+    let report: Value = serde_json::from_slice(&report).unwrap();
+    assert_eq!(report["totals"]["pass"], 2, "{report}");
+    let goldens = report["checks"].as_array().unwrap().iter().filter(|check| check["verdict"] == "pass");
+    assert!(goldens.into_iter().all(|check| check["golden"]["state"] == "same"), "goldens are packed too: {report}");
+    for words in
+        [&["list"][..], &["differ"], &["replay"], &["fidelity", "--case", "*/routes-are-*"], &["fidelity", "--list"]]
+    {
+        let output = igc(words);
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success() || text.contains("matches none"), "{words:?}: {text}");
+    }
+}
+
+#[test]
+fn help_shows_what_igc_and_the_front_can_do() {
+    let programs = programs();
+    let (code, help, _) = xtask(programs.path(), &["--help"]);
+    assert_eq!(code, 0);
+    for command in ["e2e", "explain", "tidy", "ci", "programs"] {
+        assert!(help.lines().any(|line| line.trim_start().starts_with(&format!("{command} "))), "{command}: {help}");
+    }
+    assert!(help.contains("Usage: cargo xtask"), "{help}");
+    let (_, completions, _) = xtask(programs.path(), &["completions", "bash"]);
+    assert!(completions.contains("programs"), "{completions}");
+    for words in [&["ci", "--fast"][..], &["programs"], &["no-such-command"]] {
+        assert_eq!(xtask(programs.path(), words).0, 2, "{words:?}");
     }
 }

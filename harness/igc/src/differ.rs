@@ -1,4 +1,4 @@
-//! `igc differ`: the same check, two gateways, side by side; what differs is declared in `golden/<gateway>/differences.yaml`
+//! `differ`: the same check, two gateways, side by side; what differs is declared in `golden/<gateway>/differences.yaml`
 //! or is news.
 
 use std::{
@@ -8,8 +8,8 @@ use std::{
 };
 
 use cluster::gateway::{self, GatewayFolder};
-use options::Format;
 use serde_json::Value;
+use shipped::Root;
 use verdict::{
     differ::{Capabilities, Declared, Difference, Examination, Observations, Observed, examine},
     folder::RunFolder,
@@ -22,15 +22,15 @@ use verdict::{
 
 use crate::{
     failure::Failure,
-    plan::{goldens, manifests},
+    options::{self, Format},
     terminal,
 };
 
 /// Compares, and says what is declared nowhere. The exit code is 1 where something is not, or is declared and differs no more.
-pub fn differ(options: &options::Differ) -> Result<u8, Failure> {
+pub fn differ(root: &Root, options: &options::Differ) -> Result<u8, Failure> {
     let wanted = Filter::checks("--check", &options.checks).map_err(Failure::usage)?;
     let run = options.run.as_ref().map(|path| RunFolder::open(path).map_err(Failure::usage)).transpose()?;
-    let mut observations = observations(&goldens(), run.as_ref())?;
+    let mut observations = observations(&root.goldens(), run.as_ref())?;
     observations.retain(|title, _| {
         let (check, case) = check_and_case(title);
         wanted.selects(check, case)
@@ -38,9 +38,9 @@ pub fn differ(options: &options::Differ) -> Result<u8, Failure> {
     let (mut declared, mut capabilities) = (BTreeMap::new(), Capabilities::new());
     let observed: BTreeSet<&String> = observations.values().flat_map(BTreeMap::keys).collect();
     for gateway in &observed {
-        declared.insert((*gateway).clone(), Declared::find(&goldens(), gateway).map_err(Failure::usage)?);
+        declared.insert((*gateway).clone(), Declared::find(&root.goldens(), gateway).map_err(Failure::usage)?);
     }
-    let folders = manifests().join("gateways");
+    let folders = root.manifests().join("gateways");
     for gateway in gateway::names(&folders).map_err(Failure::usage)?.into_iter().filter(|name| observed.contains(name))
     {
         let folder = GatewayFolder::read(&folders, &gateway).map_err(Failure::usage)?;

@@ -1,4 +1,4 @@
-//! `igc down` and `igc sweep`: evidence first, then nothing is left.
+//! Taking down: evidence first, then nothing is left; and sweeping what runs that were killed have left.
 
 use std::path::Path;
 
@@ -9,6 +9,7 @@ use cluster::{
     install::helm::Helm,
     place::{child::Programs, engine::Engine, kind::Kind, name::ClusterName, sweep},
 };
+use shipped::Root;
 use tokio_util::sync::CancellationToken;
 use verdict::{
     folder::Event,
@@ -16,32 +17,37 @@ use verdict::{
     record::Verdict,
 };
 
-use crate::{failure::Failure, plan::user_kubeconfig, planned::Run};
+use crate::{
+    failure::Failure,
+    log::Log,
+    options,
+    plan::{runs, user_kubeconfig},
+    run::Run,
+};
 
 /// Takes gateways of a run down.
-pub async fn down(run: &Path, gateway: Option<&str>, interrupted: bool) -> Result<u8, Failure> {
-    let run = Run::open(run)?;
-    for gateway in run.gateways(gateway)? {
+pub async fn down(run: &Run, gateways: &[&GatewayPlan], interrupted: bool, log: &Log) -> Result<(), Failure> {
+    for &gateway in gateways {
         let stood = run.stood(&gateway.name);
         let records = run.folder.read_records()?;
         let failed = stood.error.is_some()
             || records.records.iter().any(|r| r.key.gateway == gateway.name && r.verdict != Verdict::Pass);
         if failed && !interrupted && run.plan.run.place.is_real() {
             // What cannot be kept is no reason to leave a cluster behind.
-            if let Err(failure) = keep_evidence(&run, gateway, &stood).await {
-                eprintln!("no evidence of the components: {failure}");
+            if let Err(failure) = keep_evidence(run, gateway, &stood).await {
+                log.say(format_args!("no evidence of the components: {failure}"));
             }
         }
         let done = match (run.plan.run.place, run.request.keep && !interrupted) {
             (Place::Rehearsal, _) => "the rehearsal is over".to_owned(),
             (Place::Kind, true) => kept(&stood),
-            (Place::Kind, false) => delete_cluster(&run, interrupted).await?,
-            (_, keep) => leave(&run, &stood, keep).await?,
+            (Place::Kind, false) => delete_cluster(run, interrupted).await?,
+            (_, keep) => leave(run, &stood, keep).await?,
         };
-        eprintln!("{done}");
+        log.say(&done);
         run.folder.append_event(&Event { gateway: Some(gateway.name.clone()), ..Event::now("down", done) })?;
     }
-    Ok(0)
+    Ok(())
 }
 
 fn kept(stood: &Stood) -> String {
@@ -98,8 +104,8 @@ fn helm(folder: &Path, kubeconfig: &Path, context: &str, run: &str) -> Helm {
 }
 
 /// Removes everything of every run on this machine, or of every run in a cluster of the user's.
-pub async fn sweep(out: &Path, context: Option<&str>, cancel: &CancellationToken) -> Result<u8, Failure> {
-    if let Some(context) = context {
+pub async fn sweep(root: &Root, options: &options::Down, cancel: &CancellationToken) -> Result<u8, Failure> {
+    if let Some(context) = options.context.as_deref() {
         cluster::api::init();
         let kubeconfig = user_kubeconfig()?;
         let cluster = Cluster::connect(&kubeconfig, Some(context)).await;
@@ -108,7 +114,7 @@ pub async fn sweep(out: &Path, context: Option<&str>, cancel: &CancellationToken
         let helm = helm(folder.path(), &kubeconfig, context, "none");
         return said(&sweep::context(&cluster, &helm, None, cancel).await);
     }
-    said(&sweep::machine(&Programs::from_env(), out, cancel).await)
+    said(&sweep::machine(&Programs::from_env(), options.out.as_deref().unwrap_or(&runs(root)), cancel).await)
 }
 
 fn said(swept: &sweep::Swept) -> Result<u8, Failure> {

@@ -1,4 +1,4 @@
-//! `igc fidelity`: recordings of real gateways played in the rehearsal, and what came of each.
+//! `fidelity`: recordings of real gateways played in the rehearsal, and what came of each.
 
 use std::{
     collections::BTreeMap,
@@ -7,9 +7,9 @@ use std::{
 
 use futures::StreamExt;
 use globset::{Glob, GlobSet, GlobSetBuilder};
-use options::{Fidelity, Format};
 use rehearsal::fidelity::{self, Accepted, Case, Difference};
 use serde::Serialize;
+use shipped::Root;
 use verdict::{
     folder::RunFolder,
     golden::{self, Recording},
@@ -19,7 +19,10 @@ use verdict::{
     render::{Lines, inert},
 };
 
-use crate::{failure::Failure, plan::goldens};
+use crate::{
+    failure::Failure,
+    options::{Fidelity, Format},
+};
 
 /// The cases of the project.
 const CASES: &str = "harness/rehearsal/fidelity";
@@ -96,12 +99,12 @@ struct Told {
 }
 
 /// Plays the cases and says what came of them; the exit code is 1 where one differs or an acceptance is stale.
-pub async fn fidelity(run: Option<&Path>, options: &Fidelity) -> Result<u8, Failure> {
+pub async fn fidelity(root: &Root, run: Option<&RunFolder>, options: &Fidelity) -> Result<u8, Failure> {
     let wanted = globs(&options.cases)?;
     let mut outcomes: Vec<(Outcome, Option<Case>)> =
-        cases(&options.paths)?.into_iter().map(|case| (Outcome::of(&case), Some(case))).collect();
+        cases(root, &options.paths)?.into_iter().map(|case| (Outcome::of(&case), Some(case))).collect();
     if options.paths.is_empty() && (options.list || run.is_some()) {
-        outcomes.extend(of_real_places(&goldens())?.into_iter().map(|golden| (golden, None)));
+        outcomes.extend(of_real_places(&root.goldens())?.into_iter().map(|golden| (golden, None)));
     }
     let known: Vec<String> = outcomes.iter().map(|(o, _)| o.case.clone()).collect();
     outcomes.retain(|(o, _)| wanted.is_match(&o.case));
@@ -131,10 +134,10 @@ pub async fn fidelity(run: Option<&Path>, options: &Fidelity) -> Result<u8, Fail
     });
     let mut outcomes: Vec<Outcome> = played.buffered(AT_ONCE).collect().await;
     if let Some(run) = run {
-        compared(&RunFolder::open(run).map_err(Failure::usage)?, &mut outcomes)?;
+        compared(run, &mut outcomes)?;
     }
     let whole = options.paths.is_empty() && options.cases.is_empty();
-    let stale = accept(&mut outcomes, whole && run.is_some())?;
+    let stale = accept(root, &mut outcomes, whole && run.is_some())?;
     let answer = Answer { counts: Counts::of(&outcomes, stale.len()), cases: outcomes, stale };
     match options.format {
         Format::Json => println!("{}", serde_json::to_string_pretty(&answer)?),
@@ -153,8 +156,8 @@ fn globs(words: &[String]) -> Result<GlobSet, Failure> {
 }
 
 /// The cases of these files and folders, of the project's own where there are none.
-fn cases(paths: &[PathBuf]) -> Result<Vec<Case>, Failure> {
-    let own = [PathBuf::from(CASES)];
+fn cases(root: &Root, paths: &[PathBuf]) -> Result<Vec<Case>, Failure> {
+    let own = [root.path().join(CASES)];
     let paths = if paths.is_empty() { &own } else { paths };
     let (mut all, mut wrong) = (Vec::new(), Vec::new());
     for path in paths {
@@ -206,18 +209,19 @@ fn compared(folder: &RunFolder, outcomes: &mut [Outcome]) -> Result<(), Failure>
 
 /// Marks what is accepted; what is accepted and agrees is stale. An acceptance of a case that is nowhere is stale where
 /// everything was played.
-fn accept(outcomes: &mut [Outcome], everything: bool) -> Result<Vec<String>, Failure> {
+fn accept(root: &Root, outcomes: &mut [Outcome], everything: bool) -> Result<Vec<String>, Failure> {
     let mut stale = Vec::new();
     let mut gateways: Vec<String> = outcomes.iter().map(|o| o.gateway.clone()).collect();
     if everything {
-        gateways.extend(std::fs::read_dir(goldens())?.flatten().map(|e| e.file_name().to_string_lossy().into_owned()));
+        gateways
+            .extend(std::fs::read_dir(root.goldens())?.flatten().map(|e| e.file_name().to_string_lossy().into_owned()));
     }
     gateways.sort();
     gateways.dedup();
     for gateway in gateways {
-        let accepted = Accepted::find(&goldens(), &gateway).map_err(Failure::usage)?;
+        let accepted = Accepted::find(&root.goldens(), &gateway).map_err(Failure::usage)?;
         let mut used: BTreeMap<u64, bool> = BTreeMap::new();
-        for outcome in outcomes.iter_mut().filter(|o| o.gateway == gateway && o.is_our_own()) {
+        for outcome in outcomes.iter_mut().filter(|o| o.gateway == gateway && o.is_our_own(root)) {
             for entry in accepted.entries.iter().filter(|e| e.case == outcome.case) {
                 let mut covered = false;
                 for told in outcome.differences.iter_mut().filter(|t| t.accepted.is_none()) {
@@ -283,8 +287,8 @@ impl Outcome {
     }
 
     /// Only what stands in the project can be accepted: another's case may have the same name.
-    fn is_our_own(&self) -> bool {
-        self.kind == Kind::Golden || self.file.starts_with(CASES)
+    fn is_our_own(&self, root: &Root) -> bool {
+        self.kind == Kind::Golden || self.file.starts_with(root.path().join(CASES))
     }
 
     fn tell(&mut self, differences: Vec<Difference>) {

@@ -1,11 +1,10 @@
-//! `igc job`: the manifest that runs the suites inside a cluster, with no more rights than they need; also as a plugin of
+//! `job`: the manifest that runs the suites inside a cluster, with no more rights than they need; also as a plugin of
 //! Sonobuoy, so that an engine that checks many clusters checks this too. What it leaves is merged like any other run.
 
-use options::Job;
 use serde_json::{Value, json};
 use verdict::golden::yaml;
 
-use crate::failure::Failure;
+use crate::{failure::Failure, options::Job};
 
 /// Where the results are in the pod; Sonobuoy looks for them there.
 const RESULTS: &str = "/tmp/sonobuoy/results";
@@ -57,7 +56,7 @@ fn manifest(options: &Job) -> String {
     documents.join("---\n")
 }
 
-/// The words behind `xtask e2e` in the pod.
+/// What is typed behind `igc` in the pod.
 fn words(options: &Job) -> Vec<String> {
     let mut words = vec!["e2e", "--on", "context", "--context", &options.cluster, "--gateway", &options.gateway];
     words.extend(["--profile", &options.profile, "--igc-image", &options.image, "--out", "/tmp/igc"]);
@@ -71,7 +70,7 @@ fn words(options: &Job) -> Vec<String> {
 fn script(options: &Job) -> String {
     let words: Vec<String> = words(options).iter().map(|word| verdict::curl::quoted(word)).collect();
     format!(
-        "{PROGRAMS}/xtask {}\ncode=$?\nmkdir -p {RESULTS}\necho $code > {RESULTS}/exit-code\n\
+        "{PROGRAMS}/igc {}\ncode=$?\nmkdir -p {RESULTS}\necho $code > {RESULTS}/exit-code\n\
          tar -czf {RESULTS}/igc.tar.gz -C /tmp/igc --exclude=latest .\n\
          cp /tmp/igc/latest/report.xml {RESULTS}/report.xml\n\
          printf %s {RESULTS}/igc.tar.gz > {RESULTS}/done\n",
@@ -80,7 +79,7 @@ fn script(options: &Job) -> String {
 }
 
 fn environment() -> Value {
-    json!([{"name": "IGC_PROGRAMS", "value": PROGRAMS}, {"name": "KUBECONFIG", "value": KUBECONFIG}, {"name": "CI", "value": "true"}])
+    json!([{"name": "KUBECONFIG", "value": KUBECONFIG}, {"name": "CI", "value": "true"}])
 }
 
 /// What nobody needs is not given.
@@ -226,13 +225,13 @@ mod tests {
         #[derive(Parser)]
         struct Plan {
             #[command(flatten)]
-            e2e: options::E2e,
+            e2e: crate::options::E2e,
         }
         let words = words(&of(&["--suite", "guide-*"]));
         let plan = Plan::try_parse_from(words).unwrap().e2e;
-        assert_eq!((plan.place.context.as_deref(), plan.place.gateway.as_str()), (Some("blue"), "agentgateway"));
+        assert_eq!((plan.target.context.as_deref(), plan.target.gateway.as_str()), (Some("blue"), "agentgateway"));
         assert_eq!(
-            (plan.suite, plan.place.igc_image.as_deref()),
+            (plan.suite, plan.target.igc_image.as_deref()),
             (vec!["guide-*".to_owned()], Some("registry.example/igc:1"))
         );
     }

@@ -1,156 +1,67 @@
-//! igc: the program that binds the rooms. `cargo xtask` calls it; in a container image it is the model or
-//! the endpoint picker.
+//! igc: the program of a run. It plans, brings the place up, starts the suites' binary, reports and takes down; in a
+//! container image it is the model or the endpoint picker too.
 
+mod cli;
 mod differ;
 mod down;
+mod e2e;
+mod explain;
 mod failure;
 mod fidelity;
+mod image;
 mod job;
+mod list;
+mod live;
+mod log;
+mod matrix;
 mod merge;
 mod model_server;
 mod mutants;
+mod options;
 mod pages;
 mod picker_server;
 mod plan;
-mod planned;
+#[cfg(test)]
+mod readme;
 mod replay;
 mod report;
 mod request;
 mod review;
+mod run;
 mod standing;
+mod suites;
 mod terminal;
+mod tidy;
 mod up;
+#[cfg(test)]
+mod workflows;
 
-use std::{io::IsTerminal, path::PathBuf, process::ExitCode};
+use std::{io::IsTerminal, process::ExitCode};
 
-use clap::{Parser, Subcommand};
+use shipped::Root;
 use tokio_util::sync::CancellationToken;
 
+use crate::{
+    cli::{Cli, Command},
+    failure::Failure,
+    log::Log,
+};
+
 /// What is logged where IGC_LOG says nothing. An answer of an API server that is no good is said where it was asked for.
-const LOG: &str = "warn,kube_client::client::builder=off";
-
-/// Conformance of inference gateways: the program behind `cargo xtask`.
-#[derive(Debug, Parser)]
-#[command(name = "igc", version, max_term_width = 110)]
-struct Cli {
-    #[command(subcommand)]
-    command: Command,
-}
-
-#[derive(Debug, Subcommand)]
-enum Command {
-    /// Write down what a run will check; prints the run's folder
-    Plan {
-        /// Output of the suites' test binary with `--list --format terse`. Without it the place is only stood up: it stays,
-        /// and what a cluster lacks is installed
-        #[arg(long)]
-        tests: Option<PathBuf>,
-        #[command(flatten)]
-        e2e: options::E2e,
-    },
-    /// Stand a gateway of a planned run up
-    Up {
-        /// The run's folder
-        #[arg(long)]
-        run: PathBuf,
-        /// Which gateway; all of the plan where none is named
-        #[arg(long)]
-        gateway: Option<String>,
-        /// The static igc program that the model's image is made of
-        #[arg(long)]
-        program: Option<PathBuf>,
-        /// Print how to reach it; a rehearsal stands until Ctrl-C
-        #[arg(long)]
-        stay: bool,
-    },
-    /// Collect evidence and take a gateway of a run down
-    Down {
-        /// The run's folder
-        #[arg(long)]
-        run: PathBuf,
-        /// Which gateway; all of the plan where none is named
-        #[arg(long)]
-        gateway: Option<String>,
-        /// The run was interrupted: be quick
-        #[arg(long)]
-        interrupted: bool,
-    },
-    /// Judge a run's records against its plan and say what came of it
-    Report(options::Report),
-    /// Make one report of several runs
-    Merge(options::Merge),
-    /// Look at observations that differ from their goldens, accept them with a reason
-    Review(options::Review),
-    /// Show what gateways do differently under the same checks
-    Differ(options::Differ),
-    /// Play recordings of real gateways in the rehearsal, and say where it differs
-    Fidelity {
-        /// A rehearsed run of all checks, whose goldens of real places are counted as cases
-        #[arg(long)]
-        run: Option<PathBuf>,
-        #[command(flatten)]
-        options: options::Fidelity,
-    },
-    /// Print the manifest that runs the suites inside a cluster
-    Job(options::Job),
-    /// Judge runs that were kept again, without a cluster
-    Replay {
-        /// The suites' test binary
-        #[arg(long)]
-        suites: PathBuf,
-        #[command(flatten)]
-        options: options::Replay,
-    },
-    /// Try the checks on gateways that are wrong on purpose
-    Mutants {
-        /// The suites' test binary
-        #[arg(long)]
-        suites: PathBuf,
-        /// Its output with `--list --format terse`
-        #[arg(long)]
-        tests: PathBuf,
-        #[command(flatten)]
-        options: options::Mutants,
-    },
-    /// Remove everything of every run
-    Sweep(options::Down),
-    /// List what a run needs, what is here, and how to get what is not
-    Doctor(options::Doctor),
-    /// Serve as a model: OpenAI endpoints, a record of every request
-    Model(model_server::Args),
-    /// Serve as an endpoint picker: ext_proc for an InferencePool, a record of every request
-    Picker(picker_server::Args),
-}
+const LOGGED: &str = "warn,kube_client::client::builder=off";
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = Cli::of_the_command_line();
+    let log = Log::default();
+    let writer = log.clone();
     tracing_subscriber::fmt()
-        .with_env_filter(tracing_subscriber::EnvFilter::try_from_env("IGC_LOG").unwrap_or_else(|_| LOG.into()))
-        .with_writer(std::io::stderr)
+        .with_env_filter(tracing_subscriber::EnvFilter::try_from_env("IGC_LOG").unwrap_or_else(|_| LOGGED.into()))
+        .with_writer(move || writer.clone())
         .with_ansi(std::io::stderr().is_terminal())
         .init();
-    let cancel = cancelled_by_signals();
-    let result = match cli.command {
-        Command::Plan { tests, e2e } => plan::plan(tests.as_deref(), &e2e, &cancel).await,
-        Command::Up { run, gateway, program, stay } => {
-            up::up(&run, gateway.as_deref(), program.as_deref(), stay, &cancel).await
-        }
-        Command::Down { run, gateway, interrupted } => down::down(&run, gateway.as_deref(), interrupted).await,
-        Command::Report(options) => report::report(&options),
-        Command::Merge(options) => merge::merge(&options),
-        Command::Review(options) => review::review(&options),
-        Command::Differ(options) => differ::differ(&options),
-        Command::Fidelity { run, options } => fidelity::fidelity(run.as_deref(), &options).await,
-        Command::Mutants { suites, tests, options } => mutants::mutants(&suites, &tests, &options, &cancel).await,
-        Command::Replay { suites, options } => replay::replay(&suites, &options, &cancel).await,
-        Command::Job(options) => job::job(&options),
-        Command::Sweep(options) => down::sweep(&options.out, options.context.as_deref(), &cancel).await,
-        Command::Doctor(options) => up::doctor(options.format, &cancel).await,
-        Command::Model(args) => model_server::serve(args, cancel.clone()).await,
-        Command::Picker(args) => picker_server::serve(args, cancel.clone()).await,
-    };
-    match result {
+    let cancel = CancellationToken::new();
+    match command(cli, log, &cancel).await {
         Ok(code) => ExitCode::from(code),
         Err(failure) => {
             eprintln!("error: {failure}");
@@ -159,18 +70,55 @@ async fn main() -> ExitCode {
     }
 }
 
-/// A token that Ctrl-C and SIGTERM cancel.
-fn cancelled_by_signals() -> CancellationToken {
-    let cancel = CancellationToken::new();
-    let token = cancel.clone();
+async fn command(cli: Cli, log: Log, cancel: &CancellationToken) -> Result<u8, Failure> {
+    let root = || Root::find(cli.root.as_deref()).map_err(Failure::usage);
+    // What has nothing to take down ends at once on Ctrl-C, as any program does.
+    match cli.command {
+        Command::Report(options) => return report::report(&root()?, &options),
+        Command::Merge(options) => return merge::merge(&root()?, &options),
+        Command::Review(options) => return review::review(&root()?, &options),
+        Command::Differ(options) => return differ::differ(&root()?, &options),
+        Command::Matrix(options) => return matrix::matrix(&root()?, &options),
+        Command::Job(options) => return job::job(&options),
+        Command::List(options) => return list::list(&root()?, &options).await,
+        Command::Explain(options) => return explain::explain(&root()?, &options).await,
+        Command::Tidy(options) => return tidy::tidy(&root()?, &options).await,
+        Command::Completions { shell } => {
+            let name = cli::name().replace(' ', "-");
+            clap_complete::generate(shell, &mut cli::tree(), name, &mut std::io::stdout());
+            return Ok(0);
+        }
+        _ => {}
+    }
+    let terminated = cancel_by_signals(cancel);
+    match cli.command {
+        Command::E2e { e2e, output } => e2e::e2e(&root()?, &e2e, &output, log, cancel).await,
+        Command::Up(options) => e2e::up(&root()?, &options, log, cancel, &terminated).await,
+        Command::Fidelity(options) => e2e::fidelity(&root()?, &options, log, cancel).await,
+        Command::Mutants(options) => mutants::mutants(&root()?, &options, cancel).await,
+        Command::Replay(options) => replay::replay(&root()?, &options, cancel).await,
+        Command::Down(options) => down::sweep(&root()?, &options, cancel).await,
+        Command::Doctor(options) => up::doctor(options.format, cancel).await,
+        Command::Model(args) => model_server::serve(args, cancel.clone()).await,
+        Command::Picker(args) => picker_server::serve(args, cancel.clone()).await,
+        _ => Ok(0),
+    }
+}
+
+/// Ctrl-C and SIGTERM cancel the token from now on, and end nothing by themselves; SIGTERM, which is what `down` sends,
+/// cancels the returned one as well.
+fn cancel_by_signals(cancel: &CancellationToken) -> CancellationToken {
+    let cancel = cancel.clone();
+    let terminated = CancellationToken::new();
+    let by_sigterm = terminated.clone();
     tokio::spawn(async move {
         use tokio::signal::unix::{SignalKind, signal};
         let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
         else {
             return;
         };
-        tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {} }
-        token.cancel();
+        tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => by_sigterm.cancel() }
+        cancel.cancel();
     });
-    cancel
+    terminated
 }

@@ -1,4 +1,4 @@
-//! `igc merge`: the folders of several runs become the folder of one, with everything that its page shows.
+//! `merge`: the folders of several runs become the folder of one, with everything that its page shows.
 
 use std::{
     fs, io,
@@ -6,13 +6,20 @@ use std::{
 };
 
 use serde::Deserialize;
+use shipped::Root;
 use verdict::{
     folder::RunFolder,
     history::Key,
     report::{self, Ending, Expected, Merged, Report},
 };
 
-use crate::{failure::Failure, pages, plan::run_id, report as reports};
+use crate::{
+    cli,
+    failure::Failure,
+    options, pages,
+    plan::{run_id, runs},
+    report as reports,
+};
 
 /// What of a run's folder the merged one keeps: what its pages lead to.
 const KEPT: [&str; 5] = ["plan.json", "report.json", "records", "history", "evidence"];
@@ -24,27 +31,22 @@ struct Matrix {
 }
 
 /// Merges runs and says what came of all of them.
-pub fn merge(options: &options::Merge) -> Result<u8, Failure> {
+pub fn merge(root: &Root, options: &options::Merge) -> Result<u8, Failure> {
     let expected = options.matrix.as_deref().map(cells).transpose()?.unwrap_or_default();
     let folders: Vec<RunFolder> =
         options.runs.iter().map(|run| RunFolder::open(run).map_err(Failure::usage)).collect::<Result<_, _>>()?;
-    let reports: Vec<Report> = folders.iter().map(report_of).collect::<Result<_, _>>()?;
+    let reports: Vec<Report> = folders.iter().map(|run| report_of(root, run)).collect::<Result<_, _>>()?;
     let id = run_id();
-    let command: Vec<String> = ["cargo", "xtask", "merge"]
-        .map(str::to_owned)
-        .into_iter()
-        .chain(options.runs.iter().map(|run| run.display().to_string()))
-        .collect();
-    let merged = report::merge(&reports, &id, &command, &expected).map_err(Failure::usage)?;
+    let merged = report::merge(&reports, &id, &cli::typed(), &expected).map_err(Failure::usage)?;
 
-    let folder = RunFolder::create(&options.out, &id)?;
+    let folder = RunFolder::create(&options.out.clone().unwrap_or_else(|| runs(root)), &id)?;
     let mut kept = Vec::new();
     for (run, report) in folders.iter().zip(&reports) {
         let below = folder.path().join(&report.run.id);
         keep(run.path(), &below)?;
         kept.push(RunFolder::open(&below)?);
     }
-    pages::write(&folder, &merged.report, &|key| history_of(&merged, &kept, key))?;
+    pages::write(root, &folder, &merged.report, &|key| history_of(&merged, &kept, key))?;
     folder.point_latest()?;
     reports::say(&merged.report, &folder, &options.output);
     Ok(merged.report.run.exit)
@@ -58,10 +60,10 @@ fn cells(path: &Path) -> Result<Vec<Expected>, Failure> {
 }
 
 /// The report that a run left; of a run that was killed before it wrote one, what its records say.
-fn report_of(run: &RunFolder) -> Result<Report, Failure> {
+fn report_of(root: &Root, run: &RunFolder) -> Result<Report, Failure> {
     match run.read_report().map_err(Failure::usage)? {
         Some(report) => Ok(report),
-        None => reports::compiled(run, |_| Ending::Broken("the run ended without a report".into())),
+        None => reports::compiled(root, run, |_| Ending::Broken("the run ended without a report".into())),
     }
 }
 

@@ -1,4 +1,4 @@
-//! `igc mutants`: every mutant of the rehearsal against the checks that are to kill it, and what came of each.
+//! `mutants`: every mutant of the rehearsal against the checks that are to kill it, and what came of each.
 //!
 //! The suites' test binary tries a case of a check on the gateway as it is and then on mutants of it, in one process. A pair
 //! of mutant and check goes on to the next case or gateway, round by round, until the mutant is killed.
@@ -6,12 +6,11 @@
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     fs::File,
-    path::Path,
 };
 
 use cluster::{
     environment::{Environment, Stood},
-    gateway::{self, GatewayFolder},
+    gateway::GatewayFolder,
     install::{
         component::Catalogue,
         profile::{Profile, Selection},
@@ -20,13 +19,14 @@ use cluster::{
 use globset::{Glob, GlobSetBuilder};
 use rehearsal::mutants::Mutant;
 use serde::Serialize;
+use shipped::Root;
 use tokio_util::sync::CancellationToken;
 use verdict::{
     baseline::{Baseline, Reality},
     folder::RunFolder,
     judge::Holds,
     names,
-    plan::{self, Level, Plan, PlannedCheck, RunInfo, Trials},
+    plan::{Level, Plan, PlannedCheck, RunInfo, Trials, build},
     record::{Record, Verdict},
     requirements::Requirements,
     tests_list::TestList,
@@ -34,14 +34,15 @@ use verdict::{
 
 use crate::{
     failure::Failure,
-    plan::{goldens, manifests},
+    options, plan,
+    suites::{Ended, Suites},
 };
 
 /// The versions that goldens were recorded with: what is rehearsed best.
 const PROFILE: &str = "recorded";
 
 /// A case of a check on a gateway.
-type Where = (String, String);
+type Place = (String, String);
 
 /// A mutant, and a check that is to kill it.
 struct Pair {
@@ -50,9 +51,9 @@ struct Pair {
     /// Whether the requirement names the mutant; else it is tried to see whether it kills what it should not.
     named: bool,
     /// Gateways and cases that are left to try.
-    left: VecDeque<Where>,
+    left: VecDeque<Place>,
     /// What came of those that were tried.
-    outcomes: Vec<(Where, Outcome)>,
+    outcomes: Vec<(Place, Outcome)>,
 }
 
 /// What came of one try.
@@ -104,17 +105,13 @@ struct Row {
 }
 
 /// Runs the mutants. The exit code is 1 where one is not killed, or a check kills nothing.
-pub async fn mutants(
-    suites: &Path,
-    tests: &Path,
-    options: &options::Mutants,
-    cancel: &CancellationToken,
-) -> Result<u8, Failure> {
-    let requirements = Requirements::read(Path::new("suites/requirements.yaml")).map_err(Failure::usage)?;
-    let listed = std::fs::read_to_string(tests)?;
-    let whole = everything(&requirements, &TestList::parse(&listed).map_err(Failure::usage)?)?;
-    let mut pairs = pairs(&requirements, &whole, options)?;
-    let folder = options.out.join("rounds");
+pub async fn mutants(root: &Root, options: &options::Mutants, cancel: &CancellationToken) -> Result<u8, Failure> {
+    let suites = Suites::find(root)?;
+    let requirements = suites.requirements().await?;
+    let whole = everything(root, &plan::gateways(root, "all")?, PROFILE, &requirements, &suites.tests().await?)?;
+    let out = options.out.clone().unwrap_or_else(|| root.target().join("mutants"));
+    let mut pairs = pairs(root, &requirements, &whole, options)?;
+    let folder = out.join("rounds");
     _ = std::fs::remove_dir_all(&folder); // those of the run before
     for round in 1.. {
         let next = next(&mut pairs, options.once);
@@ -124,7 +121,7 @@ pub async fn mutants(
         eprintln!("round {round}: {} tries", next.len());
         let plan = plan_of(&whole, &pairs, &next, options);
         let run = RunFolder::create(&folder, &format!("round-{round}"))?;
-        if !drive(suites, &run, &plan, options, cancel).await? {
+        if !drive(root, &suites, &run, &plan, options, cancel).await? {
             return Ok(130);
         }
         let records = run.read_records()?.records;
@@ -134,36 +131,45 @@ pub async fn mutants(
         }
     }
     let answer = answer(&requirements, &pairs);
-    std::fs::create_dir_all(&options.out)?;
-    std::fs::write(options.out.join("mutants.json"), serde_json::to_string_pretty(&answer)? + "\n")?;
+    std::fs::create_dir_all(&out)?;
+    std::fs::write(out.join("mutants.json"), serde_json::to_string_pretty(&answer)? + "\n")?;
     let table = table(&answer);
-    std::fs::write(options.out.join("mutants.txt"), &table)?;
+    std::fs::write(out.join("mutants.txt"), &table)?;
     print!("{table}");
     Ok(u8::from(!answer.holds()))
 }
 
-/// A plan of every check of every gateway, as the goldens were recorded.
-fn everything(requirements: &Requirements, tests: &TestList) -> Result<Plan, Failure> {
-    let gateways = manifests().join("gateways");
-    let catalogue = Catalogue::read(&manifests()).map_err(Failure::usage)?;
-    let profile = Profile::read(&manifests(), PROFILE).map_err(Failure::usage)?;
+/// A plan of every check of these gateways in a rehearsal, in the versions of a profile.
+pub fn everything(
+    root: &Root,
+    gateways: &[GatewayFolder],
+    profile: &str,
+    requirements: &Requirements,
+    tests: &TestList,
+) -> Result<Plan, Failure> {
+    let catalogue = Catalogue::read(&root.manifests()).map_err(Failure::usage)?;
+    let versions = Profile::read(&root.manifests(), profile).map_err(Failure::usage)?;
     let mut planned = Vec::new();
-    for name in gateway::names(&gateways).map_err(Failure::usage)? {
-        let folder = GatewayFolder::read(&gateways, &name).map_err(Failure::usage)?;
-        let selection = Selection::of(&catalogue, &profile, &folder.components).map_err(Failure::usage)?;
-        planned.push(selection.plan(&folder, None).map_err(Failure::usage)?);
+    for folder in gateways {
+        let selection = Selection::of(&catalogue, &versions, &folder.components).map_err(Failure::usage)?;
+        planned.push(selection.plan(folder, None).map_err(Failure::usage)?);
     }
-    let run = RunInfo::rehearsal(PROFILE, &["cargo", "xtask", "mutants"]);
-    plan::build(requirements, planned, run, tests).map_err(Failure::usage)
+    let run = RunInfo::rehearsal(profile, &["cargo", "xtask", "mutants"]);
+    build(requirements, planned, run, tests).map_err(Failure::usage)
 }
 
 /// The pairs that are asked for, each with all that it may be tried on: first where the check is not known to fail.
-fn pairs(requirements: &Requirements, whole: &Plan, options: &options::Mutants) -> Result<Vec<Pair>, Failure> {
+fn pairs(
+    root: &Root,
+    requirements: &Requirements,
+    whole: &Plan,
+    options: &options::Mutants,
+) -> Result<Vec<Pair>, Failure> {
     let named = named(requirements)?;
     let wanted = wanted(&options.only)?;
     let mut fails = BTreeSet::new();
     for gateway in &whole.gateways {
-        let baseline = Baseline::find(&goldens(), &gateway.name).map_err(Failure::usage)?;
+        let baseline = Baseline::find(&root.goldens(), &gateway.name).map_err(Failure::usage)?;
         for entry in baseline.entries.into_iter().filter(|e| e.is_seen_in(Reality::Rehearsal)) {
             fails.insert((gateway.name.clone(), entry.check, entry.case));
         }
@@ -205,9 +211,7 @@ fn named(requirements: &Requirements) -> Result<BTreeSet<(&str, Mutant)>, Failur
             let Some(mutant) = Mutant::named(name) else {
                 let near = names::near(name, Mutant::ALL.iter().map(|m| m.name()));
                 return Err(Failure::Usage(format!(
-                    "{} line {}: {} kills {name}, and there is no such mutant{}",
-                    requirements.path.display(),
-                    requirement.line,
+                    "{} kills {name}, and there is no such mutant{}",
                     requirement.check,
                     names::suggestion(&near)
                 )));
@@ -217,8 +221,8 @@ fn named(requirements: &Requirements) -> Result<BTreeSet<(&str, Mutant)>, Failur
     }
     match Mutant::ALL.iter().find(|mutant| named.iter().all(|(_, named)| named != *mutant)) {
         Some(mutant) => {
-            let (path, name) = (requirements.path.display(), mutant.name());
-            Err(Failure::Usage(format!("no check of {path} names the mutant {name}; add it to the `kills` of one")))
+            let name = mutant.name();
+            Err(Failure::Usage(format!("no check names the mutant {name}; add it to the `kills` of one")))
         }
         None => Ok(named),
     }
@@ -239,7 +243,7 @@ fn wanted(only: &[String]) -> Result<globset::GlobSet, Failure> {
 }
 
 /// The next try of every pair that has not killed yet; `once`: of one pair of every mutant that nobody has killed yet.
-fn next(pairs: &mut [Pair], once: bool) -> Vec<(usize, Where)> {
+fn next(pairs: &mut [Pair], once: bool) -> Vec<(usize, Place)> {
     let mut served: BTreeSet<Mutant> = pairs.iter().filter(|p| once && p.has_killed()).map(|p| p.mutant).collect();
     let mut next = Vec::new();
     for (at, pair) in pairs.iter_mut().enumerate() {
@@ -257,7 +261,7 @@ fn next(pairs: &mut [Pair], once: bool) -> Vec<(usize, Where)> {
 }
 
 /// The plan of one round: the checks that are tried, each once for all its mutants.
-fn plan_of(whole: &Plan, pairs: &[Pair], next: &[(usize, Where)], options: &options::Mutants) -> Plan {
+fn plan_of(whole: &Plan, pairs: &[Pair], next: &[(usize, Place)], options: &options::Mutants) -> Plan {
     let mut trials: BTreeMap<(&str, &str, &str), Vec<String>> = BTreeMap::new();
     for (at, (gateway, case)) in next {
         let pair = &pairs[*at];
@@ -280,7 +284,8 @@ fn plan_of(whole: &Plan, pairs: &[Pair], next: &[(usize, Where)], options: &opti
 
 /// Has the suites' test binary try the plan. `false`: it was interrupted.
 async fn drive(
-    suites: &Path,
+    root: &Root,
+    suites: &Suites,
     run: &RunFolder,
     plan: &Plan,
     options: &options::Mutants,
@@ -291,30 +296,18 @@ async fn drive(
     run.write_plan(&plan)?;
     let mut environment = Environment::default();
     for gateway in &plan.gateways {
-        environment.gateways.insert(gateway.name.clone(), Stood::rehearsed(&manifests(), &gateway.versions)?);
+        environment.gateways.insert(gateway.name.clone(), Stood::rehearsed(&root.manifests(), &gateway.versions)?);
     }
     run.write_environment(&environment)?;
     let log = File::create(run.path().join("tests.log"))?;
-    let mut command = tokio::process::Command::new(suites);
-    command
-        .args(["--test-threads", &options.jobs.to_string()])
-        .args(options::CHECKS_ALONE)
-        .env("IGC_RUN", run.path())
-        .env_remove("IGC_GATEWAY")
-        .env_remove("IGC_EXCLUSIVE")
-        .current_dir("suites")
-        .stdin(std::process::Stdio::null())
-        .stdout(log.try_clone()?)
-        .stderr(log)
-        .kill_on_drop(true);
-    let mut child = command.spawn()?;
-    tokio::select! {
-        ended = child.wait() => ended.map(|_| true).map_err(Failure::from), // what came of it is in the records
-        () = cancel.cancelled() => Ok(false),
-    }
+    let mut command = suites.checks();
+    command.args(["--test-threads", &options.jobs.to_string()]).env("IGC_RUN", run.path());
+    command.stdout(log.try_clone()?).stderr(log);
+    // What came of it is in the records.
+    Ok(suites.run(&mut command, run.path(), cancel).await? != Ended::Interrupted)
 }
 
-fn outcome(records: &[Record], pair: &Pair, (gateway, case): &Where) -> Outcome {
+fn outcome(records: &[Record], pair: &Pair, (gateway, case): &Place) -> Outcome {
     let tried: Vec<_> = records
         .iter()
         .filter(|r| (&r.key.gateway, &r.key.check, &r.key.case) == (gateway, &pair.check, case))
@@ -455,7 +448,7 @@ mod tests {
              - {{check: streaming/end, level: {level}, sentence: s, source: t, kills: [drops-done]}}\n",
             all.join(", ")
         );
-        Requirements::parse(&text, Path::new("requirements.yaml")).unwrap()
+        Requirements::parse(&text).unwrap()
     }
 
     #[rstest]
@@ -468,10 +461,7 @@ mod tests {
             Ok(named) => assert!(counts && named.contains(&("streaming/end", Mutant::DropsDone))),
             Err(failure) => {
                 let said = failure.to_string();
-                assert!(
-                    !counts && said.contains("no check of requirements.yaml names the mutant drops-done"),
-                    "{said}"
-                );
+                assert!(!counts && said.contains("no check names the mutant drops-done"), "{said}");
             }
         }
     }

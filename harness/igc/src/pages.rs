@@ -6,6 +6,7 @@ use std::{
 };
 
 use cluster::gateway::GatewayFolder;
+use shipped::Root;
 use verdict::{
     folder::RunFolder,
     history::{History, Key},
@@ -13,7 +14,7 @@ use verdict::{
     report::Report,
 };
 
-use crate::{failure::Failure, plan::manifests};
+use crate::failure::Failure;
 
 /// How many runs before this one the trend shows.
 const EARLIER: usize = 20;
@@ -26,9 +27,14 @@ const LINES: usize = 40;
 const CHANNEL: &str = "standard";
 
 /// Writes `report.json`, `report.xml`, `report.md`, `report.html` and the ConformanceReports into the run's folder.
-pub fn write(folder: &RunFolder, report: &Report, histories: &dyn Fn(&Key) -> Option<History>) -> Result<(), Failure> {
+pub fn write(
+    root: &Root,
+    folder: &RunFolder,
+    report: &Report,
+    histories: &dyn Fn(&Key) -> Option<History>,
+) -> Result<(), Failure> {
     std::thread::scope(|scope| {
-        let others = scope.spawn(|| for_programs(folder, report));
+        let others = scope.spawn(|| for_programs(root, folder, report));
         let sources = Sources { histories, logs: &|evidence| logs(folder.path(), evidence), earlier: &earlier(folder) };
         folder.write_file("report.html", &html(report, &sources)?)?;
         others.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
@@ -36,17 +42,17 @@ pub fn write(folder: &RunFolder, report: &Report, histories: &dyn Fn(&Key) -> Op
 }
 
 /// What is written beside the page, at the same time.
-fn for_programs(folder: &RunFolder, report: &Report) -> Result<(), Failure> {
+fn for_programs(root: &Root, folder: &RunFolder, report: &Report) -> Result<(), Failure> {
     folder.write_json("report.json", report)?;
     folder.write_file("report.xml", &junit(report)?)?;
     folder.write_file("report.md", &markdown(report))?;
-    conformance_reports(folder, report)
+    conformance_reports(root, folder, report)
 }
 
 /// Writes `conformance/<gateway>/<channel>-<version>-default-report.yaml`, as the Gateway API wants them to be called.
-fn conformance_reports(folder: &RunFolder, report: &Report) -> Result<(), Failure> {
+fn conformance_reports(root: &Root, folder: &RunFolder, report: &Report) -> Result<(), Failure> {
     for gateway in &report.gateways {
-        let maker = match GatewayFolder::read(&manifests().join("gateways"), &gateway.gateway) {
+        let maker = match GatewayFolder::read(&root.manifests().join("gateways"), &gateway.gateway) {
             Ok(folder) => folder.implementation,
             Err(error) => {
                 eprintln!("note: no ConformanceReport of {}: {error}", gateway.gateway); // a run of another checkout

@@ -1,4 +1,4 @@
-//! `igc plan`: from the words of the command line to a run folder with a plan, before anything is stood up.
+//! From the options of the command line to a run folder with a plan, before anything is stood up.
 
 use std::{
     collections::BTreeMap,
@@ -16,28 +16,25 @@ use cluster::{
     },
     place::{child::Programs, engine::Engine},
 };
-use options::{E2e, Egress, Model, On};
 use rand::RngExt;
 use rehearsal::hops::{Hops, PROXY};
+use shipped::Root;
 use tokio_util::sync::CancellationToken;
 use verdict::{
     folder::RunFolder,
     plan::{self, ModelKind, Place, RunInfo, Shard},
-    requirements::Requirements,
     tests_list::TestList,
 };
 
-use crate::{failure::Failure, request::Request};
-
-/// The project's manifests; `igc` is started in the checkout.
-pub fn manifests() -> PathBuf {
-    PathBuf::from("manifests")
-}
-
-/// What was accepted of each gateway: observations, known failures, differences. In the same checkout.
-pub fn goldens() -> PathBuf {
-    PathBuf::from("golden")
-}
+use crate::{
+    cli,
+    failure::Failure,
+    options::{E2e, Egress, Model, On},
+    request::Request,
+    run::Run,
+    suites::Suites,
+    up::Purpose,
+};
 
 /// What is built: the places and what is missing, for those who ask for more.
 const PLACES: &str = "the places that exist are rehearsal, kind and context";
@@ -45,24 +42,24 @@ const PLACES: &str = "the places that exist are rehearsal, kind and context";
 /// The place of a run and why it is that one; refusals say what exists.
 async fn place(e2e: &E2e, cancel: &CancellationToken) -> Result<(Place, String), Failure> {
     let programs = Programs::from_env();
-    match e2e.place.on {
+    match e2e.target.on {
         On::Container => Err(Failure::Usage(format!("--on container is not built yet; {PLACES}"))),
         On::Rehearsal => Ok((Place::Rehearsal, "asked for; no gateway is tested".into())),
-        On::Context if e2e.place.context.is_none() => {
+        On::Context if e2e.target.context.is_none() => {
             Err(Failure::Usage("--on context needs --context NAME: a cluster is never guessed".into()))
         }
         On::Context => {
             let kubeconfig = user_kubeconfig()?;
             cluster::api::init();
             let cluster =
-                cluster::api::Cluster::connect(&kubeconfig, e2e.place.context.as_deref()).await.map_err(|error| {
+                cluster::api::Cluster::connect(&kubeconfig, e2e.target.context.as_deref()).await.map_err(|error| {
                     if error.is_usage() { Failure::usage(&error) } else { Failure::Environment(error.to_string()) }
                 })?;
             Ok((Place::Context, format!("context {} at {}", cluster.context(), cluster.server())))
         }
         On::Kind | On::Auto => {
             let missing = missing_for_kind(&programs, cancel).await;
-            match (missing, e2e.place.on) {
+            match (missing, e2e.target.on) {
                 (None, On::Auto) => Ok((Place::Kind, "a container engine, kind and helm answer".into())),
                 (None, _) => Ok((Place::Kind, "asked for".into())),
                 (Some(why), On::Auto) => {
@@ -122,39 +119,42 @@ pub fn run_id() -> String {
     format!("{now}-{word}")
 }
 
-fn gateways(e2e: &E2e) -> Result<Vec<GatewayFolder>, Failure> {
-    let folder = manifests().join("gateways");
-    let names = match e2e.place.gateway.as_str() {
+/// The folders of a gateway, or of `all`.
+pub fn gateways(root: &Root, named: &str) -> Result<Vec<GatewayFolder>, Failure> {
+    let folder = root.manifests().join("gateways");
+    let names = match named {
         "all" => gateway::names(&folder).map_err(Failure::usage)?,
         one => vec![one.to_owned()],
     };
     names.iter().map(|name| GatewayFolder::read(&folder, name).map_err(Failure::usage)).collect()
 }
 
-/// Plans a run and prints its folder. Without a list of tests nothing is to be checked: it is only stood up, and stays.
-pub async fn plan(tests: Option<&Path>, e2e: &E2e, cancel: &CancellationToken) -> Result<u8, Failure> {
-    let requirements = Requirements::read(Path::new("suites/requirements.yaml")).map_err(Failure::usage)?;
-    let up = tests.is_none();
-    let tests = match tests {
-        Some(tests) => {
-            let listed = fs::read_to_string(tests);
-            let listed = listed.map_err(|e| Failure::Usage(format!("failed to read {}: {e}", tests.display())))?;
-            TestList::parse(&listed).map_err(Failure::usage)?
-        }
-        None => TestList::of(&requirements),
-    };
-    let folders = gateways(e2e)?;
-    let catalogue = Catalogue::read(&manifests()).map_err(Failure::usage)?;
-    let mut profile = Profile::read(&manifests(), &e2e.place.profile).map_err(Failure::usage)?;
-    profile.set(&e2e.place.set, &catalogue).map_err(Failure::usage)?;
+/// Plans a run; `notes` receives what its reader should know, also where it is refused. For people nothing is checked: it is
+/// only stood up, and stays.
+pub async fn plan(
+    root: &Root,
+    suites: &Suites,
+    e2e: &E2e,
+    purpose: Purpose,
+    notes: &mut Vec<String>,
+    cancel: &CancellationToken,
+) -> Result<Run, Failure> {
+    let requirements = suites.requirements().await?;
+    let up = purpose == Purpose::People;
+    let tests = if up { TestList::of(&requirements) } else { suites.tests().await? };
+    let manifests = root.manifests();
+    let folders = gateways(root, &e2e.target.gateway)?;
+    let catalogue = Catalogue::read(&manifests).map_err(Failure::usage)?;
+    let mut profile = Profile::read(&manifests, &e2e.target.profile).map_err(Failure::usage)?;
+    profile.set(&e2e.target.set, &catalogue).map_err(Failure::usage)?;
     let bundle =
-        e2e.place.bundle.as_deref().map(Bundle::open).transpose().map_err(|e| Failure::Environment(e.to_string()))?;
+        e2e.target.bundle.as_deref().map(Bundle::open).transpose().map_err(|e| Failure::Environment(e.to_string()))?;
 
     let mut planned = Vec::new();
     for folder in folders {
         let selection = Selection::of(&catalogue, &profile, &folder.components).map_err(Failure::usage)?;
         for untried in selection.untried() {
-            eprintln!("note: {untried}");
+            notes.push(format!("note: {untried}"));
         }
         planned.push(selection.plan(&folder, bundle.as_ref()).map_err(|e| Failure::Environment(e.to_string()))?);
     }
@@ -166,18 +166,18 @@ pub async fn plan(tests: Option<&Path>, e2e: &E2e, cancel: &CancellationToken) -
     if up && place.is_real() && planned.len() > 1 {
         return Err(Failure::Usage("one cluster holds one gateway: name it with --gateway".into()));
     }
-    let model = model(e2e.place.model);
-    preflight(model, place, cancel).await?;
+    let model = model(e2e.target.model);
+    preflight(&manifests, model, place, cancel).await?;
 
     let id = run_id();
     let run = RunInfo {
         id: id.clone(),
         started: jiff::Timestamp::now().to_string(),
         place,
-        context: e2e.place.context.clone(),
+        context: e2e.target.context.clone(),
         profile: profile.name.clone(),
         set: e2e
-            .place
+            .target
             .set
             .iter()
             .filter_map(|s| s.split_once('='))
@@ -192,39 +192,53 @@ pub async fn plan(tests: Option<&Path>, e2e: &E2e, cancel: &CancellationToken) -
         jobs: e2e.jobs,
         ci: std::env::var_os("CI").is_some_and(|v| !v.is_empty() && v != "false"),
         allow_empty: e2e.allow_empty,
-        command: ["cargo", "xtask", "e2e"].map(str::to_owned).into_iter().chain(e2e.to_words()).collect(),
+        command: cli::typed(),
         trials: vec![],
     };
     let plan = plan::build(&requirements, planned, run, &tests).map_err(Failure::usage)?;
 
-    let folder = RunFolder::create(&e2e.place.out, &id)?;
+    let folder = RunFolder::create(&e2e.target.out.clone().unwrap_or_else(|| runs(root)), &id)?;
     folder.write_plan(&plan)?;
-    Request {
-        bundle: e2e.place.bundle.as_deref().map(fs::canonicalize).transpose()?,
-        node_image: e2e.place.node_image.clone(),
-        igc_image: e2e.place.igc_image.clone(),
-        close_egress: e2e.place.egress != Some(Egress::Open),
-        egress_asked: e2e.place.egress.is_some(),
+    let request = Request {
+        bundle: e2e.target.bundle.as_deref().map(fs::canonicalize).transpose()?,
+        node_image: e2e.target.node_image.clone(),
+        igc_image: e2e.target.igc_image.clone(),
+        close_egress: e2e.target.egress != Some(Egress::Open),
+        egress_asked: e2e.target.egress.is_some(),
         keep: e2e.keep || up,
         install_missing: up,
         why: why.clone(),
-    }
-    .write(&folder)?;
+    };
+    request.write(&folder)?;
     folder.point_latest()?;
     let runs = plan.checks.iter().filter(|c| c.runs()).count();
     let names: Vec<&str> = plan.gateways.iter().map(|g| g.name.as_str()).collect();
     let checks = if up { String::new() } else { format!("{runs} of {} checks of ", plan.checks.len()) };
-    eprintln!("run {id} on {} ({why}): {checks}{}", place.word(), names.join(", "));
-    println!("{}", folder.path().display());
-    Ok(0)
+    notes.push(format!("run {id} on {} ({why}): {checks}{}", place.word(), names.join(", ")));
+    Ok(Run { root: root.clone(), folder, plan, request })
+}
+
+/// Where the folders of runs are, if nothing else is said.
+pub fn runs(root: &Root) -> PathBuf {
+    root.target().join("igc")
+}
+
+/// The folder of a run: the last one where none is named.
+pub fn run_or_last(root: &Root, named: Option<&Path>) -> Result<RunFolder, Failure> {
+    RunFolder::open(named.unwrap_or(&runs(root).join("latest"))).map_err(Failure::usage)
 }
 
 /// Refuses a model that this machine cannot hold.
-async fn preflight(model: ModelKind, place: Place, cancel: &CancellationToken) -> Result<(), Failure> {
+async fn preflight(
+    manifests: &Path,
+    model: ModelKind,
+    place: Place,
+    cancel: &CancellationToken,
+) -> Result<(), Failure> {
     if place != Place::Kind {
         return Ok(());
     }
-    let file = ModelFile::read(&manifests(), model.word()).map_err(Failure::usage)?;
+    let file = ModelFile::read(manifests, model.word()).map_err(Failure::usage)?;
     let engine = Engine::find(&Programs::from_env(), cancel).await?;
     file.fits(engine.info.processors, engine.info.memory)
         .map_err(|why| Failure::Environment(format!("--model {}: {why}", model.word())))

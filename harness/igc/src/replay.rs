@@ -1,10 +1,12 @@
-//! `igc replay`: runs that were kept, judged again by the judges of today, and what would change.
+//! `replay`: runs that were kept, judged again by the judges of today, and what would change.
 
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
+    process::Stdio,
 };
 
+use shipped::Root;
 use tokio_util::sync::CancellationToken;
 use verdict::{
     folder::RunFolder,
@@ -14,35 +16,64 @@ use verdict::{
     record::{Record, Verdict},
 };
 
-use crate::failure::Failure;
+use crate::{
+    failure::Failure,
+    options,
+    plan::runs,
+    suites::{Ended, Suites},
+};
 
-/// Judges the runs again. The exit code is 1 where a verdict or a clause is not as it was recorded.
-pub async fn replay(suites: &Path, options: &options::Replay, cancel: &CancellationToken) -> Result<u8, Failure> {
+/// Judges the runs again. The exit code is 1 where a verdict or a clause is not as it was recorded, or a history was not
+/// judged.
+pub async fn replay(root: &Root, options: &options::Replay, cancel: &CancellationToken) -> Result<u8, Failure> {
     let wanted = Filter::checks("--check", &options.checks).map_err(Failure::usage)?;
+    let suites = Suites::find(root)?;
     let mut changes = 0;
-    let runs: Vec<PathBuf> = options.runs.iter().map(|path| runs_of(path)).collect::<Result<Vec<_>, _>>()?.concat();
-    for path in runs {
+    let last = [runs(root).join("latest")];
+    let paths = if options.runs.is_empty() { &last[..] } else { &options.runs };
+    for path in paths.iter().map(|path| runs_of(path)).collect::<Result<Vec<_>, _>>()?.concat() {
         let run = RunFolder::open(&path).map_err(Failure::usage)?;
         let parent = tempfile::tempdir()?;
         let into = RunFolder::create(parent.path(), run.id())?;
-        if !judge(suites, &run, &into, cancel).await? {
+        if !judge(&suites, &run, &into, cancel).await? {
             return Ok(130);
         }
+        let selected = |key: &Key| wanted.selects(&key.check, &key.case);
         let by_key = |folder: &RunFolder| -> Result<BTreeMap<Key, Record>, Failure> {
             let records = folder.read_records()?.records.into_iter();
-            Ok(records.filter(|r| wanted.selects(&r.key.check, &r.key.case)).map(|r| (r.key.clone(), r)).collect())
+            Ok(records.filter(|r| selected(&r.key)).map(|r| (r.key.clone(), r)).collect())
         };
         let (before, now) = (by_key(&run)?, by_key(&into)?);
-        if now.is_empty() {
+        let mut kept = run.history_keys()?;
+        kept.retain(selected);
+        if kept.is_empty() {
             return Err(Failure::Usage(format!("{} has no history of such a check", path.display())));
         }
-        let told: Vec<String> =
-            now.values().filter_map(|now| change(before.get(&now.key), now).map(|words| told(now, &words))).collect();
-        println!("{}: {} histories judged again, {} otherwise than recorded", run.id(), now.len(), told.len());
-        told.iter().for_each(|words| print!("{words}"));
-        changes += told.len();
+        let lines = answer(run.id(), &kept, &before, &now);
+        lines.iter().for_each(|line| print!("{line}"));
+        changes += lines.len() - 1;
     }
     Ok(u8::from(changes > 0))
+}
+
+/// What is said of a run: a heading, then each history that is judged otherwise than recorded, or not at all.
+fn answer(run: &str, kept: &[Key], before: &BTreeMap<Key, Record>, now: &BTreeMap<Key, Record>) -> Vec<String> {
+    let changed: Vec<String> =
+        now.values().filter_map(|now| change(before.get(&now.key), now).map(|words| told(now, &words))).collect();
+    let unjudged: Vec<&Key> = kept.iter().filter(|key| !now.contains_key(key)).collect();
+    let mut heading = format!("{run}: {} histories judged again, {} otherwise than recorded", now.len(), changed.len());
+    if !unjudged.is_empty() {
+        heading += &format!(", {} not judged", unjudged.len());
+    }
+    let unjudged = unjudged.into_iter().map(|key| {
+        format!(
+            "  {} on {}, attempt {}: not judged: the suites have no such check\n",
+            key.title(),
+            key.gateway,
+            key.attempt
+        )
+    });
+    [heading + "\n"].into_iter().chain(changed).chain(unjudged).collect()
 }
 
 /// A run, or the runs in a folder.
@@ -63,23 +94,18 @@ fn runs_of(path: &Path) -> Result<Vec<PathBuf>, Failure> {
 }
 
 /// Has the suites' test binary judge. `false`: it was interrupted.
-async fn judge(suites: &Path, run: &RunFolder, into: &RunFolder, cancel: &CancellationToken) -> Result<bool, Failure> {
-    let mut command = tokio::process::Command::new(suites);
-    command
-        .args(options::CHECKS_ALONE)
-        .env("IGC_REPLAY", run.path())
-        .env("IGC_REPLAY_INTO", into.path())
-        .current_dir("suites")
-        .stdin(std::process::Stdio::null())
-        .stdout(std::process::Stdio::null())
-        .kill_on_drop(true);
-    let mut child = command.spawn()?;
-    tokio::select! {
-        ended = child.wait() => match ended?.success() {
-            true => Ok(true),
-            false => Err(Failure::Environment("the suites' test binary failed; its words are above".to_owned())),
-        },
-        () = cancel.cancelled() => Ok(false),
+async fn judge(
+    suites: &Suites,
+    run: &RunFolder,
+    into: &RunFolder,
+    cancel: &CancellationToken,
+) -> Result<bool, Failure> {
+    let mut command = suites.checks();
+    command.env("IGC_REPLAY", run.path()).env("IGC_REPLAY_INTO", into.path()).stdout(Stdio::null());
+    match suites.run(&mut command, into.path(), cancel).await? {
+        Ended::Interrupted => Ok(false),
+        Ended::Exited(status) if status.success() => Ok(true),
+        Ended::Exited(_) => Err(Failure::Environment("the suites' test binary failed; its words are above".to_owned())),
     }
 }
 
@@ -134,5 +160,23 @@ mod tests {
     #[case::a_killed_run(None, record("pass", &[("x", "yes")]), Some("no record -> pass: because"))]
     fn what_changed(#[case] before: Option<Record>, #[case] now: Record, #[case] expected: Option<&str>) {
         assert_eq!(change(before.as_ref(), &now).as_deref(), expected);
+    }
+
+    #[test]
+    fn a_history_that_nobody_judges_is_named_and_counts() {
+        let was = record("pass", &[("x", "yes")]);
+        let all = BTreeMap::from([(was.key.clone(), was.clone())]);
+        let gone = Key { check: "a/gone".into(), ..was.key.clone() };
+        assert_eq!(
+            answer("r", &[was.key.clone()], &all, &all),
+            ["r: 1 histories judged again, 0 otherwise than recorded\n"]
+        );
+        assert_eq!(
+            answer("r", &[was.key.clone(), gone], &all, &all),
+            [
+                "r: 1 histories judged again, 0 otherwise than recorded, 1 not judged\n",
+                "  a/gone on g, attempt 1: not judged: the suites have no such check\n",
+            ]
+        );
     }
 }

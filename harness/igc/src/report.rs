@@ -1,4 +1,4 @@
-//! `igc report`: what came of a run, from its plan, its records and the baselines; the exit code is the run's.
+//! `report`: what came of a run, from its plan, its records and the baselines; the exit code is the run's.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -6,7 +6,7 @@ use std::{
 };
 
 use cluster::environment::Environment;
-use options::Spoken;
+use shipped::Root;
 use verdict::{
     baseline::Baseline,
     folder::RunFolder,
@@ -14,15 +14,21 @@ use verdict::{
     report::{self, Ending, Inputs, Report},
 };
 
-use crate::{failure::Failure, pages, plan::goldens, terminal::colour};
+use crate::{
+    failure::Failure,
+    options::{self, OutputFormat},
+    pages,
+    plan::run_or_last,
+    terminal::colour,
+};
 
-/// Says what came of a run; writes `report.{json,xml,md,html}` where asked.
-pub fn report(options: &options::Report) -> Result<u8, Failure> {
+/// Says what came of a run again; writes `report.{json,xml,md,html}` where asked.
+pub fn report(root: &Root, options: &options::Report) -> Result<u8, Failure> {
     if options.schema {
         println!("{}", serde_json::to_string_pretty(&report::schema())?);
         return Ok(0);
     }
-    let folder = RunFolder::open(&options.run).map_err(Failure::usage)?;
+    let folder = run_or_last(root, options.run.as_deref())?;
     // A merged run has no plan of its own: its report was made of others.
     if !folder.path().join("plan.json").exists()
         && let Some(report) = folder.read_report()?
@@ -30,20 +36,32 @@ pub fn report(options: &options::Report) -> Result<u8, Failure> {
         say(&report, &folder, &options.output);
         return Ok(report.run.exit);
     }
-    let report = compiled(&folder, |environment| ending(options.interrupted, environment))?;
     if options.write {
-        pages::write(&folder, &report, &|key| folder.read_history(key).ok())?;
+        return write(root, &folder, false, &options.output);
     }
+    let report = compiled(root, &folder, |environment| ending(false, environment))?;
     say(&report, &folder, &options.output);
     Ok(report.run.exit)
 }
 
+/// Writes the report of a run that has ended, and says what came of it.
+pub fn write(root: &Root, folder: &RunFolder, interrupted: bool, output: &options::Output) -> Result<u8, Failure> {
+    let report = compiled(root, folder, |environment| ending(interrupted, environment))?;
+    pages::write(root, folder, &report, &|key| folder.read_history(key).ok())?;
+    say(&report, folder, output);
+    Ok(report.run.exit)
+}
+
 /// What the files of a run come to.
-pub fn compiled(folder: &RunFolder, ending: impl FnOnce(&Environment) -> Ending) -> Result<Report, Failure> {
+pub fn compiled(
+    root: &Root,
+    folder: &RunFolder,
+    ending: impl FnOnce(&Environment) -> Ending,
+) -> Result<Report, Failure> {
     let (plan, records) = (folder.read_plan()?, folder.read_records()?);
     let mut baselines = BTreeMap::new();
     for gateway in &plan.gateways {
-        let baseline = Baseline::find(&goldens(), &gateway.name).map_err(Failure::usage)?;
+        let baseline = Baseline::find(&root.goldens(), &gateway.name).map_err(Failure::usage)?;
         baselines.insert(gateway.name.clone(), baseline);
     }
     let environment: Environment = folder.read_json("environment.json").unwrap_or_default();
@@ -79,10 +97,12 @@ fn ending(interrupted: bool, environment: &Environment) -> Ending {
 pub fn say(report: &Report, folder: &RunFolder, output: &options::Output) {
     let folder = shown(folder.path());
     match (output.format, output.quiet) {
-        (Spoken::Text, true) => println!("{}", closing(report, &folder)),
-        (Spoken::Text, false) => print!("{}", terminal(report, &folder, colour())),
-        (Spoken::JsonLines, true) => println!("{}", json_lines(report, &folder).lines().last().unwrap_or_default()),
-        (Spoken::JsonLines, false) => print!("{}", json_lines(report, &folder)),
+        (OutputFormat::Text, true) => println!("{}", closing(report, &folder)),
+        (OutputFormat::Text, false) => print!("{}", terminal(report, &folder, colour())),
+        (OutputFormat::JsonLines, true) => {
+            println!("{}", json_lines(report, &folder).lines().last().unwrap_or_default())
+        }
+        (OutputFormat::JsonLines, false) => print!("{}", json_lines(report, &folder)),
     }
 }
 

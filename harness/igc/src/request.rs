@@ -1,13 +1,12 @@
-//! Request: what the command line asked of the place, kept in `request.json` of a run folder for `up` and `down`.
+//! Request: what the command line asked of the place, kept in `request.json` of a run folder.
 
 use std::path::PathBuf;
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use verdict::folder::{FolderError, RunFolder};
 
 /// `request.json`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Request {
     /// `--bundle`.
     pub bundle: Option<PathBuf>,
@@ -33,10 +32,5 @@ impl Request {
     /// Writes it.
     pub fn write(&self, folder: &RunFolder) -> Result<(), FolderError> {
         folder.write_json(FILE, self)
-    }
-
-    /// Reads it.
-    pub fn read(folder: &RunFolder) -> Result<Self, FolderError> {
-        folder.read_json(FILE)
     }
 }

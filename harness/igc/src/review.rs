@@ -1,12 +1,13 @@
-//! `igc review`: observations of a run that differ from their goldens; each is shown beside the accepted one, with what the
+//! `review`: observations of a run that differ from their goldens; each is shown beside the accepted one, with what the
 //! difference means, and is accepted with a reason or rejected.
 
 use std::{
     io::{BufRead, IsTerminal, Write},
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
 use serde_json::Value;
+use shipped::Root;
 use verdict::{
     folder::RunFolder,
     golden::{self, Comparison, Golden, Recording},
@@ -16,7 +17,7 @@ use verdict::{
     render::{Colour, Lines, inert, side_by_side},
 };
 
-use crate::{failure::Failure, plan::goldens, terminal};
+use crate::{failure::Failure, options, plan::run_or_last, terminal};
 
 /// Longest line of text from outside.
 const LINE: usize = 400;
@@ -39,12 +40,12 @@ struct Old {
 }
 
 impl Pending {
-    fn all(run: &RunFolder) -> Result<Vec<Self>, Failure> {
+    fn all(goldens: &Path, run: &RunFolder) -> Result<Vec<Self>, Failure> {
         let records = run.read_records()?.records;
         let mut all = Vec::new();
         for file in golden::pending(run)? {
             let new = golden::Pending::read(&file)?;
-            let accepted = Golden::find(&goldens(), &new.gateway, &new.title)?;
+            let accepted = Golden::find(goldens, &new.gateway, &new.title)?;
             let compared = golden::compare(&accepted, &new.observation, &new.recording);
             let old = accepted.nearest(&new.recording).map(|seen| Old {
                 recording: seen.recording.clone(),
@@ -126,18 +127,19 @@ fn moved(old: &Recording, new: &Recording) -> Vec<String> {
 }
 
 /// Goes through what is pending: with globs by itself, before a terminal one by one, else as a list.
-pub fn review(options: &options::Review) -> Result<u8, Failure> {
-    let folder = RunFolder::open(&options.run).map_err(Failure::usage)?;
-    let pending = Pending::all(&folder)?;
+pub fn review(root: &Root, options: &options::Review) -> Result<u8, Failure> {
+    let folder = run_or_last(root, options.run.as_deref())?;
+    let goldens = root.goldens();
+    let pending = Pending::all(&goldens, &folder)?;
     if let Some(glob) = &options.accept {
         let reason = options.reason.as_deref().unwrap_or_default();
-        return each("--accept", glob, &pending, options, |one| {
-            let place = golden::Pending::accept(&one.file, &goldens(), reason)?;
+        return each("--accept", glob, &pending, &folder, |one| {
+            let place = golden::Pending::accept(&one.file, &goldens, reason)?;
             Ok(format!("accepted {}", place.display()))
         });
     }
     if let Some(glob) = &options.reject {
-        return each("--reject", glob, &pending, options, |one| {
+        return each("--reject", glob, &pending, &folder, |one| {
             golden::Pending::reject(&one.file)?;
             Ok(format!("rejected {}", one.name()))
         });
@@ -147,7 +149,7 @@ pub fn review(options: &options::Review) -> Result<u8, Failure> {
         list(&pending, stdout.lock())?;
         return Ok(0);
     }
-    ask(&pending, stdin.lock(), stdout.lock(), terminal::width(), terminal::colour())?;
+    ask(&goldens, &pending, stdin.lock(), stdout.lock(), terminal::width(), terminal::colour())?;
     Ok(0)
 }
 
@@ -156,7 +158,7 @@ fn each(
     option: &'static str,
     glob: &str,
     pending: &[Pending],
-    options: &options::Review,
+    run: &RunFolder,
     act: impl Fn(&Pending) -> Result<String, golden::GoldenError>,
 ) -> Result<u8, Failure> {
     let filter = Filter::checks(option, &[glob.to_owned()]).map_err(Failure::usage)?;
@@ -165,7 +167,7 @@ fn each(
         filter.selects(check, case)
     });
     let Some(first) = selected.next() else {
-        let (count, run) = (pending.len(), options.run.display());
+        let (count, run) = (pending.len(), run.path().display());
         return Err(Failure::Usage(format!(
             "{option} {glob:?} matches none of the {count} pending observations of {run}"
         )));
@@ -193,6 +195,7 @@ fn list(pending: &[Pending], mut out: impl Write) -> Result<(), Failure> {
 
 /// One by one, as the person says.
 fn ask(
+    goldens: &Path,
     pending: &[Pending],
     mut said: impl BufRead,
     mut out: impl Write,
@@ -206,7 +209,7 @@ fn ask(
             match answer.as_str() {
                 "a" | "accept" => {
                     let Some(reason) = self::answer("why is it right? ", &mut said, &mut out)? else { break 'all };
-                    match golden::Pending::accept(&one.file, &goldens(), &reason) {
+                    match golden::Pending::accept(&one.file, goldens, &reason) {
                         Ok(place) => {
                             writeln!(out, "accepted {}", place.display())?;
                             break;
@@ -288,7 +291,7 @@ mod tests {
     }
 
     /// A pending observation of v2 in a folder like that of a run.
-    fn pending(folder: &std::path::Path, old: Option<Old>, verdict: Verdict) -> Pending {
+    fn pending(folder: &Path, old: Option<Old>, verdict: Verdict) -> Pending {
         let file = folder.join("golden/gw/routing/host.snap.new");
         std::fs::create_dir_all(file.parent().unwrap()).unwrap();
         std::fs::write(&file, "an observation").unwrap();
@@ -336,7 +339,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let one = pending(folder.path(), Some(old("v1.0.0", Place::Kind)), Verdict::Pass);
         let (file, mut out) = (one.file.clone(), Vec::new());
-        ask(&[one], said.as_bytes(), &mut out, 60, Colour::Plain).unwrap();
+        ask(&folder.path().join("golden"), &[one], said.as_bytes(), &mut out, 60, Colour::Plain).unwrap();
         (String::from_utf8(out).unwrap(), file.exists())
     }
 

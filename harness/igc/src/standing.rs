@@ -21,7 +21,7 @@ use rehearsal::{
 use serde_json::json;
 use verdict::plan::GatewayPlan;
 
-use crate::{failure::Failure, plan::manifests, planned::Run};
+use crate::{failure::Failure, run::Run};
 
 /// How long the Gateway of KServe may take to have a proxy.
 const PROXY: Duration = Duration::from_secs(30);
@@ -42,10 +42,11 @@ pub async fn stand(run: &Run, gateway: &GatewayPlan) -> Result<World, Failure> {
     world.write_kubeconfig(&kubeconfig)?;
     cluster::api::init();
     let cluster = Cluster::connect(&kubeconfig, None).await?;
-    let stood = Stood::rehearsed(&manifests(), &gateway.versions).map_err(Failure::usage)?;
+    let stood = Stood::rehearsed(&run.root.manifests(), &gateway.versions).map_err(Failure::usage)?;
     let id = run.folder.id();
     components(&cluster, &selection, id).await?;
-    let reached = shared::stand_up(&cluster, &manifests(), &folder, &stood.images, &[], id, Existing::Applied).await?;
+    let reached =
+        shared::stand_up(&cluster, &run.root.manifests(), &folder, &stood.images, &[], id, Existing::Applied).await?;
     let of_kserve = of_kserve(&world, &cluster, &folder.gateway, id).await?;
     run.note(&gateway.name, |current| {
         *current = Stood {

@@ -1,9 +1,6 @@
-//! `igc up`: from a plan to a place where one gateway stands, with everything that its checks need.
+//! From a plan to a place where one gateway stands, with everything that its checks need.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    path::Path,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 use cluster::{
     api::{Cluster, ObjectRef},
@@ -14,7 +11,6 @@ use cluster::{
         component::Need,
         failure::Cause,
         model::ModelFile,
-        progress,
         run::{self as install, InstallMissing, Own, OwnNeed, Request as InstallRequest, Site},
     },
     place::{
@@ -25,7 +21,6 @@ use cluster::{
         image,
         kind::{Kind, KindCluster, KindRequest},
         name::RunName,
-        processes::Recorded,
     },
     shared::{self, Existing},
 };
@@ -37,47 +32,41 @@ use verdict::{
     plan::{GatewayPlan, ModelKind, Place},
 };
 
-use crate::{
-    failure::Failure,
-    plan::{manifests, user_kubeconfig},
-    planned::Run,
-    standing,
-};
+use crate::{failure::Failure, log::Log, options, plan::user_kubeconfig, run::Run, standing};
 
-/// Stands gateways of a planned run up; what fails is written down for the report. With `stay` they are for people: it is
-/// said how they are reached, and a rehearsal stands in this process until it is cancelled.
+/// For whom gateways stand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// For the checks of the run, which is taken down afterwards.
+    Checks,
+    /// For people: it is said how they are reached, and a rehearsal stands in this process until it is cancelled.
+    People,
+}
+
+/// Stands gateways of a planned run up; what fails is written down for the report.
 pub async fn up(
-    run: &Path,
-    gateway: Option<&str>,
-    program: Option<&Path>,
-    stay: bool,
+    run: &Run,
+    gateways: &[&GatewayPlan],
+    purpose: Purpose,
+    log: &Log,
     cancel: &CancellationToken,
-) -> Result<u8, Failure> {
-    let run = Run::open(run)?;
-    let _recorded = Recorded::this(run.folder.path())?;
+) -> Result<(), Failure> {
     let mut worlds = Vec::new();
-    for gateway in run.gateways(gateway)? {
-        run.folder.append_event(&Event { gateway: Some(gateway.name.clone()), ..Event::now("up", "standing up") })?;
-        let standing = match run.plan.run.place {
-            Place::Rehearsal if stay => standing::stand(&run, gateway).await.map(|world| worlds.push(world)),
-            Place::Rehearsal => rehearse(&run, gateway),
-            _ => stand(&run, gateway, program, cancel).await,
+    for &gateway in gateways {
+        let event = |text: String| Event { gateway: Some(gateway.name.clone()), ..Event::now("up", text) };
+        run.folder.append_event(&event("standing up".into()))?;
+        let standing = match (run.plan.run.place, purpose) {
+            (Place::Rehearsal, Purpose::People) => standing::stand(run, gateway).await.map(|world| worlds.push(world)),
+            (Place::Rehearsal, Purpose::Checks) => rehearse(run, gateway),
+            _ => stand(run, gateway, log, cancel).await,
         };
-        match standing {
-            Ok(()) => {
-                run.folder.append_event(&Event { gateway: Some(gateway.name.clone()), ..Event::now("up", "up") })?
-            }
-            Err(failure) => {
-                run.note(&gateway.name, |stood| stood.error = Some(failure.to_string()))?;
-                run.folder.append_event(&Event {
-                    gateway: Some(gateway.name.clone()),
-                    ..Event::now("up", failure.to_string())
-                })?;
-                return Err(failure);
-            }
+        if let Err(failure) = &standing {
+            run.note(&gateway.name, |stood| stood.error = Some(failure.to_string()))?;
         }
-        if stay {
-            say_how(&run, gateway);
+        run.folder.append_event(&event(standing.as_ref().err().map_or("up".into(), ToString::to_string)))?;
+        standing?;
+        if purpose == Purpose::People {
+            say_how(run, gateway);
         }
     }
     if !worlds.is_empty() {
@@ -86,12 +75,12 @@ pub async fn up(
         );
         cancel.cancelled().await;
     }
-    Ok(0)
+    Ok(())
 }
 
 /// Nothing has to be stood up: every check of a rehearsal starts a world of its own.
 fn rehearse(run: &Run, gateway: &GatewayPlan) -> Result<(), Failure> {
-    let mut stood = Stood::rehearsed(&manifests(), &gateway.versions).map_err(Failure::usage)?;
+    let mut stood = Stood::rehearsed(&run.root.manifests(), &gateway.versions).map_err(Failure::usage)?;
     stood.notes.extend(Hops::of_the_environment().map_err(Failure::usage)?.note());
     run.note(&gateway.name, |current| *current = stood)
 }
@@ -102,16 +91,11 @@ struct Standing {
     ours: Option<(Engine, Kind, KindCluster)>,
 }
 
-async fn stand(
-    run: &Run,
-    gateway: &GatewayPlan,
-    program: Option<&Path>,
-    cancel: &CancellationToken,
-) -> Result<(), Failure> {
+async fn stand(run: &Run, gateway: &GatewayPlan, log: &Log, cancel: &CancellationToken) -> Result<(), Failure> {
     let (folder, selection) = run.selection(gateway)?;
     let programs = Programs::from_env().recorded_in(run.folder.path());
     let engine = Engine::find(&programs, cancel).await;
-    let images = images(run, gateway, engine.as_ref().ok(), program, cancel).await?;
+    let images = images(run, gateway, engine.as_ref().ok(), log, cancel).await?;
     run.note(&gateway.name, |stood| {
         *stood = Stood { images: images.clone(), keep: run.request.keep, ..Stood::default() }
     })?;
@@ -137,7 +121,7 @@ async fn stand(
     let request = InstallRequest {
         run: name(run)?,
         run_folder: run.folder.path().to_owned(),
-        manifests: manifests(),
+        manifests: run.root.manifests(),
         selection,
         gateway: serde_json::to_value(&folder.gateway)?,
         bundle: run.request.bundle.as_deref().map(Bundle::open).transpose()?,
@@ -151,8 +135,8 @@ async fn stand(
         programs,
     };
     let existing = if run.plan.run.place == Place::Kind { Existing::Applied } else { Existing::Used };
-    let shared = shared_gateway(&folder, &images, run.folder.id(), existing)?;
-    let ended = install::run(request, vec![shared], progress::on_stderr(), cancel).await;
+    let shared = shared_gateway(run, &folder, &images, existing)?;
+    let ended = install::run(request, vec![shared], log.progress(), cancel).await;
     if let Some(made) = &ended.kind {
         run.note(&gateway.name, |stood| stood.cluster = Some(made.name.to_string()))?;
     }
@@ -161,19 +145,19 @@ async fn stand(
         false => Failure::Environment(failure.to_string()),
     })?;
     let timing = &installed.timing;
-    eprintln!(
+    log.say(format_args!(
         "up in {:.1} s; critical path {:.1} s: {}",
         timing.seconds,
         timing.critical_seconds,
         timing.critical_path.join(" -> ")
-    );
+    ));
 
     let standing = Standing {
         ours: installed.kind.clone().zip(made_with).map(|(made, (engine, kind))| (engine, kind, made)),
         cluster: installed.cluster,
     };
     let egress = close_egress(run, &standing, cancel).await?;
-    eprintln!("{egress}");
+    log.say(&egress);
     let stand_ins: Vec<String> = installed
         .found
         .iter()
@@ -201,18 +185,19 @@ async fn images(
     run: &Run,
     gateway: &GatewayPlan,
     engine: Option<&Engine>,
-    program: Option<&Path>,
+    log: &Log,
     cancel: &CancellationToken,
 ) -> Result<BTreeMap<String, String>, Failure> {
     let mut images = BTreeMap::new();
     if let Some(image) = &run.request.igc_image {
         images.insert("igc".to_owned(), image.clone());
-    } else if let (Some(engine), Some(program)) = (engine, program) {
-        let image = image::of_program(engine, program, cancel).await?;
+    } else if let Some(engine) = engine {
+        let program = crate::image::program(&run.root, log).await?;
+        let image = image::of_program(engine, &program, cancel).await?;
         images.insert("igc".to_owned(), image.clone());
     }
     for model in [ModelKind::Echo, run.plan.run.model] {
-        let file = ModelFile::read(&manifests(), model.word()).map_err(Failure::usage)?;
+        let file = ModelFile::read(&run.root.manifests(), model.word()).map_err(Failure::usage)?;
         let image = file.image(&gateway.versions, &images).map_err(Failure::usage)?;
         images.insert(model.word().to_owned(), image);
     }
@@ -221,9 +206,9 @@ async fn images(
 
 /// The shared Gateway as a part of the install: it starts the moment what it needs is there.
 fn shared_gateway(
+    run: &Run,
     folder: &GatewayFolder,
     images: &BTreeMap<String, String>,
-    run: &str,
     existing: Existing,
 ) -> Result<Own, Failure> {
     let mut needs = vec![OwnNeed::MoreImages];
@@ -232,10 +217,11 @@ fn shared_gateway(
         needs.push(OwnNeed::LaterImages(need.component.clone()));
         needs.push(OwnNeed::Component(need));
     }
-    let (folder, images, run) = (folder.clone(), images.clone(), run.to_owned());
+    let (folder, images) = (folder.clone(), images.clone());
+    let (manifests, run) = (run.root.manifests(), run.folder.id().to_owned());
     let work = move |cluster: Cluster| -> BoxFuture<'static, Result<(), String>> {
         Box::pin(async move {
-            let reached = shared::stand_up(&cluster, &manifests(), &folder, &images, &[], &run, existing).await;
+            let reached = shared::stand_up(&cluster, &manifests, &folder, &images, &[], &run, existing).await;
             reached.map(drop).map_err(|error| error.to_string())
         })
     };
@@ -280,7 +266,7 @@ fn say_how(run: &Run, gateway: &GatewayPlan) {
     }
 }
 
-/// `igc doctor`.
+/// `doctor`.
 pub async fn doctor(format: options::Format, cancel: &CancellationToken) -> Result<u8, Failure> {
     let facts = doctor::probe(&Programs::from_env(), cancel).await;
     let lines = doctor::judge(&facts);

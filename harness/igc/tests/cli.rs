@@ -10,9 +10,10 @@ use std::{
 use assert_cmd::Command;
 use rstest::rstest;
 use tempfile::TempDir;
-use verdict::requirements::Requirements;
 
-/// A checkout of its own: a copy of the manifests and requirements, which a test may spoil.
+mod fake;
+
+/// A checkout of its own: a copy of the manifests, and a binary of suites; a test may spoil both.
 struct Checkout {
     folder: TempDir,
 }
@@ -34,19 +35,8 @@ impl Checkout {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         copy(&root().join("manifests"), &folder.path().join("manifests"));
-        fs::create_dir_all(folder.path().join("suites")).unwrap();
         fs::create_dir_all(folder.path().join("programs")).unwrap();
-        let requirements = root().join("suites/requirements.yaml");
-        fs::copy(&requirements, folder.path().join("suites/requirements.yaml")).unwrap();
-        let mut tests = String::new();
-        for requirement in Requirements::read(&requirements).unwrap().checks {
-            let function = requirement.check.replace('-', "_").replace('/', "::");
-            for case in requirement.case_names() {
-                let case = if case == "-" { String::new() } else { format!("::case_1_{}", case.replace('-', "_")) };
-                tests.push_str(&format!("{function}{case}::folder_1_x: test\n"));
-            }
-        }
-        fs::write(folder.path().join("tests.txt"), tests).unwrap();
+        fake::suites(folder.path(), None);
         Self { folder }
     }
 
@@ -65,14 +55,22 @@ impl Checkout {
         self
     }
 
-    /// Exit code, standard output and standard error of `igc plan WORDS...`.
-    fn plan(&self, words: &[&str]) -> (i32, String, String) {
+    /// `igc`, with nothing in its environment but the suites and programs of this checkout.
+    fn igc(&self) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_igc"));
         command.current_dir(self.folder.path()).env_clear().env("PATH", self.folder.path().join("programs"));
-        command.env("HOME", self.folder.path()).args(["plan", "--tests", "tests.txt"]).args(words);
-        let output = command.output().unwrap();
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        (output.status.code().unwrap_or(-1), text(&output.stdout), text(&output.stderr))
+        command.env("HOME", self.folder.path()).env("IGC_SUITES", self.folder.path().join("suites-fake"));
+        command
+    }
+
+    /// Exit code, standard output and standard error of `igc e2e WORDS...`.
+    fn e2e(&self, words: &[&str]) -> (i32, String, String) {
+        igc(self, &[&["e2e"], words].concat())
+    }
+
+    /// The folder of the last run.
+    fn latest(&self) -> PathBuf {
+        fs::canonicalize(self.folder.path().join("target/igc/latest")).unwrap()
     }
 }
 
@@ -98,12 +96,12 @@ contexts: [{name: my-cluster, context: {cluster: here, user: me}}]
 #[case::no_engine(&["--on", "kind"], 3, &["no container engine", "doctor"])]
 #[case::no_bundle(&["--on", "rehearsal", "--bundle", "nowhere"], 3, &["bundle nowhere", "charts/NAME-VERSION"])]
 fn bad_input_is_refused_in_words(#[case] words: &[&str], #[case] code: i32, #[case] said: &[&str]) {
-    let (exit, out, err) = Checkout::new().file(".kube/config", KUBECONFIG).plan(words);
+    let (exit, out, err) = Checkout::new().file(".kube/config", KUBECONFIG).e2e(words);
     assert_eq!(exit, code, "{err}");
     for words in said {
         assert!(err.contains(words), "{words:?} is not said in: {err}");
     }
-    assert_eq!(out, "", "a refusal makes no run folder");
+    assert_eq!(out, "", "a refusal makes no report");
 }
 
 const ENGINE: &str =
@@ -123,7 +121,7 @@ fn a_machine_that_lacks_something_is_told_what(
     for (name, script) in [("kind", kind), ("helm", helm)].into_iter().filter(|(_, script)| !script.is_empty()) {
         checkout = checkout.program(name, script);
     }
-    let (exit, _, err) = checkout.plan(&["--on", "kind"]);
+    let (exit, _, err) = checkout.e2e(&["--on", "kind"]);
     assert_eq!(exit, 3, "{err}");
     for words in said {
         assert!(err.contains(words), "{words:?} is not said in: {err}");
@@ -135,7 +133,7 @@ fn a_chart_that_a_bundle_lacks_is_named() {
     let checkout = Checkout::new()
         .file("bundle/charts/some-v1/Chart.yaml", "name: some\n")
         .file("bundle/crds/x/v1/a.yaml", "{}\n");
-    let (exit, _, err) = checkout.plan(&["--on", "rehearsal", "--gateway", "envoy-ai-gateway", "--bundle", "bundle"]);
+    let (exit, _, err) = checkout.e2e(&["--on", "rehearsal", "--gateway", "envoy-ai-gateway", "--bundle", "bundle"]);
     assert_eq!(exit, 3, "{err}");
     assert!(err.contains("cert-manager") && err.contains("v1.20.2"), "{err}");
 }
@@ -143,7 +141,7 @@ fn a_chart_that_a_bundle_lacks_is_named() {
 #[test]
 fn a_misspelt_key_is_shown_with_its_line() {
     let checkout = Checkout::new().file("manifests/profiles/mine.yaml", "name: mine\nverisons: {}\n");
-    let (exit, _, err) = checkout.plan(&["--on", "rehearsal", "--profile", "mine"]);
+    let (exit, _, err) = checkout.e2e(&["--on", "rehearsal", "--profile", "mine"]);
     assert_eq!(exit, 2, "{err}");
     assert!(err.contains("mine.yaml") && err.contains("verisons") && err.contains('2'), "{err}");
 }
@@ -151,26 +149,20 @@ fn a_misspelt_key_is_shown_with_its_line() {
 #[test]
 fn where_nothing_is_installed_a_run_is_rehearsed_and_says_so() {
     let checkout = Checkout::new();
-    let (exit, out, err) = checkout.plan(&["--suite", "routing"]);
-    assert_eq!(exit, 0, "{err}");
+    let (exit, out, err) = checkout.e2e(&["--suite", "routing"]);
+    assert_eq!(exit, 3, "no check left a record: {err}");
     assert!(err.contains("on rehearsal (no gateway is tested, because"), "{err}");
-    assert!(Path::new(out.trim()).join("plan.json").is_file(), "{out}");
-    assert!(checkout.folder.path().join("target/igc/latest/plan.json").is_file());
+    assert!(out.contains("no gateway was tested"), "{out}");
+    assert!(checkout.latest().join("plan.json").is_file());
 }
 
 #[test]
 fn a_run_without_records_is_an_error_and_never_a_pass() {
     let checkout = Checkout::new();
-    let (_, out, _) = checkout.plan(&["--gateway", "envoy-ai-gateway", "--check", "routing/host"]);
-    let report = Command::new(env!("CARGO_BIN_EXE_igc"))
-        .current_dir(checkout.folder.path())
-        .args(["report", "--write", out.trim()])
-        .output()
-        .unwrap();
-    let said = String::from_utf8_lossy(&report.stdout);
-    assert_eq!(report.status.code(), Some(3), "{said}");
+    let (code, said, _) = checkout.e2e(&["--gateway", "envoy-ai-gateway", "--check", "routing/host"]);
+    assert_eq!(code, 3, "{said}");
     assert!(said.contains("error") && said.contains("routing/host"), "{said}");
-    let written = fs::read_to_string(Path::new(out.trim()).join("report.json")).unwrap();
+    let written = fs::read_to_string(checkout.latest().join("report.json")).unwrap();
     let written: serde_json::Value = serde_json::from_str(&written).unwrap();
     assert_eq!((&written["schema"], &written["run"]["word"]), (&"igc.report/v1".into(), &"rehearsed".into()));
     assert_eq!(written["totals"]["error"], 1, "{written}");
@@ -184,6 +176,7 @@ fn fidelity(files: &[(&str, &str)], words: &[&str]) -> (i32, String, String) {
         fs::create_dir_all(file.parent().unwrap()).unwrap();
         fs::write(file, text).unwrap();
     }
+    fs::create_dir_all(folder.path().join("manifests/gateways")).unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_igc"));
     let output = command.current_dir(folder.path()).arg("fidelity").args(words).output().unwrap();
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
@@ -211,19 +204,19 @@ const ACCEPTED: &str = "golden/agentgateway/fidelity.yaml";
 
 #[rstest]
 #[case::agrees(&[("a.yaml", CASE)], &["a.yaml"], 0, &["agree     a/one", "1 agree"])]
-#[case::of_the_project(&[(OWN, CASE)], &[], 0, &["agree     a/one"])]
+#[case::of_the_project(&[(OWN, CASE)], &["--case", "a/one"], 0, &["agree     a/one"])]
 #[case::one_of_them(&[(OWN, CASE)], &["--case", "*/one"], 0, &["agree     a/one"])]
 #[case::listed(&[(OWN, CASE), ("golden/x", "")], &["--list"], 0, &["a/one", "1 cases"])]
 #[case::json(&[("a.yaml", CASE)], &["a.yaml", "--format", "json"], 0, &["\"outcome\": \"agree\"", "\"agree\": 1"])]
 #[case::differs(&[("a.yaml", DIFFERS)], &["a.yaml"], 1,
     &["differ    a/one", "a.yaml:9 GatewayClass agentgateway condition Accepted status", "- one of False, false", "+ True"])]
 #[case::accepted(&[(OWN, DIFFERS),
-    (ACCEPTED, "accepted: [{case: a/one, at: .* condition Accepted status, reason: it is a test}]")], &[], 0,
+    (ACCEPTED, "accepted: [{case: a/one, at: .* condition Accepted status, reason: it is a test}]")], &["--case", "a/one"], 0,
     &["accepted  a/one", "accepted: it is a test", "1 accepted"])]
 #[case::another_place(&[(OWN, DIFFERS),
-    (ACCEPTED, "accepted: [{case: a/one, at: elsewhere, reason: it is a test}]")], &[], 1,
+    (ACCEPTED, "accepted: [{case: a/one, at: elsewhere, reason: it is a test}]")], &["--case", "a/one"], 1,
     &["differ    a/one", "stale     golden/agentgateway/fidelity.yaml:1"])]
-#[case::stale(&[(OWN, CASE), (ACCEPTED, "accepted: [{case: a/one, reason: it is a test}]")], &[], 1,
+#[case::stale(&[(OWN, CASE), (ACCEPTED, "accepted: [{case: a/one, reason: it is a test}]")], &["--case", "a/one"], 1,
     &["agree     a/one", "stale     golden/agentgateway/fidelity.yaml:1: a/one agrees there; remove the entry"])]
 #[case::anothers_case(&[("a.yaml", DIFFERS),
     (ACCEPTED, "accepted: [{case: a/one, reason: it is a test}]")], &["a.yaml"], 1, &["differ    a/one"])]
@@ -244,14 +237,14 @@ fn recordings_agree_or_differ(
 
 #[rstest]
 #[case::no_file(&[], &["a.yaml"], &["failed to read a.yaml"])]
-#[case::no_folder(&[], &[], &["harness/rehearsal/fidelity"])]
+#[case::no_folder(&[], &["--case", "a/one"], &["harness/rehearsal/fidelity"])]
 #[case::empty_folder(&[("b/x.txt", "")], &["b"], &["b has no file called *.yaml"])]
 #[case::bad_case(&[("a.yaml", "gateway: [")], &["a.yaml"], &["failed to understand a.yaml"])]
 #[case::every_bad_file(&[("b/a.yaml", "a: b"), ("b/c.yaml", "d: e")], &["b"], &["b/a.yaml", "b/c.yaml", "unknown field"])]
 #[case::misspelt(&[("a.yaml", case!("versoin", "GatewayClass", "True"))], &["a.yaml"], &["line 4", "did you mean version"])]
 #[case::no_such_case(&[("a.yaml", CASE)], &["a.yaml", "--case", "a/onee"], &["--case a/onee matches none of 1", "did you mean a/one?"])]
 #[case::no_glob(&[("a.yaml", CASE)], &["a.yaml", "--case", "["], &["--case \"[\" is no glob"])]
-#[case::bad_acceptance(&[(OWN, CASE), (ACCEPTED, "accepted: [{case: a/one}]")], &[], &[ACCEPTED, "reason"])]
+#[case::bad_acceptance(&[(OWN, CASE), (ACCEPTED, "accepted: [{case: a/one}]")], &["--case", "a/one"], &[ACCEPTED, "reason"])]
 fn bad_cases_are_refused_in_words(#[case] files: &[(&str, &str)], #[case] words: &[&str], #[case] said: &[&str]) {
     let (exit, out, err) = fidelity(files, words);
     assert_eq!(exit, 2, "{out}{err}");
@@ -263,9 +256,9 @@ fn bad_cases_are_refused_in_words(#[case] files: &[(&str, &str)], #[case] words:
 /// A rehearsed run of one check that passed, as a part of a run or whole; its folder.
 fn finished(checkout: &Checkout, words: &[&str]) -> PathBuf {
     let words = [&["--on", "rehearsal", "--gateway", "agentgateway"], words].concat();
-    let (code, out, err) = checkout.plan(&words);
-    assert_eq!(code, 0, "{err}");
-    let run = verdict::folder::RunFolder::open(Path::new(out.trim())).unwrap();
+    let (code, out, err) = checkout.e2e(&words);
+    assert_eq!(code, 3, "{out}{err}");
+    let run = verdict::folder::RunFolder::open(&checkout.latest()).unwrap();
     for check in run.read_plan().unwrap().checks.iter().filter(|c| c.runs()) {
         let clause = verdict::judge::Clause {
             name: "c".into(),
@@ -293,10 +286,9 @@ fn finished(checkout: &Checkout, words: &[&str]) -> PathBuf {
     run.path().to_owned()
 }
 
-/// `igc WORDS...` in a checkout: exit code, standard output, standard error.
+/// `igc WORDS...` in the checkout: exit code, standard output, standard error.
 fn igc(checkout: &Checkout, words: &[&str]) -> (i32, String, String) {
-    let output =
-        Command::new(env!("CARGO_BIN_EXE_igc")).current_dir(checkout.folder.path()).args(words).output().unwrap();
+    let output = checkout.igc().args(words).output().unwrap();
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     (output.status.code().unwrap_or(-1), text(&output.stdout), text(&output.stderr))
 }
@@ -500,4 +492,98 @@ fn what_a_run_observed_counts_in_place_of_what_was_accepted() {
 fn what_was_accepted_of_gateways_differs_as_declared() {
     let output = Command::new(env!("CARGO_BIN_EXE_igc")).current_dir(root()).arg("differ").output().unwrap();
     assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stdout));
+}
+
+/// A binary of suites that is not what it says.
+#[rstest]
+#[case::not_there(None, "there is no ")]
+#[case::says_nothing(Some("exit 0"), "wrote no registry of its checks")]
+#[case::fails(Some("echo broken >&2; exit 1"), "broken")]
+#[case::of_another_version(
+    Some("echo '{\"schema\":\"igc.dev/registry/v2\",\"checks\":[]}' > \"$IGC_REGISTRY\""),
+    "igc.dev/registry/v2"
+)]
+fn without_a_registry_nothing_is_planned(#[case] script: Option<&str>, #[case] said: &str) {
+    let checkout = Checkout::new();
+    let suites = checkout.folder.path().join("suites-fake");
+    match script {
+        Some(script) => fs::write(&suites, format!("#!/bin/sh\n{script}\n")).unwrap(),
+        None => fs::remove_file(&suites).unwrap(),
+    }
+    let (code, out, err) = checkout.e2e(&["--on", "rehearsal"]);
+    assert!(matches!(code, 2 | 3) && out.is_empty(), "{code}: {out}");
+    assert!(err.contains(said), "{err}");
+}
+
+/// `--suite 'pool/*'` is what `--suite pool` is.
+#[test]
+fn a_suite_may_be_written_as_its_checks() {
+    let checkout = Checkout::new();
+    let planned = |suite: &str| {
+        checkout.e2e(&["--on", "rehearsal", "--suite", suite]);
+        let plan: serde_json::Value =
+            serde_json::from_slice(&fs::read(checkout.latest().join("plan.json")).unwrap()).unwrap();
+        plan["checks"].clone()
+    };
+    assert_eq!(planned("pool/*"), planned("pool"));
+}
+
+#[test]
+fn checks_are_listed_with_what_gateways_declare() {
+    let checkout = Checkout::new();
+    let (code, out, err) = igc(&checkout, &["list", "--format", "json"]);
+    assert_eq!(code, 0, "{err}");
+    let listed: Vec<serde_json::Value> = serde_json::from_str(&out).unwrap();
+    let registry = fs::read_to_string(checkout.folder.path().join("registry.json")).unwrap();
+    assert_eq!(listed.len(), registry.matches("\"check\":").count());
+    let of = |id: &str| listed.iter().find(|check| check["id"] == id).unwrap();
+    assert_eq!(of("routing/host")["gateways"]["agentgateway"], "declared");
+    assert_eq!(of("routing/host")["level"], "MUST");
+    let unsupported = |check: &serde_json::Value| {
+        let mut gateways = check["gateways"].as_object().unwrap().values();
+        gateways.any(|support| support["unsupported"].as_str().is_some_and(|reason| !reason.is_empty()))
+    };
+    assert!(listed.iter().any(unsupported), "{out}");
+    let (code, out, _) = igc(&checkout, &["list", "--gateway", "agentgateway"]);
+    assert!(code == 0 && out.contains("routing/host"), "{out}");
+}
+
+#[test]
+fn a_check_is_explained_with_its_last_verdict() {
+    let checkout = Checkout::new();
+    let run = finished(&checkout, &["--check", "routing/host"]);
+    let (code, out, err) = igc(&checkout, &["explain", "routing/host"]);
+    assert_eq!(code, 0, "{err}");
+    for said in [
+        "a hostname selects its route",
+        "kills       ignores-host: ",
+        "agentgateway: declared",
+        "pass      routing/host on agentgateway, rehearsal, ",
+        &format!("{}/records/agentgateway/routing/host/-/1.json", run.display()),
+    ] {
+        assert!(out.contains(said), "{said:?} is not in: {out}");
+    }
+}
+
+#[rstest]
+#[case::gateway(&["list", "--gateway", "agentgatway"], "did you mean agentgateway?")]
+#[case::check(&["explain", "routing/hots"], "did you mean routing/host")]
+#[case::root(&["list", "--root", "/nowhere"], "it has no manifests/gateways")]
+fn what_is_not_there_is_said_with_near_names(#[case] words: &[&str], #[case] said: &str) {
+    let (code, out, err) = igc(&Checkout::new(), words);
+    assert!(code == 2 && out.is_empty() && err.contains(said), "{code}: {err}");
+}
+
+#[test]
+fn a_front_is_named_in_help_with_what_it_can_do_besides() {
+    let igc = |front: Option<&str>| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_igc"));
+        front.iter().for_each(|front| _ = command.env("IGC_FRONT", front));
+        String::from_utf8(command.arg("--help").output().unwrap().stdout).unwrap()
+    };
+    let alone = igc(None);
+    assert!(alone.contains("  igc e2e --on kind") && !alone.contains("cargo xtask"), "{alone}");
+    let front = igc(Some("cargo xtask\nci\tEverything that a commit must pass"));
+    assert!(front.contains("Usage: cargo xtask ") && front.contains("  cargo xtask e2e --on kind"), "{front}");
+    assert!(front.lines().any(|line| line.trim() == "ci           Everything that a commit must pass"), "{front}");
 }

@@ -14,6 +14,8 @@ use tokio::{
 use verdict::history::{Admission, Exchange};
 use wire::{Call, Client, Tcp};
 
+mod fake;
+
 const GATEWAY_API: &str = "gateway.networking.k8s.io/v1";
 const AGENTGATEWAY: &str = "agentgateway.dev/v1alpha1";
 /// Long enough for a machine that is busy; nothing here takes so long.
@@ -39,7 +41,7 @@ enum For {
     Field(&'static str, &'static str),
 }
 
-/// `igc up --stay`, and what it said.
+/// `igc up`, and what it said.
 struct Standing {
     igc: Child,
     hands: Hands,
@@ -57,17 +59,14 @@ fn igc() -> std::process::Command {
 impl Standing {
     /// `None` where there is no kubectl.
     async fn of(gateway: &str, by: By) -> Option<Self> {
-        if matches!(by, By::Kubectl) && Command::new("kubectl").arg("--help").output().await.is_err() {
-            eprintln!("skipped: no kubectl in PATH");
-            return None;
+        if matches!(by, By::Kubectl) {
+            testtools::in_path("kubectl", &["kubectl"])?;
         }
         let folder = tempfile::tempdir().expect("a folder");
-        let planned =
-            igc().args(["plan", "--on", "rehearsal", "--gateway", gateway, "--out"]).arg(folder.path()).output();
-        let planned = planned.expect("igc runs");
-        assert!(planned.status.success(), "{}", String::from_utf8_lossy(&planned.stderr));
+        let suites = fake::suites(folder.path(), None);
         let mut command = Command::from(igc());
-        command.args(["up", "--stay", "--run", String::from_utf8_lossy(&planned.stdout).trim()]);
+        command.args(["up", "--on", "rehearsal", "--gateway", gateway, "--out"]).arg(folder.path().join("runs"));
+        command.env("IGC_SUITES", suites);
         let mut igc = command.stdout(Stdio::piped()).kill_on_drop(true).spawn().expect("igc runs");
         let (mut kubeconfig, mut address, mut kserve) = (String::new(), String::new(), String::new());
         let mut lines = BufReader::new(igc.stdout.take().expect("piped")).lines();
@@ -214,7 +213,12 @@ impl Standing {
     async fn down(mut self) {
         let pid = self.igc.id().expect("it runs");
         // Without a container engine in reach, so that nothing but processes is swept.
-        let swept = igc().args(["sweep", "--out"]).arg(self.folder.path()).env("PATH", "").output().expect("igc runs");
+        let swept = igc()
+            .args(["down", "--out"])
+            .arg(self.folder.path().join("runs"))
+            .env("PATH", "")
+            .output()
+            .expect("igc runs");
         let said = String::from_utf8_lossy(&swept.stdout);
         assert!(said.contains(&format!("ended process {pid}")), "{said}");
         assert_eq!(self.igc.wait().await.expect("it has ended").code(), Some(0));

@@ -1,57 +1,104 @@
-//! Requirements: what is required, from where, and at which level; read from `suites/requirements.yaml`.
+//! Requirements: what each check demands, from where, and at which level. The checks' binary says them of itself, as a
+//! registry; `suites/requirements.yaml` is the same for readers.
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::collections::{BTreeMap, BTreeSet};
 
-use serde::Deserialize;
-use serde_saphyr::Spanned;
+use serde::{Deserialize, Serialize, Serializer};
 
-use crate::file::FileError;
 use crate::names;
 use crate::plan::{Exclusive, Level, ModelKind, Place};
 
-/// Every requirement, in the order of the file.
+/// `schema` of a registry.
+pub const REGISTRY_SCHEMA: &str = "igc.dev/registry/v1";
+
+/// Every requirement, in the order of the suites.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Requirements {
-    /// The file they came from, for messages.
-    pub path: PathBuf,
     /// At least one; ids are unique.
     pub checks: Vec<Requirement>,
 }
 
 /// What one check demands.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Requirement {
     /// `suite/name`.
     pub check: String,
-    /// Its line in the file, counted from 1.
-    pub line: u64,
     /// How much it matters.
     pub level: Level,
     /// What must hold, in one sentence.
     pub sentence: String,
     /// Where that is written.
     pub source: String,
+    /// What the check sends and changes, for people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drive: Option<String>,
+    /// What it looks at afterwards, for people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub judge: Option<String>,
     /// The capability of the gateway that it needs, if any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub capability: Option<String>,
     /// The model that it needs, because it reads that model's records; otherwise the run's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model: Option<ModelKind>,
     /// Names of its cases; empty means that it has none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty", serialize_with = "on_one_line")]
     pub cases: Vec<String>,
     /// Mutants that it must expose.
+    #[serde(default, skip_serializing_if = "Vec::is_empty", serialize_with = "on_one_line")]
     pub kills: Vec<String>,
     /// The gateways that it belongs to; empty means all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty", serialize_with = "on_one_line")]
     pub gateways: Vec<String>,
     /// What else may run beside it.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub exclusive: Exclusive,
     /// Retries are never allowed.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub counts_every_answer: bool,
     /// Places that cannot run it, with the reason.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub not_on: BTreeMap<Place, String>,
     /// Models that it cannot be run with, with the reason.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub not_with: BTreeMap<ModelKind, String>,
     /// Components that it is a statement about: where they are stand-ins it is not run.
+    #[serde(default, skip_serializing_if = "Vec::is_empty", serialize_with = "on_one_line")]
     pub about: Vec<String>,
+}
+
+/// A list that YAML shows in brackets; JSON has but one way.
+fn on_one_line<S: Serializer>(list: &Vec<String>, serializer: S) -> Result<S::Ok, S::Error> {
+    serde_saphyr::FlowSeq(list).serialize(serializer)
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
+/// Requirements that contradict themselves, or a text that is none.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RequirementsError {
+    /// The text has another shape; with the line.
+    #[error("failed to understand the requirements: {0}")]
+    Shape(String),
+    /// It is a registry of a version that this program does not know.
+    #[error(
+        "the suites' registry is of {0}, this program reads {REGISTRY_SCHEMA}; build igc and the suites' binary together"
+    )]
+    Version(String),
+    /// A check says something that cannot be.
+    #[error("check {check}: {problem}")]
+    Check {
+        /// Its id.
+        check: String,
+        /// What is wrong, and what to do.
+        problem: String,
+    },
+    /// There is no check.
+    #[error("there is no check; a run without requirements proves nothing")]
+    Empty,
 }
 
 impl Requirement {
@@ -64,72 +111,126 @@ impl Requirement {
     pub fn case_names(&self) -> Vec<&str> {
         if self.cases.is_empty() { vec!["-"] } else { self.cases.iter().map(String::as_str).collect() }
     }
+
+    /// The first thing that is wrong with it.
+    fn problem(&self) -> Option<String> {
+        if !names::is_check_id(&self.check) {
+            return Some("it is not suite/name in lower-case words joined by dashes".to_owned());
+        }
+        for (field, text, advice) in
+            [("sentence", &self.sentence, "what must hold"), ("source", &self.source, "where that is written")]
+        {
+            if text.trim().is_empty() {
+                return Some(format!("its {field} is empty; say {advice}"));
+            }
+        }
+        for (field, values) in [("cases", &self.cases), ("kills", &self.kills)] {
+            let mut seen = BTreeSet::new();
+            for value in values {
+                if !names::is_kebab(value) {
+                    return Some(format!("{value:?} in {field} is not lower-case words joined by dashes"));
+                }
+                if !seen.insert(value) {
+                    return Some(format!("{value} is twice in {field}; remove one"));
+                }
+            }
+        }
+        let places = self.not_on.iter().map(|(k, v)| (k.word(), v));
+        let models = self.not_with.iter().map(|(k, v)| (k.word(), v));
+        let mut excluded = places.chain(models);
+        let without = excluded.find(|(_, reason)| reason.trim().is_empty());
+        without.map(|(name, _)| format!("it excludes {name} without a reason; say why"))
+    }
 }
 
+/// As the checks' binary writes it.
+#[derive(Serialize, Deserialize)]
+struct Registry {
+    schema: String,
+    checks: Vec<Requirement>,
+}
+
+/// `suites/requirements.yaml`.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct File {
-    checks: Vec<Entry>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
-struct Entry {
-    check: Spanned<String>,
-    level: Level,
-    sentence: String,
-    source: String,
-    capability: Option<String>,
-    model: Option<ModelKind>,
-    #[serde(default)]
-    cases: Vec<Spanned<String>>,
-    #[serde(default)]
-    kills: Vec<Spanned<String>>,
-    #[serde(default)]
-    gateways: Vec<String>,
-    #[serde(default)]
-    exclusive: Exclusive,
-    #[serde(default)]
-    counts_every_answer: bool,
-    #[serde(default)]
-    not_on: BTreeMap<Place, String>,
-    #[serde(default)]
-    not_with: BTreeMap<ModelKind, String>,
-    #[serde(default)]
-    about: Vec<String>,
+    checks: Vec<Requirement>,
 }
 
 impl Requirements {
-    /// Reads the file. Errors name the line.
-    pub fn read(path: &Path) -> Result<Self, FileError> {
-        let advice = "; requirements belong in suites/requirements.yaml";
-        let text = std::fs::read_to_string(path).map_err(|source| FileError::Read {
-            path: path.to_owned(),
-            source,
-            advice,
-        })?;
-        Self::parse(&text, path)
+    /// These, in this order.
+    ///
+    /// # Errors
+    /// Where one contradicts itself, two have the same id, or there is none.
+    pub fn of(checks: Vec<Requirement>) -> Result<Self, RequirementsError> {
+        let mut ids = BTreeSet::new();
+        for requirement in &checks {
+            let twice = || "there are two of it; remove one".to_owned();
+            let problem = requirement.problem().or_else(|| (!ids.insert(&requirement.check)).then(twice));
+            if let Some(problem) = problem {
+                return Err(RequirementsError::Check { check: requirement.check.clone(), problem });
+            }
+        }
+        if checks.is_empty() { Err(RequirementsError::Empty) } else { Ok(Self { checks }) }
     }
 
-    /// Understands the text; the path is only for messages.
-    pub fn parse(text: &str, path: &Path) -> Result<Self, FileError> {
-        let file: File = serde_saphyr::from_str(text).map_err(|e| FileError::shape(path, e))?;
-        let mut checks: Vec<Requirement> = Vec::new();
-        let mut lines: BTreeMap<String, u64> = BTreeMap::new();
-        for entry in file.checks {
-            let line = entry.check.referenced.line();
-            let refuse = |line: u64, problem: String| FileError::entry(path, line, problem);
-            if let Some(first) = lines.insert(entry.check.value.clone(), line) {
-                let id = &entry.check.value;
-                return Err(refuse(line, format!("check {id} is there already, in line {first}; remove one of them")));
+    /// Understands the text of `suites/requirements.yaml`.
+    ///
+    /// # Errors
+    /// See [`Requirements::of`]; a text of another shape with its line.
+    pub fn parse(text: &str) -> Result<Self, RequirementsError> {
+        let file: File = serde_saphyr::from_str(text).map_err(|e| RequirementsError::Shape(e.to_string()))?;
+        Self::of(file.checks)
+    }
+
+    /// Understands a registry, as [`Requirements::to_registry`] writes it.
+    ///
+    /// # Errors
+    /// See [`Requirements::of`]; a registry of another version.
+    pub fn from_registry(json: &[u8]) -> Result<Self, RequirementsError> {
+        /// What every version says.
+        #[derive(Deserialize)]
+        struct Head {
+            #[serde(default)]
+            schema: String,
+        }
+        let shape = |e: serde_json::Error| RequirementsError::Shape(e.to_string());
+        let Head { schema } = serde_json::from_slice(json).map_err(shape)?;
+        if schema != REGISTRY_SCHEMA {
+            return Err(RequirementsError::Version(schema));
+        }
+        let registry: Registry = serde_json::from_slice(json).map_err(shape)?;
+        Self::of(registry.checks)
+    }
+
+    /// The registry: JSON with the schema and every check.
+    ///
+    /// # Errors
+    /// What the writer of JSON says.
+    pub fn to_registry(&self) -> Result<String, serde_json::Error> {
+        serde_json::to_string(&Registry { schema: REGISTRY_SCHEMA.to_owned(), checks: self.checks.clone() })
+    }
+
+    /// The text of `suites/requirements.yaml`: suites under headings, each list on one line.
+    ///
+    /// # Errors
+    /// What the writer of YAML says.
+    pub fn to_yaml(&self) -> Result<String, serde_saphyr::ser::Error> {
+        let mut text = HEAD.to_owned();
+        let mut suite = "";
+        for requirement in &self.checks {
+            if requirement.suite() != suite {
+                suite = requirement.suite();
+                let heading = format!("# ---- {suite} ");
+                text += &format!("{heading:-<120}\n");
             }
-            entry.problem().map_or(Ok(()), |(line, problem)| Err(refuse(line, problem)))?;
-            checks.push(entry.into_requirement(line));
+            let entry = serde_saphyr::to_string_with_options(
+                &[requirement],
+                serde_saphyr::ser_options! { prefer_block_scalars: false },
+            )?;
+            text += &entry;
         }
-        if checks.is_empty() {
-            return Err(FileError::entry(path, 1, "there is no check; a run without requirements proves nothing"));
-        }
-        Ok(Self { path: path.to_owned(), checks })
+        Ok(text)
     }
 
     /// The requirement with this id.
@@ -144,74 +245,13 @@ impl Requirements {
     }
 }
 
-impl Entry {
-    /// The first thing that is wrong with it, and its line.
-    fn problem(&self) -> Option<(u64, String)> {
-        let id = &self.check.value;
-        let line = self.check.referenced.line();
-        if !names::is_check_id(id) {
-            return Some((line, format!("{id:?} is not suite/name in lower-case words joined by dashes")));
-        }
-        for (field, text) in [("sentence", &self.sentence), ("source", &self.source)] {
-            if text.trim().is_empty() {
-                return Some((
-                    line,
-                    format!(
-                        "check {id} has an empty {field}; say {}",
-                        match field {
-                            "sentence" => "what must hold",
-                            _ => "where that is written",
-                        }
-                    ),
-                ));
-            }
-        }
-        for (field, values) in [("cases", &self.cases), ("kills", &self.kills)] {
-            let mut seen = std::collections::BTreeSet::new();
-            for value in values {
-                let line = value.referenced.line();
-                if !names::is_kebab(&value.value) {
-                    let word = &value.value;
-                    return Some((
-                        line,
-                        format!("{word:?} in {field} of {id} is not lower-case words joined by dashes"),
-                    ));
-                }
-                if !seen.insert(&value.value) {
-                    return Some((line, format!("{} is twice in {field} of {id}; remove one", value.value)));
-                }
-            }
-        }
-        let places = self.not_on.iter().map(|(k, v)| (k.word(), v));
-        let models = self.not_with.iter().map(|(k, v)| (k.word(), v));
-        for (name, reason) in places.chain(models) {
-            if reason.trim().is_empty() {
-                return Some((line, format!("check {id} excludes {name} without a reason; say why")));
-            }
-        }
-        None
-    }
-
-    fn into_requirement(self, line: u64) -> Requirement {
-        Requirement {
-            check: self.check.value,
-            line,
-            level: self.level,
-            sentence: self.sentence,
-            source: self.source,
-            capability: self.capability,
-            model: self.model,
-            cases: self.cases.into_iter().map(|c| c.value).collect(),
-            kills: self.kills.into_iter().map(|c| c.value).collect(),
-            gateways: self.gateways,
-            exclusive: self.exclusive,
-            counts_every_answer: self.counts_every_answer,
-            not_on: self.not_on,
-            not_with: self.not_with,
-            about: self.about,
-        }
-    }
-}
+/// How `suites/requirements.yaml` begins.
+const HEAD: &str = "\
+# What is required, from where, and which wrong gateways (mutants) each check must expose.
+# Generated from the checks by `cargo xtask tidy --write`, for readers: change the check, not this file.
+# `model: echo` marks checks that read the model's own records; all others are served by the run's --model.
+checks:
+";
 
 #[cfg(test)]
 mod tests {
@@ -225,6 +265,8 @@ checks:
   level: MUST
   sentence: a hostname selects its route
   source: Gateway API v1
+  drive: asks for two hostnames
+  judge: who answered
   capability: host-route
   model: echo
   cases: [first, second-one]
@@ -237,18 +279,14 @@ checks:
 - {check: guide-002/route, level: INFO, sentence: s, source: t, gateways: [envoy-ai-gateway]}
 ";
 
-    fn parse(text: &str) -> Result<Requirements, FileError> {
-        Requirements::parse(text, Path::new("suites/requirements.yaml"))
-    }
-
     #[test]
     fn reads_every_field() {
-        let read = parse(GOOD).unwrap();
+        let read = Requirements::parse(GOOD).unwrap();
         let host = read.get("routing/host").unwrap();
-        assert_eq!(host.line, 3);
         assert_eq!((host.level, host.model, host.exclusive), (Level::Must, Some(ModelKind::Echo), Exclusive::Gateway));
         assert_eq!(host.case_names(), ["first", "second-one"]);
         assert_eq!(host.kills, ["ignores-host"]);
+        assert_eq!(host.drive.as_deref(), Some("asks for two hostnames"));
         assert!(host.counts_every_answer);
         assert_eq!(host.not_on[&Place::Kind], "needs a second cluster");
         assert_eq!(host.not_with[&ModelKind::VllmCpu], "too slow");
@@ -263,18 +301,18 @@ checks:
     #[rstest]
     #[case::misspelt_key("levle: MUST", "level: MUST", &["line 4", "levle"])]
     #[case::unknown_level("level: MAY", "level: MUST", &["line 4", "MAY"])]
-    #[case::id_form("check: Routing/Host", "check: routing/host", &["line 3", "suite/name"])]
-    #[case::id_twice("check: guide-002/route", "check: routing/host", &["line 16", "line 3", "already"])]
-    #[case::no_sentence("sentence: ' '", "sentence: a hostname selects its route", &["line 3", "empty sentence"])]
-    #[case::no_source("source: ''", "source: Gateway API v1", &["line 3", "empty source"])]
-    #[case::case_twice("cases: [first, first]", "cases: [first, second-one]", &["line 9", "twice"])]
-    #[case::case_form("cases: [first, Second]", "cases: [first, second-one]", &["line 9", "\"Second\""])]
-    #[case::place("not-on: {moon: x}", "not-on: {kind: \"needs a second cluster\"}", &["line 13", "moon"])]
-    #[case::no_reason("not-on: {kind: ''}", "not-on: {kind: \"needs a second cluster\"}", &["line 3", "without a reason"])]
+    #[case::id_form("check: Routing/Host", "check: routing/host", &["check Routing/Host", "suite/name"])]
+    #[case::id_twice("check: guide-002/route", "check: routing/host", &["check guide-002/route", "there are two"])]
+    #[case::no_sentence("sentence: ' '", "sentence: a hostname selects its route", &["routing/host", "sentence is empty"])]
+    #[case::no_source("source: ''", "source: Gateway API v1", &["routing/host", "source is empty"])]
+    #[case::case_twice("cases: [first, first]", "cases: [first, second-one]", &["routing/host", "twice in cases"])]
+    #[case::case_form("cases: [first, Second]", "cases: [first, second-one]", &["routing/host", "\"Second\""])]
+    #[case::place("not-on: {moon: x}", "not-on: {kind: \"needs a second cluster\"}", &["line 15", "moon"])]
+    #[case::no_reason("not-on: {kind: ''}", "not-on: {kind: \"needs a second cluster\"}", &["routing/host", "kind without a reason"])]
     fn refuses(#[case] wrong: &str, #[case] right: &str, #[case] said: &[&str]) {
         assert!(GOOD.contains(right), "the row replaces nothing");
-        let message = parse(&GOOD.replace(right, wrong)).unwrap_err().to_string();
-        for word in said.iter().chain(&["suites/requirements.yaml"]) {
+        let message = Requirements::parse(&GOOD.replace(right, wrong)).unwrap_err().to_string();
+        for word in said {
             assert!(message.contains(word), "{word:?} is not in: {message}");
         }
     }
@@ -284,19 +322,32 @@ checks:
     #[case("")]
     #[case("checks: 5")]
     fn refuses_nothing(#[case] text: &str) {
-        assert!(parse(text).is_err());
+        assert!(Requirements::parse(text).is_err());
     }
 
     #[test]
-    fn the_projects_own_file_is_good() {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../suites/requirements.yaml");
-        let read = Requirements::read(&path).unwrap();
-        assert!(read.get("routing/host").is_some());
+    fn a_registry_and_a_file_read_as_they_were_written() {
+        let all = Requirements::parse(GOOD).unwrap();
+        assert_eq!(Requirements::from_registry(all.to_registry().unwrap().as_bytes()), Ok(all.clone()));
+        let text = all.to_yaml().unwrap();
+        assert_eq!(Requirements::parse(&text), Ok(all), "{text}");
+        assert!(text.contains("  cases: [first, second-one]\n"), "{text}");
     }
 
     #[test]
-    fn a_missing_file_is_named() {
-        let message = Requirements::read(Path::new("no/such.yaml")).unwrap_err().to_string();
-        assert!(message.contains("no/such.yaml"), "{message}");
+    fn a_registry_of_another_version_is_refused() {
+        let other = Requirements::parse(GOOD).unwrap().to_registry().unwrap().replace("registry/v1", "registry/v2");
+        let error = Requirements::from_registry(other.as_bytes()).unwrap_err().to_string();
+        assert!(error.contains("is of igc.dev/registry/v2"), "{error}");
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_sentence_is_quoted_where_it_must_be(sentence in "[^\\s\\p{C}]\\PC{0,60}", source in "\\PC{0,20}[^\\s\\p{C}]") {
+            let mut all = Requirements::parse(GOOD).unwrap();
+            all.checks[0].sentence = sentence;
+            all.checks[1].source = source;
+            proptest::prop_assert_eq!(Requirements::parse(&all.to_yaml().unwrap()), Ok(all));
+        }
     }
 }

@@ -14,7 +14,7 @@ pub struct TestList {
 /// A line that names a test which is neither a check nor a unit test.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "failed to place the test {test:?}: {problem}; a check is suite::name or suite::part::name, with ::case_N_name or ::folder_N_... of rstest behind it, a unit test lies in a module called judges, stage or unit"
+    "failed to place the test {test:?}: {problem}; a check is suite::name or suite::part::name, with ::case_N_name or ::folder_N_... of rstest behind it, a unit test lies in a module called judges, registry, stage or unit"
 )]
 pub struct TestListError {
     /// The test as it was printed.
@@ -23,8 +23,11 @@ pub struct TestListError {
     pub problem: String,
 }
 
+/// For the binary of the suites: checks alone, without its tests of judges, of its registry and of the suites as a whole.
+pub const CHECKS_ALONE: [&str; 6] = ["--skip", "::judges::", "--skip", "registry::", "--skip", "unit::"];
+
 /// Modules whose tests are not checks.
-const UNIT_MODULES: [&str; 3] = ["judges", "stage", "unit"];
+const UNIT_MODULES: [&str; 4] = ["judges", "registry", "stage", "unit"];
 
 impl TestList {
     /// Reads the output of `cargo test -- --list --format terse`.

@@ -3,7 +3,7 @@
 use std::{
     fs::{File, OpenOptions},
     io::{BufRead, BufReader, Write},
-    path::Path,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
 };
 
@@ -15,7 +15,7 @@ const FRAMES: usize = 600;
 
 /// A headless Chromium with a profile of its own.
 pub struct Browser {
-    program: &'static str,
+    program: PathBuf,
     profile: TempDir,
 }
 
@@ -29,17 +29,12 @@ pub struct Shown {
 
 impl Browser {
     pub fn find() -> Option<Self> {
-        let names = ["chromium", "chromium-browser", "google-chrome"];
-        let answers = |name: &&str| Command::new(name).arg("--version").output().is_ok_and(|o| o.status.success());
-        let program = names.into_iter().find(answers);
-        if program.is_none() {
-            eprintln!("skipped: none of {} is in PATH", names.join(", "));
-        }
-        Some(Self { program: program?, profile: tempfile::tempdir().unwrap() })
+        let program = testtools::in_path("browser", &["chromium", "chromium-browser", "google-chrome"])?;
+        Some(Self { program, profile: tempfile::tempdir().unwrap() })
     }
 
     pub fn call(&self, words: &[&str], page: &Path) -> (String, String) {
-        let mut command = Command::new(self.program);
+        let mut command = Command::new(&self.program);
         command.args(self.words()).arg("--enable-logging=stderr").args(words).arg(format!("file://{}", page.display()));
         let output = command.output().unwrap();
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
@@ -88,7 +83,8 @@ impl Keyboard {
         assert!(made.is_ok_and(|status| status.success()), "mkfifo failed");
         // The browser hears on its file 3 and says on its file 4.
         let child = Command::new("sh")
-            .args(["-c", "exec \"$0\" \"$@\" 3<\"$TO\" 4>\"$FROM\"", browser.program])
+            .args(["-c", "exec \"$0\" \"$@\" 3<\"$TO\" 4>\"$FROM\""])
+            .arg(&browser.program)
             .args(browser.words())
             .args(["--remote-debugging-pipe", "about:blank"])
             .env("TO", &to)

@@ -11,19 +11,19 @@ use crate::tests_list::TestList;
 #[derive(Debug, thiserror::Error)]
 pub enum PlanError {
     /// Requirements without tests: (`suite/name` or `suite/name@case`).
-    #[error("failed to plan: no test for {}; write it under suites/tests, or take it out of suites/requirements.yaml", checks.join(", "))]
+    #[error("failed to plan: no test for {}; write it under suites/tests, or take the check out", checks.join(", "))]
     NoTest {
         /// What is planned to run but cannot.
         checks: Vec<String>,
     },
     /// Tests without requirements: (`suite/name` or `suite/name@case`).
-    #[error("failed to plan: no requirement for the test of {}; add it to suites/requirements.yaml with level, sentence and source", checks.join(", "))]
+    #[error("failed to plan: no requirement for the test of {}; give it a check with level, sentence and source", checks.join(", "))]
     NoRequirement {
         /// What a test claims to check.
         checks: Vec<String>,
     },
     /// No check belongs to any gateway of the run.
-    #[error("failed to plan: no check of suites/requirements.yaml belongs to {}", gateways_in_words(gateways))]
+    #[error("failed to plan: no check belongs to {}", gateways_in_words(gateways))]
     Empty {
         /// The gateways of the run.
         gateways: Vec<String>,
@@ -299,10 +299,8 @@ fn gateways_in_words(gateways: &[String]) -> String {
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use std::collections::BTreeMap;
-    use std::path::Path;
-
     use rstest::rstest;
+    use std::collections::BTreeMap;
 
     use super::*;
     use crate::plan::Place;
@@ -354,7 +352,7 @@ checks:
 - {check: status/certificates, level: MUST, sentence: s, source: t, about: [cert-manager]}
 - {check: status/cert, level: MUST, sentence: s, source: t, about: [cert]}
 ";
-        Requirements::parse(text, Path::new("suites/requirements.yaml")).unwrap()
+        Requirements::parse(text).unwrap()
     }
 
     fn tests_of(requirements: &Requirements) -> TestList {

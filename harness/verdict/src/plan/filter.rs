@@ -80,8 +80,10 @@ impl Word<'_> {
     }
 }
 
+/// A suite is named as `pool` or, as its checks are, as `pool/*`.
 fn matches_suite(glob: &GlobMatcher, check: &str) -> bool {
-    glob.is_match(check.split('/').next().unwrap_or_default())
+    let suite = check.split('/').next().unwrap_or_default();
+    glob.is_match(suite) || glob.is_match(format!("{suite}/*"))
 }
 
 fn matches_check(glob: &GlobMatcher, check: &str, case: &str) -> bool {
@@ -108,6 +110,10 @@ mod tests {
     #[case::suite(&["routing"], &[], "routing/host", "-", true)]
     #[case::suite_is_not_a_prefix(&["rout"], &[], "routing/host", "-", false)]
     #[case::suite_glob(&["guide-*"], &[], "guide-002/route", "-", true)]
+    #[case::suite_as_its_checks(&["guide-002/*"], &[], "guide-002/route", "-", true)]
+    #[case::suites_as_their_checks(&["guide-*/*"], &[], "guide-002/route", "-", true)]
+    #[case::other_suite_as_its_checks(&["tokens/*"], &[], "routing/host", "-", false)]
+    #[case::a_check_is_no_suite(&["routing/host"], &[], "routing/host", "-", false)]
     #[case::other_suite(&["tokens"], &[], "routing/host", "-", false)]
     #[case::any_suite(&["tokens", "routing"], &[], "routing/host", "-", true)]
     #[case::check(&[], &["routing/host"], "routing/host", "-", true)]

@@ -1,6 +1,4 @@
-//! A planned run as `igc` finds it: its folder, its plan, what was asked of the place, and where its gateways stand.
-
-use std::path::Path;
+//! A planned run: its folder, its plan, what was asked of the place, and where its gateways stand.
 
 use cluster::{
     environment::{Environment, Stood},
@@ -10,15 +8,18 @@ use cluster::{
         profile::{Profile, Selection},
     },
 };
+use shipped::Root;
 use verdict::{
     folder::RunFolder,
     plan::{GatewayPlan, Plan, PlannedCheck},
 };
 
-use crate::{failure::Failure, plan::manifests, request::Request};
+use crate::{failure::Failure, request::Request};
 
 /// Everything that a run says about itself.
 pub struct Run {
+    /// Where its manifests and goldens are.
+    pub root: Root,
     /// Its folder.
     pub folder: RunFolder,
     /// Its plan.
@@ -28,27 +29,12 @@ pub struct Run {
 }
 
 impl Run {
-    /// Opens a run.
-    pub fn open(path: &Path) -> Result<Self, Failure> {
-        let folder = RunFolder::open(path).map_err(Failure::usage)?;
-        Ok(Self { plan: folder.read_plan()?, request: Request::read(&folder)?, folder })
-    }
-
-    /// The gateways that a command is for.
-    pub fn gateways(&self, named: Option<&str>) -> Result<Vec<&GatewayPlan>, Failure> {
-        let chosen: Vec<&GatewayPlan> =
-            self.plan.gateways.iter().filter(|g| named.is_none_or(|n| n == g.name)).collect();
-        match (chosen.is_empty(), named) {
-            (true, Some(name)) => Err(Failure::Usage(format!("run {} has no gateway '{name}'", self.folder.id()))),
-            _ => Ok(chosen),
-        }
-    }
-
     /// A gateway's folder, and what it is installed from in the versions of the plan: without that which only checks want
     /// that do not run.
     pub fn selection(&self, gateway: &GatewayPlan) -> Result<(GatewayFolder, Selection), Failure> {
-        let folder = GatewayFolder::read(&manifests().join("gateways"), &gateway.name).map_err(Failure::usage)?;
-        let catalogue = Catalogue::read(&manifests()).map_err(Failure::usage)?;
+        let folder =
+            GatewayFolder::read(&self.root.manifests().join("gateways"), &gateway.name).map_err(Failure::usage)?;
+        let catalogue = Catalogue::read(&self.root.manifests()).map_err(Failure::usage)?;
         let name = self.plan.run.profile.clone();
         let profile = Profile { name, note: None, versions: gateway.versions.clone() };
         let runs = |capability: &String| {

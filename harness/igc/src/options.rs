@@ -1,11 +1,11 @@
-//! The words of the command line, so that `cargo xtask e2e` and `igc plan` cannot disagree about them.
+//! The options of the commands.
 
 use std::{fmt, path::PathBuf, str::FromStr};
 
 use clap::{Args, ValueEnum};
 
-/// For the suites' test binary: checks alone, without the tests of the judges and of the suites as a whole.
-pub const CHECKS_ALONE: [&str; 4] = ["--skip", "::judges::", "--skip", "unit::"];
+/// Checks at a time where nothing is said.
+const JOBS: u32 = 4;
 
 /// Where a run happens.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -44,9 +44,10 @@ pub enum Egress {
     Open,
 }
 
-/// What a run is of: the options that `e2e` and `up` share.
+/// What stands where: the options that `e2e` and `up` share.
 #[derive(Clone, Debug, Args)]
-pub struct Where {
+#[group(skip)]
+pub struct Target {
     /// Where to run
     #[arg(long, value_enum, default_value_t, value_name = "PLACE")]
     pub on: On,
@@ -68,9 +69,9 @@ pub struct Where {
     /// Whether pods can reach the outside while checks run; closed where that can be had [default: closed]
     #[arg(long, value_enum, value_name = "closed|open")]
     pub egress: Option<Egress>,
-    /// Folder that receives the run's folder
-    #[arg(long, default_value = "target/igc", value_name = "DIR")]
-    pub out: PathBuf,
+    /// Folder that receives the run's folder [default: target/igc]
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
     /// Install from this folder of charts, definitions and images instead of registries
     #[arg(long, value_name = "DIR")]
     pub bundle: Option<PathBuf>,
@@ -84,10 +85,11 @@ pub struct Where {
 
 /// Options of `cargo xtask e2e`.
 #[derive(Clone, Debug, Args)]
+#[group(skip)]
 pub struct E2e {
     /// Where, and on what
     #[command(flatten)]
-    pub place: Where,
+    pub target: Target,
     /// Only suites that match, for example 'tokens' or 'guide-*'; may be given several times
     #[arg(long, value_name = "GLOB")]
     pub suite: Vec<String>,
@@ -107,7 +109,7 @@ pub struct E2e {
     #[arg(long, value_name = "K/N")]
     pub shard: Option<Shard>,
     /// Checks at a time
-    #[arg(long, default_value_t = 4, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64))]
+    #[arg(long, default_value_t = JOBS, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64))]
     pub jobs: u32,
     /// Tries after a false one; a check that is then true is `flaky`, never `pass`
     #[arg(long, default_value_t = 0, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=10))]
@@ -141,9 +143,9 @@ impl fmt::Display for Shard {
     }
 }
 
-/// For whom a run speaks.
+/// What a run prints.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum Spoken {
+pub enum OutputFormat {
     /// For people.
     #[default]
     Text,
@@ -151,7 +153,7 @@ pub enum Spoken {
     JsonLines,
 }
 
-/// How a run speaks.
+/// What a run prints, and how much.
 #[derive(Clone, Debug, Default, Args)]
 #[group(skip)]
 pub struct Output {
@@ -160,36 +162,22 @@ pub struct Output {
     pub quiet: bool,
     /// For whom: text for people, json-lines for programs (events, what did not pass, last the run as a whole)
     #[arg(long, value_enum, default_value_t, value_name = "text|json-lines")]
-    pub format: Spoken,
-}
-
-impl Output {
-    /// The same options as words again.
-    pub fn to_words(&self) -> Vec<String> {
-        let mut words = vec!["--format".to_owned(), word(self.format)];
-        if self.quiet {
-            words.push("--quiet".to_owned());
-        }
-        words
-    }
+    pub format: OutputFormat,
 }
 
 /// Options of `cargo xtask report`.
 #[derive(Clone, Debug, Args)]
 #[group(skip)]
 pub struct Report {
-    /// The run's folder
-    #[arg(default_value = "target/igc/latest", value_name = "RUN")]
-    pub run: PathBuf,
+    /// The run's folder [default: target/igc/latest]
+    #[arg(value_name = "RUN")]
+    pub run: Option<PathBuf>,
     /// Write report.json, report.xml (JUnit), report.md and report.html into it
     #[arg(long)]
     pub write: bool,
     /// Print the JSON schema of report.json instead
     #[arg(long)]
     pub schema: bool,
-    /// The run was interrupted
-    #[arg(long, hide = true)]
-    pub interrupted: bool,
     /// How it is said
     #[command(flatten)]
     pub output: Output,
@@ -205,9 +193,9 @@ pub struct Merge {
     /// What `cargo xtask matrix` printed: a cell of it without a run is an error
     #[arg(long, value_name = "FILE")]
     pub matrix: Option<PathBuf>,
-    /// Folder that receives the merged run's folder
-    #[arg(long, default_value = "target/igc", value_name = "DIR")]
-    pub out: PathBuf,
+    /// Folder that receives the merged run's folder [default: target/igc]
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
     /// How it is said
     #[command(flatten)]
     pub output: Output,
@@ -217,9 +205,9 @@ pub struct Merge {
 #[derive(Clone, Debug, Args)]
 #[group(skip)]
 pub struct Review {
-    /// The run's folder
-    #[arg(default_value = "target/igc/latest", value_name = "RUN")]
-    pub run: PathBuf,
+    /// The run's folder [default: target/igc/latest]
+    #[arg(value_name = "RUN")]
+    pub run: Option<PathBuf>,
     /// Only list; that is also what happens where there is no terminal to ask
     #[arg(long, conflicts_with_all = ["accept", "reject"])]
     pub list: bool,
@@ -265,9 +253,9 @@ pub struct Job {
 #[derive(Clone, Debug, Args)]
 #[group(skip)]
 pub struct Down {
-    /// The folder of runs, to find processes that still live
-    #[arg(long, default_value = "target/igc", value_name = "DIR")]
-    pub out: PathBuf,
+    /// The folder of runs, to find processes that still live [default: target/igc]
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
     /// Remove the namespaces of runs in this cluster of your kubeconfig instead
     #[arg(long, value_name = "NAME")]
     pub context: Option<String>,
@@ -310,20 +298,6 @@ pub struct Fidelity {
     pub format: Format,
 }
 
-impl Fidelity {
-    /// The same options as words again.
-    pub fn to_words(&self) -> Vec<String> {
-        let mut words = vec!["--format".to_owned(), word(self.format)];
-        if self.list {
-            words.push("--list".to_owned());
-        }
-        self.cases.iter().for_each(|c| words.extend(["--case".to_owned(), c.clone()]));
-        words.push("--".to_owned());
-        words.extend(self.paths.iter().map(|p| p.display().to_string()));
-        words
-    }
-}
-
 /// Options of `cargo xtask mutants`.
 #[derive(Clone, Debug, Args)]
 #[group(skip)]
@@ -334,9 +308,9 @@ pub struct Mutants {
     /// Checks at a time [default: one for each processor]
     #[arg(long, default_value_t = processors(), hide_default_value = true, value_name = "N")]
     pub jobs: u32,
-    /// Folder that receives mutants.json, the kill table and the records of every try
-    #[arg(long, default_value = "target/mutants", value_name = "DIR")]
-    pub out: PathBuf,
+    /// Folder that receives mutants.json, the kill table and the records of every try [default: target/mutants]
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
     /// Each mutant only until one check has killed it
     #[arg(long)]
     pub once: bool,
@@ -350,21 +324,11 @@ pub struct Mutants {
 #[group(skip)]
 pub struct Replay {
     /// Folders of runs, or folders of them; the last run where none is given
-    #[arg(value_name = "RUN", default_value = "target/igc/latest")]
+    #[arg(value_name = "RUN")]
     pub runs: Vec<PathBuf>,
     /// Only checks that match, for example 'routing/*'; may be given several times
     #[arg(long = "check", value_name = "GLOB")]
     pub checks: Vec<String>,
-}
-
-impl Replay {
-    /// The same options as words again.
-    pub fn to_words(&self) -> Vec<String> {
-        let mut words: Vec<String> = self.checks.iter().flat_map(|c| ["--check".to_owned(), c.clone()]).collect();
-        words.push("--".to_owned());
-        words.extend(self.runs.iter().map(|run| run.display().to_string()));
-        words
-    }
 }
 
 /// Options of `cargo xtask differ`.
@@ -385,68 +349,101 @@ pub struct Differ {
     pub format: Format,
 }
 
+/// Options of `cargo xtask matrix`.
+#[derive(Clone, Debug, Args)]
+#[group(skip)]
+pub struct Matrix {
+    /// Where each cell runs; the same on every machine, so that it cannot be auto
+    #[arg(long, value_enum, default_value = "kind", value_name = "PLACE")]
+    pub on: On,
+    /// Only this gateway; may be given several times [default: every folder of manifests/gateways]
+    #[arg(long, value_name = "NAME")]
+    pub gateway: Vec<String>,
+    /// Only this profile; may be given several times [default: every file of manifests/profiles]
+    #[arg(long, value_name = "NAME")]
+    pub profile: Vec<String>,
+    /// Only this model; may be given several times [default: those that fit on a small machine]
+    #[arg(long, value_enum, value_name = "MODEL")]
+    pub model: Vec<Model>,
+    /// Parts of each cell, for as many machines
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=32))]
+    pub shards: u32,
+}
+
+/// Options of `cargo xtask list`.
+#[derive(Clone, Debug, Args)]
+#[group(skip)]
+pub struct List {
+    /// Only this gateway, a folder of manifests/gateways, or "all"
+    #[arg(long, default_value = "all", value_name = "NAME|all")]
+    pub gateway: String,
+    /// How to print the checks
+    #[arg(long, value_enum, default_value_t, value_name = "text|json")]
+    pub format: Format,
+}
+
+/// Options of `cargo xtask explain`.
+#[derive(Clone, Debug, Args)]
+#[group(skip)]
+pub struct Explain {
+    /// The check, suite/name
+    #[arg(value_name = "CHECK")]
+    pub check: String,
+    /// The folder of runs, to find its last verdicts [default: target/igc]
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+}
+
+/// Options of `cargo xtask tidy`.
+#[derive(Clone, Debug, Args)]
+#[group(skip)]
+pub struct Tidy {
+    /// Write the generated files that are not current
+    #[arg(long)]
+    pub write: bool,
+}
+
 fn processors() -> u32 {
     std::thread::available_parallelism().ok().and_then(|n| u32::try_from(n.get()).ok()).unwrap_or(1)
 }
 
-impl Mutants {
-    /// Each mutant until one check has killed it: what a commit must pass.
-    pub fn each_once() -> Self {
-        Self { only: vec![], jobs: processors(), out: "target/mutants".into(), once: true, broad: false }
-    }
-
-    /// The same options as words again.
-    pub fn to_words(&self) -> Vec<String> {
-        let mut words = vec!["--jobs".to_owned(), self.jobs.to_string(), "--out".to_owned()];
-        words.push(self.out.display().to_string());
-        self.only.iter().for_each(|o| words.extend(["--only".to_owned(), o.clone()]));
-        for (given, name) in [(self.once, "--once"), (self.broad, "--broad")] {
-            if given {
-                words.push(name.to_owned());
-            }
+impl Default for Target {
+    fn default() -> Self {
+        Self {
+            on: On::default(),
+            context: None,
+            gateway: "all".into(),
+            profile: "current".into(),
+            set: vec![],
+            model: Model::default(),
+            egress: None,
+            out: None,
+            bundle: None,
+            node_image: None,
+            igc_image: None,
         }
-        words
     }
 }
 
-/// The word that stands for an enum's value on the command line.
-pub fn word(value: impl ValueEnum) -> String {
+impl Default for E2e {
+    fn default() -> Self {
+        Self {
+            target: Target::default(),
+            suite: vec![],
+            check: vec![],
+            strict: false,
+            allow_empty: false,
+            keep: false,
+            shard: None,
+            jobs: JOBS,
+            retries: 0,
+        }
+    }
+}
+
+/// How an enum's value is written on the command line.
+pub fn value_name(value: impl ValueEnum) -> String {
     value.to_possible_value().map(|v| v.get_name().to_owned()).unwrap_or_default()
-}
-
-impl Where {
-    /// The same options as words again.
-    pub fn to_words(&self) -> Vec<String> {
-        let mut words = vec!["--on".into(), word(self.on), "--gateway".into(), self.gateway.clone()];
-        let mut add = |name: &str, value: String| words.extend([name.to_owned(), value]);
-        add("--profile", self.profile.clone());
-        add("--model", word(self.model));
-        self.egress.iter().for_each(|e| add("--egress", word(*e)));
-        add("--out", self.out.display().to_string());
-        self.context.iter().for_each(|c| add("--context", c.clone()));
-        self.set.iter().for_each(|s| add("--set", s.clone()));
-        self.bundle.iter().for_each(|b| add("--bundle", b.display().to_string()));
-        self.node_image.iter().for_each(|i| add("--node-image", i.clone()));
-        self.igc_image.iter().for_each(|i| add("--igc-image", i.clone()));
-        words
-    }
-}
-
-impl E2e {
-    /// The same options as words again, for example to hand them to `igc`.
-    pub fn to_words(&self) -> Vec<String> {
-        let mut words = self.place.to_words();
-        self.suite.iter().for_each(|s| words.extend(["--suite".to_owned(), s.clone()]));
-        self.check.iter().for_each(|c| words.extend(["--check".to_owned(), c.clone()]));
-        for (given, name) in [(self.strict, "--strict"), (self.allow_empty, "--allow-empty"), (self.keep, "--keep")] {
-            if given {
-                words.push(name.to_owned());
-            }
-        }
-        self.shard.iter().for_each(|s| words.extend(["--shard".to_owned(), s.to_string()]));
-        words.extend(["--jobs".to_owned(), self.jobs.to_string(), "--retries".to_owned(), self.retries.to_string()]);
-        words
-    }
 }
 
 #[cfg(test)]
@@ -462,24 +459,9 @@ mod tests {
         e2e: E2e,
     }
 
-    fn parse(words: &[String]) -> E2e {
-        Program::try_parse_from(std::iter::once("igc".to_owned()).chain(words.iter().cloned()))
-            .map(|p| p.e2e)
-            .unwrap_or_else(|e| panic!("{e}"))
-    }
-
-    #[rstest]
-    #[case::nothing(&[])]
-    #[case::all(&["--on", "context", "--context", "x y", "--gateway", "g", "--profile", "p", "--set", "a=1", "--set", "b=2",
-        "--model", "echo", "--egress", "open", "--out", "o", "--bundle", "b", "--node-image", "n", "--igc-image", "i", "--suite", "s*", "--check", "c",
-        "--strict", "--allow-empty", "--keep", "--shard", "2/3", "--jobs", "7", "--retries", "2"])]
-    fn words_survive_a_round_trip(#[case] given: &[&str]) {
-        let given: Vec<String> = given.iter().map(|w| (*w).to_owned()).collect();
-        let parsed = parse(&given);
-        assert_eq!(format!("{parsed:?}"), format!("{:?}", parse(&parsed.to_words())));
-        for word in &given {
-            assert!(parsed.to_words().contains(word), "{word} was lost");
-        }
+    #[test]
+    fn defaults_are_those_of_the_command_line() {
+        assert_eq!(format!("{:?}", Program::parse_from(["igc"]).e2e), format!("{:?}", E2e::default()));
     }
 
     #[rstest]

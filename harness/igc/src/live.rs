@@ -13,26 +13,12 @@ use std::{
 };
 
 use indicatif::{ProgressBar, ProgressStyle};
-use options::{Output, Spoken};
-use serde::Deserialize;
+use verdict::{folder::Event, plan::GatewayPlan, record::Verdict};
+
+use crate::options::{Output, OutputFormat};
 
 /// How often the events are looked at. A file has no way to wake a reader.
 const LOOK: Duration = Duration::from_millis(100);
-
-/// What is read of an event.
-#[derive(Debug, Deserialize)]
-struct Event {
-    kind: String,
-    #[serde(default)]
-    gateway: Option<String>,
-    text: String,
-    #[serde(default)]
-    verdict: Option<String>,
-    #[serde(default)]
-    breaks: bool,
-    #[serde(default)]
-    attempt: u32,
-}
 
 /// Follows a run's events in a thread of its own until it is dropped.
 pub struct Live {
@@ -43,9 +29,9 @@ pub struct Live {
 
 impl Live {
     /// Follows the events of the run in this folder.
-    pub fn of(run: &Path, place: &str, voice: Voice) -> Self {
+    pub fn of(run: &Path, place: &str, style: Style) -> Self {
         let follower = Follower { path: run.join("events.jsonl"), file: None, rest: Vec::new() };
-        let shown = Shown { follower, voice, place: place.to_owned(), counts: None, line: None };
+        let shown = Shown { follower, style, place: place.to_owned(), counts: None, line: None };
         let (shown, over) = (Arc::new(Mutex::new(shown)), Arc::new(AtomicBool::new(false)));
         let (seen, ended) = (Arc::clone(&shown), Arc::clone(&over));
         let thread = std::thread::spawn(move || {
@@ -58,10 +44,10 @@ impl Live {
     }
 
     /// So many checks of these gateways begin.
-    pub fn checks(&self, gateways: &[&str], planned: usize) {
+    pub fn checks(&self, gateways: &[&GatewayPlan], planned: usize) {
         let mut shown = lock(&self.shown);
         shown.step();
-        shown.begin(gateways, planned);
+        shown.begin(gateways.iter().map(|gateway| gateway.name.clone()).collect(), planned);
     }
 
     /// Nothing is checked for a while: what was not said yet is said, and the line makes room for others.
@@ -86,9 +72,9 @@ fn lock(shown: &Mutex<Shown>) -> std::sync::MutexGuard<'_, Shown> {
     shown.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Who listens.
+/// What is printed while checks run, and for whom.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Voice {
+pub enum Style {
     /// Nobody.
     Silent,
     /// A program, on standard output.
@@ -99,15 +85,15 @@ pub enum Voice {
     Terminal,
 }
 
-impl Voice {
+impl Style {
     /// As the command line and standard error want it.
     pub fn of(output: &Output) -> Self {
         let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
         match output.format {
-            Spoken::JsonLines => Voice::JsonLines,
-            Spoken::Text if output.quiet => Voice::Silent,
-            Spoken::Text if io::stderr().is_terminal() && !dumb => Voice::Terminal,
-            Spoken::Text => Voice::Plain,
+            OutputFormat::JsonLines => Style::JsonLines,
+            OutputFormat::Text if output.quiet => Style::Silent,
+            OutputFormat::Text if io::stderr().is_terminal() && !dumb => Style::Terminal,
+            OutputFormat::Text => Style::Plain,
         }
     }
 }
@@ -124,45 +110,45 @@ struct Counts {
 
 impl Counts {
     fn add(&mut self, event: &Event) {
-        self.done += usize::from(event.attempt <= 1); // a retry is no further check
-        self.breaking += usize::from(event.breaks);
-        self.others += usize::from(!event.breaks && event.verdict.as_deref() != Some("pass"));
+        let breaks = event.breaks == Some(true);
+        self.done += usize::from(event.attempt.is_none_or(|attempt| attempt <= 1)); // a retry is no further check
+        self.breaking += usize::from(breaks);
+        self.others += usize::from(!breaks && event.verdict != Some(Verdict::Pass));
     }
 
     /// The line, without its time.
-    fn words(&self, place: &str) -> String {
-        let mut words = format!("{} on {place}: {}/{} checks", self.gateways.join(", "), self.done, self.planned);
+    fn line(&self, place: &str) -> String {
+        let mut line = format!("{} on {place}: {}/{} checks", self.gateways.join(", "), self.done, self.planned);
         if self.breaking > 0 {
-            words += &format!(", {} breaking the run", self.breaking);
+            line += &format!(", {} breaking the run", self.breaking);
         }
         if self.others > 0 {
-            words += &format!(", {} known, found or retried", self.others);
+            line += &format!(", {} known, found or retried", self.others);
         }
-        words
+        line
     }
 }
 
 struct Shown {
     follower: Follower,
-    voice: Voice,
+    style: Style,
     place: String,
     counts: Option<Counts>,
     line: Option<ProgressBar>,
 }
 
 impl Shown {
-    fn begin(&mut self, gateways: &[&str], planned: usize) {
+    fn begin(&mut self, gateways: Vec<String>, planned: usize) {
         if self.counts.as_ref().is_some_and(|c| c.gateways == gateways) {
             return; // the second part of the same gateway's checks
         }
-        let gateways = gateways.iter().map(|&g| g.to_owned()).collect();
         let counts = Counts { gateways, planned, ..Counts::default() };
-        if self.voice == Voice::Terminal {
+        if self.style == Style::Terminal {
             let line = ProgressBar::new_spinner();
             if let Ok(style) = ProgressStyle::with_template("{spinner} {wide_msg} {elapsed}") {
                 line.set_style(style);
             }
-            line.set_message(counts.words(&self.place));
+            line.set_message(counts.line(&self.place));
             line.enable_steady_tick(LOOK);
             self.line = Some(line);
         }
@@ -179,7 +165,7 @@ impl Shown {
     fn step(&mut self) {
         for raw in self.follower.lines() {
             let Ok(event) = serde_json::from_str::<Event>(&raw) else { continue };
-            if self.voice == Voice::JsonLines {
+            if self.style == Style::JsonLines {
                 _ = writeln!(io::stdout(), "{raw}"); // who closed it does not want to read on
                 continue;
             }
@@ -190,12 +176,12 @@ impl Shown {
             if let Some(counts) = self.counts.as_mut().filter(ours) {
                 counts.add(&event);
                 if let Some(line) = &self.line {
-                    line.set_message(counts.words(&self.place));
+                    line.set_message(counts.line(&self.place));
                 }
             }
-            match (self.voice, &self.line) {
-                (Voice::Plain, _) => _ = writeln!(io::stderr(), "{}", event.text),
-                (Voice::Terminal, Some(line)) if event.breaks => line.println(&event.text),
+            match (self.style, &self.line) {
+                (Style::Plain, _) => _ = writeln!(io::stderr(), "{}", event.text),
+                (Style::Terminal, Some(line)) if event.breaks == Some(true) => line.println(&event.text),
                 _ => {}
             }
         }
@@ -244,37 +230,32 @@ mod tests {
         assert_eq!(follower.lines(), Vec::<String>::new());
     }
 
-    fn event(verdict: &str, breaks: bool, attempt: u32) -> Event {
-        Event {
-            kind: "check".into(),
-            gateway: None,
-            text: String::new(),
-            verdict: Some(verdict.into()),
-            breaks,
-            attempt,
-        }
+    fn event(verdict: Verdict, breaks: bool, attempt: u32) -> Event {
+        Event { verdict: Some(verdict), breaks: Some(breaks), attempt: Some(attempt), ..Event::now("check", "") }
     }
 
     #[rstest]
     #[case::begun(&[], "gw on kind: 0/9 checks")]
-    #[case::good(&[event("pass", false, 1), event("pass", false, 1)], "gw on kind: 2/9 checks")]
-    #[case::broken(&[event("fail", true, 1), event("pass", false, 1)], "gw on kind: 2/9 checks, 1 breaking the run")]
-    #[case::known(&[event("fail", false, 1)], "gw on kind: 1/9 checks, 1 known, found or retried")]
-    #[case::retried(&[event("fail", false, 1), event("fail", true, 2)],
+    #[case::good(&[event(Verdict::Pass, false, 1), event(Verdict::Pass, false, 1)], "gw on kind: 2/9 checks")]
+    #[case::broken(&[event(Verdict::Fail, true, 1), event(Verdict::Pass, false, 1)], "gw on kind: 2/9 checks, 1 breaking the run")]
+    #[case::known(&[event(Verdict::Fail, false, 1)], "gw on kind: 1/9 checks, 1 known, found or retried")]
+    #[case::retried(&[event(Verdict::Fail, false, 1), event(Verdict::Fail, true, 2)],
         "gw on kind: 1/9 checks, 1 breaking the run, 1 known, found or retried")]
-    fn the_line_counts(#[case] events: &[Event], #[case] words: &str) {
+    fn the_line_counts(#[case] events: &[Event], #[case] line: &str) {
         let mut counts = Counts { gateways: vec!["gw".into()], planned: 9, ..Counts::default() };
         events.iter().for_each(|event| counts.add(event));
-        assert_eq!(counts.words("kind"), words);
+        assert_eq!(counts.line("kind"), line);
     }
 
     #[test]
     fn what_is_said_of_a_gateway_is_counted_for_it_alone() {
         let folder = tempfile::tempdir().unwrap();
-        let live = Live::of(folder.path(), "kind", Voice::Silent);
-        live.checks(&["a"], 2);
-        let line =
-            |gateway: &str| format!("{{\"kind\":\"check\",\"gateway\":\"{gateway}\",\"text\":\"\",\"attempt\":1}}\n");
+        let live = Live::of(folder.path(), "kind", Style::Silent);
+        lock(&live.shown).begin(vec!["a".into()], 2);
+        let line = |gateway: &str| {
+            let event = Event { gateway: Some(gateway.into()), ..event(Verdict::Pass, false, 1) };
+            serde_json::to_string(&event).unwrap() + "\n"
+        };
         std::fs::write(folder.path().join("events.jsonl"), line("a") + &line("b") + "no json\n").unwrap();
         live.rest();
         assert_eq!(lock(&live.shown).counts.as_ref().map(|c| c.done), Some(1));

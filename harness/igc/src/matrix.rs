@@ -2,32 +2,14 @@
 
 use std::{collections::BTreeSet, fs, path::Path};
 
-use anyhow::{Context, Result, bail};
-use clap::Args;
-use options::{Model, On, Shard};
+use anyhow::Context;
 use serde::Serialize;
+use shipped::Root;
 
-use crate::program;
-
-/// Options of `cargo xtask matrix`.
-#[derive(Clone, Debug, Args)]
-pub struct Matrix {
-    /// Where each cell runs; the same on every machine, so that it cannot be auto
-    #[arg(long, value_enum, default_value = "kind", value_name = "PLACE")]
-    pub on: On,
-    /// Only this gateway; may be given several times [default: every folder of manifests/gateways]
-    #[arg(long, value_name = "NAME")]
-    pub gateway: Vec<String>,
-    /// Only this profile; may be given several times [default: every file of manifests/profiles]
-    #[arg(long, value_name = "NAME")]
-    pub profile: Vec<String>,
-    /// Only this model; may be given several times [default: those that fit on a small machine]
-    #[arg(long, value_enum, value_name = "MODEL")]
-    pub model: Vec<Model>,
-    /// Parts of each cell, for as many machines
-    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=32))]
-    pub shards: u32,
-}
+use crate::{
+    failure::Failure,
+    options::{Matrix, Model, On, Shard, value_name},
+};
 
 /// What a workflow's `strategy.matrix` takes.
 #[derive(Debug, Serialize)]
@@ -43,13 +25,13 @@ struct Cell {
     profile: String,
     model: String,
     #[serde(skip_serializing_if = "Option::is_none")]
-    shard: Option<Part>,
+    shard: Option<ShardOfCell>,
     /// What stands behind `cargo xtask e2e`.
     words: String,
 }
 
 #[derive(Debug, Serialize)]
-struct Part {
+struct ShardOfCell {
     index: u32,
     of: u32,
 }
@@ -57,22 +39,16 @@ struct Part {
 /// Models that a machine with two cores can hold; the others are asked for by name.
 const SMALL: [Model; 2] = [Model::LlmDSim, Model::Echo];
 
-/// `cargo xtask matrix`: one line of JSON.
-pub fn matrix(options: &Matrix) -> Result<u8> {
-    match cells(options, &program::root().join("manifests")) {
-        Ok(cells) => println!("{}", serde_json::to_string(&cells)?),
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            return Ok(2);
-        }
-    }
+/// Prints one line of JSON.
+pub fn matrix(root: &Root, options: &Matrix) -> Result<u8, Failure> {
+    println!("{}", serde_json::to_string(&cells(options, &root.manifests())?)?);
     Ok(0)
 }
 
 /// Every cell that is asked for. A name that is not there is refused: a typing error must not make a matrix small.
-pub fn cells(options: &Matrix, manifests: &Path) -> Result<Cells> {
+pub fn cells(options: &Matrix, manifests: &Path) -> Result<Cells, Failure> {
     if options.on == On::Auto {
-        bail!("--on auto may be another place on every machine: name one");
+        return Err(Failure::Usage("--on auto may be another place on every machine: name one".into()));
     }
     let gateways = named("--gateway", &options.gateway, &manifests.join("gateways"))?;
     let profiles = named("--profile", &options.profile, &manifests.join("profiles"))?;
@@ -90,19 +66,19 @@ pub fn cells(options: &Matrix, manifests: &Path) -> Result<Cells> {
 }
 
 fn cell(options: &Matrix, gateway: &str, profile: &str, model: Model, shard: Shard) -> Cell {
-    let (on, model) = (options::word(options.on), options::word(model));
+    let (on, model) = (value_name(options.on), value_name(model));
     let mut name = format!("{gateway}-{profile}-{model}");
     let mut words = format!("--on {on} --gateway {gateway} --profile {profile} --model {model}");
     if shard.of > 1 {
         name += &format!("-{}of{}", shard.index, shard.of);
         words += &format!(" --shard {shard}");
     }
-    let part = (shard.of > 1).then_some(Part { index: shard.index, of: shard.of });
+    let part = (shard.of > 1).then_some(ShardOfCell { index: shard.index, of: shard.of });
     Cell { name, on, gateway: gateway.to_owned(), profile: profile.to_owned(), model, shard: part, words }
 }
 
 /// What is asked for, or all that the folder has.
-fn named(option: &str, asked: &[String], folder: &Path) -> Result<Vec<String>> {
+fn named(option: &str, asked: &[String], folder: &Path) -> Result<Vec<String>, Failure> {
     let mut there = BTreeSet::new();
     for entry in fs::read_dir(folder).with_context(|| format!("failed to list {}", folder.display()))? {
         let path = entry.with_context(|| format!("failed to list {}", folder.display()))?.path();
@@ -111,13 +87,16 @@ fn named(option: &str, asked: &[String], folder: &Path) -> Result<Vec<String>> {
     }
     if let Some(unknown) = asked.iter().find(|name| !there.contains(*name)) {
         let there: Vec<String> = there.into_iter().collect();
-        bail!("{option} {unknown}: {} has {}", folder.display(), there.join(", "));
+        let has = format!("{} has {}", folder.display(), there.join(", "));
+        return Err(Failure::Usage(format!("{option} {unknown}: {has}")));
     }
     Ok(if asked.is_empty() { there.into_iter().collect() } else { asked.to_vec() })
 }
 
 #[cfg(test)]
 mod tests {
+    use std::path::PathBuf;
+
     use clap::Parser;
     use rstest::rstest;
 
@@ -129,17 +108,21 @@ mod tests {
         matrix: Matrix,
     }
 
+    fn manifests() -> PathBuf {
+        Root::find(None).unwrap().manifests()
+    }
+
     /// The cells of `cargo xtask matrix WORDS...`, by name and words.
-    fn of(words: &[&str]) -> Result<Vec<(String, String)>> {
-        let options = Program::try_parse_from(["matrix"].iter().chain(words))?.matrix;
-        let cells = cells(&options, &program::root().join("manifests"))?;
+    fn of(words: &[&str]) -> Result<Vec<(String, String)>, Failure> {
+        let options = Program::try_parse_from(["matrix"].iter().chain(words)).map_err(Failure::usage)?.matrix;
+        let cells = cells(&options, &manifests())?;
         Ok(cells.include.into_iter().map(|c| (c.name, c.words)).collect())
     }
 
     #[test]
     fn every_gateway_is_in_every_profile_with_every_small_model() {
         let cells = of(&[]).unwrap();
-        let folders = |name: &str| named("", &[], &program::root().join("manifests").join(name)).unwrap().len();
+        let folders = |name: &str| named("", &[], &manifests().join(name)).unwrap().len();
         assert_eq!(cells.len(), folders("gateways") * folders("profiles") * SMALL.len(), "{cells:?}");
         assert!(!cells.iter().any(|(name, _)| name.contains("vllm")), "it does not fit on a runner: {cells:?}");
     }

@@ -1,14 +1,17 @@
-//! Tests of the README: every command in it is one that exists.
+//! Test of the README: every command in it is one that exists.
 
-use std::fs;
+use std::{fs, path::Path};
 
 use clap::Parser;
 
-use crate::{Cli, program};
+use crate::cli::Cli;
+
+/// Commands that only the front in a checkout has.
+pub const OF_XTASK: [&str; 2] = ["ci", "programs"];
 
 /// The lines of its examples that call this program, as words; a shell's comments and redirections left out.
 fn commands() -> Vec<Vec<String>> {
-    let text = fs::read_to_string(program::root().join("README.md")).unwrap();
+    let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../README.md")).unwrap();
     let examples = text.split("```console\n").skip(1).filter_map(|rest| rest.split("```").next());
     let lines = examples.flat_map(str::lines).filter_map(|line| line.strip_prefix("$ cargo xtask "));
     lines
@@ -39,7 +42,7 @@ fn words(line: &str) -> Vec<String> {
 fn every_command_exists() {
     let commands = commands();
     assert!(commands.len() > 20, "{commands:?}");
-    for words in commands {
+    for words in commands.into_iter().filter(|words| !OF_XTASK.contains(&words[0].as_str())) {
         if let Err(error) = Cli::try_parse_from([vec!["cargo xtask".to_owned()], words.clone()].concat()) {
             panic!("cargo xtask {}: {error}", words.join(" "));
         }

@@ -1,0 +1,60 @@
+//! What is said of a place that comes and goes: on standard error, or in a file of the run's folder where nobody listens.
+
+use std::{
+    fmt,
+    fs::File,
+    io::{self, Write},
+    process::Stdio,
+    sync::{Arc, OnceLock},
+};
+
+use cluster::install::progress::{self, Lines, Progress};
+
+use crate::failure::Failure;
+
+/// Where lines go; every clone writes to the same place.
+#[derive(Clone, Debug, Default)]
+pub struct Log(Arc<OnceLock<File>>);
+
+impl Log {
+    /// From now on all of it goes to this file.
+    pub fn to_file(&self, file: File) {
+        _ = self.0.set(file); // it is the first: a command has one run
+    }
+
+    /// Says one line.
+    pub fn say(&self, line: impl fmt::Display) {
+        _ = writeln!(self.clone(), "{line}"); // a closed terminal is no reason to stop
+    }
+
+    /// How an install says how far it is.
+    pub fn progress(&self) -> Arc<dyn Progress> {
+        match self.0.get() {
+            Some(_) => Arc::new(Lines::new(self.clone())),
+            None => progress::on_stderr(),
+        }
+    }
+
+    /// For the standard error of a program.
+    pub fn stdio(&self) -> Result<Stdio, Failure> {
+        Ok(self.0.get().map(File::try_clone).transpose()?.map_or_else(Stdio::inherit, Stdio::from))
+    }
+
+    /// Whether it goes to a file.
+    pub fn is_file(&self) -> bool {
+        self.0.get().is_some()
+    }
+}
+
+impl Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self.0.get() {
+            Some(file) => (&*file).write(bytes),
+            None => io::stderr().write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(()) // neither of them keeps anything back
+    }
+}
