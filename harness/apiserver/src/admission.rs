@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 
 use super::definition;
-use super::failure::{Cause, Failure};
+use super::failure::{Cause, Failure, reason};
 use super::kind::kinds;
 use super::meta;
 use super::names;
@@ -174,7 +174,7 @@ pub(crate) fn validate(
     if schema.has_rules {
         if causes.iter().any(validate::blocks) {
             causes.push(Cause {
-                reason: validate::reason::INVALID,
+                reason: reason::INVALID,
                 message: "Invalid value: null: some validation rules were not checked because the object was invalid; correct the existing errors to complete validation".into(),
                 field: "<nil>".into(),
             });

@@ -7,7 +7,7 @@ use base64::prelude::BASE64_STANDARD;
 use serde_json::{Value, json};
 
 use super::definition;
-use super::kind::{Kind, kinds};
+use super::kind::Kind;
 use super::meta::{self, meta_mut};
 
 /// The addresses and node ports that Services take.
@@ -75,11 +75,6 @@ pub(crate) fn prepare(kind: &Kind, object: &mut Value, current: Option<&Value>, 
         ("apiextensions.k8s.io", "CustomResourceDefinition") => definition::complete(object),
         _ => {}
     }
-}
-
-/// Whether a marked object may leave as soon as no finalizer holds it.
-pub(crate) fn may_go(kind: &Kind, _object: &Value) -> bool {
-    *kind != kinds::NAMESPACE
 }
 
 fn namespace(object: &mut Value) {

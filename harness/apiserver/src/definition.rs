@@ -2,9 +2,8 @@
 
 use serde_json::{Value, json};
 
-use super::failure::Cause;
+use super::failure::{Cause, reason};
 use super::resource::Resource;
-use super::schema::validate::reason;
 
 /// Fills in the names that a definition may leave out.
 pub(crate) fn complete(definition: &mut Value) {

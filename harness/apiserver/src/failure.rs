@@ -4,6 +4,18 @@ use serde_json::{Value, json};
 
 use super::hooks::Denial;
 
+/// The API's words for causes.
+pub(crate) mod reason {
+    pub const INVALID: &str = "FieldValueInvalid";
+    pub const TYPE: &str = "FieldValueTypeInvalid";
+    pub const REQUIRED: &str = "FieldValueRequired";
+    pub const UNSUPPORTED: &str = "FieldValueNotSupported";
+    pub const TOO_LONG: &str = "FieldValueTooLong";
+    pub const TOO_MANY: &str = "FieldValueTooMany";
+    pub const DUPLICATE: &str = "FieldValueDuplicate";
+    pub const FORBIDDEN: &str = "FieldValueForbidden";
+}
+
 /// One cause of an invalid object or of a conflict.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cause {

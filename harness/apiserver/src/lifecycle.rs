@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::builtin;
 use super::definition;
 use super::failure::Failure;
 use super::kind::{Kind, kinds};
@@ -306,11 +305,8 @@ impl State {
 
     /// Whether an object that is marked may leave; the caller has seen that no finalizer holds it.
     pub(crate) fn may_leave(&self, resource: &Resource, object: &Value) -> bool {
-        if resource.kind != kinds::NAMESPACE {
-            return builtin::may_go(&resource.kind, object);
-        }
         let name = meta::name(object);
-        !self.everything().any(|(_, o)| meta::namespace(o) == name)
+        resource.kind != kinds::NAMESPACE || !self.everything().any(|(_, o)| meta::namespace(o) == name)
     }
 }
 

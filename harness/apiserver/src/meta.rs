@@ -29,12 +29,12 @@ pub fn name(object: &Value) -> &str {
 }
 
 /// The namespace of an object, empty for cluster-wide ones.
-pub fn namespace(object: &Value) -> &str {
+pub(crate) fn namespace(object: &Value) -> &str {
     meta_str(object, "namespace")
 }
 
 /// The uid of an object.
-pub fn uid(object: &Value) -> &str {
+pub(crate) fn uid(object: &Value) -> &str {
     meta_str(object, "uid")
 }
 
@@ -49,20 +49,8 @@ pub(crate) fn group_version(api_version: &str) -> (&str, &str) {
 }
 
 /// Whether the object is on its way out.
-pub fn is_going(object: &Value) -> bool {
+pub(crate) fn is_going(object: &Value) -> bool {
     !meta_str(object, "deletionTimestamp").is_empty()
-}
-
-/// An owner reference to an object.
-pub fn owner_reference(owner: &Value) -> Value {
-    json!({
-        "apiVersion": owner["apiVersion"],
-        "kind": owner["kind"],
-        "name": name(owner),
-        "uid": uid(owner),
-        "controller": true,
-        "blockOwnerDeletion": true,
-    })
 }
 
 /// The finalizers of an object.

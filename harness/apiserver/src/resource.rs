@@ -48,7 +48,7 @@ pub struct Version {
     pub columns: Vec<Column>,
     /// Whether status has a subresource of its own.
     pub status: bool,
-    /// Fields that selectors may name, besides name and namespace.
+    /// FieldSelector that selectors may name, besides name and namespace.
     pub selectable: Vec<String>,
 }
 

@@ -7,9 +7,9 @@ use super::meta;
 use super::names;
 use super::resource::{Resource, Version};
 
-/// One demand on labels.
+/// One requirement on labels.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Demand {
+enum Requirement {
     In(Vec<String>),
     NotIn(Vec<String>),
     Exists,
@@ -20,11 +20,11 @@ enum Demand {
 
 /// A label selector.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Labels(Vec<(String, Demand)>);
+pub struct LabelSelector(Vec<(String, Requirement)>);
 
 /// A field selector.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Fields(Vec<(String, bool, String)>);
+pub struct FieldSelector(Vec<(String, bool, String)>);
 
 /// Text that is no selector.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -37,32 +37,32 @@ impl From<BadSelector> for Failure {
     }
 }
 
-impl Labels {
+impl LabelSelector {
     /// Reads `a=b,c!=d,e in (f,g),h,!i,j>1`.
     pub fn read(text: &str) -> Result<Self, BadSelector> {
-        let mut demands = Vec::new();
+        let mut requirements = Vec::new();
         for part in split(text) {
             if !part.trim().is_empty() {
-                demands.push(demand(part.trim())?);
+                requirements.push(requirement(part.trim())?);
             } else if !text.trim().is_empty() {
                 return Err(unreadable(text, "found ',', expected: identifier"));
             }
         }
-        Ok(Self(demands))
+        Ok(Self(requirements))
     }
 
     /// Whether the labels of an object fit.
-    pub fn fit(&self, object: &Value) -> bool {
+    pub fn matches(&self, object: &Value) -> bool {
         let labels = &object["metadata"]["labels"];
-        self.0.iter().all(|(key, demand)| {
+        self.0.iter().all(|(key, requirement)| {
             let value = labels[key.as_str()].as_str();
-            match demand {
-                Demand::In(values) => value.is_some_and(|v| values.iter().any(|w| w == v)),
-                Demand::NotIn(values) => !value.is_some_and(|v| values.iter().any(|w| w == v)),
-                Demand::Exists => value.is_some(),
-                Demand::Absent => value.is_none(),
-                Demand::Greater(bound) => value.and_then(|v| v.parse::<i64>().ok()).is_some_and(|v| v > *bound),
-                Demand::Less(bound) => value.and_then(|v| v.parse::<i64>().ok()).is_some_and(|v| v < *bound),
+            match requirement {
+                Requirement::In(values) => value.is_some_and(|v| values.iter().any(|w| w == v)),
+                Requirement::NotIn(values) => !value.is_some_and(|v| values.iter().any(|w| w == v)),
+                Requirement::Exists => value.is_some(),
+                Requirement::Absent => value.is_none(),
+                Requirement::Greater(bound) => value.and_then(|v| v.parse::<i64>().ok()).is_some_and(|v| v > *bound),
+                Requirement::Less(bound) => value.and_then(|v| v.parse::<i64>().ok()).is_some_and(|v| v < *bound),
             }
         })
     }
@@ -90,7 +90,7 @@ fn unreadable(text: &str, why: &str) -> BadSelector {
     BadSelector(format!("unable to parse requirement: {why} (in {text:?})"))
 }
 
-fn demand(part: &str) -> Result<(String, Demand), BadSelector> {
+fn requirement(part: &str) -> Result<(String, Requirement), BadSelector> {
     let key = |text: &str| -> Result<String, BadSelector> {
         let text = text.trim();
         if names::is_qualified(text) {
@@ -108,23 +108,23 @@ fn demand(part: &str) -> Result<(String, Demand), BadSelector> {
         }
     };
     if let Some(rest) = part.strip_prefix('!') {
-        return Ok((key(rest)?, Demand::Absent));
+        return Ok((key(rest)?, Requirement::Absent));
     }
     if let Some((name, values)) = part.strip_suffix(')').and_then(|p| p.split_once('(')) {
         let values = values.split(',').map(value).collect::<Result<Vec<_>, _>>()?;
         let (name, word) =
             name.trim().split_once(char::is_whitespace).ok_or_else(|| unreadable(part, "expected: in, notin"))?;
         return match word.trim() {
-            "in" => Ok((key(name)?, Demand::In(values))),
-            "notin" => Ok((key(name)?, Demand::NotIn(values))),
+            "in" => Ok((key(name)?, Requirement::In(values))),
+            "notin" => Ok((key(name)?, Requirement::NotIn(values))),
             other => Err(unreadable(part, &format!("found '{other}', expected: in, notin"))),
         };
     }
     for (sign, negative) in [("!=", true), ("==", false), ("=", false)] {
         if let Some((name, wanted)) = part.split_once(sign) {
             let wanted = vec![value(wanted)?];
-            let demand = if negative { Demand::NotIn(wanted) } else { Demand::In(wanted) };
-            return Ok((key(name)?, demand));
+            let requirement = if negative { Requirement::NotIn(wanted) } else { Requirement::In(wanted) };
+            return Ok((key(name)?, requirement));
         }
     }
     for sign in ['>', '<'] {
@@ -133,17 +133,17 @@ fn demand(part: &str) -> Result<(String, Demand), BadSelector> {
                 .trim()
                 .parse()
                 .map_err(|_| unreadable(part, "for 'Gt', 'Lt' operators, the value must be an integer"))?;
-            let demand = if sign == '>' { Demand::Greater(bound) } else { Demand::Less(bound) };
-            return Ok((key(name)?, demand));
+            let requirement = if sign == '>' { Requirement::Greater(bound) } else { Requirement::Less(bound) };
+            return Ok((key(name)?, requirement));
         }
     }
-    Ok((key(part)?, Demand::Exists))
+    Ok((key(part)?, Requirement::Exists))
 }
 
-impl Fields {
+impl FieldSelector {
     /// Reads `metadata.name=a,status.phase!=Running`.
     pub fn read(text: &str) -> Result<Self, BadSelector> {
-        let mut demands = Vec::new();
+        let mut requirements = Vec::new();
         for part in text.split(',').filter(|p| !p.trim().is_empty()) {
             let bad = || BadSelector(format!("invalid field selector: {part:?}; can't understand '{part}'"));
             let found = [("!=", false), ("==", true), ("=", true)]
@@ -154,9 +154,9 @@ impl Fields {
             if key.trim().is_empty() {
                 return Err(bad());
             }
-            demands.push((key.trim().to_owned(), equal, value.to_owned()));
+            requirements.push((key.trim().to_owned(), equal, value.to_owned()));
         }
-        Ok(Self(demands))
+        Ok(Self(requirements))
     }
 
     /// Checks that the kind can be selected by these fields.
@@ -173,7 +173,7 @@ impl Fields {
     }
 
     /// Whether the fields of an object fit; an absent field is empty.
-    pub fn fit(&self, object: &Value) -> bool {
+    pub fn matches(&self, object: &Value) -> bool {
         self.0.iter().all(|(key, equal, wanted)| {
             let mut found = object;
             for step in key.split('.') {
@@ -219,15 +219,15 @@ fn by_kind(resource: &Resource) -> &'static [&'static str] {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Scope {
     pub namespace: Option<String>,
-    pub labels: Labels,
-    pub fields: Fields,
+    pub labels: LabelSelector,
+    pub fields: FieldSelector,
 }
 
 impl Scope {
     pub(crate) fn holds(&self, object: &Value) -> bool {
         self.namespace.as_ref().is_none_or(|ns| meta::namespace(object) == ns)
-            && self.labels.fit(object)
-            && self.fields.fit(object)
+            && self.labels.matches(object)
+            && self.fields.matches(object)
     }
 }
 
@@ -253,7 +253,7 @@ mod tests {
     #[case("x.io/y=", true)]
     fn labels_are_selected(#[case] selector: &str, #[case] fits: bool) {
         let object = json!({"metadata": {"labels": {"app": "a", "tier": "front", "n": "5", "x.io/y": ""}}});
-        assert_eq!(Labels::read(selector).unwrap().fit(&object), fits);
+        assert_eq!(LabelSelector::read(selector).unwrap().matches(&object), fits);
     }
 
     #[rstest]
@@ -266,7 +266,7 @@ mod tests {
     #[case("a>x")]
     #[case("a within (b)")]
     fn other_text_is_refused(#[case] selector: &str) {
-        assert!(Labels::read(selector).is_err(), "{selector}");
+        assert!(LabelSelector::read(selector).is_err(), "{selector}");
     }
 
     #[rstest]
@@ -277,15 +277,15 @@ mod tests {
     #[case("involvedObject.uid=x", false)]
     fn fields_are_selected(#[case] selector: &str, #[case] fits: bool) {
         let object = json!({"metadata": {"name": "a"}, "involvedObject": {"name": "b"}});
-        assert_eq!(Fields::read(selector).unwrap().fit(&object), fits);
+        assert_eq!(FieldSelector::read(selector).unwrap().matches(&object), fits);
     }
 
     proptest! {
         #[test]
         fn no_text_makes_the_server_panic(text in "\\PC{0,40}|[a-z!=<>(), in./]{0,30}") {
             let object = json!({"metadata": {"labels": {"a": "b"}}});
-            if let Ok(selector) = Labels::read(&text) { selector.fit(&object); }
-            if let Ok(selector) = Fields::read(&text) { selector.fit(&object); }
+            if let Ok(selector) = LabelSelector::read(&text) { selector.matches(&object); }
+            if let Ok(selector) = FieldSelector::read(&text) { selector.matches(&object); }
         }
     }
 }

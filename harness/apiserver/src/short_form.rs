@@ -70,7 +70,7 @@ fn read(pieces: &str, documents: &[&str], origin: Origin) -> Result<Vec<Definiti
         let documents: Vec<Value> = serde_saphyr::from_multiple(text)?;
         for short in documents.iter().filter(|document| !document.is_null()) {
             let bad = |why: String| BadShortForm::Definition { kind: short["kind"].to_string(), why };
-            let object = spell_out(short, &known).map_err(bad)?;
+            let object = expand(short, &known).map_err(bad)?;
             let resource = Resource::read(&object, origin == Origin::Custom).map_err(|error| bad(error.to_string()))?;
             definitions.push(Definition { resource: Arc::new(resource), object });
         }
@@ -99,12 +99,12 @@ pub(crate) fn install(state: &mut State, now: jiff::Timestamp, custom: &Definiti
 }
 
 /// A definition in the short form as a CustomResourceDefinition.
-fn spell_out(short: &Value, pieces: &Map<String, Value>) -> Result<Value, String> {
+fn expand(short: &Value, pieces: &Map<String, Value>) -> Result<Value, String> {
     let mut pieces = pieces.clone();
     for (name, piece) in short["pieces"].as_object().into_iter().flatten() {
         pieces.insert(name.clone(), piece.clone());
     }
-    let mut schema = Speller { pieces: &pieces }.node(&short["schema"])?;
+    let mut schema = Expander { pieces: &pieces }.node(&short["schema"])?;
     if schema["properties"].is_null() {
         schema["properties"] = json!({});
     }
@@ -161,11 +161,11 @@ fn spell_out(short: &Value, pieces: &Map<String, Value>) -> Result<Value, String
     Ok(definition)
 }
 
-struct Speller<'a> {
+struct Expander<'a> {
     pieces: &'a Map<String, Value>,
 }
 
-impl Speller<'_> {
+impl Expander<'_> {
     /// A node of the short form as a node of a schema.
     fn node(&self, short: &Value) -> Result<Value, String> {
         match short {
@@ -307,7 +307,7 @@ mod tests {
         let short = json!({"kind": "K", "group": "g.io", "plural": "ks", "versions": [{"name": "v1"}],
             "schema": {"fields": {"spec!": {"fields": {"a!": "name", "b": {"use": "name", "default": "x"}},
                 "others": ["c"], "exactly-one": ["a", "c"]}}}});
-        let definition = spell_out(&short, common.as_object().unwrap()).unwrap();
+        let definition = expand(&short, common.as_object().unwrap()).unwrap();
         let spec = &definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"];
         assert_eq!(spec["required"], json!(["a"]));
         assert_eq!(spec["properties"]["b"], json!({"type": "string", "minLength": 1, "default": "x"}));

@@ -28,7 +28,7 @@ pub enum Change {
 
 /// One change in the world.
 #[derive(Clone, Debug)]
-pub struct Event {
+pub struct WatchEvent {
     /// The kind of the object.
     pub kind: Kind,
     /// What became of it.
@@ -46,9 +46,9 @@ pub(crate) type Key = (String, String);
 
 pub(crate) enum Listener {
     /// A controller in this process: never loses an event.
-    Patient(mpsc::UnboundedSender<Arc<Event>>),
+    Patient(mpsc::UnboundedSender<Arc<WatchEvent>>),
     /// A watch over the network: is dropped when it does not read.
-    Bounded(mpsc::Sender<Arc<Event>>),
+    Bounded(mpsc::Sender<Arc<WatchEvent>>),
 }
 
 struct Subscriber {
@@ -89,7 +89,7 @@ pub(crate) struct State {
     version: u64,
     /// The last change of each kind.
     changed: BTreeMap<Kind, u64>,
-    log: VecDeque<Arc<Event>>,
+    log: VecDeque<Arc<WatchEvent>>,
     forgotten: u64,
     subscribers: Vec<Subscriber>,
     pub(crate) addresses: builtin::Addresses,
@@ -183,7 +183,7 @@ impl State {
     }
 
     /// The changes after a version, or the failure that says that they are forgotten.
-    pub(crate) fn since(&self, kind: &Kind, version: u64) -> Result<Vec<Arc<Event>>, Failure> {
+    pub(crate) fn since(&self, kind: &Kind, version: u64) -> Result<Vec<Arc<WatchEvent>>, Failure> {
         if version < self.forgotten {
             return Err(Failure::expired(version, self.forgotten));
         }
@@ -247,7 +247,7 @@ impl State {
             }
         };
         let event =
-            Arc::new(Event { kind: kind.clone(), change, object: object.clone(), before, version: self.version });
+            Arc::new(WatchEvent { kind: kind.clone(), change, object: object.clone(), before, version: self.version });
         self.log.push_back(event.clone());
         while self.log.len() > HISTORY {
             if let Some(old) = self.log.pop_front() {

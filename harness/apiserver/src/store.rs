@@ -9,13 +9,13 @@ use super::admission::UnknownFields;
 use super::apply::Force;
 use super::failure::Failure;
 use super::hooks::Hooks;
-use super::kind::{Kind, kinds};
+use super::kind::Kind;
 use super::lifecycle::{Deletion, Propagation};
-use super::meta::{self, meta_mut};
+use super::meta;
 use super::resource::Resource;
 use super::schema::Schema;
 use super::short_form::{self, Definitions};
-use super::state::{Change, Event, Listener, State, Writing};
+use super::state::{Change, Listener, State, WatchEvent, Writing};
 
 /// An object as it is kept; clones are cheap.
 pub type Object = Arc<Value>;
@@ -37,14 +37,14 @@ impl std::fmt::Debug for Store {
 
 /// The changes of a world, in order, none left out.
 #[derive(Debug)]
-pub struct Events {
-    first: std::vec::IntoIter<Arc<Event>>,
-    rest: mpsc::UnboundedReceiver<Arc<Event>>,
+pub struct Subscription {
+    first: std::vec::IntoIter<Arc<WatchEvent>>,
+    rest: mpsc::UnboundedReceiver<Arc<WatchEvent>>,
 }
 
-impl Events {
+impl Subscription {
     /// The next change; `None` when the store is gone.
-    pub async fn next(&mut self) -> Option<Arc<Event>> {
+    pub async fn next(&mut self) -> Option<Arc<WatchEvent>> {
         match self.first.next() {
             Some(event) => Some(event),
             None => self.rest.recv().await,
@@ -52,7 +52,7 @@ impl Events {
     }
 
     /// The next change if there is one already.
-    pub fn try_next(&mut self) -> Option<Arc<Event>> {
+    pub fn try_next(&mut self) -> Option<Arc<WatchEvent>> {
         self.first.next().or_else(|| self.rest.try_recv().ok())
     }
 }
@@ -144,16 +144,6 @@ impl Store {
         Ok(state.create(&resource, version, object, &writing)?.object)
     }
 
-    /// Replaces an object; a resource version in it must be the newest. Status is left as it is where it has a subresource.
-    pub fn update(&self, object: Value) -> Result<Object, Failure> {
-        let writing = self.writing();
-        let mut state = self.lock();
-        let (resource, version) = served(&state, &object)?;
-        let version = resource.version(&version).ok_or_else(Failure::no_such_resource)?;
-        let (namespace, name) = (meta::namespace(&object).to_owned(), meta::name(&object).to_owned());
-        Ok(state.replace(&resource, version, &namespace, &name, object, &writing)?.object)
-    }
-
     /// Changes an object in place (all but its status); no change, no event.
     pub fn change(
         &self,
@@ -208,23 +198,10 @@ impl Store {
         Ok(state.replace(&resource, version, namespace, name, object, &writing)?.object)
     }
 
-    /// Creates or updates what a controller owns, by a forced server-side apply: the fields in `object` are set, fields
-    /// that it set before and no longer names are removed, others stay. `owner` becomes the controlling owner.
-    /// No change, no event.
-    pub fn apply_owned(&self, owner: &Value, mut object: Value) -> Result<Object, Failure> {
-        meta_mut(&mut object).insert("ownerReferences".into(), json!([meta::owner_reference(owner)]));
-        self.apply(object)
-    }
-
-    /// The same without an owner.
+    /// Creates or updates an object by a forced server-side apply: the fields in `object` are set, fields that were applied
+    /// before and that it no longer names are removed, others stay. No change, no event.
     pub fn apply(&self, object: Value) -> Result<Object, Failure> {
-        self.apply_as(self.name(), object)
-    }
-
-    /// The same for a field manager by name: what it does not name is its own to remove.
-    pub fn apply_as(&self, manager: &str, object: Value) -> Result<Object, Failure> {
-        let mut writing = self.writing();
-        writing.manager = manager;
+        let writing = self.writing();
         let mut state = self.lock();
         let (resource, version) = served(&state, &object)?;
         let version = resource.version(&version).ok_or_else(Failure::no_such_resource)?;
@@ -255,16 +232,16 @@ impl Store {
     }
 
     /// The changes from now on, of one kind or of all.
-    pub fn subscribe(&self, kind: Option<&Kind>) -> Events {
+    pub fn subscribe(&self, kind: Option<&Kind>) -> Subscription {
         self.events(kind, false)
     }
 
     /// What is there now as `Added`, then the changes, without a gap between them.
-    pub fn observe(&self, kind: Option<&Kind>) -> Events {
+    pub fn observe(&self, kind: Option<&Kind>) -> Subscription {
         self.events(kind, true)
     }
 
-    fn events(&self, kind: Option<&Kind>, existing: bool) -> Events {
+    fn events(&self, kind: Option<&Kind>, existing: bool) -> Subscription {
         let (tx, rx) = mpsc::unbounded_channel();
         let mut state = self.lock();
         let mut first = Vec::new();
@@ -273,7 +250,7 @@ impl Store {
                 .everything()
                 .filter(|(k, _)| kind.is_none_or(|wanted| wanted == *k))
                 .map(|(kind, object)| {
-                    Arc::new(Event {
+                    Arc::new(WatchEvent {
                         kind: kind.clone(),
                         change: Change::Added,
                         object: object.clone(),
@@ -284,59 +261,12 @@ impl Store {
                 .collect();
         }
         state.listen(kind.cloned(), Listener::Patient(tx));
-        Events { first: first.into_iter(), rest: rx }
+        Subscription { first: first.into_iter(), rest: rx }
     }
 
     /// Forgets the history of changes, as compaction does: watches from older versions get 410.
     pub fn compact(&self) {
         self.lock().forget();
-    }
-
-    /// Writes a core/v1 Event about an object, as controllers do; one with the same reason and message is counted up.
-    pub fn event(
-        &self,
-        about: &Value,
-        component: &str,
-        kind: &str,
-        reason: &str,
-        message: &str,
-    ) -> Result<Object, Failure> {
-        let home = match meta::namespace(about) {
-            "" => "default",
-            namespace => namespace,
-        };
-        let now = super::state::stamp(self.now());
-        let same = self.list(&kinds::EVENT, Some(home)).into_iter().find(|e| {
-            e["involvedObject"]["uid"] == about["metadata"]["uid"] && e["reason"] == reason && e["message"] == message
-        });
-        if let Some(event) = same {
-            return self.change(&kinds::EVENT, home, meta::name(&event), |event| {
-                event["count"] = json!(event["count"].as_i64().unwrap_or(1) + 1);
-                event["lastTimestamp"] = json!(now);
-            });
-        }
-        self.create(json!({
-            "apiVersion": "v1",
-            "kind": "Event",
-            "metadata": {"generateName": format!("{}.", meta::name(about)), "namespace": home},
-            "involvedObject": {
-                "apiVersion": about["apiVersion"],
-                "kind": about["kind"],
-                "name": meta::name(about),
-                "namespace": meta::namespace(about),
-                "uid": meta::uid(about),
-                "resourceVersion": about["metadata"]["resourceVersion"],
-            },
-            "reason": reason,
-            "message": message,
-            "type": kind,
-            "count": 1,
-            "firstTimestamp": now,
-            "lastTimestamp": now,
-            "source": {"component": component},
-            "reportingComponent": component,
-            "reportingInstance": "",
-        }))
     }
 
     /// The rules of all definitions that are served.
@@ -349,7 +279,7 @@ impl Store {
         rules
     }
 
-    fn writing<'a>(&self) -> Writing<'a> {
+    fn writing(&self) -> Writing<'static> {
         Writing {
             manager: self.name(),
             dry_run: false,

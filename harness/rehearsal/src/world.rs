@@ -403,8 +403,7 @@ fn say_node_ready(store: &Store) {
 }
 
 /// Keeps what all worlds of a process share ready: the first world pays, the others do not.
-pub fn warm_up() {
-}
+pub fn warm_up() {}
 
 #[cfg(test)]
 mod tests {

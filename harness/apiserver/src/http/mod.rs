@@ -29,14 +29,10 @@ use request::{Query, Shape, Target};
 
 mod answer;
 mod discovery;
-mod forward;
+mod kubectl;
 mod objects;
-mod openapi;
-mod path;
-mod protobuf;
 mod proxy;
 mod request;
-mod table;
 mod watch;
 
 /// The largest body that is read, 3 MiB as in Kubernetes.
@@ -77,7 +73,11 @@ impl Server {
     /// Starts a server on a free port of 127.0.0.1.
     pub async fn start(store: Store, options: ServerOptions) -> io::Result<Self> {
         let listener = TcpListener::bind((std::net::Ipv4Addr::LOCALHOST, 0)).await?;
-        serve(store, listener, options)
+        let address = listener.local_addr()?;
+        let (name, stop) = (store.name(), CancellationToken::new());
+        let handler = Arc::new(Handler { store, options, address: address.to_string() });
+        let task = tokio::spawn(accept(handler, listener, stop.clone()));
+        Ok(Self { name, address, task, _guard: stop.clone().drop_guard(), stop })
     }
 
     /// Where it listens.
@@ -116,17 +116,7 @@ impl Server {
     }
 }
 
-/// Serves a store on a listener.
-pub fn serve(store: Store, listener: TcpListener, options: ServerOptions) -> io::Result<Server> {
-    let address = listener.local_addr()?;
-    let stop = CancellationToken::new();
-    let name = store.name();
-    let desk = Arc::new(Desk { store, options, address: address.to_string() });
-    let task = tokio::spawn(accept(desk, listener, stop.clone()));
-    Ok(Server { name, address, task, _guard: stop.clone().drop_guard(), stop })
-}
-
-async fn accept(desk: Arc<Desk>, listener: TcpListener, stop: CancellationToken) {
+async fn accept(handler: Arc<Handler>, listener: TcpListener, stop: CancellationToken) {
     loop {
         let stream = tokio::select! {
             () = stop.cancelled() => return,
@@ -141,11 +131,11 @@ async fn accept(desk: Arc<Desk>, listener: TcpListener, stop: CancellationToken)
             },
         };
         let _ = stream.set_nodelay(true); // slower without, not wrong
-        let (desk, stop) = (desk.clone(), stop.clone());
+        let (handler, stop) = (handler.clone(), stop.clone());
         tokio::spawn(async move {
             let service = service_fn(|request| {
-                let desk = desk.clone();
-                async move { Ok::<_, Infallible>(desk.answer(request).await) }
+                let handler = handler.clone();
+                async move { Ok::<_, Infallible>(handler.answer(request).await) }
             });
             let builder = auto::Builder::new(TokioExecutor::new());
             let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
@@ -159,13 +149,13 @@ async fn accept(desk: Arc<Desk>, listener: TcpListener, stop: CancellationToken)
     }
 }
 
-struct Desk {
+struct Handler {
     store: Store,
     options: ServerOptions,
     address: String,
 }
 
-impl Desk {
+impl Handler {
     async fn answer(&self, request: Request<Incoming>) -> Answer {
         match self.find(request).await {
             Ok(answer) => answer,
@@ -183,7 +173,7 @@ impl Desk {
             ["openapi", rest @ ..] => {
                 let accept = request.headers().get(ACCEPT).and_then(|a| a.to_str().ok()).unwrap_or("");
                 let rest: Vec<String> = rest.iter().map(|w| (*w).to_owned()).collect();
-                return openapi::answer(&self.store, &rest, accept);
+                return kubectl::openapi::answer(&self.store, &rest, accept);
             }
             [] => {
                 return Ok(answer::json(
@@ -211,13 +201,13 @@ impl Desk {
         if target.resource.kind.group.is_empty() {
             match (kind, target.below.first().map(String::as_str)) {
                 ("Pod", Some("log")) => {
-                    return proxy::log(&self.store, &self.options, &target, &query);
+                    return proxy::log(&self.store, &*self.options.pods, &target, &query);
                 }
                 ("Pod" | "Service", Some("proxy")) => {
-                    return proxy::forward(&self.store, &self.options, &target, request).await;
+                    return proxy::forward(&self.store, &*self.options.pods, &target, request).await;
                 }
                 ("Pod", Some("portforward")) => {
-                    return forward::start(&self.store, &self.options, &target, &query, request);
+                    return kubectl::forward::start(&self.store, self.options.pods.clone(), &target, &query, request);
                 }
                 _ => {}
             }

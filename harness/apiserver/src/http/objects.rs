@@ -11,9 +11,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::answer::{self, Answer};
-use super::protobuf;
+use super::kubectl::{protobuf, table::table};
 use super::request::{Query, Shape, Target};
-use super::table::table;
 use crate::admission::{self, UnknownFields};
 use crate::apply::Force;
 use crate::failure::{Cause, Failure};
@@ -181,20 +180,20 @@ impl Call<'_> {
         let resource = &self.target.resource;
         let scope = self.query.scope(self.target)?;
         let limit = self.query.number("limit")?.filter(|l| *l > 0);
-        let after = self.query.get("continue").filter(|c| !c.is_empty()).map(Place::read).transpose()?;
+        let after = self.query.get("continue").filter(|c| !c.is_empty()).map(ContinueToken::decode).transpose()?;
         let namespace = scope.namespace.as_deref();
         // Every page shows the world as it was when the first one was read.
         let (objects, at) = {
             let state = self.store.lock();
             match &after {
                 None => (state.list(&resource.kind, namespace), state.version()),
-                Some(place) => (state.list_at(&resource.kind, namespace, place.at)?, place.at),
+                Some(token) => (state.list_at(&resource.kind, namespace, token.at)?, token.at),
             }
         };
         let mut shown: Vec<Value> = objects
             .iter()
             .filter(|o| scope.holds(o))
-            .filter(|o| after.as_ref().is_none_or(|place| place.is_before(o)))
+            .filter(|o| after.as_ref().is_none_or(|token| token.is_before(o)))
             .map(|o| present(resource, &self.target.version, o))
             .collect();
         let mut metadata = json!({"resourceVersion": at.to_string()});
@@ -204,7 +203,7 @@ impl Call<'_> {
             metadata["remainingItemCount"] = json!(shown.len() - limit);
             shown.truncate(limit);
             if let Some(last) = shown.last() {
-                metadata["continue"] = json!(Place::of(at, last).token());
+                metadata["continue"] = json!(ContinueToken::of(at, last).encode());
             }
         }
         let body = match self.shape {
@@ -378,7 +377,7 @@ impl Call<'_> {
         Ok(object)
     }
 
-    /// Fields of a patched object that the schema does not know.
+    /// FieldSelector of a patched object that the schema does not know.
     fn decode_patched(
         &self,
         version: &Version,
@@ -568,13 +567,13 @@ pub(super) fn partial(object: &Value) -> Value {
 
 /// Where a list goes on: the version that it shows, and the last object that was shown.
 #[derive(Serialize, Deserialize)]
-struct Place {
+struct ContinueToken {
     at: u64,
     namespace: String,
     name: String,
 }
 
-impl Place {
+impl ContinueToken {
     fn of(at: u64, last: &Value) -> Self {
         Self { at, namespace: meta::namespace(last).to_owned(), name: meta::name(last).to_owned() }
     }
@@ -583,11 +582,11 @@ impl Place {
         (self.namespace.as_str(), self.name.as_str()) < (meta::namespace(object), meta::name(object))
     }
 
-    fn token(&self) -> String {
+    fn encode(&self) -> String {
         BASE64_URL_SAFE_NO_PAD.encode(json!(self).to_string())
     }
 
-    fn read(token: &str) -> Result<Self, Failure> {
+    fn decode(token: &str) -> Result<Self, Failure> {
         let bytes = BASE64_URL_SAFE_NO_PAD.decode(token).ok();
         bytes
             .and_then(|bytes| serde_json::from_slice(&bytes).ok())

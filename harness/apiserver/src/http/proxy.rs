@@ -9,19 +9,19 @@ use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
 
-use super::ServerOptions;
 use super::answer::{self, Answer};
 use super::request::{Query, Target};
 use crate::failure::Failure;
 use crate::kind::kinds;
+use crate::pods::PodDialer;
 use crate::store::Store;
 
 /// What a container has written.
-pub(super) fn log(store: &Store, options: &ServerOptions, target: &Target, query: &Query) -> Result<Answer, Failure> {
+pub(super) fn log(store: &Store, pods: &dyn PodDialer, target: &Target, query: &Query) -> Result<Answer, Failure> {
     let name = target.name.as_deref().unwrap_or("");
     let pod = store.get(&kinds::POD, target.namespace(), name).ok_or_else(|| Failure::not_found("pods", "", name))?;
     let container = query.get("container");
-    let Some(mut text) = options.pods.log(target.namespace(), name, container) else {
+    let Some(mut text) = pods.log(target.namespace(), name, container) else {
         let known: Vec<&str> =
             pod["spec"]["containers"].as_array().into_iter().flatten().filter_map(|c| c["name"].as_str()).collect();
         return Err(match container {
@@ -45,7 +45,7 @@ pub(super) fn log(store: &Store, options: &ServerOptions, target: &Target, query
 /// Passes a request on to `[scheme:]name[:port]`.
 pub(super) async fn forward(
     store: &Store,
-    options: &ServerOptions,
+    pods: &dyn PodDialer,
     target: &Target,
     request: Request<Incoming>,
 ) -> Result<Answer, Failure> {
@@ -63,7 +63,7 @@ pub(super) async fn forward(
     } else {
         service_address(store, target.namespace(), name, port)?
     };
-    pass_on(options, target, request, address, name)
+    pass_on(pods, target, request, address, name)
         .await
         .map_err(|why| Failure::new(503, "ServiceUnavailable", format!("error trying to reach service: {why}")))
 }
@@ -136,13 +136,13 @@ const HOP_BY_HOP: [&str; 7] =
     ["connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade"];
 
 async fn pass_on(
-    options: &ServerOptions,
+    pods: &dyn PodDialer,
     target: &Target,
     request: Request<Incoming>,
     address: SocketAddr,
     name: &str,
 ) -> Result<Answer, String> {
-    let stream = options.pods.dial(address).await.map_err(|error| format!("dial tcp {address}: {error}"))?;
+    let stream = pods.dial(address).await.map_err(|error| format!("dial tcp {address}: {error}"))?;
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
     tokio::spawn(async move {

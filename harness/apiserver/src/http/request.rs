@@ -8,7 +8,7 @@ use http::header::{ACCEPT, USER_AGENT};
 use crate::admission::UnknownFields;
 use crate::failure::{Cause, Failure};
 use crate::resource::{Resource, Version};
-use crate::selector::{Fields, Labels, Scope};
+use crate::selector::{FieldSelector, LabelSelector, Scope};
 use crate::store::Store;
 
 /// What a path under `/api` or `/apis` names.
@@ -106,11 +106,11 @@ impl Query {
     }
 
     pub(super) fn scope(&self, target: &Target) -> Result<Scope, Failure> {
-        let fields = Fields::read(self.get("fieldSelector").unwrap_or(""))?;
+        let fields = FieldSelector::read(self.get("fieldSelector").unwrap_or(""))?;
         fields.check(&target.resource, target.version()?)?;
         Ok(Scope {
             namespace: target.namespace.clone(),
-            labels: Labels::read(self.get("labelSelector").unwrap_or(""))?,
+            labels: LabelSelector::read(self.get("labelSelector").unwrap_or(""))?,
             fields,
         })
     }

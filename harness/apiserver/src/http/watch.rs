@@ -16,12 +16,12 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 
 use super::answer::Answer;
+use super::kubectl::table::table;
 use super::objects::{partial, present};
 use super::request::{Query, Shape, Target};
-use super::table::table;
 use crate::failure::Failure;
 use crate::selector::Scope;
-use crate::state::{Change, Event, Listener};
+use crate::state::{Change, Listener, WatchEvent};
 use crate::store::Store;
 
 /// How many events wait for a client that does not read before its watch is closed.
@@ -42,7 +42,7 @@ pub(super) fn start(
     let mut scope = query.scope(target)?;
     if let Some(name) = &target.name {
         let one = format!("metadata.name={name}");
-        scope.fields = crate::selector::Fields::read(&one)?;
+        scope.fields = crate::selector::FieldSelector::read(&one)?;
     }
     let kind = &target.resource.kind;
     let wants_initial = query.is("sendInitialEvents") && query.get("sendInitialEvents").is_some();
@@ -108,7 +108,7 @@ struct Watch {
     headings: bool,
     ready: VecDeque<Bytes>,
     /// `None` when the watch ends after what is ready.
-    events: Option<mpsc::Receiver<Arc<Event>>>,
+    events: Option<mpsc::Receiver<Arc<WatchEvent>>>,
     seen: u64,
     deadline: Instant,
     bookmarks: Option<Interval>,
@@ -139,7 +139,7 @@ impl Watch {
     }
 
     /// Writes an event as this watch sees it: objects come and go as selectors begin and cease to hold.
-    fn take(&mut self, event: &Event) {
+    fn take(&mut self, event: &WatchEvent) {
         self.seen = self.seen.max(event.version);
         let before = event.before.as_ref().is_some_and(|b| self.scope.holds(b));
         let after = event.change != Change::Deleted && self.scope.holds(&event.object);

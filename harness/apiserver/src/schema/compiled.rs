@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 use regex::Regex;
 use serde_json::Value;
 
-use super::rules::Rule;
+use super::rule::Rule;
 
 /// The type that a node demands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,6 +61,16 @@ pub enum ListType {
     Set,
     /// Items are told apart by these fields.
     Map(Vec<String>),
+}
+
+impl ListType {
+    /// The item of the old list that this item was.
+    pub(super) fn earlier<'a>(&self, old: Option<&'a Value>, item: &Value) -> Option<&'a Value> {
+        let Self::Map(keys) = self else {
+            return None;
+        };
+        old?.as_array()?.iter().find(|o| keys.iter().all(|k| o.get(k) == item.get(k)))
+    }
 }
 
 /// A pattern, compiled when it is first needed.

@@ -7,8 +7,10 @@ use std::sync::{Arc, LazyLock, Mutex, OnceLock, PoisonError, Weak};
 use serde_json::Value;
 
 mod compiled;
+mod field_path;
 pub(crate) mod functions;
 pub(crate) mod prune;
+mod rule;
 pub mod rules;
 pub(crate) mod validate;
 

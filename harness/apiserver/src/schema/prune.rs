@@ -3,6 +3,7 @@
 use serde_json::{Map, Value};
 
 use super::compiled::Schema;
+use super::field_path::join;
 
 /// Drops unknown fields; returns their paths, sorted.
 pub(crate) fn prune(schema: &Schema, object: &mut Value) -> Vec<String> {
@@ -42,10 +43,6 @@ fn walk(schema: &Schema, value: &mut Value, resource: bool, path: &str, unknown:
         }
         _ => {}
     }
-}
-
-fn join(path: &str, key: &str) -> String {
-    if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") }
 }
 
 /// Fills in the defaults.

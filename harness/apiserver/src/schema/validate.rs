@@ -3,19 +3,8 @@
 use serde_json::Value;
 
 use super::compiled::{Bound, ListType, Schema, Type};
-use crate::failure::Cause;
-
-/// The API's words for causes.
-pub(crate) mod reason {
-    pub const INVALID: &str = "FieldValueInvalid";
-    pub const TYPE: &str = "FieldValueTypeInvalid";
-    pub const REQUIRED: &str = "FieldValueRequired";
-    pub const UNSUPPORTED: &str = "FieldValueNotSupported";
-    pub const TOO_LONG: &str = "FieldValueTooLong";
-    pub const TOO_MANY: &str = "FieldValueTooMany";
-    pub const DUPLICATE: &str = "FieldValueDuplicate";
-    pub const FORBIDDEN: &str = "FieldValueForbidden";
-}
+use super::field_path::join;
+use crate::failure::{Cause, reason};
 
 /// Whether a cause keeps the rules from being evaluated.
 pub(crate) fn blocks(cause: &Cause) -> bool {
@@ -27,10 +16,6 @@ pub(crate) fn validate(schema: &Schema, value: &Value, old: Option<&Value>) -> V
     let mut causes = Vec::new();
     node(schema, value, old, "", &mut causes);
     causes
-}
-
-pub(crate) fn join(path: &str, key: &str) -> String {
-    if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") }
 }
 
 /// The path as sentences name it.
@@ -228,7 +213,7 @@ fn number(schema: &Schema, value: &Value, path: &str, causes: &mut Vec<Cause>) {
 fn list(schema: &Schema, items: &[Value], old: Option<&Value>, path: &str, causes: &mut Vec<Cause>) {
     if let Some(below) = &schema.items {
         for (at, item) in items.iter().enumerate() {
-            let before = earlier(&schema.list, old, item);
+            let before = schema.list.earlier(old, item);
             node(below, item, before, &format!("{path}[{at}]"), causes);
         }
     }
@@ -246,14 +231,6 @@ fn list(schema: &Schema, items: &[Value], old: Option<&Value>, path: &str, cause
     if schema.unique_items && (1..items.len()).any(|at| items[..at].contains(&items[at])) {
         causes.push(invalid(path, "\"array\"", "shouldn't contain duplicates"));
     }
-}
-
-/// The item of the old list that this item was.
-pub(crate) fn earlier<'a>(list: &ListType, old: Option<&'a Value>, item: &Value) -> Option<&'a Value> {
-    let ListType::Map(keys) = list else {
-        return None;
-    };
-    old?.as_array()?.iter().find(|o| keys.iter().all(|k| o.get(k) == item.get(k)))
 }
 
 fn object(

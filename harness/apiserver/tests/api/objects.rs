@@ -172,12 +172,9 @@ async fn lists_are_selected_and_come_in_pages() {
 #[tokio::test]
 async fn events_are_found_by_what_they_are_about() {
     let world = World::new().await;
-    let about = world
-        .store
-        .create(json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a", "namespace": "default"}}))
-        .unwrap();
-    world.store.event(&about, "tester", "Warning", "Broken", "it broke").unwrap();
-    world.store.event(&about, "tester", "Warning", "Broken", "it broke").unwrap();
+    let event = json!({"apiVersion": "v1", "kind": "Event", "metadata": {"generateName": "a.", "namespace": "default"},
+        "involvedObject": {"kind": "ConfigMap", "name": "a", "namespace": "default"}, "count": 2});
+    world.store.create(event).unwrap();
     let events = world.objects("v1", "Event", "events");
     let selector = ListParams::default().fields("involvedObject.name=a,involvedObject.kind=ConfigMap");
     let list = events.list(&selector).await.unwrap();
@@ -281,8 +278,7 @@ async fn discovery_and_openapi_say_what_is_served() {
     let index = world.send("GET", "/openapi/v3", "", "").await.json();
     let url = index["paths"]["apis/example.com/v1"]["serverRelativeURL"].as_str().unwrap();
     let document = world.send("GET", url, "", "").await.json();
-    let patch =
-        &document["paths"]["/apis/example.com/v1/namespaces/{namespace}/widgets/{name}"]["patch"];
+    let patch = &document["paths"]["/apis/example.com/v1/namespaces/{namespace}/widgets/{name}"]["patch"];
     assert!(patch["parameters"].as_array().unwrap().iter().any(|p| p["name"] == "fieldValidation"));
     assert_eq!(patch["x-kubernetes-group-version-kind"]["kind"], "Widget");
 }

@@ -11,6 +11,14 @@ fn config_map(name: &str, data: Value) -> Value {
     json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name, "namespace": "default"}, "data": data})
 }
 
+/// An object with its controlling owner.
+fn owned(owner: &Value, mut object: Value) -> Value {
+    let (name, uid) = (&owner["metadata"]["name"], &owner["metadata"]["uid"]);
+    let owner = json!({"apiVersion": "v1", "kind": "ConfigMap", "name": name, "uid": uid, "controller": true});
+    object["metadata"]["ownerReferences"] = json!([owner]);
+    object
+}
+
 #[test]
 fn versions_grow_and_equal_writes_are_not_writes() {
     let store = store();
@@ -64,8 +72,8 @@ fn generation_counts_changes_of_the_spec_alone() {
 fn what_an_owner_owns_goes_with_it() {
     let store = store();
     let owner = store.create(config_map("owner", json!({}))).unwrap();
-    let child = store.apply_owned(&owner, config_map("child", json!({}))).unwrap();
-    store.apply_owned(&child, config_map("grandchild", json!({}))).unwrap();
+    let child = store.apply(owned(&owner, config_map("child", json!({})))).unwrap();
+    store.apply(owned(&child, config_map("grandchild", json!({})))).unwrap();
     let mut events = store.subscribe(None);
     store.delete(&kinds::CONFIG_MAP, "default", "owner").unwrap();
     let gone: Vec<String> = std::iter::from_fn(|| events.try_next())
@@ -81,7 +89,7 @@ fn what_an_owner_owns_goes_with_it() {
 fn orphans_stay_without_their_owner() {
     let store = store();
     let owner = store.create(config_map("owner", json!({}))).unwrap();
-    store.apply_owned(&owner, config_map("child", json!({}))).unwrap();
+    store.apply(owned(&owner, config_map("child", json!({})))).unwrap();
     store.delete_with(&kinds::CONFIG_MAP, "default", "owner", Propagation::Orphan).unwrap();
     let child = store.get(&kinds::CONFIG_MAP, "default", "child").unwrap();
     assert!(child["metadata"].get("ownerReferences").is_none());
@@ -93,7 +101,7 @@ fn a_foreground_deletion_waits_for_what_a_finalizer_holds() {
     let owner = store.create(config_map("owner", json!({}))).unwrap();
     let mut child = config_map("child", json!({}));
     child["metadata"]["finalizers"] = json!(["example.com/hold"]);
-    store.apply_owned(&owner, child).unwrap();
+    store.apply(owned(&owner, child)).unwrap();
     store.delete_with(&kinds::CONFIG_MAP, "default", "owner", Propagation::Foreground).unwrap();
     let owner = store.get(&kinds::CONFIG_MAP, "default", "owner").unwrap();
     assert_eq!(owner["metadata"]["finalizers"], json!(["foregroundDeletion"]));
@@ -134,17 +142,17 @@ fn a_namespace_takes_its_content_along_and_waits_for_finalizers() {
 fn an_owner_that_applies_again_removes_what_it_no_longer_wants() {
     let store = store();
     let owner = store.create(config_map("owner", json!({}))).unwrap();
-    store.apply_owned(&owner, config_map("child", json!({"a": "1", "b": "1"}))).unwrap();
+    store.apply(owned(&owner, config_map("child", json!({"a": "1", "b": "1"})))).unwrap();
     store
         .change(&kinds::CONFIG_MAP, "default", "child", |o| {
             o["metadata"]["annotations"] = json!({"kept": "yes"});
         })
         .unwrap();
     let before = store.version();
-    let child = store.apply_owned(&owner, config_map("child", json!({"a": "1", "b": "1"}))).unwrap();
+    let child = store.apply(owned(&owner, config_map("child", json!({"a": "1", "b": "1"})))).unwrap();
     assert_eq!(store.version(), before, "an equal apply is no write");
     assert_eq!(child["metadata"]["annotations"]["kept"], "yes");
-    let child = store.apply_owned(&owner, config_map("child", json!({"a": "2"}))).unwrap();
+    let child = store.apply(owned(&owner, config_map("child", json!({"a": "2"})))).unwrap();
     assert_eq!(child["data"], json!({"a": "2"}));
     assert_eq!(child["metadata"]["annotations"]["kept"], "yes");
     assert_eq!(child["metadata"]["ownerReferences"][0]["name"], "owner");

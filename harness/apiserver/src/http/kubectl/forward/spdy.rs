@@ -1,4 +1,4 @@
-//! Frames of SPDY/3.1, as much of it as streams of kubectl need (draft-mbelshe-httpbis-spdy-00, section 2). Windows are
+//! FrameReader of SPDY/3.1, as much of it as streams of kubectl need (draft-mbelshe-httpbis-spdy-00, section 2). Windows are
 //! not kept: kubectl's library has none either.
 
 use std::io;
@@ -44,12 +44,12 @@ pub(super) enum Frame {
 }
 
 /// Reads the frames of a client.
-pub(super) struct Frames<R> {
+pub(super) struct FrameReader<R> {
     from: R,
     headers: Inflater,
 }
 
-impl<R: AsyncRead + Unpin> Frames<R> {
+impl<R: AsyncRead + Unpin> FrameReader<R> {
     pub(super) fn of(from: R) -> Self {
         Self { from, headers: Inflater::new() }
     }
@@ -184,11 +184,11 @@ fn stored_block(bytes: &[u8]) -> Vec<u8> {
 
 /// Writes frames, each whole.
 #[derive(Debug, Default)]
-pub(super) struct Speech {
+pub(super) struct FrameWriter {
     begun: bool,
 }
 
-impl Speech {
+impl FrameWriter {
     /// Takes a stream that the client opened: no headers, in a block that is stored and flushed.
     pub(super) fn reply(&mut self, stream: u32) -> Vec<u8> {
         let mut payload = stream.to_be_bytes().to_vec();
@@ -248,7 +248,7 @@ mod tests {
     }
 
     async fn all(bytes: &[u8]) -> (Vec<Frame>, io::ErrorKind) {
-        let (mut frames, mut seen) = (Frames::of(bytes), Vec::new());
+        let (mut frames, mut seen) = (FrameReader::of(bytes), Vec::new());
         loop {
             match frames.next().await {
                 Ok(frame) => seen.push(frame),
@@ -268,8 +268,8 @@ mod tests {
 
     #[tokio::test]
     async fn replies_are_one_compressed_stream() {
-        let mut speech = Speech::default();
-        let mut said = [speech.reply(1), speech.reply(3), data(3, b"x", false), data(3, b"", true), ping(7)].concat();
+        let mut writer = FrameWriter::default();
+        let mut said = [writer.reply(1), writer.reply(3), data(3, b"x", false), data(3, b"", true), ping(7)].concat();
         said.extend(refuse(5));
         let (frames, end) = all(&said).await;
         let data = |text: &[u8], last| Frame::Data { stream: 3, bytes: text.to_vec(), last };

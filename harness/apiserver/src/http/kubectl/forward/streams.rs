@@ -9,10 +9,10 @@ use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::Pod;
-use super::spdy::{self, Frame, Frames, Headers, Speech};
+use super::pod::Pod;
+use super::spdy::{self, Frame, FrameReader, FrameWriter, Headers};
 
-/// Frames that wait for the client, and chunks that wait for a pod.
+/// FrameReader that wait for the client, and chunks that wait for a pod.
 const BACKLOG: usize = 16;
 
 /// What one connection hears from the client.
@@ -27,7 +27,7 @@ pub(super) async fn forward(io: impl AsyncRead + AsyncWrite + Send + 'static, po
     let (tell, mut told) = mpsc::channel::<Vec<u8>>(BACKLOG);
     let all = CancellationToken::new();
     let reading = async {
-        if let Err(error) = read(Frames::of(reader), &pod, tell, &all).await {
+        if let Err(error) = read(FrameReader::of(reader), &pod, tell, &all).await {
             tracing::debug!(%error, "a forward ended");
         }
     };
@@ -44,12 +44,12 @@ pub(super) async fn forward(io: impl AsyncRead + AsyncWrite + Send + 'static, po
 
 /// Reads what the client says and hands it to the connections.
 async fn read(
-    mut frames: Frames<impl AsyncRead + Unpin>,
+    mut frames: FrameReader<impl AsyncRead + Unpin>,
     pod: &Pod,
     tell: mpsc::Sender<Vec<u8>>,
     all: &CancellationToken,
 ) -> std::io::Result<()> {
-    let mut speech = Speech::default();
+    let mut writer = FrameWriter::default();
     let mut errors: HashMap<String, u32> = HashMap::new();
     let mut connections: HashMap<u32, Connection> = HashMap::new();
     loop {
@@ -80,7 +80,7 @@ async fn read(
                 match (kind, errors.remove(&id)) {
                     ("error", None) => {
                         errors.insert(id, stream);
-                        Some(speech.reply(stream))
+                        Some(writer.reply(stream))
                     }
                     ("data", Some(error)) => {
                         let (bytes, received) = mpsc::channel(BACKLOG);
@@ -89,7 +89,7 @@ async fn read(
                             carry(pod.clone(), of(&headers, "port").to_owned(), stream, received, tell.clone());
                         tokio::spawn(end(carried, leave.clone(), stream, error, tell.clone()));
                         connections.insert(stream, Connection { bytes: Some(bytes), leave });
-                        Some(speech.reply(stream))
+                        Some(writer.reply(stream))
                     }
                     _ => Some(spdy::refuse(stream)),
                 }

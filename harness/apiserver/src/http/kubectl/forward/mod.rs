@@ -3,6 +3,7 @@
 
 mod channels;
 mod dictionary;
+mod pod;
 mod spdy;
 mod streams;
 
@@ -19,16 +20,16 @@ use hyper::body::Incoming;
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::{Message, Role};
 
-use super::ServerOptions;
-use super::answer::{self, Answer};
-use super::proxy::pod_address;
-use super::request::{Query, Target};
+use pod::{Pod, Socket};
+
 use crate::failure::Failure;
+use crate::http::answer::{self, Answer};
+use crate::http::proxy::pod_address;
+use crate::http::request::{Query, Target};
 use crate::pods::PodDialer;
 use crate::store::Store;
 
@@ -39,36 +40,17 @@ const STREAMS_VERSION: HeaderName = HeaderName::from_static("x-stream-protocol-v
 /// Bytes that a tunnel holds in each direction.
 const TUNNEL: usize = 64 * 1024;
 
-type Socket = WebSocketStream<TokioIo<Upgraded>>;
-
-/// The pod that is forwarded to.
-#[derive(Clone)]
-struct Pod {
-    store: Store,
-    pods: Arc<dyn PodDialer>,
-    namespace: String,
-    name: String,
-}
-
-impl Pod {
-    /// A connection to a port of the pod; what went wrong in words.
-    async fn dial(&self, port: &str) -> Result<TcpStream, String> {
-        let address = pod_address(&self.store, &self.namespace, &self.name, port).map_err(|failure| failure.message)?;
-        self.pods.dial(address).await.map_err(|error| format!("failed to connect to {address}: {error}"))
-    }
-}
-
 /// Answers with the upgrade and forwards when it is done.
-pub(super) fn start(
+pub(crate) fn start(
     store: &Store,
-    options: &ServerOptions,
+    pods: Arc<dyn PodDialer>,
     target: &Target,
     query: &Query,
     mut request: Request<Incoming>,
 ) -> Result<Answer, Failure> {
     let pod = Pod {
         store: store.clone(),
-        pods: options.pods.clone(),
+        pods,
         namespace: target.namespace().to_owned(),
         name: target.name.clone().unwrap_or_default(),
     };

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use crate::failure::Failure;
 
 /// The media type.
-pub(super) const MEDIA: &str = "application/vnd.kubernetes.protobuf";
+pub(crate) const MEDIA: &str = "application/vnd.kubernetes.protobuf";
 const MAGIC: &[u8] = b"k8s\0";
 
 /// What a field of a message holds.
@@ -57,7 +57,7 @@ const DELETE_OPTIONS: &[Field] = &[
 ];
 
 /// Reads an enveloped object.
-pub(super) fn read(body: &[u8]) -> Result<Value, Failure> {
+pub(crate) fn read(body: &[u8]) -> Result<Value, Failure> {
     decode(body).ok_or_else(|| {
         Failure::new(
             415,
@@ -72,9 +72,9 @@ fn decode(body: &[u8]) -> Option<Value> {
         body.strip_prefix(MAGIC)?,
         &[(1, "type", Holds::Message(&[(1, "apiVersion", Holds::Text), (2, "kind", Holds::Text)]))],
     )?;
-    let raw = Parts(body.strip_prefix(MAGIC)?)
+    let raw = WireFields(body.strip_prefix(MAGIC)?)
         .find_map(|part| match part {
-            Some((2, Part::Bytes(raw))) => Some(raw),
+            Some((2, WireField::Bytes(raw))) => Some(raw),
             _ => None,
         })
         .unwrap_or_default();
@@ -93,17 +93,17 @@ fn decode(body: &[u8]) -> Option<Value> {
     Some(object)
 }
 
-enum Part<'a> {
+enum WireField<'a> {
     Number(u64),
     Bytes(&'a [u8]),
     Other,
 }
 
 /// The fields of a message in the order of the wire; `None` where it cannot be read.
-struct Parts<'a>(&'a [u8]);
+struct WireFields<'a>(&'a [u8]);
 
-impl<'a> Iterator for Parts<'a> {
-    type Item = Option<(u64, Part<'a>)>;
+impl<'a> Iterator for WireFields<'a> {
+    type Item = Option<(u64, WireField<'a>)>;
 
     fn next(&mut self) -> Option<Self::Item> {
         if self.0.is_empty() {
@@ -117,17 +117,17 @@ impl<'a> Iterator for Parts<'a> {
     }
 }
 
-impl<'a> Parts<'a> {
-    fn part(&mut self) -> Option<(u64, Part<'a>)> {
+impl<'a> WireFields<'a> {
+    fn part(&mut self) -> Option<(u64, WireField<'a>)> {
         let tag = self.varint()?;
         let part = match tag & 7 {
-            0 => Part::Number(self.varint()?),
-            1 => self.take(8).map(|_| Part::Other)?,
+            0 => WireField::Number(self.varint()?),
+            1 => self.take(8).map(|_| WireField::Other)?,
             2 => {
                 let length = usize::try_from(self.varint()?).ok()?;
-                Part::Bytes(self.take(length)?)
+                WireField::Bytes(self.take(length)?)
             }
-            5 => self.take(4).map(|_| Part::Other)?,
+            5 => self.take(4).map(|_| WireField::Other)?,
             _ => return None,
         };
         Some((tag >> 3, part))
@@ -158,32 +158,32 @@ fn text(bytes: &[u8]) -> Option<Value> {
 
 fn message(bytes: &[u8], fields: &[Field]) -> Option<Value> {
     let mut object = Map::new();
-    for part in Parts(bytes) {
+    for part in WireFields(bytes) {
         let (number, part) = part?;
         let Some((_, name, holds)) = fields.iter().find(|f| f.0 == number) else {
             continue;
         };
         let value = match (holds, part) {
-            (Holds::Text, Part::Bytes(bytes)) => {
+            (Holds::Text, WireField::Bytes(bytes)) => {
                 let value = text(bytes)?;
                 if value == "" {
                     continue; // absent, as the wire has it
                 }
                 value
             }
-            (Holds::Texts, Part::Bytes(bytes)) => {
+            (Holds::Texts, WireField::Bytes(bytes)) => {
                 let list = object.entry(*name).or_insert_with(|| json!([]));
                 list.as_array_mut()?.push(text(bytes)?);
                 continue;
             }
-            (Holds::Flag, Part::Number(number)) => json!(number != 0),
-            (Holds::Number, Part::Number(number)) => json!(number),
-            (Holds::TextMap | Holds::BytesMap, Part::Bytes(bytes)) => {
+            (Holds::Flag, WireField::Number(number)) => json!(number != 0),
+            (Holds::Number, WireField::Number(number)) => json!(number),
+            (Holds::TextMap | Holds::BytesMap, WireField::Bytes(bytes)) => {
                 let mut entry = (Value::from(""), Vec::new());
-                for part in Parts(bytes) {
+                for part in WireFields(bytes) {
                     match part? {
-                        (1, Part::Bytes(key)) => entry.0 = text(key)?,
-                        (2, Part::Bytes(value)) => entry.1 = value.to_vec(),
+                        (1, WireField::Bytes(key)) => entry.0 = text(key)?,
+                        (2, WireField::Bytes(value)) => entry.1 = value.to_vec(),
                         _ => {}
                     }
                 }
@@ -195,7 +195,7 @@ fn message(bytes: &[u8], fields: &[Field]) -> Option<Value> {
                 map.as_object_mut()?.insert(entry.0.as_str()?.to_owned(), value);
                 continue;
             }
-            (Holds::Message(fields), Part::Bytes(bytes)) => message(bytes, fields)?,
+            (Holds::Message(fields), WireField::Bytes(bytes)) => message(bytes, fields)?,
             _ => return None,
         };
         object.insert((*name).to_owned(), value);

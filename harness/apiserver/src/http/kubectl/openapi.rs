@@ -2,9 +2,9 @@
 
 use serde_json::{Map, Value, json};
 
-use super::answer::{Answer, bytes, json as json_answer};
-use super::discovery::{groups, versions};
 use crate::failure::Failure;
+use crate::http::answer::{Answer, bytes, json as json_answer};
+use crate::http::discovery::{groups, versions};
 use crate::resource::{Resource, Version};
 use crate::store::Store;
 
@@ -13,7 +13,7 @@ const EMPTY_V2: &[u8] = b"\x0a\x032.0";
 const PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
 
 /// Answers a path under `/openapi`.
-pub(super) fn answer(store: &Store, path: &[String], accept: &str) -> Result<Answer, Failure> {
+pub(crate) fn answer(store: &Store, path: &[String], accept: &str) -> Result<Answer, Failure> {
     let words: Vec<&str> = path.iter().map(String::as_str).collect();
     match words.as_slice() {
         ["v2"] if accept.contains("protobuf") => Ok(bytes(200, PROTOBUF, EMPTY_V2)),

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::path;
+use super::jsonpath;
 use crate::kind::kinds;
 use crate::meta;
 use crate::resource::{Resource, Version};
@@ -23,7 +23,7 @@ enum Cell<'a> {
 }
 
 /// A table of objects. Later events of a watch come without headings.
-pub(super) fn table(
+pub(crate) fn table(
     resource: &Resource,
     version: &Version,
     objects: &[&Value],
@@ -178,7 +178,7 @@ fn or_none(text: String) -> String {
 
 fn pairs(object: &Value, pointer: &str) -> String {
     let labels = object.pointer(pointer).and_then(Value::as_object);
-    joined(labels.into_iter().flatten().map(|(name, value)| format!("{name}={}", path::shown(value))))
+    joined(labels.into_iter().flatten().map(|(name, value)| format!("{name}={}", jsonpath::shown(value))))
 }
 
 fn node_status(node: &Value) -> String {
@@ -216,7 +216,7 @@ fn pod_ready(pod: &Value) -> String {
 
 fn external(service: &Value) -> String {
     let addresses: Vec<String> = list(service, "/status/loadBalancer/ingress")
-        .map(|i| path::shown(if i["ip"].is_null() { &i["hostname"] } else { &i["ip"] }))
+        .map(|i| jsonpath::shown(if i["ip"].is_null() { &i["hostname"] } else { &i["ip"] }))
         .collect();
     match (addresses.is_empty(), text(service, "/spec/type").as_str()) {
         (false, _) => addresses.join(","),
@@ -242,13 +242,13 @@ fn cell(column: &Column<'_>, object: &Value, now: jiff::Timestamp) -> Value {
         Cell::Age => json!(age(&object["metadata"]["creationTimestamp"], now)),
         Cell::Made(make) => json!(make(object)),
         Cell::Path(path) => {
-            let found = path::find(object, path);
+            let found = jsonpath::find(object, path);
             match (found.as_slice(), column.kind) {
                 ([], _) => Value::Null,
                 ([one, ..], "date") => json!(age(one, now)),
                 ([one, ..], "integer" | "number" | "boolean") => (*one).clone(),
                 (many, _) => {
-                    let words: Vec<String> = many.iter().map(|v| path::shown(v)).collect();
+                    let words: Vec<String> = many.iter().map(|v| jsonpath::shown(v)).collect();
                     json!(words.join(" "))
                 }
             }

@@ -9,7 +9,7 @@ use tokio::net::tcp::OwnedWriteHalf;
 use tokio::sync::mpsc;
 use tokio_tungstenite::tungstenite::protocol::Message;
 
-use super::{Pod, Socket};
+use super::pod::{Pod, Socket};
 use crate::failure::Failure;
 
 /// More ports in one request are refused.
@@ -22,7 +22,7 @@ pub(super) fn ports(asked: &str) -> Result<Vec<u16>, Failure> {
 }
 
 /// Bytes for the client on a channel, or the end of a port.
-enum Told {
+enum FromPod {
     Frame(u8, Vec<u8>),
     End,
 }
@@ -30,7 +30,7 @@ enum Told {
 /// Forwards until the client leaves or every port has ended.
 pub(super) async fn forward(socket: Socket, pod: &Pod, ports: &[u16]) {
     let (mut sink, mut frames) = socket.split();
-    let (tell, mut told) = mpsc::channel::<Told>(16);
+    let (tell, mut told) = mpsc::channel::<FromPod>(16);
     let mut writers: Vec<Option<OwnedWriteHalf>> = Vec::new();
     let mut open = 0;
     for (at, number) in ports.iter().enumerate() {
@@ -62,12 +62,12 @@ pub(super) async fn forward(socket: Socket, pod: &Pod, ports: &[u16]) {
                 Some(Ok(_)) => {}
             },
             word = told.recv() => match word {
-                Some(Told::Frame(channel, bytes)) => {
+                Some(FromPod::Frame(channel, bytes)) => {
                     if send(&mut sink, channel, &bytes).await.is_err() {
                         break;
                     }
                 }
-                Some(Told::End) => open -= 1,
+                Some(FromPod::End) => open -= 1,
                 None => break,
             },
         }
@@ -76,16 +76,16 @@ pub(super) async fn forward(socket: Socket, pod: &Pod, ports: &[u16]) {
 }
 
 /// Reads from a pod until it ends, and hands back the other direction.
-fn read_on(stream: TcpStream, channel: u8, tell: mpsc::Sender<Told>) -> OwnedWriteHalf {
+fn read_on(stream: TcpStream, channel: u8, tell: mpsc::Sender<FromPod>) -> OwnedWriteHalf {
     let (mut reader, writer) = stream.into_split();
     tokio::spawn(async move {
         let mut buffer = vec![0; 16 * 1024];
         while let Ok(length @ 1..) = reader.read(&mut buffer).await {
-            if tell.send(Told::Frame(channel, buffer[..length].to_vec())).await.is_err() {
+            if tell.send(FromPod::Frame(channel, buffer[..length].to_vec())).await.is_err() {
                 return;
             }
         }
-        let _ = tell.send(Told::End).await; // nobody listens any more
+        let _ = tell.send(FromPod::End).await; // nobody listens any more
     });
     writer
 }
