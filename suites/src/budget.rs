@@ -2,21 +2,21 @@
 //!
 //! The limiter's mark is a response header (`x-ratelimit-limit`). Where it marks every answer, one without it was not seen
 //! by the limiter: it is left out of the arithmetic, and where that leaves room for doubt the clause is unproven. Where it
-//! marks refusals alone (declared as `marks: refusals`), what was admitted is proven by the model's own records.
+//! marks refusals alone (declared as `marked-answers: refusals`), what was admitted is proven by the model's own records.
 //!
 //! Where budgets are kept by user (`identity-header` is declared) each drive spends one of its own. Else all requests of a
 //! route spend one budget: it is spent until a refusal says when the window ends, and the drive begins after that.
 
-use std::{collections::BTreeMap, str::FromStr};
+use std::collections::BTreeMap;
 
 use anyhow::{Result, anyhow, bail};
 use serde_json::{Value, json};
 use verdict::{
-    history::{Exchange, History, ModelLog, Response},
-    judge::Judgement,
+    capability::{self, MarkedAnswers, Price, Rule, TokenLimit, UsageField, Window},
+    history::{Exchange, History, Response},
 };
 
-use crate::{Call, Stage, chat};
+use crate::{Call, Judge, Stage, chat};
 
 /// Tokens of one reply to [`chat`]: 6 of prompt and 1 of reply.
 pub const REPLY: u64 = 7;
@@ -25,38 +25,25 @@ pub const REPLY: u64 = 7;
 /// they did not and two where they did, by either rule.
 pub const TELLING: u64 = 15;
 
-/// When a budget refuses.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Rule {
-    /// Once more was spent than the limit: equal still passes.
-    Over,
-    /// Once as much was spent as the limit.
-    AtLeast,
-}
-
-impl FromStr for Rule {
-    type Err = String;
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "spent > limit" => Ok(Self::Over),
-            "spent >= limit" => Ok(Self::AtLeast),
-            other => Err(format!("'{other}' is no rule: 'spent > limit' or 'spent >= limit'")),
-        }
+/// How many replies that cost so many tokens a budget admits when each is charged after its response.
+pub fn admits(rule: Rule, limit: u64, cost: u64) -> u64 {
+    match rule {
+        Rule::Over => limit / cost + 1,
+        Rule::AtLeast => limit.div_ceil(cost),
     }
 }
 
-impl Rule {
-    /// How many replies of 7 tokens a budget admits when each is charged after its response.
-    pub fn admits(self, limit: u64) -> u64 {
-        self.admits_costing(limit, REPLY)
-    }
-
-    fn admits_costing(self, limit: u64, cost: u64) -> u64 {
-        match self {
-            Rule::Over => limit / cost + 1,
-            Rule::AtLeast => limit.div_ceil(cost),
-        }
-    }
+/// What a reply costs that says what it used; nothing where it lacks a number that is charged.
+pub fn cost(limit: &TokenLimit, usage: &Value) -> Option<u64> {
+    let number = |field: &UsageField| {
+        let name = match field {
+            UsageField::Prompt => "prompt_tokens",
+            UsageField::Completion => "completion_tokens",
+            UsageField::Total => "total_tokens",
+        };
+        usage[name].as_u64()
+    };
+    limit.charged_fields.iter().map(number).sum()
 }
 
 /// The limited route that is asked.
@@ -72,60 +59,39 @@ pub struct Limited {
 
 impl Limited {
     /// The route on the stage's own hostname.
-    fn of(stage: &Stage, model: &str) -> Self {
+    pub fn of(stage: &Stage, model: &str) -> Self {
         Self { host: stage.hostname().to_owned(), model: model.to_owned(), pods: model.to_owned() }
     }
 
     fn chat(&self) -> Call {
-        chat(&self.host, &self.model)
-    }
-}
-
-/// Which answers carry the limiter's mark.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Marks {
-    /// All that it has seen.
-    EveryAnswer,
-    /// Those that it gave itself.
-    Refusals,
-}
-
-impl Marks {
-    fn of(history: &History) -> Self {
-        match history.declared.get("marks").and_then(Value::as_str) {
-            Some("refusals") => Self::Refusals,
-            _ => Self::EveryAnswer,
-        }
+        chat(&self.model).host(&self.host)
     }
 }
 
 /// The header that names the user, where budgets are kept by user.
-fn identity(stage: &Stage) -> Option<String> {
-    stage.declared("identity-header").as_str().map(str::to_owned)
+fn identity(stage: &Stage) -> Result<Option<String>> {
+    Ok(stage.declared::<TokenLimit>()?.identity_header)
 }
 
 /// The call as this user makes it.
-pub fn as_user(stage: &Stage, call: Call, user: &str) -> Call {
-    match identity(stage) {
+///
+/// # Errors
+/// Where the check has no capability of limits.
+pub fn as_user(stage: &Stage, call: Call, user: &str) -> Result<Call> {
+    Ok(match identity(stage)? {
         Some(header) => call.header(header, user),
         None => call,
-    }
-}
-
-/// The status of a refusal, as declared (429 where nothing is).
-pub fn refusal(history: &History) -> u16 {
-    history.declared.get("status").and_then(Value::as_u64).and_then(|s| u16::try_from(s).ok()).unwrap_or(429)
+    })
 }
 
 /// Whether the limiter marked this exchange.
-pub fn marked(history: &History, exchange: &Exchange) -> bool {
-    let mark = history.declared.get("mark").and_then(Value::as_str).unwrap_or("x-ratelimit-limit");
-    exchange.response().is_some_and(|r| r.header(mark).is_some())
+pub fn marked(limit: &TokenLimit, exchange: &Exchange) -> bool {
+    exchange.response().is_some_and(|r| r.header(&limit.mark_header).is_some())
 }
 
 /// Whether the limiter is known to have seen this exchange, or never says so where it lets pass.
-fn seen(history: &History, exchange: &Exchange) -> bool {
-    marked(history, exchange) || Marks::of(history) == Marks::Refusals
+fn seen(limit: &TokenLimit, exchange: &Exchange) -> bool {
+    marked(limit, exchange) || limit.marked_answers == MarkedAnswers::Refusals
 }
 
 fn number(response: &Response, header: &str) -> Option<u64> {
@@ -145,8 +111,8 @@ pub async fn settle(stage: &mut Stage, model: &str) -> Result<()> {
 
 /// The same for this route.
 pub async fn settle_on(stage: &mut Stage, limited: &Limited) -> Result<()> {
-    let Some(header) = identity(stage) else {
-        let refused = refusal(stage.history());
+    let Some(header) = identity(stage)? else {
+        let refused = stage.declared::<TokenLimit>()?.status;
         return stage.settle_status(|| limited.chat(), |status| status == refused).await;
     };
     let mut users = 0;
@@ -181,7 +147,7 @@ async fn probe(stage: &mut Stage, limited: &Limited, header: &str) -> Result<(u6
 
 /// Spends what is left of the budget that all share: the seconds to the window's end, as the first refusal says.
 async fn spend_up(stage: &mut Stage, limited: &Limited) -> Result<u64> {
-    let refused = refusal(stage.history());
+    let refused = stage.declared::<TokenLimit>()?.status;
     for _ in 0..500 {
         let exchange = stage.prepare(limited.chat()).await;
         if exchange.status() == Some(refused) {
@@ -196,7 +162,7 @@ async fn spend_up(stage: &mut Stage, limited: &Limited) -> Result<u64> {
 
 /// Waits for the first seconds of a window of this length, with a budget of which nothing is spent.
 async fn first_seconds(stage: &mut Stage, limited: &Limited, window: u64) -> Result<()> {
-    let Some(header) = identity(stage) else {
+    let Some(header) = identity(stage)? else {
         let reset = spend_up(stage, limited).await?;
         stage.set_window_end(reset as f64);
         stage.until_window(stage.window_end(), 0.5).await;
@@ -243,7 +209,7 @@ pub async fn in_one_window(
     labels: &[&str],
     drive: impl AsyncFn(&mut Stage, &str) -> Result<()>,
 ) -> Result<()> {
-    let window = stage.declared("window-seconds").as_u64().unwrap_or(60);
+    let window = stage.declared::<TokenLimit>()?.window_seconds;
     in_one_window_of(stage, &Limited::of(stage, model), window, labels, drive).await
 }
 
@@ -255,6 +221,7 @@ pub async fn in_one_window_of(
     labels: &[&str],
     drive: impl AsyncFn(&mut Stage, &str) -> Result<()>,
 ) -> Result<()> {
+    let limit = stage.declared::<TokenLimit>()?;
     let rounds = if window <= 60 { ROUNDS } else { QUICK_ROUNDS };
     let mut missed = 0;
     stage.begin().await?;
@@ -263,18 +230,16 @@ pub async fn in_one_window_of(
         let from = stage.history().exchanges.len();
         let user = format!("user-{}", stage.unique());
         drive(stage, &user).await?;
-        let history = stage.history();
-        let driven = &history.exchanges[from..];
-        let unseen = driven.iter().filter(|e| labels.contains(&e.label.as_str()) && !seen(history, e)).count();
+        let driven = &stage.history().exchanges[from..];
+        let unseen = driven.iter().filter(|e| labels.contains(&e.label.as_str()) && !seen(&limit, e)).count();
         let turned = turned(driven.iter().filter(|e| e.label != "next-window"), window);
         missed += unseen;
         stage.fact("not-seen-by-the-limiter", json!(missed));
-        match (turned, unseen) {
-            (false, 0) => break,
-            _ if round == rounds => break,
-            (true, _) => stage.discard_from(from, "restart: window-turned"),
-            (false, unseen) => stage.discard_from(from, &format!("restart: the limiter did not see {unseen} answers")),
+        if round == rounds || (!turned && unseen == 0) {
+            break;
         }
+        let missed = format!("restart: the limiter did not see {unseen} answers");
+        stage.discard_from(from, if turned { "restart: window-turned" } else { &missed });
         stage.pause(1.0).await; // whatever kept the limiter busy may be over
     }
     stage.end().await
@@ -299,199 +264,206 @@ fn turned<'a>(exchanges: impl Iterator<Item = &'a Exchange>, window: u64) -> boo
 const ADMITTED: &str = "admitted";
 
 /// The exchanges that spent one budget.
-pub struct Budget<'a> {
-    history: &'a History,
-    limit: u64,
+pub struct Budget<'h> {
+    /// As the gateway declares it.
+    pub declared: TokenLimit,
+    tokens: u64,
     window: u64,
-    exchanges: Vec<&'a Exchange>,
+    exchanges: Vec<&'h Exchange>,
 }
 
-impl<'a> Budget<'a> {
-    /// A budget of `limit` tokens in the declared window, spent by the exchanges of this label.
-    pub fn of(history: &'a History, label: &str, limit: u64) -> Self {
-        let window = history.declared.get("window-seconds").and_then(Value::as_u64).unwrap_or(60);
-        Self::of_window(history, label, limit, window)
+/// What became of the requests that spent a budget.
+struct Spending<'h> {
+    /// The replies before the first refusal.
+    admitted: Vec<&'h Exchange>,
+    /// How many of them the limiter is not known to have seen.
+    unseen: u64,
+    /// The first refusal.
+    refused: Option<&'h Exchange>,
+    /// The replies after it that the limiter let pass.
+    again: Vec<&'h Exchange>,
+}
+
+impl Spending<'_> {
+    /// Whether so many were admitted and then none; `None` where it cannot be told.
+    fn comes_to(&self, wanted: u64) -> Option<bool> {
+        let admitted = self.admitted.len() as u64;
+        let too_few_sent = self.refused.is_none() && admitted <= wanted;
+        let excess_unseen = admitted > wanted && admitted - self.unseen <= wanted;
+        if !self.again.is_empty() {
+            Some(false)
+        } else if too_few_sent || excess_unseen {
+            None
+        } else {
+            Some(self.refused.is_some() && admitted == wanted)
+        }
+    }
+
+    /// Whether fewer than so many were admitted; `None` where it cannot be told.
+    fn stays_below(&self, whole: u64) -> Option<bool> {
+        let admitted = self.admitted.len() as u64;
+        let excess_unseen = admitted >= whole && admitted - self.unseen < whole;
+        (self.refused.is_some() && !excess_unseen).then_some(admitted < whole)
+    }
+}
+
+impl<'h> Budget<'h> {
+    /// A budget of so many tokens in the declared window, spent by the exchanges of this label; nothing, and an unproven
+    /// clause, where no limit is declared.
+    pub fn of(judge: &mut Judge<'h>, label: &str, tokens: u64) -> Option<Self> {
+        let declared: TokenLimit = judge.declared()?;
+        let window = declared.window_seconds;
+        Some(Self { declared, tokens, window, exchanges: judge.labelled(label) })
     }
 
     /// The same with a window of this many seconds.
-    pub fn of_window(history: &'a History, label: &str, limit: u64, window: u64) -> Self {
-        Self { history, limit, window, exchanges: history.exchanges.iter().filter(|e| e.label == label).collect() }
-    }
-
-    fn seen(&self) -> impl Iterator<Item = &'a Exchange> {
-        let history = self.history;
-        self.exchanges.iter().copied().filter(move |e| seen(history, e))
-    }
-
-    fn refusals(&self) -> impl Iterator<Item = &'a Exchange> {
-        let status = refusal(self.history);
-        self.exchanges.iter().copied().filter(move |e| e.status() == Some(status))
+    pub fn of_window(judge: &mut Judge<'h>, label: &str, tokens: u64, window: u64) -> Option<Self> {
+        Some(Self { window, ..Self::of(judge, label, tokens)? })
     }
 
     fn turned(&self) -> bool {
         turned(self.exchanges.iter().copied(), self.window)
     }
 
+    fn spending(&self) -> Spending<'h> {
+        let is_refusal = |e: &&Exchange| e.status() == Some(self.declared.status);
+        let first = self.exchanges.iter().position(is_refusal).unwrap_or(self.exchanges.len());
+        let (before, after) = self.exchanges.split_at(first);
+        let replies =
+            |exchanges: &[&'h Exchange]| exchanges.iter().copied().filter(|e| e.status() == Some(200)).collect();
+        let (admitted, mut again): (Vec<&Exchange>, Vec<&Exchange>) = (replies(before), replies(after));
+        again.retain(|e| seen(&self.declared, e));
+        let unseen = admitted.iter().filter(|e| !seen(&self.declared, e)).count() as u64;
+        Spending { admitted, unseen, refused: after.first().copied(), again }
+    }
+
     /// Tokens that an admitted reply says it used.
-    fn cost(exchange: &Exchange) -> Option<u64> {
+    fn used(exchange: &Exchange) -> Option<u64> {
         exchange.response()?.json()?["usage"]["total_tokens"].as_u64()
     }
 
     /// All of it happened in one window; otherwise nothing can be said of sums.
-    pub fn judge_one_window(&self, judgement: &mut Judgement) {
+    pub fn judge_one_window(&self, judge: &mut Judge<'h>) {
         if self.turned() {
-            judgement.unproven("one-window", "all requests in one window", "the window turned between them, twice");
+            let statement = judge.clause("one-window").expected("all requests in one window");
+            statement.unproven("the window turned between them");
         }
     }
 
     /// Where the limiter marks refusals alone: each reply is in the records of one model, once, and no refusal is.
-    fn judge_recorded(&self, judgement: &mut Judgement) {
-        let (clause, expected) = ("recorded", "one record of a model for each reply, and none for a refusal");
-        let models = &self.history.models;
-        if models.is_empty() || !models.values().all(ModelLog::is_whole) {
-            let got = "the models' records are not whole, and the limiter does not mark what it admits";
-            judgement.unproven(clause, expected, got);
-            return;
+    fn judge_recorded(&self, judge: &mut Judge<'h>) {
+        let (history, whole) = (judge.history(), judge.records_are_whole());
+        let statement =
+            judge.clause("recorded").expected("one record of a model for each reply, and none for a refusal");
+        if !whole {
+            return statement
+                .unproven("the models' records are not whole, and the limiter does not mark what it admits");
         }
-        let records = |e: &&Exchange| self.history.reached(e).len();
-        let status = refusal(self.history);
-        let wrong: Vec<&Exchange> = self
-            .exchanges
-            .iter()
-            .copied()
-            .filter(|e| match e.status() {
-                Some(200) => records(e) != 1,
-                Some(other) if other == status => records(e) != 0,
-                _ => false,
-            })
-            .collect();
+        let wrong = |e: &&Exchange| match e.status() {
+            Some(200) => history.reached(e).len() != 1,
+            Some(status) if status == self.declared.status => !history.reached(e).is_empty(),
+            _ => false,
+        };
+        let wrong: Vec<&Exchange> = self.exchanges.iter().copied().filter(wrong).collect();
         let got = format!("{} of {} otherwise", wrong.len(), self.exchanges.len());
-        judgement.that(clause, wrong.is_empty(), expected, got, wrong.into_iter().take(3));
+        statement.got(got).shown_by(wrong.iter().copied().take(3)).holds(wrong.is_empty());
     }
 
     /// Exactly as many replies were admitted before the first refusal as the declared rule admits, and none after it.
-    pub fn judge_admitted(&self, judgement: &mut Judgement) {
-        let admitted: Vec<&Exchange> = self.admitted().collect();
-        let costs: Vec<u64> = admitted.iter().filter_map(|e| Self::cost(e)).collect();
+    pub fn judge_admitted(&self, judge: &mut Judge<'h>) {
+        let admitted = self.spending().admitted;
+        let costs: Vec<u64> = admitted.iter().filter_map(|e| Self::used(e)).collect();
         if costs.len() < admitted.len() {
-            let got = format!("{} of {} say what they used", costs.len(), admitted.len());
-            judgement.unproven(ADMITTED, "usage in every admitted reply", got);
-            return;
+            let statement = judge.clause(ADMITTED).expected("usage in every admitted reply");
+            return statement.unproven(format!("{} of {} say what they used", costs.len(), admitted.len()));
         }
         let cost = costs.first().copied().unwrap_or(REPLY);
         if costs.iter().any(|c| *c != cost) || cost == 0 {
-            judgement.unproven(ADMITTED, "replies that all cost the same", format!("they cost {costs:?}"));
-            return;
+            let statement = judge.clause(ADMITTED).expected("replies that all cost the same");
+            return statement.unproven(format!("they cost {costs:?}"));
         }
-        self.judge_admitted_costing(judgement, cost);
+        self.judge_admitted_costing(judge, cost);
     }
 
     /// The same where each reply is known to cost so many tokens, whether it says so or not.
-    pub fn judge_admitted_costing(&self, judgement: &mut Judgement, cost: u64) {
-        if let Some(wanted) = self.wanted(judgement, cost) {
-            let expected = format!("{wanted} replies of {cost} tokens admitted of {}, then refusals", self.limit);
-            self.judge_count(judgement, wanted, &expected);
-        }
+    pub fn judge_admitted_costing(&self, judge: &mut Judge<'h>, cost: u64) {
+        let wanted = self.admits(cost);
+        let expected = format!("{wanted} replies of {cost} tokens admitted of {}, then refusals", self.tokens);
+        self.judge_count(judge, wanted, &expected);
     }
 
     /// Exactly so many replies were admitted before the first refusal, and none after it.
-    pub fn judge_admitted_requests(&self, judgement: &mut Judgement, wanted: u64) {
-        self.judge_count(judgement, wanted, &format!("{wanted} requests admitted, then refusals"));
+    pub fn judge_admitted_requests(&self, judge: &mut Judge<'h>, wanted: u64) {
+        self.judge_count(judge, wanted, &format!("{wanted} requests admitted, then refusals"));
     }
 
-    /// What was sent before these requests cost nothing, where that is declared (`free`): all of the budget was left for
-    /// them. Where it is not, it cost something: they were refused sooner.
-    pub fn judge_price(&self, judgement: &mut Judgement, declared: Option<&str>) {
-        if declared == Some("free") {
-            self.judge_admitted_costing(judgement, REPLY);
-            return;
+    /// What was sent before these requests cost nothing, where that is declared: all of the budget was left for them. Else
+    /// it cost something: they were refused sooner.
+    pub fn judge_price(&self, judge: &mut Judge<'h>, declared: Price) {
+        if declared == Price::Free {
+            return self.judge_admitted_costing(judge, REPLY);
         }
-        let Some(whole) = self.wanted(judgement, REPLY) else { return };
-        let clause = "charged";
-        let admitted: Vec<&Exchange> = self.admitted().collect();
-        let (count, unseen) = (admitted.len() as u64, self.unseen(&admitted));
-        let expected = format!("fewer than the {whole} replies that a whole budget of {} admits", self.limit);
-        let got = format!("{count} admitted ({unseen} past the limiter), and declared is {declared:?}");
-        if self.turned() || self.refusals().next().is_none() || (count >= whole && count - unseen < whole) {
-            judgement.unproven(clause, expected, got);
-        } else {
-            judgement.that(clause, count < whole, expected, got, admitted.last().copied());
+        let (whole, spending) = (self.admits(REPLY), self.spending());
+        let got = format!("{} admitted ({} past the limiter)", spending.admitted.len(), spending.unseen);
+        let statement = judge
+            .clause("charged")
+            .expected(format!("fewer than the {whole} replies that a whole budget of {} admits", self.tokens));
+        match spending.stays_below(whole).filter(|_| !self.turned()) {
+            Some(holds) => statement.got(got).shown_by(spending.admitted.last().copied()).holds(holds),
+            None => statement.unproven(got),
         }
     }
 
-    /// How many replies of this cost the declared rule admits; without a rule the clause is unproven.
-    fn wanted(&self, judgement: &mut Judgement, cost: u64) -> Option<u64> {
-        let rule = self.history.declared.get("block-when").and_then(Value::as_str).unwrap_or_default().parse::<Rule>();
-        match rule {
-            Ok(rule) => Some(rule.admits_costing(self.limit, cost)),
-            Err(why) => {
-                judgement.unproven(ADMITTED, "a declared rule", why);
-                None
-            }
-        }
+    /// How many replies of this cost the declared rule admits.
+    fn admits(&self, cost: u64) -> u64 {
+        admits(self.declared.block_when, self.tokens, cost)
     }
 
-    /// The replies before the first refusal.
-    fn admitted(&self) -> impl Iterator<Item = &'a Exchange> {
-        let status = refusal(self.history);
-        let before = self.exchanges.iter().copied().take_while(move |e| e.status() != Some(status));
-        before.filter(|e| e.status() == Some(200))
-    }
-
-    fn unseen(&self, exchanges: &[&Exchange]) -> u64 {
-        exchanges.iter().filter(|e| !seen(self.history, e)).count() as u64
-    }
-
-    fn judge_count(&self, judgement: &mut Judgement, wanted: u64, expected: &str) {
+    fn judge_count(&self, judge: &mut Judge<'h>, wanted: u64, expected: &str) {
         if self.exchanges.is_empty() || self.turned() {
-            judgement.unproven(ADMITTED, "requests in one window", format!("{} requests", self.exchanges.len()));
-            return;
+            let statement = judge.clause(ADMITTED).expected("requests in one window");
+            return statement.unproven(format!("{} requests", self.exchanges.len()));
         }
-        if Marks::of(self.history) == Marks::Refusals {
-            self.judge_recorded(judgement);
+        if self.declared.marked_answers == MarkedAnswers::Refusals {
+            self.judge_recorded(judge);
         }
-        let admitted: Vec<&Exchange> = self.admitted().collect();
-        let refused = self.refusals().next();
-        let after = self.exchanges.iter().skip_while(|e| refused.is_none_or(|r| e.id != r.id));
-        let again = after.filter(|e| e.status() == Some(200) && seen(self.history, e)).count();
-        let (count, unseen) = (admitted.len() as u64, self.unseen(&admitted));
+        let spending = self.spending();
+        let Spending { admitted, unseen, refused, again } = &spending;
         let got = format!(
-            "{count} admitted ({unseen} past the limiter), then {}{}",
+            "{} admitted ({unseen} past the limiter), then {}{}",
+            admitted.len(),
             if refused.is_none() { "never a refusal" } else { "a refusal" },
-            if again > 0 { format!(", and {again} admitted after it") } else { String::new() }
+            if again.is_empty() { String::new() } else { format!(", and {} admitted after it", again.len()) }
         );
-        let shown = admitted.last().copied().into_iter().chain(refused);
-        if count == wanted && refused.is_some() && again == 0 {
-            judgement.that(ADMITTED, true, expected, got, shown);
-        } else if again == 0 && count > wanted && count - unseen <= wanted || (refused.is_none() && count <= wanted) {
-            judgement.unproven(ADMITTED, expected, got);
-        } else {
-            judgement.that(ADMITTED, false, expected, got, shown);
+        let statement = judge.clause(ADMITTED).expected(expected);
+        match spending.comes_to(wanted) {
+            Some(holds) => {
+                statement.got(got).shown_by(admitted.last().copied().into_iter().chain(*refused)).holds(holds)
+            }
+            None => statement.unproven(got),
         }
     }
 
     /// What is left, as the limiter says, is the budget less what was used; a charge may be late by one reply.
-    pub fn judge_remaining(&self, judgement: &mut Judgement) {
+    pub fn judge_remaining(&self, judge: &mut Judge<'h>) {
         if self.turned() {
             return;
         }
-        // What the limiter has not seen may have been charged, or not.
-        let (mut used, mut charged, mut last) = (0, 0, 0);
+        // Charged is at least what the limiter saw before, but for the last reply of it, and at most all that was used.
+        let (mut used, mut seen_used, mut last_seen) = (0, 0, 0);
         let mut said = Vec::new();
         for exchange in &self.exchanges {
             let left = exchange.response().and_then(|r| number(r, "x-ratelimit-remaining"));
             if let Some(left) = left.filter(|_| exchange.status() == Some(200)) {
-                said.push((
-                    *exchange,
-                    left,
-                    self.limit.saturating_sub(used),
-                    self.limit.saturating_sub(charged - last),
-                ));
+                let least = self.tokens.saturating_sub(used);
+                let most = self.tokens.saturating_sub(seen_used - last_seen);
+                said.push((*exchange, left, least, most));
             }
-            let cost = Self::cost(exchange).unwrap_or(0);
+            let cost = Self::used(exchange).unwrap_or(0);
             used += cost;
-            if marked(self.history, exchange) {
-                (charged, last) = (charged + cost, cost);
+            if marked(&self.declared, exchange) {
+                seen_used += cost;
+                last_seen = cost;
             }
         }
         if said.is_empty() {
@@ -501,207 +473,167 @@ impl<'a> Budget<'a> {
         let got = wrong.map_or(format!("{} answers agree", said.len()), |(_, left, least, most)| {
             format!("{left} left where {least} to {most} were")
         });
-        judgement.that(
-            "remaining",
-            wrong.is_none(),
-            "remaining = limit - used, late by at most one reply",
-            got,
-            wrong.map(|w| w.0),
-        );
+        let statement =
+            judge.clause("remaining").expected("remaining = limit - used, late by at most one reply").got(got);
+        statement.shown_by(wrong.map(|w| w.0)).holds(wrong.is_none());
     }
 
     /// The budget was seen spent: a refusal, and after it no reply that the limiter let pass.
-    pub fn judge_spent(&self, judgement: &mut Judgement) {
-        let Some(refused) = self.refusals().next() else {
-            judgement.unproven("spent", "a refusal that shows the budget spent", "nothing was refused");
-            return;
-        };
-        let again: Vec<&Exchange> =
-            self.seen().skip_while(|e| e.id != refused.id).filter(|e| e.status() == Some(200)).collect();
-        judgement.that(
-            "spent",
-            again.is_empty(),
-            "refusals from the first one on",
-            format!("{} admitted after it", again.len()),
-            again.into_iter().take(3),
-        );
+    pub fn judge_spent(&self, judge: &mut Judge<'h>) {
+        let spending = self.spending();
+        if spending.refused.is_none() {
+            let statement = judge.clause("spent").expected("a refusal that shows the budget spent");
+            return statement.unproven("nothing was refused");
+        }
+        let again = spending.again;
+        let statement = judge.clause("spent").expected("refusals from the first one on");
+        statement
+            .got(format!("{} admitted after it", again.len()))
+            .shown_by(again.iter().copied().take(3))
+            .holds(again.is_empty());
     }
 
     /// Every refusal has the declared body and headers, and nothing but replies and refusals came back.
-    pub fn judge_refusal_shape(&self, judgement: &mut Judgement) {
-        let refusals: Vec<&Exchange> = self.refusals().collect();
-        let status = refusal(self.history);
+    pub fn judge_refusal_shape(&self, judge: &mut Judge<'h>) {
+        let TokenLimit { status, body, headers, .. } = &self.declared;
+        let refusals: Vec<&Exchange> = self.exchanges.iter().copied().filter(|e| e.status() == Some(*status)).collect();
         let spent = |e: &&&Exchange| e.response().and_then(|r| number(r, "x-ratelimit-remaining")) == Some(0);
         let with_nothing_left: Vec<&Exchange> = self.exchanges.iter().filter(spent).copied().collect();
         // By either rule at most one reply comes of a spent budget, and its charge may be late by one.
         if refusals.is_empty() && with_nothing_left.len() > 2 {
             let got = format!("{} answers with nothing left, none of them a refusal", with_nothing_left.len());
-            let expected = format!("status {status} once nothing is left");
-            judgement.that("statuses", false, expected, got, with_nothing_left.into_iter().take(3));
-            return;
+            let statement = judge.clause("statuses").expected(format!("status {status} once nothing is left")).got(got);
+            return statement.shown_by(with_nothing_left.into_iter().take(3)).holds(false);
         }
         if refusals.is_empty() {
-            judgement.unproven("shape", "a refusal to look at", "nothing was refused");
-            return;
+            return judge.clause("shape").expected("a refusal to look at").unproven("nothing was refused");
         }
-        let others: Vec<&Exchange> =
-            self.exchanges.iter().copied().filter(|e| e.status() != Some(200) && e.status() != Some(status)).collect();
-        judgement.that(
-            "statuses",
-            others.is_empty(),
-            format!("200 or {status}"),
-            format!("{} others", others.len()),
-            others.into_iter().take(3),
-        );
-        let body = self.history.declared.get("body").and_then(Value::as_str).unwrap_or_default();
-        let bodies: Vec<&Exchange> = refusals
-            .iter()
-            .copied()
-            .filter(|e| {
-                e.response().is_some_and(|r| {
-                    if body == "empty" { r.body.bytes > 0 } else { r.body.text.as_deref() != Some(body) }
-                })
-            })
-            .collect();
-        judgement.that(
-            "body",
-            bodies.is_empty(),
-            format!("body: {body}"),
-            format!("{} of {} differ", bodies.len(), refusals.len()),
-            bodies.into_iter().take(3),
-        );
-        for header in self
-            .history
-            .declared
-            .get("headers")
-            .and_then(Value::as_array)
-            .into_iter()
-            .flatten()
-            .filter_map(Value::as_str)
-        {
-            let without: Vec<&Exchange> =
-                refusals.iter().copied().filter(|e| e.response().is_none_or(|r| r.header(header).is_none())).collect();
-            let got = format!("{} of {} without", without.len(), refusals.len());
-            judgement.that(
-                header,
-                without.is_empty(),
-                format!("{header} in every refusal"),
-                got,
-                without.into_iter().take(3),
-            );
-        }
+        let is_other = |e: &&Exchange| e.status() != Some(200) && e.status() != Some(*status);
+        let others: Vec<&Exchange> = self.exchanges.iter().copied().filter(is_other).collect();
+        let statement = judge.clause("statuses").expected(format!("200 or {status}"));
+        let shown: Vec<&Exchange> = others.iter().copied().take(3).collect();
+        statement.got(format!("{} others", others.len())).shown_by(shown).holds(others.is_empty());
+        judge.none_of("body", &format!("body: {body}"), &refusals, |e| {
+            let got = &e.response()?.body;
+            let differs = if body == "empty" { got.bytes > 0 } else { got.text.as_deref() != Some(body) };
+            differs.then(|| format!("body: {}", got.text.as_deref().unwrap_or("no text")))
+        });
+        judge.none_of("refusal-headers", &headers.join(", "), &refusals, |e| {
+            let lacks = |name: &&String| e.response().is_none_or(|r| r.header(name).is_none());
+            let missing: Vec<&str> = headers.iter().filter(lacks).map(String::as_str).collect();
+            (!missing.is_empty()).then(|| format!("without {}", missing.join(", ")))
+        });
     }
 
     /// The limiter's numbers agree: the limit is the budget's, what is left never rises nor is negative and is 0 in a
     /// refusal, and the seconds to the end count down inside the window.
-    pub fn judge_numbers(&self, judgement: &mut Judgement) {
+    pub fn judge_numbers(&self, judge: &mut Judge<'h>) {
         let turned = self.turned(); // then what is left may rise
-        let marked: Vec<&Exchange> = self.exchanges.iter().copied().filter(|e| marked(self.history, e)).collect();
+        let marked: Vec<&Exchange> = self.exchanges.iter().copied().filter(|e| marked(&self.declared, e)).collect();
         let mut left_before = u64::MAX;
         let wrong = marked.iter().find_map(|exchange| {
             let response = exchange.response()?;
-            let limit = number(response, "x-ratelimit-limit");
-            let said = |header: &str| response.header(header).unwrap_or("absent").to_owned();
-            let problem = if limit != Some(self.limit) {
-                Some(format!("x-ratelimit-limit: {}", said("x-ratelimit-limit")))
+            let said = |header: &str| format!("{header}: {}", response.header(header).unwrap_or("absent"));
+            let left = number(response, "x-ratelimit-remaining");
+            let reset = number(response, "x-ratelimit-reset");
+            let problem = if number(response, "x-ratelimit-limit") != Some(self.tokens) {
+                Some(said("x-ratelimit-limit"))
+            } else if left.is_none() {
+                Some(said("x-ratelimit-remaining"))
+            } else if left > Some(left_before) && !turned {
+                Some(format!("x-ratelimit-remaining rose from {left_before} to {}", left.unwrap_or_default()))
+            } else if left > Some(0) && exchange.status() != Some(200) {
+                Some(format!("refused with {} left", left.unwrap_or_default()))
+            } else if reset.is_none_or(|r| r > self.window) {
+                Some(said("x-ratelimit-reset"))
             } else {
-                match (number(response, "x-ratelimit-remaining"), number(response, "x-ratelimit-reset")) {
-                    (None, _) => Some(format!("x-ratelimit-remaining: {}", said("x-ratelimit-remaining"))),
-                    (Some(left), _) if left > left_before && !turned => {
-                        Some(format!("x-ratelimit-remaining rose from {left_before} to {left}"))
-                    }
-                    (Some(left), _) if left > 0 && exchange.status() != Some(200) => {
-                        Some(format!("refused with {left} left"))
-                    }
-                    (_, reset) if reset.is_none_or(|r| r > self.window) => {
-                        Some(format!("x-ratelimit-reset: {}", said("x-ratelimit-reset")))
-                    }
-                    (Some(left), _) => {
-                        left_before = left;
-                        None
-                    }
-                }
+                None
             };
+            left_before = left.unwrap_or(left_before);
             problem.map(|words| (*exchange, words))
         });
         let got = wrong.as_ref().map_or(format!("{} marked answers agree", marked.len()), |(_, words)| words.clone());
-        let expected =
-            format!("limit {}, remaining never rising and 0 in a refusal, reset at most {}", self.limit, self.window);
-        judgement.that("numbers", wrong.is_none(), expected, got, wrong.map(|w| w.0));
+        let (tokens, window) = (self.tokens, self.window);
+        judge
+            .clause("numbers")
+            .expected(format!("limit {tokens}, remaining never rising and 0 in a refusal, reset at most {window}"))
+            .got(got)
+            .shown_by(wrong.as_ref().map(|w| w.0))
+            .holds(wrong.is_none());
     }
 }
 
-/// All exchanges of a label have this status, and the limiter marked them where it refused.
-pub fn judge_all(judgement: &mut Judgement, history: &History, label: &str, status: u16) {
-    let exchanges: Vec<&Exchange> = history.exchanges.iter().filter(|e| e.label == label).collect();
-    if exchanges.is_empty() {
-        judgement.unproven(label, format!("requests called {label}"), "none was sent");
-        return;
+/// All exchanges of a label are refused as declared, by the limiter.
+pub fn judge_all_refused(judge: &mut Judge<'_>, clause: &'static str, label: &str) {
+    if let Some(limit) = judge.declared::<TokenLimit>() {
+        judge_all(judge, clause, label, limit.status);
     }
+}
+
+/// All exchanges of a label have this status. Where refusals are wanted and only what the limiter has not seen passed, it is
+/// unproven.
+pub fn judge_all(judge: &mut Judge<'_>, clause: &'static str, label: &str, status: u16) {
+    let Some(exchanges) = judge.sent(clause, label) else { return };
+    let Some(limit) = judge.declared::<TokenLimit>() else { return };
+    let expected = format!("status {status}");
     let wrong: Vec<&Exchange> = exchanges.iter().copied().filter(|e| e.status() != Some(status)).collect();
     // A reply instead of a refusal that the limiter did not see is a leak, which tokens/no-leak counts.
-    if !wrong.is_empty() && status != 200 && wrong.iter().all(|e| !seen(history, e)) {
-        judgement.unproven(
-            label,
-            format!("status {status}"),
-            format!("{} of {} passed the limiter unseen", wrong.len(), exchanges.len()),
-        );
-        return;
+    if !wrong.is_empty() && status != 200 && wrong.iter().all(|e| !seen(&limit, e)) {
+        let got = format!("{} of {} passed the limiter unseen", wrong.len(), exchanges.len());
+        return judge.clause(clause).expected(expected).unproven(got);
     }
-    let got = wrong.first().map_or(format!("{} of {}", exchanges.len(), exchanges.len()), |e| {
-        format!("{} of {}: {}", wrong.len(), exchanges.len(), e.outcome_words())
-    });
-    judgement.that(label, wrong.is_empty(), format!("status {status}"), got, wrong.into_iter().take(3));
+    judge.none_of(clause, &expected, &exchanges, |e| (e.status() != Some(status)).then(|| e.outcome_words()));
 }
 
 /// The window is as long as declared, and begins where it is declared to begin.
-pub fn judge_length(judgement: &mut Judgement, history: &History) {
-    let window = history.declared.get("window-seconds").and_then(Value::as_f64).unwrap_or(60.0);
-    if history.declared.get("window").and_then(Value::as_str) == Some("fixed-from-policy") {
-        return judge_distance(judgement, history, window);
+pub fn judge_length(judge: &mut Judge<'_>) {
+    let Some(limit) = judge.declared::<TokenLimit>() else { return };
+    let window = limit.window_seconds as f64;
+    match limit.window {
+        Window::FixedFromPolicy => judge_distance(judge, window),
+        Window::FixedUnix => judge_alignment(judge, window),
     }
-    match history.facts.get("reset-seconds").and_then(Value::as_f64) {
-        Some(reset) => judgement.that(
-            "length",
-            reset > 0.0 && reset <= window,
-            format!("at most {window} s to its end"),
-            format!("{reset} s"),
-            [],
-        ),
-        None => judgement.unproven("length", "the limiter's own reset", "it was not seen"),
-    };
-    if history.declared.get("window").and_then(Value::as_str) == Some("fixed-unix") {
-        match history.facts.get("window-end-unix").and_then(Value::as_f64) {
-            Some(end) => {
-                let off = (end % window).min(window - end % window);
-                judgement.that(
-                    "aligned",
-                    off <= 1.0,
-                    format!("ends at a multiple of {window} s of Unix time"),
-                    format!("off by {off} s"),
-                    [],
-                )
-            }
-            None => judgement.unproven("aligned", "the end of the window in Unix time", "no answer had a Date"),
-        };
+}
+
+/// The limiter's first answer says an end that is not further away than the window is long, at a multiple of its length in
+/// Unix time.
+fn judge_alignment(judge: &mut Judge<'_>, window: f64) {
+    let history = judge.history();
+    let fact = |name: &str| history.facts.get(name).and_then(Value::as_f64);
+    let statement = judge.clause("length").expected(format!("at most {window} s to its end"));
+    match fact("reset-seconds") {
+        Some(reset) => statement.got(format!("{reset} s")).holds(reset > 0.0 && reset <= window),
+        None => statement.unproven("the limiter's own reset was not seen"),
+    }
+    let statement = judge.clause("aligned").expected(format!("ends at a multiple of {window} s of Unix time"));
+    match fact("window-end-unix") {
+        Some(end) => {
+            let off = (end % window).min(window - end % window);
+            statement.got(format!("off by {off} s")).holds(off <= 1.0);
+        }
+        None => statement.unproven("no answer had a Date"),
     }
 }
 
 /// From the end of the window before the drive to the end of the drive's own it is one window: the last refusal of the
 /// preparation says the one, the first of the drive says the other.
-fn judge_distance(judgement: &mut Judgement, history: &History, window: f64) {
+fn judge_distance(judge: &mut Judge<'_>, window: f64) {
+    let history = judge.history();
     let before = history.settle.exchanges.iter().rev().find_map(end_of);
     let own = history.exchanges.iter().filter(|e| !e.label.starts_with("discarded")).find_map(end_of);
+    let statement = judge.clause("length").expected(format!("{window} s between the ends of two windows"));
     match before.zip(own) {
-        Some((before, own)) => judgement.that(
-            "length",
-            (own - before - window).abs() <= 1.5, // each is said in whole seconds
-            format!("{window} s between the ends of two windows"),
-            format!("{:.1} s", own - before),
-            [],
-        ),
-        None => judgement.unproven("length", "refusals that say the ends of two windows", "there are none"),
-    };
+        // Each is said in whole seconds.
+        Some((before, own)) => {
+            statement.got(format!("{:.1} s", own - before)).holds((own - before - window).abs() <= 1.5);
+        }
+        None => statement.unproven("there are no refusals that say the ends of two windows"),
+    }
+}
+
+/// The limit that the gateway declares, where the check is about one.
+fn declared(history: &History) -> Option<TokenLimit> {
+    capability::typed(&history.declared).ok()
 }
 
 fn refusal_shape(history: &History, exchange: &Exchange) -> Value {
@@ -715,7 +647,7 @@ fn refusal_shape(history: &History, exchange: &Exchange) -> Value {
                 .collect()
         })
         .unwrap_or_default();
-    json!({"status": exchange.status(), "headers": sorted(names), "body": response.and_then(|r| r.body.text.clone()), "marked": marked(history, exchange)})
+    json!({"status": exchange.status(), "headers": sorted(names), "body": response.and_then(|r| r.body.text.clone()), "marked": declared(history).is_some_and(|limit| marked(&limit, exchange))})
 }
 
 fn sorted(mut names: Vec<String>) -> Vec<String> {
@@ -741,6 +673,7 @@ pub fn observe(history: &History) -> Value {
 
 /// The same without counts: what leaks stays out of goldens.
 pub fn observe_no_leak(history: &History) -> Value {
-    let refused = history.exchanges.iter().find(|e| e.status() == Some(refusal(history)));
+    let limit = declared(history);
+    let refused = history.exchanges.iter().find(|e| limit.as_ref().is_some_and(|l| e.status() == Some(l.status)));
     json!({"refusal": refused.map(|e| refusal_shape(history, e))})
 }

@@ -1,99 +1,249 @@
-//! A check: drives a stage, judges its history, compares the observation with the golden, and always leaves a record.
+//! A check: one value that says what is required and how it is driven and judged. A run of it drives a stage, judges the
+//! history, compares the observation with the golden, and always leaves a record.
 
 use std::{
+    any::Any,
     panic::AssertUnwindSafe,
-    path::Path,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use anyhow::{Result, anyhow};
-use futures::FutureExt;
+use futures::{FutureExt, future::LocalBoxFuture};
 use serde_json::Value;
 use verdict::{
     baseline::Baseline,
+    capability::Capability,
     folder::Records,
     golden,
     history::{History, Key},
-    judge::{Holds, Judge, Judgement},
+    judge::{Holds, Judgement},
     observation,
+    plan::{Exclusive, Level, Place},
     record::{GoldenState, RECORD_SCHEMA, Record, Trial, Verdict},
     report::{self, Ending, Inputs},
 };
 
 use crate::{
     Stage,
-    open::{self, Opened, gateway_of, root},
+    judge::Judge,
+    open::{self, Opened, root},
     replay::Replay,
 };
 
 /// Seconds that one drive may take; minutes of it are waits for windows and pods.
 const DRIVE: Duration = Duration::from_secs(900);
 
-/// A check of one gateway.
-pub struct Check {
-    id: &'static str,
-    case: &'static str,
-    gateway: String,
-    observe: fn(&History) -> Value,
+/// What is done to a stage, as [`check!`](crate::check) makes it of an `async fn(&mut Stage) -> Result<()>`.
+pub type Drive = for<'s> fn(&'s mut Stage) -> LocalBoxFuture<'s, Result<()>>;
+
+/// Whether the clause `live` is judged: that the configuration came to serve.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Live {
+    /// It is, before all others.
+    Judged,
+    /// The drive settles nothing, or whether it did is no matter.
+    NotJudged,
 }
 
-/// The check of this id and case, for the gateway whose `gateway.yaml` this is.
-pub fn check(id: &'static str, case: &'static str, gateway: &Path) -> Check {
-    Check { id, case, gateway: gateway_of(gateway), observe: observation::observe }
+/// A check. [`check!`](crate::check) declares one, as a test and in the registry.
+#[derive(Debug)]
+pub struct Check {
+    /// The first part of its id, in snake case.
+    pub suite: &'static str,
+    /// The second part of its id, in snake case.
+    pub name: &'static str,
+    /// Its cases, in snake case; none where there is but one.
+    pub cases: &'static [&'static str],
+    /// How much it matters.
+    pub level: Level,
+    /// What must hold, in one sentence.
+    pub sentence: &'static str,
+    /// Where that is written.
+    pub source: &'static str,
+    /// How it is driven and judged, in a sentence or two: what is sent or changed, and what is looked at.
+    pub how: &'static str,
+    /// The capability of the gateway that it needs, whose parameters drive and judge read.
+    pub capability: Option<&'static Capability>,
+    /// Capabilities that single cases need besides: (case in snake case, capability).
+    pub case_capabilities: &'static [(&'static str, &'static Capability)],
+    /// The model that serves; `None` for that of the run.
+    pub model: Option<&'static str>,
+    /// The mutants that it exposes.
+    pub kills: &'static [&'static str],
+    /// The gateways that it is about; none for all.
+    pub gateways: &'static [&'static str],
+    /// What else may run beside it.
+    pub exclusive: Exclusive,
+    /// Retries are never allowed.
+    pub counts_every_answer: bool,
+    /// Places that cannot run it, with the reason.
+    pub not_on: &'static [(Place, &'static str)],
+    /// Models that it cannot be run with, with the reason.
+    pub not_with: &'static [(&'static str, &'static str)],
+    /// Components that it is a statement about: where they are stand-ins it is not run.
+    pub about: &'static [&'static str],
+    /// Whether the clause `live` is judged.
+    pub live: Live,
+    /// What is done.
+    pub drive: Drive,
+    /// What is said of the history of it.
+    pub judge: fn(&mut Judge<'_>),
+    /// What a golden keeps of the history.
+    pub observe: fn(&History) -> Value,
+}
+
+/// What most checks say; [`check!`](crate::check) fills in the rest.
+pub const CHECK: Check = Check {
+    suite: "",
+    name: "",
+    cases: &[],
+    level: Level::Must,
+    sentence: "",
+    source: "",
+    how: "",
+    capability: None,
+    case_capabilities: &[],
+    model: Some("echo"),
+    kills: &[],
+    gateways: &[],
+    exclusive: Exclusive::Shared,
+    counts_every_answer: false,
+    not_on: &[],
+    not_with: &[],
+    about: &[],
+    live: Live::Judged,
+    drive: |_| Box::pin(async { Err(anyhow!("the check has no drive")) }),
+    judge: |_| {},
+    observe: observation::observe,
+};
+
+/// Declares a check: the test of each of its cases, and its entry in the registry.
+///
+/// ```text
+/// check!(routing / path_precedence(exact_over_prefix, exact_over_regex), drive_path_precedence, judge_path_precedence, Check {
+///     sentence: "of two rules that match the more specific path wins",
+///     source: "Gateway API v1, HTTPRouteRule.matches",
+///     ..CHECK
+/// });
+/// ```
+#[macro_export]
+macro_rules! check {
+    ($suite:ident / $name:ident, $drive:path, $judge:path, $check:expr $(,)?) => {
+        #[::rstest::rstest]
+        #[::tokio::test]
+        async fn $name() {
+            $crate::declared!($suite, $name, [], $drive, $judge, $check);
+            DECLARED.run("-").await;
+        }
+    };
+    ($suite:ident / $name:ident($($case:ident),+ $(,)?), $drive:path, $judge:path, $check:expr $(,)?) => {
+        #[::rstest::rstest]
+        $(#[case::$case(stringify!($case))])+
+        #[::tokio::test]
+        async fn $name(#[case] case: &str) {
+            $crate::declared!($suite, $name, [$(stringify!($case)),+], $drive, $judge, $check);
+            DECLARED.run(case).await;
+        }
+    };
+}
+
+/// The value of a check, in the registry.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! declared {
+    ($suite:ident, $name:ident, $cases:expr, $drive:path, $judge:path, $check:expr) => {
+        static DECLARED: $crate::Check = $crate::Check {
+            suite: stringify!($suite),
+            name: stringify!($name),
+            cases: &$cases,
+            drive: |stage| Box::pin($drive(stage)),
+            judge: $judge,
+            ..$check
+        };
+        $crate::inventory::submit! { $crate::registry::Entry::at(&DECLARED, file!(), line!()) }
+    };
+}
+
+/// Lower-case words joined by dashes, of a Rust name.
+pub(crate) fn dashed(name: &str) -> String {
+    name.replace('_', "-")
 }
 
 impl Check {
-    /// With an observation of its own.
-    pub fn observing(self, observe: fn(&History) -> Value) -> Self {
-        Self { observe, ..self }
+    /// `suite/name`.
+    pub fn id(&self) -> String {
+        format!("{}/{}", dashed(self.suite), dashed(self.name))
     }
 
-    /// Runs it, if the run's plan has it.
+    /// What is said of a history. A pure function of it.
+    pub fn judged(&self, history: &History) -> Judgement {
+        let mut judge = Judge::of(history);
+        if self.live == Live::Judged {
+            judge.live();
+        }
+        (self.judge)(&mut judge);
+        judge.judgement()
+    }
+
+    /// Runs a case on each gateway for which the run's plan has it.
     ///
     /// # Panics
-    /// When the record breaks the run, after it was written: that is how the test runner hears of it.
-    pub async fn run(self, drive: impl AsyncFn(&mut Stage) -> Result<()>, judge: Judge) {
-        match Replay::of_the_environment() {
-            Ok(Some(replay)) => {
-                return self.judge_again(&replay, judge).unwrap_or_else(|error| panic!("{}: {error:#}", self.id));
+    /// When a record breaks the run, after all were written: that is how the test runner hears of it.
+    pub async fn run(&self, case: &str) {
+        let case = dashed(case);
+        let breaks = self.run_case(&case).await.unwrap_or_else(|error| vec![format!("{}: {error:#}", self.id())]);
+        assert!(breaks.is_empty(), "{}", breaks.join("\n"));
+    }
+
+    /// Why the run breaks.
+    async fn run_case(&self, case: &str) -> Result<Vec<String>> {
+        if let Some(replay) = Replay::of_the_environment()? {
+            self.judge_again(&replay, case)?;
+            return Ok(vec![]);
+        }
+        let mut breaks = Vec::new();
+        for opened in open::open(&self.id(), case)? {
+            // What goes wrong on one gateway keeps no other from being tried.
+            match self.run_opened(opened).await {
+                Ok(why) => breaks.extend(why),
+                Err(error) => breaks.push(format!("{}: {error:#}", self.id())),
             }
-            Ok(None) => {}
-            Err(error) => panic!("{}: {error:#}", self.id),
         }
-        let opened = match open::open(self.id, self.case, &self.gateway) {
-            Ok(Some(opened)) => Arc::new(opened),
-            Ok(None) => return,
-            Err(error) => panic!("{}: {error:#}", self.id),
-        };
-        if !opened.plan.run.trials.is_empty() {
-            return self.be_tried(&opened, &drive, judge).await;
+        Ok(breaks)
+    }
+
+    async fn run_opened(&self, opened: Result<Opened>) -> Result<Option<String>> {
+        let opened = Arc::new(opened?);
+        if opened.plan.run.trials.is_empty() {
+            return self.run_on(&opened).await;
         }
+        self.try_mutants(&opened).await?;
+        Ok(None)
+    }
+
+    /// Runs it on one gateway, as often as retries allow; why it breaks the run.
+    async fn run_on(&self, opened: &Arc<Opened>) -> Result<Option<String>> {
         let tries = if opened.planned.counts_every_answer { 1 } else { opened.plan.run.retries + 1 };
         let mut records = Records::default();
         for attempt in 1..=tries {
-            let record = self.attempt(&opened, attempt, None, &drive, judge).await;
-            if let Err(error) = opened.folder.write_record(&record) {
-                panic!("{}: {error}", record.key.title());
-            }
+            let record = self.attempt(opened, attempt, None).await?;
             let last = record.verdict == Verdict::Pass || attempt == tries;
             records.records.push(record.clone());
-            let why = if last { breaks(&opened, &records) } else { None };
-            say(&opened, &record, why.is_some());
-            if let Some(why) = why {
-                panic!("{why}");
-            }
+            let why = if last { breaks(opened, &records) } else { None };
+            say(opened, &record, why.is_some());
             if last {
-                break;
+                return Ok(why);
             }
         }
+        Ok(None)
     }
 
     /// Judges what was kept of this check again, and writes a record of each.
-    fn judge_again(&self, replay: &Replay, judge: Judge) -> Result<()> {
-        for history in replay.histories(&self.gateway, self.id, self.case)? {
+    fn judge_again(&self, replay: &Replay, case: &str) -> Result<()> {
+        for history in replay.histories(&self.id(), case)? {
             let (key, judged) = match history {
-                Ok(history) => (history.key.clone(), judged(Ok(Ok(Ok(()))), judge, &history)),
+                Ok(history) => (history.key.clone(), self.judged_safely(&history)),
                 Err((key, why)) => (key, Err(anyhow!(why))),
             };
             let mut record = blank(key);
@@ -104,44 +254,34 @@ impl Check {
     }
 
     /// Tries the check itself: on the gateway as it is, mended where it fails there, and then on each mutant of it.
-    async fn be_tried(&self, opened: &Arc<Opened>, drive: &impl AsyncFn(&mut Stage) -> Result<()>, judge: Judge) {
+    async fn try_mutants(&self, opened: &Arc<Opened>) -> Result<()> {
         let mut attempts = 0;
-        let mut attempt = async |trial: Trial| {
+        let mut passes = async |trial: Trial| {
             attempts += 1;
-            let record = self.attempt(opened, attempts, Some(trial), drive, judge).await;
-            if let Err(error) = opened.folder.write_record(&record) {
-                panic!("{}: {error}", record.key.title());
-            }
-            record.verdict == Verdict::Pass
+            anyhow::Ok(self.attempt(opened, attempts, Some(trial)).await?.verdict == Verdict::Pass)
         };
         let mut mended = false;
-        if !attempt(Trial::default()).await {
+        if !passes(Trial::default()).await? {
             mended = true;
-            if !attempt(Trial { mended, ..Trial::default() }).await {
-                return; // whatever is wrong with the gateway, this check does not show it
+            if !passes(Trial { mended, ..Trial::default() }).await? {
+                return Ok(()); // whatever is wrong with the gateway, this check does not show it
             }
         }
         for mutant in opened.trials() {
-            attempt(Trial { mutant: Some(mutant.clone()), mended, reached: false }).await;
+            passes(Trial { mutant: Some(mutant.clone()), mended, reached: false }).await?;
         }
+        Ok(())
     }
 
-    async fn attempt(
-        &self,
-        opened: &Arc<Opened>,
-        attempt: u32,
-        trial: Option<Trial>,
-        drive: &impl AsyncFn(&mut Stage) -> Result<()>,
-        judge: Judge,
-    ) -> Record {
+    /// One attempt, and its record, which is written.
+    async fn attempt(&self, opened: &Arc<Opened>, attempt: u32, trial: Option<Trial>) -> Result<Record> {
         let begun = Instant::now();
-        let key = Key { gateway: self.gateway.clone(), check: self.id.into(), case: self.case.into(), attempt };
-        let mut record = blank(key.clone());
+        let mut record = blank(opened.planned.key(attempt));
         record.trial.clone_from(&trial);
-        match Stage::open(Arc::clone(opened), key.clone(), trial).await {
+        match Stage::open(Arc::clone(opened), record.key.clone(), trial).await {
             Err(error) => record.reason = format!("the stage could not be opened: {error:#}"),
             Ok(mut stage) => {
-                let driven = AssertUnwindSafe(tokio::time::timeout(DRIVE, drive(&mut stage))).catch_unwind().await;
+                let driven = self.driven(&mut stage).await;
                 stage.salvage().await;
                 if let Some(trial) = &mut record.trial {
                     trial.reached = stage.reached_mutant();
@@ -151,7 +291,7 @@ impl Check {
                     Ok(history) => {
                         let judged = match stage.void() {
                             Some(why) => Err(anyhow!("void: {why}; not judged")),
-                            None => judged(driven, judge, &history),
+                            None => driven.and_then(|()| self.judged_safely(&history)),
                         };
                         self.fill(&mut record, opened, &stage, &history, judged).await;
                     }
@@ -163,7 +303,28 @@ impl Check {
             }
         }
         record.seconds = begun.elapsed().as_secs_f64();
-        record
+        opened.folder.write_record(&record)?;
+        Ok(record)
+    }
+
+    /// Drives the stage to the end, and reads what models and pickers recorded. An error is one of the harness or the
+    /// cluster.
+    async fn driven(&self, stage: &mut Stage) -> Result<()> {
+        let drive = async {
+            (self.drive)(stage).await?;
+            stage.end().await
+        };
+        match AssertUnwindSafe(tokio::time::timeout(DRIVE, drive)).catch_unwind().await {
+            Err(panic) => Err(anyhow!("the drive panicked: {}", message(&*panic))),
+            Ok(Err(_)) => Err(anyhow!("the drive took longer than {} s", DRIVE.as_secs())),
+            Ok(Ok(ended)) => ended,
+        }
+    }
+
+    /// What the judge says; a panic of it is an error.
+    fn judged_safely(&self, history: &History) -> Result<Judgement> {
+        std::panic::catch_unwind(AssertUnwindSafe(|| self.judged(history)))
+            .map_err(|panic| anyhow!("the judge panicked: {}", message(&*panic)))
     }
 
     async fn fill(
@@ -204,8 +365,8 @@ impl Check {
 
     /// Compares with the golden; what differs or is missing becomes a pending file in the run folder.
     fn compare(&self, opened: &Opened, history: &History) -> Result<(GoldenState, Option<String>)> {
-        let gateway = opened.plan.gateways.iter().find(|g| g.name == self.gateway);
-        let gateway = gateway.ok_or_else(|| anyhow!("the plan does not have gateway {}", self.gateway))?;
+        let gateway = opened.plan.gateways.iter().find(|g| g.name == opened.gateway.name);
+        let gateway = gateway.ok_or_else(|| anyhow!("the plan does not have gateway {}", opened.gateway.name))?;
         let observation = (self.observe)(history);
         let (goldens, run, folder) = (root().join("golden"), &opened.plan.run, &opened.folder);
         Ok(golden::judge_observation(&goldens, folder, run, gateway, &opened.planned, observation)?)
@@ -277,22 +438,8 @@ fn evidence_depth(record: &Record) -> cluster::evidence::Depth {
     }
 }
 
-type Driven =
-    std::result::Result<std::result::Result<Result<()>, tokio::time::error::Elapsed>, Box<dyn std::any::Any + Send>>;
-
-/// What the judge says of a drive that went to its end; an error of the harness or the cluster otherwise.
-fn judged(driven: Driven, judge: Judge, history: &History) -> Result<Judgement> {
-    match driven {
-        Err(panic) => return Err(anyhow!("the drive panicked: {}", words(&*panic))),
-        Ok(Err(_)) => return Err(anyhow!("the drive took longer than {} s", DRIVE.as_secs())),
-        Ok(Ok(Err(error))) => return Err(error),
-        Ok(Ok(Ok(()))) => {}
-    }
-    std::panic::catch_unwind(AssertUnwindSafe(|| judge(history)))
-        .map_err(|panic| anyhow!("the judge panicked: {}", words(&*panic)))
-}
-
-fn words(panic: &(dyn std::any::Any + Send)) -> String {
+/// What a panic says.
+fn message(panic: &(dyn Any + Send)) -> String {
     let text =
         panic.downcast_ref::<&str>().map(|s| (*s).to_owned()).or_else(|| panic.downcast_ref::<String>().cloned());
     text.unwrap_or_else(|| "without words".to_owned())
@@ -340,55 +487,84 @@ fn say(opened: &Opened, record: &Record, breaks: bool) {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use rstest::rstest;
+    use verdict::judge::Clause;
 
     use super::*;
     use crate::fake::Fake;
 
-    fn empty(_: &History) -> Judgement {
-        Judgement::new()
-    }
-
-    fn crash(_: &History) -> Judgement {
+    fn crash(_: &mut Judge<'_>) {
         panic!("what is this?")
     }
 
+    fn the_gateway_answers(judge: &mut Judge<'_>) {
+        let status = judge.labelled("asked").first().and_then(|e| e.status());
+        judge.clause("answer").expected("an answer").got(format!("{status:?}")).holds(status.is_some());
+    }
+
+    /// A check that asks something of a cluster that is gone.
+    pub(crate) static ASKS: Check = Check {
+        suite: "harness",
+        name: "asks",
+        sentence: "a gateway answers",
+        source: "this test",
+        live: Live::NotJudged,
+        drive: |stage| {
+            Box::pin(async {
+                stage.lose_the_cluster();
+                stage.send("asked", crate::Call::get("/")).await;
+                Ok(())
+            })
+        },
+        judge: the_gateway_answers,
+        ..CHECK
+    };
+    inventory::submit! { crate::registry::Entry::at(&ASKS, file!(), line!()) }
+
     #[test]
     fn a_history_that_proves_nothing_never_passes() {
-        let judged = judged(Ok(Ok(Ok(()))), empty, &Fake::of("a/b").0).unwrap();
+        let judged = Check { live: Live::NotJudged, ..CHECK }.judged_safely(&Fake::of("a/b").0).unwrap();
         assert_eq!(summary(&judged).0, Verdict::Unproven);
     }
 
+    #[test]
+    fn a_judge_that_panics_is_an_error() {
+        let judged = Check { judge: crash, ..CHECK }.judged_safely(&Fake::of("a/b").0);
+        assert_eq!(judged.unwrap_err().to_string(), "the judge panicked: what is this?");
+    }
+
+    /// One attempt at a check, with another drive.
+    async fn attempt(attempt: u32, drive: Drive) -> Record {
+        let opened = open::open(&ASKS.id(), "-").unwrap().remove(0).unwrap();
+        Check { drive, ..ASKS }.attempt(&Arc::new(opened), attempt, None).await.unwrap()
+    }
+
+    fn fails(_: &mut Stage) -> LocalBoxFuture<'_, Result<()>> {
+        Box::pin(async { Err(anyhow!("no such thing")) })
+    }
+
+    fn panics(_: &mut Stage) -> LocalBoxFuture<'_, Result<()>> {
+        Box::pin(async { panic!("index out of bounds") })
+    }
+
     #[rstest]
-    #[case::drive_failed(Ok(Ok(Err(anyhow!("the cluster is gone")))), empty as Judge, "the cluster is gone")]
-    #[case::drive_panicked(Err(Box::new("index out of bounds") as Box<dyn std::any::Any + Send>), empty as Judge, "the drive panicked: index out of bounds")]
-    #[case::judge_panicked(Ok(Ok(Ok(()))), crash as Judge, "the judge panicked: what is this?")]
-    fn crashes_are_errors(#[case] driven: Driven, #[case] judge: Judge, #[case] reason: &str) {
-        assert_eq!(judged(driven, judge, &Fake::of("a/b").0).unwrap_err().to_string(), reason);
-    }
-
-    fn the_gateway_answers(history: &History) -> Judgement {
-        let mut judgement = Judgement::new();
-        let status = history.labelled("asked").next().and_then(|e| e.status());
-        judgement.that("answer", status.is_some(), "an answer", format!("{status:?}"), []);
-        judgement
-    }
-
-    /// One attempt at a check whose cluster dies in the middle of the drive.
-    async fn attempt_on_a_dying_cluster(attempt: u32, drive: impl AsyncFn(&mut Stage) -> Result<()>) -> Record {
-        let gateway = cluster::gateway::names(&root().join("manifests/gateways")).unwrap().remove(0);
-        let check = check("routing/host", "-", &Path::new(&gateway).join("gateway.yaml"));
-        let opened = open::open(check.id, check.case, &gateway).unwrap().unwrap();
-        check.attempt(&Arc::new(opened), attempt, None, &drive, the_gateway_answers).await
+    #[case::fails(3, fails as Drive, "no such thing")]
+    #[case::panics(4, panics as Drive, "the drive panicked: index out of bounds")]
+    #[tokio::test]
+    async fn a_drive_that_does_not_end_is_an_error(#[case] number: u32, #[case] drive: Drive, #[case] reason: &str) {
+        let record = attempt(number, drive).await;
+        assert_eq!((record.verdict, record.reason.as_str()), (Verdict::Error, reason));
     }
 
     #[tokio::test]
     async fn a_cluster_that_dies_under_a_wait_is_an_error() {
-        let record = attempt_on_a_dying_cluster(1, async |stage: &mut Stage| {
-            stage.lose_the_cluster();
-            let never = cluster::api::ObjectRef::new("v1", "ConfigMap", stage.namespace(), "never");
-            stage.see("never", &never, cluster::api::Until::Exists, 24 * 3600).await.map(drop)
+        let record = attempt(1, |stage| {
+            Box::pin(async {
+                stage.lose_the_cluster();
+                let never = cluster::api::ObjectRef::new("v1", "ConfigMap", stage.namespace(), "never");
+                stage.see("never", &never, cluster::api::Until::Exists, 24 * 3600).await.map(drop)
+            })
         })
         .await;
         assert_eq!(record.verdict, Verdict::Error, "{}", record.reason);
@@ -397,12 +573,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_cluster_that_dies_under_requests_is_an_error_and_no_failure_of_the_gateway() {
-        let record = attempt_on_a_dying_cluster(2, async |stage: &mut Stage| {
-            stage.lose_the_cluster();
-            stage.send("asked", crate::Call::get("/")).await;
-            Ok(())
-        })
-        .await;
+        let record = attempt(2, ASKS.drive).await;
         assert_eq!(record.verdict, Verdict::Error, "{}", record.reason);
         assert!(record.reason.contains("the cluster does not answer any more"), "{}", record.reason);
         assert_eq!(record.clauses.first().map(|c| c.holds), Some(Holds::No), "alone it would be a failure");
@@ -410,8 +581,18 @@ mod tests {
 
     #[test]
     fn the_first_false_clause_is_the_reason() {
-        let mut judgement = Judgement::new();
-        judgement.that("one", true, "a", "a", []).unproven("two", "b", "nothing").that("three", false, "c", "d", []);
-        assert_eq!(summary(&judgement), (Verdict::Fail, "three: expected c, got d".into()));
+        let clause = |name: &str, holds: Holds, expected: &str, got: &str| Clause {
+            name: name.into(),
+            holds,
+            expected: expected.into(),
+            got: got.into(),
+            exchanges: vec![],
+        };
+        let clauses = vec![
+            clause("one", Holds::Yes, "a", "a"),
+            clause("two", Holds::Unproven, "b", "nothing"),
+            clause("three", Holds::No, "c", "d"),
+        ];
+        assert_eq!(summary(&Judgement { clauses }), (Verdict::Fail, "three: expected c, got d".into()));
     }
 }

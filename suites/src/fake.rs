@@ -2,33 +2,44 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use serde::Serialize;
 use serde_json::{Value, json};
 use verdict::{
+    capability::{MarkedAnswers, Price, Rule, TokenLimit, UsageField, Window, WithoutIdentity},
     history::{
         Admission, Body, Ended, Exchange, History, Key, ModelRecord, Outcome, Passed, PickerRecord, Request, Response,
     },
-    judge::{Holds, Judge},
+    judge::{Holds, Judgement},
 };
 
-use crate::stage::endpoints_of;
+use crate::{Check, judge::Judge, registry, stage::endpoints_of};
 
 /// What a judge says of a made-up history. What it calls false it must not call true for want of any fact: that is asked of
 /// every row of every table.
 ///
 /// # Panics
 /// Where a failure becomes a pass when a fact is taken away.
-pub fn verdict_of(judge: Judge, fake: &Fake) -> Holds {
-    let holds = judge(&fake.0).holds();
+pub fn verdict_of(judge: impl Fn(&mut Judge<'_>), fake: &Fake) -> Holds {
+    let judged = |history: &History| {
+        let mut judging = Judge::of(history);
+        judge(&mut judging);
+        judging.judgement().holds()
+    };
+    holds_without_any_fact(judged, &fake.0)
+}
+
+fn holds_without_any_fact(judged: impl Fn(&History) -> Holds, history: &History) -> Holds {
+    let holds = judged(history);
     if holds == Holds::No {
-        for (what, poorer) in without_one_fact(&fake.0) {
-            assert_ne!(judge(&poorer).holds(), Holds::Yes, "without {what} a failure becomes a pass");
+        for (what, poorer) in without_one_fact(history) {
+            assert_ne!(judged(&poorer), Holds::Yes, "without {what} a failure becomes a pass");
         }
     }
     holds
 }
 
 /// The history again and again, each time without one of the facts that a judge may need, and which one. What a gateway
-/// declares is no fact: it says what is expected, and where nothing is said a default is.
+/// declares is no fact: it says what is expected.
 fn without_one_fact(history: &History) -> Vec<(String, History)> {
     let mut poorer = Vec::new();
     let mut without = |what: String, take: &dyn Fn(&mut History)| {
@@ -61,11 +72,47 @@ fn without_one_fact(history: &History) -> Vec<(String, History)> {
     poorer
 }
 
+/// `controllerName` of the Gateway under test in made-up histories.
+pub const CONTROLLER: &str = "example.com/controller";
+
 /// Conditions as an API server stores them: (type, status, reason).
 pub fn conditions(observed_generation: u64, said: &[(&str, &str, &str)]) -> Value {
     said.iter()
         .map(|(kind, status, reason)| json!({"type": kind, "status": status, "reason": reason, "observedGeneration": observed_generation}))
         .collect()
+}
+
+/// A limit by user as most tables want it: its limiter marks every answer that it sees.
+pub fn token_limit() -> TokenLimit {
+    TokenLimit {
+        charged_fields: vec![UsageField::Total],
+        aborted_stream: Price::Free,
+        no_usage_reply: Price::Free,
+        block_when: Rule::Over,
+        window: Window::FixedUnix,
+        window_seconds: 60,
+        identity_header: Some("x-user-id".into()),
+        without_identity: Some(WithoutIdentity::Unlimited),
+        mark_header: "x-ratelimit-limit".into(),
+        marked_answers: MarkedAnswers::EveryAnswer,
+        model: None,
+        status: 429,
+        body: "empty".into(),
+        headers: ["x-ratelimit-limit", "x-ratelimit-remaining", "x-ratelimit-reset"].map(Into::into).into(),
+    }
+}
+
+/// A limit that all share, whose limiter marks its refusals alone.
+pub fn shared_token_limit() -> TokenLimit {
+    TokenLimit {
+        block_when: Rule::AtLeast,
+        window: Window::FixedFromPolicy,
+        identity_header: None,
+        without_identity: None,
+        marked_answers: MarkedAnswers::Refusals,
+        body: "rate limit exceeded".into(),
+        ..token_limit()
+    }
 }
 
 /// A history in the making: settled, in namespace `ns`, with nothing in it; and the second from which on requests are sent.
@@ -77,6 +124,7 @@ impl Fake {
     pub fn of(check: &str) -> Self {
         let key = Key { gateway: "some-gateway".into(), check: check.into(), case: "-".into(), attempt: 1 };
         let mut history = History::new(key, "ns", "stage.igc.test");
+        history.controller = CONTROLLER.into();
         history.settle.settled = true;
         Self(history, 0.0)
     }
@@ -91,9 +139,34 @@ impl Fake {
         self.with(|h| h.key.case = case.into())
     }
 
-    /// The gateway declares this parameter.
-    pub fn declares(self, key: &str, value: Value) -> Self {
-        self.with(|h| _ = h.declared.insert(key.into(), value))
+    /// The gateway declares these parameters of the check's capability.
+    ///
+    /// # Panics
+    /// Where they are no parameters: an object of fields.
+    pub fn declares(self, parameters: impl Serialize) -> Self {
+        let value = serde_json::to_value(parameters).expect("parameters are data");
+        self.with(|h| h.declared = serde_json::from_value(value).expect("parameters are an object"))
+    }
+
+    fn check(&self) -> &'static Check {
+        registry::find(&self.0.key.check).unwrap_or_else(|| panic!("there is no check {}", self.0.key.check))
+    }
+
+    /// What the judge of the check that this is a history of says.
+    ///
+    /// # Panics
+    /// As [`verdict_of`] does, and where there is no such check.
+    pub fn verdict(&self) -> Holds {
+        let check = self.check();
+        holds_without_any_fact(|history| check.judged(history).holds(), &self.0)
+    }
+
+    /// Every clause of it.
+    ///
+    /// # Panics
+    /// Where there is no such check.
+    pub fn judgement(&self) -> Judgement {
+        self.check().judged(&self.0)
     }
 
     /// The configuration did not become live.

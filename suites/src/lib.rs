@@ -1,13 +1,14 @@
-//! What the suites are written with: checks that drive a stage and judge its history, the proofs that judges share,
+//! What the suites are written with: checks that drive a stage and judge its history, the questions that judges share,
 //! budgets of tokens, and made-up histories for the tables that show each judge able to say no.
 
 pub mod budget;
 mod check;
 mod clock;
 pub mod fake;
+pub mod judge;
 mod open;
 pub mod picked;
-pub mod proof;
+pub mod registry;
 pub mod replay;
 mod stage;
 pub mod stream;
@@ -16,30 +17,34 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
 
 pub use self::{
-    check::{Check, check},
-    open::requirements,
+    check::{CHECK, Check, Drive, Live},
+    judge::Judge,
+    registry::requirements,
     stage::{LlmService, Marker, Model, Pool, PoolOf, Stage},
 };
 pub use cluster::api::{ObjectRef, Until};
+#[doc(hidden)]
+pub use inventory;
 pub use wire::{Abandon, Call};
 
-/// A chat completion that says "Hello" to a model: 6 tokens of prompt and 1 of reply in the simulators.
-pub fn chat(host: &str, model: &str) -> Call {
-    chat_with(host, model, json!({}))
+/// A chat completion that says "Hello" to a model: 6 tokens of prompt and 1 of reply in the simulators. Like every call
+/// without a host it goes to the stage's own hostname.
+pub fn chat(model: &str) -> Call {
+    chat_with(model, json!({}))
 }
 
 /// The same with more fields in its body.
-pub fn chat_with(host: &str, model: &str, fields: Value) -> Call {
+pub fn chat_with(model: &str, fields: Value) -> Call {
     let mut body = json!({"model": model, "messages": [{"role": "user", "content": "Hello"}]});
     if let (Some(body), Value::Object(fields)) = (body.as_object_mut(), fields) {
         body.extend(fields);
     }
-    Call::post("/v1/chat/completions").host(host).json(&body)
+    Call::post("/v1/chat/completions").json(&body)
 }
 
-/// A chat completion that says "Hello" to a model, on another path.
-pub fn chat_to(path: &str, host: &str, model: &str) -> Call {
-    Call::post(path).host(host).json(&json!({"model": model, "messages": [{"role": "user", "content": "Hello"}]}))
+/// The same on another path.
+pub fn chat_to(path: &str, model: &str) -> Call {
+    Call::post(path).json(&json!({"model": model, "messages": [{"role": "user", "content": "Hello"}]}))
 }
 
 /// The call, scripted: our own model replies with these bytes, whatever is asked of it.
@@ -62,7 +67,7 @@ pub fn parents_say(kind: &str) -> Until {
     let wanted = kind.to_owned();
     Until::holds(&format!("{kind} said by every parent"), move |route| {
         let parents = route["status"]["parents"].as_array().cloned().unwrap_or_default();
-        let says = |parent: &Value| proof::condition_status(&parent["conditions"], &wanted).is_some();
+        let says = |parent: &Value| judge::condition(&parent["conditions"], &wanted).is_some();
         Ok(!parents.is_empty() && parents.iter().all(says))
     })
 }

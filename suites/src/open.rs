@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 use cluster::{
     api::Cluster,
     environment::{Environment, Stood},
-    gateway::GatewayFolder,
+    gateway::{self, GatewayFolder},
     install::{
         component::Catalogue,
         profile::{Profile, Selection},
@@ -19,9 +19,10 @@ use shipped::Root;
 use verdict::{
     folder::RunFolder,
     plan::{Exclusive, Plan, PlannedCheck, RunInfo},
-    requirements::Requirements,
     tests_list::TestList,
 };
+
+use crate::registry;
 
 /// A check of a run, with everything that its attempts share.
 pub struct Opened {
@@ -51,16 +52,6 @@ fn found() -> &'static Root {
     &FOUND
 }
 
-/// What every check demands: the registry of this binary.
-pub fn requirements() -> Result<Requirements> {
-    Ok(Requirements::parse(include_str!("../requirements.yaml"))?)
-}
-
-/// The gateway that a case is for: the name of the folder that `gateway.yaml` is in.
-pub fn gateway_of(case: &Path) -> String {
-    case.parent().and_then(Path::file_name).map(|n| n.to_string_lossy().into_owned()).unwrap_or_default()
-}
-
 /// What the environment says of this process's part in a run.
 struct Part {
     run: PathBuf,
@@ -83,15 +74,20 @@ impl Part {
     }
 }
 
-/// Opens the run for a check. `None`: it is not planned here, and leaves no trace. Without a run (plain `cargo test`) the
-/// check plans itself and is rehearsed, in the versions that the goldens were recorded with.
-pub fn open(check: &str, case: &str, gateway: &str) -> Result<Option<Opened>> {
-    let Some(part) = Part::of_the_environment() else { return rehearse_alone(check, case, gateway) };
+/// Opens the run for a case of a check, once for each gateway that it is planned on; nothing where it is not planned, which
+/// leaves no trace. Without a run (plain `cargo test`) the check plans itself and is rehearsed on every gateway, in the
+/// versions that the goldens were recorded with.
+pub fn open(check: &str, case: &str) -> Result<Vec<Result<Opened>>> {
+    let Some(part) = Part::of_the_environment() else { return rehearse_alone(check, case) };
+    let plan = RunFolder::open(&part.run)?.read_plan()?;
+    let planned = plan.checks.iter().filter(|c| c.check == check && c.case == case && c.runs() && part.includes(c));
+    Ok(planned.map(|planned| open_planned(&part, &plan, planned)).collect())
+}
+
+fn open_planned(part: &Part, plan: &Plan, planned: &PlannedCheck) -> Result<Opened> {
     let folder = RunFolder::open(&part.run)?;
-    let plan = folder.read_plan()?;
-    let planned = plan.checks.iter().find(|c| c.check == check && c.case == case && c.gateway == gateway).cloned();
-    let Some(planned) = planned.filter(|c| c.runs() && part.includes(c)) else { return Ok(None) };
     let environment: Environment = folder.read_json("environment.json")?;
+    let gateway = &planned.gateway;
     let Some(stood) = environment.gateways.get(gateway).cloned() else {
         bail!(
             "{} says nothing of gateway {gateway}; igc up has not run for it",
@@ -102,34 +98,36 @@ pub fn open(check: &str, case: &str, gateway: &str) -> Result<Option<Opened>> {
         bail!("gateway {gateway} is not up: {error}");
     }
     let gateway = GatewayFolder::read(&root().join("manifests/gateways"), gateway)?;
-    Ok(Some(Opened { folder, plan, planned, gateway, stood }))
+    Ok(Opened { folder, plan: plan.clone(), planned: planned.clone(), gateway, stood })
 }
 
 /// The profile of versions that goldens were recorded with.
 const RECORDED: &str = "recorded";
 
-fn rehearse_alone(check: &str, case: &str, gateway: &str) -> Result<Option<Opened>> {
-    let requirements = requirements()?;
-    let folder = GatewayFolder::read(&root().join("manifests/gateways"), gateway)?;
+fn rehearse_alone(check: &str, case: &str) -> Result<Vec<Result<Opened>>> {
+    let requirements = registry::requirements()?;
+    let tests = TestList::of(&requirements);
     let manifests = root().join("manifests");
     let profile = Profile::read(&manifests, RECORDED)?;
-    let selection = Selection::of(&Catalogue::read(&manifests)?, &profile, &folder.components)?;
-    let planned = selection.plan(&folder, None)?;
-    let tests = TestList::of(&requirements);
-    let rehearsed = alone_folder()?;
-    let run = RunInfo {
-        id: rehearsed.id().to_owned(),
-        ci: std::env::var_os("CI").is_some(),
-        ..RunInfo::rehearsal(RECORDED, &["cargo", "test", "-p", "suites"])
-    };
-    let plan = verdict::plan::build(&requirements, vec![planned], run, &tests)?;
-    if !requirements.get(check).is_some_and(|r| r.case_names().contains(&case)) {
-        bail!("no requirement is called {check} (case {case})");
+    let catalogue = Catalogue::read(&manifests)?;
+    let mut all = Vec::new();
+    for name in gateway::names(&manifests.join("gateways"))? {
+        let gateway = GatewayFolder::read(&manifests.join("gateways"), &name)?;
+        let planned = Selection::of(&catalogue, &profile, &gateway.components)?.plan(&gateway, None)?;
+        let folder = alone_folder()?;
+        let run = RunInfo {
+            id: folder.id().to_owned(),
+            ci: std::env::var_os("CI").is_some(),
+            ..RunInfo::rehearsal(RECORDED, &["cargo", "test", "-p", "suites"])
+        };
+        let plan = verdict::plan::build(&requirements, vec![planned], run, &tests)?;
+        let planned = plan.checks.iter().find(|c| c.check == check && c.case == case).cloned();
+        if let Some(planned) = planned.filter(PlannedCheck::runs) {
+            let stood = Stood::rehearsed(&manifests, &plan.gateways[0].versions)?;
+            all.push(Ok(Opened { folder, plan, planned, gateway, stood }));
+        }
     }
-    let planned = plan.checks.iter().find(|c| c.check == check && c.case == case).cloned();
-    let Some(planned) = planned.filter(PlannedCheck::runs) else { return Ok(None) };
-    let stood = Stood::rehearsed(&manifests, &plan.gateways[0].versions)?;
-    Ok(Some(Opened { folder: rehearsed, plan, planned, gateway: folder, stood }))
+    Ok(all)
 }
 
 /// One folder for all that this process rehearses alone, below `target/rehearsed`; those of processes that are gone are
@@ -200,10 +198,5 @@ mod tests {
             disposition: Disposition::Run,
         };
         assert_eq!(part.includes(&check), included);
-    }
-
-    #[test]
-    fn the_gateway_of_a_case_is_its_folder() {
-        assert_eq!(gateway_of(Path::new("../manifests/gateways/some/gateway.yaml")), "some");
     }
 }

@@ -5,13 +5,12 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 use verdict::{
-    history::{Ended, Exchange, History, PickerLog, PickerRecord},
-    judge::Judgement,
+    history::{Exchange, History, PickerLog, PickerRecord},
     observation::Observer,
 };
 
 use crate::{
-    proof::{each, none_of},
+    judge::{Judge, not_a_whole_200},
     stage::endpoints_of,
 };
 
@@ -34,12 +33,8 @@ impl<'h> Known<'h> {
 
     /// What is wrong with an exchange that the picker's choice of this number was to serve.
     fn wrong(&self, history: &History, exchange: &Exchange, number: usize) -> Option<String> {
-        match exchange.response() {
-            Some(response) if response.status == 200 && response.ended == Ended::Complete => {}
-            Some(response) if response.status == 200 => {
-                return Some(format!("200 whose body was {:?}", response.ended));
-            }
-            _ => return Some(exchange.outcome_words()),
+        if let Some(wrong) = not_a_whole_200(exchange) {
+            return Some(wrong);
         }
         let pick = match self.picks(exchange)[..] {
             [] => return Some("200 that never asked the picker".into()),
@@ -64,78 +59,72 @@ impl<'h> Known<'h> {
 
 /// The exchanges of the label, and the pool with its picker's records; unproven where either is missing.
 fn with_records<'h>(
-    judgement: &mut Judgement,
-    history: &'h History,
+    judge: &mut Judge<'h>,
+    clause: &'static str,
     label: &str,
     pool: &'h str,
-    clause: &str,
 ) -> Option<(Vec<&'h Exchange>, Known<'h>)> {
-    let exchanges = each(judgement, history, label, clause);
-    if exchanges.is_empty() {
-        return None;
-    }
-    let known = Known::of(history, pool);
+    let exchanges = judge.sent(clause, label)?;
+    let known = Known::of(judge.history(), pool);
     if known.is_none() {
-        judgement.unproven(clause, format!("records of the picker of pool {pool}"), "there are none");
+        judge.clause(clause).expected(format!("records of the picker of pool {pool}")).unproven("there are none");
     }
     Some((exchanges, known?))
 }
 
 /// Every exchange of the label is a whole 200 of the endpoint that the pool's picker chose, which was asked exactly once.
-pub fn as_picked(judgement: &mut Judgement, history: &History, label: &str, pool: &str) {
-    picked(judgement, history, label, pool, 0);
+pub fn as_picked<'h>(judge: &mut Judge<'h>, clause: &'static str, label: &str, pool: &'h str) {
+    served_by_choice(judge, clause, label, pool, 0);
 }
 
 /// The same, by the second endpoint of the picker's list: the first one is dead.
-pub fn by_the_fallback(judgement: &mut Judgement, history: &History, label: &str, pool: &str) {
-    picked(judgement, history, label, pool, 1);
+pub fn by_the_fallback<'h>(judge: &mut Judge<'h>, clause: &'static str, label: &str, pool: &'h str) {
+    served_by_choice(judge, clause, label, pool, 1);
 }
 
-fn picked(judgement: &mut Judgement, history: &History, label: &str, pool: &str, number: usize) {
-    let clause = format!("{label}-as-picked");
-    let Some((exchanges, known)) = with_records(judgement, history, label, pool, &clause) else { return };
-    let answered = exchanges.iter().filter(|e| e.status() == Some(200));
+fn served_by_choice<'h>(judge: &mut Judge<'h>, clause: &'static str, label: &str, pool: &'h str, number: usize) {
+    let Some((exchanges, known)) = with_records(judge, clause, label, pool) else { return };
+    let history = judge.history();
+    let whole = judge.records_are_whole();
     let doubtful = |e: &&Exchange| {
-        let models_whole = history.models.values().all(verdict::history::ModelLog::is_whole);
-        known.picks(e).is_empty() && !known.picker.is_whole() || history.reached(e).is_empty() && !models_whole
+        let (no_pick, no_record) = (known.picks(e).is_empty(), history.reached(e).is_empty());
+        e.status() == Some(200) && (no_pick && !known.picker.is_whole() || no_record && !whole)
     };
-    if answered.copied().any(|e| doubtful(&e)) {
-        judgement.unproven(&clause, "whole records of picker and models", "markers are missing in them");
-        return;
+    if exchanges.iter().any(doubtful) {
+        let statement = judge.clause(clause).expected("whole records of picker and models");
+        return statement.unproven("markers are missing in them");
     }
     let which = if number == 0 { "the endpoint that the picker named" } else { "the picker's second endpoint" };
-    none_of(judgement, &clause, format!("200 from {which}"), &exchanges, |e| known.wrong(history, e, number));
+    judge.none_of(clause, &format!("200 from {which}"), &exchanges, |e| known.wrong(history, e, number));
 }
 
 /// No exchange of the label asked this pool's picker.
-pub fn not_asked(judgement: &mut Judgement, history: &History, label: &str, pool: &str) {
-    let clause = format!("{label}-does-not-ask-{pool}");
-    let exchanges = each(judgement, history, label, &clause);
-    if exchanges.is_empty() {
-        return;
-    }
-    match Known::of(history, pool) {
+pub fn not_asked<'h>(judge: &mut Judge<'h>, clause: &'static str, label: &str, pool: &'h str) {
+    let Some(exchanges) = judge.sent(clause, label) else { return };
+    match Known::of(judge.history(), pool) {
         Some(known) if known.picker.is_whole() => {
-            none_of(judgement, &clause, format!("picker of {pool} not asked"), &exchanges, |e| {
+            judge.none_of(clause, &format!("picker of {pool} not asked"), &exchanges, |e| {
                 (!known.picks(e).is_empty()).then(|| format!("the picker of {pool} was asked"))
             });
         }
-        _ => _ = judgement.unproven(&clause, format!("whole records of the picker of {pool}"), "they are not whole"),
+        _ => {
+            let statement = judge.clause(clause).expected(format!("whole records of the picker of {pool}"));
+            statement.unproven("they are not whole");
+        }
     }
 }
 
-/// Something of the picker's one record of each exchange of the label. `wrong` says what is wrong with it.
-pub fn record_of_each(
-    judgement: &mut Judgement,
-    history: &History,
+/// The picker's one record of each exchange of the label is as expected; `wrong` says what is wrong with it.
+pub fn record_of_each<'h>(
+    judge: &mut Judge<'h>,
+    clause: &'static str,
     label: &str,
-    pool: &str,
+    pool: &'h str,
     expected: &str,
     wrong: impl Fn(&Exchange, &PickerRecord) -> Option<String>,
 ) {
-    let clause = format!("{label}-{}", expected.replace(' ', "-"));
-    let Some((exchanges, known)) = with_records(judgement, history, label, pool, &clause) else { return };
-    none_of(judgement, &clause, expected.to_owned(), &exchanges, |exchange| match known.picks(exchange)[..] {
+    let Some((exchanges, known)) = with_records(judge, clause, label, pool) else { return };
+    judge.none_of(clause, expected, &exchanges, |exchange| match known.picks(exchange)[..] {
         [pick] => wrong(exchange, pick),
         ref picks => Some(format!("{} records of the picker", picks.len())),
     });
@@ -156,18 +145,15 @@ pub fn pick_of<'h>(history: &'h History, exchange: &Exchange, pool: &str) -> Opt
 
 /// Every exchange of the label is a 200 of the endpoint that its own request header named to the picker, by the records of
 /// the models: for pickers that keep none. Only a picker reads that header.
-pub fn as_commanded(judgement: &mut Judgement, history: &History, label: &str, pool: &str, header: &str) {
-    let clause = format!("{label}-as-commanded");
-    let exchanges = each(judgement, history, label, &clause);
-    if exchanges.is_empty() {
-        return;
+pub fn as_commanded(judge: &mut Judge<'_>, clause: &'static str, label: &str, pool: &str, header: &str) {
+    let history = judge.history();
+    let Some(exchanges) = judge.sent(clause, label) else { return };
+    let unrecorded = |e: &&Exchange| e.status() == Some(200) && history.reached(e).is_empty();
+    if exchanges.iter().any(unrecorded) && !judge.records_are_whole() {
+        let statement = judge.clause(clause).expected("whole records of the models");
+        return statement.unproven("markers are missing in them");
     }
-    let unrecorded = |e: &&&Exchange| e.status() == Some(200) && history.reached(e).is_empty();
-    if exchanges.iter().any(|e| unrecorded(&e)) && !history.models.values().all(verdict::history::ModelLog::is_whole) {
-        judgement.unproven(&clause, "whole records of the models", "markers are missing in them");
-        return;
-    }
-    none_of(judgement, &clause, "200 from the endpoint that was commanded".into(), &exchanges, |exchange| {
+    judge.none_of(clause, "200 from the endpoint that was commanded", &exchanges, |exchange| {
         let named = exchange.request.headers.iter().find(|(name, _)| name == header);
         let wanted = named.and_then(|(_, endpoint)| pod_of(history, pool, endpoint));
         let reached: Vec<(&str, &str)> = history.reached(exchange).iter().map(|(m, r)| (*m, r.pod.as_str())).collect();
@@ -177,16 +163,6 @@ pub fn as_commanded(judgement: &mut Judgement, history: &History, label: &str, p
             _ => Some(exchange.outcome_words()),
         }
     });
-}
-
-/// The entries of a pool's status that are about a Gateway.
-pub fn entries_of<'p>(pool: &'p Value, gateway: &Value) -> Vec<&'p Value> {
-    let parents = pool["status"]["parents"].as_array().map(Vec::as_slice).unwrap_or_default();
-    let same = |parent: &&Value| {
-        let reference = &parent["parentRef"];
-        reference["name"] == gateway["name"] && reference["namespace"] == gateway["namespace"]
-    };
-    parents.iter().filter(same).collect()
 }
 
 /// The pod behind an endpoint of a pool.
@@ -224,12 +200,11 @@ pub fn observe(history: &History) -> Value {
 
 /// The proxy's own choice, where there is no picker, is not the client's: of many requests that name one endpoint of
 /// several in a header, not all go there.
-pub fn not_steered(judgement: &mut Judgement, history: &History, label: &str, pool: &str, header: &str) {
+pub fn not_steered(judge: &mut Judge<'_>, clause: &'static str, label: &str, pool: &str, header: &str) {
     /// Of fewer all may have gone there by chance.
     const ENOUGH: usize = 10;
-    let clause = format!("{label}-not-steered");
-    let expected = "an endpoint that the client names is not followed";
-    let exchanges = each(judgement, history, label, &clause);
+    let history = judge.history();
+    let Some(exchanges) = judge.sent(clause, label) else { return };
     let mut served = 0;
     let mut as_named = Vec::new();
     for exchange in &exchanges {
@@ -243,13 +218,12 @@ pub fn not_steered(judgement: &mut Judgement, history: &History, label: &str, po
         }
     }
     let got = format!("{} of {served} that were served went where the client said", as_named.len());
-    if exchanges.is_empty() {
-        return;
-    }
-    if served > 0 && as_named.len() == served && served < ENOUGH {
-        judgement.unproven(&clause, expected, got);
+    let steered = served > 0 && as_named.len() == served;
+    let statement = judge.clause(clause).expected("an endpoint that the client names is not followed");
+    if steered && served < ENOUGH {
+        statement.unproven(got);
     } else {
-        let steered = served > 0 && as_named.len() == served;
-        judgement.that(&clause, !steered, expected, got, as_named.into_iter().take(if steered { 3 } else { 0 }));
+        let shown = if steered { 3 } else { 0 };
+        statement.got(got).shown_by(as_named.into_iter().take(shown)).holds(!steered);
     }
 }

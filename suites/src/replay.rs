@@ -29,9 +29,9 @@ impl Replay {
         Ok(Some(Self { run: RunFolder::open(&run)?, into: RunFolder::open(&into)? }))
     }
 
-    /// The histories of a case of a check on a gateway, every attempt at it.
-    pub fn histories(&self, gateway: &str, check: &str, case: &str) -> Result<Vec<Result<History, (Key, String)>>> {
-        let is_wanted = |key: &Key| key.gateway == gateway && key.check == check && key.case == case;
+    /// The histories of a case of a check on every gateway, every attempt at it.
+    pub fn histories(&self, check: &str, case: &str) -> Result<Vec<Result<History, (Key, String)>>> {
+        let is_wanted = |key: &Key| key.check == check && key.case == case;
         let keys = self.run.history_keys()?.into_iter().filter(is_wanted);
         Ok(keys.map(|key| self.run.read_history(&key).map_err(|error| (key, error.to_string()))).collect())
     }

@@ -3,18 +3,21 @@
 
 use std::{sync::Arc, time::Duration};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use cluster::{
     api::{Apply, Cluster, ObjectRef, Propagation, Target, Until},
     gateway,
     install::model::{ModelFile, Served},
-    intents::Intents,
+    intents::{self, Intents},
 };
 use futures::future::join_all;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use verdict::{
+    capability::{self, Kserve},
+    guides,
     history::{Exchange, History, Key, ModelLog, ModelRecord},
+    names,
     plan::{ModelKind, Place},
     record::Trial,
 };
@@ -78,6 +81,19 @@ pub struct Stage {
     window_end: f64,
     serial: u64,
     patience: Duration,
+    markers: Markers,
+}
+
+/// Which of the markers around a drive were sent.
+enum Markers {
+    /// None yet.
+    Unsent,
+    /// The first ones.
+    Begun,
+    /// The first ones could not be sent, which is an error of the check.
+    Failed(anyhow::Error),
+    /// Both, and the records are read.
+    Ended,
 }
 
 /// A name that DNS and KServe's hostnames bear: run, check and attempt in at most 36 characters.
@@ -108,6 +124,7 @@ impl Stage {
         let namespace = namespace(&opened.plan.run.id, &key);
         let hostname = format!("{namespace}.igc.test");
         let mut history = History::new(key, &namespace, &hostname);
+        history.controller.clone_from(&opened.gateway.gateway.controller);
         let capabilities = opened.plan.gateways.iter().find(|g| g.name == opened.gateway.name).map(|g| &g.capabilities);
         if let (Some(capability), Some(declared)) = (&opened.planned.capability, capabilities) {
             history.declared = declared.get(capability).cloned().unwrap_or_default();
@@ -134,6 +151,7 @@ impl Stage {
             window_end: 0.0,
             serial: 0,
             patience: trial.map_or(Duration::MAX, |_| PATIENCE),
+            markers: Markers::Unsent,
         })
     }
 
@@ -167,9 +185,13 @@ impl Stage {
         &self.history
     }
 
-    /// A parameter that the gateway declares, `null` where it does not.
-    pub fn declared(&self, key: &str) -> Value {
-        self.history.declared.get(key).cloned().unwrap_or_default()
+    /// The declared parameters of the check's capability.
+    ///
+    /// # Errors
+    /// Where the check has none of this type.
+    pub fn declared<C: DeserializeOwned>(&self) -> Result<C> {
+        capability::typed(&self.history.declared)
+            .map_err(|problem| anyhow!("the check's capability has other parameters: {problem}"))
     }
 
     /// A word that no other request of the run has used.
@@ -206,14 +228,7 @@ impl Stage {
         for manifest in file.manifests(&served, image)? {
             self.cluster.apply(&manifest, self.apply()).await?;
         }
-        let domain = self
-            .opened
-            .gateway
-            .capabilities
-            .get("kserve")
-            .and_then(|k| k.get("domain"))
-            .and_then(Value::as_str)
-            .unwrap_or("example.com");
+        let domain = self.kserve_domain()?;
         Ok(Model {
             name: name.to_owned(),
             service: format!("{name}-predictor"),
@@ -222,6 +237,16 @@ impl Stage {
             selector: format!("serving.kserve.io/inferenceservice={name}"),
             port: MODEL_PORT,
         })
+    }
+
+    /// The domain of the hostnames that KServe gives to its services.
+    fn kserve_domain(&self) -> Result<String> {
+        let plan = &self.opened.plan;
+        let gateway = plan.gateways.iter().find(|g| g.name == self.opened.gateway.name);
+        let declared = gateway.and_then(|g| g.capabilities.get(capability::KSERVE.name));
+        let declared =
+            declared.context("the gateway's folder declares no capability kserve, whose domain is needed")?;
+        Ok(capability::typed::<Kserve>(declared).map_err(|problem| anyhow!("kserve: {problem}"))?.domain)
     }
 
     /// A model behind an InferenceService that is Ready. If it does not become so, the check is an error, not a failure.
@@ -279,6 +304,14 @@ impl Stage {
             all.extend(own);
         }
         Ok(Intents::of(&root().join("manifests"), &self.opened.gateway.name).render(intent, &all)?)
+    }
+
+    /// The manifests that a guide prints, by `<guide>/<name>`, each in this stage's namespace.
+    ///
+    /// # Errors
+    /// Where there are none of this name, or not so many.
+    pub fn printed<const N: usize>(&self, name: &str) -> Result<[Value; N]> {
+        printed_in(&self.history.namespace, name)
     }
 
     /// Routes each of these models by the name that the body gives, on this stage's hostname.
@@ -344,12 +377,18 @@ impl Stage {
         Ok(())
     }
 
-    /// Sends a request; when it was sent is said in the stage's own time, also where that was moved.
+    /// Sends a request, to this stage's hostname where it names none; when it was sent is said in the stage's own time, also
+    /// where that was moved.
     async fn exchange(&self, label: &str, call: Call) -> Exchange {
         let moved = self.clock.moved_ms();
-        let mut exchange = self.client.send(label, call).await;
+        let mut exchange = self.client.send(label, self.addressed(call)).await;
         exchange.sent_ms += moved;
         exchange
+    }
+
+    /// The call, to this stage's hostname where it names none.
+    pub(crate) fn addressed(&self, call: Call) -> Call {
+        call.host_or(&self.history.hostname)
     }
 
     /// A request that prepares the drive and is no part of it; kept with the settling.
@@ -359,8 +398,10 @@ impl Stage {
         exchange
     }
 
-    /// Sends a request as part of the drive. It never fails: what went wrong is in the exchange.
+    /// Sends a request as part of the drive, the first markers before the first. It never fails: what went wrong is in the
+    /// exchange.
     pub async fn send(&mut self, label: &str, call: Call) -> Exchange {
+        self.begin_if_unsent().await;
         let exchange = self.exchange(label, call).await;
         self.history.exchanges.push(exchange.clone());
         exchange
@@ -378,6 +419,7 @@ impl Stage {
         calls: Vec<Call>,
         meanwhile: impl AsyncFnOnce(&Stage) -> Result<()>,
     ) -> Result<()> {
+        self.begin_if_unsent().await;
         let sending = join_all(calls.into_iter().map(|call| self.exchange(label, call)));
         let (exchanges, done) = tokio::join!(sending, meanwhile(self));
         self.history.exchanges.extend(exchanges);
@@ -430,8 +472,9 @@ impl Stage {
     }
 
     /// Sends the first marker to each of our own models and pickers, directly: from here on an absent record means
-    /// something.
+    /// something. The first request of a drive does it; a drive that changes something before does it by itself.
     pub async fn begin(&mut self) -> Result<()> {
+        self.markers = Markers::Begun;
         for pool in self.living_pools() {
             self.open_picker(&pool).await?;
         }
@@ -442,8 +485,23 @@ impl Stage {
         Ok(())
     }
 
-    /// Sends the last marker to each of our own models and pickers, and reads their records.
+    /// The same, if it was not done; what goes wrong is said when the drive ends.
+    pub(crate) async fn begin_if_unsent(&mut self) {
+        if matches!(self.markers, Markers::Unsent)
+            && let Err(error) = self.begin().await
+        {
+            self.markers = Markers::Failed(error);
+        }
+    }
+
+    /// Sends the last marker to each of our own models and pickers, and reads their records. The end of every drive does it;
+    /// a drive that takes models or pickers away does it before.
     pub async fn end(&mut self) -> Result<()> {
+        match std::mem::replace(&mut self.markers, Markers::Ended) {
+            Markers::Begun => {}
+            Markers::Failed(error) => return Err(error),
+            Markers::Unsent | Markers::Ended => return Ok(()), // nothing was driven, or nothing since
+        }
         for pool in self.living_pools() {
             self.close_picker(&pool).await?;
         }
@@ -671,6 +729,17 @@ impl Stage {
     }
 }
 
+/// The manifests that a guide prints, in this namespace.
+fn printed_in<const N: usize>(namespace: &str, name: &str) -> Result<[Value; N]> {
+    let unknown = |near: Vec<String>| anyhow!("no guide prints {name}{}", names::suggestion(&near));
+    let mut manifests = intents::documents(guides::printed(name).map_err(unknown)?)?;
+    for manifest in &mut manifests {
+        manifest["metadata"]["namespace"] = json!(namespace);
+    }
+    let count = manifests.len();
+    manifests.try_into().map_err(|_| anyhow!("the guide prints {count} manifests as {name}, and {N} are wanted"))
+}
+
 /// The pod that gave a whole 200, by the header that our simulators send.
 fn answered(exchange: &Exchange) -> Option<&str> {
     exchange.response().filter(|r| r.status == 200)?.header("x-inference-pod")
@@ -679,6 +748,16 @@ fn answered(exchange: &Exchange) -> Option<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_guide_prints_is_put_into_the_stages_namespace() {
+        let [gateway] = printed_in("ns", "guide-000/gateway").unwrap();
+        assert_eq!((&gateway["kind"], &gateway["metadata"]["namespace"]), (&json!("Gateway"), &json!("ns")));
+        let two = printed_in::<1>("ns", "guide-004/gateway-and-route").unwrap_err().to_string();
+        assert_eq!(two, "the guide prints 2 manifests as guide-004/gateway-and-route, and 1 are wanted");
+        let unknown = printed_in::<1>("ns", "guide-000/gatway").unwrap_err().to_string();
+        assert!(unknown.contains("guide-000/gatway") && unknown.contains("guide-000/gateway"), "{unknown}");
+    }
 
     #[test]
     fn names_fit_into_kserves_hostnames() {

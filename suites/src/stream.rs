@@ -10,12 +10,11 @@ use serde_json::{Value, json};
 use tokio::pin;
 use verdict::{
     history::{Ended, Exchange, History},
-    judge::Judgement,
     observation,
 };
 use wire::{Arrived, Call, Next, sse};
 
-use crate::{Model, Stage};
+use crate::{Model, Stage, judge::Judge};
 
 /// The model may send token i + `AHEAD` when token i has arrived.
 const AHEAD: u64 = 2;
@@ -71,8 +70,10 @@ impl<'a> InStep<'a> {
 
     /// Sends it. Its exchange and its steps are in the history.
     pub async fn send(self, stage: &mut Stage) -> Result<()> {
+        stage.begin_if_unsent().await;
         let gate = Gate { name: stage.unique(), journal: Mutex::default() };
-        let mut call = self.call.clone().stream().header("x-igc-stream-tokens", self.tokens.to_string());
+        let mut call =
+            stage.addressed(self.call.clone()).stream().header("x-igc-stream-tokens", self.tokens.to_string());
         if let Some(token) = self.dies_after {
             call = call.header("x-igc-die-after", token.to_string());
         }
@@ -111,7 +112,7 @@ impl<'a> InStep<'a> {
                 let mut others = 0;
                 while others < OTHERS && gate.journal().arrived == before {
                     stage.pause(0.1).await;
-                    client.send("other", self.call.clone()).await;
+                    client.send("other", stage.addressed(self.call.clone())).await;
                     others += 1;
                 }
                 if gate.journal().arrived == before {
@@ -217,67 +218,67 @@ fn waited(steps: &[Step]) -> bool {
 
 /// What a clause about the steps of a stream says, where it can be judged at all.
 fn in_step(
-    judgement: &mut Judgement,
-    history: &History,
+    judge: &mut Judge<'_>,
+    clause: &'static str,
     label: &str,
     expected: &str,
     holds: impl Fn(Option<u64>) -> bool,
 ) {
-    let clause = format!("{label}-in-step");
-    let steps = steps(history, label);
+    let steps = steps(judge.history(), label);
+    let exchanges = judge.labelled(label);
     if steps.is_empty() || !waited(&steps) {
         let got = if steps.is_empty() { "there are none" } else { "tokens arrived that were not to be sent yet" };
-        judgement.unproven(&clause, "steps of a stream whose model waits", got);
-        return;
+        return judge.clause(clause).expected("steps of a stream whose model waits").unproven(got);
     }
     let held = held_back_at(&steps);
     let got = match held {
         None => "it did".to_owned(),
         Some(token) => format!("{token} tokens had arrived and no more came, while {OTHERS} other requests passed"),
     };
-    judgement.that(&clause, holds(held), expected, got, history.labelled(label));
+    judge.clause(clause).expected(expected).got(got).shown_by(exchanges).holds(holds(held));
 }
 
 /// Each token of the stream reached the client before the one after the next was sent.
-pub fn judge_each(judgement: &mut Judgement, history: &History, label: &str) {
-    in_step(judgement, history, label, "token i arrives before token i+2 is sent", |held| held.is_none());
+pub fn judge_each(judge: &mut Judge<'_>, clause: &'static str, label: &str) {
+    in_step(judge, clause, label, "token i arrives before token i+2 is sent", |held| held.is_none());
 }
 
 /// The first token of the stream reached the client before the last was sent.
-pub fn judge_first(judgement: &mut Judgement, history: &History, label: &str) {
-    in_step(judgement, history, label, "the first token arrives before the last is sent", |held| held != Some(0));
+pub fn judge_first(judge: &mut Judge<'_>, clause: &'static str, label: &str) {
+    in_step(judge, clause, label, "the first token arrives before the last is sent", |held| held != Some(0));
 }
 
 /// At least this token reached the client.
-pub fn judge_arrived(judgement: &mut Judgement, history: &History, label: &str, token: u64) {
-    let steps = steps(history, label);
+pub fn judge_arrived(judge: &mut Judge<'_>, clause: &'static str, label: &str, token: u64) {
+    let steps = steps(judge.history(), label);
+    let exchanges = judge.labelled(label);
     let arrived = |step: &Step| if let Step::Arrived(token) = step { Some(*token) } else { None };
     let last = steps.iter().rev().find_map(arrived).unwrap_or(0);
-    let (clause, expected) = (format!("{label}-arrives"), format!("token {token} arrives"));
+    let statement = judge.clause(clause).expected(format!("token {token} arrives"));
     if steps.is_empty() {
-        judgement.unproven(&clause, expected, "nothing is known of the stream");
+        statement.unproven("nothing is known of the stream");
     } else {
-        judgement.that(&clause, last >= token, expected, format!("{last} tokens arrived"), history.labelled(label));
+        statement.got(format!("{last} tokens arrived")).shown_by(exchanges).holds(last >= token);
     }
 }
 
 /// The model saw that the client had left: its reply ended, although it waited for more to be opened.
-pub fn judge_left(judgement: &mut Judgement, history: &History, label: &str) {
-    let steps = steps(history, label);
-    let (clause, expected) = (format!("{label}-seen-by-the-model"), "the model's reply ends when the client has left");
+pub fn judge_left(judge: &mut Judge<'_>, clause: &'static str, label: &str) {
+    let history = judge.history();
+    let (steps, exchanges) = (steps(history, label), judge.labelled(label));
+    let statement = judge.clause(clause).expected("the model's reply ends when the client has left");
     let left = steps.iter().position(|step| *step == Step::Left);
     let Some(left) = left.filter(|left| waited(&steps) && held_back_at(&steps[..*left]).is_none()) else {
-        judgement.unproven(&clause, expected, "the client did not leave in the middle of a stream whose model waits");
-        return;
+        return statement.unproven("the client did not leave in the middle of a stream whose model waits");
     };
     let ended = steps.get(left + 1) == Some(&Step::GaveUp);
-    let unfinished = history.labelled(label).flat_map(|e| history.reached(e)).any(|(_, record)| !record.finished);
+    let unfinished = exchanges.iter().flat_map(|e| history.reached(e)).any(|(_, record)| !record.finished);
     let got = match (ended, unfinished) {
         (true, true) => "it did".to_owned(),
         (true, false) => "it ended, and the model's record calls it whole".to_owned(),
         (false, _) => format!("not within {SEEN_WITHIN} s"),
     };
-    judgement.that(&clause, ended && unfinished, expected, got, history.labelled(label));
+    statement.got(got).shown_by(exchanges).holds(ended && unfinished);
 }
 
 /// What was observed, and how the streams ran; how far each came when it was cut is chance.
@@ -303,13 +304,11 @@ mod tests {
     use verdict::judge::Holds;
 
     use super::{Step::*, *};
-    use crate::fake::Fake;
+    use crate::fake::{Fake, verdict_of};
 
-    fn holds(judge: fn(&mut Judgement, &History, &str), steps: &[Step]) -> Holds {
+    fn holds(judge: fn(&mut Judge<'_>, &'static str, &str), steps: &[Step]) -> Holds {
         let fake = Fake::of("a/b").model("alpha").answered("s", 200, "alpha").fact("steps-s", json!(steps));
-        let mut judgement = Judgement::new();
-        judge(&mut judgement, &fake.0, "s");
-        judgement.holds()
+        verdict_of(|judging| judge(judging, "clause", "s"), &fake)
     }
 
     #[rstest]
@@ -329,7 +328,7 @@ mod tests {
     #[case::nothing(&[Opened(2)], Holds::No)]
     #[case::unknown(&[], Holds::Unproven)]
     fn as_much_as_wanted_arrives(#[case] steps: &[Step], #[case] wanted: Holds) {
-        assert_eq!(holds(|judgement, history, label| judge_arrived(judgement, history, label, 2), steps), wanted);
+        assert_eq!(holds(|judge, clause, label| judge_arrived(judge, clause, label, 2), steps), wanted);
     }
 
     #[rstest]
@@ -342,9 +341,7 @@ mod tests {
     fn who_leaves_is_seen(#[case] steps: &[Step], #[case] finished: bool, #[case] wanted: Holds) {
         let fake = Fake::of("a/b").model("alpha").answered("s", 200, "alpha").fact("steps-s", json!(steps));
         let fake = fake.with_record(|record| record.finished = finished);
-        let mut judgement = Judgement::new();
-        judge_left(&mut judgement, &fake.0, "s");
-        assert_eq!(judgement.holds(), wanted);
+        assert_eq!(verdict_of(|judge| judge_left(judge, "clause", "s"), &fake), wanted);
     }
 
     #[rstest]

@@ -1,139 +1,161 @@
 //! Errors: what a client gets for requests that no model should ever see.
 
-use std::path::PathBuf;
-
 use anyhow::Result;
-use rstest::rstest;
 use serde_json::json;
-use suites::{Call, Stage, chat, check, proof};
-use verdict::{history::History, judge::Judgement};
+use suites::{CHECK, Call, Check, Judge, Stage, chat, chat_to, check};
+use verdict::capability::{self, ChatErrors};
 
 /// A live route to one model, which is to be left alone.
-async fn routed(stage: &mut Stage) -> Result<String> {
+async fn routed(stage: &mut Stage) -> Result<()> {
     let alpha = stage.model("alpha").await?;
     stage.route_models(&[&alpha]).await?;
-    let host = stage.hostname().to_owned();
-    stage.settle(|| chat(&host, "alpha"), "alpha").await?;
-    Ok(host)
+    stage.settle(|| chat("alpha"), "alpha").await
 }
 
-#[rstest]
-#[tokio::test]
-async fn malformed_json(#[files("../manifests/gateways/*/gateway.yaml")] folder: PathBuf) {
-    check("errors/malformed-json", "-", &folder).run(drive_malformed_json, judge_malformed_json).await;
+fn completions() -> Call {
+    Call::post("/v1/chat/completions")
 }
+
+check!(
+    errors / malformed_json,
+    drive_malformed_json,
+    judge_malformed_json,
+    Check {
+        sentence: "a body that is not JSON is refused with 4xx before any model; a reply that calls itself JSON is JSON",
+        source: "RFC 9110 section 8.3 (Content-Type); the gateway's declaration",
+        how: "Sends a body that is cut short and one with a bare newline and quotes in a string; looks at status, content type and \
+              body of the refusals and at the model's records.",
+        capability: Some(capability::CHAT_ERRORS),
+        kills: &["malformed-as-500"],
+        ..CHECK
+    }
+);
 
 async fn drive_malformed_json(stage: &mut Stage) -> Result<()> {
-    let host = routed(stage).await?;
-    stage.begin().await?;
-    for (label, body) in
-        [("cut-short", r#"{"model": "alpha", "#), ("quote-and-newline", "{\"model\": \"alpha\", \"x\": \"a\n\"b\"}")]
-    {
-        stage.send(label, Call::post("/v1/chat/completions").host(&host).body(body, "application/json")).await;
-    }
-    stage.end().await
+    routed(stage).await?;
+    stage.send("cut-short", completions().body(r#"{"model": "alpha", "#, "application/json")).await;
+    let quote_and_newline = "{\"model\": \"alpha\", \"x\": \"a\n\"b\"}";
+    stage.send("quote-and-newline", completions().body(quote_and_newline, "application/json")).await;
+    Ok(())
 }
 
-fn judge_malformed_json(history: &History) -> Judgement {
-    let mut judgement = Judgement::new();
-    proof::live(&mut judgement, history);
-    for label in ["cut-short", "quote-and-newline"] {
-        proof::declared_refusal(&mut judgement, history, label, "malformed-json");
-        proof::client_error(&mut judgement, history, label);
-        proof::reached_nothing(&mut judgement, history, label);
-        proof::json_if_it_says_so(&mut judgement, history, label);
+fn judge_malformed_json(judge: &mut Judge<'_>) {
+    if let Some(ChatErrors { malformed_json, .. }) = judge.declared() {
+        judge.refused("cut-short-as-declared", "cut-short", &malformed_json);
+        judge.refused("quote-and-newline-as-declared", "quote-and-newline", &malformed_json);
     }
-    judgement
+    judge.client_error("cut-short-is-a-client-error", "cut-short");
+    judge.client_error("quote-and-newline-is-a-client-error", "quote-and-newline");
+    judge.reached_nothing("cut-short-reaches-nothing", "cut-short");
+    judge.reached_nothing("quote-and-newline-reaches-nothing", "quote-and-newline");
+    judge.json_if_it_says_so("cut-short-is-the-json-it-says", "cut-short");
+    judge.json_if_it_says_so("quote-and-newline-is-the-json-it-says", "quote-and-newline");
 }
 
-#[rstest]
-#[tokio::test]
-async fn no_model(#[files("../manifests/gateways/*/gateway.yaml")] folder: PathBuf) {
-    check("errors/no-model", "-", &folder).run(drive_no_model, judge_no_model).await;
-}
+check!(
+    errors / no_model,
+    drive_no_model,
+    judge_no_model,
+    Check {
+        sentence: "a body without a model is refused as declared and reaches no model",
+        source: "OpenAI API reference, chat completions, model is required",
+        how: "Sends a chat without a model, one whose model is empty and one without a body; looks at the refusals and at the model's \
+              records.",
+        capability: Some(capability::CHAT_ERRORS),
+        kills: &["defaults-to-first-model"],
+        ..CHECK
+    }
+);
 
 async fn drive_no_model(stage: &mut Stage) -> Result<()> {
-    let host = routed(stage).await?;
-    stage.begin().await?;
+    routed(stage).await?;
     let messages = json!([{"role": "user", "content": "Hello"}]);
-    stage.send("no-model", Call::post("/v1/chat/completions").host(&host).json(&json!({"messages": messages}))).await;
-    stage
-        .send(
-            "empty-model",
-            Call::post("/v1/chat/completions").host(&host).json(&json!({"model": "", "messages": messages})),
-        )
-        .await;
-    stage.send("empty-body", Call::post("/v1/chat/completions").host(&host).body("", "application/json")).await;
-    stage.end().await
+    stage.send("no-model", completions().json(&json!({"messages": messages}))).await;
+    stage.send("empty-model", chat("")).await;
+    stage.send("empty-body", completions().body("", "application/json")).await;
+    Ok(())
 }
 
-fn judge_no_model(history: &History) -> Judgement {
-    let mut judgement = Judgement::new();
-    proof::live(&mut judgement, history);
-    for label in ["no-model", "empty-model", "empty-body"] {
-        proof::client_error(&mut judgement, history, label);
-        proof::reached_nothing(&mut judgement, history, label);
+fn judge_no_model(judge: &mut Judge<'_>) {
+    judge.client_error("no-model-is-a-client-error", "no-model");
+    judge.reached_nothing("no-model-reaches-nothing", "no-model");
+    judge.client_error("empty-model-is-a-client-error", "empty-model");
+    judge.reached_nothing("empty-model-reaches-nothing", "empty-model");
+    judge.client_error("empty-body-is-a-client-error", "empty-body");
+    judge.reached_nothing("empty-body-reaches-nothing", "empty-body");
+    if let Some(ChatErrors { no_model, .. }) = judge.declared() {
+        judge.refused("no-model-as-declared", "no-model", &no_model);
     }
-    proof::declared_refusal(&mut judgement, history, "no-model", "no-model");
-    judgement
 }
 
-#[rstest]
-#[tokio::test]
-async fn unsupported_path(#[files("../manifests/gateways/*/gateway.yaml")] folder: PathBuf) {
-    check("errors/unsupported-path", "-", &folder).run(drive_unsupported_path, judge_unsupported_path).await;
-}
+check!(
+    errors / unsupported_path,
+    drive_unsupported_path,
+    judge_unsupported_path,
+    Check {
+        sentence: "a path that the API does not have is refused as declared and reaches no model",
+        source: "OpenAI API reference; the gateway's declaration",
+        how: "Sends a chat to a path that there is not, and gets the root; looks at the refusals and at the model's records.",
+        capability: Some(capability::CHAT_ERRORS),
+        kills: &["passes-unknown-paths"],
+        ..CHECK
+    }
+);
 
 async fn drive_unsupported_path(stage: &mut Stage) -> Result<()> {
-    let host = routed(stage).await?;
-    stage.begin().await?;
-    let body = json!({"model": "alpha", "messages": [{"role": "user", "content": "Hello"}]});
-    stage.send("post-unknown", Call::post("/v1/nope").host(&host).json(&body)).await;
-    stage.send("get-root", Call::get("/").host(&host)).await;
-    stage.end().await
+    routed(stage).await?;
+    stage.send("post-unknown", chat_to("/v1/nope", "alpha")).await;
+    stage.send("get-root", Call::get("/")).await;
+    Ok(())
 }
 
-fn judge_unsupported_path(history: &History) -> Judgement {
-    let mut judgement = Judgement::new();
-    proof::live(&mut judgement, history);
-    for label in ["post-unknown", "get-root"] {
-        proof::declared_refusal(&mut judgement, history, label, "unsupported-path");
-        proof::reached_nothing(&mut judgement, history, label);
+fn judge_unsupported_path(judge: &mut Judge<'_>) {
+    if let Some(ChatErrors { unsupported_path, .. }) = judge.declared() {
+        judge.refused("post-unknown-as-declared", "post-unknown", &unsupported_path);
+        judge.refused("get-root-as-declared", "get-root", &unsupported_path);
     }
-    judgement
+    judge.reached_nothing("post-unknown-reaches-nothing", "post-unknown");
+    judge.reached_nothing("get-root-reaches-nothing", "get-root");
 }
 
 mod judges {
     use rstest::rstest;
-    use suites::fake::{Fake, verdict_of};
-    use verdict::judge::Holds;
+    use suites::fake::Fake;
+    use verdict::{capability::Refusal, judge::Holds};
 
     use super::*;
 
+    /// Every error is refused with this status.
+    fn refusing(check: &str, status: u16) -> Fake {
+        let refusal = Refusal { status, content_type: None };
+        let declared =
+            ChatErrors { malformed_json: refusal.clone(), no_model: refusal.clone(), unsupported_path: refusal };
+        Fake::of(check).declares(declared).model("alpha")
+    }
+
+    fn malformed_refused_with(status: u16) -> Fake {
+        refusing("errors/malformed-json", status)
+    }
+
     fn malformed(content_type: &str, body: &str) -> Fake {
-        let fake = Fake::of("errors/malformed-json").declares("malformed-json", json!({"status": 400})).model("alpha");
-        fake.refused_with("cut-short", 400, content_type, body).refused_with(
-            "quote-and-newline",
-            400,
-            "text/plain",
-            "bad",
-        )
+        let fake = malformed_refused_with(400).refused_with("cut-short", 400, content_type, body);
+        fake.refused_with("quote-and-newline", 400, "text/plain", "bad")
     }
 
     #[rstest]
     #[case::json(malformed("application/json", r#"{"error":{"message":"bad"}}"#), Holds::Yes)]
     #[case::text(malformed("text/plain", "bad"), Holds::Yes)]
     #[case::json_that_is_none(malformed("application/json", r#"{"error":"a "quote""}"#), Holds::No)]
-    #[case::server_error(Fake::of("errors/malformed-json").declares("malformed-json", json!({"status": 500})).model("alpha").refused("cut-short", 500).refused("quote-and-newline", 500), Holds::No)]
+    #[case::server_error(malformed_refused_with(500).refused("cut-short", 500).refused("quote-and-newline", 500), Holds::No)]
     #[case::reached(malformed("text/plain", "bad").answered("cut-short", 400, "alpha"), Holds::No)]
-    #[case::one_was_not_sent(Fake::of("errors/malformed-json").declares("malformed-json", json!({"status": 400})).model("alpha").refused("cut-short", 400), Holds::Unproven)]
+    #[case::one_was_not_sent(malformed_refused_with(400).refused("cut-short", 400), Holds::Unproven)]
     fn malformed_json_is_judged(#[case] fake: Fake, #[case] holds: Holds) {
-        assert_eq!(verdict_of(judge_malformed_json, &fake), holds);
+        assert_eq!(fake.verdict(), holds);
     }
 
     fn no_model_gets(status: u16) -> Fake {
-        let fake = Fake::of("errors/no-model").declares("no-model", json!({"status": 404})).model("alpha");
-        fake.refused("no-model", status).refused("empty-model", 404).refused("empty-body", 404)
+        let fake = refusing("errors/no-model", 404).refused("no-model", status);
+        fake.refused("empty-model", 404).refused("empty-body", 404)
     }
 
     #[rstest]
@@ -142,13 +164,11 @@ mod judges {
     #[case::served(no_model_gets(404).answered("no-model", 200, "alpha"), Holds::No)]
     #[case::server_error(no_model_gets(500), Holds::No)]
     fn no_model_is_judged(#[case] fake: Fake, #[case] holds: Holds) {
-        assert_eq!(verdict_of(judge_no_model, &fake), holds);
+        assert_eq!(fake.verdict(), holds);
     }
 
     fn path_gets(status: u16) -> Fake {
-        let fake =
-            Fake::of("errors/unsupported-path").declares("unsupported-path", json!({"status": 404})).model("alpha");
-        fake.refused("post-unknown", status).refused("get-root", 404)
+        refusing("errors/unsupported-path", 404).refused("post-unknown", status).refused("get-root", 404)
     }
 
     #[rstest]
@@ -157,6 +177,6 @@ mod judges {
     #[case::passed_on(path_gets(404).answered("post-unknown", 404, "alpha"), Holds::No)]
     #[case::unproven(path_gets(404).without_marker("alpha"), Holds::Unproven)]
     fn unsupported_path_is_judged(#[case] fake: Fake, #[case] holds: Holds) {
-        assert_eq!(verdict_of(judge_unsupported_path, &fake), holds);
+        assert_eq!(fake.verdict(), holds);
     }
 }

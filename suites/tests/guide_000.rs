@@ -4,19 +4,17 @@
 //! KServe attaches its routes to one Gateway of the cluster: here that is the shared one. The Gateway that the guide makes
 //! for it is made as printed in the stage's namespace, and only looked at.
 
-use std::path::PathBuf;
-
 use anyhow::Result;
-use rstest::rstest;
 use serde_json::{Value, json};
 use suites::{
-    Call, Model, ObjectRef, Stage, Until,
+    CHECK, Call, Check, Judge, Live, Model, ObjectRef, Stage, Until,
     budget::{self, Budget, Limited},
-    chat, check, condition, object, parents_say, proof,
+    chat, check, condition, judge, object, parents_say,
 };
 use verdict::{
-    history::{Admission, Exchange, History},
-    judge::Judgement,
+    capability,
+    history::{Exchange, History},
+    observation::Observer,
 };
 
 /// The guide's model, and its InferenceService.
@@ -26,96 +24,53 @@ const GATEWAY: &str = "kserve-ingress-gateway";
 /// The headers that the guide's transformation sets.
 const HEADERS: [&str; 2] = ["x-requested-model", "x-actual-model"];
 
+/// What the checks of this guide say of themselves.
+const GUIDE: Check =
+    Check { capability: Some(capability::GUIDE_000), model: None, gateways: &["agentgateway"], ..CHECK };
+
 /// The guide's manifests, with the names of a stage where the guide's own would be shared with others.
 pub mod printed {
     use super::*;
 
-    /// Step 4.2 but for its image, which nothing pulls here, under a name.
-    pub fn inference_service(stage: &Stage, name: &str) -> Value {
-        let container = json!({
-            "name": "kserve-container", "image": "igc.invalid/never-run",
-            "args": ["--model", MODEL, "--port", "8080", "--mode", "echo"],
-            "ports": [{"containerPort": 8080, "protocol": "TCP"}],
-            "resources": {"requests": {"cpu": "100m", "memory": "128Mi"}, "limits": {"cpu": "500m", "memory": "256Mi"}},
-        });
-        json!({
-            "apiVersion": "serving.kserve.io/v1beta1", "kind": "InferenceService",
-            "metadata": {"name": name, "namespace": stage.namespace()},
-            "spec": {"predictor": {"containers": [container]}},
-        })
+    /// Step 4.2 under a name; nothing pulls its image here.
+    pub fn inference_service(stage: &Stage, name: &str) -> Result<Value> {
+        let [mut service] = stage.printed("guide-000/inference-service")?;
+        service["metadata"]["name"] = json!(name);
+        service["spec"]["predictor"]["containers"][0]["image"] = json!("igc.invalid/never-run");
+        Ok(service)
     }
 
     /// Step 5.1: the model's Service as an AI provider, asked on this path.
-    pub fn backend(stage: &Stage, path: &str) -> Value {
-        let host = format!("{MODEL}-predictor.{}.svc.cluster.local", stage.namespace());
-        json!({
-            "apiVersion": "agentgateway.dev/v1alpha1", "kind": "AgentgatewayBackend",
-            "metadata": {"name": "mock-llm-backend", "namespace": stage.namespace()},
-            "spec": {"ai": {"provider": {"openai": {"model": MODEL}, "host": host, "port": 80, "path": path}}},
-        })
+    pub fn backend(stage: &Stage, path: &str) -> Result<Value> {
+        let [mut backend] = stage.printed("guide-000/backend")?;
+        let provider = &mut backend["spec"]["ai"]["provider"];
+        provider["host"] = json!(format!("{MODEL}-predictor.{}.svc.cluster.local", stage.namespace()));
+        provider["path"] = json!(path);
+        Ok(backend)
     }
 
     /// Step 5.2: the second route, on the hostname of KServe's own.
-    pub fn second_route(stage: &Stage, hostname: &str) -> Value {
+    pub fn second_route(stage: &Stage, hostname: &str) -> Result<Value> {
+        let [mut route] = stage.printed("guide-000/route")?;
         let gateway = stage.shared_gateway();
-        let backend = json!({
-            "name": "mock-llm-backend", "namespace": stage.namespace(),
-            "group": "agentgateway.dev", "kind": "AgentgatewayBackend",
-        });
-        json!({
-            "apiVersion": "gateway.networking.k8s.io/v1", "kind": "HTTPRoute",
-            "metadata": {"name": "mock-llm-ai", "namespace": stage.namespace()},
-            "spec": {
-                "parentRefs": [{"group": "gateway.networking.k8s.io", "kind": "Gateway", "name": gateway.name, "namespace": gateway.namespace}],
-                "hostnames": [hostname],
-                "rules": [{
-                    "matches": [{"path": {"type": "PathPrefix", "value": "/v1/chat/completions"}}],
-                    "backendRefs": [backend],
-                }],
-            },
-        })
+        let spec = &mut route["spec"];
+        spec["parentRefs"][0]["name"] = json!(gateway.name);
+        spec["parentRefs"][0]["namespace"] = json!(gateway.namespace);
+        spec["hostnames"] = json!([hostname]);
+        spec["rules"][0]["backendRefs"][0]["namespace"] = json!(stage.namespace());
+        Ok(route)
     }
 
     /// Step 7.1: so many tokens a minute on a route, with what else `traffic` says.
-    pub fn token_policy(stage: &Stage, route: &str, tokens: u64, more: Value) -> Value {
-        let mut traffic = json!({"rateLimit": {"local": [{"tokens": tokens, "unit": "Minutes"}]}});
+    pub fn token_policy(stage: &Stage, route: &str, tokens: u64, more: Value) -> Result<Value> {
+        let [mut policy] = stage.printed("guide-000/token-budget")?;
+        policy["spec"]["targetRefs"][0]["name"] = json!(route);
+        let traffic = &mut policy["spec"]["traffic"];
+        traffic["rateLimit"]["local"][0]["tokens"] = json!(tokens);
         if let (Some(traffic), Value::Object(more)) = (traffic.as_object_mut(), more) {
             traffic.extend(more);
         }
-        policy(stage, "llm-token-budget", route, traffic)
-    }
-
-    /// Step 4b.3: headers of the reply out of request and response.
-    pub fn transformation(stage: &Stage) -> Value {
-        let header =
-            |name: &str, from: &str| json!({"name": name, "value": format!("string(json({from}.body).model)")});
-        let set = [header(HEADERS[0], "request"), header(HEADERS[1], "response")];
-        policy(stage, "model-echo-headers", MODEL, json!({"transformation": {"response": {"set": set}}}))
-    }
-
-    fn policy(stage: &Stage, name: &str, route: &str, traffic: Value) -> Value {
-        json!({
-            "apiVersion": "agentgateway.dev/v1alpha1", "kind": "AgentgatewayPolicy",
-            "metadata": {"name": name, "namespace": stage.namespace()},
-            "spec": {
-                "targetRefs": [{"group": "gateway.networking.k8s.io", "kind": "HTTPRoute", "name": route}],
-                "traffic": traffic,
-            },
-        })
-    }
-
-    /// The guide's Gateway.
-    pub fn gateway(stage: &Stage) -> Value {
-        let listener =
-            json!({"name": "http", "protocol": "HTTP", "port": 80, "allowedRoutes": {"namespaces": {"from": "All"}}});
-        json!({
-            "apiVersion": "gateway.networking.k8s.io/v1", "kind": "Gateway",
-            "metadata": {"name": GATEWAY, "namespace": stage.namespace()},
-            "spec": {
-                "gatewayClassName": "agentgateway", "listeners": [listener],
-                "infrastructure": {"labels": {"serving.kserve.io/gateway": GATEWAY}},
-            },
-        })
+        Ok(policy)
     }
 }
 
@@ -124,7 +79,7 @@ pub fn ancestors_say(kind: &str) -> Until {
     let wanted = kind.to_owned();
     Until::holds(&format!("{kind} said by every ancestor"), move |policy| {
         let ancestors = policy["status"]["ancestors"].as_array().cloned().unwrap_or_default();
-        let says = |ancestor: &Value| proof::condition_status(&ancestor["conditions"], &wanted).is_some();
+        let says = |ancestor: &Value| judge::condition(&ancestor["conditions"], &wanted).is_some();
         Ok(!ancestors.is_empty() && ancestors.iter().all(says))
     })
 }
@@ -143,48 +98,47 @@ pub async fn apply_policy(stage: &mut Stage, manifest: Value) -> Result<()> {
 /// Steps 4 and 5: the model, the second route and its backend, live. A request that names another model shows that: on
 /// KServe's route the model refuses it, on the second route the backend's own name replaces it.
 pub async fn second_route_live(stage: &mut Stage, model: &Model, path: &str) -> Result<()> {
-    let (backend, route) = (printed::backend(stage, path), printed::second_route(stage, &model.host));
+    let (backend, route) = (printed::backend(stage, path)?, printed::second_route(stage, &model.host)?);
     stage.offer("backend", &backend).await?;
     stage.offer("route", &route).await?;
     let backend = object("agentgateway.dev/v1alpha1", "AgentgatewayBackend", stage.namespace(), "mock-llm-backend");
     stage.see("backend", &backend, condition("Accepted"), 60).await?;
     let route = object("gateway.networking.k8s.io/v1", "HTTPRoute", stage.namespace(), "mock-llm-ai");
     stage.see("route", &route, parents_say("ResolvedRefs"), 60).await?;
-    stage.settle(|| chat(&model.host, "a-name-of-the-client"), MODEL).await
+    stage.settle(|| chat("a-name-of-the-client").host(&model.host), MODEL).await
 }
 
-/// The manifest was accepted.
-pub fn accepted(judgement: &mut Judgement, history: &History, name: &str) {
-    let clause = format!("{name}-is-taken");
-    match history.admissions.get(name) {
-        Some(Admission::Accepted { .. }) => judgement.that(&clause, true, "accepted", "accepted", []),
-        Some(Admission::Refused { message, .. }) => judgement.that(&clause, false, "accepted", message.clone(), []),
-        None => judgement.unproven(&clause, "accepted", "it was not offered"),
-    };
-}
-
-/// The policy says Accepted and Attached for its generation, of the Gateway and as the first that the guide's command shows.
-pub fn attached(judgement: &mut Judgement, history: &History) {
-    accepted(judgement, history, "policy");
-    let policy = history.objects.get("policy").cloned().unwrap_or_default();
-    let first = &policy["status"]["ancestors"][0];
-    match history.facts.get("gateway") {
+/// The policy says Accepted and Attached for its generation, and the first ancestor, which the guide's command shows, is the
+/// Gateway.
+pub fn attached(judge: &mut Judge<'_>) {
+    let policy = judge.object("policy");
+    judge.accepted("policy-is-taken", "policy");
+    let (gateway, first) = (judge.history().facts.get("gateway"), &policy["status"]["ancestors"][0]["ancestorRef"]);
+    let statement = judge.clause("ancestor");
+    match gateway {
         Some(gateway) => {
-            let got = &first["ancestorRef"];
-            judgement.that("ancestor", got == gateway, format!("first ancestor {gateway}"), got.to_string(), []);
+            statement.expected(format!("first ancestor {gateway}")).got(first.to_string()).holds(first == gateway);
         }
-        None => _ = judgement.unproven("ancestor", "the policy and its Gateway", "it was not looked at"),
+        None => statement.expected("the policy and its Gateway").unproven("it was not looked at"),
     }
-    for kind in ["Accepted", "Attached"] {
-        proof::condition(judgement, &format!("policy-{kind}"), &policy, &first["conditions"], kind, "True");
-    }
+    judge.condition("policy-Accepted", policy, "Accepted", "True");
+    judge.condition("policy-Attached", policy, "Attached", "True");
 }
 
-#[rstest]
-#[tokio::test]
-async fn cert_manager(#[files("../manifests/gateways/*/gateway.yaml")] folder: PathBuf) {
-    check("guide-000/cert-manager", "-", &folder).run(drive_cert_manager, judge_cert_manager).await;
-}
+check!(
+    guide_000 / cert_manager,
+    drive_cert_manager,
+    judge_cert_manager,
+    Check {
+        sentence: "every Deployment of cert-manager becomes Available",
+        source: "guide 000, step 1",
+        how: "Waits for the three Deployments in the namespace cert-manager and reads their conditions.",
+        kills: &["never-available"],
+        about: &["cert-manager"],
+        live: Live::NotJudged,
+        ..GUIDE
+    }
+);
 
 /// What `kubectl wait deployment --all -n cert-manager` waits for.
 const CERT_MANAGER: [&str; 3] = ["cert-manager", "cert-manager-cainjector", "cert-manager-webhook"];
@@ -196,21 +150,32 @@ async fn drive_cert_manager(stage: &mut Stage) -> Result<()> {
     Ok(())
 }
 
-fn judge_cert_manager(history: &History) -> Judgement {
-    let mut judgement = Judgement::new();
+fn judge_cert_manager(judge: &mut Judge<'_>) {
     for name in CERT_MANAGER {
-        let conditions = history.objects.get(name).map(|o| o["status"]["conditions"].clone()).unwrap_or_default();
-        let available = proof::condition_status(&conditions, "Available").unwrap_or("absent");
-        judgement.that(name, available == "True", "Available is True", available, []);
+        judge.is_true(name, judge.object(name), "Available");
     }
-    judgement
 }
+
+check!(
+    guide_000 / gateway,
+    gateway_of_the_guide,
+    judge_gateway,
+    Check {
+        sentence: "the Gateway as printed is Accepted and Programmed, and its Service and proxy are named like it and carry its label",
+        source: "guide 000, step 2",
+        how: "Applies the Gateway in the stage's namespace; looks at the conditions of it and its class, and at the Service and the \
+              Deployment of its name.",
+        kills: &["forgets-infrastructure-labels"],
+        live: Live::NotJudged,
+        ..GUIDE
+    }
+);
 
 /// Step 2: the Gateway as printed, and what it makes.
 async fn gateway_of_the_guide(stage: &mut Stage) -> Result<()> {
     let class = ObjectRef::global("gateway.networking.k8s.io/v1", "GatewayClass", "agentgateway");
     stage.see("class", &class, condition("Accepted"), 30).await?;
-    let manifest = printed::gateway(stage);
+    let [manifest] = stage.printed("guide-000/gateway")?;
     stage.offer("gateway", &manifest).await?;
     let namespace = stage.namespace().to_owned();
     let gateway = object("gateway.networking.k8s.io/v1", "Gateway", &namespace, GATEWAY);
@@ -220,344 +185,352 @@ async fn gateway_of_the_guide(stage: &mut Stage) -> Result<()> {
     stage.look("printed-service", &object("v1", "Service", &namespace, "agentgateway-proxy")).await
 }
 
-#[rstest]
-#[tokio::test]
-async fn gateway(#[files("../manifests/gateways/*/gateway.yaml")] folder: PathBuf) {
-    check("guide-000/gateway", "-", &folder).run(gateway_of_the_guide, judge_gateway).await;
-}
-
-fn judge_gateway(history: &History) -> Judgement {
-    let mut judgement = Judgement::new();
-    accepted(&mut judgement, history, "gateway");
-    let seen = |name: &str| history.objects.get(name).cloned().unwrap_or_default();
-    let (class, gateway) = (seen("class"), seen("gateway"));
-    proof::condition(&mut judgement, "class-Accepted", &class, &class["status"]["conditions"], "Accepted", "True");
-    for kind in ["Accepted", "Programmed"] {
-        let conditions = &gateway["status"]["conditions"];
-        proof::condition(&mut judgement, &format!("gateway-{kind}"), &gateway, conditions, kind, "True");
+fn judge_gateway(judge: &mut Judge<'_>) {
+    let (gateway, proxy) = (judge.object("gateway"), judge.object("proxy"));
+    judge.accepted("gateway-is-taken", "gateway");
+    judge.condition("class-Accepted", judge.object("class"), "Accepted", "True");
+    judge.condition("gateway-Accepted", gateway, "Accepted", "True");
+    judge.condition("gateway-Programmed", gateway, "Programmed", "True");
+    for (clause, made) in [("service", judge.object("service")), ("proxy", proxy)] {
+        let label = &made["metadata"]["labels"]["serving.kserve.io/gateway"];
+        let statement = judge.clause(clause).expected(format!("named like the Gateway, with its label {GATEWAY}"));
+        statement.got(format!("label {label}")).holds(label == GATEWAY);
     }
-    for name in ["service", "proxy"] {
-        let labels = &seen(name)["metadata"]["labels"];
-        let label = &labels["serving.kserve.io/gateway"];
-        let expected = format!("named like the Gateway, with its label {GATEWAY}");
-        judgement.that(name, label == GATEWAY, expected, format!("label {label}"), []);
+    judge.is_true("proxy-available", proxy, "Available");
+}
+
+check!(
+    guide_000 / service_ports,
+    gateway_of_the_guide,
+    judge_service_ports,
+    Check {
+        sentence: "guide prints ports 80 and 443; correct is 80 alone, because the Gateway has one listener",
+        source: "guide 000, step 2.3, example output",
+        how: "Applies the guide's Gateway and reads the ports of its Service.",
+        kills: &["opens-port-443"],
+        live: Live::NotJudged,
+        observe: observe_ports,
+        ..GUIDE
     }
-    let available =
-        proof::condition_status(&seen("proxy")["status"]["conditions"], "Available").unwrap_or("absent").to_owned();
-    judgement.that("proxy-available", available == "True", "its Deployment is Available", available, []);
-    judgement
-}
+);
 
-#[rstest]
-#[tokio::test]
-async fn service_ports(#[files("../manifests/gateways/*/gateway.yaml")] folder: PathBuf) {
-    check("guide-000/service-ports", "-", &folder)
-        .observing(observe_ports)
-        .run(gateway_of_the_guide, judge_service_ports)
-        .await;
-}
-
-fn ports(history: &History) -> Vec<u64> {
-    let service = history.objects.get("service").cloned().unwrap_or_default();
-    let ports = service["spec"]["ports"].as_array().cloned().unwrap_or_default();
-    ports.iter().filter_map(|p| p["port"].as_u64()).collect()
+fn ports(service: &Value) -> Vec<u64> {
+    service["spec"]["ports"].as_array().into_iter().flatten().filter_map(|port| port["port"].as_u64()).collect()
 }
 
 fn observe_ports(history: &History) -> Value {
-    json!({"ports": ports(history)})
+    json!({"ports": history.objects.get("service").map(ports).unwrap_or_default()})
 }
 
-fn judge_service_ports(history: &History) -> Judgement {
-    let mut judgement = Judgement::new();
-    let ports = ports(history);
-    judgement.that(
-        "ports",
-        ports == [80],
-        "port 80 alone, though the guide prints 80 and 443",
-        format!("{ports:?}"),
-        [],
-    );
-    judgement
+fn judge_service_ports(judge: &mut Judge<'_>) {
+    let ports = ports(judge.object("service"));
+    let statement = judge.clause("ports").expected("port 80 alone, though the guide prints 80 and 443");
+    statement.got(format!("{ports:?}")).holds(ports == [80]);
 }
 
-#[rstest]
-#[tokio::test]
-async fn service_name(#[files("../manifests/gateways/*/gateway.yaml")] folder: PathBuf) {
-    check("guide-000/service-name", "-", &folder)
-        .observing(observe_names)
-        .run(gateway_of_the_guide, judge_service_name)
-        .await;
-}
+check!(
+    guide_000 / service_name,
+    gateway_of_the_guide,
+    judge_service_name,
+    Check {
+        sentence: "guide asks for the Service agentgateway-proxy; correct is kserve-ingress-gateway, because Services are named like \
+                   their Gateway",
+        source: "guide 000, steps 4b.1, 6.1 and 7.3; agentgateway/website#798",
+        how: "Applies the guide's Gateway and looks for Services of both names beside it.",
+        kills: &["names-services-otherwise"],
+        live: Live::NotJudged,
+        observe: observe_names,
+        ..GUIDE
+    }
+);
 
 fn observe_names(history: &History) -> Value {
     let there = |name: &str| history.objects.get(name).is_some_and(|o| !o.is_null());
     json!({"agentgateway-proxy": there("printed-service"), GATEWAY: there("service")})
 }
 
-fn judge_service_name(history: &History) -> Judgement {
-    let mut judgement = Judgement::new();
-    let there = history.objects.contains_key("service");
-    judgement.that(GATEWAY, there, "the Service is named like the Gateway", if there { "it is" } else { "absent" }, []);
-    match history.objects.get("printed-service") {
-        Some(printed) => {
-            let got = if printed.is_null() { "absent" } else { "it is there" };
-            judgement.that(
-                "agentgateway-proxy",
-                printed.is_null(),
-                "no Service agentgateway-proxy, though the guide asks for it",
-                got,
-                [],
-            )
-        }
-        None => judgement.unproven("agentgateway-proxy", "a look for it", "nobody looked"),
-    };
-    judgement
+fn judge_service_name(judge: &mut Judge<'_>) {
+    let objects = &judge.history().objects;
+    let words = |there: bool| if there { "it is there" } else { "absent" };
+    let there = objects.contains_key("service");
+    judge.clause(GATEWAY).expected("the Service is named like the Gateway").got(words(there)).holds(there);
+    let statement = judge.clause("agentgateway-proxy").expected("no such Service, though the guide asks for it");
+    match objects.get("printed-service") {
+        Some(printed) => statement.got(words(!printed.is_null())).holds(printed.is_null()),
+        None => statement.unproven("nobody looked"),
+    }
 }
 
-#[rstest]
-#[tokio::test]
-async fn kserve_webhook(#[files("../manifests/gateways/*/gateway.yaml")] folder: PathBuf) {
-    check("guide-000/kserve-webhook", "-", &folder).run(drive_kserve_webhook, judge_kserve_webhook).await;
-}
+check!(
+    guide_000 / kserve_webhook,
+    drive_kserve_webhook,
+    judge_kserve_webhook,
+    Check {
+        sentence: "KServe's webhook answers, takes the InferenceService as printed, and refuses one with a name that only it refuses",
+        source: "guide 000, steps 3 and 4.2; KServe v0.17 InferenceService validation",
+        how: "Offers the InferenceService as printed, and one whose name begins with a digit, without storing them; looks at what the \
+              API server says.",
+        kills: &["skips-webhooks"],
+        live: Live::NotJudged,
+        ..GUIDE
+    }
+);
 
 async fn drive_kserve_webhook(stage: &mut Stage) -> Result<()> {
-    let good = printed::inference_service(stage, MODEL);
+    let good = printed::inference_service(stage, MODEL)?;
     stage.offer_dry("as-printed", &good).await?;
-    let bad = printed::inference_service(stage, "0-mock-llm"); // Kubernetes would take this name, KServe's webhook does not
+    let bad = printed::inference_service(stage, "0-mock-llm")?; // Kubernetes would take this name, KServe's webhook does not
     stage.offer_dry("bad-name", &bad).await
 }
 
-fn judge_kserve_webhook(history: &History) -> Judgement {
-    let mut judgement = Judgement::new();
-    accepted(&mut judgement, history, "as-printed");
-    let expected = "refused by inferenceservice.kserve-webhook-server.validator";
-    match history.admissions.get("bad-name") {
-        Some(Admission::Refused { message, .. }) => {
-            let by_kserve =
-                message.contains("inferenceservice.kserve-webhook-server.validator") && message.contains("denied");
-            judgement.that("webhook-answers", by_kserve, expected, message.clone(), [])
-        }
-        Some(Admission::Accepted { .. }) => judgement.that("webhook-answers", false, expected, "accepted", []),
-        None => judgement.unproven("webhook-answers", expected, "it was not offered"),
-    };
-    judgement
+fn judge_kserve_webhook(judge: &mut Judge<'_>) {
+    judge.accepted("as-printed-is-taken", "as-printed");
+    judge.not_accepted("webhook-answers", "bad-name", &["inferenceservice.kserve-webhook-server.validator", "denied"]);
 }
 
-#[rstest]
-#[tokio::test]
-async fn inference_service(#[files("../manifests/gateways/*/gateway.yaml")] folder: PathBuf) {
-    check("guide-000/inference-service", "-", &folder).run(drive_inference_service, judge_inference_service).await;
-}
+check!(
+    guide_000 / inference_service,
+    drive_inference_service,
+    judge_inference_service,
+    Check {
+        sentence: "the InferenceService becomes Ready, with both routes on the Gateway under the hostnames that the guide says",
+        source: "guide 000, steps 4.3 and 4b.1",
+        how: "Applies the InferenceService with a model of the run; looks at its condition Ready and at the hostnames and conditions \
+              of the routes that KServe makes.",
+        kills: &["forgets-predictor-route"],
+        live: Live::NotJudged,
+        ..GUIDE
+    }
+);
+
+/// The route that KServe makes for the predictor.
+const PREDICTOR: &str = "mock-llm-predictor";
 
 async fn drive_inference_service(stage: &mut Stage) -> Result<()> {
     stage.apply_model(MODEL).await?;
     let namespace = stage.namespace().to_owned();
     let service = object("serving.kserve.io/v1beta1", "InferenceService", &namespace, MODEL);
     stage.see("inference-service", &service, condition("Ready"), 180).await?;
-    for name in [MODEL, "mock-llm-predictor"] {
+    for name in [MODEL, PREDICTOR] {
         let route = object("gateway.networking.k8s.io/v1", "HTTPRoute", &namespace, name);
         stage.see(name, &route, parents_say("ResolvedRefs"), 60).await?;
     }
     Ok(())
 }
 
-fn judge_inference_service(history: &History) -> Judgement {
-    let mut judgement = Judgement::new();
-    let service = history.objects.get("inference-service").cloned().unwrap_or_default();
-    let ready = proof::condition_status(&service["status"]["conditions"], "Ready").unwrap_or("absent");
-    judgement.that("ready", ready == "True", "Ready within 180 s", ready, []);
-    for name in [MODEL, "mock-llm-predictor"] {
-        let route = history.objects.get(name).cloned().unwrap_or_default();
-        let hostname = format!("{name}-{}.example.com", history.namespace);
-        let got = &route["spec"]["hostnames"];
-        judgement.that(&format!("{name}-hostname"), *got == json!([hostname]), hostname, got.to_string(), []);
-        let conditions = &route["status"]["parents"][0]["conditions"];
-        for kind in ["Accepted", "ResolvedRefs"] {
-            proof::condition(&mut judgement, &format!("{name}-{kind}"), &route, conditions, kind, "True");
-        }
+fn judge_inference_service(judge: &mut Judge<'_>) {
+    judge.is_true("ready", judge.object("inference-service"), "Ready");
+    for (name, hostname, accepted, resolved) in [
+        (MODEL, "mock-llm-hostname", "mock-llm-Accepted", "mock-llm-ResolvedRefs"),
+        (PREDICTOR, "mock-llm-predictor-hostname", "mock-llm-predictor-Accepted", "mock-llm-predictor-ResolvedRefs"),
+    ] {
+        let route = judge.object(name);
+        let (wanted, got) = (format!("{name}-{}.example.com", judge.history().namespace), &route["spec"]["hostnames"]);
+        let holds = *got == json!([wanted]);
+        judge.clause(hostname).expected(wanted).got(got.to_string()).holds(holds);
+        judge.condition(accepted, route, "Accepted", "True");
+        judge.condition(resolved, route, "ResolvedRefs", "True");
     }
-    judgement
 }
 
 /// The values of the transformation's headers.
-fn transformed(exchange: &Exchange) -> [Option<String>; 2] {
-    HEADERS.map(|name| exchange.response().and_then(|r| r.header(name)).map(str::to_owned))
+fn transformed(exchange: &Exchange) -> [Option<&str>; 2] {
+    HEADERS.map(|name| exchange.response()?.header(name))
 }
 
-/// Whether both headers say the model.
-fn is_transformed(exchange: &Exchange) -> bool {
-    transformed(exchange).iter().all(|value| value.as_deref() == Some(MODEL))
-}
-
-/// Every answer of the label is 200 and has both headers, or neither.
-fn judge_headers(judgement: &mut Judgement, history: &History, label: &str, wanted: Option<&str>) {
-    proof::status(judgement, history, label, Some(200));
-    let expected =
-        wanted.map_or(format!("neither {} nor {}", HEADERS[0], HEADERS[1]), |w| format!("both headers say {w}"));
-    let Some(exchange) = history.labelled(label).next() else {
-        judgement.unproven(&format!("{label}-headers"), expected, "no answer");
-        return;
-    };
-    let got = transformed(exchange);
-    let holds = got.iter().all(|value| value.as_deref() == wanted);
-    judgement.that(&format!("{label}-headers"), holds, expected, format!("{got:?}"), [exchange]);
+/// Every answer of the label is 200 and has both headers, with this value, or neither.
+fn judge_headers(
+    judge: &mut Judge<'_>,
+    label: &str,
+    status: &'static str,
+    headers: &'static str,
+    wanted: Option<&str>,
+) {
+    judge.status(status, label, 200);
+    let [requested, actual] = HEADERS;
+    let expected = wanted.map_or(format!("neither {requested} nor {actual}"), |w| format!("both headers say {w}"));
+    judge.every(headers, label, &expected, |exchange| {
+        let got = transformed(exchange);
+        (got != [wanted, wanted]).then(|| format!("{got:?}"))
+    });
 }
 
 fn observe_headers(history: &History) -> Value {
-    verdict::observation::Observer::new(history).with_values_of(&HEADERS).all()
+    Observer::new(history).with_values_of(&HEADERS).all()
 }
 
-#[rstest]
-#[tokio::test]
-async fn transformation(#[files("../manifests/gateways/*/gateway.yaml")] folder: PathBuf) {
-    check("guide-000/transformation", "-", &folder)
-        .observing(observe_headers)
-        .run(drive_transformation, judge_transformation)
-        .await;
-}
+check!(
+    guide_000 / transformation,
+    drive_transformation,
+    judge_transformation,
+    Check {
+        sentence: "without the transformation policy a reply has no header of its own, with it both say the model",
+        source: "guide 000, steps 4b.2 to 4b.4",
+        how: "Sends a chat over KServe's route before the policy and after it; looks at the policy's status and at both headers of \
+              the replies.",
+        kills: &["accepted-without-effect"],
+        observe: observe_headers,
+        ..GUIDE
+    }
+);
 
 /// Steps 4 and 4b: the model behind KServe's route, without and with the transformation, which is live at the end.
 async fn transformation_live(stage: &mut Stage) -> Result<Model> {
     let model = stage.model(MODEL).await?;
-    stage.settle(|| chat(&model.host, MODEL), MODEL).await?;
-    stage.send("before", chat(&model.host, MODEL)).await;
-    let policy = printed::transformation(stage);
+    let call = || chat(MODEL).host(&model.host);
+    stage.settle(call, MODEL).await?;
+    stage.send("before", call()).await;
+    let [policy] = stage.printed("guide-000/transformation")?;
     apply_policy(stage, policy).await?;
-    stage.settle_when(|| chat(&model.host, MODEL), is_transformed).await?;
+    stage.settle_when(call, |exchange| transformed(exchange) == [Some(MODEL); 2]).await?;
     Ok(model)
 }
 
 async fn drive_transformation(stage: &mut Stage) -> Result<()> {
     let model = transformation_live(stage).await?;
-    stage.send("after", chat(&model.host, MODEL)).await;
+    stage.send("after", chat(MODEL).host(&model.host)).await;
     Ok(())
 }
 
-fn judge_transformation(history: &History) -> Judgement {
-    let mut judgement = Judgement::new();
-    proof::live(&mut judgement, history);
-    attached(&mut judgement, history);
-    judge_headers(&mut judgement, history, "before", None);
-    judge_headers(&mut judgement, history, "after", Some(MODEL));
-    judgement
+fn judge_transformation(judge: &mut Judge<'_>) {
+    attached(judge);
+    judge_headers(judge, "before", "before-status", "before-headers", None);
+    judge_headers(judge, "after", "after-status", "after-headers", Some(MODEL));
 }
 
-#[rstest]
-#[tokio::test]
-async fn second_route(#[files("../manifests/gateways/*/gateway.yaml")] folder: PathBuf) {
-    check("guide-000/second-route", "-", &folder).run(drive_second_route, judge_second_route).await;
-}
+check!(
+    guide_000 / second_route,
+    drive_second_route,
+    judge_second_route,
+    Check {
+        sentence: "the AgentgatewayBackend is Accepted, and the second route wins for /v1/chat/completions and for nothing else",
+        source: "guide 000, step 5",
+        how: "Sends a chat and a request on another path to KServe's hostname; KServe's route sets a header that the model records, \
+              the second route does not.",
+        model: Some("echo"),
+        kills: &["regex-always-wins"],
+        ..GUIDE
+    }
+);
 
 async fn drive_second_route(stage: &mut Stage) -> Result<()> {
     let model = stage.model(MODEL).await?;
     second_route_live(stage, &model, "/v1/chat/completions").await?;
-    stage.begin().await?;
-    stage.send("chat", chat(&model.host, MODEL)).await;
+    stage.send("chat", chat(MODEL).host(&model.host)).await;
     stage.send("other-path", Call::get("/v1/models").host(&model.host)).await;
-    stage.end().await
+    Ok(())
 }
 
 /// Backend and route are Accepted, and the route's references resolved.
-pub fn judge_second_route_status(judgement: &mut Judgement, history: &History) {
-    let seen = |name: &str| history.objects.get(name).cloned().unwrap_or_default();
-    let (backend, route) = (seen("backend"), seen("route"));
-    for name in ["backend", "route"] {
-        accepted(judgement, history, name);
-    }
-    proof::condition(judgement, "backend-Accepted", &backend, &backend["status"]["conditions"], "Accepted", "True");
-    for kind in ["Accepted", "ResolvedRefs"] {
-        let conditions = &route["status"]["parents"][0]["conditions"];
-        proof::condition(judgement, &format!("route-{kind}"), &route, conditions, kind, "True");
-    }
+pub fn judge_second_route_status(judge: &mut Judge<'_>) {
+    let (backend, route) = (judge.object("backend"), judge.object("route"));
+    judge.accepted("backend-is-taken", "backend");
+    judge.accepted("route-is-taken", "route");
+    judge.condition("backend-Accepted", backend, "Accepted", "True");
+    judge.condition("route-Accepted", route, "Accepted", "True");
+    judge.condition("route-ResolvedRefs", route, "ResolvedRefs", "True");
 }
 
-fn judge_second_route(history: &History) -> Judgement {
-    let mut judgement = Judgement::new();
-    proof::live(&mut judgement, history);
-    judge_second_route_status(&mut judgement, history);
-    proof::answered_by(&mut judgement, history, "chat", MODEL);
-    proof::answered_by(&mut judgement, history, "other-path", MODEL);
+fn judge_second_route(judge: &mut Judge<'_>) {
+    let history = judge.history();
+    judge_second_route_status(judge);
+    judge.answered_by("chat-answered-by-mock-llm", "chat", MODEL);
+    judge.answered_by("other-path-answered-by-mock-llm", "other-path", MODEL);
     // KServe's route sets this header, the second one does not.
-    proof::model_got_header(&mut judgement, history, "other-path", "KServe-Isvc-Name", MODEL);
-    let records: Vec<_> = history.labelled("chat").flat_map(|e| history.reached(e)).collect();
-    let of_kserve = |name: &str| name.eq_ignore_ascii_case("KServe-Isvc-Name");
-    let over_kserve = records.iter().filter(|(_, r)| r.headers.iter().any(|(n, _)| of_kserve(n))).count();
-    let got = format!("{over_kserve} of {} records have KServe's header", records.len());
-    match records.is_empty() {
-        true => judgement.unproven("second-route-wins", "a record of the chat", got),
-        false => judgement.that("second-route-wins", over_kserve == 0, "the chat comes over the second route", got, []),
-    };
-    judgement
+    judge.model_got("other-path-kserve-isvc-name", "other-path", "KServe-Isvc-Name", &[MODEL]);
+    if judge.labelled("chat").into_iter().any(|chat| !history.reached(chat).is_empty()) {
+        judge.model_got("second-route-wins", "chat", "KServe-Isvc-Name", &[]);
+    } else {
+        judge.clause("second-route-wins").expected("a record of the chat").unproven("there is none");
+    }
 }
 
-#[rstest]
-#[tokio::test]
-async fn transformation_lost(#[files("../manifests/gateways/*/gateway.yaml")] folder: PathBuf) {
-    check("guide-000/transformation-lost", "-", &folder)
-        .observing(observe_headers)
-        .run(drive_transformation_lost, judge_transformation_lost)
-        .await;
-}
+check!(
+    guide_000 / transformation_lost,
+    drive_transformation_lost,
+    judge_transformation_lost,
+    Check {
+        sentence: "guide keeps the transformation on KServe's route; on the path of the second route its headers are gone, because a \
+                   policy belongs to a route",
+        source: "guide 000, steps 4b and 5",
+        how: "With the transformation live on KServe's route, adds the second route and sends a request over each; looks at the \
+              headers of both replies.",
+        kills: &["transformation-on-all-routes"],
+        observe: observe_headers,
+        ..GUIDE
+    }
+);
 
 async fn drive_transformation_lost(stage: &mut Stage) -> Result<()> {
     let model = transformation_live(stage).await?;
     second_route_live(stage, &model, "/v1/chat/completions").await?;
-    stage.send("on-the-second-route", chat(&model.host, MODEL)).await;
+    stage.send("on-the-second-route", chat(MODEL).host(&model.host)).await;
     let completion = Call::post("/v1/completions").host(&model.host).json(&json!({"model": MODEL, "prompt": "Hello"}));
     stage.send("on-kserves-route", completion).await;
     Ok(())
 }
 
-fn judge_transformation_lost(history: &History) -> Judgement {
-    let mut judgement = Judgement::new();
-    proof::live(&mut judgement, history);
-    attached(&mut judgement, history);
-    judge_headers(&mut judgement, history, "on-the-second-route", None);
-    judge_headers(&mut judgement, history, "on-kserves-route", Some(MODEL));
-    judgement
+fn judge_transformation_lost(judge: &mut Judge<'_>) {
+    attached(judge);
+    let (status, headers) = ("on-the-second-route-status", "on-the-second-route-headers");
+    judge_headers(judge, "on-the-second-route", status, headers, None);
+    let (status, headers) = ("on-kserves-route-status", "on-kserves-route-headers");
+    judge_headers(judge, "on-kserves-route", status, headers, Some(MODEL));
 }
 
-#[rstest]
-#[tokio::test]
-async fn chat_completion(#[files("../manifests/gateways/*/gateway.yaml")] folder: PathBuf) {
-    check("guide-000/chat-completion", "-", &folder).run(drive_chat_completion, judge_chat_completion).await;
-}
+check!(
+    guide_000 / chat_completion,
+    drive_chat_completion,
+    judge_chat_completion,
+    Check {
+        sentence: "the test request, with a Host header, is answered as printed, with 6 tokens of prompt and 1 of completion",
+        source: "guide 000, step 6.2",
+        how: "Sends the guide's chat over the second route; compares what the guide prints with the fields of the reply.",
+        kills: &["drops-usage-of-replies"],
+        ..GUIDE
+    }
+);
 
 async fn drive_chat_completion(stage: &mut Stage) -> Result<()> {
     let model = stage.model(MODEL).await?;
     second_route_live(stage, &model, "/v1/chat/completions").await?;
-    stage.send("with-host", chat(&model.host, MODEL)).await;
+    stage.send("with-host", chat(MODEL).host(&model.host)).await;
     Ok(())
 }
 
-fn judge_chat_completion(history: &History) -> Judgement {
-    let mut judgement = Judgement::new();
-    proof::live(&mut judgement, history);
-    proof::status(&mut judgement, history, "with-host", Some(200));
-    let Some(exchange) = history.labelled("with-host").next() else { return judgement };
-    let body = exchange.response().and_then(|r| r.json()).unwrap_or_default();
-    let choice = &body["choices"][0];
-    for (name, got, wanted) in [
-        ("model", &body["model"], json!(MODEL)),
-        ("object", &body["object"], json!("chat.completion")),
-        ("prompt-tokens", &body["usage"]["prompt_tokens"], json!(6)),
-        ("completion-tokens", &body["usage"]["completion_tokens"], json!(1)),
-        ("total-tokens", &body["usage"]["total_tokens"], json!(7)),
-        ("reply", &choice["message"], json!({"role": "assistant", "content": "Hello"})),
-        ("finish-reason", &choice["finish_reason"], json!("stop")),
+fn judge_chat_completion(judge: &mut Judge<'_>) {
+    judge.status("with-host-status", "with-host", 200);
+    for (clause, pointer, wanted) in [
+        ("model", "/model", json!(MODEL)),
+        ("object", "/object", json!("chat.completion")),
+        ("prompt-tokens", "/usage/prompt_tokens", json!(6)),
+        ("completion-tokens", "/usage/completion_tokens", json!(1)),
+        ("total-tokens", "/usage/total_tokens", json!(7)),
+        ("reply", "/choices/0/message", json!({"role": "assistant", "content": "Hello"})),
+        ("finish-reason", "/choices/0/finish_reason", json!("stop")),
     ] {
-        judgement.that(name, *got == wanted, wanted.to_string(), got.to_string(), [exchange]);
+        judge.every(clause, "with-host", &wanted.to_string(), |exchange| {
+            let body = exchange.response().and_then(|r| r.json()).unwrap_or_default();
+            let got = body.pointer(pointer).unwrap_or(&Value::Null);
+            (*got != wanted).then(|| got.to_string())
+        });
     }
-    judgement
 }
 
-#[rstest]
-#[tokio::test]
-async fn request_without_host(#[files("../manifests/gateways/*/gateway.yaml")] folder: PathBuf) {
-    check("guide-000/request-without-host", "-", &folder)
-        .run(drive_request_without_host, judge_request_without_host)
-        .await;
-}
+check!(
+    guide_000 / request_without_host,
+    drive_request_without_host,
+    judge_request_without_host,
+    Check {
+        sentence: "guide sends no Host and prints 200s and 429s; correct is 404 for each, because the routes have a hostname",
+        source: "guide 000, steps 6.2 and 7.4",
+        how: "Sends the test request and the loop with the Gateway's address as Host, as curl does; looks at status and body of the \
+              answers and at the model's records.",
+        model: Some("echo"),
+        kills: &["ignores-host"],
+        ..GUIDE
+    }
+);
 
 /// Requests of the guide's loop.
 const LOOP: usize = 30;
@@ -566,76 +539,77 @@ async fn drive_request_without_host(stage: &mut Stage) -> Result<()> {
     let model = stage.model(MODEL).await?;
     second_route_live(stage, &model, "/v1/chat/completions").await?;
     let address = stage.address().to_owned(); // what curl sends as Host where it is told none
-    stage.begin().await?;
-    stage.send("step-6", chat(&address, MODEL)).await;
+    stage.send("step-6", chat(MODEL).host(&address)).await;
     for _ in 0..LOOP {
-        stage.send("step-7", chat(&address, MODEL)).await;
+        stage.send("step-7", chat(MODEL).host(&address)).await;
     }
-    stage.end().await
+    Ok(())
 }
 
-fn judge_request_without_host(history: &History) -> Judgement {
-    let mut judgement = Judgement::new();
-    proof::live(&mut judgement, history);
-    for (label, times) in [("step-6", 1), ("step-7", LOOP)] {
-        let sent: Vec<&Exchange> = history.labelled(label).collect();
-        if sent.len() < times {
-            judgement.unproven(label, format!("{times} requests"), format!("{} were sent", sent.len()));
-            continue;
-        }
-        proof::status(&mut judgement, history, label, Some(404));
-        let said = |e: &&Exchange| e.response().and_then(|r| r.body.text.as_deref()) == Some("route not found");
-        let right = sent.iter().filter(|e| said(e)).count();
-        let expected = "'route not found', though the guide prints 200s and 429s";
-        judgement.that(
-            &format!("{label}-says"),
-            right == sent.len(),
-            expected,
-            format!("{right} of {}", sent.len()),
-            sent.into_iter().take(3),
-        );
-        proof::reached_nothing(&mut judgement, history, label);
+fn judge_request_without_host(judge: &mut Judge<'_>) {
+    judge.status("step-6-status", "step-6", 404);
+    judge.body("step-6-says", "step-6", "route not found");
+    judge.reached_nothing("step-6-reaches-nothing", "step-6");
+    let sent = judge.labelled("step-7").len();
+    if sent < LOOP {
+        let statement = judge.clause("step-7").expected(format!("{LOOP} requests"));
+        return statement.unproven(format!("{sent} were sent"));
     }
-    judgement
+    judge.status("step-7-status", "step-7", 404);
+    judge.body("step-7-says", "step-7", "route not found");
+    judge.reached_nothing("step-7-reaches-nothing", "step-7");
 }
 
-#[rstest]
-#[tokio::test]
-async fn token_policy(#[files("../manifests/gateways/*/gateway.yaml")] folder: PathBuf) {
-    check("guide-000/token-policy", "-", &folder).run(drive_token_policy, judge_token_policy).await;
-}
+check!(
+    guide_000 / token_policy,
+    drive_token_policy,
+    judge_token_policy,
+    Check {
+        sentence: "the token policy is Accepted and Attached, and the Gateway is the first ancestor of its status",
+        source: "guide 000, step 7.2",
+        how: "Applies the policy to the second route and reads its status, as the guide's command does.",
+        kills: &["status-of-another-ancestor"],
+        live: Live::NotJudged,
+        ..GUIDE
+    }
+);
 
 async fn drive_token_policy(stage: &mut Stage) -> Result<()> {
     let model = stage.model(MODEL).await?;
     second_route_live(stage, &model, "/v1/chat/completions").await?;
-    let policy = printed::token_policy(stage, "mock-llm-ai", 70, json!({}));
+    let policy = printed::token_policy(stage, "mock-llm-ai", 70, json!({}))?;
     apply_policy(stage, policy).await
 }
 
-fn judge_token_policy(history: &History) -> Judgement {
-    let mut judgement = Judgement::new();
-    attached(&mut judgement, history);
-    judgement
+fn judge_token_policy(judge: &mut Judge<'_>) {
+    attached(judge);
 }
 
 /// Steps 4, 5 and 7: `tokens` a minute on the second route, spent and live.
 pub async fn budget_live(stage: &mut Stage, model: &Model, path: &str, tokens: u64) -> Result<Limited> {
     second_route_live(stage, model, path).await?;
-    let policy = printed::token_policy(stage, "mock-llm-ai", tokens, json!({}));
+    let policy = printed::token_policy(stage, "mock-llm-ai", tokens, json!({}))?;
     apply_policy(stage, policy).await?;
     let limited = Limited { host: model.host.clone(), model: MODEL.to_owned(), pods: MODEL.to_owned() };
     budget::settle_on(stage, &limited).await?;
     Ok(limited)
 }
 
-#[rstest]
-#[tokio::test]
-async fn token_budget(#[files("../manifests/gateways/*/gateway.yaml")] folder: PathBuf) {
-    check("guide-000/token-budget", "-", &folder)
-        .observing(budget::observe)
-        .run(drive_token_budget, judge_token_budget)
-        .await;
-}
+check!(
+    guide_000 / token_budget,
+    drive_token_budget,
+    judge_token_budget,
+    Check {
+        sentence: "of 30 requests in one window 10 are answered with 200 and the rest with 429",
+        source: "guide 000, step 7.4",
+        how: "Sends the guide's loop over the second route in the first seconds of a minute; looks at the statuses in order and at \
+              the model's records of what was admitted.",
+        capability: Some(capability::TOKEN_LIMIT),
+        kills: &["off-by-one-limit"],
+        observe: budget::observe,
+        ..GUIDE
+    }
+);
 
 async fn drive_token_budget(stage: &mut Stage) -> Result<()> {
     let model = stage.model(MODEL).await?;
@@ -648,7 +622,7 @@ pub async fn run_loop(stage: &mut Stage, limited: &Limited) -> Result<()> {
     budget::in_one_window_of(stage, limited, 60, &["loop"], async |stage, _| {
         for _ in 0..LOOP {
             budget::charged(stage).await;
-            stage.send("loop", chat(&limited.host, MODEL)).await;
+            stage.send("loop", chat(MODEL).host(&limited.host)).await;
         }
         Ok(())
     })
@@ -656,44 +630,41 @@ pub async fn run_loop(stage: &mut Stage, limited: &Limited) -> Result<()> {
 }
 
 /// The loop's answers are so many 200s and then 429s, in one window, by the declared rule and as the guide prints.
-pub fn judge_loop(judgement: &mut Judgement, history: &History, tokens: u64, admitted: usize) {
-    proof::live(judgement, history);
-    let budget = Budget::of_window(history, "loop", tokens, 60);
-    budget.judge_one_window(judgement);
-    budget.judge_admitted(judgement);
-    budget.judge_spent(judgement);
-    let statuses: Vec<Option<u16>> = history.labelled("loop").map(Exchange::status).collect();
-    if statuses.len() < LOOP {
-        judgement.unproven("as-printed", format!("{LOOP} answers"), format!("{} answers", statuses.len()));
-        return;
+pub fn judge_loop(judge: &mut Judge<'_>, tokens: u64, admitted: usize) {
+    if let Some(budget) = Budget::of_window(judge, "loop", tokens, 60) {
+        budget.judge_one_window(judge);
+        budget.judge_admitted(judge);
+        budget.judge_spent(judge);
     }
-    let as_printed =
-        statuses.iter().enumerate().all(|(at, status)| *status == Some(if at < admitted { 200 } else { 429 }));
-    let (ok, refused) =
-        (statuses.iter().filter(|s| **s == Some(200)).count(), statuses.iter().filter(|s| **s == Some(429)).count());
-    judgement.that(
-        "as-printed",
-        as_printed,
-        format!("{admitted} times 200, then 429"),
-        format!("{ok} times 200, {refused} times 429"),
-        [],
-    );
+    let statuses: Vec<Option<u16>> = judge.labelled("loop").into_iter().map(Exchange::status).collect();
+    let statement = judge.clause("as-printed").expected(format!("{admitted} times 200, then 429"));
+    if statuses.len() < LOOP {
+        return statement.unproven(format!("{} of {LOOP} answers", statuses.len()));
+    }
+    let times = |wanted: u16| statuses.iter().filter(|status| **status == Some(wanted)).count();
+    let (replies, refusals) = statuses.split_at(admitted);
+    let as_printed = replies.iter().all(|s| *s == Some(200)) && refusals.iter().all(|s| *s == Some(429));
+    statement.got(format!("{} times 200, {} times 429", times(200), times(429))).holds(as_printed);
 }
 
-fn judge_token_budget(history: &History) -> Judgement {
-    let mut judgement = Judgement::new();
-    judge_loop(&mut judgement, history, 70, 10);
-    judgement
+fn judge_token_budget(judge: &mut Judge<'_>) {
+    judge_loop(judge, 70, 10);
 }
 
-#[rstest]
-#[tokio::test]
-async fn total_tokens(#[files("../manifests/gateways/*/gateway.yaml")] folder: PathBuf) {
-    check("guide-000/total-tokens", "-", &folder)
-        .observing(budget::observe)
-        .run(drive_total_tokens, judge_total_tokens)
-        .await;
-}
+check!(
+    guide_000 / total_tokens,
+    drive_total_tokens,
+    judge_total_tokens,
+    Check {
+        sentence: "guide says that usage.total_tokens is counted; correct is prompt_tokens + completion_tokens, whatever the total says",
+        source: "guide 000, step 7; agentgateway v1.3.1 crates/agentgateway/src/llm/mod.rs",
+        how: "Under a limit of 14 tokens sends four chats whose replies say 6 + 1 tokens and a total of 70; two have to be admitted.",
+        capability: Some(capability::TOKEN_LIMIT),
+        kills: &["charges-other-field"],
+        observe: budget::observe,
+        ..GUIDE
+    }
+);
 
 async fn drive_total_tokens(stage: &mut Stage) -> Result<()> {
     let model = stage.model(MODEL).await?;
@@ -701,45 +672,36 @@ async fn drive_total_tokens(stage: &mut Stage) -> Result<()> {
     budget::in_one_window_of(stage, &limited, 60, &["total-of-70"], async |stage, _| {
         for _ in 0..4 {
             budget::charged(stage).await;
-            let reply = chat(&limited.host, MODEL).header("x-igc-usage", "prompt=6,completion=1,total=70");
-            stage.send("total-of-70", reply).await;
+            let call = chat(MODEL).host(&limited.host);
+            stage.send("total-of-70", call.header("x-igc-usage", "prompt=6,completion=1,total=70")).await;
         }
         Ok(())
     })
     .await
 }
 
-fn judge_total_tokens(history: &History) -> Judgement {
-    let mut judgement = Judgement::new();
-    proof::live(&mut judgement, history);
-    let budget = Budget::of_window(history, "total-of-70", 14, 60);
-    budget.judge_one_window(&mut judgement);
-    let sent: Vec<&Exchange> = history.labelled("total-of-70").collect();
+fn judge_total_tokens(judge: &mut Judge<'_>) {
+    let Some(budget) = Budget::of_window(judge, "total-of-70", 14, 60) else { return };
+    budget.judge_one_window(judge);
+    let sent = judge.labelled("total-of-70");
     let says_70 = |e: &&Exchange| e.response().and_then(|r| r.json()).is_some_and(|b| b["usage"]["total_tokens"] == 70);
-    let admitted = sent.iter().take_while(|e| e.status() == Some(200)).count();
-    if sent.len() < 4 || !sent.iter().take(admitted).all(says_70) {
-        judgement.unproven(
-            "counted",
-            "replies whose total is not the sum",
-            format!("{admitted} of {} replies", sent.len()),
-        );
-        return judgement;
-    }
-    let refused = sent.iter().skip(admitted).all(|e| e.status() == Some(budget::refusal(history)));
-    judgement.that(
-        "counted",
-        admitted == 2 && refused,
+    let (replies, rest) = sent.split_at(sent.iter().take_while(|e| e.status() == Some(200)).count());
+    let statement = judge.clause("counted").expected(
         "14 tokens admit 2 replies of 6 + 1, though their total_tokens is 70 and the guide says that it is counted",
-        format!("{admitted} admitted, {}", if refused { "then refusals" } else { "then something else" }),
-        sent,
     );
-    judgement
+    if sent.len() < 4 || !replies.iter().all(says_70) {
+        return statement.unproven(format!("{} of {} replies, whose total is not 70", replies.len(), sent.len()));
+    }
+    let refused = rest.iter().all(|e| e.status() == Some(budget.declared.status));
+    let then = if refused { "refusals" } else { "something else" };
+    let got = format!("{} admitted, then {then}", replies.len());
+    statement.got(got).shown_by(sent.iter().copied()).holds(replies.len() == 2 && refused);
 }
 
 pub mod judges {
     use rstest::rstest;
-    use suites::fake::{Fake, conditions, verdict_of};
-    use verdict::judge::Holds;
+    use suites::fake::{CONTROLLER, Fake, conditions, shared_token_limit};
+    use verdict::{history::Admission, judge::Holds};
 
     use super::*;
 
@@ -764,7 +726,7 @@ pub mod judges {
             CERT_MANAGER.iter().zip(available).fold(Fake::of("guide-000/cert-manager"), |fake, (name, available)| {
                 fake.object(name, deployment(available))
             });
-        assert_eq!(verdict_of(judge_cert_manager, &fake), holds);
+        assert_eq!(fake.verdict(), holds);
     }
 
     /// A Gateway of generation 2 with its class, Service and proxy.
@@ -779,7 +741,6 @@ pub mod judges {
             .object("gateway", said(&[("Accepted", "True", ""), ("Programmed", programmed, "")]))
             .object("service", json!({"metadata": labelled, "spec": {"ports": [{"port": 80}]}}))
             .object("proxy", deployment)
-            .object("printed-service", Value::Null)
     }
 
     #[rstest]
@@ -791,7 +752,7 @@ pub mod judges {
     #[case::no_service(standing("True", 2, GATEWAY, "True").without_object("service"), Holds::No)]
     #[case::refused(standing("True", 2, GATEWAY, "True").admission("gateway", refusal("no")), Holds::No)]
     fn gateway_is_judged(#[case] fake: Fake, #[case] holds: Holds) {
-        assert_eq!(verdict_of(judge_gateway, &fake), holds);
+        assert_eq!(fake.verdict(), holds);
     }
 
     #[rstest]
@@ -800,16 +761,22 @@ pub mod judges {
     #[case::none(Value::Null, Holds::No)]
     fn service_ports_are_judged(#[case] ports: Value, #[case] holds: Holds) {
         let fake = Fake::of("guide-000/service-ports").object("service", json!({"spec": {"ports": ports}}));
-        assert_eq!(verdict_of(judge_service_ports, &fake), holds);
+        assert_eq!(fake.verdict(), holds);
+    }
+
+    /// The guide's Gateway has a Service of its name, and there is none of the name that the guide asks for.
+    fn services() -> Fake {
+        let service = json!({"kind": "Service"});
+        Fake::of("guide-000/service-name").object("service", service).object("printed-service", Value::Null)
     }
 
     #[rstest]
-    #[case::as_it_is(standing("True", 2, GATEWAY, "True"), Holds::Yes)]
-    #[case::as_printed(standing("True", 2, GATEWAY, "True").object("printed-service", json!({"kind": "Service"})), Holds::No)]
-    #[case::no_service_at_all(standing("True", 2, GATEWAY, "True").without_object("service"), Holds::No)]
-    #[case::nobody_looked(standing("True", 2, GATEWAY, "True").without_object("printed-service"), Holds::Unproven)]
+    #[case::as_it_is(services(), Holds::Yes)]
+    #[case::as_printed(services().object("printed-service", json!({"kind": "Service"})), Holds::No)]
+    #[case::no_service_at_all(services().without_object("service"), Holds::No)]
+    #[case::nobody_looked(services().without_object("printed-service"), Holds::Unproven)]
     fn service_name_is_judged(#[case] fake: Fake, #[case] holds: Holds) {
-        assert_eq!(verdict_of(judge_service_name, &fake), holds);
+        assert_eq!(fake.verdict(), holds);
     }
 
     const DENIED: &str =
@@ -827,12 +794,12 @@ pub mod judges {
     #[case::not_offered(fine(), None, Holds::Unproven)]
     fn kserve_webhook_is_judged(#[case] good: Option<Admission>, #[case] bad: Option<Admission>, #[case] holds: Holds) {
         let fake = Fake::of("guide-000/kserve-webhook").admission("as-printed", good).admission("bad-name", bad);
-        assert_eq!(verdict_of(judge_kserve_webhook, &fake), holds);
+        assert_eq!(fake.verdict(), holds);
     }
 
     fn route(hostname: &str, resolved: &str) -> Value {
         let said = conditions(1, &[("Accepted", "True", ""), ("ResolvedRefs", resolved, "")]);
-        json!({"metadata": {"generation": 1}, "spec": {"hostnames": [hostname]}, "status": {"parents": [{"conditions": said}]}})
+        json!({"metadata": {"generation": 1}, "spec": {"hostnames": [hostname]}, "status": {"parents": [{"controllerName": CONTROLLER, "conditions": said}]}})
     }
 
     fn served(ready: &str) -> Fake {
@@ -849,12 +816,12 @@ pub mod judges {
     #[case::unresolved(served("True").object(MODEL, route("mock-llm-ns.example.com", "False")), Holds::No)]
     #[case::one_route(served("True").without_object("mock-llm-predictor"), Holds::No)]
     fn inference_service_is_judged(#[case] fake: Fake, #[case] holds: Holds) {
-        assert_eq!(verdict_of(judge_inference_service, &fake), holds);
+        assert_eq!(fake.verdict(), holds);
     }
 
     fn a_policy(ancestor: &str, attached: &str) -> Value {
         let said = conditions(1, &[("Accepted", "True", "Valid"), ("Attached", attached, "Attached")]);
-        json!({"metadata": {"generation": 1}, "status": {"ancestors": [{"ancestorRef": {"name": ancestor}, "conditions": said}]}})
+        json!({"metadata": {"generation": 1}, "status": {"ancestors": [{"ancestorRef": {"name": ancestor}, "controllerName": CONTROLLER, "conditions": said}]}})
     }
 
     fn with_policy(check: &str, policy: Value) -> Fake {
@@ -869,7 +836,7 @@ pub mod judges {
     #[case::refused(with_policy("guide-000/token-policy", a_policy("igc", "True")).admission("policy", refusal("no")), Holds::No)]
     #[case::nothing(Fake::of("guide-000/token-policy"), Holds::No)]
     fn token_policy_is_judged(#[case] fake: Fake, #[case] holds: Holds) {
-        assert_eq!(verdict_of(judge_token_policy, &fake), holds);
+        assert_eq!(fake.verdict(), holds);
     }
 
     const BOTH: &[(&str, &str)] = &[("x-requested-model", MODEL), ("x-actual-model", MODEL)];
@@ -888,8 +855,8 @@ pub mod judges {
     #[case::other_value(&[], &[("x-requested-model", "x"), ("x-actual-model", MODEL)], Holds::No)]
     fn transformation_is_judged(#[case] before: &[(&str, &str)], #[case] after: &[(&str, &str)], #[case] holds: Holds) {
         let fake = answers("guide-000/transformation", ("before", before), ("after", after));
-        assert_eq!(verdict_of(judge_transformation, &fake), holds);
-        assert_eq!(verdict_of(judge_transformation, &fake.unsettled()), Holds::No);
+        assert_eq!(fake.verdict(), holds);
+        assert_eq!(fake.unsettled().verdict(), Holds::No);
     }
 
     #[rstest]
@@ -903,7 +870,7 @@ pub mod judges {
     ) {
         let fake =
             answers("guide-000/transformation-lost", ("on-the-second-route", second), ("on-kserves-route", first));
-        assert_eq!(verdict_of(judge_transformation_lost, &fake), holds);
+        assert_eq!(fake.verdict(), holds);
     }
 
     const OF_KSERVE: &[(&str, &str)] = &[("KServe-Isvc-Name", MODEL)];
@@ -930,7 +897,7 @@ pub mod judges {
     #[case::no_records(routed(&[], OF_KSERVE).without_marker(MODEL), Holds::Yes)]
     #[case::nothing_sent(Fake::of("guide-000/second-route"), Holds::No)]
     fn second_route_is_judged(#[case] fake: Fake, #[case] holds: Holds) {
-        assert_eq!(verdict_of(judge_second_route, &fake), holds);
+        assert_eq!(fake.verdict(), holds);
     }
 
     fn reply(usage: [u64; 3], content: &str) -> Fake {
@@ -947,7 +914,7 @@ pub mod judges {
     #[case::refused(Fake::of("guide-000/chat-completion").refused("with-host", 404), Holds::No)]
     #[case::nothing(Fake::of("guide-000/chat-completion"), Holds::Unproven)]
     fn chat_completion_is_judged(#[case] fake: Fake, #[case] holds: Holds) {
-        assert_eq!(verdict_of(judge_chat_completion, &fake), holds);
+        assert_eq!(fake.verdict(), holds);
     }
 
     fn without_host(times: usize, status: u16, body: &str) -> Fake {
@@ -963,17 +930,12 @@ pub mod judges {
     #[case::served(without_host(30, 404, "route not found").answered("step-7", 200, MODEL), Holds::No)]
     #[case::reached(without_host(30, 404, "route not found").also_reached(MODEL), Holds::No)]
     fn request_without_host_is_judged(#[case] fake: Fake, #[case] holds: Holds) {
-        assert_eq!(verdict_of(judge_request_without_host, &fake), holds);
+        assert_eq!(fake.verdict(), holds);
     }
 
     /// A budget that all share, marked in refusals alone: so many recorded replies, then refusals.
     pub fn looped(tokens: u64, admitted: usize, refused: usize) -> Fake {
-        let fake = Fake::of("guide-000/token-budget")
-            .declares("block-when", json!("spent >= limit"))
-            .declares("marks", json!("refusals"))
-            .declares("mark", json!("x-ratelimit-limit"))
-            .declares("status", json!(429))
-            .model(MODEL);
+        let fake = Fake::of("guide-000/token-budget").declares(shared_token_limit()).model(MODEL);
         let fake = (0..admitted).fold(fake, |fake, _| fake.unmarked("loop", 200).also_reached(MODEL));
         (0..refused).fold(fake, |fake, _| fake.limited("loop", tokens, 0, 50))
     }
@@ -987,11 +949,11 @@ pub mod judges {
     #[case::records_not_whole(looped(70, 10, 20).without_marker(MODEL), Holds::Unproven)]
     #[case::one_was_never_at_the_model(looped(70, 9, 0).unmarked("loop", 200).limited("loop", 70, 0, 50), Holds::No)]
     fn token_budget_is_judged(#[case] fake: Fake, #[case] holds: Holds) {
-        assert_eq!(verdict_of(judge_token_budget, &fake), holds);
+        assert_eq!(fake.verdict(), holds);
     }
 
     fn totals(admitted: usize, total: u64) -> Fake {
-        let fake = Fake::of("guide-000/total-tokens").declares("marks", json!("refusals"));
+        let fake = Fake::of("guide-000/total-tokens").declares(shared_token_limit());
         let body = json!({"usage": {"prompt_tokens": 6, "completion_tokens": 1, "total_tokens": total}}).to_string();
         let fake = (0..admitted).fold(fake, |fake, _| fake.answer("total-of-70", 200, &[], &body));
         (admitted..4).fold(fake, |fake, _| fake.limited("total-of-70", 14, 0, 50))
@@ -1004,6 +966,6 @@ pub mod judges {
     #[case::the_model_said_otherwise(totals(2, 7), Holds::Unproven)]
     #[case::not_sent(Fake::of("guide-000/total-tokens"), Holds::Unproven)]
     fn total_tokens_are_judged(#[case] fake: Fake, #[case] holds: Holds) {
-        assert_eq!(verdict_of(judge_total_tokens, &fake), holds);
+        assert_eq!(fake.verdict(), holds);
     }
 }

@@ -1,15 +1,13 @@
 //! Guide 003, the draft that guide 000 came of: a model that answers on a path of its own behind a rewrite, 100 tokens a
 //! minute, and why the extra route is needed. The manifests are those of guide 000 where both print the same.
 
-use std::path::PathBuf;
-
 use anyhow::Result;
-use rstest::rstest;
 use serde_json::{Value, json};
-use suites::{Model, Stage, budget, chat, check, proof};
+use suites::{CHECK, Check, Judge, Live, Model, Stage, budget, chat, check};
 use verdict::{
+    capability,
     history::{Exchange, History},
-    judge::Judgement,
+    plan::Level,
 };
 
 use crate::guide_000::{self as guide, printed};
@@ -21,60 +19,77 @@ const PATH: &str = "/llm/chat/completions";
 /// The draft's tokens a minute.
 const TOKENS: u64 = 100;
 
+/// What the checks of this guide say.
+const GUIDE: Check = Check { capability: Some(capability::GUIDE_003), gateways: &["agentgateway"], ..CHECK };
+
 async fn model(stage: &mut Stage) -> Result<Model> {
     stage.model_with(MODEL, &["--chat-path", PATH]).await
 }
 
-#[rstest]
-#[tokio::test]
-async fn rewrite(#[files("../manifests/gateways/*/gateway.yaml")] folder: PathBuf) {
-    check("guide-003/rewrite", "-", &folder).run(drive_rewrite, judge_rewrite).await;
-}
+check!(
+    guide_003 / rewrite,
+    drive_rewrite,
+    judge_rewrite,
+    Check {
+        sentence: "a model that answers on /llm/chat/completions is reached on /v1/chat/completions through the extra route, and not \
+                   without it",
+        source: "guide 003, step 5",
+        how: "Sends a chat on /v1/chat/completions over KServe's route alone, and one with the extra route there; the model's \
+              records say on which path each arrived.",
+        kills: &["ignores-provider-path"],
+        ..GUIDE
+    }
+);
 
 async fn drive_rewrite(stage: &mut Stage) -> Result<()> {
     let model = model(stage).await?;
+    let call = || chat(MODEL).host(&model.host);
     // KServe's route rewrites nothing: it is live when the model itself says 404; the gateway's own has no `server`.
     let by_the_model = |e: &Exchange| e.response().is_some_and(|r| r.status == 404 && r.header("server").is_some());
-    stage.settle_when(|| chat(&model.host, MODEL), by_the_model).await?;
-    stage.begin().await?;
-    stage.send("without-the-extra-route", chat(&model.host, MODEL)).await;
+    stage.settle_when(call, by_the_model).await?;
+    stage.send("without-the-extra-route", call()).await;
     guide::second_route_live(stage, &model, PATH).await?;
-    stage.send("with-the-extra-route", chat(&model.host, MODEL)).await;
-    stage.end().await
+    stage.send("with-the-extra-route", call()).await;
+    Ok(())
 }
 
-/// The paths on which the model got the requests of a label.
-fn paths(history: &History, label: &str) -> Vec<String> {
-    history.labelled(label).flat_map(|e| history.reached(e)).map(|(_, record)| record.target.clone()).collect()
+fn judge_rewrite(judge: &mut Judge<'_>) {
+    guide::judge_second_route_status(judge);
+    judge.status("without-the-extra-route-status", "without-the-extra-route", 404);
+    judge.answered_by("with-the-extra-route-answered-by-mock-llm", "with-the-extra-route", MODEL);
+    judge_path(judge, "without-the-extra-route-path", "without-the-extra-route", "/v1/chat/completions");
+    judge_path(judge, "with-the-extra-route-path", "with-the-extra-route", PATH);
 }
 
-fn judge_rewrite(history: &History) -> Judgement {
-    let mut judgement = Judgement::new();
-    proof::live(&mut judgement, history);
-    guide::judge_second_route_status(&mut judgement, history);
-    proof::status(&mut judgement, history, "without-the-extra-route", Some(404));
-    proof::answered_by(&mut judgement, history, "with-the-extra-route", MODEL);
-    for (label, wanted) in [("without-the-extra-route", "/v1/chat/completions"), ("with-the-extra-route", PATH)] {
-        let got = paths(history, label);
-        let clause = format!("{label}-path");
-        match got.is_empty() {
-            true => judgement.unproven(&clause, format!("a record of the model on {wanted}"), "there is none"),
-            false => {
-                judgement.that(&clause, got == [wanted], format!("the model is asked on {wanted}"), got.join(", "), [])
-            }
-        };
+/// The model got one request of the label, on this path.
+fn judge_path(judge: &mut Judge<'_>, clause: &'static str, label: &str, wanted: &str) {
+    let (history, sent) = (judge.history(), judge.labelled(label));
+    let paths: Vec<&str> =
+        sent.iter().flat_map(|e| history.reached(e)).map(|(_, record)| record.target.as_str()).collect();
+    let statement = judge.clause(clause).expected(format!("the model is asked on {wanted}"));
+    if paths.is_empty() {
+        statement.unproven("there is no record of the model");
+    } else {
+        statement.got(paths.join(", ")).holds(paths == [wanted]);
     }
-    judgement
 }
 
-#[rstest]
-#[tokio::test]
-async fn token_budget(#[files("../manifests/gateways/*/gateway.yaml")] folder: PathBuf) {
-    check("guide-003/token-budget", "-", &folder)
-        .observing(budget::observe)
-        .run(drive_token_budget, judge_token_budget)
-        .await;
-}
+check!(
+    guide_003 / token_budget,
+    drive_token_budget,
+    judge_token_budget,
+    Check {
+        sentence: "100 tokens a minute admit 15 replies of 7 tokens, then requests get 429",
+        source: "guide 003, step 6",
+        how: "Sends the loop of guide 000 over the extra route under the draft's limit inside one minute, and counts the 200s \
+              before the first 429.",
+        capability: Some(capability::TOKEN_LIMIT),
+        model: None,
+        kills: &["charges-before"],
+        observe: budget::observe,
+        ..GUIDE
+    }
+);
 
 async fn drive_token_budget(stage: &mut Stage) -> Result<()> {
     let model = model(stage).await?;
@@ -82,28 +97,28 @@ async fn drive_token_budget(stage: &mut Stage) -> Result<()> {
     guide::run_loop(stage, &limited).await
 }
 
-fn judge_token_budget(history: &History) -> Judgement {
-    let mut judgement = Judgement::new();
-    guide::judge_loop(&mut judgement, history, TOKENS, 15);
-    judgement
+fn judge_token_budget(judge: &mut Judge<'_>) {
+    guide::judge_loop(judge, TOKENS, 15);
 }
 
 /// A header that the policy on KServe's route sets beside its limit: an answer that has it shows the policy live.
 const LIVE: &str = "x-igc-policy";
+/// Requests that cost twice the draft's tokens.
+const ENOUGH: u64 = 2 * TOKENS.div_ceil(budget::REPLY);
 
 /// The draft's limit on KServe's own route, live, and twice its tokens sent over it.
 async fn limit_on_kserves_route(stage: &mut Stage) -> Result<()> {
     let model = stage.model(MODEL).await?;
+    let call = || chat(MODEL).host(&model.host);
     let header = json!({"headerModifiers": {"response": {"set": [{"name": LIVE, "value": "live"}]}}});
-    let policy = printed::token_policy(stage, MODEL, TOKENS, header);
+    let policy = printed::token_policy(stage, MODEL, TOKENS, header)?;
     guide::apply_policy(stage, policy).await?;
-    stage.settle_when(|| chat(&model.host, MODEL), is_live).await?;
-    stage.begin().await?;
-    for _ in 0..2 * TOKENS.div_ceil(budget::REPLY) {
+    stage.settle_when(call, is_live).await?;
+    for _ in 0..ENOUGH {
         budget::charged(stage).await;
-        stage.send("spend", chat(&model.host, MODEL)).await;
+        stage.send("spend", call()).await;
     }
-    stage.end().await
+    Ok(())
 }
 
 fn is_live(exchange: &Exchange) -> bool {
@@ -118,76 +133,78 @@ fn admitted(history: &History) -> (usize, usize) {
 
 fn observe_limit(history: &History) -> Value {
     let (admitted, sent) = admitted(history);
-    let status =
-        history.objects.get("policy").map(|p| p["status"]["ancestors"][0]["conditions"].clone()).unwrap_or_default();
-    let said: Vec<Value> = status
-        .as_array()
-        .into_iter()
-        .flatten()
+    let judge = Judge::of(history);
+    let conditions = judge.conditions_of(judge.object("policy")).into_iter().filter_map(Value::as_array).flatten();
+    let said: Vec<Value> = conditions
         .map(|c| json!({"type": c["type"], "status": c["status"], "reason": c["reason"], "message": c["message"]}))
         .collect();
     json!({"admitted": admitted, "sent": sent, "policy": said})
 }
 
-#[rstest]
-#[tokio::test]
-async fn plain_route(#[files("../manifests/gateways/*/gateway.yaml")] folder: PathBuf) {
-    check("guide-003/plain-route", "-", &folder)
-        .observing(observe_limit)
-        .run(limit_on_kserves_route, judge_plain_route)
-        .await;
-}
+check!(
+    guide_003 / plain_route,
+    limit_on_kserves_route,
+    judge_plain_route,
+    Check {
+        sentence: "a token limit on KServe's own route limits nothing, so that the extra route is needed as the guide says",
+        source: "guide 003, step 5; agentgateway/agentgateway#2323",
+        how: "Puts the draft's limit on KServe's own route, and sends twice its tokens over that route; all have to be answered \
+              while the policy is live.",
+        kills: &["limits-plain-routes"],
+        observe: observe_limit,
+        ..GUIDE
+    }
+);
 
-fn judge_plain_route(history: &History) -> Judgement {
-    let mut judgement = Judgement::new();
-    proof::live(&mut judgement, history);
-    proof::answered_by(&mut judgement, history, "spend", MODEL);
-    let (admitted, sent) = admitted(history);
-    let enough = sent as u64 >= 2 * TOKENS.div_ceil(budget::REPLY);
-    let expected =
-        format!("all admitted: a limit of {TOKENS} tokens counts nothing on KServe's own route, as the guide says");
+fn judge_plain_route(judge: &mut Judge<'_>) {
+    judge.answered_by("spend-answered-by-mock-llm", "spend", MODEL);
+    let (admitted, sent) = admitted(judge.history());
     let got = format!("{admitted} of {sent} admitted under the policy");
-    match enough {
-        true => judgement.that("not-limited", admitted == sent, expected, got, []),
-        false => judgement.unproven("not-limited", expected, got),
-    };
-    judgement
+    let statement = judge.clause("not-limited").expected(format!(
+        "all admitted: a limit of {TOKENS} tokens counts nothing on KServe's own route, as the guide says"
+    ));
+    if sent as u64 >= ENOUGH {
+        statement.got(got).holds(admitted == sent);
+    } else {
+        statement.unproven(got);
+    }
 }
 
-#[rstest]
-#[tokio::test]
-async fn silent_acceptance(#[files("../manifests/gateways/*/gateway.yaml")] folder: PathBuf) {
-    check("guide-003/silent-acceptance", "-", &folder)
-        .observing(observe_limit)
-        .run(limit_on_kserves_route, judge_silent_acceptance)
-        .await;
-}
+check!(
+    guide_003 / silent_acceptance,
+    limit_on_kserves_route,
+    judge_silent_acceptance,
+    Check {
+        level: Level::Info,
+        sentence: "a token limit that has no effect says so in its status",
+        source: "guide 003, step 5; agentgateway/agentgateway#2323",
+        how: "Puts the draft's limit on KServe's own route, sends twice its tokens over that route, and compares what the policy's \
+              status claims with what was limited.",
+        live: Live::NotJudged,
+        observe: observe_limit,
+        ..GUIDE
+    }
+);
 
 /// A limit that has no effect is to say so: not Accepted, not Attached, or not admitted at all.
-fn judge_silent_acceptance(history: &History) -> Judgement {
-    let mut judgement = Judgement::new();
-    let (admitted, sent) = admitted(history);
-    if sent == 0 || history.objects.get("policy").is_none_or(Value::is_null) {
-        judgement.unproven("said", "the policy and answers under it", format!("{sent} answers"));
-        return judgement;
-    }
-    let conditions = history.objects["policy"]["status"]["ancestors"][0]["conditions"].clone();
-    let says = |kind: &str| proof::condition_status(&conditions, kind).unwrap_or("absent").to_owned();
+fn judge_silent_acceptance(judge: &mut Judge<'_>) {
+    let (admitted, sent) = admitted(judge.history());
+    let policy = judge.object("policy");
+    let says = |kind: &str| judge.condition_of(policy, kind).and_then(|c| c["status"].as_str()).unwrap_or("absent");
     let (accepted, attached) = (says("Accepted"), says("Attached"));
-    let claims = accepted == "True" && attached == "True";
-    judgement.that(
-        "said",
-        !(claims && admitted == sent),
-        "a limit without effect is not said to be in effect",
-        format!("Accepted {accepted}, Attached {attached}, {admitted} of {sent} admitted"),
-        [],
-    );
-    judgement
+    let got = format!("Accepted {accepted}, Attached {attached}, {admitted} of {sent} admitted");
+    let statement = judge.clause("said").expected("a limit without effect is not said to be in effect");
+    if sent == 0 || policy.is_null() {
+        statement.unproven(format!("the policy and answers under it: {sent} answers"));
+    } else {
+        let claims = accepted == "True" && attached == "True";
+        statement.got(got).holds(!claims || admitted < sent);
+    }
 }
 
 mod judges {
     use rstest::rstest;
-    use suites::fake::{Fake, conditions, verdict_of};
+    use suites::fake::{CONTROLLER, Fake, conditions};
     use verdict::{history::Admission, judge::Holds};
 
     use super::*;
@@ -195,11 +212,12 @@ mod judges {
     fn rewritten(before: (u16, &str), after: (u16, &str)) -> Fake {
         let said = conditions(1, &[("Accepted", "True", ""), ("ResolvedRefs", "True", "")]);
         let fine = || Some(Admission::Accepted { warnings: vec![] });
+        let parents = json!([{"controllerName": CONTROLLER, "conditions": said}]);
         Fake::of("guide-003/rewrite")
             .admission("backend", fine())
             .admission("route", fine())
             .object("backend", json!({"metadata": {"generation": 1}, "status": {"conditions": said}}))
-            .object("route", json!({"metadata": {"generation": 1}, "status": {"parents": [{"conditions": said}]}}))
+            .object("route", json!({"metadata": {"generation": 1}, "status": {"parents": parents}}))
             .model(MODEL)
             .answered("without-the-extra-route", before.0, MODEL)
             .with_model_target(before.1)
@@ -214,7 +232,7 @@ mod judges {
     #[case::answered_elsewhere(rewritten((404, "/v1/chat/completions"), (200, "/v1/chat/completions")), Holds::No)]
     #[case::nothing(Fake::of("guide-003/rewrite"), Holds::No)]
     fn rewrite_is_judged(#[case] fake: Fake, #[case] holds: Holds) {
-        assert_eq!(verdict_of(judge_rewrite, &fake), holds);
+        assert_eq!(fake.verdict(), holds);
     }
 
     #[rstest]
@@ -222,36 +240,44 @@ mod judges {
     #[case::one_less(14, 16, Holds::No)]
     #[case::one_more(16, 14, Holds::No)]
     fn token_budget_is_judged(#[case] admitted: usize, #[case] refused: usize, #[case] holds: Holds) {
-        let fake = crate::guide_000::judges::looped(TOKENS, admitted, refused);
-        assert_eq!(verdict_of(judge_token_budget, &fake), holds);
+        let mut fake = crate::guide_000::judges::looped(TOKENS, admitted, refused);
+        fake.0.key.check = "guide-003/token-budget".into();
+        assert_eq!(fake.verdict(), holds);
     }
 
-    fn limited(admitted: usize, refused: usize, attached: &str) -> Fake {
+    fn limited(check: &str, admitted: usize, refused: usize, attached: &str) -> Fake {
         let said = conditions(1, &[("Accepted", "True", "Valid"), ("Attached", attached, "Attached")]);
-        let fake = Fake::of("guide-003/plain-route")
-            .model(MODEL)
-            .object("policy", json!({"status": {"ancestors": [{"conditions": said}]}}));
+        let ancestors = json!([{"controllerName": CONTROLLER, "conditions": said}]);
+        let fake = Fake::of(check).model(MODEL).object("policy", json!({"status": {"ancestors": ancestors}}));
         let fake =
             (0..admitted).fold(fake, |fake, _| fake.answer("spend", 200, &[(LIVE, "live")], "{}").also_reached(MODEL));
         (0..refused).fold(fake, |fake, _| fake.limited("spend", TOKENS, 0, 50))
     }
 
-    #[rstest]
-    #[case::no_effect(limited(30, 0, "True"), Holds::Yes)]
-    #[case::it_has_an_effect(limited(15, 15, "True"), Holds::No)]
-    #[case::too_few(limited(10, 0, "True"), Holds::Unproven)]
-    #[case::policy_not_live(limited(29, 0, "True").answered("spend", 200, MODEL), Holds::No)]
-    fn plain_route_is_judged(#[case] fake: Fake, #[case] holds: Holds) {
-        assert_eq!(verdict_of(judge_plain_route, &fake), holds);
+    fn plain(admitted: usize, refused: usize, attached: &str) -> Fake {
+        limited("guide-003/plain-route", admitted, refused, attached)
+    }
+
+    fn claimed(admitted: usize, refused: usize, attached: &str) -> Fake {
+        limited("guide-003/silent-acceptance", admitted, refused, attached)
     }
 
     #[rstest]
-    #[case::silent(limited(30, 0, "True"), Holds::No)]
-    #[case::says_so(limited(30, 0, "False"), Holds::Yes)]
-    #[case::has_an_effect(limited(15, 15, "True"), Holds::Yes)]
-    #[case::no_answers(limited(0, 0, "True"), Holds::Unproven)]
-    #[case::no_policy(limited(30, 0, "True").without_object("policy"), Holds::Unproven)]
+    #[case::no_effect(plain(30, 0, "True"), Holds::Yes)]
+    #[case::it_has_an_effect(plain(15, 15, "True"), Holds::No)]
+    #[case::too_few(plain(10, 0, "True"), Holds::Unproven)]
+    #[case::policy_not_live(plain(29, 0, "True").answered("spend", 200, MODEL), Holds::No)]
+    fn plain_route_is_judged(#[case] fake: Fake, #[case] holds: Holds) {
+        assert_eq!(fake.verdict(), holds);
+    }
+
+    #[rstest]
+    #[case::silent(claimed(30, 0, "True"), Holds::No)]
+    #[case::says_so(claimed(30, 0, "False"), Holds::Yes)]
+    #[case::has_an_effect(claimed(15, 15, "True"), Holds::Yes)]
+    #[case::no_answers(claimed(0, 0, "True"), Holds::Unproven)]
+    #[case::no_policy(claimed(30, 0, "True").without_object("policy"), Holds::Unproven)]
     fn silent_acceptance_is_judged(#[case] fake: Fake, #[case] holds: Holds) {
-        assert_eq!(verdict_of(judge_silent_acceptance, &fake), holds);
+        assert_eq!(fake.verdict(), holds);
     }
 }

@@ -2,7 +2,6 @@
 
 mod errors;
 mod guide_000;
-mod guide_001;
 mod guide_002;
 mod guide_003;
 mod guide_004;
@@ -14,7 +13,6 @@ mod status;
 mod streaming;
 mod tokens;
 mod transformation;
-mod unit;
 
 /// Worlds are made of objects of many small values, on many threads.
 #[global_allocator]

@@ -1,42 +1,45 @@
 //! Routing: which model answers, by hostname, path and the model that the body names.
 
-use std::path::PathBuf;
-
 use anyhow::Result;
-use rstest::rstest;
 use serde_json::{Value, json};
-use suites::{Stage, chat, check, proof};
-use verdict::{history::History, judge::Judgement};
+use suites::{CHECK, Call, Check, Judge, Stage, chat, check};
+use verdict::capability::{self, HostRoute, ModelRoute, PathKind, PathRoute};
 
-#[rstest]
-#[tokio::test]
-async fn host(#[files("../manifests/gateways/*/gateway.yaml")] folder: PathBuf) {
-    check("routing/host", "-", &folder).run(drive_host, judge_host).await;
-}
+check!(
+    routing / host,
+    drive_host,
+    judge_host,
+    Check {
+        sentence: "a hostname selects its route; any other Host gets 404 and reaches no model",
+        source: "Gateway API v1, HTTPRouteSpec.hostnames",
+        how: "Sends a chat to the route's hostname, to an unknown one and to the Gateway's address as Host; the models' records \
+              say which of them arrived.",
+        capability: Some(capability::HOST_ROUTE),
+        kills: &["ignores-host"],
+        ..CHECK
+    }
+);
 
 async fn drive_host(stage: &mut Stage) -> Result<()> {
     let alpha = stage.model("alpha").await?;
     stage.route_models(&[&alpha]).await?;
-    let host = stage.hostname().to_owned();
-    stage.settle(|| chat(&host, "alpha"), "alpha").await?;
-    stage.begin().await?;
-    stage.send("right-host", chat(&host, "alpha")).await;
-    stage.send("unknown-host", chat(&format!("unknown-{host}"), "alpha")).await;
+    stage.settle(|| chat("alpha"), "alpha").await?;
+    stage.send("right-host", chat("alpha")).await;
+    let unknown = format!("unknown-{}", stage.hostname());
+    stage.send("unknown-host", chat("alpha").host(unknown)).await;
     let address = stage.address().to_owned();
-    stage.send("address-as-host", chat(&address, "alpha")).await;
-    stage.end().await
+    stage.send("address-as-host", chat("alpha").host(address)).await;
+    Ok(())
 }
 
-fn judge_host(history: &History) -> Judgement {
-    let mut judgement = Judgement::new();
-    proof::live(&mut judgement, history);
-    proof::answered_by(&mut judgement, history, "right-host", "alpha");
-    let status = history.declared.get("status-unknown-host").and_then(Value::as_u64);
-    for label in ["unknown-host", "address-as-host"] {
-        proof::status(&mut judgement, history, label, status);
-        proof::reached_nothing(&mut judgement, history, label);
+fn judge_host(judge: &mut Judge<'_>) {
+    judge.answered_by("right-host-answered-by-alpha", "right-host", "alpha");
+    if let Some(HostRoute { status_unknown_host }) = judge.declared() {
+        judge.status("unknown-host-status", "unknown-host", status_unknown_host);
+        judge.status("address-as-host-status", "address-as-host", status_unknown_host);
     }
-    judgement
+    judge.reached_nothing("unknown-host-reaches-nothing", "unknown-host");
+    judge.reached_nothing("address-as-host-reaches-nothing", "address-as-host");
 }
 
 /// One rule of a pair: its match, and the model behind it.
@@ -46,76 +49,73 @@ fn path(kind: &str, value: &str) -> Value {
     json!({"path": {"type": kind, "value": value}})
 }
 
-/// The two rules of a case, in the order in which they are written (the expected loser first), and the declared winner.
-fn pair(case: &str) -> ([Rule; 2], Expected) {
+/// Who is to answer.
+#[derive(Clone, Copy)]
+enum Winner {
+    /// The rule that is written last, on every gateway: the expected loser is written first.
+    Last,
+    /// Between the rules with a prefix and a regular expression, as the gateway declares of a shorter prefix.
+    AgainstShorterPrefix,
+    /// As the gateway declares of a longer prefix.
+    AgainstLongerPrefix,
+}
+
+/// The two rules of a case, in the order in which they are written, and which of them wins.
+fn pair(case: &str) -> ([Rule; 2], Winner) {
     let (alpha, beta) = ("alpha", "beta");
     let chat = "/v1/chat/completions";
     match case {
-        "exact-over-prefix" => {
-            ([(path("PathPrefix", chat), alpha), (path("Exact", chat), beta)], Expected::Model(beta))
-        }
+        "exact-over-prefix" => ([(path("PathPrefix", chat), alpha), (path("Exact", chat), beta)], Winner::Last),
         "exact-over-regex" => {
-            ([(path("RegularExpression", "^/v1/.*$"), alpha), (path("Exact", chat), beta)], Expected::Model(beta))
+            ([(path("RegularExpression", "^/v1/.*$"), alpha), (path("Exact", chat), beta)], Winner::Last)
         }
         "longer-prefix-over-shorter" => {
-            ([(path("PathPrefix", "/v1"), alpha), (path("PathPrefix", "/v1/chat"), beta)], Expected::Model(beta))
+            ([(path("PathPrefix", "/v1"), alpha), (path("PathPrefix", "/v1/chat"), beta)], Winner::Last)
         }
-        "prefix-over-root" => {
-            ([(path("PathPrefix", "/"), alpha), (path("PathPrefix", "/v1"), beta)], Expected::Model(beta))
-        }
+        "prefix-over-root" => ([(path("PathPrefix", "/"), alpha), (path("PathPrefix", "/v1"), beta)], Winner::Last),
         "prefix-by-segment" => {
-            ([(path("PathPrefix", "/v1/cha"), alpha), (path("PathPrefix", "/v1"), beta)], Expected::Model(beta))
+            ([(path("PathPrefix", "/v1/cha"), alpha), (path("PathPrefix", "/v1"), beta)], Winner::Last)
         }
         "regex-and-shorter-prefix" => (
             [(path("PathPrefix", "/v1"), alpha), (path("RegularExpression", "^/v1/chat/.*$"), beta)],
-            Expected::Declared { key: "regex-against-shorter-prefix", prefix: alpha, regex: beta },
+            Winner::AgainstShorterPrefix,
         ),
         "regex-and-longer-prefix" => (
             [(path("RegularExpression", "^/v1/.*$"), alpha), (path("PathPrefix", chat), beta)],
-            Expected::Declared { key: "regex-against-longer-prefix", prefix: beta, regex: alpha },
+            Winner::AgainstLongerPrefix,
         ),
         _ => {
             let mut with_method = path("PathPrefix", "/v1");
             with_method["method"] = json!("POST");
-            ([(path("PathPrefix", "/v1"), alpha), (with_method, beta)], Expected::Model(beta))
+            ([(path("PathPrefix", "/v1"), alpha), (with_method, beta)], Winner::Last)
         }
     }
 }
 
-/// Who is to answer.
-enum Expected {
-    /// The same on every gateway.
-    Model(&'static str),
-    /// As the gateway declares: the value of `key` is `regex` or `prefix`.
-    Declared { key: &'static str, prefix: &'static str, regex: &'static str },
-}
-
-impl Expected {
-    fn model(&self, history: &History) -> Option<&'static str> {
-        match self {
-            Expected::Model(model) => Some(model),
-            Expected::Declared { key, prefix, regex } => match history.declared.get(*key).and_then(Value::as_str)? {
-                "prefix" => Some(prefix),
-                "regex" => Some(regex),
-                _ => None,
-            },
-        }
+check!(
+    routing
+        / path_precedence(
+            exact_over_prefix,
+            exact_over_regex,
+            longer_prefix_over_shorter,
+            prefix_over_root,
+            prefix_by_segment,
+            regex_and_shorter_prefix,
+            regex_and_longer_prefix,
+            method_breaks_tie
+        ),
+    drive_path_precedence,
+    judge_path_precedence,
+    Check {
+        sentence: "of two rules that match, the more specific path wins and the other rule's model gets nothing",
+        source: "Gateway API v1, HTTPRouteRule.matches; regular expressions as the gateway declares",
+        how: "Writes the expected loser first, each rule with a model of its own, and sends three chats that both match; the \
+              records of both models say who answered.",
+        capability: Some(capability::PATH_ROUTE),
+        kills: &["prefers-short-prefix", "regex-always-loses", "regex-always-wins"],
+        ..CHECK
     }
-}
-
-#[rstest]
-#[case::exact_over_prefix("exact-over-prefix")]
-#[case::exact_over_regex("exact-over-regex")]
-#[case::longer_prefix_over_shorter("longer-prefix-over-shorter")]
-#[case::prefix_over_root("prefix-over-root")]
-#[case::prefix_by_segment("prefix-by-segment")]
-#[case::regex_and_shorter_prefix("regex-and-shorter-prefix")]
-#[case::regex_and_longer_prefix("regex-and-longer-prefix")]
-#[case::method_breaks_tie("method-breaks-tie")]
-#[tokio::test]
-async fn path_precedence(#[case] case: &'static str, #[files("../manifests/gateways/*/gateway.yaml")] folder: PathBuf) {
-    check("routing/path-precedence", case, &folder).run(drive_path_precedence, judge_path_precedence).await;
-}
+);
 
 async fn drive_path_precedence(stage: &mut Stage) -> Result<()> {
     let (rules, _) = pair(stage.case());
@@ -125,130 +125,191 @@ async fn drive_path_precedence(stage: &mut Stage) -> Result<()> {
         .iter()
         .map(|(matching, model)| json!({"match": matching, "service": service(model), "port": 80}))
         .collect();
-    let host = stage.hostname().to_owned();
     stage.intent("http-route", json!({"name": "pair", "rules": rules})).await?;
-    stage.settle_any(|| chat(&host, "any")).await?;
-    stage.begin().await?;
+    stage.settle_any(|| chat("any")).await?;
     for _ in 0..3 {
-        stage.send("both-match", chat(&host, "any")).await;
+        stage.send("both-match", chat("any")).await;
     }
-    stage.end().await
+    Ok(())
 }
 
-fn judge_path_precedence(history: &History) -> Judgement {
-    let mut judgement = Judgement::new();
-    proof::live(&mut judgement, history);
-    match pair(&history.key.case).1.model(history) {
-        Some(winner) => proof::answered_by(&mut judgement, history, "both-match", winner),
-        None => _ = judgement.unproven("winner", "a declared winner", "the gateway's folder declares none"),
+fn judge_path_precedence(judge: &mut Judge<'_>) {
+    let Some(declared) = judge.declared::<PathRoute>() else { return };
+    let (rules, winner) = pair(judge.case());
+    let of_kind = |kind: PathKind| {
+        let is_regex = |(rule, _): &&Rule| rule["path"]["type"] == "RegularExpression";
+        let found = rules.iter().find(|rule| is_regex(rule) == (kind == PathKind::Regex));
+        found.map_or("", |(_, model)| model)
+    };
+    let winner = match winner {
+        Winner::Last => rules[1].1,
+        Winner::AgainstShorterPrefix => of_kind(declared.regex_against_shorter_prefix),
+        Winner::AgainstLongerPrefix => of_kind(declared.regex_against_longer_prefix),
+    };
+    match winner {
+        "alpha" => judge.answered_by("both-match-answered-by-alpha", "both-match", "alpha"),
+        _ => judge.answered_by("both-match-answered-by-beta", "both-match", "beta"),
     }
-    judgement
 }
 
-#[rstest]
-#[tokio::test]
-async fn model_name(#[files("../manifests/gateways/*/gateway.yaml")] folder: PathBuf) {
-    check("routing/model-name", "-", &folder).run(drive_model_name, judge_model_name).await;
+check!(
+    routing / query_and_encoding,
+    drive_query_and_encoding,
+    judge_query_and_encoding,
+    Check {
+        sentence: "query, percent-encoding and a trailing slash reach the model as they were sent",
+        source: "RFC 9110 section 4.2, RFC 3986 section 2: a proxy without a rewrite leaves the target as it is",
+        how: "Sends requests whose targets have repeated and empty parameters, encoded spaces and letters, and a slash at the end, \
+              on a route without filters; the target in the model's record has to be the one that was sent.",
+        capability: Some(capability::PATH_ROUTE),
+        kills: &["normalizes-targets"],
+        ..CHECK
+    }
+);
+
+/// What is sent: (label, path and query).
+const TARGETS: [(&str, &str); 4] = [
+    ("query", "/v1/models?b=2&a=1&b=&a=1&flag"),
+    ("encoded-query", "/v1/models?q=a%20b+c%26d%3De&name=%C3%BC"),
+    ("encoded-path", "/v1/models/a%20b%C3%BC"),
+    ("trailing-slash", "/v1/models/"),
+];
+
+async fn drive_query_and_encoding(stage: &mut Stage) -> Result<()> {
+    let alpha = stage.model("alpha").await?;
+    let rules = json!([{"match": path("PathPrefix", "/"), "service": alpha.service, "port": 80}]);
+    stage.intent("http-route", json!({"name": "plain", "rules": rules})).await?;
+    stage.settle(|| chat("alpha"), "alpha").await?;
+    for (label, target) in TARGETS {
+        stage.send(label, Call::get(target)).await;
+    }
+    Ok(())
+}
+
+fn judge_query_and_encoding(judge: &mut Judge<'_>) {
+    judge.target_untouched("query-untouched", "query");
+    judge.target_untouched("encoded-query-untouched", "encoded-query");
+    judge.target_untouched("encoded-path-untouched", "encoded-path");
+    judge.target_untouched("trailing-slash-untouched", "trailing-slash");
+}
+
+check!(
+    routing / model_name,
+    drive_model_name,
+    judge_model_name,
+    Check {
+        sentence: "the model that the body names selects the backend; an unknown one is refused as declared and reaches no model",
+        source: "OpenAI API reference, chat completions, model; the gateway's declaration",
+        how: "Sends thirty chats to each of two models in turn and one to a model that no route has; each record has to be that of \
+              the model that was named.",
+        capability: Some(capability::MODEL_ROUTE),
+        kills: &["drops-model-header-rewrite", "sends-one-in-fifty-elsewhere", "duplicates-requests"],
+        ..CHECK
+    }
+);
+
+/// Two models on the stage's hostname, alpha and beta, by the name in the body; both answer.
+async fn two_models(stage: &mut Stage) -> Result<()> {
+    let models = stage.models(&["alpha", "beta"]).await?;
+    stage.route_models(&models.iter().collect::<Vec<_>>()).await?;
+    stage.settle(|| chat("alpha"), "alpha").await?;
+    stage.settle(|| chat("beta"), "beta").await
 }
 
 async fn drive_model_name(stage: &mut Stage) -> Result<()> {
-    let models = stage.models(&["alpha", "beta"]).await?;
-    stage.route_models(&models.iter().collect::<Vec<_>>()).await?;
-    let host = stage.hostname().to_owned();
-    stage.settle(|| chat(&host, "alpha"), "alpha").await?;
-    stage.settle(|| chat(&host, "beta"), "beta").await?;
-    stage.begin().await?;
+    two_models(stage).await?;
     for _ in 0..30 {
-        stage.send("names-alpha", chat(&host, "alpha")).await;
-        stage.send("names-beta", chat(&host, "beta")).await;
+        stage.send("names-alpha", chat("alpha")).await;
+        stage.send("names-beta", chat("beta")).await;
     }
-    stage.send("names-nobody", chat(&host, "gamma")).await;
-    stage.end().await
+    stage.send("names-nobody", chat("gamma")).await;
+    Ok(())
 }
 
-fn judge_model_name(history: &History) -> Judgement {
-    let mut judgement = Judgement::new();
-    proof::live(&mut judgement, history);
-    proof::answered_by(&mut judgement, history, "names-alpha", "alpha");
-    proof::answered_by(&mut judgement, history, "names-beta", "beta");
-    proof::declared_refusal(&mut judgement, history, "names-nobody", "unknown-model");
-    proof::reached_nothing(&mut judgement, history, "names-nobody");
-    judgement
+fn judge_model_name(judge: &mut Judge<'_>) {
+    judge.answered_by("names-alpha-answered-by-alpha", "names-alpha", "alpha");
+    judge.answered_by("names-beta-answered-by-beta", "names-beta", "beta");
+    if let Some(ModelRoute { unknown_model }) = judge.declared() {
+        judge.refused("names-nobody-as-declared", "names-nobody", &unknown_model);
+    }
+    judge.reached_nothing("names-nobody-reaches-nothing", "names-nobody");
 }
 
-#[rstest]
-#[case::x_ai_eg_model("x-ai-eg-model")]
-#[case::x_gateway_model_name("x-gateway-model-name")]
-#[tokio::test]
-async fn model_name_spoof(
-    #[case] case: &'static str,
-    #[files("../manifests/gateways/*/gateway.yaml")] folder: PathBuf,
-) {
-    check("routing/model-name-spoof", case, &folder).run(drive_model_name_spoof, judge_model_name_spoof).await;
-}
+check!(
+    routing / model_name_spoof(x_ai_eg_model, x_gateway_model_name),
+    drive_model_name_spoof,
+    judge_model_name_spoof,
+    Check {
+        sentence: "a routing header that the client sends cannot override the model that the body names",
+        source: "envoyproxy/ai-gateway#2410",
+        how: "Sends chats for one model with the case's header naming the other, or none that there is; the record has to be that of \
+              the body's model.",
+        capability: Some(capability::MODEL_ROUTE),
+        kills: &["trusts-client-model-header"],
+        ..CHECK
+    }
+);
 
 async fn drive_model_name_spoof(stage: &mut Stage) -> Result<()> {
-    let models = stage.models(&["alpha", "beta"]).await?;
-    stage.route_models(&models.iter().collect::<Vec<_>>()).await?;
-    let host = stage.hostname().to_owned();
-    stage.settle(|| chat(&host, "alpha"), "alpha").await?;
-    stage.settle(|| chat(&host, "beta"), "beta").await?;
+    two_models(stage).await?;
     let header = stage.case().to_owned();
-    stage.begin().await?;
     for _ in 0..3 {
-        stage.send("says-beta-in-header", chat(&host, "alpha").header(&header, "beta")).await;
-        stage.send("says-nobody-in-header", chat(&host, "alpha").header(&header, "nobody")).await;
+        stage.send("says-beta-in-header", chat("alpha").header(&header, "beta")).await;
+        stage.send("says-nobody-in-header", chat("alpha").header(&header, "nobody")).await;
     }
-    stage.end().await
+    Ok(())
 }
 
-fn judge_model_name_spoof(history: &History) -> Judgement {
-    let mut judgement = Judgement::new();
-    proof::live(&mut judgement, history);
-    proof::answered_by(&mut judgement, history, "says-beta-in-header", "alpha");
-    proof::answered_by(&mut judgement, history, "says-nobody-in-header", "alpha");
-    judgement
+fn judge_model_name_spoof(judge: &mut Judge<'_>) {
+    judge.answered_by("says-beta-in-header-answered-by-alpha", "says-beta-in-header", "alpha");
+    judge.answered_by("says-nobody-in-header-answered-by-alpha", "says-nobody-in-header", "alpha");
 }
 
-#[rstest]
-#[tokio::test]
-async fn kserve_headers(#[files("../manifests/gateways/*/gateway.yaml")] folder: PathBuf) {
-    check("routing/kserve-headers", "-", &folder).run(drive_kserve_headers, judge_kserve_headers).await;
-}
+check!(
+    routing / kserve_headers,
+    drive_kserve_headers,
+    judge_kserve_headers,
+    Check {
+        sentence: "KServe-Isvc-Name and KServe-Isvc-Namespace reach the model, and client-sent ones are overwritten",
+        source: "KServe v0.17 HTTPRoute reconciler, RequestHeaderModifier set",
+        how: "Sends a chat to KServe's own hostname without the headers, and one with others' values; the model's record has to \
+              have each once, with KServe's value.",
+        capability: Some(capability::KSERVE),
+        kills: &["appends-instead-of-set"],
+        ..CHECK
+    }
+);
 
 async fn drive_kserve_headers(stage: &mut Stage) -> Result<()> {
     let alpha = stage.model("alpha").await?;
-    let host = alpha.host.clone();
-    stage.settle(|| chat(&host, "alpha"), "alpha").await?;
-    stage.begin().await?;
-    stage.send("plain", chat(&host, "alpha")).await;
-    let spoofed =
-        chat(&host, "alpha").header("KServe-Isvc-Name", "somebody").header("KServe-Isvc-Namespace", "elsewhere");
+    let call = || chat("alpha").host(&alpha.host);
+    stage.settle(call, "alpha").await?;
+    stage.send("plain", call()).await;
+    let spoofed = call().header("KServe-Isvc-Name", "somebody").header("KServe-Isvc-Namespace", "elsewhere");
     stage.send("spoofed", spoofed).await;
-    stage.end().await
+    Ok(())
 }
 
-fn judge_kserve_headers(history: &History) -> Judgement {
-    let mut judgement = Judgement::new();
-    proof::live(&mut judgement, history);
-    for label in ["plain", "spoofed"] {
-        proof::answered_by(&mut judgement, history, label, "alpha");
-        for (name, wanted) in [("KServe-Isvc-Name", "alpha"), ("KServe-Isvc-Namespace", history.namespace.as_str())] {
-            proof::model_got_header(&mut judgement, history, label, name, wanted);
-        }
-    }
-    judgement
+fn judge_kserve_headers(judge: &mut Judge<'_>) {
+    let namespace = judge.history().namespace.as_str();
+    judge.answered_by("plain-answered-by-alpha", "plain", "alpha");
+    judge.model_got("plain-kserve-isvc-name", "plain", "KServe-Isvc-Name", &["alpha"]);
+    judge.model_got("plain-kserve-isvc-namespace", "plain", "KServe-Isvc-Namespace", &[namespace]);
+    judge.answered_by("spoofed-answered-by-alpha", "spoofed", "alpha");
+    judge.model_got("spoofed-kserve-isvc-name", "spoofed", "KServe-Isvc-Name", &["alpha"]);
+    judge.model_got("spoofed-kserve-isvc-namespace", "spoofed", "KServe-Isvc-Namespace", &[namespace]);
 }
 
 mod judges {
     use rstest::rstest;
-    use suites::fake::{Fake, verdict_of};
+    use suites::fake::Fake;
+    use verdict::capability::Refusal;
     use verdict::judge::Holds;
 
     use super::*;
 
     fn declared() -> Fake {
-        Fake::of("routing/host").declares("status-unknown-host", json!(404)).model("alpha")
+        Fake::of("routing/host").declares(HostRoute { status_unknown_host: 404 }).model("alpha")
     }
 
     #[rstest]
@@ -262,11 +323,16 @@ mod judges {
     #[case::wrong_refusal(declared().answered("right-host", 200, "alpha").refused("unknown-host", 503).refused("address-as-host", 404), Holds::No)]
     #[case::connection_cut(declared().answered("right-host", 200, "alpha").cut("unknown-host").refused("address-as-host", 404), Holds::No)]
     fn host_is_judged(#[case] fake: Fake, #[case] holds: Holds) {
-        assert_eq!(verdict_of(judge_host, &fake), holds);
+        assert_eq!(fake.verdict(), holds);
     }
 
     fn two(case: &str) -> Fake {
-        Fake::of("routing/path-precedence").case(case).model("alpha").model("beta")
+        Fake::of("routing/path-precedence").case(case).declares(regex(PathKind::Prefix)).model("alpha").model("beta")
+    }
+
+    /// This rules where a regular expression meets a longer prefix; the shorter one loses.
+    fn regex(longer: PathKind) -> PathRoute {
+        PathRoute { regex_against_shorter_prefix: PathKind::Regex, regex_against_longer_prefix: longer }
     }
 
     #[rstest]
@@ -274,16 +340,45 @@ mod judges {
     #[case::loser(two("exact-over-prefix").answered("both-match", 200, "alpha"), Holds::No)]
     #[case::relapse(two("exact-over-prefix").answered("both-match", 200, "beta").answered("both-match", 200, "alpha"), Holds::No)]
     #[case::nobody(two("exact-over-prefix").refused("both-match", 200), Holds::No)]
-    #[case::undeclared(two("regex-and-longer-prefix").answered("both-match", 200, "alpha"), Holds::Unproven)]
-    #[case::declared_regex(two("regex-and-longer-prefix").declares("regex-against-longer-prefix", json!("regex")).answered("both-match", 200, "alpha"), Holds::Yes)]
-    #[case::declared_prefix(two("regex-and-longer-prefix").declares("regex-against-longer-prefix", json!("prefix")).answered("both-match", 200, "alpha"), Holds::No)]
+    #[case::undeclared(two("regex-and-longer-prefix").declares(json!({})).answered("both-match", 200, "alpha"), Holds::Unproven)]
+    #[case::declared_regex(two("regex-and-longer-prefix").declares(regex(PathKind::Regex)).answered("both-match", 200, "alpha"), Holds::Yes)]
+    #[case::declared_prefix(two("regex-and-longer-prefix").declares(regex(PathKind::Prefix)).answered("both-match", 200, "alpha"), Holds::No)]
     fn path_precedence_is_judged(#[case] fake: Fake, #[case] holds: Holds) {
-        assert_eq!(verdict_of(judge_path_precedence, &fake), holds);
+        assert_eq!(fake.verdict(), holds);
+    }
+
+    /// Every target was sent; the model recorded these in their place.
+    fn targets(recorded: [&str; 4]) -> Fake {
+        let sent = |fake: Fake, ((label, target), recorded): ((&str, &str), &str)| {
+            let fake = fake.answered(label, 404, "alpha").with_exchange(|e| e.request.target = target.to_owned());
+            fake.with_model_target(recorded)
+        };
+        TARGETS.into_iter().zip(recorded).fold(Fake::of("routing/query-and-encoding").model("alpha"), sent)
+    }
+
+    #[rstest]
+    #[case::as_sent(TARGETS.map(|(_, target)| target), Holds::Yes)]
+    #[case::sorted_query(["/v1/models?a=1&a=1&b=2&b=&flag", TARGETS[1].1, TARGETS[2].1, TARGETS[3].1], Holds::No)]
+    #[case::without_query(["/v1/models", TARGETS[1].1, TARGETS[2].1, TARGETS[3].1], Holds::No)]
+    #[case::plus_for_space([TARGETS[0].1, "/v1/models?q=a+b+c%26d%3De&name=%C3%BC", TARGETS[2].1, TARGETS[3].1], Holds::No)]
+    #[case::lower_case_hex([TARGETS[0].1, TARGETS[1].1, "/v1/models/a%20b%c3%bc", TARGETS[3].1], Holds::No)]
+    #[case::decoded_path([TARGETS[0].1, TARGETS[1].1, "/v1/models/a b\u{fc}", TARGETS[3].1], Holds::No)]
+    #[case::without_slash([TARGETS[0].1, TARGETS[1].1, TARGETS[2].1, "/v1/models"], Holds::No)]
+    fn query_and_encoding_is_judged(#[case] recorded: [&str; 4], #[case] holds: Holds) {
+        assert_eq!(targets(recorded).verdict(), holds);
+    }
+
+    #[test]
+    fn a_target_that_no_model_recorded_is_not_untouched() {
+        let fake = Fake::of("routing/query-and-encoding").model("alpha");
+        let fake = TARGETS.into_iter().fold(fake, |fake, (label, _)| fake.refused(label, 404));
+        assert_eq!(fake.verdict(), Holds::No);
+        assert_eq!(Fake::of("routing/query-and-encoding").model("alpha").verdict(), Holds::Unproven);
     }
 
     fn named() -> Fake {
         Fake::of("routing/model-name")
-            .declares("unknown-model", json!({"status": 404, "content-type": "text/plain"}))
+            .declares(ModelRoute { unknown_model: Refusal { status: 404, content_type: Some("text/plain".into()) } })
             .model("alpha")
             .model("beta")
     }
@@ -296,7 +391,7 @@ mod judges {
     #[case::unknown_served(named().answered("names-alpha", 200, "alpha").answered("names-beta", 200, "beta").answered("names-nobody", 200, "alpha"), Holds::No)]
     #[case::other_shape(named().answered("names-alpha", 200, "alpha").answered("names-beta", 200, "beta").refused_with("names-nobody", 404, "application/json", "{}"), Holds::No)]
     fn model_name_is_judged(#[case] fake: Fake, #[case] holds: Holds) {
-        assert_eq!(verdict_of(judge_model_name, &fake), holds);
+        assert_eq!(fake.verdict(), holds);
     }
 
     #[rstest]
@@ -306,7 +401,7 @@ mod judges {
     fn model_name_spoof_is_judged(#[case] first: &str, #[case] second: &str, #[case] holds: Holds) {
         let fake = Fake::of("routing/model-name-spoof").model("alpha").model("beta");
         let fake = fake.answered("says-beta-in-header", 200, first).answered("says-nobody-in-header", 200, second);
-        assert_eq!(verdict_of(judge_model_name_spoof, &fake), holds);
+        assert_eq!(fake.verdict(), holds);
     }
 
     #[rstest]
@@ -327,6 +422,6 @@ mod judges {
             .with_model_headers(&headers)
             .answered("spoofed", 200, "alpha")
             .with_model_headers(&headers);
-        assert_eq!(verdict_of(judge_kserve_headers, &fake), holds);
+        assert_eq!(fake.verdict(), holds);
     }
 }

@@ -1,131 +1,125 @@
 //! Status: what Gateway and HTTPRoute say of themselves, held against what traffic says.
 
-use std::path::PathBuf;
-
 use anyhow::Result;
-use rstest::rstest;
 use serde_json::{Value, json};
-use suites::{PoolOf, Stage, Until, chat, check, object, parents_say, picked, proof};
-use verdict::{history::History, judge::Judgement};
+use suites::{CHECK, Check, Judge, Live, PoolOf, Stage, Until, chat, check, judge::pool_parents, object, parents_say};
+use verdict::capability::{self, GatewayStatus, ListenerCondition, RouteStatus};
 
-#[rstest]
-#[tokio::test]
-async fn gateway(#[files("../manifests/gateways/*/gateway.yaml")] folder: PathBuf) {
-    check("status/gateway", "-", &folder).run(drive_gateway, judge_gateway).await;
-}
+check!(
+    status / gateway,
+    drive_gateway,
+    judge_gateway,
+    Check {
+        sentence: "the Gateway and its listener say Accepted and Programmed for the generation that is there, and its address answers",
+        source: "Gateway API v1, GatewayStatus",
+        how: "Reads the Gateway that the run shares and asks its marker route; looks at the conditions of the Gateway and of each of \
+              its listeners, at its addresses and at the answer.",
+        capability: Some(capability::GATEWAY_STATUS),
+        kills: &["programmed-never", "stale-observed-generation"],
+        ..CHECK
+    }
+);
 
 async fn drive_gateway(stage: &mut Stage) -> Result<()> {
     let shared = stage.shared_gateway();
     stage.see("gateway", &shared, Until::GatewayProgrammed, 60).await?;
     let marker = stage.marker();
-    stage.settle(|| chat(&marker.hostname, &marker.model), &marker.model).await?;
-    stage.begin().await?;
-    stage.send("marker", chat(&marker.hostname, &marker.model)).await;
-    stage.end().await
+    let call = || chat(&marker.model).host(&marker.hostname);
+    stage.settle(call, &marker.model).await?;
+    stage.send("marker", call()).await;
+    Ok(())
 }
 
-fn judge_gateway(history: &History) -> Judgement {
-    let mut judgement = Judgement::new();
-    proof::live(&mut judgement, history);
-    let gateway = history.objects.get("gateway").cloned().unwrap_or_default();
-    for condition in ["Accepted", "Programmed"] {
-        proof::condition(
-            &mut judgement,
-            &format!("gateway-{condition}"),
-            &gateway,
-            &gateway["status"]["conditions"],
-            condition,
-            "True",
-        );
-    }
-    let listener = &gateway["status"]["listeners"][0];
-    match history.declared.get("listener-conditions").and_then(Value::as_array) {
-        Some(declared) => {
-            for condition in declared.iter().filter_map(Value::as_str) {
-                proof::condition(
-                    &mut judgement,
-                    &format!("listener-{condition}"),
-                    &gateway,
-                    &listener["conditions"],
-                    condition,
-                    "True",
-                );
-            }
-        }
-        None => {
-            _ = judgement.unproven("listener", "declared listener conditions", "the gateway's folder declares none")
+fn judge_gateway(judge: &mut Judge<'_>) {
+    let gateway = judge.object("gateway");
+    judge.condition("gateway-Accepted", gateway, "Accepted", "True");
+    judge.condition("gateway-Programmed", gateway, "Programmed", "True");
+    if let Some(GatewayStatus { listener_conditions }) = judge.declared() {
+        let conditions = listener_conditions_of(gateway);
+        for declared in listener_conditions {
+            let (clause, kind) = match declared {
+                ListenerCondition::Accepted => ("listener-Accepted", "Accepted"),
+                ListenerCondition::Programmed => ("listener-Programmed", "Programmed"),
+                ListenerCondition::ResolvedRefs => ("listener-ResolvedRefs", "ResolvedRefs"),
+            };
+            judge.condition_in(clause, gateway, &conditions, kind, "True");
         }
     }
     let addresses = gateway["status"]["addresses"].as_array().map_or(0, Vec::len);
-    judgement.that("has-an-address", addresses > 0, "at least one address", format!("{addresses} addresses"), []);
-    proof::status(&mut judgement, history, "marker", Some(200));
-    judgement
+    let statement = judge.clause("has-an-address").expected("at least one address");
+    statement.got(format!("{addresses} addresses")).holds(addresses > 0);
+    judge.status("marker-status", "marker", 200);
 }
 
-#[rstest]
-#[tokio::test]
-async fn route(#[files("../manifests/gateways/*/gateway.yaml")] folder: PathBuf) {
-    check("status/route", "-", &folder).run(drive_route, judge_route).await;
+/// For each listener that the Gateway is to have the conditions that its status has under that name.
+fn listener_conditions_of(gateway: &Value) -> Vec<&Value> {
+    let all = |part: &'static str| gateway[part]["listeners"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let said = |wanted: &Value| all("status").iter().find(|listener| listener["name"] == wanted["name"]);
+    all("spec").iter().map(|wanted| said(wanted).map_or(&Value::Null, |listener| &listener["conditions"])).collect()
 }
+
+check!(
+    status / route,
+    drive_route,
+    judge_route,
+    Check {
+        sentence: "a good route is Accepted with its references resolved and serves; one with a missing backend says so and answers 5xx",
+        source: "Gateway API v1, RouteParentStatus",
+        how: "Makes a route to a model and one to a Service that there is not; looks at the conditions of both, and sends a chat to \
+              each.",
+        capability: Some(capability::ROUTE_STATUS),
+        kills: &["resolves-missing-backends"],
+        ..CHECK
+    }
+);
 
 async fn drive_route(stage: &mut Stage) -> Result<()> {
     let alpha = stage.model("alpha").await?;
-    let (good, bad) = (stage.hostname().to_owned(), format!("bad-{}", stage.hostname()));
+    let bad = format!("bad-{}", stage.hostname());
     let rule = |service: &str| json!([{"match": {"path": {"type": "PathPrefix", "value": "/"}}, "service": service, "port": 80}]);
     stage.intent("http-route", json!({"name": "good", "rules": rule(&alpha.service)})).await?;
     stage.intent("http-route", json!({"name": "bad", "hostname": bad, "rules": rule("nobody")})).await?;
-    let parents = parents_say("ResolvedRefs");
-    stage
-        .see(
-            "good",
-            &object("gateway.networking.k8s.io/v1", "HTTPRoute", stage.namespace(), "good"),
-            parents.clone(),
-            60,
-        )
-        .await?;
-    stage
-        .see("bad", &object("gateway.networking.k8s.io/v1", "HTTPRoute", stage.namespace(), "bad"), parents, 60)
-        .await?;
-    stage.settle(|| chat(&good, "alpha"), "alpha").await?;
-    stage.settle_status(|| chat(&bad, "alpha"), |status| status != 404).await?;
-    stage.begin().await?;
-    stage.send("good", chat(&good, "alpha")).await;
-    stage.send("bad", chat(&bad, "alpha")).await;
-    stage.end().await
-}
-
-fn judge_route(history: &History) -> Judgement {
-    let mut judgement = Judgement::new();
-    proof::live(&mut judgement, history);
-    let route = |name: &str| history.objects.get(name).cloned().unwrap_or_default();
-    let (good, bad) = (route("good"), route("bad"));
-    for (name, route) in [("good", &good), ("bad", &bad)] {
-        let conditions = &route["status"]["parents"][0]["conditions"];
-        proof::condition(&mut judgement, &format!("{name}-Accepted"), route, conditions, "Accepted", "True");
-        let wanted = if name == "good" { "True" } else { "False" };
-        proof::condition(&mut judgement, &format!("{name}-ResolvedRefs"), route, conditions, "ResolvedRefs", wanted);
+    for name in ["good", "bad"] {
+        let route = object("gateway.networking.k8s.io/v1", "HTTPRoute", stage.namespace(), name);
+        stage.see(name, &route, parents_say("ResolvedRefs"), 60).await?;
     }
-    let declared = history.declared.get("missing-backend").cloned().unwrap_or_default();
-    let reason = proof::reason(&bad["status"]["parents"][0]["conditions"], "ResolvedRefs");
-    match declared["reason"].as_str() {
-        Some(wanted) => {
-            _ = judgement.that("bad-reason", reason == Some(wanted), wanted, reason.unwrap_or("no reason"), [])
-        }
-        None => _ = judgement.unproven("bad-reason", "a declared reason", "the gateway's folder declares none"),
+    stage.settle(|| chat("alpha"), "alpha").await?;
+    stage.settle_status(|| chat("alpha").host(&bad), |status| status != 404).await?;
+    stage.send("good", chat("alpha")).await;
+    stage.send("bad", chat("alpha").host(&bad)).await;
+    Ok(())
+}
+
+fn judge_route(judge: &mut Judge<'_>) {
+    let (good, bad) = (judge.object("good"), judge.object("bad"));
+    judge.condition("good-Accepted", good, "Accepted", "True");
+    judge.condition("good-ResolvedRefs", good, "ResolvedRefs", "True");
+    judge.condition("bad-Accepted", bad, "Accepted", "True");
+    judge.condition("bad-ResolvedRefs", bad, "ResolvedRefs", "False");
+    judge.answered_by("good-answered-by-alpha", "good", "alpha");
+    if let Some(RouteStatus { missing_backend }) = judge.declared() {
+        judge.reason("bad-reason", judge.condition_of(bad, "ResolvedRefs"), &missing_backend.reason);
+        judge.status("bad-status", "bad", missing_backend.status);
     }
-    proof::answered_by(&mut judgement, history, "good", "alpha");
-    proof::status(&mut judgement, history, "bad", declared["status"].as_u64());
-    proof::reached_nothing(&mut judgement, history, "bad");
-    judgement
+    judge.reached_nothing("bad-reaches-nothing", "bad");
 }
 
-#[rstest]
-#[tokio::test]
-async fn pool_parents_apart(#[files("../manifests/gateways/*/gateway.yaml")] folder: PathBuf) {
-    check("status/pool-parents-apart", "-", &folder).run(drive_pool_parents_apart, judge_pool_parents_apart).await;
-}
+check!(
+    status / pool_parents_apart,
+    drive_pool_parents_apart,
+    judge_pool_parents_apart,
+    Check {
+        sentence: "a pool that two Gateways lead to has an entry for each of them, and loses the one whose last route goes and no other",
+        source: "GIE conformance, InferencePoolResolvedRefsCondition",
+        how: "Routes to one pool on the shared Gateway and on a second one, then deletes the second route; looks at the entries of the \
+              pool's status for each Gateway, before and after.",
+        capability: Some(capability::POOL),
+        kills: &["status-never-cleared"],
+        live: Live::NotJudged,
+        ..CHECK
+    }
+);
 
-/// A pool that routes on two Gateways lead to, of which one is then gone.
 async fn drive_pool_parents_apart(stage: &mut Stage) -> Result<()> {
     let pool = stage.pool(PoolOf::new("alpha")).await?;
     let (shared, home) = (stage.shared_gateway(), stage.namespace().to_owned());
@@ -146,7 +140,7 @@ async fn drive_pool_parents_apart(stage: &mut Stage) -> Result<()> {
     let entries = |wanted: [usize; 2]| {
         let gateways = [first.clone(), second.clone()];
         Until::holds(&format!("{wanted:?} entries of the two Gateways"), move |pool: &Value| {
-            Ok([0, 1].map(|n| picked::entries_of(pool, &gateways[n]).len()) == wanted)
+            Ok([0, 1].map(|n| pool_parents(pool, &gateways[n]).len()) == wanted)
         })
     };
     stage.see("both", &pool, entries([1, 1]), 60).await?;
@@ -157,50 +151,58 @@ async fn drive_pool_parents_apart(stage: &mut Stage) -> Result<()> {
     Ok(())
 }
 
-fn judge_pool_parents_apart(history: &History) -> Judgement {
-    let mut judgement = Judgement::new();
-    let gateways = history.facts.get("gateways").cloned().unwrap_or_default();
-    for (seen, wanted) in [("both", [1, 1]), ("one", [1, 0])] {
-        let Some(pool) = history.objects.get(seen) else {
-            judgement.unproven(seen, "the pool's status", "it was not read");
+fn judge_pool_parents_apart(judge: &mut Judge<'_>) {
+    let gateways = judge.history().facts.get("gateways").unwrap_or(&Value::Null);
+    // For each Gateway the clause about its entries in the pool's status, and the one about the only entry, if it is to have one.
+    let both = [("both-first", Some("both-first-Accepted")), ("both-second", Some("both-second-Accepted"))];
+    let one = [("one-first", Some("one-first-Accepted")), ("one-second", None)];
+    for (seen, entries_of) in [("both", both), ("one", one)] {
+        let Some(pool) = judge.history().objects.get(seen) else {
+            judge.clause(seen).expected("the pool's status").unproven("it was not read");
             continue;
         };
-        for (called, number) in [("first", 0), ("second", 1)] {
-            let entries = picked::entries_of(pool, &gateways[number]);
-            let clause = format!("{seen}-{called}");
-            let expected = format!("{} entries of the {called} Gateway", wanted[number]);
-            judgement.that(
-                &clause,
-                entries.len() == wanted[number],
-                expected,
-                format!("{} entries", entries.len()),
-                [],
-            );
-            if let (1, [entry]) = (wanted[number], &entries[..]) {
-                let conditions = &entry["conditions"];
-                proof::condition(&mut judgement, &format!("{clause}-Accepted"), pool, conditions, "Accepted", "True");
+        for ((clause, accepted), gateway) in entries_of.into_iter().zip([&gateways[0], &gateways[1]]) {
+            let (entries, wanted) = (pool_parents(pool, gateway), usize::from(accepted.is_some()));
+            let statement = judge.clause(clause).expected(format!("{wanted} entries of Gateway {}", gateway["name"]));
+            statement.got(format!("{} entries", entries.len())).holds(entries.len() == wanted);
+            if let (Some(accepted), [entry]) = (accepted, &entries[..]) {
+                judge.condition_in(accepted, pool, &[&entry["conditions"]], "Accepted", "True");
             }
         }
     }
-    judgement
 }
 
 mod judges {
     use rstest::rstest;
-    use suites::fake::{Fake, conditions, verdict_of};
-    use verdict::judge::Holds;
+    use suites::fake::{CONTROLLER, Fake, conditions};
+    use verdict::{capability::MissingBackend, judge::Holds};
 
     use super::*;
 
     fn a_gateway(accepted: &str, programmed: &str, observed: u64, addresses: Value) -> Value {
         let said =
             conditions(observed, &[("Accepted", accepted, "Accepted"), ("Programmed", programmed, "Programmed")]);
-        json!({"metadata": {"generation": 2}, "status": {"addresses": addresses, "conditions": said, "listeners": [{"conditions": said}]}})
+        json!({
+            "metadata": {"generation": 2}, "spec": {"listeners": [{"name": "http"}]},
+            "status": {"addresses": addresses, "conditions": said, "listeners": [{"name": "http", "conditions": said}]},
+        })
+    }
+
+    fn declared(listener_conditions: &[ListenerCondition]) -> Fake {
+        Fake::of("status/gateway").declares(GatewayStatus { listener_conditions: listener_conditions.to_vec() })
     }
 
     fn seen(gateway: Value) -> Fake {
-        let fake = Fake::of("status/gateway").declares("listener-conditions", json!(["Accepted", "Programmed"]));
+        let fake = declared(&[ListenerCondition::Accepted, ListenerCondition::Programmed]);
         fake.object("gateway", gateway).answer("marker", 200, &[], "")
+    }
+
+    /// A good Gateway but for the conditions of its listener, after another that it does not have any more.
+    fn with_listener(name: &str, programmed: &str, left_over: &str) -> Fake {
+        let mut gateway = a_gateway("True", "True", 2, json!([{"value": "a"}]));
+        let listener = |name: &str, programmed: &str| json!({"name": name, "conditions": conditions(2, &[("Accepted", "True", ""), ("Programmed", programmed, "")])});
+        gateway["status"]["listeners"] = json!([listener("left-over", left_over), listener(name, programmed)]);
+        seen(gateway)
     }
 
     #[rstest]
@@ -208,21 +210,23 @@ mod judges {
     #[case::not_programmed(seen(a_gateway("True", "False", 2, json!([{"value": "a"}]))), Holds::No)]
     #[case::stale(seen(a_gateway("True", "True", 1, json!([{"value": "a"}]))), Holds::No)]
     #[case::no_address(seen(a_gateway("True", "True", 2, json!([]))), Holds::No)]
-    #[case::no_object(Fake::of("status/gateway").declares("listener-conditions", json!([])).answer("marker", 200, &[], ""), Holds::No)]
-    #[case::address_is_dead(Fake::of("status/gateway").declares("listener-conditions", json!([])).object("gateway", a_gateway("True", "True", 2, json!([{"value": "a"}]))).cut("marker"), Holds::No)]
+    #[case::no_object(declared(&[]).answer("marker", 200, &[], ""), Holds::No)]
+    #[case::address_is_dead(declared(&[]).object("gateway", a_gateway("True", "True", 2, json!([{"value": "a"}]))).cut("marker"), Holds::No)]
+    #[case::listener_by_name(with_listener("http", "True", "False"), Holds::Yes)]
+    #[case::listener_is_not(with_listener("http", "False", "True"), Holds::No)]
+    #[case::another_listener_alone(with_listener("other", "True", "True"), Holds::No)]
     fn gateway_is_judged(#[case] fake: Fake, #[case] holds: Holds) {
-        assert_eq!(verdict_of(judge_gateway, &fake), holds);
+        assert_eq!(fake.verdict(), holds);
     }
 
     fn a_route(resolved: &str, reason: &str) -> Value {
         let said = conditions(1, &[("Accepted", "True", "Accepted"), ("ResolvedRefs", resolved, reason)]);
-        json!({"metadata": {"generation": 1}, "status": {"parents": [{"conditions": said}]}})
+        json!({"metadata": {"generation": 1}, "status": {"parents": [{"controllerName": CONTROLLER, "conditions": said}]}})
     }
 
     fn routes(good: Value, bad: Value) -> Fake {
-        let fake = Fake::of("status/route")
-            .declares("missing-backend", json!({"reason": "BackendNotFound", "status": 500}))
-            .model("alpha");
+        let missing_backend = MissingBackend { reason: "BackendNotFound".into(), status: 500 };
+        let fake = Fake::of("status/route").declares(RouteStatus { missing_backend }).model("alpha");
         fake.object("good", good).object("bad", bad)
     }
 
@@ -244,7 +248,7 @@ mod judges {
     #[case::bad_served(routes(a_route("True", "ResolvedRefs"), a_route("False", "BackendNotFound")).answered("good", 200, "alpha").answered("bad", 200, "alpha"), Holds::No)]
     #[case::no_traffic(routes(a_route("True", "ResolvedRefs"), a_route("False", "BackendNotFound")), Holds::Unproven)]
     fn route_is_judged(#[case] fake: Fake, #[case] holds: Holds) {
-        assert_eq!(verdict_of(judge_route, &fake), holds);
+        assert_eq!(fake.verdict(), holds);
     }
 
     /// A pool that these Gateways have accepted.
@@ -269,6 +273,6 @@ mod judges {
     #[case::not_accepted(parents(&["first", "second"], &["first"]).object("both", json!({"metadata": {"generation": 2}, "status": led_to(&["first", "second"])["status"]})), Holds::No)]
     #[case::not_read(parents(&["first", "second"], &["first"]).without_object("one"), Holds::Unproven)]
     fn pool_parents_apart_is_judged(#[case] fake: Fake, #[case] holds: Holds) {
-        assert_eq!(verdict_of(judge_pool_parents_apart, &fake), holds);
+        assert_eq!(fake.verdict(), holds);
     }
 }

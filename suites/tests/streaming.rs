@@ -1,17 +1,14 @@
 //! Streaming: tokens arrive as they are made, whole and unchanged, and both sides hear of it when the other is gone.
 
-use std::path::PathBuf;
-
 use anyhow::Result;
-use rstest::rstest;
 use serde_json::{Value, json};
 use suites::{
-    Call, Model, Stage, chat, chat_with, check, proof, replies,
+    CHECK, Call, Check, Judge, Model, Stage, chat, chat_with, check, replies,
     stream::{self, InStep},
 };
 use verdict::{
-    history::{Ended, Exchange, History, Usage},
-    judge::Judgement,
+    capability::{self, Streaming, UsageChunk},
+    history::{Ended, Exchange, Usage},
 };
 use wire::sse;
 
@@ -19,9 +16,8 @@ use wire::sse;
 const TOKENS: u64 = 8;
 
 /// A model that is routed to as the case says: by a plain HTTPRoute, or as the gateway routes chats.
-async fn routed(stage: &mut Stage) -> Result<(Model, String)> {
+async fn routed(stage: &mut Stage) -> Result<Model> {
     let alpha = stage.model("alpha").await?;
-    let host = stage.hostname().to_owned();
     if stage.case() == "plain-route" {
         let everything = json!({"path": {"type": "PathPrefix", "value": "/"}});
         let rules = json!([{"match": everything, "service": alpha.service, "port": 80}]);
@@ -29,44 +25,51 @@ async fn routed(stage: &mut Stage) -> Result<(Model, String)> {
     } else {
         stage.route_models(&[&alpha]).await?;
     }
-    stage.settle(|| chat(&host, "alpha"), "alpha").await?;
-    Ok((alpha, host))
+    stage.settle(|| chat("alpha"), "alpha").await?;
+    Ok(alpha)
 }
 
-#[rstest]
-#[case::plain_route("plain-route")]
-#[case::chat_route("chat-route")]
-#[tokio::test]
-async fn incremental(#[case] case: &'static str, #[files("../manifests/gateways/*/gateway.yaml")] folder: PathBuf) {
-    check("streaming/incremental", case, &folder)
-        .observing(stream::observe)
-        .run(drive_incremental, judge_incremental)
-        .await;
-}
+check!(
+    streaming / incremental(plain_route, chat_route),
+    drive_incremental,
+    judge_incremental,
+    Check {
+        sentence: "token i of a stream reaches the client before token i+2 is sent",
+        source: "guide 000, streaming; OpenAI API reference, chat completions, stream",
+        how: "The model sends token i+2 only when it is told, past the gateway, that token i has arrived; if forty other requests \
+              pass the gateway meanwhile and no token comes, the stream is held back.",
+        capability: Some(capability::STREAMING),
+        kills: &["buffers-streams"],
+        observe: stream::observe,
+        ..CHECK
+    }
+);
 
 async fn drive_incremental(stage: &mut Stage) -> Result<()> {
-    let (alpha, host) = routed(stage).await?;
-    stage.begin().await?;
-    InStep::new("stream", chat(&host, "alpha"), &alpha, TOKENS).send(stage).await?;
-    stage.end().await
+    let alpha = routed(stage).await?;
+    InStep::new("stream", chat("alpha"), &alpha, TOKENS).send(stage).await
 }
 
-fn judge_incremental(history: &History) -> Judgement {
-    let mut judgement = Judgement::new();
-    proof::live(&mut judgement, history);
-    proof::answered_by(&mut judgement, history, "stream", "alpha");
-    stream::judge_each(&mut judgement, history, "stream");
-    stream::judge_arrived(&mut judgement, history, "stream", TOKENS);
-    judgement
+fn judge_incremental(judge: &mut Judge<'_>) {
+    judge.answered_by("stream-answered-by-alpha", "stream", "alpha");
+    stream::judge_each(judge, "stream-in-step", "stream");
+    stream::judge_arrived(judge, "stream-arrives", "stream", TOKENS);
 }
 
-#[rstest]
-#[case::plain_route("plain-route")]
-#[case::chat_route("chat-route")]
-#[tokio::test]
-async fn framing(#[case] case: &'static str, #[files("../manifests/gateways/*/gateway.yaml")] folder: PathBuf) {
-    check("streaming/framing", case, &folder).run(drive_framing, judge_framing).await;
-}
+check!(
+    streaming / framing(plain_route, chat_route),
+    drive_framing,
+    judge_framing,
+    Check {
+        sentence: "a stream arrives byte by byte as it was sent, characters that chunks split included, and ends with [DONE]",
+        source: "HTML living standard, 9.2 Server-sent events; OpenAI API reference, streaming",
+        how: "Asks for a stream of tokens and for one with everything that server-sent events may have, sent in chunks that split \
+              characters; the client's bytes have to be those that the model sent.",
+        capability: Some(capability::STREAMING),
+        kills: &["re-chunks-splitting-utf8", "drops-done", "rewrites-events"],
+        ..CHECK
+    }
+);
 
 /// Everything that a stream may have: comments, ids, event types, data in two lines, characters of several bytes.
 const EVENTS: &str = concat!(
@@ -78,193 +81,201 @@ const EVENTS: &str = concat!(
 );
 
 async fn drive_framing(stage: &mut Stage) -> Result<()> {
-    let (_, host) = routed(stage).await?;
-    stage.begin().await?;
+    routed(stage).await?;
     let split = |call: Call| call.stream().header("x-igc-split-utf8", "1");
-    stage.send("tokens", split(chat(&host, "alpha")).header("x-igc-stream-tokens", TOKENS.to_string())).await;
-    stage.send("events", replies(split(chat(&host, "alpha")), EVENTS.as_bytes(), "text/event-stream")).await;
-    stage.end().await
+    stage.send("tokens", split(chat("alpha")).header("x-igc-stream-tokens", TOKENS.to_string())).await;
+    stage.send("events", replies(split(chat("alpha")), EVENTS.as_bytes(), "text/event-stream")).await;
+    Ok(())
 }
 
-fn judge_framing(history: &History) -> Judgement {
-    let mut judgement = Judgement::new();
-    proof::live(&mut judgement, history);
-    for label in ["tokens", "events"] {
-        proof::answered_by(&mut judgement, history, label, "alpha");
-        proof::reply_untouched(&mut judgement, history, label);
-        judge_ends_with_done(&mut judgement, history, label);
-    }
-    judgement
+fn judge_framing(judge: &mut Judge<'_>) {
+    judge.answered_by("tokens-answered-by-alpha", "tokens", "alpha");
+    judge.reply_untouched("tokens-reply-untouched", "tokens");
+    judge_ends_with_done(judge, "tokens-ends-with-done", "tokens");
+    judge.answered_by("events-answered-by-alpha", "events", "alpha");
+    judge.reply_untouched("events-reply-untouched", "events");
+    judge_ends_with_done(judge, "events-ends-with-done", "events");
 }
 
 /// The stream reads without a fault, and its last event is `[DONE]`.
-fn judge_ends_with_done(judgement: &mut Judgement, history: &History, label: &str) {
-    let clause = format!("{label}-ends-with-done");
-    for exchange in history.labelled(label) {
+fn judge_ends_with_done(judge: &mut Judge<'_>, clause: &'static str, label: &str) {
+    judge.every(clause, label, "a stream without a fault whose last event is [DONE]", |exchange| {
         let parsed = sse::parse(text(exchange).as_bytes());
+        if let Some(fault) = parsed.faults.first() {
+            return Some(format!("{fault:?}"));
+        }
         let last = parsed.events.last().map_or("nothing", |event| &event.data);
-        let got = match parsed.faults.first() {
-            Some(fault) => format!("{fault:?}"),
-            None => format!("{} events, the last is {last}", parsed.events.len()),
-        };
-        let holds = parsed.faults.is_empty() && last == "[DONE]";
-        judgement.that(&clause, holds, "a stream without a fault whose last event is [DONE]", got, [exchange]);
-    }
+        (last != "[DONE]").then(|| format!("{} events, the last is {last}", parsed.events.len()))
+    });
 }
 
 fn text(exchange: &Exchange) -> &str {
     exchange.response().and_then(|r| r.body.text.as_deref()).unwrap_or_default()
 }
 
-#[rstest]
-#[tokio::test]
-async fn usage_chunk(#[files("../manifests/gateways/*/gateway.yaml")] folder: PathBuf) {
-    check("streaming/usage-chunk", "-", &folder).run(drive_usage_chunk, judge_usage_chunk).await;
-}
+check!(
+    streaming / usage_chunk,
+    drive_usage_chunk,
+    judge_usage_chunk,
+    Check {
+        sentence: "a stream ends with one chunk of usage where it was asked for, and where it was not as the gateway declares",
+        source: "OpenAI API reference, stream_options.include_usage; the gateway's declaration",
+        how: "Asks for three streams, with include_usage true, without a word of it, and with false; looks for the event with usage \
+              before [DONE] and compares its numbers with the model's own.",
+        capability: Some(capability::STREAMING),
+        kills: &["drops-usage-chunk", "duplicates-usage-chunk"],
+        ..CHECK
+    }
+);
 
 async fn drive_usage_chunk(stage: &mut Stage) -> Result<()> {
-    let (_, host) = routed(stage).await?;
-    stage.begin().await?;
+    routed(stage).await?;
     for (label, options) in [
         ("asked", json!({"stream_options": {"include_usage": true}})),
         ("not-asked", json!({})),
         ("refused", json!({"stream_options": {"include_usage": false}})),
     ] {
-        stage.send(label, chat_with(&host, "alpha", options).stream()).await;
+        stage.send(label, chat_with("alpha", options).stream()).await;
     }
-    stage.end().await
+    Ok(())
 }
 
-fn judge_usage_chunk(history: &History) -> Judgement {
-    let mut judgement = Judgement::new();
-    proof::live(&mut judgement, history);
-    let declared = history.declared.get("usage-chunk").cloned().unwrap_or_default();
-    for label in ["asked", "not-asked", "refused"] {
-        proof::answered_by(&mut judgement, history, label, "alpha");
-        judge_ends_with_done(&mut judgement, history, label);
-        match declared[label].as_str().or((label == "asked").then_some("added")) {
-            Some("added") => judge_usage(&mut judgement, history, label, 1),
-            Some("absent") => judge_usage(&mut judgement, history, label, 0),
-            _ => _ = judgement.unproven(label, "a declaration of usage-chunk", "the gateway's folder declares none"),
-        }
+fn judge_usage_chunk(judge: &mut Judge<'_>) {
+    let declared = judge.declared::<Streaming>().map(|streaming| streaming.usage_chunk);
+    judge.answered_by("asked-answered-by-alpha", "asked", "alpha");
+    judge_ends_with_done(judge, "asked-ends-with-done", "asked");
+    judge_usage(judge, "asked-usage", "asked", UsageChunk::Added);
+    judge.answered_by("not-asked-answered-by-alpha", "not-asked", "alpha");
+    judge_ends_with_done(judge, "not-asked-ends-with-done", "not-asked");
+    if let Some(declared) = &declared {
+        judge_usage(judge, "not-asked-usage", "not-asked", declared.not_asked);
     }
-    judgement
+    judge.answered_by("refused-answered-by-alpha", "refused", "alpha");
+    judge_ends_with_done(judge, "refused-ends-with-done", "refused");
+    if let Some(declared) = &declared {
+        judge_usage(judge, "refused-usage", "refused", declared.refused);
+    }
 }
 
-/// So many events of each stream report usage: the last before `[DONE]`, without choices, with the model's own numbers.
-fn judge_usage(judgement: &mut Judgement, history: &History, label: &str, wanted: usize) {
-    let clause = format!("{label}-usage");
-    for exchange in history.labelled(label) {
+/// No event of each stream reports usage, or one does: the last before `[DONE]`, without choices, with the model's own
+/// numbers.
+fn judge_usage(judge: &mut Judge<'_>, clause: &'static str, label: &str, wanted: UsageChunk) {
+    let history = judge.history();
+    let expected = match wanted {
+        UsageChunk::Added => "one last event with the model's usage and no choices",
+        UsageChunk::Absent => "no event with usage",
+    };
+    judge.every(clause, label, expected, |exchange| {
         let parsed = sse::parse(text(exchange).as_bytes());
         let events: Vec<Value> = parsed.events.iter().filter_map(|e| serde_json::from_str(&e.data).ok()).collect();
         let reports: Vec<&Value> = events.iter().filter(|e| e["usage"].is_object()).collect();
-        let number = |report: &Value, name: &str| report["usage"][name].as_u64().unwrap_or_default();
-        let told = |report: &&Value| Usage {
-            prompt_tokens: number(report, "prompt_tokens"),
-            completion_tokens: number(report, "completion_tokens"),
-            total_tokens: number(report, "total_tokens"),
-        };
         let counted = history.reached(exchange).first().and_then(|(_, record)| record.usage);
-        let in_place = reports.iter().all(|report| {
-            report["choices"].as_array().is_some_and(Vec::is_empty)
-                && Some(*report) == events.last()
-                && Some(told(report)) == counted
-        });
-        let got = match reports.first() {
-            None => "no event with usage".to_owned(),
-            Some(report) if reports.len() == 1 => format!("{report}; the model counted {counted:?}"),
-            Some(_) => format!("{} events with usage", reports.len()),
+        let in_place = |report: &Value| {
+            Some(report) == events.last() && report["choices"] == json!([]) && Some(reported(report)) == counted
         };
-        let expected =
-            if wanted == 0 { "no event with usage" } else { "one last event with the model's usage and no choices" };
-        judgement.that(&clause, reports.len() == wanted && in_place, expected, got, [exchange]);
+        match (wanted, &reports[..]) {
+            (UsageChunk::Absent, []) => None,
+            (UsageChunk::Added, [report]) if in_place(report) => None,
+            (_, []) => Some("no event with usage".to_owned()),
+            (_, [report]) => Some(format!("{report}; the model counted {counted:?}")),
+            (_, several) => Some(format!("{} events with usage", several.len())),
+        }
+    });
+}
+
+/// The numbers of an event that has usage.
+fn reported(event: &Value) -> Usage {
+    let number = |name: &str| event["usage"][name].as_u64().unwrap_or_default();
+    Usage {
+        prompt_tokens: number("prompt_tokens"),
+        completion_tokens: number("completion_tokens"),
+        total_tokens: number("total_tokens"),
     }
 }
 
 /// The token after which the model dies.
 const DEATH: u64 = 4;
 
-#[rstest]
-#[case::plain_route("plain-route")]
-#[case::chat_route("chat-route")]
-#[tokio::test]
-async fn mid_stream_error(
-    #[case] case: &'static str,
-    #[files("../manifests/gateways/*/gateway.yaml")] folder: PathBuf,
-) {
-    check("streaming/mid-stream-error", case, &folder)
-        .observing(stream::observe)
-        .run(drive_mid_stream_error, judge_mid_stream_error)
-        .await;
-}
+check!(
+    streaming / mid_stream_error(plain_route, chat_route),
+    drive_mid_stream_error,
+    judge_mid_stream_error,
+    Check {
+        sentence: "when the model dies in the middle of a stream the client sees it break off, never a clean end",
+        source: "RFC 9112, section 8 (incomplete messages)",
+        how: "The model's connection is cut after token 4 of 8; looks at how the client's reply ends, and sends another chat.",
+        capability: Some(capability::STREAMING),
+        kills: &["swallows-upstream-death"],
+        observe: stream::observe,
+        ..CHECK
+    }
+);
 
 async fn drive_mid_stream_error(stage: &mut Stage) -> Result<()> {
-    let (alpha, host) = routed(stage).await?;
-    stage.begin().await?;
-    InStep::new("dies", chat(&host, "alpha"), &alpha, TOKENS).dying_after(DEATH).send(stage).await?;
-    stage.send("next", chat(&host, "alpha")).await;
-    stage.end().await
+    let alpha = routed(stage).await?;
+    InStep::new("dies", chat("alpha"), &alpha, TOKENS).dying_after(DEATH).send(stage).await?;
+    stage.send("next", chat("alpha")).await;
+    Ok(())
 }
 
-fn judge_mid_stream_error(history: &History) -> Judgement {
-    let mut judgement = Judgement::new();
-    proof::live(&mut judgement, history);
-    stream::judge_arrived(&mut judgement, history, "dies", DEATH - 2);
-    if history.labelled("dies").next().is_none() {
-        judgement.unproven("dies-truncated", "a stream whose model died", "none was sent");
+fn judge_mid_stream_error(judge: &mut Judge<'_>) {
+    let history = judge.history();
+    stream::judge_arrived(judge, "dies-arrives", "dies", DEATH - 2);
+    let died = |exchange: &Exchange| history.reached(exchange).iter().any(|(_, record)| !record.finished);
+    if judge.labelled("dies").into_iter().all(died) {
+        judge.every("dies-truncated", "dies", "a stream that is seen to break off", |exchange| {
+            let ended = exchange.response().map(|r| r.ended);
+            let done = if text(exchange).contains("[DONE]") { ", with [DONE]" } else { "" };
+            let got = ended.map_or_else(|| exchange.outcome_words(), |ended| format!("{ended:?}"));
+            (ended != Some(Ended::Truncated) || !done.is_empty()).then(|| format!("{got}{done}"))
+        });
+    } else {
+        let statement = judge.clause("dies-truncated").expected("a model that died");
+        statement.unproven("no record of one that did not end its reply");
     }
-    for exchange in history.labelled("dies") {
-        let died = history.reached(exchange).iter().any(|(_, record)| !record.finished);
-        if !died {
-            judgement.unproven("dies-truncated", "a model that died", "no record of one that did not end its reply");
-            continue;
-        }
-        let ended = exchange.response().map(|r| r.ended);
-        let got = ended.map_or_else(|| exchange.outcome_words(), |ended| format!("{ended:?}"));
-        let done = text(exchange).contains("[DONE]");
-        let holds = ended == Some(Ended::Truncated) && !done;
-        let got = if done { format!("{got}, with [DONE]") } else { got };
-        judgement.that("dies-truncated", holds, "a stream that is seen to break off", got, [exchange]);
-    }
-    proof::answered_by(&mut judgement, history, "next", "alpha");
-    judgement
+    judge.answered_by("next-answered-by-alpha", "next", "alpha");
 }
 
-#[rstest]
-#[case::plain_route("plain-route")]
-#[case::chat_route("chat-route")]
-#[tokio::test]
-async fn client_abort(#[case] case: &'static str, #[files("../manifests/gateways/*/gateway.yaml")] folder: PathBuf) {
-    check("streaming/client-abort", case, &folder)
-        .observing(stream::observe)
-        .run(drive_client_abort, judge_client_abort)
-        .await;
-}
+check!(
+    streaming / client_abort(plain_route, chat_route),
+    drive_client_abort,
+    judge_client_abort,
+    Check {
+        sentence: "when the client leaves a stream the model sees it soon, and generates no more",
+        source: "RFC 9112, section 9.6; vLLM, abort on disconnect",
+        how: "The client leaves after the first token, while the model waits to send more; looks at whether the model's reply ends, \
+              and sends another chat.",
+        capability: Some(capability::STREAMING),
+        kills: &["reads-on-after-abort"],
+        observe: stream::observe,
+        ..CHECK
+    }
+);
 
 async fn drive_client_abort(stage: &mut Stage) -> Result<()> {
-    let (alpha, host) = routed(stage).await?;
-    stage.begin().await?;
-    InStep::new("leaves", chat(&host, "alpha"), &alpha, TOKENS).leaving_after(1).send(stage).await?;
-    stage.send("next", chat(&host, "alpha")).await;
-    stage.end().await
+    let alpha = routed(stage).await?;
+    InStep::new("leaves", chat("alpha"), &alpha, TOKENS).leaving_after(1).send(stage).await?;
+    stage.send("next", chat("alpha")).await;
+    Ok(())
 }
 
-fn judge_client_abort(history: &History) -> Judgement {
-    let mut judgement = Judgement::new();
-    proof::live(&mut judgement, history);
-    stream::judge_arrived(&mut judgement, history, "leaves", 1);
-    stream::judge_left(&mut judgement, history, "leaves");
-    proof::answered_by(&mut judgement, history, "next", "alpha");
-    judgement
+fn judge_client_abort(judge: &mut Judge<'_>) {
+    stream::judge_arrived(judge, "leaves-arrives", "leaves", 1);
+    stream::judge_left(judge, "leaves-seen-by-the-model", "leaves");
+    judge.answered_by("next-answered-by-alpha", "next", "alpha");
 }
 
 mod judges {
     use rstest::rstest;
     use suites::{
-        fake::{Fake, verdict_of},
+        fake::Fake,
         stream::Step::{self, *},
     };
-    use verdict::{history::Body, history::Sent, judge::Holds};
+    use verdict::{
+        capability::UsageChunks,
+        history::{Body, Sent},
+        judge::Holds,
+    };
 
     use super::*;
 
@@ -291,7 +302,7 @@ mod judges {
     #[case::the_model_did_not_wait(streamed("streaming/incremental", "stream", &[Opened(2), Arrived(8)]), Holds::Unproven)]
     #[case::nothing_happened(Fake::of("streaming/incremental").model("alpha"), Holds::Unproven)]
     fn incremental_is_judged(#[case] fake: Fake, #[case] holds: Holds) {
-        assert_eq!(verdict_of(judge_incremental, &fake), holds);
+        assert_eq!(fake.verdict(), holds);
     }
 
     /// Two streams with these bodies, of which the model sent `sent`.
@@ -321,7 +332,7 @@ mod judges {
     #[case::one_was_not_sent(Fake::of("streaming/framing").model("alpha").answered("tokens", 200, "alpha"), Holds::No)]
     #[case::nothing_happened(Fake::of("streaming/framing").model("alpha"), Holds::Unproven)]
     fn framing_is_judged(#[case] fake: Fake, #[case] holds: Holds) {
-        assert_eq!(verdict_of(judge_framing, &fake), holds);
+        assert_eq!(fake.verdict(), holds);
     }
 
     const USAGE: &str = r#"data: {"choices":[],"usage":{"prompt_tokens":6,"completion_tokens":1,"total_tokens":7}}"#;
@@ -333,8 +344,8 @@ mod judges {
 
     /// The bodies of the three streams, on a gateway that declares to add the chunk where nothing is said.
     fn reported(asked: &str, not_asked: &str, refused: &str) -> Fake {
-        let declared = json!({"not-asked": "added", "refused": "absent"});
-        let mut fake = Fake::of("streaming/usage-chunk").model("alpha").declares("usage-chunk", declared);
+        let usage_chunk = UsageChunks { not_asked: UsageChunk::Added, refused: UsageChunk::Absent };
+        let mut fake = Fake::of("streaming/usage-chunk").model("alpha").declares(Streaming { usage_chunk });
         for (label, body) in [("asked", asked), ("not-asked", not_asked), ("refused", refused)] {
             let usage = Usage { prompt_tokens: 6, completion_tokens: 1, total_tokens: 7 };
             fake = fake.answer(label, 200, &[("content-type", "text/event-stream")], body).also_reached("alpha");
@@ -352,9 +363,9 @@ mod judges {
     #[case::with_choices(reported(&with_usage().replace("[],", "[{}],"), &with_usage(), WITHOUT), Holds::No)]
     #[case::not_the_last(reported(&format!("{USAGE}\n\n{WITHOUT}"), &with_usage(), WITHOUT), Holds::No)]
     #[case::other_numbers(reported(&with_usage().replace('7', "8"), &with_usage(), WITHOUT), Holds::No)]
-    #[case::undeclared(reported(&with_usage(), &with_usage(), WITHOUT).declares("usage-chunk", Value::Null), Holds::Unproven)]
+    #[case::undeclared(reported(&with_usage(), &with_usage(), WITHOUT).declares(json!({})), Holds::Unproven)]
     fn usage_chunk_is_judged(#[case] fake: Fake, #[case] holds: Holds) {
-        assert_eq!(verdict_of(judge_usage_chunk, &fake), holds);
+        assert_eq!(fake.verdict(), holds);
     }
 
     const DYING: [Step; 5] = [Opened(2), Arrived(1), Opened(3), Arrived(2), Opened(4)];
@@ -372,7 +383,7 @@ mod judges {
     #[case::the_gateway_is_gone(dying(Ended::Truncated).cut("next"), Holds::No)]
     #[case::it_did_not_die(streamed("streaming/mid-stream-error", "dies", &DYING).answered("next", 200, "alpha"), Holds::Unproven)]
     fn mid_stream_error_is_judged(#[case] fake: Fake, #[case] holds: Holds) {
-        assert_eq!(verdict_of(judge_mid_stream_error, &fake), holds);
+        assert_eq!(fake.verdict(), holds);
     }
 
     fn leaving(steps: &[Step]) -> Fake {
@@ -386,6 +397,6 @@ mod judges {
     #[case::the_gateway_is_gone(leaving(&[Opened(2), Arrived(1), Left, GaveUp, Opened(8)]).cut("next"), Holds::No)]
     #[case::nothing_happened(Fake::of("streaming/client-abort").model("alpha"), Holds::Unproven)]
     fn client_abort_is_judged(#[case] fake: Fake, #[case] holds: Holds) {
-        assert_eq!(verdict_of(judge_client_abort, &fake), holds);
+        assert_eq!(fake.verdict(), holds);
     }
 }

@@ -7,17 +7,21 @@ mod charges;
 mod coverage;
 mod streams;
 
-use std::path::PathBuf;
-
 use anyhow::Result;
-use rstest::rstest;
-use serde_json::{Value, json};
+use serde_json::json;
 use suites::{
-    Call, Model, Stage,
-    budget::{self, Budget, Rule},
-    chat, check, proof,
+    CHECK, Call, Check, Judge, Model, Stage,
+    budget::{self, Budget},
+    chat, check,
 };
-use verdict::{history::History, judge::Judgement};
+use verdict::{
+    capability::{self, TokenLimit, WithoutIdentity},
+    history::Exchange,
+    plan::Level,
+};
+
+/// What checks of limits say.
+const LIMIT: Check = Check { capability: Some(capability::TOKEN_LIMIT), observe: budget::observe, ..CHECK };
 
 /// Requests sent beyond a spent budget by `tokens/no-leak`.
 const BEYOND: usize = 200;
@@ -32,29 +36,33 @@ async fn limited(stage: &mut Stage, tokens: u64) -> Result<Model> {
 }
 
 /// Sends what `user` needs to spend a budget of `tokens` with replies of 7, and a few more.
-async fn spend(stage: &mut Stage, label: &str, user: &str, tokens: u64) {
-    let host = stage.hostname().to_owned();
-    repeat(stage, label, user, tokens.div_ceil(budget::REPLY) + 4, || chat(&host, "alpha")).await;
+async fn spend(stage: &mut Stage, label: &str, user: &str, tokens: u64) -> Result<()> {
+    repeat(stage, label, user, tokens.div_ceil(budget::REPLY) + 4, || chat("alpha")).await
 }
 
 /// Sends such requests as `user`, each when the one before it is charged.
-async fn repeat(stage: &mut Stage, label: &str, user: &str, times: u64, call: impl Fn() -> Call) {
+async fn repeat(stage: &mut Stage, label: &str, user: &str, times: u64, call: impl Fn() -> Call) -> Result<()> {
     for _ in 0..times {
         budget::charged(stage).await;
-        stage.send(label, budget::as_user(stage, call(), user)).await;
+        stage.send(label, budget::as_user(stage, call(), user)?).await;
     }
+    Ok(())
 }
 
-#[rstest]
-#[case::budget_70("budget-70")]
-#[case::budget_75("budget-75")]
-#[case::budget_14("budget-14")]
-#[case::budget_7("budget-7")]
-#[case::budget_1("budget-1")]
-#[tokio::test]
-async fn exact(#[case] case: &'static str, #[files("../manifests/gateways/*/gateway.yaml")] folder: PathBuf) {
-    check("tokens/exact", case, &folder).observing(budget::observe).run(drive_exact, judge_exact).await;
-}
+check!(
+    tokens / exact(budget_70, budget_75, budget_14, budget_7, budget_1),
+    drive_exact,
+    judge_exact,
+    Check {
+        sentence: "a budget admits exactly the replies that the declared rule allows, then refuses",
+        source: "guide 002, rate limiting; the gateway's declared rule",
+        how: "Spends the case's tokens a minute with replies of 7 tokens inside one window; counts the replies before the first \
+              refusal, and compares what the limiter says is left with what was used.",
+        model: None,
+        kills: &["off-by-one-limit", "charges-before", "charges-requests"],
+        ..LIMIT
+    }
+);
 
 fn tokens_of(case: &str) -> u64 {
     case.trim_start_matches("budget-").parse().unwrap_or(0)
@@ -63,107 +71,119 @@ fn tokens_of(case: &str) -> u64 {
 async fn drive_exact(stage: &mut Stage) -> Result<()> {
     let tokens = tokens_of(stage.case());
     limited(stage, tokens).await?;
-    budget::in_one_window(stage, "alpha", &["spend"], async |stage, user| {
-        spend(stage, "spend", user, tokens).await;
-        Ok(())
-    })
-    .await
+    budget::in_one_window(stage, "alpha", &["spend"], async |stage, user| spend(stage, "spend", user, tokens).await)
+        .await
 }
 
-fn judge_exact(history: &History) -> Judgement {
-    let mut judgement = Judgement::new();
-    proof::live(&mut judgement, history);
-    let budget = Budget::of(history, "spend", tokens_of(&history.key.case));
-    budget.judge_one_window(&mut judgement);
-    budget.judge_admitted(&mut judgement);
-    budget.judge_remaining(&mut judgement);
-    judgement
+fn judge_exact(judge: &mut Judge<'_>) {
+    let Some(budget) = Budget::of(judge, "spend", tokens_of(judge.case())) else { return };
+    budget.judge_one_window(judge);
+    budget.judge_admitted(judge);
+    budget.judge_remaining(judge);
 }
 
-#[rstest]
-#[tokio::test]
-async fn no_leak(#[files("../manifests/gateways/*/gateway.yaml")] folder: PathBuf) {
-    check("tokens/no-leak", "-", &folder).observing(budget::observe_no_leak).run(drive_no_leak, judge_no_leak).await;
-}
+check!(
+    tokens / no_leak,
+    drive_no_leak,
+    judge_no_leak,
+    Check {
+        sentence: "no request is answered beyond the budget",
+        source: "guide 002, rate limiting",
+        how: "Spends a budget of 7 tokens, then sends 200 requests more inside the same window; each of them has to be refused, \
+              also where the limiter did not see it.",
+        model: None,
+        kills: &["never-blocks", "fails-open-one-in-ten"],
+        counts_every_answer: true,
+        observe: budget::observe_no_leak,
+        ..LIMIT
+    }
+);
 
 async fn drive_no_leak(stage: &mut Stage) -> Result<()> {
     limited(stage, 7).await?;
     budget::in_one_window(stage, "alpha", &["spend"], async |stage, user| {
-        spend(stage, "spend", user, 7).await;
-        let host = stage.hostname().to_owned();
+        spend(stage, "spend", user, 7).await?;
         for _ in 0..BEYOND {
-            stage.send("beyond", budget::as_user(stage, chat(&host, "alpha"), user)).await;
+            stage.send("beyond", budget::as_user(stage, chat("alpha"), user)?).await;
         }
         Ok(())
     })
     .await
 }
 
-fn judge_no_leak(history: &History) -> Judgement {
-    let mut judgement = Judgement::new();
-    proof::live(&mut judgement, history);
-    let spent = history.labelled("spend").any(|e| e.status() == Some(budget::refusal(history)));
-    if !spent {
-        judgement.unproven("spent", "a refusal that shows the budget spent", "no request was refused while spending");
+fn judge_no_leak(judge: &mut Judge<'_>) {
+    let Some(limit) = judge.declared::<TokenLimit>() else { return };
+    let is_refused = |e: &&Exchange| e.status() == Some(limit.status);
+    if !judge.labelled("spend").iter().any(is_refused) {
+        let statement = judge.clause("spent").expected("a refusal that shows the budget spent");
+        statement.unproven("no request was refused while spending");
     }
-    let beyond: Vec<_> = history.labelled("beyond").collect();
+    let beyond = judge.labelled("beyond");
     if beyond.len() < BEYOND {
-        judgement.unproven(
-            "beyond",
-            format!("{BEYOND} requests beyond the budget"),
-            format!("{} were sent", beyond.len()),
-        );
+        let statement = judge.clause("beyond").expected(format!("{BEYOND} requests beyond the budget"));
+        statement.unproven(format!("{} were sent", beyond.len()));
     }
-    let leaked: Vec<_> = beyond.iter().copied().filter(|e| e.status() != Some(budget::refusal(history))).collect();
-    let unmarked = leaked.iter().filter(|e| !budget::marked(history, e)).count();
-    judgement.that(
-        "refused-beyond-the-budget",
-        leaked.is_empty(),
-        format!("{} of {} refused", beyond.len(), beyond.len()),
-        format!("{} of {} were not refused, {unmarked} of them without the limiter's mark", leaked.len(), beyond.len()),
-        leaked.into_iter().take(5),
-    );
-    judgement
+    let leaked: Vec<&Exchange> = beyond.iter().copied().filter(|e| !is_refused(e)).collect();
+    let (sent, leaks) = (beyond.len(), leaked.len());
+    let unmarked = leaked.iter().filter(|e| !budget::marked(&limit, e)).count();
+    judge
+        .clause("refused-beyond-the-budget")
+        .expected(format!("{sent} of {sent} refused"))
+        .got(format!("{leaks} of {sent} were not refused, {unmarked} of them without the limiter's mark"))
+        .shown_by(leaked.into_iter().take(5))
+        .holds(leaks == 0);
 }
 
-#[rstest]
-#[tokio::test]
-async fn per_user(#[files("../manifests/gateways/*/gateway.yaml")] folder: PathBuf) {
-    check("tokens/per-user", "-", &folder).observing(budget::observe).run(drive_per_user, judge_per_user).await;
-}
+check!(
+    tokens / per_user,
+    drive_per_user,
+    judge_per_user,
+    Check {
+        sentence: "a user whose budget is spent is refused while another is admitted",
+        source: "guide 001 and 002, budget per x-user-id",
+        how: "Spends one user's 14 tokens, then sends two requests of another user and one more of the first, all inside one \
+              window.",
+        capability: Some(capability::TOKEN_LIMIT_PER_USER),
+        model: None,
+        kills: &["charges-per-gateway"],
+        ..LIMIT
+    }
+);
 
 async fn drive_per_user(stage: &mut Stage) -> Result<()> {
     limited(stage, 14).await?;
     budget::in_one_window(stage, "alpha", &["first-user", "second-user", "first-user-again"], async |stage, user| {
-        spend(stage, "first-user", user, 14).await;
-        let host = stage.hostname().to_owned();
-        let other = format!("{user}-other");
-        for _ in 0..2 {
-            budget::charged(stage).await;
-            stage.send("second-user", budget::as_user(stage, chat(&host, "alpha"), &other)).await;
-        }
-        stage.send("first-user-again", budget::as_user(stage, chat(&host, "alpha"), user)).await;
+        spend(stage, "first-user", user, 14).await?;
+        repeat(stage, "second-user", &format!("{user}-other"), 2, || chat("alpha")).await?;
+        stage.send("first-user-again", budget::as_user(stage, chat("alpha"), user)?).await;
         Ok(())
     })
     .await
 }
 
-fn judge_per_user(history: &History) -> Judgement {
-    let mut judgement = Judgement::new();
-    proof::live(&mut judgement, history);
-    let first = Budget::of(history, "first-user", 14);
-    first.judge_one_window(&mut judgement);
-    first.judge_spent(&mut judgement);
-    budget::judge_all(&mut judgement, history, "second-user", 200);
-    budget::judge_all(&mut judgement, history, "first-user-again", budget::refusal(history));
-    judgement
+fn judge_per_user(judge: &mut Judge<'_>) {
+    let Some(first) = Budget::of(judge, "first-user", 14) else { return };
+    first.judge_one_window(judge);
+    first.judge_spent(judge);
+    budget::judge_all(judge, "second-user", "second-user", 200);
+    budget::judge_all_refused(judge, "first-user-again", "first-user-again");
 }
 
-#[rstest]
-#[tokio::test]
-async fn per_model(#[files("../manifests/gateways/*/gateway.yaml")] folder: PathBuf) {
-    check("tokens/per-model", "-", &folder).observing(budget::observe).run(drive_per_model, judge_per_model).await;
-}
+check!(
+    tokens / per_model,
+    drive_per_model,
+    judge_per_model,
+    Check {
+        sentence: "a user's budget for one model is not spent by another model",
+        source: "guide 002, \"both user and model identifiers\"",
+        how: "Spends a user's 14 tokens for one model, then sends the same user's requests for another model and one more for the \
+              first, all inside one window.",
+        capability: Some(capability::TOKEN_LIMIT_PER_MODEL),
+        model: None,
+        kills: &["charges-per-user-only"],
+        ..LIMIT
+    }
+);
 
 async fn drive_per_model(stage: &mut Stage) -> Result<()> {
     let models = stage.models(&["alpha", "beta"]).await?;
@@ -173,157 +193,163 @@ async fn drive_per_model(stage: &mut Stage) -> Result<()> {
     budget::settle(stage, "alpha").await?;
     budget::settle(stage, "beta").await?;
     budget::in_one_window(stage, "alpha", &["alpha", "beta", "alpha-again"], async |stage, user| {
-        spend(stage, "alpha", user, 14).await;
-        let host = stage.hostname().to_owned();
-        for _ in 0..2 {
-            budget::charged(stage).await;
-            stage.send("beta", budget::as_user(stage, chat(&host, "beta"), user)).await;
-        }
-        stage.send("alpha-again", budget::as_user(stage, chat(&host, "alpha"), user)).await;
+        spend(stage, "alpha", user, 14).await?;
+        repeat(stage, "beta", user, 2, || chat("beta")).await?;
+        stage.send("alpha-again", budget::as_user(stage, chat("alpha"), user)?).await;
         Ok(())
     })
     .await
 }
 
-fn judge_per_model(history: &History) -> Judgement {
-    let mut judgement = Judgement::new();
-    proof::live(&mut judgement, history);
-    let alpha = Budget::of(history, "alpha", 14);
-    alpha.judge_one_window(&mut judgement);
-    alpha.judge_spent(&mut judgement);
-    budget::judge_all(&mut judgement, history, "beta", 200);
-    budget::judge_all(&mut judgement, history, "alpha-again", budget::refusal(history));
-    judgement
+fn judge_per_model(judge: &mut Judge<'_>) {
+    let Some(alpha) = Budget::of(judge, "alpha", 14) else { return };
+    alpha.judge_one_window(judge);
+    alpha.judge_spent(judge);
+    budget::judge_all(judge, "beta", "beta", 200);
+    budget::judge_all_refused(judge, "alpha-again", "alpha-again");
 }
 
-#[rstest]
-#[tokio::test]
-async fn no_user_id(#[files("../manifests/gateways/*/gateway.yaml")] folder: PathBuf) {
-    check("tokens/no-user-id", "-", &folder).observing(budget::observe).run(drive_no_user_id, judge_no_user_id).await;
-}
+check!(
+    tokens / no_user_id,
+    drive_no_user_id,
+    judge_no_user_id,
+    Check {
+        level: Level::Info,
+        sentence: "without the identity header requests are limited or not, as declared",
+        source: "guide 002, x-user-id",
+        how: "Sends 13 requests that name no user to a route with 7 tokens a minute for each, and looks whether any is refused.",
+        capability: Some(capability::TOKEN_LIMIT_PER_USER),
+        model: None,
+        ..LIMIT
+    }
+);
 
 async fn drive_no_user_id(stage: &mut Stage) -> Result<()> {
     limited(stage, 7).await?;
     budget::in_one_window(stage, "alpha", &[], async |stage, _| {
-        let host = stage.hostname().to_owned();
         for _ in 0..13 {
-            stage.send("nobody", chat(&host, "alpha")).await;
+            stage.send("nobody", chat("alpha")).await;
         }
         Ok(())
     })
     .await
 }
 
-fn judge_no_user_id(history: &History) -> Judgement {
-    let mut judgement = Judgement::new();
-    proof::live(&mut judgement, history);
-    let sent: Vec<_> = history.labelled("nobody").collect();
-    let refused = sent.iter().filter(|e| e.status() == Some(budget::refusal(history))).count();
+fn judge_no_user_id(judge: &mut Judge<'_>) {
+    let Some(limit) = judge.declared::<TokenLimit>() else { return };
+    let sent = judge.labelled("nobody");
+    let refused = sent.iter().filter(|e| e.status() == Some(limit.status)).count();
     let got = format!("{refused} of {} refused", sent.len());
-    let declared = history.declared.get("without-identity").and_then(Value::as_str);
-    match declared {
-        Some("unlimited") if !sent.is_empty() => judgement.that(
-            "as-declared",
-            refused == 0,
-            "requests without an identity are not limited (a finding)",
-            got,
-            sent,
-        ),
-        Some("limited") if !sent.is_empty() => {
-            judgement.that("as-declared", refused > 0, "requests without an identity share a budget", got, sent)
+    let statement = judge.clause("as-declared");
+    match limit.without_identity.filter(|_| !sent.is_empty()) {
+        Some(WithoutIdentity::Unlimited) => {
+            let statement = statement.expected("requests without an identity are not limited (a finding)");
+            statement.got(got).shown_by(sent).holds(refused == 0);
         }
-        _ => judgement.unproven("as-declared", "a declaration of what happens without an identity, and requests", got),
-    };
-    judgement
+        Some(WithoutIdentity::Limited) => {
+            let statement = statement.expected("requests without an identity share a budget");
+            statement.got(got).shown_by(sent).holds(refused > 0);
+        }
+        None => {
+            let statement = statement.expected("a declaration of what happens without an identity, and requests");
+            statement.unproven(got);
+        }
+    }
 }
 
-#[rstest]
-#[tokio::test]
-async fn shape_429(#[files("../manifests/gateways/*/gateway.yaml")] folder: PathBuf) {
-    check("tokens/shape-429", "-", &folder).observing(budget::observe).run(drive_shape_429, judge_shape_429).await;
-}
+check!(
+    tokens / shape_429,
+    drive_shape_429,
+    judge_shape_429,
+    Check {
+        sentence: "a refusal has the declared status, body and headers, and the numbers in them agree with each other",
+        source: "the gateway's declaration; RateLimit header fields draft 03",
+        how: "Spends a budget of 14 tokens; looks at status, body and headers of every refusal, and at the limiter's numbers in \
+              every answer that has them.",
+        model: None,
+        kills: &["429-without-headers", "429-as-200", "remaining-rises"],
+        ..LIMIT
+    }
+);
 
 async fn drive_shape_429(stage: &mut Stage) -> Result<()> {
     limited(stage, 14).await?;
-    budget::in_one_window(stage, "alpha", &["spend"], async |stage, user| {
-        spend(stage, "spend", user, 14).await;
-        Ok(())
-    })
-    .await
+    budget::in_one_window(stage, "alpha", &["spend"], async |stage, user| spend(stage, "spend", user, 14).await).await
 }
 
-fn judge_shape_429(history: &History) -> Judgement {
-    let mut judgement = Judgement::new();
-    proof::live(&mut judgement, history);
-    let budget = Budget::of(history, "spend", 14);
-    budget.judge_one_window(&mut judgement);
-    budget.judge_refusal_shape(&mut judgement);
-    budget.judge_numbers(&mut judgement);
-    judgement
+fn judge_shape_429(judge: &mut Judge<'_>) {
+    let Some(budget) = Budget::of(judge, "spend", 14) else { return };
+    budget.judge_one_window(judge);
+    budget.judge_refusal_shape(judge);
+    budget.judge_numbers(judge);
 }
 
-#[rstest]
-#[tokio::test]
-async fn window(#[files("../manifests/gateways/*/gateway.yaml")] folder: PathBuf) {
-    check("tokens/window", "-", &folder).observing(budget::observe).run(drive_window, judge_window).await;
-}
+check!(
+    tokens / window,
+    drive_window,
+    judge_window,
+    Check {
+        sentence: "a spent budget stays spent until its window ends, and is whole again after it",
+        source: "the gateway's declaration of its window",
+        how: "Spends a budget of 7 tokens, asks once more 5 s before the window ends and once after it, and measures the window by \
+              what the limiter says of its end.",
+        model: None,
+        kills: &["window-slides", "refills-early", "never-refills"],
+        ..LIMIT
+    }
+);
 
 async fn drive_window(stage: &mut Stage) -> Result<()> {
     limited(stage, 7).await?;
     budget::in_one_window(stage, "alpha", &["spend", "late-in-the-window", "next-window"], async |stage, user| {
-        spend(stage, "spend", user, 7).await;
-        let host = stage.hostname().to_owned();
-        let ask = |stage: &Stage| budget::as_user(stage, chat(&host, "alpha"), user);
+        spend(stage, "spend", user, 7).await?;
         stage.until_window(budget::reset(stage), -5.0).await;
-        stage.send("late-in-the-window", ask(stage)).await;
+        stage.send("late-in-the-window", budget::as_user(stage, chat("alpha"), user)?).await;
         stage.until_window(budget::reset(stage), 1.0).await;
-        stage.send("next-window", ask(stage)).await;
+        stage.send("next-window", budget::as_user(stage, chat("alpha"), user)?).await;
         Ok(())
     })
     .await
 }
 
-fn judge_window(history: &History) -> Judgement {
-    let mut judgement = Judgement::new();
-    proof::live(&mut judgement, history);
-    let budget = Budget::of(history, "spend", 7);
-    budget.judge_one_window(&mut judgement);
-    budget.judge_spent(&mut judgement);
-    budget::judge_all(&mut judgement, history, "late-in-the-window", budget::refusal(history));
-    budget::judge_all(&mut judgement, history, "next-window", 200);
-    budget::judge_length(&mut judgement, history);
-    judgement
+fn judge_window(judge: &mut Judge<'_>) {
+    let Some(budget) = Budget::of(judge, "spend", 7) else { return };
+    budget.judge_one_window(judge);
+    budget.judge_spent(judge);
+    budget::judge_all_refused(judge, "late-in-the-window", "late-in-the-window");
+    budget::judge_all(judge, "next-window", "next-window", 200);
+    budget::judge_length(judge);
 }
 
 mod judges {
     use rstest::rstest;
-    use suites::fake::{Fake, verdict_of};
-    use verdict::judge::Holds;
+    use serde_json::Value;
+    use suites::fake::{Fake, shared_token_limit, token_limit};
+    use verdict::{capability::Rule, judge::Holds};
 
     use super::*;
 
     pub(super) fn limited(check: &str, case: &str) -> Fake {
-        Fake::of(check)
-            .case(case)
-            .declares("block-when", json!("spent > limit"))
-            .declares("window-seconds", json!(60))
-            .declares("identity-header", json!("x-user-id"))
-            .declares("without-identity", json!("unlimited"))
-            .declares("mark", json!("x-ratelimit-limit"))
-            .declares("status", json!(429))
-            .declares("body", json!("empty"))
-            .declares("headers", json!(["x-ratelimit-limit", "x-ratelimit-remaining", "x-ratelimit-reset"]))
+        Fake::of(check).case(case).declares(token_limit())
+    }
+
+    /// The same where a parameter is declared otherwise, also as it cannot be.
+    pub(super) fn limited_with(check: &str, case: &str, parameter: &str, value: Value) -> Fake {
+        let mut declared = json!(token_limit());
+        declared[parameter] = value;
+        Fake::of(check).case(case).declares(declared)
     }
 
     /// `admitted` replies of 7 tokens, then `refused` refusals, all marked, of a budget of `limit`.
-    pub(super) fn spent(mut fake: Fake, label: &str, limit: u64, admitted: u64, refused: u64) -> Fake {
-        for i in 0..admitted {
-            fake = fake.admitted(label, limit, limit.saturating_sub(7 * i), 50);
-        }
-        for _ in 0..refused {
-            fake = fake.limited(label, limit, 0, 50);
-        }
-        fake
+    pub(super) fn spent(fake: Fake, label: &str, limit: u64, admitted: u64, refused: u64) -> Fake {
+        let left = |i| limit.saturating_sub(7 * i);
+        let fake = (0..admitted).fold(fake, |fake, i| fake.admitted(label, limit, left(i), 50));
+        (0..refused).fold(fake, |fake, _| fake.limited(label, limit, 0, 50))
+    }
+
+    /// A reply or a refusal, marked, of a budget of `limit`.
+    pub(super) fn asked(fake: Fake, label: &str, limit: u64, status: u16) -> Fake {
+        if status == 200 { fake.admitted(label, limit, limit, 50) } else { fake.limited(label, limit, 0, 50) }
     }
 
     #[rstest]
@@ -340,7 +366,7 @@ mod judges {
     #[case::nothing("budget-70", 0, 0, Holds::Unproven)]
     fn exact_is_judged(#[case] case: &str, #[case] admitted: u64, #[case] refused: u64, #[case] holds: Holds) {
         let fake = spent(limited("tokens/exact", case), "spend", tokens_of(case), admitted, refused);
-        assert_eq!(verdict_of(judge_exact, &fake), holds);
+        assert_eq!(fake.verdict(), holds);
     }
 
     #[rstest]
@@ -348,9 +374,9 @@ mod judges {
     #[case::at_least_declared_but_more("spent >= limit", 11, Holds::No)]
     #[case::nothing_declared("", 11, Holds::Unproven)]
     fn exact_is_judged_by_the_declared_rule(#[case] rule: &str, #[case] admitted: u64, #[case] holds: Holds) {
-        let fake =
-            spent(limited("tokens/exact", "budget-70").declares("block-when", json!(rule)), "spend", 70, admitted, 4);
-        assert_eq!(verdict_of(judge_exact, &fake), holds);
+        let fake = limited_with("tokens/exact", "budget-70", "block-when", json!(rule));
+        let fake = spent(fake, "spend", 70, admitted, 4);
+        assert_eq!(fake.verdict(), holds);
     }
 
     #[test]
@@ -359,26 +385,13 @@ mod judges {
             let fake = spent(limited("tokens/exact", "budget-70"), "spend", 70, admitted, 0).unmarked("spend", 200);
             spent(fake, "spend", 70, 0, 3)
         };
-        assert_eq!(
-            verdict_of(judge_exact, &unmarked(11)),
-            Holds::Unproven,
-            "12 passed, but one of them past the limiter"
-        );
-        assert_eq!(verdict_of(judge_exact, &unmarked(14)), Holds::No, "more than the unmarked one explains");
+        assert_eq!(unmarked(11).verdict(), Holds::Unproven, "12 passed, but one of them past the limiter");
+        assert_eq!(unmarked(14).verdict(), Holds::No, "more than the unmarked one explains");
     }
 
     /// A budget that all requests share, in a gateway that marks refusals alone: so many replies with a record of the model.
     fn shared(check: &str, case: &str) -> Fake {
-        Fake::of(check)
-            .case(case)
-            .declares("block-when", json!("spent >= limit"))
-            .declares("window", json!("fixed-from-policy"))
-            .declares("window-seconds", json!(60))
-            .declares("mark", json!("x-ratelimit-limit"))
-            .declares("marks", json!("refusals"))
-            .declares("status", json!(429))
-            .declares("body", json!("rate limit exceeded"))
-            .model("alpha")
+        Fake::of(check).case(case).declares(shared_token_limit()).model("alpha")
     }
 
     fn spent_by_all(fake: Fake, label: &str, limit: u64, admitted: u64, refused: u64) -> Fake {
@@ -397,9 +410,9 @@ mod judges {
         #[case] holds: Holds,
     ) {
         let fake = spent_by_all(shared("tokens/exact", "budget-70"), "spend", 70, admitted, refused);
-        assert_eq!(verdict_of(judge_exact, &fake), holds);
+        assert_eq!(fake.verdict(), holds);
         let expected = if holds == Holds::Yes { Holds::Unproven } else { holds };
-        assert_eq!(verdict_of(judge_exact, &fake.without_marker("alpha")), expected, "no whole records, no proof");
+        assert_eq!(fake.without_marker("alpha").verdict(), expected, "no whole records, no proof");
     }
 
     #[rstest]
@@ -408,21 +421,21 @@ mod judges {
     #[case::one_record(|f: Fake| f.unmarked("spend", 200).also_reached("alpha"), Holds::Yes)]
     fn each_reply_has_one_record(#[case] tenth: fn(Fake) -> Fake, #[case] holds: Holds) {
         let fake = tenth(spent_by_all(shared("tokens/exact", "budget-70"), "spend", 70, 9, 0));
-        assert_eq!(verdict_of(judge_exact, &spent_by_all(fake, "spend", 70, 0, 4)), holds);
+        assert_eq!(spent_by_all(fake, "spend", 70, 0, 4).verdict(), holds);
     }
 
     #[test]
     fn a_refusal_that_reached_the_model_is_none() {
         let fake = spent_by_all(shared("tokens/exact", "budget-70"), "spend", 70, 10, 3);
-        assert_eq!(verdict_of(judge_exact, &fake.limited("spend", 70, 0, 50).also_reached("alpha")), Holds::No);
+        assert_eq!(fake.limited("spend", 70, 0, 50).also_reached("alpha").verdict(), Holds::No);
     }
 
     #[test]
     fn what_was_sent_before_the_window_began_is_of_another() {
         let at = |seconds| spent_by_all(shared("tokens/exact", "budget-70").from(seconds), "spend", 70, 10, 4);
-        assert_eq!(verdict_of(judge_exact, &at(0.0)), Holds::Yes, "said to end 50 s after");
+        assert_eq!(at(0.0).verdict(), Holds::Yes, "said to end 50 s after");
         let late = at(0.0).sent_later("spend", 10, 15.0);
-        assert_eq!(verdict_of(judge_exact, &late), Holds::Unproven, "a window that ends at 65 s began at 5 s");
+        assert_eq!(late.verdict(), Holds::Unproven, "a window that ends at 65 s began at 5 s");
     }
 
     #[rstest]
@@ -433,13 +446,13 @@ mod judges {
         let fake = shared("tokens/window", "-").prepared_refusal(before, 7, 50).from(80.0);
         let fake = spent_by_all(fake, "spend", 7, 1, 3).limited("late-in-the-window", 7, 0, 50);
         let fake = fake.unmarked("next-window", 200).also_reached("alpha");
-        assert_eq!(verdict_of(judge_window, &fake), holds);
+        assert_eq!(fake.verdict(), holds);
     }
 
     #[test]
     fn a_window_without_a_refusal_before_it_is_not_measured() {
         let fake = spent_by_all(shared("tokens/window", "-"), "spend", 7, 1, 3).limited("late-in-the-window", 7, 0, 50);
-        assert_eq!(verdict_of(judge_window, &fake.unmarked("next-window", 200).also_reached("alpha")), Holds::Unproven);
+        assert_eq!(fake.unmarked("next-window", 200).also_reached("alpha").verdict(), Holds::Unproven);
     }
 
     #[rstest]
@@ -448,7 +461,7 @@ mod judges {
     fn a_leak_is_a_leak_without_marks_too(#[case] leaks: usize, #[case] holds: Holds) {
         let fake = spent_by_all(shared("tokens/no-leak", "-"), "spend", 7, 1, 4);
         let fake = (0..leaks).fold(fake, |fake, _| fake.unmarked("beyond", 200).also_reached("alpha"));
-        assert_eq!(verdict_of(judge_no_leak, &(leaks..BEYOND).fold(fake, |f, _| f.limited("beyond", 7, 0, 40))), holds);
+        assert_eq!((leaks..BEYOND).fold(fake, |f, _| f.limited("beyond", 7, 0, 40)).verdict(), holds);
     }
 
     #[rstest]
@@ -457,13 +470,13 @@ mod judges {
     fn numbers_of_refusals_alone_are_judged(#[case] body: &str, #[case] holds: Holds) {
         let fake = spent_by_all(shared("tokens/shape-429", "-"), "spend", 14, 2, 0);
         let headers = [("x-ratelimit-limit", "14"), ("x-ratelimit-remaining", "0"), ("x-ratelimit-reset", "49")];
-        assert_eq!(verdict_of(judge_shape_429, &fake.answer("spend", 429, &headers, body)), holds);
+        assert_eq!(fake.answer("spend", 429, &headers, body).verdict(), holds);
     }
 
     #[test]
     fn a_turned_window_is_unproven() {
         let fake = spent(limited("tokens/exact", "budget-70"), "spend", 70, 6, 0).admitted("spend", 70, 70, 60);
-        assert_eq!(verdict_of(judge_exact, &spent(fake, "spend", 70, 5, 4)), Holds::Unproven);
+        assert_eq!(spent(fake, "spend", 70, 5, 4).verdict(), Holds::Unproven);
     }
 
     #[rstest]
@@ -471,29 +484,20 @@ mod judges {
     #[case::one_unmarked(1, 0, Holds::No)]
     #[case::one_marked(0, 1, Holds::No)]
     fn no_leak_is_judged(#[case] unmarked: usize, #[case] marked: usize, #[case] holds: Holds) {
-        let mut fake = spent(limited("tokens/no-leak", "-"), "spend", 7, 2, 3);
-        for _ in 0..unmarked {
-            fake = fake.unmarked("beyond", 200);
-        }
-        for _ in 0..marked {
-            fake = fake.admitted("beyond", 7, 0, 40);
-        }
-        for _ in unmarked + marked..BEYOND {
-            fake = fake.limited("beyond", 7, 0, 40);
-        }
-        assert_eq!(verdict_of(judge_no_leak, &fake), holds);
+        let fake = spent(limited("tokens/no-leak", "-"), "spend", 7, 2, 3);
+        let fake = fake.times(unmarked, |fake, _| fake.unmarked("beyond", 200));
+        let fake = fake.times(marked, |fake, _| asked(fake, "beyond", 7, 200));
+        let fake = fake.times(BEYOND - unmarked - marked, |fake, _| asked(fake, "beyond", 7, 429));
+        assert_eq!(fake.verdict(), holds);
     }
 
     #[test]
     fn no_leak_needs_a_spent_budget_and_all_requests() {
         assert_eq!(
-            verdict_of(
-                judge_no_leak,
-                &spent(limited("tokens/no-leak", "-"), "spend", 7, 2, 3).limited("beyond", 7, 0, 40)
-            ),
+            spent(limited("tokens/no-leak", "-"), "spend", 7, 2, 3).limited("beyond", 7, 0, 40).verdict(),
             Holds::Unproven
         );
-        assert_eq!(verdict_of(judge_no_leak, &limited("tokens/no-leak", "-")), Holds::Unproven);
+        assert_eq!(limited("tokens/no-leak", "-").verdict(), Holds::Unproven);
     }
 
     #[rstest]
@@ -501,29 +505,17 @@ mod judges {
     #[case::one_budget_for_all(429, 429, Holds::No)]
     #[case::refilled_by_the_other(200, 200, Holds::No)]
     fn per_user_is_judged(#[case] other: u16, #[case] again: u16, #[case] holds: Holds) {
-        let mut fake = spent(limited("tokens/per-user", "-"), "first-user", 14, 3, 2);
-        for _ in 0..2 {
-            fake = if other == 200 {
-                fake.admitted("second-user", 14, 14, 40)
-            } else {
-                fake.limited("second-user", 14, 0, 40)
-            };
-        }
-        fake = if again == 200 {
-            fake.admitted("first-user-again", 14, 14, 40)
-        } else {
-            fake.limited("first-user-again", 14, 0, 40)
-        };
-        assert_eq!(verdict_of(judge_per_user, &fake), holds);
+        let fake = spent(limited("tokens/per-user", "-"), "first-user", 14, 3, 2);
+        let fake = fake.times(2, |fake, _| asked(fake, "second-user", 14, other));
+        assert_eq!(asked(fake, "first-user-again", 14, again).verdict(), holds);
     }
 
     #[rstest]
-    #[case::apart(true, Holds::Yes)]
-    #[case::one_budget(false, Holds::No)]
-    fn per_model_is_judged(#[case] apart: bool, #[case] holds: Holds) {
+    #[case::apart(200, Holds::Yes)]
+    #[case::one_budget(429, Holds::No)]
+    fn per_model_is_judged(#[case] other: u16, #[case] holds: Holds) {
         let fake = spent(limited("tokens/per-model", "-"), "alpha", 14, 3, 2);
-        let fake = if apart { fake.admitted("beta", 14, 14, 40) } else { fake.limited("beta", 14, 0, 40) };
-        assert_eq!(verdict_of(judge_per_model, &fake.limited("alpha-again", 14, 0, 40)), holds);
+        assert_eq!(asked(asked(fake, "beta", 14, other), "alpha-again", 14, 429).verdict(), holds);
     }
 
     #[rstest]
@@ -531,15 +523,11 @@ mod judges {
     #[case::declared_otherwise("limited", 0, Holds::No)]
     #[case::limited("limited", 5, Holds::Yes)]
     #[case::limited_though_not_declared("unlimited", 5, Holds::No)]
-    fn no_user_id_is_judged(#[case] declared: &str, #[case] refused: u64, #[case] holds: Holds) {
-        let mut fake = limited("tokens/no-user-id", "-").declares("without-identity", json!(declared));
-        for _ in 0..8 {
-            fake = fake.unmarked("nobody", 200);
-        }
-        for _ in 0..refused {
-            fake = fake.limited("nobody", 7, 0, 40);
-        }
-        assert_eq!(verdict_of(judge_no_user_id, &fake), holds);
+    fn no_user_id_is_judged(#[case] declared: &str, #[case] refused: usize, #[case] holds: Holds) {
+        let fake = limited_with("tokens/no-user-id", "-", "without-identity", json!(declared));
+        let fake = fake.times(8, |fake, _| fake.unmarked("nobody", 200));
+        let fake = fake.times(refused, |fake, _| fake.limited("nobody", 7, 0, 40));
+        assert_eq!(fake.verdict(), holds);
     }
 
     fn with_429(headers: &[(&str, &str)], status: u16, body: &str) -> Fake {
@@ -566,7 +554,13 @@ mod judges {
     #[case::other_limit(with_429(&[("x-ratelimit-limit", "15, 15;w=60"), ("x-ratelimit-remaining", "0"), ("x-ratelimit-reset", "49")], 429, ""), Holds::No)]
     #[case::reset_beyond_the_window(with_429(&[("x-ratelimit-limit", "14, 14;w=60"), ("x-ratelimit-remaining", "0"), ("x-ratelimit-reset", "500")], 429, ""), Holds::No)]
     fn shape_429_is_judged(#[case] fake: Fake, #[case] holds: Holds) {
-        assert_eq!(verdict_of(judge_shape_429, &fake), holds);
+        assert_eq!(fake.verdict(), holds);
+    }
+
+    #[test]
+    fn a_refusal_has_each_declared_header() {
+        let fake = limited_with("tokens/shape-429", "-", "headers", json!(["x-ratelimit-limit", "retry-after"]));
+        assert_eq!(spent(fake, "spend", 14, 3, 1).verdict(), Holds::No);
     }
 
     #[test]
@@ -575,7 +569,7 @@ mod judges {
             .admitted("spend", 14, 7, 50)
             .admitted("spend", 14, 14, 50)
             .limited("spend", 14, 0, 50);
-        assert_eq!(verdict_of(judge_shape_429, &fake), Holds::No);
+        assert_eq!(fake.verdict(), Holds::No);
     }
 
     #[rstest]
@@ -592,24 +586,18 @@ mod judges {
         #[case] end: Value,
         #[case] holds: Holds,
     ) {
-        let fake = spent(limited("tokens/window", "-"), "spend", 7, 2, 3).declares("window", json!("fixed-unix"));
+        let fake = spent(limited("tokens/window", "-"), "spend", 7, 2, 3);
         let fake = fake.fact("reset-seconds", json!(reset)).fact("window-end-unix", end);
-        let fake = if late == 200 {
-            fake.admitted("late-in-the-window", 7, 7, 5)
-        } else {
-            fake.limited("late-in-the-window", 7, 0, 5)
-        };
-        let fake =
-            if next == 200 { fake.admitted("next-window", 7, 7, 59) } else { fake.limited("next-window", 7, 0, 59) };
-        assert_eq!(verdict_of(judge_window, &fake), holds);
+        let fake = asked(asked(fake, "late-in-the-window", 7, late), "next-window", 7, next);
+        assert_eq!(fake.verdict(), holds);
     }
 
     #[rstest]
-    #[case("spent > limit", 70, 11)]
-    #[case("spent >= limit", 70, 10)]
-    #[case("spent >= limit", 75, 11)]
-    #[case("spent > limit", 1, 1)]
-    fn admitted_by_rule(#[case] rule: &str, #[case] limit: u64, #[case] admitted: u64) {
-        assert_eq!(rule.parse::<Rule>().map(|r| r.admits(limit)), Ok(admitted));
+    #[case(Rule::Over, 70, 11)]
+    #[case(Rule::AtLeast, 70, 10)]
+    #[case(Rule::AtLeast, 75, 11)]
+    #[case(Rule::Over, 1, 1)]
+    fn admitted_by_rule(#[case] rule: Rule, #[case] limit: u64, #[case] admitted: u64) {
+        assert_eq!(budget::admits(rule, limit, budget::REPLY), admitted);
     }
 }

@@ -1,18 +1,16 @@
 //! Transformations: headers that a route or a policy changes, and bodies that nobody does.
 
-use std::path::PathBuf;
-
 use anyhow::Result;
-use rstest::rstest;
 use serde_json::{Value, json};
 use suites::{
-    Call, Model, ObjectRef, Stage, Until, chat, check, proof, replies,
+    CHECK, Call, Check, Judge, Live, Model, ObjectRef, Stage, Until, chat, chat_with, check, replies,
     stream::{self, InStep},
 };
 use verdict::{
+    capability::{self, HeaderSource, Transformation},
     history::{Admission, Exchange, History},
-    judge::Judgement,
     observation::Observer,
+    plan::Level,
 };
 
 /// Header with a value that is written in the configuration.
@@ -26,26 +24,22 @@ const ACTUAL: &str = "x-actual-model";
 /// Header whose expression cannot be compiled.
 const BROKEN: &str = "x-igc-broken";
 
-/// What an intent calls the sources of a header's value, with the header that has it here.
-const SOURCES: [(&str, &str); 3] = [("fixed", FIXED), ("request-model", REQUESTED), ("response-model", ACTUAL)];
-
-/// The sources that a gateway declares.
-fn sources(declared: &Value) -> impl Iterator<Item = (&'static str, &'static str)> + '_ {
-    let sources = declared.as_array().map(Vec::as_slice).unwrap_or_default();
-    SOURCES.into_iter().filter(|(source, _)| sources.iter().any(|s| s == source))
-}
+/// Where a header's value comes from, and the header that has it here.
+const SOURCES: [(HeaderSource, &str); 3] =
+    [(HeaderSource::Fixed, FIXED), (HeaderSource::RequestModel, REQUESTED), (HeaderSource::ResponseModel, ACTUAL)];
 
 /// Routes the stage's own hostname to the model, with a header from every source that the gateway declares.
 async fn transform(stage: &mut Stage, model: &Model) -> Result<()> {
     let host = stage.hostname().to_owned();
     transform_hosts(stage, model, &[&host]).await?;
-    stage.settle_header(|| chat(&host, "alpha"), FIXED).await
+    stage.settle_header(|| chat("alpha"), FIXED).await
 }
 
 async fn transform_hosts(stage: &mut Stage, model: &Model, hosts: &[&str]) -> Result<()> {
-    let declared = stage.declared("sources");
+    let declared = stage.declared::<Transformation>()?;
+    let sources = SOURCES.into_iter().filter(|(source, _)| declared.sources.contains(source));
     let headers: Vec<Value> =
-        sources(&declared).map(|(source, name)| json!({"name": name, "source": source, "value": VALUE})).collect();
+        sources.map(|(source, name)| json!({"name": name, "source": source, "value": VALUE})).collect();
     stage.intent("transform", json!({"service": model.service, "hostnames": hosts, "headers": headers})).await
 }
 
@@ -54,33 +48,37 @@ async fn plain(stage: &mut Stage, model: &Model, name: &str, host: &str) -> Resu
     let everything = json!({"path": {"type": "PathPrefix", "value": "/"}});
     let rules = json!([{"match": everything, "service": model.service, "port": 80}]);
     stage.intent("http-route", json!({"name": name, "hostname": host, "rules": rules})).await?;
-    stage.settle(|| chat(host, "alpha"), "alpha").await
+    stage.settle(|| chat("alpha").host(host), "alpha").await
 }
 
 fn observe(history: &History) -> Value {
     Observer::new(history).with_values_of(&[FIXED, REQUESTED, ACTUAL, BROKEN]).all()
 }
 
-/// Every header that the gateway declares is on the replies: the fixed one, and the others with these models.
-fn judge_headers(judgement: &mut Judgement, history: &History, label: &str, requested: &[&str], actual: &[&str]) {
-    let declared = history.declared.get("sources").cloned().unwrap_or_default();
-    if sources(&declared).next().is_none() {
-        judgement.unproven(label, "a declaration of sources", "the gateway's folder declares none");
+/// Every header that the gateway declares is on the replies: the fixed one, and the others with these models. The clauses
+/// are in the order of [`SOURCES`].
+fn judge_headers(
+    judge: &mut Judge<'_>,
+    label: &'static str,
+    clauses: [&'static str; 3],
+    requested: &[&str],
+    actual: &[&str],
+) {
+    let Some(Transformation { sources, .. }) = judge.declared() else { return };
+    if sources.is_empty() {
+        let statement = judge.clause(label).expected("sources of a header's value");
+        return statement.unproven("the gateway's folder declares none");
     }
-    for (source, name) in sources(&declared) {
+    for ((source, header), clause) in SOURCES.into_iter().zip(clauses) {
         let wanted = match source {
-            "fixed" => &[VALUE],
-            "request-model" => requested,
-            _ => actual,
+            HeaderSource::Fixed => &[VALUE],
+            HeaderSource::RequestModel => requested,
+            HeaderSource::ResponseModel => actual,
         };
-        proof::reply_has(judgement, history, label, name, wanted);
+        if sources.contains(&source) {
+            judge.reply_has(clause, label, header, wanted);
+        }
     }
-}
-
-#[rstest]
-#[tokio::test]
-async fn request_header(#[files("../manifests/gateways/*/gateway.yaml")] folder: PathBuf) {
-    check("transformation/request-header", "-", &folder).run(drive_request_header, judge_request_header).await;
 }
 
 /// What the route does to the headers of one direction.
@@ -89,165 +87,197 @@ fn modifier() -> Value {
     json!({"set": header("x-igc-set"), "add": header("x-igc-add"), "remove": ["x-igc-remove"]})
 }
 
+/// The headers that a client or a model sends to meet that, and one more.
+const MODIFIED: [&str; 4] = ["x-igc-set", "x-igc-add", "x-igc-remove", "x-igc-other"];
+
 /// Routes the stage's own hostname to the model, with headers modified in both directions.
-async fn modified(stage: &mut Stage) -> Result<String> {
+async fn modified(stage: &mut Stage) -> Result<()> {
     let alpha = stage.model("alpha").await?;
-    let host = stage.hostname().to_owned();
     let context = json!({"service": alpha.service, "request": modifier(), "response": modifier()});
     stage.intent("modify-headers", context).await?;
-    stage.settle_header(|| chat(&host, "alpha"), "x-igc-set").await?;
-    Ok(host)
+    stage.settle_header(|| chat("alpha"), "x-igc-set").await
 }
+
+/// Headers of one direction are modified: `has` judges the values of one where they arrive, `by` is the value that was sent.
+fn judge_modified<'h>(
+    judge: &mut Judge<'h>,
+    has: fn(&mut Judge<'h>, &'static str, &str, &str, &[&str]),
+    by: &'static str,
+) {
+    judge.answered_by("bare-answered-by-alpha", "bare", "alpha");
+    has(judge, "bare-x-igc-set", "bare", "x-igc-set", &["by-route"]);
+    has(judge, "bare-x-igc-remove", "bare", "x-igc-remove", &[]);
+    judge.answered_by("given-answered-by-alpha", "given", "alpha");
+    has(judge, "given-x-igc-set", "given", "x-igc-set", &["by-route"]);
+    has(judge, "given-x-igc-remove", "given", "x-igc-remove", &[]);
+    judge.answered_by("of-the-connection-answered-by-alpha", "of-the-connection", "alpha");
+    has(judge, "of-the-connection-x-igc-set", "of-the-connection", "x-igc-set", &["by-route"]);
+    has(judge, "of-the-connection-x-igc-remove", "of-the-connection", "x-igc-remove", &[]);
+    has(judge, "bare-x-igc-add", "bare", "x-igc-add", &["by-route"]);
+    has(judge, "given-x-igc-add", "given", "x-igc-add", &[by, "by-route"]);
+    has(judge, "given-x-igc-other", "given", "x-igc-other", &[by]);
+}
+
+check!(
+    transformation / request_header,
+    drive_request_header,
+    judge_request_header,
+    Check {
+        sentence: "a route sets, adds and removes request headers, and headers of the connection never reach the model",
+        source: "Gateway API v1, HTTPHeaderFilter (core); RFC 9110, section 7.6.1",
+        how: "Sends a chat without the headers, one that has them already and one with headers of its connection; looks at those \
+              that the model recorded.",
+        capability: Some(capability::HEADER_MODIFIER),
+        kills: &["adds-hop-by-hop-header", "appends-instead-of-set", "ignores-header-removal"],
+        ..CHECK
+    }
+);
 
 async fn drive_request_header(stage: &mut Stage) -> Result<()> {
-    let host = modified(stage).await?;
-    stage.begin().await?;
-    stage.send("bare", chat(&host, "alpha")).await;
-    let mut call = chat(&host, "alpha");
-    for name in ["x-igc-set", "x-igc-add", "x-igc-remove", "x-igc-other"] {
-        call = call.header(name, "by-client");
-    }
-    stage.send("given", call).await;
-    let call = chat(&host, "alpha").header("connection", "keep-alive, x-igc-hop").header("x-igc-hop", "by-client");
-    stage
-        .send("of-the-connection", call.header("keep-alive", "timeout=5").header("proxy-connection", "keep-alive"))
-        .await;
-    stage.end().await
+    modified(stage).await?;
+    stage.send("bare", chat("alpha")).await;
+    let given = MODIFIED.into_iter().fold(chat("alpha"), |call, name| call.header(name, "by-client"));
+    stage.send("given", given).await;
+    let of_the_connection = chat("alpha")
+        .header("connection", "keep-alive, x-igc-hop")
+        .header("x-igc-hop", "by-client")
+        .header("keep-alive", "timeout=5")
+        .header("proxy-connection", "keep-alive");
+    stage.send("of-the-connection", of_the_connection).await;
+    Ok(())
 }
 
-fn judge_request_header(history: &History) -> Judgement {
-    let mut judgement = Judgement::new();
-    proof::live(&mut judgement, history);
-    for label in ["bare", "given", "of-the-connection"] {
-        proof::answered_by(&mut judgement, history, label, "alpha");
-        proof::model_got(&mut judgement, history, label, "x-igc-set", &["by-route"]);
-        proof::model_got(&mut judgement, history, label, "x-igc-remove", &[]);
-    }
-    proof::model_got(&mut judgement, history, "bare", "x-igc-add", &["by-route"]);
-    proof::model_got(&mut judgement, history, "given", "x-igc-add", &["by-client", "by-route"]);
-    proof::model_got(&mut judgement, history, "given", "x-igc-other", &["by-client"]);
-    for name in ["x-igc-hop", "keep-alive", "proxy-connection"] {
-        proof::model_got(&mut judgement, history, "of-the-connection", name, &[]);
-    }
-    judgement
+fn judge_request_header(judge: &mut Judge<'_>) {
+    judge_modified(judge, Judge::model_got, "by-client");
+    judge.model_got("of-the-connection-x-igc-hop", "of-the-connection", "x-igc-hop", &[]);
+    judge.model_got("of-the-connection-keep-alive", "of-the-connection", "keep-alive", &[]);
+    judge.model_got("of-the-connection-proxy-connection", "of-the-connection", "proxy-connection", &[]);
 }
 
-#[rstest]
-#[tokio::test]
-async fn response_header(#[files("../manifests/gateways/*/gateway.yaml")] folder: PathBuf) {
-    check("transformation/response-header", "-", &folder).run(drive_response_header, judge_response_header).await;
-}
+check!(
+    transformation / response_header,
+    drive_response_header,
+    judge_response_header,
+    Check {
+        sentence: "a route sets, adds and removes response headers, and headers of the connection never reach the client",
+        source: "Gateway API v1, HTTPHeaderFilter on responses (extended); RFC 9110, section 7.6.1",
+        how: "The model replies without the headers, with them and with a header of its connection; looks at those that the client \
+              gets.",
+        capability: Some(capability::HEADER_MODIFIER),
+        kills: &["leaks-upstream-keep-alive", "ignores-response-headers"],
+        ..CHECK
+    }
+);
 
 async fn drive_response_header(stage: &mut Stage) -> Result<()> {
-    let host = modified(stage).await?;
-    stage.begin().await?;
-    stage.send("bare", chat(&host, "alpha")).await;
-    let mut call = chat(&host, "alpha");
-    for name in ["x-igc-set", "x-igc-add", "x-igc-remove", "x-igc-other"] {
-        call = call.header("x-igc-header", format!("{name}: by-model"));
-    }
-    stage.send("given", call).await;
-    stage.send("of-the-connection", chat(&host, "alpha").header("x-igc-header", "keep-alive: timeout=5")).await;
-    stage.end().await
+    modified(stage).await?;
+    stage.send("bare", chat("alpha")).await;
+    let scripted = |call: Call, name| call.header("x-igc-header", format!("{name}: by-model"));
+    stage.send("given", MODIFIED.into_iter().fold(chat("alpha"), scripted)).await;
+    stage.send("of-the-connection", chat("alpha").header("x-igc-header", "keep-alive: timeout=5")).await;
+    Ok(())
 }
 
-fn judge_response_header(history: &History) -> Judgement {
-    let mut judgement = Judgement::new();
-    proof::live(&mut judgement, history);
-    for label in ["bare", "given", "of-the-connection"] {
-        proof::answered_by(&mut judgement, history, label, "alpha");
-        proof::reply_has(&mut judgement, history, label, "x-igc-set", &["by-route"]);
-        proof::reply_has(&mut judgement, history, label, "x-igc-remove", &[]);
-    }
-    proof::reply_has(&mut judgement, history, "bare", "x-igc-add", &["by-route"]);
-    proof::reply_has(&mut judgement, history, "given", "x-igc-add", &["by-model", "by-route"]);
-    proof::reply_has(&mut judgement, history, "given", "x-igc-other", &["by-model"]);
-    proof::reply_has(&mut judgement, history, "of-the-connection", "keep-alive", &[]);
-    judgement
+fn judge_response_header(judge: &mut Judge<'_>) {
+    judge_modified(judge, Judge::reply_has, "by-model");
+    judge.reply_has("of-the-connection-keep-alive", "of-the-connection", "keep-alive", &[]);
 }
 
-#[rstest]
-#[tokio::test]
-async fn response_header_from_request(#[files("../manifests/gateways/*/gateway.yaml")] folder: PathBuf) {
-    check("transformation/response-header-from-request", "-", &folder)
-        .observing(observe)
-        .run(drive_from_request, judge_from_request)
-        .await;
-}
+check!(
+    transformation / response_header_from_request,
+    drive_from_request,
+    judge_from_request,
+    Check {
+        sentence: "a header of the reply says which model the request's body named, and nothing where it named none",
+        source: "guide 000, step 4b, x-requested-model",
+        how: "Sends chats for a model, also where its reply names another or has the header already, for a model that there is not, \
+              and a request without a body; looks at the header of the replies.",
+        capability: Some(capability::EXPRESSION),
+        kills: &["reads-the-other-body", "keeps-header-of-upstream"],
+        observe,
+        ..CHECK
+    }
+);
 
 async fn drive_from_request(stage: &mut Stage) -> Result<()> {
     let alpha = stage.model("alpha").await?;
     transform(stage, &alpha).await?;
-    let host = stage.hostname().to_owned();
     let elsewhere = br#"{"model":"somebody"}"#;
-    stage.begin().await?;
-    stage.send("asks-for-alpha", chat(&host, "alpha")).await;
-    stage.send("alpha-says-somebody", replies(chat(&host, "alpha"), elsewhere, "application/json")).await;
-    stage
-        .send("alpha-sends-the-header", chat(&host, "alpha").header("x-igc-header", format!("{REQUESTED}: nobody")))
-        .await;
-    stage.send("asks-for-nobody", chat(&host, "nobody")).await;
-    stage.send("asks-for-nothing", Call::get("/v1/models").host(&host)).await;
-    stage.end().await
+    stage.send("asks-for-alpha", chat("alpha")).await;
+    stage.send("alpha-says-somebody", replies(chat("alpha"), elsewhere, "application/json")).await;
+    let with_the_header = chat("alpha").header("x-igc-header", format!("{REQUESTED}: nobody"));
+    stage.send("alpha-sends-the-header", with_the_header).await;
+    stage.send("asks-for-nobody", chat("nobody")).await;
+    stage.send("asks-for-nothing", Call::get("/v1/models")).await;
+    Ok(())
 }
 
-fn judge_from_request(history: &History) -> Judgement {
-    let mut judgement = Judgement::new();
-    proof::live(&mut judgement, history);
-    for label in ["asks-for-alpha", "alpha-says-somebody", "alpha-sends-the-header"] {
-        proof::answered_by(&mut judgement, history, label, "alpha");
-        proof::reply_has(&mut judgement, history, label, REQUESTED, &["alpha"]);
+fn judge_from_request(judge: &mut Judge<'_>) {
+    judge.answered_by("asks-for-alpha-answered-by-alpha", "asks-for-alpha", "alpha");
+    judge.reply_has("asks-for-alpha-x-requested-model", "asks-for-alpha", REQUESTED, &["alpha"]);
+    judge.answered_by("alpha-says-somebody-answered-by-alpha", "alpha-says-somebody", "alpha");
+    judge.reply_has("alpha-says-somebody-x-requested-model", "alpha-says-somebody", REQUESTED, &["alpha"]);
+    judge.answered_by("alpha-sends-the-header-answered-by-alpha", "alpha-sends-the-header", "alpha");
+    judge.reply_has("alpha-sends-the-header-x-requested-model", "alpha-sends-the-header", REQUESTED, &["alpha"]);
+    judge.reply_has("asks-for-nobody-x-requested-model", "asks-for-nobody", REQUESTED, &["nobody"]);
+    judge.reply_has("asks-for-nothing-x-requested-model", "asks-for-nothing", REQUESTED, &[]);
+}
+
+check!(
+    transformation / response_header_from_response,
+    drive_from_response,
+    judge_from_response,
+    Check {
+        sentence: "a header of the reply says which model the reply's body names, and nothing where it names none",
+        source: "guide 000, step 4b, x-actual-model",
+        how: "The model's replies name another model, none, are no JSON, or have the header already; looks at the header that the \
+              client gets.",
+        capability: Some(capability::EXPRESSION),
+        kills: &["reads-the-other-body", "keeps-header-of-upstream"],
+        observe,
+        ..CHECK
     }
-    proof::reply_has(&mut judgement, history, "asks-for-nobody", REQUESTED, &["nobody"]);
-    proof::reply_has(&mut judgement, history, "asks-for-nothing", REQUESTED, &[]);
-    judgement
-}
-
-#[rstest]
-#[tokio::test]
-async fn response_header_from_response(#[files("../manifests/gateways/*/gateway.yaml")] folder: PathBuf) {
-    check("transformation/response-header-from-response", "-", &folder)
-        .observing(observe)
-        .run(drive_from_response, judge_from_response)
-        .await;
-}
+);
 
 async fn drive_from_response(stage: &mut Stage) -> Result<()> {
     let alpha = stage.model("alpha").await?;
     transform(stage, &alpha).await?;
-    let host = stage.hostname().to_owned();
-    stage.begin().await?;
     for (label, body, content_type) in [
         ("says-somebody", r#"{"model":"somebody"}"#, "application/json"),
         ("names-no-model", r#"{"error":{"code":404}}"#, "application/json"),
         ("is-no-json", "alpha", "text/plain"),
     ] {
-        stage.send(label, replies(chat(&host, "alpha"), body.as_bytes(), content_type)).await;
+        stage.send(label, replies(chat("alpha"), body.as_bytes(), content_type)).await;
     }
-    stage.send("says-alpha", chat(&host, "alpha").header("x-igc-header", format!("{ACTUAL}: nobody"))).await;
-    stage.end().await
+    stage.send("says-alpha", chat("alpha").header("x-igc-header", format!("{ACTUAL}: nobody"))).await;
+    Ok(())
 }
 
-fn judge_from_response(history: &History) -> Judgement {
-    let mut judgement = Judgement::new();
-    proof::live(&mut judgement, history);
-    for (label, wanted) in
-        [("says-somebody", &["somebody"][..]), ("says-alpha", &["alpha"]), ("names-no-model", &[]), ("is-no-json", &[])]
-    {
-        proof::answered_by(&mut judgement, history, label, "alpha");
-        proof::reply_has(&mut judgement, history, label, ACTUAL, wanted);
-    }
-    judgement
+fn judge_from_response(judge: &mut Judge<'_>) {
+    judge.answered_by("says-somebody-answered-by-alpha", "says-somebody", "alpha");
+    judge.reply_has("says-somebody-x-actual-model", "says-somebody", ACTUAL, &["somebody"]);
+    judge.answered_by("says-alpha-answered-by-alpha", "says-alpha", "alpha");
+    judge.reply_has("says-alpha-x-actual-model", "says-alpha", ACTUAL, &["alpha"]);
+    judge.answered_by("names-no-model-answered-by-alpha", "names-no-model", "alpha");
+    judge.reply_has("names-no-model-x-actual-model", "names-no-model", ACTUAL, &[]);
+    judge.answered_by("is-no-json-answered-by-alpha", "is-no-json", "alpha");
+    judge.reply_has("is-no-json-x-actual-model", "is-no-json", ACTUAL, &[]);
 }
 
-#[rstest]
-#[tokio::test]
-async fn absent_without_policy(#[files("../manifests/gateways/*/gateway.yaml")] folder: PathBuf) {
-    check("transformation/absent-without-policy", "-", &folder)
-        .observing(observe)
-        .run(drive_absent_without_policy, judge_absent_without_policy)
-        .await;
-}
+check!(
+    transformation / absent_without_policy,
+    drive_absent_without_policy,
+    judge_absent_without_policy,
+    Check {
+        sentence: "replies are transformed on the route that says so, and nowhere else",
+        source: "guide 000, step 4b, before the policy; the gateway's declaration of its sources",
+        how: "Sends chats on a route before and after it is transformed, and on its neighbour; looks at the headers of the replies.",
+        capability: Some(capability::TRANSFORMATION),
+        kills: &["transformation-on-all-routes"],
+        observe,
+        ..CHECK
+    }
+);
 
 async fn drive_absent_without_policy(stage: &mut Stage) -> Result<()> {
     let alpha = stage.model("alpha").await?;
@@ -256,42 +286,47 @@ async fn drive_absent_without_policy(stage: &mut Stage) -> Result<()> {
     let route = stage.route();
     plain(stage, &alpha, "neighbour", &neighbour).await?;
     plain(stage, &alpha, route, &host).await?;
-    stage.begin().await?;
-    stage.send("before", chat(&host, "alpha")).await;
+    stage.send("before", chat("alpha")).await;
     transform(stage, &alpha).await?;
     for _ in 0..3 {
-        stage.send("transformed", chat(&host, "alpha")).await;
-        stage.send("neighbour", chat(&neighbour, "alpha")).await;
+        stage.send("transformed", chat("alpha")).await;
+        stage.send("neighbour", chat("alpha").host(&neighbour)).await;
     }
-    stage.end().await
+    Ok(())
 }
 
-fn judge_absent_without_policy(history: &History) -> Judgement {
-    let mut judgement = Judgement::new();
-    proof::live(&mut judgement, history);
-    for label in ["before", "neighbour"] {
-        proof::answered_by(&mut judgement, history, label, "alpha");
-        for (_, name) in SOURCES {
-            proof::reply_has(&mut judgement, history, label, name, &[]);
-        }
-    }
-    proof::answered_by(&mut judgement, history, "transformed", "alpha");
-    judge_headers(&mut judgement, history, "transformed", &["alpha"], &["alpha"]);
-    judgement
+fn judge_absent_without_policy(judge: &mut Judge<'_>) {
+    judge.answered_by("before-answered-by-alpha", "before", "alpha");
+    judge.reply_has("before-x-igc-fixed", "before", FIXED, &[]);
+    judge.reply_has("before-x-requested-model", "before", REQUESTED, &[]);
+    judge.reply_has("before-x-actual-model", "before", ACTUAL, &[]);
+    judge.answered_by("neighbour-answered-by-alpha", "neighbour", "alpha");
+    judge.reply_has("neighbour-x-igc-fixed", "neighbour", FIXED, &[]);
+    judge.reply_has("neighbour-x-requested-model", "neighbour", REQUESTED, &[]);
+    judge.reply_has("neighbour-x-actual-model", "neighbour", ACTUAL, &[]);
+    judge.answered_by("transformed-answered-by-alpha", "transformed", "alpha");
+    let clauses = ["transformed-x-igc-fixed", "transformed-x-requested-model", "transformed-x-actual-model"];
+    judge_headers(judge, "transformed", clauses, &["alpha"], &["alpha"]);
 }
 
-#[rstest]
-#[tokio::test]
-async fn body_untouched(#[files("../manifests/gateways/*/gateway.yaml")] folder: PathBuf) {
-    check("transformation/body-untouched", "-", &folder).run(drive_body_untouched, judge_body_untouched).await;
-}
+check!(
+    transformation / body_untouched,
+    drive_body_untouched,
+    judge_body_untouched,
+    Check {
+        sentence: "bodies pass byte by byte, in both directions, with and without a transformation of headers",
+        source: "RFC 9110, section 7.7 (message transformations)",
+        how: "Sends oddly written JSON, a body of 100 kB and one that is no text over a plain and a transformed route, and has the \
+              like sent back; compares digests of what was sent and what arrived on both sides.",
+        capability: Some(capability::TRANSFORMATION),
+        kills: &["truncates-bodies-over-64-kib", "reserialises-json"],
+        ..CHECK
+    }
+);
 
 /// JSON as few would write it: order, spaces, escapes, a number that no float holds, a name twice, an empty line at the end.
 const ODD: &str =
     "{ \"z\": 1.0e+00,\t\"model\" : \"\\u0061lpha\",\n\"a\":12345678901234567890,\"a\":[ ],\"\u{fc}\":\"\\/\" }\n\n";
-
-/// The bodies that are sent, by label.
-const BODIES: [&str; 3] = ["odd", "long", "not-text"];
 
 async fn drive_body_untouched(stage: &mut Stage) -> Result<()> {
     let alpha = stage.model("alpha").await?;
@@ -299,70 +334,68 @@ async fn drive_body_untouched(stage: &mut Stage) -> Result<()> {
     let plain_host = format!("plain.{host}");
     plain(stage, &alpha, "plain", &plain_host).await?;
     transform(stage, &alpha).await?;
-    let post = |host: &str| Call::post("/v1/chat/completions").host(host);
-    let long =
-        json!({"model": "alpha", "messages": [{"role": "user", "content": "Hello"}], "user": "u".repeat(100_000)});
-    stage.begin().await?;
+    let bytes: Vec<u8> = (0..=255).cycle().take(1000).collect();
     for (route, host) in [("plain", plain_host), ("transformed", host)] {
-        let odd = post(&host).body(ODD, "application/json");
+        let post = || Call::post("/v1/chat/completions").host(&host);
+        let odd = post().body(ODD, "application/json");
         stage.send(&format!("{route}-odd"), replies(odd, ODD.as_bytes(), "application/json")).await;
-        let long = post(&host).body(long.to_string(), "application/json").header("x-igc-padding", "100000");
-        stage.send(&format!("{route}-long"), long).await;
-        let bytes: Vec<u8> = (0..=255).cycle().take(1000).collect();
-        let not_text = post(&host).body(bytes.clone(), "application/octet-stream");
+        let long = chat_with("alpha", json!({"user": "u".repeat(100_000)})).host(&host);
+        stage.send(&format!("{route}-long"), long.header("x-igc-padding", "100000")).await;
+        let not_text = post().body(bytes.clone(), "application/octet-stream");
         stage.send(&format!("{route}-not-text"), replies(not_text, &bytes, "application/octet-stream")).await;
     }
-    stage.end().await
+    Ok(())
 }
 
-fn judge_body_untouched(history: &History) -> Judgement {
-    let mut judgement = Judgement::new();
-    proof::live(&mut judgement, history);
-    for route in ["plain", "transformed"] {
-        for body in BODIES {
-            let label = format!("{route}-{body}");
-            proof::answered_by(&mut judgement, history, &label, "alpha");
-            proof::request_untouched(&mut judgement, history, &label);
-            proof::reply_untouched(&mut judgement, history, &label);
-        }
+fn judge_body_untouched(judge: &mut Judge<'_>) {
+    #[rustfmt::skip]
+    let bodies = [
+        ("plain-odd", "plain-odd-answered-by-alpha", "plain-odd-request-untouched", "plain-odd-reply-untouched"),
+        ("plain-long", "plain-long-answered-by-alpha", "plain-long-request-untouched", "plain-long-reply-untouched"),
+        ("plain-not-text", "plain-not-text-answered-by-alpha", "plain-not-text-request-untouched", "plain-not-text-reply-untouched"),
+        ("transformed-odd", "transformed-odd-answered-by-alpha", "transformed-odd-request-untouched", "transformed-odd-reply-untouched"),
+        ("transformed-long", "transformed-long-answered-by-alpha", "transformed-long-request-untouched", "transformed-long-reply-untouched"),
+        ("transformed-not-text", "transformed-not-text-answered-by-alpha", "transformed-not-text-request-untouched", "transformed-not-text-reply-untouched"),
+    ];
+    for (label, answered, request, reply) in bodies {
+        judge.answered_by(answered, label, "alpha");
+        judge.request_untouched(request, label);
+        judge.reply_untouched(reply, label);
     }
-    judgement
 }
 
-#[rstest]
-#[tokio::test]
-async fn bad_expression(#[files("../manifests/gateways/*/gateway.yaml")] folder: PathBuf) {
-    check("transformation/bad-expression", "-", &folder)
-        .observing(observe)
-        .run(drive_bad_expression, judge_bad_expression)
-        .await;
-}
+check!(
+    transformation / bad_expression,
+    drive_bad_expression,
+    judge_bad_expression,
+    Check {
+        level: Level::Should,
+        sentence: "an expression that cannot be compiled is refused or named in the status, and traffic does not fail without that",
+        source: "Gateway API, GEP-713 (policy status); the gateway's declaration",
+        how: "Applies a policy with an expression that lacks a bracket and sends chats; looks at what the API server and the policy's \
+              conditions say, and at the replies.",
+        capability: Some(capability::EXPRESSION),
+        kills: &["accepts-bad-expression-silently", "bad-expression-as-500"],
+        live: Live::NotJudged,
+        observe,
+        ..CHECK
+    }
+);
 
 /// Until a controller has said of an object how it stands.
 fn says_how_it_stands() -> Until {
-    Until::holds("conditions in the status", |object| Ok(!conditions(&object["status"]).is_empty()))
-}
-
-/// All conditions in a status, wherever they stand.
-fn conditions(status: &Value) -> Vec<&Value> {
-    match status {
-        Value::Object(fields) => fields
-            .iter()
-            .flat_map(|(name, value)| match value {
-                Value::Array(all) if name == "conditions" => all.iter().collect(),
-                other => conditions(other),
-            })
-            .collect(),
-        Value::Array(items) => items.iter().flat_map(conditions).collect(),
-        _ => vec![],
-    }
+    Until::holds("conditions in the status", |object| {
+        let status = &object["status"];
+        let entries =
+            ["parents", "ancestors"].into_iter().flat_map(|list| status[list].as_array().into_iter().flatten());
+        Ok(entries.chain([status]).any(|said| said["conditions"].as_array().is_some_and(|all| !all.is_empty())))
+    })
 }
 
 async fn drive_bad_expression(stage: &mut Stage) -> Result<()> {
     let alpha = stage.model("alpha").await?;
-    let host = stage.hostname().to_owned();
     let headers = json!([{"name": BROKEN, "source": "nonsense", "value": null}]);
-    let context = json!({"service": alpha.service, "hostnames": [host], "headers": headers});
+    let context = json!({"service": alpha.service, "hostnames": [stage.hostname()], "headers": headers});
     let manifests = stage.manifests("transform", context)?;
     for manifest in &manifests {
         stage.offer(manifest["kind"].as_str().unwrap_or_default(), manifest).await?;
@@ -370,90 +403,105 @@ async fn drive_bad_expression(stage: &mut Stage) -> Result<()> {
     if let Some(Ok(policy)) = manifests.last().map(ObjectRef::of) {
         stage.see("policy", &policy, says_how_it_stands(), 60).await?;
     }
-    stage.settle_status(|| chat(&host, "alpha"), |status| status != 404).await?;
-    stage.begin().await?;
+    stage.settle_status(|| chat("alpha"), |status| status != 404).await?;
     for _ in 0..5 {
-        stage.send("traffic", chat(&host, "alpha")).await;
+        stage.send("traffic", chat("alpha")).await;
     }
-    stage.end().await
+    Ok(())
 }
 
-fn judge_bad_expression(history: &History) -> Judgement {
-    let mut judgement = Judgement::new();
-    let refused = history.admissions.values().find_map(|admission| match admission {
+/// The message of whatever the API server refused.
+fn refusal(history: &History) -> Option<String> {
+    history.admissions.values().find_map(|admission| match admission {
         Admission::Refused { message, .. } => Some(message.clone()),
         Admission::Accepted { .. } => None,
-    });
-    let policy = history.objects.get("policy").cloned().unwrap_or_default();
-    let complaint = conditions(&policy["status"]).into_iter().find_map(|condition| {
-        let text = |field: &str| condition[field].as_str().unwrap_or_default();
-        let complains = text("status") == "False" || text("message").to_lowercase().contains("expression");
-        complains.then(|| format!("{}={} ({}: {})", text("type"), text("status"), text("reason"), text("message")))
-    });
-    let said = refused.or(complaint);
-    if history.admissions.is_empty() {
-        judgement.unproven("said", "a policy that was offered", "there is none");
-    } else {
-        let got = said.clone().unwrap_or_else(|| "accepted, and every condition is fine".into());
-        judgement.that("said", said.is_some(), "refused, or a condition that names the expression", got, []);
-    }
-    let traffic: Vec<&Exchange> = history.labelled("traffic").collect();
-    if traffic.is_empty() {
-        judgement.unproven("traffic", "requests called traffic", "none was sent");
-    }
-    let fails = |e: &&&Exchange| e.status().is_none_or(|status| status >= 500);
-    let failed: Vec<&Exchange> = traffic.iter().filter(fails).copied().collect();
-    let got = failed
-        .first()
-        .map_or("none fails".to_owned(), |e| format!("{} of {}: {}", failed.len(), traffic.len(), e.outcome_words()));
-    let holds = failed.is_empty() || said.is_some();
-    judgement.that("traffic", holds, "no failure that no condition speaks of", got, failed.iter().copied().take(3));
-    if failed.is_empty() {
-        proof::answered_by(&mut judgement, history, "traffic", "alpha");
-    }
-    proof::reply_has(&mut judgement, history, "traffic", BROKEN, &[]);
-    judgement
+    })
 }
 
-#[rstest]
-#[tokio::test]
-async fn on_stream(#[files("../manifests/gateways/*/gateway.yaml")] folder: PathBuf) {
-    check("transformation/on-stream", "-", &folder)
-        .observing(|history| {
-            let mut observed = stream::observe(history);
-            observed["exchanges"] = observe(history)["exchanges"].clone();
-            observed
-        })
-        .run(drive_on_stream, judge_on_stream)
-        .await;
+/// What a condition has against the object: it is False, or speaks of an expression.
+fn complaint(condition: &Value) -> Option<String> {
+    let text = |field: &str| condition[field].as_str().unwrap_or_default();
+    let complains = text("status") == "False" || text("message").to_lowercase().contains("expression");
+    complains.then(|| format!("{}={} ({}: {})", text("type"), text("status"), text("reason"), text("message")))
+}
+
+fn judge_bad_expression(judge: &mut Judge<'_>) {
+    let history = judge.history();
+    let mut conditions = judge.conditions_of(judge.object("policy")).into_iter().filter_map(Value::as_array).flatten();
+    let said = refusal(history).or_else(|| conditions.find_map(complaint));
+    let is_said = said.is_some();
+    let statement = judge.clause("said").expected("refused, or a condition that names the expression");
+    if history.admissions.is_empty() {
+        statement.unproven("nothing was offered");
+    } else {
+        statement.got(said.unwrap_or("accepted, and every condition is fine".into())).holds(is_said);
+    }
+
+    // Traffic may fail where it is said why; where none fails it is served as if there were no such policy.
+    let fails = |exchange: &Exchange| exchange.status().is_none_or(|status| status >= 500);
+    judge.every("traffic", "traffic", "no failure that no condition speaks of", |exchange| {
+        (fails(exchange) && !is_said).then(|| exchange.outcome_words())
+    });
+    if !judge.labelled("traffic").into_iter().any(fails) {
+        judge.answered_by("traffic-answered-by-alpha", "traffic", "alpha");
+    }
+    judge.reply_has("traffic-x-igc-broken", "traffic", BROKEN, &[]);
+}
+
+check!(
+    transformation / on_stream,
+    drive_on_stream,
+    judge_on_stream,
+    Check {
+        sentence: "with a transformation the first token of a stream still arrives before the last is sent, and headers are there as declared",
+        source: "agentgateway/agentgateway#3612",
+        how: "Asks a transformed route for a stream in step with its client; looks at the order of tokens, at the bytes and at the \
+              headers of the reply.",
+        capability: Some(capability::TRANSFORMATION),
+        kills: &["buffers-streams-for-transformation"],
+        observe: observe_stream,
+        ..CHECK
+    }
+);
+
+fn observe_stream(history: &History) -> Value {
+    let mut observed = stream::observe(history);
+    observed["exchanges"] = observe(history)["exchanges"].clone();
+    observed
 }
 
 async fn drive_on_stream(stage: &mut Stage) -> Result<()> {
     let alpha = stage.model("alpha").await?;
     transform(stage, &alpha).await?;
-    let host = stage.hostname().to_owned();
-    stage.begin().await?;
-    InStep::new("stream", chat(&host, "alpha"), &alpha, 6).send(stage).await?;
-    stage.end().await
+    InStep::new("stream", chat("alpha"), &alpha, 6).send(stage).await
 }
 
-fn judge_on_stream(history: &History) -> Judgement {
-    let mut judgement = Judgement::new();
-    proof::live(&mut judgement, history);
-    proof::answered_by(&mut judgement, history, "stream", "alpha");
-    stream::judge_first(&mut judgement, history, "stream");
-    proof::reply_untouched(&mut judgement, history, "stream");
-    let absent = history.declared.get("absent-on-streams").cloned().unwrap_or_default();
-    let model = |source: &str| -> &[&str] { if sources(&absent).any(|(s, _)| s == source) { &[] } else { &["alpha"] } };
-    judge_headers(&mut judgement, history, "stream", model("request-model"), model("response-model"));
-    judgement
+fn judge_on_stream(judge: &mut Judge<'_>) {
+    judge.answered_by("stream-answered-by-alpha", "stream", "alpha");
+    stream::judge_first(judge, "stream-in-step", "stream");
+    judge.reply_untouched("stream-reply-untouched", "stream");
+    let Some(Transformation { absent_on_streams, .. }) = judge.declared() else { return };
+    let model = |source| -> &[&str] { if absent_on_streams.contains(&source) { &[] } else { &["alpha"] } };
+    let (requested, actual) = (model(HeaderSource::RequestModel), model(HeaderSource::ResponseModel));
+    let clauses = ["stream-x-igc-fixed", "stream-x-requested-model", "stream-x-actual-model"];
+    judge_headers(judge, "stream", clauses, requested, actual);
 }
 
-#[rstest]
-#[tokio::test]
-async fn gzip(#[files("../manifests/gateways/*/gateway.yaml")] folder: PathBuf) {
-    check("transformation/gzip", "-", &folder).observing(observe).run(drive_gzip, judge_gzip).await;
-}
+check!(
+    transformation / gzip,
+    drive_gzip,
+    judge_gzip,
+    Check {
+        level: Level::Should,
+        sentence: "a compressed reply is transformed like any other, and still reads",
+        source: "agentgateway/agentgateway#1580",
+        how: "The model replies with gzip; the client has to get those bytes, or the text uncompressed, with the declared headers.",
+        capability: Some(capability::TRANSFORMATION),
+        kills: &["cannot-read-compressed"],
+        observe,
+        ..CHECK
+    }
+);
 
 /// The reply of which a compressed form is sent.
 const PLAIN: &str = r#"{"model":"somebody","choices":[]}"#;
@@ -461,114 +509,118 @@ const PLAIN: &str = r#"{"model":"somebody","choices":[]}"#;
 async fn drive_gzip(stage: &mut Stage) -> Result<()> {
     let alpha = stage.model("alpha").await?;
     transform(stage, &alpha).await?;
-    let host = stage.hostname().to_owned();
-    stage.begin().await?;
-    let call = chat(&host, "alpha").header("accept-encoding", "gzip").header("x-igc-gzip", "1");
+    let call = chat("alpha").header("accept-encoding", "gzip").header("x-igc-gzip", "1");
     stage.send("compressed", replies(call, PLAIN.as_bytes(), "application/json")).await;
-    stage.end().await
+    Ok(())
 }
 
-fn judge_gzip(history: &History) -> Judgement {
-    let mut judgement = Judgement::new();
-    proof::live(&mut judgement, history);
-    proof::answered_by(&mut judgement, history, "compressed", "alpha");
-    for exchange in history.labelled("compressed") {
-        let Some(response) = exchange.response() else { continue };
-        match response.header("content-encoding") {
-            // Compressed as the model did it: whoever compresses anew has to tell us how to read it.
-            Some(_) => proof::reply_untouched(&mut judgement, history, "compressed"),
-            None => {
-                let got = response.body.text.clone().unwrap_or_else(|| "bytes that are no text".into());
-                judgement.that("compressed-reads", got == PLAIN, "the reply, uncompressed", got, [exchange]);
-            }
-        }
+fn judge_gzip(judge: &mut Judge<'_>) {
+    judge.answered_by("compressed-answered-by-alpha", "compressed", "alpha");
+    let is_encoded = |e: &Exchange| e.response().is_some_and(|r| r.header("content-encoding").is_some());
+    if judge.labelled("compressed").into_iter().any(is_encoded) {
+        // Compressed as the model did it: whoever compresses anew has to tell us how to read it.
+        judge.reply_untouched("compressed-reply-untouched", "compressed");
+    } else {
+        judge.body("compressed-reads", "compressed", PLAIN);
     }
-    judge_headers(&mut judgement, history, "compressed", &["alpha"], &["somebody"]);
-    judgement
+    let clauses = ["compressed-x-igc-fixed", "compressed-x-requested-model", "compressed-x-actual-model"];
+    judge_headers(judge, "compressed", clauses, &["alpha"], &["somebody"]);
 }
 
-#[rstest]
-#[case::request("request")]
-#[case::reply("reply")]
-#[tokio::test]
-async fn large_body(#[case] case: &'static str, #[files("../manifests/gateways/*/gateway.yaml")] folder: PathBuf) {
-    check("transformation/large-body", case, &folder).observing(observe).run(drive_large_body, judge_large_body).await;
-}
+check!(
+    transformation / large_body(request, reply),
+    drive_large_body,
+    judge_large_body,
+    Check {
+        level: Level::Should,
+        sentence: "bodies of 3 MB pass whole, and their headers are transformed like any other",
+        source: "the gateways' limits on bodies that are read (agentgateway reads 2 MiB)",
+        how: "Sends a request, or has a reply sent, of 3 MB over a transformed route; compares digests on both sides and looks at the \
+              headers of the reply.",
+        capability: Some(capability::TRANSFORMATION),
+        kills: &["truncates-bodies-over-64-kib", "loses-headers-of-large-bodies"],
+        observe,
+        ..CHECK
+    }
+);
 
 async fn drive_large_body(stage: &mut Stage) -> Result<()> {
     const LARGE: usize = 3_000_000;
     let alpha = stage.model("alpha").await?;
     transform(stage, &alpha).await?;
-    let host = stage.hostname().to_owned();
-    let mut body = json!({"model": "alpha", "messages": [{"role": "user", "content": "Hello"}]});
-    let mut call = Call::post("/v1/chat/completions").host(&host);
-    if stage.case() == "request" {
-        body["user"] = json!("u".repeat(LARGE));
-    } else {
-        call = call.header("x-igc-padding", LARGE.to_string());
+    let call = match stage.case() {
+        "request" => chat_with("alpha", json!({"user": "u".repeat(LARGE)})),
+        _ => chat("alpha").header("x-igc-padding", LARGE.to_string()),
+    };
+    stage.send("large", call).await;
+    Ok(())
+}
+
+fn judge_large_body(judge: &mut Judge<'_>) {
+    judge.answered_by("large-answered-by-alpha", "large", "alpha");
+    judge.request_untouched("large-request-untouched", "large");
+    judge.reply_untouched("large-reply-untouched", "large");
+    let clauses = ["large-x-igc-fixed", "large-x-requested-model", "large-x-actual-model"];
+    judge_headers(judge, "large", clauses, &["alpha"], &["alpha"]);
+}
+
+check!(
+    transformation / survives_route_update,
+    drive_survives_route_update,
+    judge_survives_route_update,
+    Check {
+        sentence: "a transformation goes on while its route is changed, and after it",
+        source: "Gateway API, GEP-713 (policies attach to the object)",
+        how: "Adds a hostname to a transformed route and sends chats before, right after and when the change is live, also to the new \
+              hostname; looks at the headers of all replies.",
+        capability: Some(capability::TRANSFORMATION),
+        kills: &["transformation-lost-after-update"],
+        observe,
+        ..CHECK
     }
-    stage.begin().await?;
-    stage.send("large", call.json(&body)).await;
-    stage.end().await
-}
-
-fn judge_large_body(history: &History) -> Judgement {
-    let mut judgement = Judgement::new();
-    proof::live(&mut judgement, history);
-    proof::answered_by(&mut judgement, history, "large", "alpha");
-    proof::request_untouched(&mut judgement, history, "large");
-    proof::reply_untouched(&mut judgement, history, "large");
-    judge_headers(&mut judgement, history, "large", &["alpha"], &["alpha"]);
-    judgement
-}
-
-#[rstest]
-#[tokio::test]
-async fn survives_route_update(#[files("../manifests/gateways/*/gateway.yaml")] folder: PathBuf) {
-    check("transformation/survives-route-update", "-", &folder)
-        .observing(observe)
-        .run(drive_survives_route_update, judge_survives_route_update)
-        .await;
-}
+);
 
 async fn drive_survives_route_update(stage: &mut Stage) -> Result<()> {
     let alpha = stage.model("alpha").await?;
     transform(stage, &alpha).await?;
     let host = stage.hostname().to_owned();
     let added = format!("added.{host}");
-    stage.begin().await?;
-    stage.send("before", chat(&host, "alpha")).await;
+    stage.send("before", chat("alpha")).await;
     transform_hosts(stage, &alpha, &[&host, &added]).await?;
     for _ in 0..5 {
-        stage.send("meanwhile", chat(&host, "alpha")).await;
+        stage.send("meanwhile", chat("alpha")).await;
     }
-    stage.settle(|| chat(&added, "alpha"), "alpha").await?; // the change is live
+    stage.settle(|| chat("alpha").host(&added), "alpha").await?; // the change is live
     for _ in 0..5 {
-        stage.send("after", chat(&host, "alpha")).await;
-        stage.send("added", chat(&added, "alpha")).await;
+        stage.send("after", chat("alpha")).await;
+        stage.send("added", chat("alpha").host(&added)).await;
     }
-    stage.end().await
+    Ok(())
 }
 
-fn judge_survives_route_update(history: &History) -> Judgement {
-    let mut judgement = Judgement::new();
-    proof::live(&mut judgement, history);
-    for label in ["before", "meanwhile", "after", "added"] {
-        proof::answered_by(&mut judgement, history, label, "alpha");
-        judge_headers(&mut judgement, history, label, &["alpha"], &["alpha"]);
+fn judge_survives_route_update(judge: &mut Judge<'_>) {
+    #[rustfmt::skip]
+    let sent = [
+        ("before", "before-answered-by-alpha", ["before-x-igc-fixed", "before-x-requested-model", "before-x-actual-model"]),
+        ("meanwhile", "meanwhile-answered-by-alpha", ["meanwhile-x-igc-fixed", "meanwhile-x-requested-model", "meanwhile-x-actual-model"]),
+        ("after", "after-answered-by-alpha", ["after-x-igc-fixed", "after-x-requested-model", "after-x-actual-model"]),
+        ("added", "added-answered-by-alpha", ["added-x-igc-fixed", "added-x-requested-model", "added-x-actual-model"]),
+    ];
+    for (label, answered, headers) in sent {
+        judge.answered_by(answered, label, "alpha");
+        judge_headers(judge, label, headers, &["alpha"], &["alpha"]);
     }
-    judgement
 }
 
 mod judges {
     use rstest::rstest;
     use suites::{
-        fake::{Fake, verdict_of},
+        fake::{CONTROLLER, Fake},
         stream::Step::{self, *},
     };
     use verdict::{
         history::{Body, Ended, Outcome, Sent},
-        judge::{Holds, Judge},
+        judge::Holds,
     };
 
     use super::*;
@@ -605,7 +657,7 @@ mod judges {
     #[case::proxy_connection_leaks(requests(&GIVEN, &[SET, ("proxy-connection", "keep-alive")]), Holds::No)]
     #[case::nothing_happened(Fake::of("transformation/request-header").model("alpha"), Holds::Unproven)]
     fn request_header_is_judged(#[case] fake: Fake, #[case] holds: Holds) {
-        assert_eq!(verdict_of(judge_request_header, &fake), holds);
+        assert_eq!(fake.verdict(), holds);
     }
 
     fn responses(given: &Headers, of_the_connection: &Headers) -> Fake {
@@ -624,7 +676,7 @@ mod judges {
     #[case::keep_alive_leaks(responses(&REPLY, &[SET, ("keep-alive", "timeout=5")]), Holds::No)]
     #[case::from_nobody(responses(&REPLY, &[SET]).answer("bare", 200, &[SET, ADDED], "{}"), Holds::No)]
     fn response_header_is_judged(#[case] fake: Fake, #[case] holds: Holds) {
-        assert_eq!(verdict_of(judge_response_header, &fake), holds);
+        assert_eq!(fake.verdict(), holds);
     }
 
     /// Answers with a header, in the order of the labels; no value is no header.
@@ -669,7 +721,7 @@ mod judges {
     #[case::never_live(requested(Some("alpha"), Some("alpha"), Some("nobody"), None).unsettled(), Holds::No)]
     #[case::nothing_happened(Fake::of("transformation/response-header-from-request").model("alpha"), Holds::Unproven)]
     fn response_header_from_request_is_judged(#[case] fake: Fake, #[case] holds: Holds) {
-        assert_eq!(verdict_of(judge_from_request, &fake), holds);
+        assert_eq!(fake.verdict(), holds);
     }
 
     fn named(somebody: Option<&'static str>, no_model: Option<&'static str>, alpha: Option<&'static str>) -> Fake {
@@ -689,17 +741,18 @@ mod judges {
     #[case::of_the_upstream(named(Some("somebody"), None, Some("nobody")), Holds::No)]
     #[case::empty(named(Some("somebody"), Some(""), Some("alpha")), Holds::No)]
     fn response_header_from_response_is_judged(#[case] fake: Fake, #[case] holds: Holds) {
-        assert_eq!(verdict_of(judge_from_response, &fake), holds);
+        assert_eq!(fake.verdict(), holds);
     }
 
     const ALL: [(&str, &str); 3] = [(FIXED, VALUE), (REQUESTED, "alpha"), (ACTUAL, "alpha")];
 
-    fn declares(check: &str, sources: &[&str]) -> Fake {
-        Fake::of(check).declares("sources", json!(sources)).model("alpha")
+    fn declares(check: &str, sources: &[HeaderSource], absent_on_streams: &[HeaderSource]) -> Fake {
+        let declared = Transformation { sources: sources.to_vec(), absent_on_streams: absent_on_streams.to_vec() };
+        Fake::of(check).declares(declared).model("alpha")
     }
 
     fn everything(check: &str) -> Fake {
-        declares(check, &["fixed", "request-model", "response-model"])
+        declares(check, &SOURCES.map(|(source, _)| source), &[])
     }
 
     fn neighbours(fake: Fake, before: &Headers, transformed: &Headers, neighbour: &Headers) -> Fake {
@@ -711,14 +764,14 @@ mod judges {
 
     #[rstest]
     #[case::only_there(neighbours(everything(ABSENT), &[], &ALL, &[]), Holds::Yes)]
-    #[case::as_far_as_declared(neighbours(declares(ABSENT, &["fixed"]), &[], &ALL[..1], &[]), Holds::Yes)]
+    #[case::as_far_as_declared(neighbours(declares(ABSENT, &[HeaderSource::Fixed], &[]), &[], &ALL[..1], &[]), Holds::Yes)]
     #[case::less_than_declared(neighbours(everything(ABSENT), &[], &ALL[..1], &[]), Holds::No)]
     #[case::on_the_neighbour(neighbours(everything(ABSENT), &[], &ALL, &ALL[..1]), Holds::No)]
     #[case::before_it_was_said(neighbours(everything(ABSENT), &ALL, &ALL, &[]), Holds::No)]
     #[case::nowhere(neighbours(everything(ABSENT), &[], &[], &[]), Holds::No)]
-    #[case::undeclared(neighbours(declares(ABSENT, &[]), &[], &ALL, &[]), Holds::Unproven)]
+    #[case::undeclared(neighbours(declares(ABSENT, &[], &[]), &[], &ALL, &[]), Holds::Unproven)]
     fn absent_without_policy_is_judged(#[case] fake: Fake, #[case] holds: Holds) {
-        assert_eq!(verdict_of(judge_absent_without_policy, &fake), holds);
+        assert_eq!(fake.verdict(), holds);
     }
 
     fn digest(bytes: &[u8]) -> Sent {
@@ -753,21 +806,25 @@ mod judges {
     #[case::model_did_not_say(bodies(b"abc", "abc").with_record(|record| record.sent = None), Holds::Unproven)]
     #[case::nothing_happened(Fake::of("transformation/body-untouched").model("alpha"), Holds::Unproven)]
     fn body_untouched_is_judged(#[case] fake: Fake, #[case] holds: Holds) {
-        assert_eq!(verdict_of(judge_body_untouched, &fake), holds);
+        assert_eq!(fake.verdict(), holds);
     }
 
-    fn offered(refused: bool, condition: Option<(&str, &str)>, status: u16) -> Fake {
+    /// A policy of which a controller says Accepted with this status and message, or nothing.
+    fn policy(controller: &str, said: Option<(&str, &str)>) -> Value {
+        let condition =
+            |(status, message)| json!({"type": "Accepted", "status": status, "reason": "R", "message": message});
+        let conditions: Vec<Value> = said.into_iter().map(condition).collect();
+        json!({"status": {"ancestors": [{"controllerName": controller, "conditions": conditions}]}})
+    }
+
+    fn offered(refused: bool, said: Option<(&str, &str)>, status: u16) -> Fake {
+        let accepted = || Admission::Accepted { warnings: vec![] };
+        let refusal = Admission::Refused { code: 422, reason: "Invalid".into(), message: "compile error".into() };
         let fake = Fake::of("transformation/bad-expression")
             .model("alpha")
-            .admission("Route", Some(Admission::Accepted { warnings: vec![] }));
-        let message = "compile error".to_owned();
-        let refusal = Admission::Refused { code: 422, reason: "Invalid".into(), message };
-        let fake =
-            fake.admission("Policy", Some(if refused { refusal } else { Admission::Accepted { warnings: vec![] } }));
-        let said = condition
-            .map(|(status, message)| json!({"type": "Accepted", "status": status, "reason": "R", "message": message}));
-        let fake = fake
-            .object("policy", json!({"status": {"ancestors": [{"conditions": said.into_iter().collect::<Vec<_>>()}]}}));
+            .admission("Route", Some(accepted()))
+            .admission("Policy", Some(if refused { refusal } else { accepted() }))
+            .object("policy", policy(CONTROLLER, said));
         if status == 200 { fake.answered("traffic", 200, "alpha") } else { fake.refused("traffic", status) }
     }
 
@@ -780,18 +837,24 @@ mod judges {
     #[case::not_accepted(offered(false, Some(("False", "no")), 200), Holds::Yes)]
     #[case::said_and_failing(offered(false, Some(("False", "no")), 500), Holds::Yes)]
     #[case::accepted_silently(offered(false, FINE, 200), Holds::No)]
+    #[case::named_by_another_controller(offered(false, FINE, 200).object("policy", policy("another/controller", NAMED)), Holds::No)]
     #[case::nothing_said(offered(false, None, 200), Holds::No)]
     #[case::silent_and_failing(offered(false, FINE, 500), Holds::No)]
     #[case::no_route(offered(true, None, 404), Holds::No)]
     #[case::a_header_of_nothing(offered(true, None, 200).with_response(|r| r.headers.push((BROKEN.into(), String::new()))), Holds::No)]
     #[case::nothing_happened(Fake::of("transformation/bad-expression").model("alpha"), Holds::Unproven)]
     fn bad_expression_is_judged(#[case] fake: Fake, #[case] holds: Holds) {
-        assert_eq!(verdict_of(judge_bad_expression, &fake), holds);
+        assert_eq!(fake.verdict(), holds);
     }
 
     const STREAM: &str = "transformation/on-stream";
     const FLOWS: [Step; 4] = [Opened(2), Arrived(2), Opened(4), Arrived(4)];
     const HELD: [Step; 4] = [Opened(2), HeldBack(40), Opened(4), Arrived(4)];
+
+    /// The model of a reply gives no header to a stream.
+    fn all_but_the_reply() -> Fake {
+        declares(STREAM, &SOURCES.map(|(source, _)| source), &[HeaderSource::ResponseModel])
+    }
 
     fn streamed(fake: Fake, headers: &Headers, steps: &[Step]) -> Fake {
         let fake = exchanged(fake, "stream", headers, &[]).fact("steps-stream", json!(steps));
@@ -800,14 +863,14 @@ mod judges {
 
     #[rstest]
     #[case::flows(streamed(everything(STREAM), &ALL, &FLOWS), Holds::Yes)]
-    #[case::absent_as_declared(streamed(everything(STREAM).declares("absent-on-streams", json!(["response-model"])), &ALL[..2], &FLOWS), Holds::Yes)]
+    #[case::absent_as_declared(streamed(all_but_the_reply(), &ALL[..2], &FLOWS), Holds::Yes)]
     #[case::absent(streamed(everything(STREAM), &ALL[..2], &FLOWS), Holds::No)]
-    #[case::there_though_declared_absent(streamed(everything(STREAM).declares("absent-on-streams", json!(["response-model"])), &ALL, &FLOWS), Holds::No)]
+    #[case::there_though_declared_absent(streamed(all_but_the_reply(), &ALL, &FLOWS), Holds::No)]
     #[case::buffered(streamed(everything(STREAM), &ALL, &HELD), Holds::No)]
     #[case::changed(streamed(everything(STREAM), &ALL, &FLOWS).with_response(|r| r.body = Body::of(b"")), Holds::No)]
     #[case::nothing_is_known(streamed(everything(STREAM), &ALL, &[]), Holds::Unproven)]
     fn on_stream_is_judged(#[case] fake: Fake, #[case] holds: Holds) {
-        assert_eq!(verdict_of(judge_on_stream, &fake), holds);
+        assert_eq!(fake.verdict(), holds);
     }
 
     fn packed(headers: &Headers, body: &str) -> Fake {
@@ -826,7 +889,7 @@ mod judges {
     #[case::header_lost(packed(&[READ[0], READ[1], READ[3]], "packed"), Holds::No)]
     #[case::refused(everything("transformation/gzip").refused("compressed", 502), Holds::No)]
     fn gzip_is_judged(#[case] fake: Fake, #[case] holds: Holds) {
-        assert_eq!(verdict_of(judge_gzip, &fake), holds);
+        assert_eq!(fake.verdict(), holds);
     }
 
     fn large(headers: &Headers, request: &'static [u8], reply: &str) -> Fake {
@@ -845,7 +908,7 @@ mod judges {
     #[case::header_lost(large(&ALL[..2], b"large", "large"), Holds::No)]
     #[case::refused(everything("transformation/large-body").refused("large", 413), Holds::No)]
     fn large_body_is_judged(#[case] fake: Fake, #[case] holds: Holds) {
-        assert_eq!(verdict_of(judge_large_body, &fake), holds);
+        assert_eq!(fake.verdict(), holds);
     }
 
     fn updated(after: &Headers, added: &Headers) -> Fake {
@@ -862,18 +925,18 @@ mod judges {
     #[case::a_blip(updated(&ALL, &ALL).cut("meanwhile"), Holds::No)]
     #[case::lost_once(exchanged(updated(&ALL, &ALL), "meanwhile", &[], &[]), Holds::No)]
     fn survives_route_update_is_judged(#[case] fake: Fake, #[case] holds: Holds) {
-        assert_eq!(verdict_of(judge_survives_route_update, &fake), holds);
+        assert_eq!(fake.verdict(), holds);
     }
 
     /// A reply that never came is no proof of anything.
     #[rstest]
-    #[case(judge_request_header as Judge, "bare")]
-    #[case(judge_from_request as Judge, "asks-for-alpha")]
-    #[case(judge_gzip as Judge, "compressed")]
-    #[case(judge_large_body as Judge, "large")]
-    fn a_cut_connection_is_a_failure(#[case] judge: Judge, #[case] label: &str) {
-        let fake = everything("transformation/any").cut(label);
+    #[case("transformation/request-header", "bare")]
+    #[case("transformation/response-header-from-request", "asks-for-alpha")]
+    #[case("transformation/gzip", "compressed")]
+    #[case("transformation/large-body", "large")]
+    fn a_cut_connection_is_a_failure(#[case] check: &str, #[case] label: &str) {
+        let fake = everything(check).cut(label);
         assert!(matches!(fake.0.exchanges[0].outcome, Outcome::Failed { .. }));
-        assert_eq!(verdict_of(judge, &fake), Holds::No);
+        assert_eq!(fake.verdict(), Holds::No);
     }
 }

@@ -7,8 +7,9 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use verdict::{
+    baseline::Versions,
+    capability::{self, Capability, Declared, Problem},
     names::{near, suggestion},
     plan::ModelKind,
     render::Implementation,
@@ -31,10 +32,74 @@ pub struct GatewayFolder {
     /// The Gateway that the checks of a run share.
     pub gateway: SharedGateway,
     /// Capability -> parameters.
-    pub capabilities: BTreeMap<String, BTreeMap<String, Value>>,
+    pub capabilities: Declared,
     /// Capability that it lacks -> why, with the source.
     #[serde(default)]
     pub unsupported: BTreeMap<String, String>,
+    /// What differs from these two, by version: every entry whose range holds, one after the other.
+    #[serde(default)]
+    pub by_version: Vec<ByVersion>,
+}
+
+/// What differs in a range of versions.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct ByVersion {
+    /// The component whose version is meant; left out the gateway's own.
+    pub component: Option<String>,
+    /// In the notation of baseline entries: `">=1.2, <1.5"`.
+    pub versions: Versions,
+    /// Capability -> parameters, those that differ.
+    #[serde(default)]
+    pub capabilities: Declared,
+    /// Capability that it lacks -> why, with the source.
+    #[serde(default)]
+    pub unsupported: BTreeMap<String, String>,
+}
+
+/// What a gateway declares in the versions of a run.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Resolved {
+    /// Capability -> parameters.
+    pub capabilities: Declared,
+    /// Capability that it lacks -> why, with the source.
+    pub unsupported: BTreeMap<String, String>,
+}
+
+impl Resolved {
+    fn differs(&mut self, entry: &ByVersion) {
+        for (capability, parameters) in &entry.capabilities {
+            self.unsupported.remove(capability);
+            self.capabilities.entry(capability.clone()).or_default().extend(parameters.clone());
+        }
+        for (capability, reason) in &entry.unsupported {
+            self.capabilities.remove(capability);
+            self.unsupported.insert(capability.clone(), reason.clone());
+        }
+    }
+
+    /// Every capability and parameter is one that there is, and none is both declared and lacking.
+    fn check(&self) -> Result<(), Problem> {
+        capability::check(&self.capabilities)?;
+        for (name, parameters) in &self.capabilities {
+            if let Some(model) = parameters.get("model")
+                && serde_json::from_value::<ModelKind>(model.clone()).is_err()
+            {
+                let problem = format!("there is no model called {}", model.as_str().unwrap_or_default());
+                return Err(Problem { path: vec![name.clone(), "model".into()], problem });
+            }
+        }
+        for name in self.unsupported.keys() {
+            if Capability::named(name).is_none() {
+                return Err(capability::unknown(name));
+            }
+            if self.capabilities.contains_key(name) {
+                let problem = "it is declared, and unsupported; remove one of them".to_owned();
+                return Err(Problem { path: vec![name.clone()], problem });
+            }
+        }
+        Ok(())
+    }
 }
 
 /// The Gateway that the checks of a run share, as intents see it too (as `gateway`).
@@ -141,16 +206,64 @@ impl GatewayFolder {
                 path,
             });
         }
-        for (capability, parameters) in &folder.capabilities {
-            if let Some(model) = parameters.get("model")
-                && serde_json::from_value::<ModelKind>(model.clone()).is_err()
-            {
-                let problem = format!("capabilities.{capability}.model is {model}, which is no model of this project");
-                return Err(GatewayError::Malformed { problem, path });
-            }
-        }
+        folder.check().map_err(|problem| {
+            let line = line_of(&text, &problem.path).map_or(String::new(), |line| format!(" line {line}"));
+            let problem = format!("failed to accept{line}: {problem}");
+            GatewayError::Malformed { path: path.clone(), problem }
+        })?;
         Ok(folder)
     }
+
+    fn declared(&self) -> Resolved {
+        Resolved { capabilities: self.capabilities.clone(), unsupported: self.unsupported.clone() }
+    }
+
+    /// What it declares in these versions of components.
+    pub fn at(&self, versions: &BTreeMap<String, String>) -> Resolved {
+        let mut resolved = self.declared();
+        for entry in &self.by_version {
+            let component = entry.component.as_ref().unwrap_or(&self.version_of);
+            if versions.get(component).is_some_and(|version| entry.versions.contain(version)) {
+                resolved.differs(entry);
+            }
+        }
+        resolved
+    }
+
+    /// What is declared is known, in every range of versions, whether a run is in it or not.
+    fn check(&self) -> Result<(), Problem> {
+        self.declared().check()?;
+        for entry in &self.by_version {
+            let mut resolved = self.declared();
+            resolved.differs(entry);
+            resolved.check()?;
+            let component = entry.component.as_ref().unwrap_or(&self.version_of);
+            if !self.components.contains(component) {
+                let problem = format!("the gateway has no component {component}, whose version is meant");
+                return Err(Problem { path: vec!["by-version".into()], problem });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The line where the keys of a path are written, one after the other; of a key that is not written out (an alias) that of
+/// the key before it. Counted from 1.
+fn line_of(text: &str, path: &[String]) -> Option<usize> {
+    let mut at = None;
+    let mut rest = text;
+    for key in path {
+        let is_key = |i: usize| {
+            let before = rest[..i].chars().next_back();
+            let after = rest[i + key.len()..].chars().next();
+            !before.is_some_and(|c| c.is_alphanumeric() || c == '-') && matches!(after, Some(':'))
+        };
+        let Some((found, _)) = rest.match_indices(key.as_str()).find(|(i, _)| is_key(*i)) else { break };
+        let offset = text.len() - rest.len() + found;
+        at = Some(text[..offset].matches('\n').count() + 1);
+        rest = &text[offset + key.len()..];
+    }
+    at
 }
 
 /// The gateways that there are, sorted.
@@ -169,6 +282,8 @@ pub fn names(gateways: &Path) -> Result<Vec<String>, GatewayError> {
 
 #[cfg(test)]
 mod tests {
+    use rstest::rstest;
+
     use super::*;
 
     fn gateways() -> PathBuf {
@@ -195,14 +310,51 @@ mod tests {
         assert!(error.contains("did you mean envoy-ai-gateway?"), "{error}");
     }
 
-    #[test]
-    fn a_capabilitys_model_is_one_of_ours() {
+    fn read_changed(changed: &str, by: &str) -> Result<GatewayFolder, GatewayError> {
         let folder = tempfile::tempdir().unwrap();
         let text = fs::read_to_string(gateways().join("agentgateway/gateway.yaml")).unwrap();
+        assert!(text.contains(changed), "the row replaces nothing");
         fs::create_dir(folder.path().join("agentgateway")).unwrap();
-        fs::write(folder.path().join("agentgateway/gateway.yaml"), text.replace("model: echo", "model: ecco")).unwrap();
-        let error = GatewayFolder::read(folder.path(), "agentgateway").unwrap_err().to_string();
-        assert!(error.contains("capabilities.token-limit.model is \"ecco\""), "{error}");
+        fs::write(folder.path().join("agentgateway/gateway.yaml"), text.replacen(changed, by, 1)).unwrap();
+        GatewayFolder::read(folder.path(), "agentgateway")
+    }
+
+    #[rstest]
+    #[case::model("model: echo", "model: ecco", "token-limit.model: there is no model called ecco")]
+    #[case::capability("  host-route:", "  hots-route:", "no capability called `hots-route`; did you mean host-route")]
+    #[case::parameter("window-seconds:", "window-secnds:", "did you mean window-seconds?")]
+    #[case::deep(
+        "{status: 404, content-type: text/plain}",
+        "{status: 404, content-typ: text/plain}",
+        "did you mean content-type?"
+    )]
+    #[case::lacking("  token-limit-per-user:", "  tokn-limit-per-user:", "did you mean token-limit-per-user")]
+    #[case::both("  token-limit-per-user:", "  token-limit:", "it is declared, and unsupported")]
+    #[case::in_a_range("    model-pool-route: ai", "    model-pol-route: ai", "did you mean model-pool-route")]
+    #[case::range("versions: \"<1.3\"", "versions: old", "no range of versions")]
+    #[case::component("by-version:", "by-version:\n- {component: nobody, versions: \"*\"}", "no component nobody")]
+    fn what_is_declared_is_known(#[case] changed: &str, #[case] by: &str, #[case] said: &str) {
+        let error = read_changed(changed, by).expect_err("it is wrong").to_string();
+        assert!(error.contains(said) && error.contains("line ") || error.contains("no component"), "{error}");
+    }
+
+    #[test]
+    fn the_line_of_what_is_wrong_is_named() {
+        let text = fs::read_to_string(gateways().join("agentgateway/gateway.yaml")).unwrap();
+        let line = text.lines().position(|line| line.contains("window-seconds:")).unwrap() + 1;
+        let error = read_changed("window-seconds:", "window-secnds:").unwrap_err().to_string();
+        assert!(error.contains(&format!("line {line}:")), "{error}");
+    }
+
+    #[rstest]
+    #[case::older("v1.2.1", false)]
+    #[case::first("v1.3.0", true)]
+    #[case::newer("v1.4.1", true)]
+    fn what_is_declared_may_differ_by_version(#[case] version: &str, #[case] has: bool) {
+        let folder = GatewayFolder::read(&gateways(), "agentgateway").unwrap();
+        let resolved = folder.at(&[("agentgateway".to_owned(), version.to_owned())].into());
+        assert_eq!(resolved.capabilities.contains_key("model-pool-route"), has);
+        assert_eq!(resolved.unsupported.contains_key("model-pool-route"), !has);
     }
 
     #[test]

@@ -47,8 +47,9 @@ fn demand(requirement: &Requirement) -> String {
     let mut text = format!("{}  {}\n\n{}\n\n", requirement.check, requirement.level.word(), requirement.sentence);
     let mut line = |what: &str, value: &str| _ = writeln!(text, "{what:<12}{value}");
     line("source", &requirement.source);
-    requirement.drive.iter().for_each(|drive| line("driven by", drive));
-    requirement.judge.iter().for_each(|judge| line("judged by", judge));
+    if !requirement.how.is_empty() {
+        line("how", &requirement.how);
+    }
     requirement.capability.iter().for_each(|capability| line("capability", capability));
     line("model", requirement.model.map_or("the run's", |model| model.word()));
     if !requirement.cases.is_empty() {

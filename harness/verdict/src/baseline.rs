@@ -92,10 +92,25 @@ pub enum Known {
 }
 
 /// A range of versions: `*` or comma-separated bounds such as `>=1.0, <1.2`; a leading `v` is fine.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct Versions {
     text: String,
     range: VersionReq,
+}
+
+impl TryFrom<String> for Versions {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        Self::parse(&text)
+    }
+}
+
+impl From<Versions> for String {
+    fn from(versions: Versions) -> Self {
+        versions.text
+    }
 }
 
 impl Versions {

@@ -63,6 +63,9 @@ pub struct History {
     pub namespace: String,
     /// `host:port` that the client connected to.
     pub address: Option<String>,
+    /// `controllerName` of the Gateway's controller, whose entries in statuses count. Earlier programs did not write it.
+    #[serde(default)]
+    pub controller: String,
     /// Parameters that the gateway's folder declares for the check's capability.
     pub declared: BTreeMap<String, Value>,
     /// How the configuration came to be live. Judged for "must never" clauses, not for counts.
@@ -93,6 +96,7 @@ impl History {
             hostname: hostname.to_owned(),
             namespace: namespace.to_owned(),
             address: None,
+            controller: String::new(),
             declared: BTreeMap::new(),
             settle: Settle::default(),
             exchanges: Vec::new(),

@@ -1,15 +1,10 @@
 //! Judgement: what a judge says of a history, clause by clause.
 //!
-//! A judge is a pure function `fn(&History) -> Judgement`. It never passes by default: a judgement without clauses is
-//! `unproven`, a false clause makes it `fail`, a clause without evidence makes it `unproven`.
+//! A judge is a pure function of a history. It never passes by default: a judgement without clauses is `unproven`, a false
+//! clause makes it `fail`, a clause without evidence makes it `unproven`.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-
-use crate::history::{Exchange, History};
-
-/// The type of every judge.
-pub type Judge = fn(&History) -> Judgement;
 
 /// Whether a clause holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -48,43 +43,6 @@ pub struct Judgement {
 }
 
 impl Judgement {
-    /// A judgement without clauses, which is `unproven`.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// Adds a clause that the evidence decides.
-    pub fn that<'a>(
-        &mut self,
-        name: &str,
-        holds: bool,
-        expected: impl Into<String>,
-        got: impl Into<String>,
-        shown_by: impl IntoIterator<Item = &'a Exchange>,
-    ) -> &mut Self {
-        let holds = if holds { Holds::Yes } else { Holds::No };
-        self.clauses.push(Clause {
-            name: name.to_owned(),
-            holds,
-            expected: expected.into(),
-            got: got.into(),
-            exchanges: shown_by.into_iter().map(|e| e.id.clone()).collect(),
-        });
-        self
-    }
-
-    /// Adds a clause that the evidence cannot decide.
-    pub fn unproven(&mut self, name: &str, expected: impl Into<String>, missing: impl Into<String>) -> &mut Self {
-        self.clauses.push(Clause {
-            name: name.to_owned(),
-            holds: Holds::Unproven,
-            expected: expected.into(),
-            got: missing.into(),
-            exchanges: Vec::new(),
-        });
-        self
-    }
-
     /// No if any clause is false, else Unproven if one lacks evidence or there is none at all, else Yes.
     pub fn holds(&self) -> Holds {
         if self.clauses.iter().any(|c| c.holds == Holds::No) {
@@ -110,15 +68,14 @@ mod tests {
     #[case::one_false(&[Holds::Yes, Holds::No], Holds::No)]
     #[case::false_outweighs_unproven(&[Holds::Unproven, Holds::No], Holds::No)]
     fn clauses_decide(#[case] clauses: &[Holds], #[case] expected: Holds) {
-        let mut judgement = Judgement::new();
-        for (holds, name) in clauses.iter().zip(["a", "b"]) {
-            match holds {
-                Holds::Yes => judgement.that(name, true, "e", "g", []),
-                Holds::No => judgement.that(name, false, "e", "g", []),
-                Holds::Unproven => judgement.unproven(name, "e", "no record"),
-            };
-        }
+        let clause = |holds: &Holds| Clause {
+            name: "a".into(),
+            holds: *holds,
+            expected: "e".into(),
+            got: "g".into(),
+            exchanges: vec![],
+        };
+        let judgement = Judgement { clauses: clauses.iter().map(clause).collect() };
         assert_eq!(judgement.holds(), expected);
-        assert_eq!(judgement.clauses.len(), clauses.len());
     }
 }

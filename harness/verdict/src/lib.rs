@@ -2,6 +2,7 @@
 //! Nothing here opens a socket or knows Kubernetes.
 
 pub mod baseline;
+pub mod capability;
 pub mod curl;
 pub mod differ;
 pub mod file;

@@ -4,6 +4,7 @@
 use serde_json::{Map, Value};
 
 use crate::history::{History, Key, check_and_case};
+use crate::judge::{Clause, Holds};
 use crate::plan::Plan;
 use crate::record::Record;
 use crate::report::Report;
@@ -19,13 +20,8 @@ pub enum Of {
     Label(&'static str),
     /// A capability.
     Capability,
-    /// A parameter of a capability.
-    Parameter {
-        /// The capability.
-        of: &'static str,
-        /// The suite whose checks read it: histories do not say what capability they are about.
-        suite: &'static str,
-    },
+    /// A parameter of these capabilities; no other capability has one of its old name, which is all that a history says.
+    Parameter(&'static [&'static str]),
 }
 
 /// A name of before and that of today.
@@ -39,8 +35,31 @@ pub struct Renamed {
     pub new: &'static str,
 }
 
+/// The capabilities of limits.
+const LIMITS: &[&str] = &["token-limit", "token-limit-per-user", "token-limit-per-model"];
+/// The new name of what is no more.
+const GONE: &str = "";
+
 /// All names that changed since runs are kept.
-pub const RENAMED: &[Renamed] = &[];
+pub const RENAMED: &[Renamed] = &[
+    Renamed { of: Of::Clause("tokens/shape-429"), old: "x-ratelimit-limit", new: "refusal-headers" },
+    Renamed { of: Of::Clause("tokens/shape-429"), old: "x-ratelimit-remaining", new: "refusal-headers" },
+    Renamed { of: Of::Clause("tokens/shape-429"), old: "x-ratelimit-reset", new: "refusal-headers" },
+    Renamed { of: Of::Parameter(LIMITS), old: "mark", new: "mark-header" },
+    Renamed { of: Of::Parameter(LIMITS), old: "marks", new: "marked-answers" },
+    Renamed { of: Of::Parameter(LIMITS), old: "charges", new: "charged-fields" },
+    Renamed { of: Of::Parameter(LIMITS), old: "charge", new: GONE },
+    Renamed { of: Of::Parameter(&["model-route"]), old: "routing-headers", new: GONE },
+    Renamed { of: Of::Parameter(&["model-route"]), old: "generated-route", new: GONE },
+];
+
+/// A parameter's value as it is written today: what is charged was `prompt+completion`, and is a list.
+fn value_of_today(name: &str, value: Value) -> Value {
+    match &value {
+        Value::String(sum) if name == "charged-fields" => sum.split('+').map(str::trim).collect(),
+        _ => value,
+    }
+}
 
 /// Such names; the tests have others.
 #[derive(Clone, Copy, Debug)]
@@ -107,12 +126,20 @@ impl Names {
         self.today(|of| matches!(of, Of::Clause(of) if of == check), name);
     }
 
-    /// A record.
+    /// A record. Of several clauses that are one today, the first that says most (false, unproven, true) is kept.
     pub(crate) fn record(self, record: &mut Record) {
         self.key(&mut record.key);
-        for clause in &mut record.clauses {
+        let mut clauses: Vec<Clause> = Vec::new();
+        for mut clause in std::mem::take(&mut record.clauses) {
+            let before = clause.name.clone();
             self.clause(&record.key.check, &mut clause.name);
+            match clauses.iter_mut().find(|c| c.name == clause.name && c.name != before) {
+                Some(same) if weight(same.holds) < weight(clause.holds) => *same = clause,
+                Some(_) => {}
+                None => clauses.push(clause),
+            }
         }
+        record.clauses = clauses;
     }
 
     /// A history.
@@ -122,15 +149,8 @@ impl Names {
         for exchange in history.exchanges.iter_mut().chain(&mut history.settle.exchanges) {
             self.today(|of| matches!(of, Of::Label(of) if of == check), &mut exchange.label);
         }
-        let suite = check.split('/').next().unwrap_or_default();
-        let of_suite = |of| matches!(of, Of::Parameter { suite: read_by, .. } if read_by == suite);
-        history.declared = std::mem::take(&mut history.declared)
-            .into_iter()
-            .map(|(mut name, value)| {
-                self.today(of_suite, &mut name);
-                (name, value)
-            })
-            .collect();
+        let declared = std::mem::take(&mut history.declared).into_iter();
+        history.declared = declared.filter_map(|(name, value)| self.parameter(|_| true, name, value)).collect();
     }
 
     /// An observation of a check.
@@ -150,11 +170,20 @@ impl Names {
                 self.keys(|of| of == Of::Capability, capabilities);
                 for (capability, parameters) in capabilities {
                     if let Value::Object(parameters) = parameters {
-                        self.keys(|of| matches!(of, Of::Parameter { of, .. } if of == capability), parameters);
+                        let of = |capabilities: &[&str]| capabilities.contains(&capability.as_str());
+                        let before = std::mem::take(parameters).into_iter();
+                        *parameters = before.filter_map(|(name, value)| self.parameter(of, name, value)).collect();
                     }
                 }
             }
         }
+    }
+
+    /// A parameter of a capability as it is called and written today; nothing where it is no more.
+    fn parameter(self, of: impl Fn(&[&str]) -> bool, mut name: String, value: Value) -> Option<(String, Value)> {
+        self.today(|renamed| matches!(renamed, Of::Parameter(capabilities) if of(capabilities)), &mut name);
+        let value = value_of_today(&name, value);
+        (name != GONE).then_some((name, value))
     }
 
     /// A plan.
@@ -189,6 +218,14 @@ impl Names {
     }
 }
 
+fn weight(holds: Holds) -> u8 {
+    match holds {
+        Holds::Yes => 0,
+        Holds::Unproven => 1,
+        Holds::No => 2,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use rstest::rstest;
@@ -208,7 +245,8 @@ mod tests {
         Renamed { of: Of::Clause("routing/host"), old: "wrong-host-is-404", new: "refused" },
         Renamed { of: Of::Label("routing/host"), old: "wrong", new: "unknown-host" },
         Renamed { of: Of::Capability, old: "host", new: "host-route" },
-        Renamed { of: Of::Parameter { of: "host-route", suite: "routing" }, old: "marks", new: "refusals" },
+        Renamed { of: Of::Parameter(&["host-route"]), old: "marks", new: "refusals" },
+        Renamed { of: Of::Parameter(&["host-route"]), old: "read-by-nothing", new: GONE },
     ]);
 
     #[rstest]
@@ -247,6 +285,7 @@ mod tests {
         let mut history = crate::report::tests::World::history_of(&key("routing/hots")).unwrap();
         history.exchanges[0].label = "wrong".into();
         history.declared.insert("marks".into(), json!(1));
+        history.declared.insert("read-by-nothing".into(), json!(1));
         TABLE.history(&mut history);
         assert_eq!((history.key, history.exchanges[0].label.as_str()), (key("routing/host"), "unknown-host"));
         assert_eq!(history.declared, [("refusals".to_owned(), json!(1))].into());

@@ -30,15 +30,15 @@ pub struct Requirement {
     pub sentence: String,
     /// Where that is written.
     pub source: String,
-    /// What the check sends and changes, for people.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub drive: Option<String>,
-    /// What it looks at afterwards, for people.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub judge: Option<String>,
+    /// How it is driven and judged, in a sentence or two.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub how: String,
     /// The capability of the gateway that it needs, if any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub capability: Option<String>,
+    /// Capabilities that single cases need besides: case -> capability.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub case_capabilities: BTreeMap<String, String>,
     /// The model that it needs, because it reads that model's records; otherwise the run's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model: Option<ModelKind>,
@@ -112,8 +112,16 @@ impl Requirement {
         if self.cases.is_empty() { vec!["-"] } else { self.cases.iter().map(String::as_str).collect() }
     }
 
+    /// The capabilities that a case of it needs.
+    pub fn capabilities_of(&self, case: &str) -> impl Iterator<Item = &str> {
+        self.capability.iter().chain(self.case_capabilities.get(case)).map(String::as_str)
+    }
+
     /// The first thing that is wrong with it.
     fn problem(&self) -> Option<String> {
+        if let Some(case) = self.case_capabilities.keys().find(|case| !self.cases.contains(case)) {
+            return Some(format!("case-capabilities names {case}, which is no case of it"));
+        }
         if !names::is_check_id(&self.check) {
             return Some("it is not suite/name in lower-case words joined by dashes".to_owned());
         }
@@ -265,8 +273,7 @@ checks:
   level: MUST
   sentence: a hostname selects its route
   source: Gateway API v1
-  drive: asks for two hostnames
-  judge: who answered
+  how: asks for two hostnames, and looks who answered
   capability: host-route
   model: echo
   cases: [first, second-one]
@@ -286,7 +293,7 @@ checks:
         assert_eq!((host.level, host.model, host.exclusive), (Level::Must, Some(ModelKind::Echo), Exclusive::Gateway));
         assert_eq!(host.case_names(), ["first", "second-one"]);
         assert_eq!(host.kills, ["ignores-host"]);
-        assert_eq!(host.drive.as_deref(), Some("asks for two hostnames"));
+        assert_eq!(host.how, "asks for two hostnames, and looks who answered");
         assert!(host.counts_every_answer);
         assert_eq!(host.not_on[&Place::Kind], "needs a second cluster");
         assert_eq!(host.not_with[&ModelKind::VllmCpu], "too slow");
@@ -307,7 +314,7 @@ checks:
     #[case::no_source("source: ''", "source: Gateway API v1", &["routing/host", "source is empty"])]
     #[case::case_twice("cases: [first, first]", "cases: [first, second-one]", &["routing/host", "twice in cases"])]
     #[case::case_form("cases: [first, Second]", "cases: [first, second-one]", &["routing/host", "\"Second\""])]
-    #[case::place("not-on: {moon: x}", "not-on: {kind: \"needs a second cluster\"}", &["line 15", "moon"])]
+    #[case::place("not-on: {moon: x}", "not-on: {kind: \"needs a second cluster\"}", &["line 14", "moon"])]
     #[case::no_reason("not-on: {kind: ''}", "not-on: {kind: \"needs a second cluster\"}", &["routing/host", "kind without a reason"])]
     fn refuses(#[case] wrong: &str, #[case] right: &str, #[case] said: &[&str]) {
         assert!(GOOD.contains(right), "the row replaces nothing");

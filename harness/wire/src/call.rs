@@ -73,6 +73,12 @@ impl Call {
         Self::new("POST", target)
     }
 
+    /// This host, if it has none.
+    pub fn host_or(mut self, host: &str) -> Self {
+        self.host.get_or_insert_with(|| host.to_owned());
+        self
+    }
+
     /// The Host header (HTTP/1.1) or `:authority` (HTTP/2). Without it, the address that is dialled.
     pub fn host(mut self, host: impl Into<String>) -> Self {
         self.host = Some(host.into());

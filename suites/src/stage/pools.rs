@@ -362,34 +362,23 @@ fn endpoints(pods: &[Value], ports: &[u16]) -> Vec<(String, String)> {
 mod tests {
     use std::sync::Arc;
 
-    use verdict::{
-        history::{History, Key},
-        judge::{Holds, Judgement},
-    };
+    use verdict::{history::History, judge::Holds};
 
     use super::*;
-    use crate::{
-        chat,
-        open::{self, root},
-        picked,
-    };
+    use crate::{Judge, chat, check, open, picked};
 
     /// What a gateway leaves that serves a pool and never asks its picker: one that balances over its pods.
     async fn bypassed() -> History {
-        let gateway = cluster::gateway::names(&root().join("manifests/gateways")).unwrap().remove(0);
-        let (check, case) = ("pool/picker-asked", "http-route");
-        let opened = open::open(check, case, &gateway).unwrap().unwrap();
-        let key = Key { gateway, check: check.into(), case: case.into(), attempt: 1 };
+        let opened = open::open(&check::tests::ASKS.id(), "-").unwrap().remove(0).unwrap();
+        let key = opened.planned.key(9);
         let mut stage = Stage::open(Arc::new(opened), key, None).await.unwrap();
         let pool = stage.pool(PoolOf::new("alpha")).await.unwrap();
         let everything = json!({"path": {"type": "PathPrefix", "value": "/"}});
         let rules = json!([{"match": everything, "service": pool.service(), "port": 80}]);
         stage.intent("http-route", json!({"rules": rules})).await.unwrap();
-        let host = stage.hostname().to_owned();
-        stage.settle(|| chat(&host, "alpha"), "alpha").await.unwrap();
-        stage.begin().await.unwrap();
+        stage.settle(|| chat("alpha"), "alpha").await.unwrap();
         for _ in 0..5 {
-            stage.send("post", chat(&host, "alpha")).await;
+            stage.send("post", chat("alpha")).await;
         }
         stage.end().await.unwrap();
         stage.history().clone()
@@ -399,9 +388,9 @@ mod tests {
     async fn a_200_that_never_asked_the_picker_fails_and_without_records_proves_nothing() {
         let mut history = bypassed().await;
         let judged = |history: &History| {
-            let mut judgement = Judgement::new();
-            picked::as_picked(&mut judgement, history, "post", "alpha");
-            judgement
+            let mut judge = Judge::of(history);
+            picked::as_picked(&mut judge, "post-as-picked", "post", "alpha");
+            judge.judgement()
         };
         let with_records = judged(&history);
         assert_eq!(with_records.holds(), Holds::No);

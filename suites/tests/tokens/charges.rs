@@ -1,40 +1,45 @@
 //! What is charged: which of a reply's numbers, which replies, and how far a budget is overshot by many at once.
 
-use std::path::PathBuf;
-
 use anyhow::Result;
-use rstest::rstest;
 use serde_json::{Value, json};
 use suites::{
-    Call, Stage,
+    Call, Check, Judge, Stage,
     budget::{self, Budget},
-    chat, check, proof,
+    chat, check, replies,
 };
 use verdict::{
-    history::{Exchange, History},
-    judge::Judgement,
+    capability::{Price, TokenLimit},
+    history::Exchange,
+    plan::Level,
 };
 
-use super::{limited, repeat, spend};
+use super::{LIMIT, limited, repeat, spend};
 
 /// Requests that are sent at once, on a budget of one reply.
 const AT_ONCE: u64 = 10;
 const ONE_REPLY: u64 = 7;
 
-#[rstest]
-#[tokio::test]
-async fn overshoot(#[files("../manifests/gateways/*/gateway.yaml")] folder: PathBuf) {
-    check("tokens/overshoot", "-", &folder).observing(budget::observe).run(drive_overshoot, judge_overshoot).await;
-}
+check!(
+    tokens / overshoot,
+    drive_overshoot,
+    judge_overshoot,
+    Check {
+        sentence: "however many of the requests pass that are sent at once, they are charged and the next one is refused",
+        source: "the gateway's declaration, charge after the response",
+        how: "Sends ten requests at once on a budget of one reply, while the model holds its replies until all are there; the \
+              request after them has to be refused.",
+        kills: &["loses-charges-in-flight"],
+        ..LIMIT
+    }
+);
 
 async fn drive_overshoot(stage: &mut Stage) -> Result<()> {
     let alpha = limited(stage, ONE_REPLY).await?;
-    let host = stage.hostname().to_owned();
     budget::in_one_window(stage, "alpha", &["next"], async |stage, user| {
         // The model holds every reply until all are there, or no more come.
         let gate = stage.unique();
-        let call = || budget::as_user(stage, chat(&host, "alpha").header("x-igc-gate", &gate), user);
-        let calls = (0..AT_ONCE).map(|_| call()).collect();
+        let call = |_| budget::as_user(stage, chat("alpha").header("x-igc-gate", &gate), user);
+        let calls = (0..AT_ONCE).map(call).collect::<Result<_>>()?;
         let mut held = 0;
         let meanwhile = async |stage: &Stage| {
             held = stage.until_answering(&alpha, |n| n >= AT_ONCE, 5.0).await?;
@@ -42,28 +47,25 @@ async fn drive_overshoot(stage: &mut Stage) -> Result<()> {
         };
         stage.send_together("at-once", calls, meanwhile).await?;
         stage.fact("held-at-once", json!(held));
-        repeat(stage, "next", user, 1, || chat(&host, "alpha")).await;
-        Ok(())
+        repeat(stage, "next", user, 1, || chat("alpha")).await
     })
     .await
 }
 
-fn judge_overshoot(history: &History) -> Judgement {
-    let mut judgement = Judgement::new();
-    proof::live(&mut judgement, history);
-    let sent: Vec<&Exchange> = history.labelled("at-once").collect();
+fn judge_overshoot(judge: &mut Judge<'_>) {
+    let Some(limit) = judge.declared::<TokenLimit>() else { return };
+    let sent = judge.labelled("at-once");
     let with = |status: u16| sent.iter().filter(|e| e.status() == Some(status)).count();
-    let (admitted, refused) = (with(200), with(budget::refusal(history)));
-    let held = history.facts.get("held-at-once").and_then(Value::as_u64).unwrap_or(0);
-    let expected = "replies that the model held all at one time, and refusals";
+    let (admitted, refused) = (with(200), with(limit.status));
+    let held = judge.history().facts.get("held-at-once").and_then(Value::as_u64).unwrap_or(0);
     let got = format!("{admitted} admitted, {held} of them held, and {refused} refused of {}", sent.len());
+    let statement = judge.clause("at-once").expected("replies that the model held all at one time, and refusals");
     if admitted == 0 || held < admitted as u64 || admitted + refused < sent.len() {
-        judgement.unproven("at-once", expected, got);
+        statement.unproven(got);
     } else {
-        judgement.that("at-once", true, expected, got, []);
+        statement.got(got).holds(true); // how many pass is only told
     }
-    budget::judge_all(&mut judgement, history, "next", budget::refusal(history));
-    judgement
+    budget::judge_all_refused(judge, "next", "next");
 }
 
 /// A budget that admits another number of replies for each way to count [`NUMBERS`].
@@ -71,133 +73,134 @@ const COUNTED: u64 = 28;
 /// What the replies say that they used.
 const NUMBERS: [(&str, u64); 3] = [("prompt", 3), ("completion", 4), ("total", 14)];
 
-#[rstest]
-#[tokio::test]
-async fn charged_fields(#[files("../manifests/gateways/*/gateway.yaml")] folder: PathBuf) {
-    check("tokens/charged-fields", "-", &folder)
-        .observing(budget::observe)
-        .run(drive_charged_fields, judge_charged_fields)
-        .await;
-}
+check!(
+    tokens / charged_fields,
+    drive_charged_fields,
+    judge_charged_fields,
+    Check {
+        sentence: "of prompt, completion and total tokens those are charged that are declared",
+        source: "the gateway's declaration; OpenAI API reference, usage",
+        how: "Spends a budget with replies whose total is not the sum of prompt and completion; how many are admitted tells \
+              which numbers are charged.",
+        kills: &["charges-other-field"],
+        ..LIMIT
+    }
+);
 
 async fn drive_charged_fields(stage: &mut Stage) -> Result<()> {
     limited(stage, COUNTED).await?;
-    let host = stage.hostname().to_owned();
     let usage = NUMBERS.map(|(field, tokens)| format!("{field}={tokens}")).join(",");
     budget::in_one_window(stage, "alpha", &["spend"], async |stage, user| {
-        repeat(stage, "spend", user, 12, || chat(&host, "alpha").header("x-igc-usage", &usage)).await;
-        Ok(())
+        repeat(stage, "spend", user, 12, || chat("alpha").header("x-igc-usage", &usage)).await
     })
     .await
 }
 
-fn judge_charged_fields(history: &History) -> Judgement {
-    let mut judgement = Judgement::new();
-    proof::live(&mut judgement, history);
-    let budget = Budget::of(history, "spend", COUNTED);
-    budget.judge_one_window(&mut judgement);
-    let admitted: Vec<&Exchange> = history.labelled("spend").filter(|e| e.status() == Some(200)).collect();
+fn judge_charged_fields(judge: &mut Judge<'_>) {
+    let Some(budget) = Budget::of(judge, "spend", COUNTED) else { return };
+    budget.judge_one_window(judge);
+    let usage: Value = NUMBERS.iter().map(|(field, tokens)| (format!("{field}_tokens"), json!(tokens))).collect();
+    let admitted: Vec<&Exchange> = judge.labelled("spend").into_iter().filter(|e| e.status() == Some(200)).collect();
     let says = |e: &&&Exchange| {
         let reply = e.response().and_then(|r| r.json()).unwrap_or_default();
         NUMBERS.iter().all(|(field, tokens)| reply["usage"][format!("{field}_tokens")] == *tokens)
     };
     let told = admitted.iter().filter(says).count();
     if told < admitted.len() {
-        let got = format!("{told} of {} replies say so", admitted.len());
-        judgement.unproven("usage", format!("replies that used {NUMBERS:?}"), got);
+        let statement = judge.clause("usage").expected(format!("replies that used {NUMBERS:?}"));
+        statement.unproven(format!("{told} of {} replies say so", admitted.len()));
     }
-    let declared = history.declared.get("charges").and_then(Value::as_str).unwrap_or_default();
-    let number = |field: &str| NUMBERS.iter().find(|(name, _)| *name == field).map(|(_, tokens)| *tokens);
-    match declared.split('+').map(number).sum::<Option<u64>>() {
-        Some(cost) => budget.judge_admitted_costing(&mut judgement, cost),
-        None => {
-            let got = format!("'{declared}', which is no sum of prompt, completion and total");
-            judgement.unproven("declared", "which numbers are charged", got);
-        }
+    if let Some(cost) = budget::cost(&budget.declared, &usage) {
+        budget.judge_admitted_costing(judge, cost);
     }
-    judgement
 }
 
 /// Requests that are sent before a budget is spent, to see what they cost.
 const BEFORE: u64 = 3;
 
 /// Sends these as `before`, then spends the budget.
-async fn price(stage: &mut Stage, call: impl Fn(&str) -> Call) -> Result<()> {
+async fn price(stage: &mut Stage, call: impl Fn() -> Call) -> Result<()> {
     limited(stage, budget::TELLING).await?;
-    let host = stage.hostname().to_owned();
     budget::in_one_window(stage, "alpha", &["before", "spend"], async |stage, user| {
-        repeat(stage, "before", user, BEFORE, || call(&host)).await;
-        spend(stage, "spend", user, budget::TELLING).await;
-        Ok(())
+        repeat(stage, "before", user, BEFORE, &call).await?;
+        spend(stage, "spend", user, budget::TELLING).await
     })
     .await
 }
 
 /// What those cost, if there are as many as there should be, and the model gave them with this status.
-fn judge_price(history: &History, status: u16, declared: Option<&str>) -> Judgement {
-    let mut judgement = Judgement::new();
-    proof::live(&mut judgement, history);
-    let whole = |e: &&Exchange| {
+fn judge_price(judge: &mut Judge<'_>, status: u16, price: impl Fn(&TokenLimit) -> Price) {
+    let Some(budget) = Budget::of(judge, "spend", budget::TELLING) else { return };
+    let history = judge.history();
+    let whole = |e: &&&Exchange| {
         let given = history.reached(e).iter().map(|(_, record)| record.status).collect::<Vec<u16>>();
         e.status() == Some(status) && given == [status]
     };
-    let given = history.labelled("before").filter(whole).count() as u64;
+    let given = judge.labelled("before").iter().filter(whole).count() as u64;
     if given < BEFORE {
-        let expected = format!("{BEFORE} answers of the model with status {status}");
-        judgement.unproven("before", expected, given.to_string());
+        let statement = judge.clause("before").expected(format!("{BEFORE} answers of the model with status {status}"));
+        statement.unproven(given.to_string());
     }
-    let budget = Budget::of(history, "spend", budget::TELLING);
-    budget.judge_one_window(&mut judgement);
-    budget.judge_price(&mut judgement, declared);
-    judgement
+    budget.judge_one_window(judge);
+    budget.judge_price(judge, price(&budget.declared));
 }
 
-#[rstest]
-#[tokio::test]
-async fn failed_request_free(#[files("../manifests/gateways/*/gateway.yaml")] folder: PathBuf) {
-    check("tokens/failed-request-free", "-", &folder)
-        .observing(budget::observe)
-        .run(drive_failed_request_free, judge_failed_request_free)
-        .await;
-}
+check!(
+    tokens / failed_request_free,
+    drive_failed_request_free,
+    judge_failed_request_free,
+    Check {
+        level: Level::Should,
+        sentence: "an error of the model costs nothing, also where it says what it used",
+        source: "the gateway's declaration of what is charged",
+        how: "Has the model answer three requests with 503 and usage, then spends the budget: all of it must be left.",
+        kills: &["charges-5xx"],
+        ..LIMIT
+    }
+);
 
-/// `{"error":{"message":"busy"},"usage":{"prompt_tokens":6,"completion_tokens":1,"total_tokens":7}}`
-const ERROR_WITH_USAGE: &str = "eyJlcnJvciI6eyJtZXNzYWdlIjoiYnVzeSJ9LCJ1c2FnZSI6eyJwcm9tcHRfdG9rZW5zIjo2LCJjb21wbGV0aW9uX3Rva2VucyI6MSwidG90YWxfdG9rZW5zIjo3fX0=";
+const ERROR_WITH_USAGE: &str =
+    r#"{"error":{"message":"busy"},"usage":{"prompt_tokens":6,"completion_tokens":1,"total_tokens":7}}"#;
 
 async fn drive_failed_request_free(stage: &mut Stage) -> Result<()> {
     let failing =
-        |host: &str| chat(host, "alpha").header("x-igc-status", "503").header("x-igc-reply", ERROR_WITH_USAGE);
+        || replies(chat("alpha").header("x-igc-status", "503"), ERROR_WITH_USAGE.as_bytes(), "application/json");
     price(stage, failing).await
 }
 
-fn judge_failed_request_free(history: &History) -> Judgement {
-    judge_price(history, 503, Some("free"))
+fn judge_failed_request_free(judge: &mut Judge<'_>) {
+    judge_price(judge, 503, |_| Price::Free);
 }
 
-#[rstest]
-#[tokio::test]
-async fn no_usage_reply(#[files("../manifests/gateways/*/gateway.yaml")] folder: PathBuf) {
-    check("tokens/no-usage-reply", "-", &folder)
-        .observing(budget::observe)
-        .run(drive_no_usage_reply, judge_no_usage_reply)
-        .await;
-}
+check!(
+    tokens / no_usage_reply,
+    drive_no_usage_reply,
+    judge_no_usage_reply,
+    Check {
+        level: Level::Info,
+        sentence: "a reply that does not say what it used is charged, or declared to be free",
+        source: "the gateway's declaration",
+        how: "Has the model answer three requests without usage, then spends the budget: how many replies it still admits tells \
+              whether those cost something.",
+        ..LIMIT
+    }
+);
 
 async fn drive_no_usage_reply(stage: &mut Stage) -> Result<()> {
-    price(stage, |host| chat(host, "alpha").header("x-igc-usage", "none")).await
+    price(stage, || chat("alpha").header("x-igc-usage", "none")).await
 }
 
-fn judge_no_usage_reply(history: &History) -> Judgement {
-    judge_price(history, 200, history.declared.get("no-usage-reply").and_then(Value::as_str))
+fn judge_no_usage_reply(judge: &mut Judge<'_>) {
+    judge_price(judge, 200, |limit| limit.no_usage_reply);
 }
 
 mod judges {
     use rstest::rstest;
-    use suites::fake::{Fake, verdict_of};
-    use verdict::judge::Holds;
+    use suites::fake::Fake;
+    use verdict::{capability::Rule, history::Body, judge::Holds};
 
     use super::*;
-    use crate::tokens::judges::{limited, spent};
+    use crate::tokens::judges::{asked, limited, limited_with, spent};
 
     #[rstest]
     #[case::all_admitted(10, 0, 10, 429, Holds::Yes)]
@@ -214,56 +217,47 @@ mod judges {
     ) {
         let fake = limited("tokens/overshoot", "-").fact("held-at-once", json!(held));
         let fake = spent(fake, "at-once", 7, admitted, refused);
-        let fake = if next == 200 { fake.admitted("next", 7, 7, 50) } else { fake.limited("next", 7, 0, 50) };
-        assert_eq!(verdict_of(judge_overshoot, &fake), holds);
+        assert_eq!(asked(fake, "next", 7, next).verdict(), holds);
     }
 
     #[test]
     fn an_answer_that_is_neither_a_reply_nor_a_refusal_proves_no_overshoot() {
         let fake = spent(limited("tokens/overshoot", "-").fact("held-at-once", json!(9)), "at-once", 7, 9, 0);
         let fake = fake.refused("at-once", 503).limited("next", 7, 0, 50);
-        assert_eq!(verdict_of(judge_overshoot, &fake), Holds::Unproven);
+        assert_eq!(fake.verdict(), Holds::Unproven);
     }
 
-    fn counted(declared: &str, usage: &Value, admitted: u64) -> Fake {
-        let mut fake = limited("tokens/charged-fields", "-").declares("charges", json!(declared));
-        let marks =
-            [("x-ratelimit-limit", "28, 28;w=60"), ("x-ratelimit-remaining", "28"), ("x-ratelimit-reset", "50")];
-        for _ in 0..admitted {
-            fake = fake.answer("spend", 200, &marks, &json!({"usage": usage}).to_string());
-        }
-        spent(fake, "spend", 28, 0, 3)
+    fn counted(declared: Value, usage: &Value, admitted: u64) -> Fake {
+        let fake = limited_with("tokens/charged-fields", "-", "charged-fields", declared);
+        let body = json!({"usage": usage}).to_string();
+        let reply = |fake, _| asked(fake, "spend", 28, 200).with_response(|r| r.body = Body::of(body.as_bytes()));
+        spent((0..admitted).fold(fake, reply), "spend", 28, 0, 3)
     }
 
     #[rstest]
-    #[case::total("total", 3, Holds::Yes)]
-    #[case::sum("prompt+completion", 5, Holds::Yes)]
-    #[case::completion("completion", 8, Holds::Yes)]
-    #[case::prompt("prompt", 10, Holds::Yes)]
-    #[case::total_for_sum("prompt+completion", 3, Holds::No)]
-    #[case::sum_for_total("total", 5, Holds::No)]
-    #[case::nothing_declared("", 5, Holds::Unproven)]
-    #[case::declared_in_other_words("input", 5, Holds::Unproven)]
-    fn charged_fields_is_judged(#[case] declared: &str, #[case] admitted: u64, #[case] holds: Holds) {
+    #[case::total(json!(["total"]), 3, Holds::Yes)]
+    #[case::sum(json!(["prompt", "completion"]), 5, Holds::Yes)]
+    #[case::completion(json!(["completion"]), 8, Holds::Yes)]
+    #[case::prompt(json!(["prompt"]), 10, Holds::Yes)]
+    #[case::total_for_sum(json!(["prompt", "completion"]), 3, Holds::No)]
+    #[case::sum_for_total(json!(["total"]), 5, Holds::No)]
+    #[case::nothing_declared(json!(null), 5, Holds::Unproven)]
+    #[case::declared_in_other_words(json!(["input"]), 5, Holds::Unproven)]
+    fn charged_fields_is_judged(#[case] declared: Value, #[case] admitted: u64, #[case] holds: Holds) {
         let usage = json!({"prompt_tokens": 3, "completion_tokens": 4, "total_tokens": 14});
-        assert_eq!(verdict_of(judge_charged_fields, &counted(declared, &usage, admitted)), holds);
+        assert_eq!(counted(declared, &usage, admitted).verdict(), holds);
     }
 
     #[test]
     fn replies_with_other_numbers_prove_nothing() {
         let usage = json!({"prompt_tokens": 3, "completion_tokens": 4, "total_tokens": 7});
-        assert_eq!(verdict_of(judge_charged_fields, &counted("total", &usage, 3)), Holds::Unproven);
+        assert_eq!(counted(json!(["total"]), &usage, 3).verdict(), Holds::Unproven);
     }
 
-    fn before(check: &str, answers: usize, status: u16) -> Fake {
-        let mut fake = limited(check, "-").model("alpha");
-        for _ in 0..answers {
-            fake = fake.answered("before", status, "alpha");
-            for record in fake.0.models.values_mut().flat_map(|log| log.records.last_mut()) {
-                record.status = status;
-            }
-        }
-        fake
+    fn before(fake: Fake, answers: usize, status: u16) -> Fake {
+        let answer =
+            |fake: Fake, _| fake.answered("before", status, "alpha").with_record(|record| record.status = status);
+        fake.model("alpha").times(answers, answer)
     }
 
     #[rstest]
@@ -277,25 +271,28 @@ mod judges {
         #[case] admitted: u64,
         #[case] holds: Holds,
     ) {
-        let fake = spent(before("tokens/failed-request-free", answers, status), "spend", budget::TELLING, admitted, 4);
-        assert_eq!(verdict_of(judge_failed_request_free, &fake), holds);
+        let fake = before(limited("tokens/failed-request-free", "-"), answers, status);
+        let fake = spent(fake, "spend", budget::TELLING, admitted, 4);
+        assert_eq!(fake.verdict(), holds);
     }
 
     #[rstest]
     #[case::free_as_declared(json!("free"), 3, Holds::Yes)]
     #[case::charged_though_declared_free(json!("free"), 2, Holds::No)]
     #[case::charged_as_declared(json!("charged"), 2, Holds::Yes)]
-    #[case::free_without_a_word(json!(null), 3, Holds::No)]
+    #[case::free_though_declared_charged(json!("charged"), 3, Holds::No)]
+    #[case::free_without_a_word(json!(null), 3, Holds::Unproven)]
     fn no_usage_reply_is_judged(#[case] declared: Value, #[case] admitted: u64, #[case] holds: Holds) {
-        let fake = before("tokens/no-usage-reply", 3, 200).declares("no-usage-reply", declared);
-        assert_eq!(verdict_of(judge_no_usage_reply, &spent(fake, "spend", budget::TELLING, admitted, 4)), holds);
+        let fake = limited_with("tokens/no-usage-reply", "-", "no-usage-reply", declared);
+        let fake = before(fake, 3, 200);
+        assert_eq!(spent(fake, "spend", budget::TELLING, admitted, 4).verdict(), holds);
     }
 
     #[rstest]
-    #[case("spent > limit")]
-    #[case("spent >= limit")]
-    fn the_telling_budget_tells_a_token_each(#[case] rule: &str) {
-        let admits = |left: u64| rule.parse::<budget::Rule>().map(|rule| rule.admits(left));
-        assert_eq!((admits(budget::TELLING), admits(budget::TELLING - BEFORE)), (Ok(3), Ok(2)));
+    #[case(Rule::Over)]
+    #[case(Rule::AtLeast)]
+    fn the_telling_budget_tells_a_token_each(#[case] rule: Rule) {
+        let admits = |left: u64| budget::admits(rule, left, budget::REPLY);
+        assert_eq!((admits(budget::TELLING), admits(budget::TELLING - BEFORE)), (3, 2));
     }
 }

@@ -1,71 +1,76 @@
 //! What a limit covers: not the route beside it, not a route where it can do nothing, and every entry that it has.
 
-use std::path::PathBuf;
-
 use anyhow::{Context as _, Result};
-use rstest::rstest;
 use serde_json::{Value, json};
 use suites::{
-    Call, ObjectRef, Stage, Until,
+    Call, Check, Judge, ObjectRef, Stage, Until,
     budget::{self, Budget},
-    chat, check, proof,
+    chat, check,
 };
-use verdict::{
-    history::{Admission, Exchange, History},
-    judge::Judgement,
-};
+use verdict::history::{Admission, History};
 
-use super::{limited, repeat, spend};
+use super::{LIMIT, limited, repeat, spend};
 
 /// A budget of one reply, and a number of requests that is beyond it by any rule.
 const ONE_REPLY: u64 = 7;
 const BEYOND_IT: u64 = 5;
 
-#[rstest]
-#[tokio::test]
-async fn scope(#[files("../manifests/gateways/*/gateway.yaml")] folder: PathBuf) {
-    check("tokens/scope", "-", &folder).observing(budget::observe).run(drive_scope, judge_scope).await;
-}
+check!(
+    tokens / scope,
+    drive_scope,
+    judge_scope,
+    Check {
+        sentence: "a limited route neither limits the route beside it nor is charged for it",
+        source: "Gateway API policy attachment (GEP-713), a policy affects its targets",
+        how: "Sends requests to a second route without a limit before and after the limited one's budget is spent; that budget \
+              has to be whole before and stay spent after.",
+        kills: &["limits-every-route", "charges-per-gateway"],
+        ..LIMIT
+    }
+);
 
 async fn drive_scope(stage: &mut Stage) -> Result<()> {
     let alpha = limited(stage, ONE_REPLY).await?;
-    let (host, neighbour) = (stage.hostname().to_owned(), format!("neighbour-{}", stage.hostname()));
-    stage.route_models_as("neighbour", &neighbour, &[&alpha]).await?;
-    stage.settle(|| chat(&neighbour, "alpha"), "alpha").await?;
+    let host = format!("neighbour-{}", stage.hostname());
+    stage.route_models_as("neighbour", &host, &[&alpha]).await?;
+    let neighbour = || chat("alpha").host(&host);
+    stage.settle(neighbour, "alpha").await?;
     budget::in_one_window(stage, "alpha", &["spend", "still-spent"], async |stage, user| {
-        repeat(stage, "neighbour-before", user, BEYOND_IT, || chat(&neighbour, "alpha")).await;
-        spend(stage, "spend", user, ONE_REPLY).await;
-        repeat(stage, "neighbour-after", user, BEYOND_IT, || chat(&neighbour, "alpha")).await;
-        repeat(stage, "still-spent", user, 1, || chat(&host, "alpha")).await;
-        Ok(())
+        repeat(stage, "neighbour-before", user, BEYOND_IT, neighbour).await?;
+        spend(stage, "spend", user, ONE_REPLY).await?;
+        repeat(stage, "neighbour-after", user, BEYOND_IT, neighbour).await?;
+        repeat(stage, "still-spent", user, 1, || chat("alpha")).await
     })
     .await
 }
 
-fn judge_scope(history: &History) -> Judgement {
-    let mut judgement = Judgement::new();
-    proof::live(&mut judgement, history);
-    proof::answered_by(&mut judgement, history, "neighbour-before", "alpha");
-    let budget = Budget::of(history, "spend", ONE_REPLY);
-    budget.judge_one_window(&mut judgement);
-    budget.judge_admitted(&mut judgement); // all of it: the neighbour has spent nothing
-    proof::answered_by(&mut judgement, history, "neighbour-after", "alpha");
-    budget::judge_all(&mut judgement, history, "still-spent", budget::refusal(history));
-    judgement
+fn judge_scope(judge: &mut Judge<'_>) {
+    let Some(budget) = Budget::of(judge, "spend", ONE_REPLY) else { return };
+    judge.answered_by("neighbour-before-answered-by-alpha", "neighbour-before", "alpha");
+    budget.judge_one_window(judge);
+    budget.judge_admitted(judge); // all of it: the neighbour has spent nothing
+    judge.answered_by("neighbour-after-answered-by-alpha", "neighbour-after", "alpha");
+    budget::judge_all_refused(judge, "still-spent", "still-spent");
 }
 
 /// The limit on the route to a plain Service, and the one on the route to a model, as they were read.
 const ON_A_SERVICE: &str = "limit-on-a-service";
 const ON_A_MODEL: &str = "limit-on-a-model";
 
-#[rstest]
-#[tokio::test]
-async fn plain_service_route(#[files("../manifests/gateways/*/gateway.yaml")] folder: PathBuf) {
-    check("tokens/plain-service-route", "-", &folder)
-        .observing(observe_plain_service_route)
-        .run(drive_plain_service_route, judge_plain_service_route)
-        .await;
-}
+check!(
+    tokens / plain_service_route,
+    drive_plain_service_route,
+    judge_plain_service_route,
+    Check {
+        sentence: "a token limit on a route to a plain Service works, or is not accepted like one that works",
+        source: "Gateway API policy attachment (GEP-713), Accepted; draft of guide 003",
+        how: "Offers the same limit on a route to a model and on one to a plain Service, spends both, and compares what their \
+              statuses say where the second limits nothing.",
+        kills: &["accepted-without-effect"],
+        observe: observe_plain_service_route,
+        ..LIMIT
+    }
+);
 
 async fn drive_plain_service_route(stage: &mut Stage) -> Result<()> {
     let alpha = stage.model("alpha").await?;
@@ -80,9 +85,8 @@ async fn drive_plain_service_route(stage: &mut Stage) -> Result<()> {
     offer_limit(stage, ON_A_MODEL, stage.route()).await?;
     budget::settle(stage, "alpha").await?;
     budget::in_one_window(stage, "alpha", &["model"], async |stage, user| {
-        spend(stage, "model", user, ONE_REPLY).await;
-        repeat(stage, "service", user, BEYOND_IT, || chat(&plain, "alpha")).await;
-        Ok(())
+        spend(stage, "model", user, ONE_REPLY).await?;
+        repeat(stage, "service", user, BEYOND_IT, || chat("alpha").host(&plain)).await
     })
     .await
 }
@@ -97,62 +101,61 @@ async fn offer_limit(stage: &mut Stage, name: &str, route: &str) -> Result<()> {
     if matches!(stage.history().admissions.get(name), Some(Admission::Accepted { .. })) {
         let manifest = manifests.last().context("the intent limit-tokens has no manifest")?;
         let policy = ObjectRef::of(manifest).map_err(anyhow::Error::msg)?;
-        let spoken_of = Until::holds("a condition in its status", |policy| Ok(!conditions(policy).is_empty()));
+        let spoken_of = Until::holds("a condition in its status", |policy| {
+            let ancestors = policy["status"]["ancestors"].as_array();
+            Ok(ancestors.is_some_and(|all| all.iter().any(|a| a["conditions"].get(0).is_some())))
+        });
         stage.see(name, &policy, spoken_of, 30).await?;
     }
     Ok(())
 }
 
-/// The conditions of a policy for all its ancestors, as `Accepted=True (Accepted)`.
-fn conditions(policy: &Value) -> Vec<String> {
-    let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
-    let ancestors = list(&policy["status"]["ancestors"]);
-    let mut words: Vec<String> = ancestors
-        .iter()
-        .flat_map(|ancestor| list(&ancestor["conditions"]))
-        .map(|c| {
-            let said = |field: &str| c[field].as_str().unwrap_or("?").to_owned();
-            format!("{}={} ({})", said("type"), said("status"), said("reason"))
-        })
-        .collect();
-    words.sort();
-    words
+/// The conditions of a policy that was read, as `Accepted=True (Accepted)`; none where it was not.
+fn conditions(judge: &Judge<'_>, name: &str) -> Vec<String> {
+    let lists = judge.conditions_of(judge.object(name)).into_iter().filter_map(Value::as_array);
+    let words = |c: &Value| {
+        let said = |field: &str| c[field].as_str().unwrap_or("?");
+        format!("{}={} ({})", said("type"), said("status"), said("reason"))
+    };
+    let mut conditions: Vec<String> = lists.flatten().map(words).collect();
+    conditions.sort();
+    conditions
 }
 
-fn judge_plain_service_route(history: &History) -> Judgement {
-    let mut judgement = Judgement::new();
-    proof::live(&mut judgement, history);
-    let control = Budget::of(history, "model", ONE_REPLY);
-    control.judge_one_window(&mut judgement);
-    control.judge_spent(&mut judgement); // the same limit works where it can
-    let clause = "works-or-is-not-accepted";
-    let expected = "a refusal of the limiter, of the API server, or a status unlike that of the limit that works";
-    if let Some(Admission::Refused { message, .. }) = history.admissions.get(ON_A_SERVICE) {
-        judgement.that(clause, true, expected, format!("not admitted: {message}"), []);
-        return judgement;
-    }
-    let sent: Vec<&Exchange> = history.labelled("service").collect();
+fn judge_plain_service_route(judge: &mut Judge<'_>) {
+    let Some(control) = Budget::of(judge, "model", ONE_REPLY) else { return };
+    control.judge_one_window(judge);
+    control.judge_spent(judge); // the same limit works where it can
+    let refusal = match judge.admission(ON_A_SERVICE) {
+        Some(Admission::Refused { message, .. }) => Some(message),
+        _ => None,
+    };
+    let sent = judge.labelled("service");
     let with = |status: u16| sent.iter().filter(|e| e.status() == Some(status)).count();
-    let (answered, refused) = (with(200), with(budget::refusal(history)));
-    let status_of = |name: &str| history.objects.get(name).map(conditions).unwrap_or_default();
-    let (status, working) = (status_of(ON_A_SERVICE), status_of(ON_A_MODEL));
+    let (answered, refused) = (with(200), with(control.declared.status));
+    let (status, working) = (conditions(judge, ON_A_SERVICE), conditions(judge, ON_A_MODEL));
+    let seen = judge.history().objects.contains_key(ON_A_SERVICE);
     let got = format!("{answered} answered and {refused} refused of {}, status {}", sent.len(), status.join(" "));
-    let seen = history.objects.contains_key(ON_A_SERVICE);
-    if (sent.len() as u64) < BEYOND_IT || answered + refused < sent.len() || working.is_empty() || !seen {
-        judgement.unproven(clause, expected, got);
+    let statement = judge
+        .clause("works-or-is-not-accepted")
+        .expected("a refusal of the limiter, of the API server, or a status unlike that of the limit that works");
+    if let Some(message) = refusal {
+        statement.got(format!("not admitted: {message}")).holds(true);
+    } else if (sent.len() as u64) < BEYOND_IT || answered + refused < sent.len() || working.is_empty() || !seen {
+        statement.unproven(got);
     } else {
-        judgement.that(clause, refused > 0 || status != working, expected, got, sent.last().copied());
+        statement.got(got).shown_by(sent.last().copied()).holds(refused > 0 || status != working);
     }
-    judgement
 }
 
 /// A budget's observation, and what was said of both limits.
 fn observe_plain_service_route(history: &History) -> Value {
-    let mut seen = budget::observe(history);
+    let mut observed = budget::observe(history);
     for name in [ON_A_SERVICE, ON_A_MODEL] {
-        seen[name] = history.objects.get(name).map(conditions).into();
+        let seen = history.objects.contains_key(name);
+        observed[name] = seen.then(|| conditions(&Judge::of(history), name)).into();
     }
-    seen
+    observed
 }
 
 /// A limit of three requests and one of two replies; those that are out of their way.
@@ -161,15 +164,19 @@ const FEW_TOKENS: u64 = 14;
 const MANY_REQUESTS: u64 = 20;
 const MANY_TOKENS: u64 = 140;
 
-#[rstest]
-#[case::requests_bind_first("requests-bind-first")]
-#[case::requests_bind_last("requests-bind-last")]
-#[case::tokens_bind_first("tokens-bind-first")]
-#[case::tokens_bind_last("tokens-bind-last")]
-#[tokio::test]
-async fn two_limits(#[case] case: &'static str, #[files("../manifests/gateways/*/gateway.yaml")] folder: PathBuf) {
-    check("tokens/two-limits", case, &folder).observing(budget::observe).run(drive_two_limits, judge_two_limits).await;
-}
+check!(
+    tokens / two_limits(requests_bind_first, requests_bind_last, tokens_bind_first, tokens_bind_last),
+    drive_two_limits,
+    judge_two_limits,
+    Check {
+        sentence: "of a limit on requests and one on tokens the one that is reached first refuses, in whatever order they stand",
+        source: "the gateway's API, a list of limits",
+        how: "Sets a limit on requests and one on tokens in the case's order, one of them far away, and counts how many requests \
+              are admitted.",
+        kills: &["only-first-limit", "only-last-limit"],
+        ..LIMIT
+    }
+);
 
 /// Whether it is the limit on requests that is reached first.
 fn requests_bind(case: &str) -> bool {
@@ -187,43 +194,35 @@ async fn drive_two_limits(stage: &mut Stage) -> Result<()> {
     stage.route_models(&[&alpha]).await?;
     stage.intent("limit-tokens", json!({"limits": limits})).await?;
     budget::settle(stage, "alpha").await?;
-    let host = stage.hostname().to_owned();
     budget::in_one_window(stage, "alpha", &["spend"], async |stage, user| {
-        repeat(stage, "spend", user, 8, || chat(&host, "alpha")).await;
-        Ok(())
+        repeat(stage, "spend", user, 8, || chat("alpha")).await
     })
     .await
 }
 
-fn judge_two_limits(history: &History) -> Judgement {
-    let mut judgement = Judgement::new();
-    proof::live(&mut judgement, history);
-    let budget = Budget::of(history, "spend", FEW_TOKENS);
-    budget.judge_one_window(&mut judgement);
-    if requests_bind(&history.key.case) {
-        budget.judge_admitted_requests(&mut judgement, FEW_REQUESTS);
+fn judge_two_limits(judge: &mut Judge<'_>) {
+    let Some(budget) = Budget::of(judge, "spend", FEW_TOKENS) else { return };
+    budget.judge_one_window(judge);
+    if requests_bind(judge.case()) {
+        budget.judge_admitted_requests(judge, FEW_REQUESTS);
     } else {
-        budget.judge_admitted(&mut judgement);
+        budget.judge_admitted(judge);
     }
-    judgement
 }
 
 mod judges {
     use rstest::rstest;
-    use suites::fake::{Fake, conditions, verdict_of};
+    use suites::fake::{CONTROLLER, Fake, conditions};
     use verdict::judge::Holds;
 
     use super::*;
-    use crate::tokens::judges::{limited, spent};
+    use crate::tokens::judges::{asked, limited, spent};
 
-    fn neighbour(mut fake: Fake, label: &str, status: u16) -> Fake {
-        for _ in 0..BEYOND_IT {
-            fake = match status {
-                200 => fake.answered(label, 200, "alpha"),
-                _ => fake.limited(label, 7, 0, 50),
-            };
-        }
-        fake
+    fn neighbour(fake: Fake, label: &str, status: u16) -> Fake {
+        (0..BEYOND_IT).fold(fake, |fake, _| match status {
+            200 => fake.answered(label, 200, "alpha"),
+            _ => fake.limited(label, 7, 0, 50),
+        })
     }
 
     #[rstest]
@@ -241,34 +240,27 @@ mod judges {
     ) {
         let fake = neighbour(limited("tokens/scope", "-").model("alpha"), "neighbour-before", before);
         let fake = neighbour(spent(fake, "spend", 7, admitted, 4), "neighbour-after", after);
-        let fake =
-            if again == 200 { fake.admitted("still-spent", 7, 7, 50) } else { fake.limited("still-spent", 7, 0, 50) };
-        assert_eq!(verdict_of(judge_scope, &fake), holds);
+        assert_eq!(asked(fake, "still-spent", 7, again).verdict(), holds);
     }
 
     #[test]
     fn scope_needs_a_neighbour() {
         let fake =
             spent(limited("tokens/scope", "-").model("alpha"), "spend", 7, 2, 4).limited("still-spent", 7, 0, 50);
-        assert_eq!(verdict_of(judge_scope, &fake), Holds::Unproven);
+        assert_eq!(fake.verdict(), Holds::Unproven);
     }
 
     const WORKS: &[(&str, &str, &str)] = &[("Accepted", "True", "Valid"), ("Attached", "True", "Attached")];
 
     fn policy(said: &[(&str, &str, &str)]) -> Value {
-        json!({"status": {"ancestors": [{"conditions": conditions(1, said)}]}})
+        json!({"status": {"ancestors": [{"controllerName": CONTROLLER, "conditions": conditions(1, said)}]}})
     }
 
     fn on_a_service(said: &[(&str, &str, &str)], admitted: u64, refused: u64) -> Fake {
         let fake = spent(limited("tokens/plain-service-route", "-"), "model", 7, 2, 4);
-        let mut fake = fake.object(ON_A_MODEL, policy(WORKS)).object(ON_A_SERVICE, policy(said));
-        for _ in 0..admitted {
-            fake = fake.answered("service", 200, "alpha");
-        }
-        for _ in 0..refused {
-            fake = fake.limited("service", 7, 0, 50);
-        }
-        fake
+        let fake = fake.object(ON_A_MODEL, policy(WORKS)).object(ON_A_SERVICE, policy(said));
+        let fake = (0..admitted).fold(fake, |fake, _| fake.answered("service", 200, "alpha"));
+        (0..refused).fold(fake, |fake, _| fake.limited("service", 7, 0, 50))
     }
 
     #[rstest]
@@ -284,7 +276,7 @@ mod judges {
         #[case] refused: u64,
         #[case] holds: Holds,
     ) {
-        assert_eq!(verdict_of(judge_plain_service_route, &on_a_service(said, admitted, refused)), holds);
+        assert_eq!(on_a_service(said, admitted, refused).verdict(), holds);
     }
 
     #[test]
@@ -292,7 +284,7 @@ mod judges {
         let admission = Admission::Refused { code: 422, reason: "Invalid".into(), message: "not on a Service".into() };
         let fake = spent(limited("tokens/plain-service-route", "-"), "model", 7, 2, 4);
         let fake = fake.object(ON_A_MODEL, policy(WORKS)).admission(ON_A_SERVICE, Some(admission));
-        assert_eq!(verdict_of(judge_plain_service_route, &fake), Holds::Yes);
+        assert_eq!(fake.verdict(), Holds::Yes);
     }
 
     #[rstest]
@@ -300,7 +292,7 @@ mod judges {
     #[case::the_service_does_not_answer(on_a_service(WORKS, 4, 0).refused("service", 503))]
     #[case::the_limit_works_nowhere(limited("tokens/plain-service-route", "-").object(ON_A_MODEL, policy(WORKS)).object(ON_A_SERVICE, policy(&[])))]
     fn plain_service_route_needs_evidence(#[case] fake: Fake) {
-        assert_eq!(verdict_of(judge_plain_service_route, &fake), Holds::Unproven);
+        assert_eq!(fake.verdict(), Holds::Unproven);
     }
 
     #[rstest]
@@ -312,6 +304,6 @@ mod judges {
     #[case::nothing_was_sent("tokens-bind-last", 0, 0, Holds::Unproven)]
     fn two_limits_is_judged(#[case] case: &str, #[case] admitted: u64, #[case] refused: u64, #[case] holds: Holds) {
         let fake = spent(limited("tokens/two-limits", case), "spend", 14, admitted, refused);
-        assert_eq!(verdict_of(judge_two_limits, &fake), holds);
+        assert_eq!(fake.verdict(), holds);
     }
 }

@@ -1,37 +1,37 @@
 //! Budgets and streams: what a streamed reply costs, and what one costs that its client leaves.
 
-use std::path::PathBuf;
-
 use anyhow::Result;
-use rstest::rstest;
 use serde_json::{Value, json};
 use suites::{
-    Abandon, Stage,
+    Abandon, Check, Judge, Stage,
     budget::{self, Budget},
-    chat_with, check, proof,
+    chat, chat_with, check,
 };
 use verdict::{
     history::{Ended, Exchange, History},
-    judge::Judgement,
+    plan::Level,
 };
 use wire::sse;
 
-use super::{limited, repeat, spend};
+use super::{LIMIT, limited, repeat, spend};
 
 /// A budget of two replies.
 const TWO_REPLIES: u64 = 14;
 
-#[rstest]
-#[case::usage_absent("usage-absent")]
-#[case::usage_true("usage-true")]
-#[case::usage_false("usage-false")]
-#[tokio::test]
-async fn stream_charged(#[case] case: &'static str, #[files("../manifests/gateways/*/gateway.yaml")] folder: PathBuf) {
-    check("tokens/stream-charged", case, &folder)
-        .observing(observe_streams)
-        .run(drive_stream_charged, judge_stream_charged)
-        .await;
-}
+check!(
+    tokens / stream_charged(usage_absent, usage_true, usage_false),
+    drive_stream_charged,
+    judge_stream_charged,
+    Check {
+        sentence: "a streamed reply costs what it used, whether the client asks for its usage, forbids it or says nothing",
+        source: "OpenAI API reference, stream_options.include_usage; guide 001, usage is metered",
+        how: "Spends a budget of two replies with streams whose request has the case's stream_options, and counts how many are \
+              admitted.",
+        kills: &["never-charges-streams", "charges-streams-that-ask"],
+        observe: observe_streams,
+        ..LIMIT
+    }
+);
 
 async fn drive_stream_charged(stage: &mut Stage) -> Result<()> {
     limited(stage, TWO_REPLIES).await?;
@@ -40,28 +40,28 @@ async fn drive_stream_charged(stage: &mut Stage) -> Result<()> {
         "usage-false" => json!({"stream": true, "stream_options": {"include_usage": false}}),
         _ => json!({"stream": true}),
     };
-    let host = stage.hostname().to_owned();
     budget::in_one_window(stage, "alpha", &["stream"], async |stage, user| {
-        repeat(stage, "stream", user, 7, || chat_with(&host, "alpha", fields.clone())).await;
-        Ok(())
+        repeat(stage, "stream", user, 7, || chat_with("alpha", fields.clone())).await
     })
     .await
 }
 
-fn judge_stream_charged(history: &History) -> Judgement {
-    let mut judgement = Judgement::new();
-    proof::live(&mut judgement, history);
-    let budget = Budget::of(history, "stream", TWO_REPLIES);
-    budget.judge_one_window(&mut judgement);
-    let streams: Vec<&Exchange> = history.labelled("stream").filter(|e| e.status() == Some(200)).collect();
-    let broken: Vec<&Exchange> = streams.iter().copied().filter(|e| !is_whole_stream(e)).collect();
+fn judge_stream_charged(judge: &mut Judge<'_>) {
+    let Some(budget) = Budget::of(judge, "stream", TWO_REPLIES) else { return };
+    budget.judge_one_window(judge);
+    let streams = answered(judge.history(), "stream");
+    let broken = streams.iter().filter(|e| !is_whole_stream(e)).count();
     let otherwise = streams.iter().filter_map(|e| usage_told(e)).find(|tokens| *tokens != budget::REPLY);
-    if streams.is_empty() || !broken.is_empty() || otherwise.is_some() {
-        let got = format!("{} of {} are none, one says {otherwise:?} tokens", broken.len(), streams.len());
-        judgement.unproven("streams", format!("whole streams of {} tokens", budget::REPLY), got);
+    if streams.is_empty() || broken > 0 || otherwise.is_some() {
+        let statement = judge.clause("streams").expected(format!("whole streams of {} tokens", budget::REPLY));
+        statement.unproven(format!("{broken} of {} are none, one says {otherwise:?} tokens", streams.len()));
     }
-    budget.judge_admitted_costing(&mut judgement, budget::REPLY);
-    judgement
+    budget.judge_admitted_costing(judge, budget::REPLY);
+}
+
+/// The exchanges of this label that were answered with 200.
+fn answered<'h>(history: &'h History, label: &'h str) -> Vec<&'h Exchange> {
+    history.labelled(label).filter(|e| e.status() == Some(200)).collect()
 }
 
 fn events(exchange: &Exchange) -> Vec<sse::Event> {
@@ -85,8 +85,7 @@ fn usage_told(exchange: &Exchange) -> Option<u64> {
 /// A budget's observation, and whether the client was told the usage.
 fn observe_streams(history: &History) -> Value {
     let mut seen = budget::observe(history);
-    let streams = history.labelled("stream").filter(|e| e.status() == Some(200));
-    seen["usage-told"] = streams.map(usage_told).next().flatten().into();
+    seen["usage-told"] = answered(history, "stream").first().and_then(|e| usage_told(e)).into();
     seen
 }
 
@@ -98,56 +97,61 @@ const WHOLE: u64 = 20;
 /// Seconds that a gateway has to let go of a stream that its client left, and the rest of one to go through it.
 const LETS_GO: f64 = 5.0;
 
-#[rstest]
-#[tokio::test]
-async fn aborted_stream(#[files("../manifests/gateways/*/gateway.yaml")] folder: PathBuf) {
-    check("tokens/aborted-stream", "-", &folder)
-        .observing(observe_aborted)
-        .run(drive_aborted_stream, judge_aborted_stream)
-        .await;
-}
+check!(
+    tokens / aborted_stream,
+    drive_aborted_stream,
+    judge_aborted_stream,
+    Check {
+        level: Level::Should,
+        sentence: "a stream that its client leaves is charged, or declared to be free",
+        source: "the gateway's declaration",
+        how: "Leaves three streams in their middle, then spends the budget: how many replies it still admits tells whether those \
+              cost something.",
+        kills: &["charges-on-first-byte"],
+        observe: observe_aborted,
+        ..LIMIT
+    }
+);
 
 async fn drive_aborted_stream(stage: &mut Stage) -> Result<()> {
     let alpha = limited(stage, budget::TELLING).await?;
-    let host = stage.hostname().to_owned();
     budget::in_one_window(stage, "alpha", &["left", "spend"], async |stage, user| {
         // The model waits at the gate: the client cannot but leave in the middle.
         let gate = stage.unique();
         stage.open_gate(&alpha, &gate, LET_OUT).await?;
         let stream = || {
-            chat_with(&host, "alpha", json!({"stream": true}))
+            chat("alpha")
+                .stream()
                 .header("x-igc-gate", &gate)
                 .header("x-igc-stream-tokens", WHOLE.to_string())
                 .abandon_after(Abandon::Bytes(1))
         };
-        repeat(stage, "left", user, LEFT, stream).await;
+        repeat(stage, "left", user, LEFT, stream).await?;
         // Where a gateway has not let go of the model, it may read on to the end, and charge.
         stage.until_answering(&alpha, |n| n == 0, LETS_GO).await?;
         stage.open_gate(&alpha, &gate, WHOLE).await?;
         stage.until_answering(&alpha, |n| n == 0, LETS_GO).await?;
-        spend(stage, "spend", user, budget::TELLING).await;
-        Ok(())
+        spend(stage, "spend", user, budget::TELLING).await
     })
     .await
 }
 
-fn judge_aborted_stream(history: &History) -> Judgement {
-    let mut judgement = Judgement::new();
-    proof::live(&mut judgement, history);
-    let streams: Vec<&Exchange> = history.labelled("left").filter(|e| e.status() == Some(200)).collect();
-    let in_the_middle = |e: &&Exchange| {
+fn judge_aborted_stream(judge: &mut Judge<'_>) {
+    let Some(budget) = Budget::of(judge, "spend", budget::TELLING) else { return };
+    let history = judge.history();
+    let streams = answered(history, "left");
+    let in_the_middle = |e: &&&Exchange| {
         let begun = e.response().is_some_and(|r| r.ended == Ended::Abandoned && r.body.bytes > 0);
         begun && history.reached(e).len() == 1
     };
-    let left = streams.iter().copied().filter(in_the_middle).count();
+    let left = streams.iter().filter(in_the_middle).count();
     if streams.is_empty() || left < streams.len() {
-        let got = format!("{left} of {} streams", streams.len());
-        judgement.unproven("left-mid-stream", "streams that a model had begun, left by the client", got);
+        let expected = "streams that a model had begun, left by the client";
+        let statement = judge.clause("left-mid-stream").expected(expected);
+        statement.unproven(format!("{left} of {} streams", streams.len()));
     }
-    let budget = Budget::of(history, "spend", budget::TELLING);
-    budget.judge_one_window(&mut judgement);
-    budget.judge_price(&mut judgement, history.declared.get("aborted-stream").and_then(Value::as_str));
-    judgement
+    budget.judge_one_window(judge);
+    budget.judge_price(judge, budget.declared.aborted_stream);
 }
 
 /// A budget's observation, and whether the model's reply went on without the client.
@@ -160,11 +164,11 @@ fn observe_aborted(history: &History) -> Value {
 
 mod judges {
     use rstest::rstest;
-    use suites::fake::{Fake, verdict_of};
-    use verdict::{history::Outcome, judge::Holds};
+    use suites::fake::Fake;
+    use verdict::judge::Holds;
 
     use super::*;
-    use crate::tokens::judges::{limited, spent};
+    use crate::tokens::judges::{limited, limited_with, spent};
 
     const MARKS: &[(&str, &str)] = &[
         ("content-type", "text/event-stream"),
@@ -184,11 +188,10 @@ mod judges {
     #[case::nothing_was_answered(0, 0, Holds::Unproven)]
     fn stream_charged_is_judged(#[case] admitted: usize, #[case] refused: u64, #[case] holds: Holds) {
         for usage in ["null", r#"{"total_tokens":7}"#] {
-            let mut fake = limited("tokens/stream-charged", "usage-absent");
-            for _ in 0..admitted {
-                fake = fake.answer("stream", 200, MARKS, &stream(usage, "data: [DONE]\n\n"));
-            }
-            assert_eq!(verdict_of(judge_stream_charged, &spent(fake, "stream", 14, 0, refused)), holds);
+            let body = stream(usage, "data: [DONE]\n\n");
+            let fake = limited("tokens/stream-charged", "usage-absent");
+            let fake = fake.times(admitted, |fake, _| fake.answer("stream", 200, MARKS, &body));
+            assert_eq!(spent(fake, "stream", 14, 0, refused).verdict(), holds);
         }
     }
 
@@ -197,39 +200,31 @@ mod judges {
     #[case::without_its_end(MARKS, stream("null", ""))]
     #[case::of_another_size(MARKS, stream(r#"{"total_tokens":8}"#, "data: [DONE]\n\n"))]
     fn what_is_no_stream_of_known_size_proves_nothing(#[case] headers: &[(&str, &str)], #[case] body: String) {
-        let mut fake = limited("tokens/stream-charged", "usage-absent");
-        for _ in 0..3 {
-            fake = fake.answer("stream", 200, headers, &body);
-        }
-        assert_eq!(verdict_of(judge_stream_charged, &spent(fake, "stream", 14, 0, 4)), Holds::Unproven);
+        let fake = limited("tokens/stream-charged", "usage-absent");
+        let fake = fake.times(3, |fake, _| fake.answer("stream", 200, headers, &body));
+        assert_eq!(spent(fake, "stream", 14, 0, 4).verdict(), Holds::Unproven);
     }
 
     /// Streams that a client left, of a model that had begun them.
-    fn left(mut fake: Fake, streams: usize, ended: Ended) -> Fake {
-        for _ in 0..streams {
-            fake = fake.answer("left", 200, MARKS, "data: {}\n\n").also_reached("alpha");
-            if let Some(Outcome::Response(response)) = fake.0.exchanges.last_mut().map(|e| &mut e.outcome) {
-                response.ended = ended;
-            }
-        }
-        fake
+    fn left(fake: Fake, streams: usize, ended: Ended) -> Fake {
+        fake.times(streams, |fake, _| {
+            let fake = fake.answer("left", 200, MARKS, "data: {}\n\n").also_reached("alpha");
+            fake.with_response(|response| response.ended = ended)
+        })
     }
 
     #[rstest]
-    #[case::free_as_declared(Some("free"), 3, Holds::Yes)]
-    #[case::charged_though_declared_free(Some("free"), 2, Holds::No)]
-    #[case::charged(None, 2, Holds::Yes)]
-    #[case::all_of_the_budget_charged(None, 0, Holds::Yes)]
-    #[case::free_without_a_word(None, 3, Holds::No)]
-    #[case::charged_as_declared(Some("charged"), 1, Holds::Yes)]
-    #[case::free_though_declared_charged(Some("charged"), 3, Holds::No)]
-    fn aborted_stream_is_judged(#[case] declared: Option<&str>, #[case] admitted: u64, #[case] holds: Holds) {
-        let fake = declared.map_or_else(
-            || limited("tokens/aborted-stream", "-"),
-            |word| limited("tokens/aborted-stream", "-").declares("aborted-stream", json!(word)),
-        );
+    #[case::free_as_declared(json!("free"), 3, Holds::Yes)]
+    #[case::charged_though_declared_free(json!("free"), 2, Holds::No)]
+    #[case::charged(json!("charged"), 2, Holds::Yes)]
+    #[case::all_of_the_budget_charged(json!("charged"), 0, Holds::Yes)]
+    #[case::free_without_a_word(json!(null), 3, Holds::Unproven)]
+    #[case::charged_as_declared(json!("charged"), 1, Holds::Yes)]
+    #[case::free_though_declared_charged(json!("charged"), 3, Holds::No)]
+    fn aborted_stream_is_judged(#[case] declared: Value, #[case] admitted: u64, #[case] holds: Holds) {
+        let fake = limited_with("tokens/aborted-stream", "-", "aborted-stream", declared);
         let fake = left(fake.model("alpha"), 3, Ended::Abandoned);
-        assert_eq!(verdict_of(judge_aborted_stream, &spent(fake, "spend", budget::TELLING, admitted, 4)), holds);
+        assert_eq!(spent(fake, "spend", budget::TELLING, admitted, 4).verdict(), holds);
     }
 
     #[rstest]
@@ -238,10 +233,10 @@ mod judges {
     #[case::nothing_was_refused(3, Ended::Abandoned, 0)]
     fn aborted_stream_needs_evidence(#[case] streams: usize, #[case] ended: Ended, #[case] refused: u64) {
         for declared in ["free", "charged"] {
-            let fake = limited("tokens/aborted-stream", "-").declares("aborted-stream", json!(declared)).model("alpha");
+            let fake = limited_with("tokens/aborted-stream", "-", "aborted-stream", json!(declared)).model("alpha");
             let admitted = if declared == "free" { 3 } else { 2 };
             let fake = spent(left(fake, streams, ended), "spend", budget::TELLING, admitted, refused);
-            assert_eq!(verdict_of(judge_aborted_stream, &fake), Holds::Unproven, "{declared}");
+            assert_eq!(fake.verdict(), Holds::Unproven, "{declared}");
         }
     }
 }

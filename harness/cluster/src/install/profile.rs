@@ -240,12 +240,13 @@ impl Selection {
                 (complete, _) => complete?,
             }
         }
+        let declared = folder.at(&self.versions);
         Ok(GatewayPlan {
             name: folder.name.clone(),
             versions: self.versions.clone(),
             version_of: folder.version_of.clone(),
-            capabilities: folder.capabilities.clone(),
-            unsupported: folder.unsupported.clone(),
+            capabilities: declared.capabilities,
+            unsupported: declared.unsupported,
             missing,
             stand_ins: bundle.map(|bundle| self.stand_ins(bundle)).unwrap_or_default(),
         })

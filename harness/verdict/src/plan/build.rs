@@ -78,11 +78,11 @@ pub fn build(
             if !requirement.gateways.is_empty() && !requirement.gateways.contains(&gateway.name) {
                 continue;
             }
-            let disposition = disposition(requirement, gateway, &run);
-            let selected = |case: &&str| filter.selects(&requirement.check, case);
-            let runs = disposition == Disposition::Run && requirement.case_names().iter().any(selected);
-            let ours = !runs || turns.next_is_ours();
+            let disposition = |case: &str| disposition(requirement, case, gateway, &run);
+            let runs = |case: &&str| filter.selects(&requirement.check, case) && disposition(case) == Disposition::Run;
+            let ours = !requirement.case_names().iter().any(runs) || turns.next_is_ours();
             for case in requirement.case_names() {
+                let disposition = disposition(case);
                 unfiltered.push(disposition.clone());
                 let filtered = |reason: String| Disposition::NotRun { reason, filtered: true };
                 let disposition = match run.shard {
@@ -90,7 +90,7 @@ pub fn build(
                         filtered("not selected by --suite or --check".to_owned())
                     }
                     Some(shard) if !ours => filtered(format!("in another part of the run than {shard}")),
-                    _ => disposition.clone(),
+                    _ => disposition,
                 };
                 checks.push(planned(requirement, gateway, case, &run, disposition));
             }
@@ -126,21 +126,18 @@ impl Turns {
     }
 }
 
-/// What becomes of a check on a gateway when no filter leaves it out.
-fn disposition(requirement: &Requirement, gateway: &GatewayPlan, run: &RunInfo) -> Disposition {
-    if let Some(capability) = &requirement.capability
-        && !gateway.capabilities.contains_key(capability)
-    {
-        let reason = gateway
-            .unsupported
-            .get(capability)
-            .cloned()
-            .unwrap_or_else(|| format!("the folder of {} declares no capability {capability}", gateway.name));
-        return Disposition::Unsupported { reason };
-    }
+/// What becomes of a case on a gateway when no filter leaves it out.
+fn disposition(requirement: &Requirement, case: &str, gateway: &GatewayPlan, run: &RunInfo) -> Disposition {
     let not_run = |reason: String| Disposition::NotRun { reason, filtered: false };
-    if let Some(why) = requirement.capability.as_ref().and_then(|capability| gateway.missing.get(capability)) {
-        return not_run(why.clone());
+    for capability in requirement.capabilities_of(case) {
+        if !gateway.capabilities.contains_key(capability) {
+            let general = || format!("the folder of {} declares no capability {capability}", gateway.name);
+            let reason = gateway.unsupported.get(capability).cloned().unwrap_or_else(general);
+            return Disposition::Unsupported { reason };
+        }
+        if let Some(why) = gateway.missing.get(capability) {
+            return not_run(why.clone());
+        }
     }
     if let Some(reason) = requirement.not_on.get(&run.place) {
         return not_run(format!("not on {}: {reason}", run.place.word()));

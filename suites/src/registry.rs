@@ -1,0 +1,74 @@
+//! The registry: every check of this binary, as the checks themselves declare it.
+
+use anyhow::{Context, Result};
+use verdict::requirements::{Requirement, Requirements};
+
+use crate::check::{Check, dashed};
+
+/// A check, and where it is declared.
+#[derive(Debug)]
+pub struct Entry {
+    check: &'static Check,
+    file: &'static str,
+    line: u32,
+}
+
+impl Entry {
+    /// A check that is declared here.
+    pub const fn at(check: &'static Check, file: &'static str, line: u32) -> Self {
+        Self { check, file, line }
+    }
+}
+
+inventory::collect!(Entry);
+
+/// Every check of this binary, by suite and then as its file has them.
+fn entries() -> Vec<&'static Entry> {
+    let mut all: Vec<&Entry> = inventory::iter::<Entry>().collect();
+    all.sort_by_key(|entry| (entry.check.suite, entry.file, entry.line));
+    all
+}
+
+/// The check with this id.
+pub fn find(id: &str) -> Option<&'static Check> {
+    entries().into_iter().map(|entry| entry.check).find(|check| check.id() == id)
+}
+
+/// What the checks of this binary require.
+///
+/// # Errors
+/// Where a check cannot be: its id is there twice, or it says nothing.
+pub fn requirements() -> Result<Requirements> {
+    let all: Result<Vec<Requirement>> = entries().into_iter().map(|entry| requirement(entry.check)).collect();
+    Ok(Requirements::of(all?)?)
+}
+
+fn requirement(check: &Check) -> Result<Requirement> {
+    let words = |all: &[&str]| all.iter().map(|word| (*word).to_owned()).collect();
+    let model = |name: &str| {
+        serde_json::from_value(name.into()).with_context(|| format!("{}: there is no model called {name}", check.id()))
+    };
+    let reasoned = check.not_with.iter().map(|(name, reason)| Ok((model(name)?, (*reason).to_owned())));
+    Ok(Requirement {
+        check: check.id(),
+        level: check.level,
+        sentence: check.sentence.to_owned(),
+        source: check.source.to_owned(),
+        how: check.how.to_owned(),
+        capability: check.capability.map(|capability| capability.name.to_owned()),
+        case_capabilities: check
+            .case_capabilities
+            .iter()
+            .map(|(c, needs)| (dashed(c), needs.name.to_owned()))
+            .collect(),
+        model: check.model.map(model).transpose()?,
+        cases: check.cases.iter().map(|case| dashed(case)).collect(),
+        kills: words(check.kills),
+        gateways: words(check.gateways),
+        exclusive: check.exclusive,
+        counts_every_answer: check.counts_every_answer,
+        not_on: check.not_on.iter().map(|(place, reason)| (*place, (*reason).to_owned())).collect(),
+        not_with: reasoned.collect::<Result<_>>()?,
+        about: words(check.about),
+    })
+}
