@@ -633,7 +633,7 @@ fn judge_distance(judge: &mut Judge<'_>, window: f64) {
 
 /// The limit that the gateway declares, where the check is about one.
 fn declared(history: &History) -> Option<TokenLimit> {
-    capability::typed(&history.declared).ok()
+    capability::of_history(&history.declared).ok()
 }
 
 fn refusal_shape(history: &History, exchange: &Exchange) -> Value {

@@ -4,6 +4,7 @@
 //! counts when the record of the model that was meant shows the request, "reached nothing" counts when whole records of all
 //! models show nothing.
 
+use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use verdict::{
@@ -101,8 +102,8 @@ impl<'h> Judge<'h> {
 
     /// The declared parameters of the check's capability. Where they are missing or of another shape the clause
     /// `declared` is unproven.
-    pub fn declared<C: DeserializeOwned>(&mut self) -> Option<C> {
-        match capability::typed(&self.history.declared) {
+    pub fn declared<C: DeserializeOwned + JsonSchema>(&mut self) -> Option<C> {
+        match capability::of_history(&self.history.declared) {
             Ok(declared) => Some(declared),
             Err(problem) => {
                 let statement =
@@ -537,4 +538,36 @@ fn other_values(headers: &[(String, String)], name: &str, wanted: &[&str]) -> Op
 
 fn header(name: &str, values: &[&str]) -> String {
     if values.is_empty() { format!("no {name}") } else { format!("{name}: {}", values.join(", ")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+    use serde_json::json;
+
+    use super::*;
+    use crate::fake::Fake;
+
+    /// Two Gateways are named by the entries of a pool; the drive notes `igc`, or nothing as drives did once.
+    #[rstest]
+    #[case::its_own_among_others(json!("igc"), "c", &["other", "igc"], 1)]
+    #[case::none_of_its_own(json!("igc"), "c", &["other"], 0)]
+    #[case::not_noted(Value::Null, "c", &["igc"], 0)]
+    #[case::not_noted_by_an_earlier_program(Value::Null, "", &["igc"], 1)]
+    #[case::nor_told_apart_by_it(Value::Null, "", &["igc", "other"], 0)]
+    fn entries_of_a_pool_are_told_apart_by_gateway(
+        #[case] noted: Value,
+        #[case] controller: &str,
+        #[case] said_of: &[&str],
+        #[case] entries: usize,
+    ) {
+        let mut history = Fake::of("a/b").0;
+        history.controller = controller.into();
+        if let Some(name) = noted.as_str() {
+            history.facts.insert(GATEWAY.into(), json!({"name": name, "namespace": "gws"}));
+        }
+        let entry = |name: &&str| json!({"parentRef": {"name": name, "namespace": "gws"}});
+        let pool = json!({"status": {"parents": said_of.iter().map(entry).collect::<Vec<_>>()}});
+        assert_eq!(Judge::of(&history).pool_entries(&pool).len(), entries);
+    }
 }

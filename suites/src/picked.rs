@@ -1,7 +1,7 @@
 //! Proofs about pools: what the client got, what the endpoint picker said and what the model wrote down, joined by the
 //! exchange. A 200 proves nothing here: it counts when the picker was asked and its choice was the one that served.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 use verdict::{
@@ -10,7 +10,7 @@ use verdict::{
 };
 
 use crate::{
-    judge::{Judge, not_a_whole_200},
+    judge::{Judge, Statement, not_a_whole_200},
     stage::endpoints_of,
 };
 
@@ -141,6 +141,39 @@ pub fn picks<'h>(history: &'h History, label: &'h str, pool: &str) -> Vec<&'h Pi
 pub fn pick_of<'h>(history: &'h History, exchange: &Exchange, pool: &str) -> Option<&'h PickerRecord> {
     let records = &history.pickers.get(pool)?.records;
     records.iter().find(|r| r.exchange.as_deref() == Some(exchange.id.as_str()))
+}
+
+/// Four long beginnings of prompts that have nothing in common, as labels, and the clauses that requests with one were served
+/// as picked and all went to one place.
+pub const PREFIXES: [(&str, &str, &str); 4] = [
+    ("prefix-1", "prefix-1-as-picked", "prefix-1-sticks"),
+    ("prefix-2", "prefix-2-as-picked", "prefix-2-sticks"),
+    ("prefix-3", "prefix-3-as-picked", "prefix-3-sticks"),
+    ("prefix-4", "prefix-4-as-picked", "prefix-4-sticks"),
+];
+
+/// Requests that begin alike, which went to these places, all went where the first one did. Gives that place, where it is
+/// known.
+pub fn sticks(judge: &mut Judge<'_>, clause: &'static str, places: &[Option<String>]) -> Option<String> {
+    let statement = judge.clause(clause).expected("one endpoint for all prompts that begin alike");
+    match places {
+        [Some(first), rest @ ..] if !rest.is_empty() => {
+            let strays = rest.iter().filter(|place| place.as_ref() != Some(first)).count();
+            statement.got(format!("{strays} of {} strayed", rest.len())).holds(strays == 0);
+            Some(first.clone())
+        }
+        _ => {
+            statement.unproven(format!("places {places:?}"));
+            None
+        }
+    }
+}
+
+/// Begins the clause that prompts with nothing in common did not all go to one of these places; whether they did.
+pub fn spreads<'j>(judge: &'j mut Judge<'_>, used: &[String]) -> (Statement<'j>, bool) {
+    let endpoints: BTreeSet<&String> = used.iter().collect();
+    let statement = judge.clause("spreads").expected("prompts with nothing in common spread over endpoints");
+    (statement.got(format!("{} endpoints used", endpoints.len())), endpoints.len() > 1)
 }
 
 /// Every exchange of the label is a 200 of the endpoint that its own request header named to the picker, by the records of

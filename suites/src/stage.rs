@@ -25,6 +25,7 @@ use wire::{Call, Client};
 
 use crate::{
     clock::Clock,
+    judge::GATEWAY,
     open::{Opened, root},
 };
 
@@ -203,6 +204,14 @@ impl Stage {
     /// The Gateway that the checks of a run share.
     pub fn shared_gateway(&self) -> ObjectRef {
         self.opened.gateway.gateway.object()
+    }
+
+    /// Keeps which Gateway it is that all checks share, as the fact that judges of pools tell entries apart by.
+    pub fn note_gateway(&mut self) -> Value {
+        let shared = self.shared_gateway();
+        let gateway = json!({"name": shared.name, "namespace": shared.namespace});
+        self.fact(GATEWAY, gateway.clone());
+        gateway
     }
 
     /// The route that proves the whole path live.
@@ -492,6 +501,11 @@ impl Stage {
         {
             self.markers = Markers::Failed(error);
         }
+    }
+
+    /// No markers are sent and no records are read in this drive: its models go before it ends.
+    pub fn without_records(&mut self) {
+        self.markers = Markers::Ended;
     }
 
     /// Sends the last marker to each of our own models and pickers, and reads their records. The end of every drive does it;

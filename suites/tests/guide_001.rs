@@ -2,19 +2,18 @@
 //! corrected where it does not. The guide's own picker does not start any more, and its model needs GPUs: ours stand in their
 //! place where records are the proof, else the simulator and the Inference Extension's picker.
 
-use std::path::PathBuf;
-
 use anyhow::Result;
-use rstest::rstest;
 use serde_json::{Value, json};
 use suites::{
-    Call, LlmService, Pool, PoolOf, Stage, Until,
+    CHECK, Call, Check, Judge, Live, LlmService, Pool, PoolOf, Stage, Until,
     budget::{self, Budget, Limited},
-    chat, check, condition, object, picked, proof,
+    chat, check, condition, object,
+    picked::{self, PREFIXES},
 };
 use verdict::{
-    history::{Admission, Exchange, History},
-    judge::Judgement,
+    capability,
+    history::Exchange,
+    plan::{Level, Place},
 };
 
 /// The guide's service.
@@ -27,131 +26,61 @@ const TOKENS: u64 = 1000;
 const HOUR: u64 = 3600;
 const MINUTE: u64 = 60;
 
-fn of<'h>(history: &'h History, name: &str) -> &'h Value {
-    history.objects.get(name).unwrap_or(&Value::Null)
-}
+/// What the checks of this guide say.
+const GUIDE: Check = Check { capability: Some(capability::GUIDE_001), gateways: &["envoy-ai-gateway"], ..CHECK };
+/// What those of its limit say.
+const LIMIT: Check = Check { capability: Some(capability::TOKEN_LIMIT_PER_USER), observe: budget::observe, ..GUIDE };
 
-/// The template of the guide with its indentation, without the fields that this is not about.
-fn printed_template(namespace: &str) -> Value {
-    let probe = json!({"failureThreshold": 3, "grpc": {"port": 9003, "service": "envoy.service.ext_proc.v3.ExternalProcessor"}, "periodSeconds": 10});
-    let tls = "{{ ChildName .ObjectMeta.Name `-kserve-self-signed-certs` }}";
-    json!({
-        "apiVersion": "serving.kserve.io/v1alpha1", "kind": "LLMInferenceServiceConfig",
-        "metadata": {"name": "custom-config-llm-template", "namespace": namespace},
-        "spec": {
-            "template": {
-                "containers": [{
-                    "name": "main", "image": "ghcr.io/llm-d/llm-d-dev:v0.2.2", "imagePullPolicy": "IfNotPresent",
-                    "ports": [{"containerPort": 8000, "protocol": "TCP"}],
-                    "command": ["vllm", "serve", "/mnt/models"],
-                    "args": ["--served-model-name", "{{ .Spec.Model.Name }}", "--port", "8000", "--disable-log-requests"],
-                    "env": [{"name": "HOME", "value": "/home"}],
-                    "volumeMounts": [{"mountPath": "/home", "name": "home"}, {"mountPath": "/etc/ssl/certs", "name": "tls-certs", "readOnly": true}],
-                }],
-                "terminationGracePeriodSeconds": 30,
-                "volumes": [{"emptyDir": {}, "name": "home"}, {"name": "tls-certs", "secret": {"secretName": tls}}],
-            },
-            "router": {"scheduler": {
-                "pool": {"spec": {
-                    "extensionRef": {"failureMode": "FailOpen", "kind": "Service", "name": "{{ ChildName .ObjectMeta.Name `-epp-service` }}"},
-                    "selector": {}, "targetPortNumber": 8000,
-                }},
-                "template": {
-                    "containers": [{
-                        "name": "main", "image": "ghcr.io/llm-d/llm-d-inference-scheduler:v0.2.0", "imagePullPolicy": "IfNotPresent",
-                        "ports": [{"containerPort": 9002, "name": "grpc", "protocol": "TCP"}, {"containerPort": 9003, "name": "grpc-health", "protocol": "TCP"}],
-                        "livenessProbe": probe, "readinessProbe": probe,
-                        "args": ["--poolName", "{{ ChildName .ObjectMeta.Name `-inference-pool` }}", "--poolNamespace", "{{ .ObjectMeta.Namespace }}",
-                            "--grpcPort", "9002", "--grpcHealthPort", "9003", "--secureServing", "--certPath", "/etc/ssl/certs"],
-                        "volumeMounts": [{"mountPath": "/etc/ssl/certs", "name": "tls-certs", "readOnly": true}],
-                    }],
-                    "volumes": [{"name": "tls-certs", "secret": {"secretName": tls}}],
-                    "dnsPolicy": "ClusterFirst", "restartPolicy": "Always", "terminationGracePeriodSeconds": 30,
-                },
-            }},
-        },
-    })
-}
-
-fn printed_service(namespace: &str) -> Value {
-    let gpu = json!({"limits": {"cpu": "2", "memory": "16Gi", "nvidia.com/gpu": "1"}, "requests": {"cpu": "1", "memory": "8Gi", "nvidia.com/gpu": "1"}});
-    json!({
-        "apiVersion": "serving.kserve.io/v1alpha1", "kind": "LLMInferenceService",
-        "metadata": {"name": SERVICE, "namespace": namespace},
-        "spec": {
-            "model": {"uri": "hf://Qwen/Qwen2.5-0.5B-Instruct", "name": MODEL},
-            "replicas": 4,
-            "router": {"scheduler": {}, "route": {}, "gateway": {}},
-            "baseRefs": [{"name": "custom-config-llm-template"}],
-            "template": {"containers": [{"name": "main", "resources": gpu}]},
-        },
-    })
-}
-
-fn printed_route(namespace: &str) -> Value {
-    let cost = |key: &str, kind: &str| json!({"metadataKey": key, "type": kind});
-    json!({
-        "apiVersion": "aigateway.envoyproxy.io/v1alpha1", "kind": "AIGatewayRoute",
-        "metadata": {"name": "envoy-ai-gateway", "namespace": namespace},
-        "spec": {
-            "parentRefs": [{"name": "ai-gateway", "kind": "Gateway", "group": "gateway.networking.k8s.io"}],
-            "rules": [{
-                "matches": [{"headers": [{"type": "Exact", "name": "x-ai-eg-model", "value": MODEL}]}],
-                "backendRefs": [{"group": "inference.networking.x-k8s.io", "kind": "InferencePool", "name": "qwen-instruct-inference-pool"}],
-                "timeouts": {"request": "60s"},
-            }],
-            "llmRequestCosts": [cost("llm_input_token", "InputToken"), cost("llm_output_token", "OutputToken"), cost("llm_total_token", "TotalToken")],
-        },
-    })
-}
-
-#[rstest]
-#[tokio::test]
-async fn older_versions(#[files("../manifests/gateways/*/gateway.yaml")] folder: PathBuf) {
-    check("guide-001/older-versions", "-", &folder).run(drive_older_versions, judge_older_versions).await;
-}
+check!(
+    guide_001 / older_versions,
+    drive_older_versions,
+    judge_older_versions,
+    Check {
+        sentence: "LLMInferenceServiceConfig and LLMInferenceService of the guide, in the older version of their API, are accepted",
+        source: "guide 001, \"Create LLMInferenceServiceConfig\" and \"Create LLMInferenceService\"",
+        how: "Offers both manifests as printed to the API server as a dry run.",
+        model: None,
+        live: Live::NotJudged,
+        kills: &["refuses-older-versions"],
+        ..GUIDE
+    }
+);
 
 async fn drive_older_versions(stage: &mut Stage) -> Result<()> {
-    let namespace = stage.namespace().to_owned();
-    stage.offer_dry("template", &printed_template(&namespace)).await?;
-    stage.offer_dry("service", &printed_service(&namespace)).await
+    let [template] = stage.printed("guide-001/llm-service-config")?;
+    stage.offer_dry("template", &template).await?;
+    let [service] = stage.printed("guide-001/llm-service")?;
+    stage.offer_dry("service", &service).await
 }
 
-fn judge_older_versions(history: &History) -> Judgement {
-    let mut judgement = Judgement::new();
-    for name in ["template", "service"] {
-        match history.admissions.get(name) {
-            Some(Admission::Accepted { .. }) => judgement.that(name, true, "accepted", "accepted", []),
-            Some(Admission::Refused { message, .. }) => judgement.that(name, false, "accepted", message.clone(), []),
-            None => judgement.unproven(name, "accepted", "it was not offered"),
-        };
+fn judge_older_versions(judge: &mut Judge<'_>) {
+    judge.accepted("template", "template");
+    judge.accepted("service", "service");
+}
+
+check!(
+    guide_001 / route_as_printed,
+    drive_route_as_printed,
+    judge_route_as_printed,
+    Check {
+        sentence: "the AIGatewayRoute as printed is refused with words that say why; guide says a pool of inference.networking.x-k8s.io, correct is inference.networking.k8s.io",
+        source: "guide 001, \"Create AIGatewayRoute with LLM Request Costs\"",
+        how: "Offers the manifest as printed to the API server as a dry run, and reads the refusal.",
+        model: None,
+        live: Live::NotJudged,
+        kills: &["skips-rules"],
+        ..GUIDE
     }
-    judgement
-}
-
-#[rstest]
-#[tokio::test]
-async fn route_as_printed(#[files("../manifests/gateways/*/gateway.yaml")] folder: PathBuf) {
-    check("guide-001/route-as-printed", "-", &folder).run(drive_route_as_printed, judge_route_as_printed).await;
-}
+);
 
 async fn drive_route_as_printed(stage: &mut Stage) -> Result<()> {
-    let manifest = printed_route(stage.namespace());
-    stage.offer_dry("as-printed", &manifest).await
+    let [route] = stage.printed("guide-001/route")?;
+    stage.offer_dry("as-printed", &route).await
 }
 
-fn judge_route_as_printed(history: &History) -> Judgement {
-    let mut judgement = Judgement::new();
+fn judge_route_as_printed(judge: &mut Judge<'_>) {
     let words = "only InferencePool from inference.networking.k8s.io group is supported";
-    let expected = format!("refused: {words}");
-    match history.admissions.get("as-printed") {
-        Some(Admission::Refused { message, .. }) => {
-            judgement.that("as-printed", message.contains(words), expected, message.clone(), [])
-        }
-        Some(Admission::Accepted { .. }) => judgement.that("as-printed", false, expected, "accepted", []),
-        None => judgement.unproven("as-printed", expected, "it was not offered"),
-    };
-    judgement
+    judge.not_accepted("as-printed", "as-printed", &[words]);
 }
 
 /// The guide's service with four models, which is Ready, and its model's name leading to the pool that it has made.
@@ -162,11 +91,21 @@ async fn served(stage: &mut Stage) -> Result<Pool> {
     Ok(pool)
 }
 
-#[rstest]
-#[tokio::test]
-async fn llm_service(#[files("../manifests/gateways/*/gateway.yaml")] folder: PathBuf) {
-    check("guide-001/llm-service", "-", &folder).run(drive_llm_service, judge_llm_service).await;
-}
+check!(
+    guide_001 / llm_service,
+    drive_llm_service,
+    judge_llm_service,
+    Check {
+        sentence: "the LLMInferenceService of the guide, with another model and another picker, becomes Ready with four models, and the route to its pool is accepted",
+        source: "guide 001, \"Create LLMInferenceService\"",
+        how: "Applies the service and a route to its pool, and reads their conditions, how many models there are, and the picker that \
+              the pool names.",
+        model: None,
+        live: Live::NotJudged,
+        kills: &["never-accepts-ai-objects"],
+        ..GUIDE
+    }
+);
 
 async fn drive_llm_service(stage: &mut Stage) -> Result<()> {
     let pool = served(stage).await?;
@@ -180,68 +119,62 @@ async fn drive_llm_service(stage: &mut Stage) -> Result<()> {
     stage.see("route", &route, condition("Accepted"), 60).await.map(drop)
 }
 
-fn judge_llm_service(history: &History) -> Judgement {
-    let mut judgement = Judgement::new();
-    for (name, kind) in [("service", "Ready"), ("route", "Accepted")] {
-        let status = proof::condition_status(&of(history, name)["status"]["conditions"], kind).unwrap_or("absent");
-        judgement.that(name, status == "True", format!("{kind}=True"), format!("{kind}={status}"), []);
-    }
-    let pods = history.facts.get("pods").cloned().unwrap_or_default();
-    judgement.that("replicas", pods == 4, "four models", format!("{pods} models"), []);
-    let picker = &of(history, "pool")["spec"]["endpointPickerRef"];
-    let expected = "qwen-instruct-epp-service, failing open";
-    let as_expected = picker["name"] == "qwen-instruct-epp-service" && picker["failureMode"] == "FailOpen";
-    judgement.that("picker", as_expected, expected, picker.to_string(), []);
-    judgement
+fn judge_llm_service(judge: &mut Judge<'_>) {
+    judge.is_true("service", judge.object("service"), "Ready");
+    judge.is_true("route", judge.object("route"), "Accepted");
+    let pods = judge.history().facts.get("pods").unwrap_or(&Value::Null);
+    judge.clause("replicas").expected("four models").got(format!("{pods} models")).holds(*pods == 4);
+    let picker = &judge.object("pool")["spec"]["endpointPickerRef"];
+    let statement = judge.clause("picker").expected("qwen-instruct-epp-service, failing open").got(picker.to_string());
+    statement.holds(picker["name"] == "qwen-instruct-epp-service" && picker["failureMode"] == "FailOpen");
 }
 
-/// The request of the test of this guide and of guide 002, word for word.
-pub(crate) fn printed_request(host: &str, model: &str) -> Call {
+/// The request of the guide's test, word for word.
+fn printed_request() -> Call {
     let message = |role: &str, content: &str| json!({"role": role, "content": content});
     let messages = [message("system", "You are a poet."), message("user", "Write a poem about clouds.")];
-    Call::post("/v1/chat/completions")
-        .host(host)
-        .header("x-user-id", "user123")
-        .json(&json!({"model": model, "messages": messages}))
+    let body = json!({"model": MODEL, "messages": messages});
+    Call::post("/v1/chat/completions").header("x-user-id", "user123").json(&body)
 }
 
-#[rstest]
-#[tokio::test]
-async fn chat_completion(#[files("../manifests/gateways/*/gateway.yaml")] folder: PathBuf) {
-    check("guide-001/chat-completion", "-", &folder)
-        .observing(picked::observe)
-        .run(drive_chat_completion, judge_chat_completion)
-        .await;
-}
+check!(
+    guide_001 / chat_completion,
+    drive_chat_completion,
+    judge_chat_completion,
+    Check {
+        sentence: "the request of the guide is answered by the endpoint that the picker of the service chose",
+        source: "guide 001, \"Testing the Gateway\"",
+        how: "Sends the test request as printed and a streamed chat ten times each; looks at the records of picker and models, and at \
+              model and usage of a reply.",
+        observe: picked::observe,
+        kills: &["skips-picker", "ignores-choice"],
+        counts_every_answer: true,
+        ..GUIDE
+    }
+);
 
 async fn drive_chat_completion(stage: &mut Stage) -> Result<()> {
     served(stage).await?;
-    let host = stage.hostname().to_owned();
-    stage.settle(|| chat(&host, MODEL), SERVICE).await?;
-    stage.begin().await?;
+    stage.settle(|| chat(MODEL), SERVICE).await?;
     for _ in 0..10 {
-        stage.send("as-printed", printed_request(&host, MODEL)).await;
-        stage.send("streamed", chat(&host, MODEL).stream()).await;
+        stage.send("as-printed", printed_request()).await;
+        stage.send("streamed", chat(MODEL).stream()).await;
     }
-    stage.end().await
+    Ok(())
 }
 
-fn judge_chat_completion(history: &History) -> Judgement {
-    let mut judgement = Judgement::new();
-    proof::live(&mut judgement, history);
-    for label in ["as-printed", "streamed"] {
-        picked::as_picked(&mut judgement, history, label, SERVICE);
-    }
-    for exchange in history.labelled("as-printed").take(1) {
+fn judge_chat_completion(judge: &mut Judge<'_>) {
+    picked::as_picked(judge, "as-printed-as-picked", "as-printed", SERVICE);
+    picked::as_picked(judge, "streamed-as-picked", "streamed", SERVICE);
+    if let Some(exchange) = judge.labelled("as-printed").first().copied() {
         let body = exchange.response().and_then(|r| r.json()).unwrap_or_default();
-        judgement.that("model", body["model"] == MODEL, MODEL, body["model"].to_string(), [exchange]);
-        proof::usage_adds_up(&mut judgement, exchange, &body);
+        let model = &body["model"];
+        judge.clause("model").expected(MODEL).got(model.to_string()).shown_by([exchange]).holds(model == MODEL);
+        judge.usage_adds_up(exchange, &body);
     }
-    judgement
 }
 
-/// Four long prompts that have nothing in common, and how often each comes.
-const PREFIXES: [&str; 4] = ["prefix-1", "prefix-2", "prefix-3", "prefix-4"];
+/// How often a prompt of each of four long beginnings comes.
 const ROUNDS: usize = 5;
 
 /// A prompt of many blocks (of 64 bytes), the last of them its own.
@@ -250,100 +183,88 @@ fn prompt(prefix: &str, round: usize) -> String {
     format!("{shared}and question {round}")
 }
 
-/// Prompts of each prefix in turn.
-async fn long_prompts(stage: &mut Stage) {
-    let host = stage.hostname().to_owned();
-    for round in 0..ROUNDS {
-        for prefix in PREFIXES {
-            let messages = json!([{"role": "user", "content": prompt(prefix, round)}]);
-            let body = json!({"model": MODEL, "max_tokens": 5, "messages": messages});
-            stage.send(prefix, Call::post("/v1/chat/completions").host(&host).json(&body)).await;
-        }
+check!(
+    guide_001 / prefix_affinity,
+    drive_prefix_affinity,
+    judge_prefix_affinity,
+    Check {
+        level: Level::Should,
+        sentence: "prompts of many blocks that begin alike go to one endpoint, by the records of the picker, and others spread",
+        source: "guide 001, \"prefix-aware routing\"",
+        how: "Sends five prompts of each of four long beginnings in turn; the picker's records have to name one endpoint for all of a \
+              beginning, and not the same for all four.",
+        observe: picked::observe,
+        kills: &["cuts-the-body-that-the-picker-sees"],
+        ..GUIDE
     }
-}
+);
 
-#[rstest]
-#[tokio::test]
-async fn prefix_affinity(#[files("../manifests/gateways/*/gateway.yaml")] folder: PathBuf) {
-    check("guide-001/prefix-affinity", "-", &folder)
-        .observing(picked::observe)
-        .run(drive_prefix_affinity, judge_prefix_affinity)
-        .await;
-}
-
+/// Prompts of each beginning in turn.
 async fn drive_prefix_affinity(stage: &mut Stage) -> Result<()> {
     served(stage).await?;
-    let host = stage.hostname().to_owned();
-    stage.settle(|| chat(&host, MODEL), SERVICE).await?;
-    stage.begin().await?;
-    long_prompts(stage).await;
-    stage.end().await
-}
-
-/// Every prefix stays where it first went, and not all of them went to one place.
-fn judge_stays(judgement: &mut Judgement, history: &History, place: impl Fn(&Exchange) -> Option<String>) {
-    let mut used = Vec::new();
-    for prefix in PREFIXES {
-        let clause = format!("{prefix}-sticks");
-        let expected = "one endpoint for all prompts that begin alike";
-        let places: Vec<Option<String>> = history.labelled(prefix).map(&place).collect();
-        match places.split_first() {
-            Some((Some(first), rest)) if rest.len() + 1 == ROUNDS => {
-                let strays = rest.iter().filter(|p| p.as_ref() != Some(first)).count();
-                judgement.that(&clause, strays == 0, expected, format!("{strays} of {} strayed", rest.len()), []);
-                used.push(first.clone());
-            }
-            _ => _ = judgement.unproven(&clause, expected, format!("places {places:?}")),
+    stage.settle(|| chat(MODEL), SERVICE).await?;
+    for round in 0..ROUNDS {
+        for (prefix, ..) in PREFIXES {
+            let messages = json!([{"role": "user", "content": prompt(prefix, round)}]);
+            let body = json!({"model": MODEL, "max_tokens": 5, "messages": messages});
+            stage.send(prefix, Call::post("/v1/chat/completions").json(&body)).await;
         }
     }
-    let known = used.len();
-    used.sort();
-    used.dedup();
-    let (expected, got) =
-        ("prompts with nothing in common spread over endpoints", format!("{} endpoints used", used.len()));
-    if known < PREFIXES.len() {
-        judgement.unproven("spreads", expected, got);
+    Ok(())
+}
+
+fn judge_prefix_affinity(judge: &mut Judge<'_>) {
+    for (prefix, as_picked, _) in PREFIXES {
+        picked::as_picked(judge, as_picked, prefix, SERVICE);
+    }
+    let history = judge.history();
+    judge_places(judge, |exchange| picked::pick_of(history, exchange, SERVICE)?.chosen.first().cloned());
+}
+
+/// Every beginning stays where it first went, and not all of them went to one place.
+fn judge_places(judge: &mut Judge<'_>, place: impl Fn(&Exchange) -> Option<String>) {
+    let mut used = Vec::new();
+    for (prefix, _, sticks) in PREFIXES {
+        let places: Vec<Option<String>> = judge.labelled(prefix).into_iter().map(&place).collect();
+        used.extend(picked::sticks(judge, sticks, &places));
+    }
+    let (statement, spread) = picked::spreads(judge, &used);
+    if used.len() < PREFIXES.len() {
+        statement.unproven(format!("the places of {} beginnings are known", used.len()));
     } else {
-        judgement.that("spreads", used.len() > 1, expected, got, []);
+        statement.holds(spread);
     }
 }
 
-fn judge_prefix_affinity(history: &History) -> Judgement {
-    let mut judgement = Judgement::new();
-    proof::live(&mut judgement, history);
-    for prefix in PREFIXES {
-        picked::as_picked(&mut judgement, history, prefix, SERVICE);
+check!(
+    guide_001 / real_parts,
+    drive_prefix_affinity,
+    judge_real_parts,
+    Check {
+        level: Level::Should,
+        sentence: "with the simulator and the Inference Extension's picker, prompts that begin alike are answered by one pod",
+        source: "guide 001, \"prefix-aware routing\"; GIE, prefix-cache-scorer",
+        how: "Sends five prompts of each of four long beginnings in turn. Simulator and picker keep no records: the header in which the \
+              simulator names its pod has to be the same for all of a beginning, and not for all four, as only a picker that is \
+              asked and followed brings that about.",
+        model: None,
+        observe: picked::observe,
+        kills: &["cuts-the-body-that-the-picker-sees"],
+        ..GUIDE
     }
-    judge_stays(&mut judgement, history, |exchange| {
-        picked::pick_of(history, exchange, SERVICE)?.chosen.first().cloned()
-    });
-    judgement
-}
-
-#[rstest]
-#[tokio::test]
-async fn real_parts(#[files("../manifests/gateways/*/gateway.yaml")] folder: PathBuf) {
-    check("guide-001/real-parts", "-", &folder)
-        .observing(picked::observe)
-        .run(drive_prefix_affinity, judge_real_parts)
-        .await;
-}
+);
 
 /// The pod that answered with a 200, by the header of the simulators.
 fn answering_pod(exchange: &Exchange) -> Option<String> {
     exchange.response().filter(|r| r.status == 200)?.header("x-inference-pod").map(str::to_owned)
 }
 
-/// Neither the simulator nor the upstream picker keeps records: that prompts stay where only the picker can have sent them
-/// shows that it was asked and followed.
-fn judge_real_parts(history: &History) -> Judgement {
-    let mut judgement = Judgement::new();
-    proof::live(&mut judgement, history);
-    for prefix in PREFIXES {
-        proof::status(&mut judgement, history, prefix, Some(200));
-    }
-    judge_stays(&mut judgement, history, answering_pod);
-    judgement
+fn judge_real_parts(judge: &mut Judge<'_>) {
+    judge.status("prefix-1-status", "prefix-1", 200);
+    judge.status("prefix-2-status", "prefix-2", 200);
+    judge.status("prefix-3-status", "prefix-3", 200);
+    judge.status("prefix-4-status", "prefix-4", 200);
+    judge_places(judge, answering_pod);
 }
 
 /// The guide's limit on a pool of the guide's model, live.
@@ -357,71 +278,101 @@ async fn limited(stage: &mut Stage, unit: &str) -> Result<Limited> {
 }
 
 /// A prompt of 97 words: 102 tokens of prompt and 97 of reply.
-fn long_request(host: &str, user: &str) -> Call {
+fn long_request(user: &str) -> Call {
     let words = vec!["cloud"; 97].join(" ");
     let body = json!({"model": MODEL, "messages": [{"role": "user", "content": words}]});
-    Call::post("/v1/chat/completions").host(host).header("x-user-id", user).json(&body)
+    Call::post("/v1/chat/completions").header("x-user-id", user).json(&body)
 }
 
 /// Spends the budget of a user, the answers labelled `spend`.
 async fn spend(stage: &mut Stage, user: &str) {
-    let host = stage.hostname().to_owned();
     for _ in 0..10 {
         budget::charged(stage).await;
-        stage.send("spend", long_request(&host, user)).await;
+        stage.send("spend", long_request(user)).await;
     }
 }
 
-#[rstest]
-#[tokio::test]
-async fn token_limit(#[files("../manifests/gateways/*/gateway.yaml")] folder: PathBuf) {
-    check("guide-001/token-limit", "-", &folder)
-        .observing(budget::observe)
-        .run(drive_token_limit, judge_token_limit)
-        .await;
-}
+check!(
+    guide_001 / token_limit,
+    drive_token_limit,
+    judge_token_limit,
+    Check {
+        sentence: "1000 tokens an hour for each user and model are admitted by the declared rule, and another user has a budget of its own",
+        source: "guide 001, \"Configure Rate Limiting\"",
+        how: "Sends ten long chats of one user, which cost more than its budget, and one of another user in the same window; counts \
+              what was admitted.",
+        kills: &["charges-per-gateway"],
+        ..LIMIT
+    }
+);
 
 async fn drive_token_limit(stage: &mut Stage) -> Result<()> {
     let limited = limited(stage, "Hour").await?;
     budget::in_one_window_of(stage, &limited, HOUR, &["spend", "another-user"], async |stage, user| {
         spend(stage, user).await;
-        let other = format!("{user}-other");
-        stage.send("another-user", long_request(&limited.host, &other)).await;
+        stage.send("another-user", long_request(&format!("{user}-other"))).await;
         Ok(())
     })
     .await
 }
 
-fn judge_token_limit(history: &History) -> Judgement {
-    let mut judgement = Judgement::new();
-    proof::live(&mut judgement, history);
-    judge_spent(&mut judgement, history, HOUR);
-    budget::judge_all(&mut judgement, history, "another-user", 200);
-    judgement
+fn judge_token_limit(judge: &mut Judge<'_>) {
+    judge_spent(judge, HOUR);
+    budget::judge_all(judge, "another-user", "another-user", 200);
 }
 
-fn judge_spent(judgement: &mut Judgement, history: &History, window: u64) {
-    let budget = Budget::of_window(history, "spend", TOKENS, window);
-    budget.judge_one_window(judgement);
-    budget.judge_admitted(judgement);
-    budget.judge_spent(judgement);
+fn judge_spent(judge: &mut Judge<'_>, window: u64) {
+    let Some(budget) = Budget::of_window(judge, "spend", TOKENS, window) else { return };
+    budget.judge_one_window(judge);
+    budget.judge_admitted(judge);
+    budget.judge_spent(judge);
 }
 
-#[rstest]
-#[tokio::test]
-async fn refill_after_an_hour(#[files("../manifests/gateways/*/gateway.yaml")] folder: PathBuf) {
-    let drive = async |stage: &mut Stage| drive_refill(stage, "Hour", HOUR).await;
-    let judge = |history: &History| judge_refill(history, HOUR);
-    check("guide-001/refill-after-an-hour", "-", &folder).observing(budget::observe).run(drive, judge).await;
+/// Why no place waits for the end of an hour.
+const NOBODY_WAITS: &str = "nobody waits for an hour; guide-001/refill-after-a-minute has a shorter window";
+
+check!(
+    guide_001 / refill_after_an_hour,
+    drive_refill_after_an_hour,
+    judge_refill_after_an_hour,
+    Check {
+        sentence: "a user's 1000 tokens are spent until the hour ends, and whole again after it",
+        source: "guide 001, \"Configure Rate Limiting\"",
+        how: "Spends a user's budget, sends a chat in the last seconds of the window and another after its end.",
+        not_on: &[(Place::Kind, NOBODY_WAITS), (Place::Context, NOBODY_WAITS)],
+        kills: &["window-slides", "refills-early", "never-refills"],
+        ..LIMIT
+    }
+);
+
+async fn drive_refill_after_an_hour(stage: &mut Stage) -> Result<()> {
+    drive_refill(stage, "Hour", HOUR).await
 }
 
-/// The guide's limit with a shorter window, for places where nobody waits for an hour.
-#[rstest]
-#[tokio::test]
-async fn refill_after_a_minute(#[files("../manifests/gateways/*/gateway.yaml")] folder: PathBuf) {
-    let drive = async |stage: &mut Stage| drive_refill(stage, "Minute", MINUTE).await;
-    let judge = |history: &History| judge_refill(history, MINUTE);
-    check("guide-001/refill-after-a-minute", "-", &folder).observing(budget::observe).run(drive, judge).await;
+fn judge_refill_after_an_hour(judge: &mut Judge<'_>) {
+    judge_refill(judge, HOUR);
+}
+
+check!(
+    guide_001 / refill_after_a_minute,
+    drive_refill_after_a_minute,
+    judge_refill_after_a_minute,
+    Check {
+        sentence: "the guide's 1000 tokens with a window of a minute are spent until it ends, and whole again after it",
+        source: "guide 001, \"lower the limit temporarily\"",
+        how: "Spends a user's budget of a minute, sends a chat in the last seconds of the window and another after its end; for places \
+              where nobody waits for an hour.",
+        kills: &["window-slides", "refills-early", "never-refills"],
+        ..LIMIT
+    }
+);
+
+async fn drive_refill_after_a_minute(stage: &mut Stage) -> Result<()> {
+    drive_refill(stage, "Minute", MINUTE).await
+}
+
+fn judge_refill_after_a_minute(judge: &mut Judge<'_>) {
+    judge_refill(judge, MINUTE);
 }
 
 async fn drive_refill(stage: &mut Stage, unit: &str, seconds: u64) -> Result<()> {
@@ -430,27 +381,24 @@ async fn drive_refill(stage: &mut Stage, unit: &str, seconds: u64) -> Result<()>
     budget::in_one_window_of(stage, &limited, seconds, &labels, async |stage, user| {
         spend(stage, user).await;
         stage.until_window(budget::reset(stage), -5.0).await;
-        stage.send("late-in-the-window", long_request(&limited.host, user)).await;
+        stage.send("late-in-the-window", long_request(user)).await;
         stage.until_window(budget::reset(stage), 1.0).await;
-        stage.send("next-window", long_request(&limited.host, user)).await;
+        stage.send("next-window", long_request(user)).await;
         Ok(())
     })
     .await
 }
 
-fn judge_refill(history: &History, seconds: u64) -> Judgement {
-    let mut judgement = Judgement::new();
-    proof::live(&mut judgement, history);
-    judge_spent(&mut judgement, history, seconds);
-    budget::judge_all(&mut judgement, history, "late-in-the-window", budget::refusal(history));
-    budget::judge_all(&mut judgement, history, "next-window", 200);
-    judgement
+fn judge_refill(judge: &mut Judge<'_>, window: u64) {
+    judge_spent(judge, window);
+    budget::judge_all_refused(judge, "late-in-the-window", "late-in-the-window");
+    budget::judge_all(judge, "next-window", "next-window", 200);
 }
 
 mod judges {
     use rstest::rstest;
-    use suites::fake::{Fake, conditions, verdict_of};
-    use verdict::judge::Holds;
+    use suites::fake::{Fake, conditions, token_limit};
+    use verdict::{history::Admission, judge::Holds};
 
     use super::*;
 
@@ -472,7 +420,7 @@ mod judges {
         #[case] holds: Holds,
     ) {
         let fake = Fake::of("guide-001/older-versions").admission("template", template).admission("service", service);
-        assert_eq!(verdict_of(judge_older_versions, &fake), holds);
+        assert_eq!(fake.verdict(), holds);
     }
 
     #[rstest]
@@ -485,7 +433,7 @@ mod judges {
     #[case::not_offered(None, Holds::Unproven)]
     fn route_as_printed_is_judged(#[case] printed: Option<Admission>, #[case] holds: Holds) {
         let fake = Fake::of("guide-001/route-as-printed").admission("as-printed", printed);
-        assert_eq!(verdict_of(judge_route_as_printed, &fake), holds);
+        assert_eq!(fake.verdict(), holds);
     }
 
     fn service(ready: &str, accepted: &str, pods: u64, mode: &str) -> Fake {
@@ -505,7 +453,7 @@ mod judges {
     #[case::too_few(service("True", "True", 3, "FailOpen"), Holds::No)]
     #[case::mode(service("True", "True", 4, "FailClose"), Holds::No)]
     fn llm_service_is_judged(#[case] fake: Fake, #[case] holds: Holds) {
-        assert_eq!(verdict_of(judge_llm_service, &fake), holds);
+        assert_eq!(fake.verdict(), holds);
     }
 
     fn replied(model: &str, usage: [u64; 3]) -> Fake {
@@ -525,13 +473,13 @@ mod judges {
     #[case::bypassed(replied(MODEL, [24, 5, 29]).past_the_picker("streamed", SERVICE, 1), Holds::No)]
     #[case::no_records(replied(MODEL, [24, 5, 29]).without_picker_records(SERVICE), Holds::Unproven)]
     fn chat_completion_is_judged(#[case] fake: Fake, #[case] holds: Holds) {
-        assert_eq!(verdict_of(judge_chat_completion, &fake), holds);
+        assert_eq!(fake.verdict(), holds);
     }
 
     /// Where the prompts of each prefix went: the first ones, and the last.
     fn prefixes(places: [[usize; 2]; 4]) -> Fake {
         let fake = Fake::of("guide-001/prefix-affinity").pool(SERVICE, 4);
-        PREFIXES.iter().zip(places).fold(fake, |fake, (prefix, [first, last])| {
+        PREFIXES.iter().zip(places).fold(fake, |fake, ((prefix, ..), [first, last])| {
             let fake = fake.times(ROUNDS - 1, |fake, _| fake.picked(prefix, SERVICE, first));
             fake.picked(prefix, SERVICE, last)
         })
@@ -544,14 +492,14 @@ mod judges {
     #[case::past_the_picker(prefixes([[0, 0], [1, 1], [2, 2], [3, 3]]).past_the_picker("prefix-1", SERVICE, 0), Holds::No)]
     #[case::no_records(prefixes([[0, 0], [1, 1], [2, 2], [3, 3]]).without_picker_records(SERVICE), Holds::Unproven)]
     fn prefix_affinity_is_judged(#[case] fake: Fake, #[case] holds: Holds) {
-        assert_eq!(verdict_of(judge_prefix_affinity, &fake), holds);
+        assert_eq!(fake.verdict(), holds);
     }
 
     /// The pods that answered the prompts of each prefix, the last time another one where told.
     fn answered(strays: bool) -> Fake {
         let pods = ["a", "b", "a", "c"];
         let fake = Fake::of("guide-001/real-parts");
-        PREFIXES.iter().zip(pods).fold(fake, |fake, (prefix, pod)| {
+        PREFIXES.iter().zip(pods).fold(fake, |fake, ((prefix, ..), pod)| {
             let by = |fake: Fake, pod: &str| fake.answer(prefix, 200, &[("x-inference-pod", pod)], "{}");
             let fake = fake.times(ROUNDS - 1, |fake, _| by(fake, pod));
             by(fake, if strays { "z" } else { pod })
@@ -563,20 +511,17 @@ mod judges {
     #[case::strays(answered(true), Holds::No)]
     #[case::refused(answered(false).refused("prefix-2", 500), Holds::No)]
     #[case::unnamed(Fake::of("guide-001/real-parts").answer("prefix-1", 200, &[], "{}"), Holds::Unproven)]
-    #[case::all_at_one(PREFIXES.iter().fold(Fake::of("guide-001/real-parts"), |fake, prefix| {
+    #[case::all_at_one(PREFIXES.iter().fold(Fake::of("guide-001/real-parts"), |fake, (prefix, ..)| {
         fake.times(ROUNDS, |fake, _| fake.answer(prefix, 200, &[("x-inference-pod", "a")], "{}"))
     }), Holds::No)]
     fn real_parts_is_judged(#[case] fake: Fake, #[case] holds: Holds) {
-        assert_eq!(verdict_of(judge_real_parts, &fake), holds);
+        assert_eq!(fake.verdict(), holds);
     }
 
     fn hour(check: &str, admitted: u64, refused: u64) -> Fake {
-        let fake = Fake::of(check)
-            .declares("block-when", json!("spent > limit"))
-            .declares("mark", json!("x-ratelimit-limit"))
-            .declares("status", json!(429));
-        let fake = (0..admitted)
-            .fold(fake, |fake, i| fake.admitted_for("spend", TOKENS, TOKENS.saturating_sub(199 * i), 3000, 199));
+        let fake = (0..admitted).fold(Fake::of(check).declares(token_limit()), |fake, i| {
+            fake.admitted_for("spend", TOKENS, TOKENS.saturating_sub(199 * i), 3000, 199)
+        });
         (0..refused).fold(fake, |fake, _| fake.limited("spend", TOKENS, 0, 3000))
     }
 
@@ -586,7 +531,7 @@ mod judges {
     #[case::never_refused(hour("guide-001/token-limit", 10, 0).admitted("another-user", TOKENS, TOKENS, 3000), Holds::No)]
     #[case::one_budget_for_all(hour("guide-001/token-limit", 6, 4).limited("another-user", TOKENS, 0, 3000), Holds::No)]
     fn token_limit_is_judged(#[case] fake: Fake, #[case] holds: Holds) {
-        assert_eq!(verdict_of(judge_token_limit, &fake), holds);
+        assert_eq!(fake.verdict(), holds);
     }
 
     #[rstest]
@@ -599,6 +544,6 @@ mod judges {
             _ => fake.limited(label, TOKENS, 0, 5),
         };
         let fake = said(hour("guide-001/refill-after-an-hour", 6, 4), "late-in-the-window", late);
-        assert_eq!(verdict_of(|history| judge_refill(history, HOUR), &said(fake, "next-window", next)), holds);
+        assert_eq!(said(fake, "next-window", next).verdict(), holds);
     }
 }

@@ -2,136 +2,137 @@
 //! processors: ours stands in its place, in a pool of the same names. The guide's route has no hostname; here it has the
 //! stage's, so that it takes nothing of others.
 
-use std::path::PathBuf;
-
 use anyhow::Result;
-use rstest::rstest;
 use serde_json::{Value, json};
-use suites::{Call, PoolOf, Stage, Until, check, object, parents_say, picked, proof};
-use verdict::{history::History, judge::Judgement};
+use suites::{
+    CHECK, Call, Check, Judge, PoolOf, Stage, Until, check, judge::pool_parents, object, parents_say, picked,
+};
+use verdict::capability;
 
 /// The guide's pool, deployment and release.
 const POOL: &str = "vllm-qwen25-15b-instruct";
 /// Its model.
 const MODEL: &str = "Qwen/Qwen2.5-1.5B-Instruct";
 
-/// The guide's route, on a hostname and on the Gateway of the run.
-fn printed_route(stage: &Stage) -> Value {
-    let gateway = stage.shared_gateway();
-    json!({
-        "apiVersion": "gateway.networking.k8s.io/v1", "kind": "HTTPRoute",
-        "metadata": {"name": "llm-route", "namespace": stage.namespace()},
-        "spec": {
-            "parentRefs": [{"group": "gateway.networking.k8s.io", "kind": "Gateway", "name": gateway.name, "namespace": gateway.namespace}],
-            "hostnames": [stage.hostname()],
-            "rules": [{
-                "backendRefs": [{"group": "inference.networking.k8s.io", "kind": "InferencePool", "name": POOL}],
-                "matches": [{"path": {"type": "PathPrefix", "value": "/"}}],
-                "timeouts": {"request": "300s"},
-            }],
-        },
-    })
-}
+/// What the checks of this guide say.
+const GUIDE: Check = Check { capability: Some(capability::GUIDE_004), gateways: &["agentgateway"], ..CHECK };
 
 /// The request of the guide's test, word for word.
-fn printed_request(host: &str) -> Call {
-    Call::post("/v1/completions").host(host).json(&json!({
+fn printed_request() -> Call {
+    Call::post("/v1/completions").json(&json!({
         "model": MODEL, "prompt": "What is the warmest city in the USA?", "max_tokens": 100, "temperature": 0.5,
     }))
 }
 
 async fn routed(stage: &mut Stage) -> Result<()> {
     stage.pool(PoolOf::new(POOL).serving(MODEL)).await?;
-    let route = printed_route(stage);
+    let [_, mut route] = stage.printed("guide-004/gateway-and-route")?;
+    let (spec, gateway) = (&mut route["spec"], stage.shared_gateway());
+    spec["hostnames"] = json!([stage.hostname()]);
+    spec["parentRefs"][0]["name"] = json!(gateway.name);
+    spec["parentRefs"][0]["namespace"] = json!(gateway.namespace);
     stage.offer("route", &route).await?;
-    let host = stage.hostname().to_owned();
-    stage.settle(|| printed_request(&host), POOL).await
+    stage.settle(printed_request, POOL).await
 }
 
-#[rstest]
-#[tokio::test]
-async fn pool_and_route(#[files("../manifests/gateways/*/gateway.yaml")] folder: PathBuf) {
-    check("guide-004/pool-and-route", "-", &folder).run(drive_pool_and_route, judge_pool_and_route).await;
-}
+check!(
+    guide_004 / pool_and_route,
+    drive_pool_and_route,
+    judge_pool_and_route,
+    Check {
+        sentence: "the route of the guide and the pool that it leads to say Accepted and ResolvedRefs for the generation that is there",
+        source: "guide 004, \"Deploy a Gateway and HTTPRoute for inference routing\"",
+        how: "Applies the route as printed on a pool of our own model, and reads what the Gateway says in the status of both.",
+        kills: &["pool-status-never-written"],
+        ..GUIDE
+    }
+);
 
 async fn drive_pool_and_route(stage: &mut Stage) -> Result<()> {
     routed(stage).await?;
-    let namespace = stage.namespace().to_owned();
+    let (namespace, gateway) = (stage.namespace().to_owned(), stage.note_gateway());
     let route = object("gateway.networking.k8s.io/v1", "HTTPRoute", &namespace, "llm-route");
     stage.see("route", &route, parents_say("ResolvedRefs"), 60).await?;
     let pool = object("inference.networking.k8s.io/v1", "InferencePool", &namespace, POOL);
-    let said = Until::holds("parents in its status", |pool: &Value| Ok(pool["status"]["parents"][0].is_object()));
+    let said = Until::holds("an entry for the Gateway", move |pool| Ok(!pool_parents(pool, &gateway).is_empty()));
     stage.see("pool", &pool, said, 60).await.map(drop)
 }
 
-fn judge_pool_and_route(history: &History) -> Judgement {
-    let mut judgement = Judgement::new();
-    proof::live(&mut judgement, history);
-    for name in ["route", "pool"] {
-        let object = history.objects.get(name).cloned().unwrap_or_default();
-        let parents = object["status"]["parents"].as_array().cloned().unwrap_or_default();
-        judgement.that(
-            &format!("{name}-parents"),
-            parents.len() == 1,
-            "one parent",
-            format!("{} parents", parents.len()),
-            [],
-        );
-        let conditions = parents.first().map(|p| p["conditions"].clone()).unwrap_or_default();
-        for kind in ["Accepted", "ResolvedRefs"] {
-            proof::condition(&mut judgement, &format!("{name}-{kind}"), &object, &conditions, kind, "True");
-        }
-    }
-    judgement
+fn judge_pool_and_route(judge: &mut Judge<'_>) {
+    let (route, pool) = (judge.object("route"), judge.object("pool"));
+    judge_one_parent(judge, "route-parents", route);
+    judge.condition("route-Accepted", route, "Accepted", "True");
+    judge.condition("route-ResolvedRefs", route, "ResolvedRefs", "True");
+    judge_one_parent(judge, "pool-parents", pool);
+    judge.pool_condition("pool-Accepted", pool, "Accepted", "True");
+    judge.pool_condition("pool-ResolvedRefs", pool, "ResolvedRefs", "True");
 }
 
-#[rstest]
-#[tokio::test]
-async fn completion(#[files("../manifests/gateways/*/gateway.yaml")] folder: PathBuf) {
-    check("guide-004/completion", "-", &folder)
-        .observing(picked::observe)
-        .run(drive_completion, judge_completion)
-        .await;
+fn judge_one_parent(judge: &mut Judge<'_>, clause: &'static str, object: &Value) {
+    let parents = object["status"]["parents"].as_array().map_or(0, Vec::len);
+    judge.clause(clause).expected("one parent").got(format!("{parents} parents")).holds(parents == 1);
 }
+
+check!(
+    guide_004 / completion,
+    drive_completion,
+    judge_completion,
+    Check {
+        sentence: "a completion as in the guide is answered by the endpoint that the picker chose, which reads the model of the body",
+        source: "guide 004, \"Send a test request to the inference gateway\"",
+        how: "Sends the test request as printed ten times; looks at the reply, at the model's records, and at the model that the \
+              picker's records name.",
+        observe: picked::observe,
+        kills: &["skips-picker", "ignores-choice"],
+        counts_every_answer: true,
+        ..GUIDE
+    }
+);
 
 async fn drive_completion(stage: &mut Stage) -> Result<()> {
     routed(stage).await?;
-    let host = stage.hostname().to_owned();
-    stage.begin().await?;
     for _ in 0..10 {
-        stage.send("as-printed", printed_request(&host)).await;
+        stage.send("as-printed", printed_request()).await;
     }
-    stage.end().await
+    Ok(())
 }
 
-fn judge_completion(history: &History) -> Judgement {
-    let mut judgement = Judgement::new();
-    proof::live(&mut judgement, history);
-    picked::as_picked(&mut judgement, history, "as-printed", POOL);
-    for exchange in history.labelled("as-printed").take(1) {
+fn judge_completion(judge: &mut Judge<'_>) {
+    picked::as_picked(judge, "as-printed-as-picked", "as-printed", POOL);
+    if let Some(exchange) = judge.labelled("as-printed").first().copied() {
         let body = exchange.response().and_then(|r| r.json()).unwrap_or_default();
-        let got = body["object"].to_string();
-        judgement.that("object", body["object"] == "text_completion", "text_completion", got, [exchange]);
-        let text = body["choices"][0]["text"].as_str().unwrap_or_default();
-        judgement.that("text", !text.is_empty(), "a text", format!("'{text}'"), [exchange]);
+        let (kind, text) = (&body["object"], body["choices"][0]["text"].as_str().unwrap_or_default());
+        let statement = judge.clause("object").expected("text_completion").got(kind.to_string()).shown_by([exchange]);
+        statement.holds(kind == "text_completion");
+        let statement = judge.clause("text").expected("a text").got(format!("'{text}'")).shown_by([exchange]);
+        statement.holds(!text.is_empty());
     }
-    picked::record_of_each(&mut judgement, history, "as-printed", POOL, "the picker read the model", |_, pick| {
+    let clause = "as-printed-model-is-read";
+    picked::record_of_each(judge, clause, "as-printed", POOL, "the picker read the model", |_, pick| {
         let read = pick.model.as_deref();
         (read != Some(MODEL)).then(|| format!("it read {read:?}"))
     });
-    judgement
 }
 
 mod judges {
     use rstest::rstest;
-    use suites::fake::{Fake, conditions, verdict_of};
+    use suites::fake::{CONTROLLER, Fake, conditions};
     use verdict::judge::Holds;
 
     use super::*;
 
     fn standing(accepted: &str, resolved: &str) -> Value {
         let said = conditions(1, &[("Accepted", accepted, ""), ("ResolvedRefs", resolved, "")]);
-        json!({"metadata": {"generation": 1}, "status": {"parents": [{"conditions": said}]}})
+        let gateway = json!({"name": "gw", "namespace": "gws"});
+        let entry = json!({"parentRef": gateway, "controllerName": CONTROLLER, "conditions": said});
+        json!({"metadata": {"generation": 1}, "status": {"parents": [entry]}})
+    }
+
+    /// All is well, of somebody else.
+    fn of(field: &str, whose: Value) -> Value {
+        let mut object = standing("True", "True");
+        object["status"]["parents"][0][field] = whose;
+        object
     }
 
     #[rstest]
@@ -139,9 +140,12 @@ mod judges {
     #[case::no_backend(standing("True", "False"), standing("True", "True"), Holds::No)]
     #[case::pool_unsaid(standing("True", "True"), json!({"metadata": {"generation": 1}}), Holds::No)]
     #[case::pool_refused(standing("True", "True"), standing("False", "True"), Holds::No)]
+    #[case::route_of_another_controller(of("controllerName", json!("other")), standing("True", "True"), Holds::No)]
+    #[case::pool_of_another_gateway(standing("True", "True"), of("parentRef", json!({"name": "other"})), Holds::No)]
     fn pool_and_route_is_judged(#[case] route: Value, #[case] pool: Value, #[case] holds: Holds) {
-        let fake = Fake::of("guide-004/pool-and-route").object("route", route).object("pool", pool);
-        assert_eq!(verdict_of(judge_pool_and_route, &fake), holds);
+        let fake = Fake::of("guide-004/pool-and-route").fact("gateway", json!({"name": "gw", "namespace": "gws"}));
+        let fake = fake.object("route", route).object("pool", pool);
+        assert_eq!(fake.verdict(), holds);
     }
 
     fn completed(kind: &str, text: &str, model: &str) -> Fake {
@@ -166,6 +170,6 @@ mod judges {
     #[case::refused(good().refused("as-printed", 503), Holds::No)]
     #[case::no_records(good().without_picker_records(POOL), Holds::Unproven)]
     fn completion_is_judged(#[case] fake: Fake, #[case] holds: Holds) {
-        assert_eq!(verdict_of(judge_completion, &fake), holds);
+        assert_eq!(fake.verdict(), holds);
     }
 }

@@ -2,135 +2,157 @@
 
 mod llmisvc;
 
-use std::path::PathBuf;
-
 use anyhow::Result;
-use rstest::rstest;
 use serde_json::{Value, json};
-use suites::{Stage, Until, chat, check, condition, object, proof};
-use verdict::{history::History, judge::Judgement};
+use suites::{CHECK, Check, Judge, Live, Stage, Until, chat, check, condition, object};
+use verdict::capability::{self, Kserve};
 
-#[rstest]
-#[tokio::test]
-async fn children(#[files("../manifests/gateways/*/gateway.yaml")] folder: PathBuf) {
-    check("kserve/children", "-", &folder).run(drive_children, judge_children).await;
+/// What a service called alpha makes.
+struct Child {
+    /// The object in the history, and the clause that the service owns it.
+    called: &'static str,
+    version: &'static str,
+    kind: &'static str,
+    name: &'static str,
 }
 
-/// What an InferenceService called alpha makes: the drive's name for it, version, kind, name.
-const CHILDREN: &[(&str, &str, &str, &str)] = &[
-    ("deployment", "apps/v1", "Deployment", "alpha-predictor"),
-    ("service", "v1", "Service", "alpha-predictor"),
-    ("route", "gateway.networking.k8s.io/v1", "HTTPRoute", "alpha"),
-    ("predictor-route", "gateway.networking.k8s.io/v1", "HTTPRoute", "alpha-predictor"),
+impl Child {
+    const fn of(called: &'static str, version: &'static str, kind: &'static str, name: &'static str) -> Self {
+        Self { called, version, kind, name }
+    }
+
+    fn object(&self, stage: &Stage) -> suites::ObjectRef {
+        object(self.version, self.kind, stage.namespace(), self.name)
+    }
+
+    /// It is there, and its owner is the service of this kind.
+    fn judge(&self, judge: &mut Judge<'_>, owner: &str) {
+        let found = &judge.object(self.called)["metadata"]["ownerReferences"][0];
+        let statement =
+            judge.clause(self.called).expected(format!("{} {}, owned by {owner} alpha", self.kind, self.name));
+        let owned = found["kind"] == owner && found["name"] == "alpha" && found["controller"] == true;
+        statement.got(format!("owner {found}")).holds(owned);
+    }
+}
+
+/// What an InferenceService makes.
+const CHILDREN: &[Child] = &[
+    Child::of("deployment", "apps/v1", "Deployment", "alpha-predictor"),
+    Child::of("service", "v1", "Service", "alpha-predictor"),
+    Child::of("route", "gateway.networking.k8s.io/v1", "HTTPRoute", "alpha"),
+    Child::of("predictor-route", "gateway.networking.k8s.io/v1", "HTTPRoute", "alpha-predictor"),
 ];
+
+check!(
+    kserve / children,
+    drive_children,
+    judge_children,
+    Check {
+        sentence: "an InferenceService makes its Deployment, Service and HTTPRoutes, owned by it, with the documented names and contents",
+        source: "KServe v0.17, Standard deployment mode, Gateway API ingress",
+        how: "Applies an InferenceService and reads what it makes: owners, the Service's port, and hostnames, match, headers and \
+              timeout of both routes.",
+        capability: Some(capability::KSERVE),
+        live: Live::NotJudged,
+        kills: &["forgets-predictor-route"],
+        ..CHECK
+    }
+);
 
 async fn drive_children(stage: &mut Stage) -> Result<()> {
     stage.apply_model("alpha").await?;
     let service = object("serving.kserve.io/v1beta1", "InferenceService", stage.namespace(), "alpha");
     stage.see("inference-service", &service, condition("Ready"), 180).await?;
-    for (called, version, kind, name) in CHILDREN {
-        stage.see(called, &object(version, kind, stage.namespace(), name), Until::Exists, 30).await?;
+    for child in CHILDREN {
+        stage.see(child.called, &child.object(stage), Until::Exists, 30).await?;
     }
     Ok(())
 }
 
-fn judge_children(history: &History) -> Judgement {
-    let mut judgement = Judgement::new();
-    let parent = history.objects.get("inference-service").cloned().unwrap_or_default();
-    let ready = proof::condition_status(&parent["status"]["conditions"], "Ready");
-    judgement.that("ready", ready == Some("True"), "condition Ready is True", format!("{ready:?}"), []);
-    for (called, _, kind, name) in CHILDREN {
-        let Some(child) = history.objects.get(*called) else {
-            judgement.that(called, false, format!("{kind} {name}"), "absent", []);
-            continue;
-        };
-        let owner = &child["metadata"]["ownerReferences"][0];
-        let owned =
-            owner["kind"] == "InferenceService" && owner["name"] == "alpha" && owner["controller"] == json!(true);
-        judgement.that(
-            called,
-            owned,
-            format!("{kind} {name}, owned by InferenceService alpha"),
-            format!("owner {owner}"),
-            [],
-        );
+/// The routes: name, and the clauses about hostname, match, headers and timeout.
+const ROUTES: [(&str, &str, [&str; 4]); 2] = [
+    ("route", "alpha", ["route-hostname", "route-matches-every-path", "route-sets-headers", "route-timeout"]),
+    (
+        "predictor-route",
+        "alpha-predictor",
+        [
+            "predictor-route-hostname",
+            "predictor-route-matches-every-path",
+            "predictor-route-sets-headers",
+            "predictor-route-timeout",
+        ],
+    ),
+];
+
+fn judge_children(judge: &mut Judge<'_>) {
+    judge.is_true("ready", judge.object("inference-service"), "Ready");
+    for child in CHILDREN {
+        child.judge(judge, "InferenceService");
     }
-    let object = |name: &str| history.objects.get(name).cloned().unwrap_or_default();
-    let port = &object("service")["spec"]["ports"][0]["port"];
-    judgement.that("service-port", port == 80, "port 80", format!("port {port}"), []);
-    let domain = history.declared.get("domain").and_then(Value::as_str).unwrap_or_default();
-    for (called, host) in [("route", "alpha"), ("predictor-route", "alpha-predictor")] {
-        let route = object(called);
-        let wanted = format!("{host}-{}.{domain}", history.namespace);
-        let got = &route["spec"]["hostnames"];
-        judgement.that(&format!("{called}-hostname"), *got == json!([wanted]), wanted, got.to_string(), []);
-        let rule = &route["spec"]["rules"][0];
+    let port = &judge.object("service")["spec"]["ports"][0]["port"];
+    judge.clause("service-port").expected("port 80").got(format!("port {port}")).holds(port == 80);
+    let Some(Kserve { domain }) = judge.declared() else { return };
+    let namespace = &judge.history().namespace;
+    for (called, name, [hostname, matches, sets_headers, timeout]) in ROUTES {
+        let spec = &judge.object(called)["spec"];
+        let (hosts, wanted) = (&spec["hostnames"], format!("{name}-{namespace}.{domain}"));
+        judge.clause(hostname).expected(&wanted).got(hosts.to_string()).holds(*hosts == json!([wanted]));
+        let rule = &spec["rules"][0];
         let path = &rule["matches"][0]["path"];
-        judgement.that(
-            &format!("{called}-matches-every-path"),
-            path["type"] == "RegularExpression" && path["value"] == "^/.*$",
-            "RegularExpression ^/.*$",
-            path.to_string(),
-            [],
-        );
+        let every = path["type"] == "RegularExpression" && path["value"] == "^/.*$";
+        judge.clause(matches).expected("RegularExpression ^/.*$").got(path.to_string()).holds(every);
         let set = &rule["filters"][0]["requestHeaderModifier"]["set"];
-        let value =
-            |name: &str| set.as_array().and_then(|s| s.iter().find(|h| h["name"] == name)).map(|h| h["value"].clone());
-        let named = value("KServe-Isvc-Name") == Some(json!("alpha"))
-            && value("KServe-Isvc-Namespace") == Some(json!(history.namespace));
-        judgement.that(
-            &format!("{called}-sets-headers"),
-            named,
-            "KServe-Isvc-Name and -Namespace set",
-            set.to_string(),
-            [],
-        );
-        let timeout = &rule["timeouts"]["request"];
-        judgement.that(&format!("{called}-timeout"), timeout == "60s", "request timeout 60s", timeout.to_string(), []);
+        let sets = |name: &str, value: &str| {
+            let header = set.as_array().and_then(|set| set.iter().find(|header| header["name"] == name));
+            header.is_some_and(|header| header["value"] == value)
+        };
+        let both = sets("KServe-Isvc-Name", "alpha") && sets("KServe-Isvc-Namespace", namespace);
+        let statement = judge.clause(sets_headers).expected("KServe-Isvc-Name and -Namespace set");
+        statement.got(set.to_string()).holds(both);
+        let limit = &rule["timeouts"]["request"];
+        judge.clause(timeout).expected("request timeout 60s").got(limit.to_string()).holds(limit == "60s");
     }
-    judgement
 }
 
-#[rstest]
-#[tokio::test]
-async fn url(#[files("../manifests/gateways/*/gateway.yaml")] folder: PathBuf) {
-    check("kserve/url", "-", &folder).run(drive_url, judge_url).await;
-}
+check!(
+    kserve / url,
+    drive_url,
+    judge_url,
+    Check {
+        sentence: "status.url names a host that the gateway routes to the model",
+        source: "KServe v0.17, InferenceServiceStatus.url",
+        how: "Reads the URLs in the status of an InferenceService that is Ready, and sends a chat to the host of the outer one; the \
+              model's record has to show it.",
+        capability: Some(capability::KSERVE),
+        kills: &["url-of-another-service"],
+        ..CHECK
+    }
+);
 
 async fn drive_url(stage: &mut Stage) -> Result<()> {
     let alpha = stage.model("alpha").await?;
     let service = object("serving.kserve.io/v1beta1", "InferenceService", stage.namespace(), "alpha");
     let seen = stage.see("inference-service", &service, condition("Ready"), 60).await?;
-    let said =
-        seen["status"]["url"].as_str().and_then(|u| u.strip_prefix("http://")).unwrap_or("no-url.invalid").to_owned();
-    stage.settle(|| chat(&alpha.host, "alpha"), "alpha").await?;
-    stage.begin().await?;
-    stage.send("host-of-the-url", chat(&said, "alpha")).await;
-    stage.end().await
+    let said = seen["status"]["url"].as_str().and_then(|url| url.strip_prefix("http://")).unwrap_or("no-url.invalid");
+    stage.settle(|| chat("alpha").host(&alpha.host), "alpha").await?;
+    stage.send("host-of-the-url", chat("alpha").host(said)).await;
+    Ok(())
 }
 
-fn judge_url(history: &History) -> Judgement {
-    let mut judgement = Judgement::new();
-    proof::live(&mut judgement, history);
-    let status = history.objects.get("inference-service").map(|o| o["status"].clone()).unwrap_or_default();
-    let domain = history.declared.get("domain").and_then(Value::as_str).unwrap_or_default();
-    let wanted = format!("http://alpha-{}.{domain}", history.namespace);
-    judgement.that("url", status["url"] == wanted.as_str(), wanted, status["url"].to_string(), []);
-    let inside = format!("http://alpha-predictor.{}.svc.cluster.local", history.namespace);
-    judgement.that(
-        "address",
-        status["address"]["url"] == inside.as_str(),
-        inside,
-        status["address"]["url"].to_string(),
-        [],
-    );
-    proof::answered_by(&mut judgement, history, "host-of-the-url", "alpha");
-    judgement
+fn judge_url(judge: &mut Judge<'_>) {
+    let (status, namespace) = (&judge.object("inference-service")["status"], &judge.history().namespace);
+    if let Some(Kserve { domain }) = judge.declared() {
+        let (url, wanted) = (&status["url"], format!("http://alpha-{namespace}.{domain}"));
+        judge.clause("url").expected(&wanted).got(url.to_string()).holds(*url == wanted);
+    }
+    let (url, wanted) = (&status["address"]["url"], format!("http://alpha-predictor.{namespace}.svc.cluster.local"));
+    judge.clause("address").expected(&wanted).got(url.to_string()).holds(*url == wanted);
+    judge.answered_by("host-of-the-url-answered-by-alpha", "host-of-the-url", "alpha");
 }
 
 mod judges {
     use rstest::rstest;
-    use suites::fake::{Fake, conditions, verdict_of};
+    use suites::fake::{Fake, conditions};
     use verdict::judge::Holds;
 
     use super::*;
@@ -149,7 +171,7 @@ mod judges {
 
     fn family() -> Fake {
         Fake::of("kserve/children")
-            .declares("domain", json!("example.com"))
+            .declares(Kserve { domain: "example.com".into() })
             .object("inference-service", json!({"status": {"conditions": conditions(1, &[("Ready", "True", "")])}}))
             .object("deployment", json!({"metadata": owned()}))
             .object("service", json!({"metadata": owned(), "spec": {"ports": [{"port": 80}]}}))
@@ -166,11 +188,11 @@ mod judges {
     #[case::not_owned(family().object("deployment", json!({"metadata": {}})), Holds::No)]
     #[case::other_host(family().object("route", a_route("alpha.example.com")), Holds::No)]
     fn children_are_judged(#[case] fake: Fake, #[case] holds: Holds) {
-        assert_eq!(verdict_of(judge_children, &fake), holds);
+        assert_eq!(fake.verdict(), holds);
     }
 
     fn says(url: &str) -> Fake {
-        Fake::of("kserve/url").declares("domain", json!("example.com")).model("alpha").object(
+        Fake::of("kserve/url").declares(Kserve { domain: "example.com".into() }).model("alpha").object(
             "inference-service",
             json!({"status": {"url": url, "address": {"url": "http://alpha-predictor.ns.svc.cluster.local"}}}),
         )
@@ -182,6 +204,6 @@ mod judges {
     #[case::does_not_answer(says("http://alpha-ns.example.com").refused("host-of-the-url", 404), Holds::No)]
     #[case::was_not_asked(says("http://alpha-ns.example.com"), Holds::Unproven)]
     fn url_is_judged(#[case] fake: Fake, #[case] holds: Holds) {
-        assert_eq!(verdict_of(judge_url, &fake), holds);
+        assert_eq!(fake.verdict(), holds);
     }
 }

@@ -245,7 +245,6 @@ mod tests {
     use rstest::rstest;
     use serde_json::json;
     use verdict::{
-        judge::Judgement,
         plan::{ModelKind, Place},
         record::{GoldenState, RECORD_SCHEMA},
     };
@@ -279,7 +278,7 @@ mod tests {
             key: Key { gateway: "gw".into(), check: "routing/host".into(), case: "-".into(), attempt: 1 },
             verdict,
             reason: "because".into(),
-            clauses: Judgement::new().clauses,
+            clauses: vec![],
             golden: GoldenState::Changed,
             golden_note: None,
             started: "2026-11-21T12:03:06Z".into(),

@@ -351,6 +351,16 @@ impl Capability {
     }
 }
 
+/// The parameters of a history as the type that they are of. What else is declared there is passed over: programs of before
+/// knew other parameters, and those of today are checked where they are read from a folder.
+pub fn of_history<C: DeserializeOwned + JsonSchema>(declared: &BTreeMap<String, Value>) -> Result<C, Problem> {
+    let schema = schemars::schema_for!(C);
+    let known = schema.get("properties").and_then(Value::as_object);
+    let is_known = |name: &&String| known.is_some_and(|known| known.contains_key(*name));
+    let kept = declared.keys().filter(is_known).map(|name| (name.clone(), declared[name].clone())).collect();
+    decode(Value::Object(kept))
+}
+
 /// The parameters as the type that they are of, where they are.
 pub fn typed<C: DeserializeOwned>(parameters: &BTreeMap<String, Value>) -> Result<C, Problem> {
     let value = parameters.iter().map(|(key, value)| (key.clone(), value.clone())).collect();
@@ -494,6 +504,15 @@ mod tests {
         let problem = check(&declared(name, parameters)).expect_err("it is wrong");
         assert_eq!(problem.path.join("."), path);
         assert!(problem.problem.contains(said), "{}", problem.problem);
+    }
+
+    #[test]
+    fn a_history_may_declare_more() {
+        let declared = declared("host-route", json!({"status-unknown-host": 404, "of-before": 1})).remove("host-route");
+        let declared = declared.expect("it is there");
+        assert_eq!(of_history(&declared), Ok(HostRoute { status_unknown_host: 404 }));
+        assert!(typed::<HostRoute>(&declared).is_err(), "a folder may not");
+        assert!(of_history::<HostRoute>(&BTreeMap::new()).is_err(), "nothing is taken for granted");
     }
 
     #[test]

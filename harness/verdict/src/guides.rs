@@ -15,6 +15,7 @@ const PRINTED: &[(&str, &str)] = printed![
     "guide-000/transformation",
     "guide-001/gateway",
     "guide-001/llm-service",
+    "guide-001/llm-service-config",
     "guide-001/route",
     "guide-001/token-limit",
     "guide-002/ai-backend",

@@ -37,20 +37,59 @@ pub struct Renamed {
 
 /// The capabilities of limits.
 const LIMITS: &[&str] = &["token-limit", "token-limit-per-user", "token-limit-per-model"];
-/// The new name of what is no more.
-const GONE: &str = "";
 
 /// All names that changed since runs are kept.
 pub const RENAMED: &[Renamed] = &[
     Renamed { of: Of::Clause("tokens/shape-429"), old: "x-ratelimit-limit", new: "refusal-headers" },
     Renamed { of: Of::Clause("tokens/shape-429"), old: "x-ratelimit-remaining", new: "refusal-headers" },
     Renamed { of: Of::Clause("tokens/shape-429"), old: "x-ratelimit-reset", new: "refusal-headers" },
+    Renamed {
+        of: Of::Clause("pool/follows-choice"),
+        old: "commanded-the-picker-named-what-was-commanded",
+        new: "commanded-named-as-commanded",
+    },
+    Renamed {
+        of: Of::Clause("pool/served-reported"),
+        old: "post-the-endpoint-that-served-is-reported",
+        new: "post-served-is-reported",
+    },
+    Renamed {
+        of: Of::Clause("pool/body-sizes"),
+        old: "1-kib-the-picker-saw-all-of-it-and-one-end",
+        new: "1-kib-seen-whole",
+    },
+    Renamed {
+        of: Of::Clause("pool/body-sizes"),
+        old: "64-kib-the-picker-saw-all-of-it-and-one-end",
+        new: "64-kib-seen-whole",
+    },
+    Renamed {
+        of: Of::Clause("pool/body-sizes"),
+        old: "256-kib-the-picker-saw-all-of-it-and-one-end",
+        new: "256-kib-seen-whole",
+    },
+    Renamed {
+        of: Of::Clause("pool/body-sizes"),
+        old: "2-mib-the-picker-saw-all-of-it-and-one-end",
+        new: "2-mib-seen-whole",
+    },
+    Renamed {
+        of: Of::Clause("guide-004/completion"),
+        old: "as-printed-the-picker-read-the-model",
+        new: "as-printed-model-is-read",
+    },
     Renamed { of: Of::Parameter(LIMITS), old: "mark", new: "mark-header" },
     Renamed { of: Of::Parameter(LIMITS), old: "marks", new: "marked-answers" },
     Renamed { of: Of::Parameter(LIMITS), old: "charges", new: "charged-fields" },
-    Renamed { of: Of::Parameter(LIMITS), old: "charge", new: GONE },
-    Renamed { of: Of::Parameter(&["model-route"]), old: "routing-headers", new: GONE },
-    Renamed { of: Of::Parameter(&["model-route"]), old: "generated-route", new: GONE },
+];
+
+/// What programs took for granted before it was a parameter, in histories: (a parameter that tells the capability, the
+/// parameter, its value as JSON).
+const TAKEN_FOR_GRANTED: &[(&str, &str, &str)] = &[
+    ("block-when", "marked-answers", r#""every-answer""#),
+    ("block-when", "charged-fields", r#"["total"]"#),
+    ("block-when", "aborted-stream", r#""free""#),
+    ("block-when", "no-usage-reply", r#""free""#),
 ];
 
 /// A parameter's value as it is written today: what is charged was `prompt+completion`, and is a list.
@@ -150,7 +189,12 @@ impl Names {
             self.today(|of| matches!(of, Of::Label(of) if of == check), &mut exchange.label);
         }
         let declared = std::mem::take(&mut history.declared).into_iter();
-        history.declared = declared.filter_map(|(name, value)| self.parameter(|_| true, name, value)).collect();
+        history.declared = declared.map(|(name, value)| self.parameter(|_| true, name, value)).collect();
+        for (of, name, value) in TAKEN_FOR_GRANTED {
+            if history.declared.contains_key(*of) && !history.declared.contains_key(*name) {
+                history.declared.insert((*name).to_owned(), serde_json::from_str(value).unwrap_or_default());
+            }
+        }
     }
 
     /// An observation of a check.
@@ -172,18 +216,18 @@ impl Names {
                     if let Value::Object(parameters) = parameters {
                         let of = |capabilities: &[&str]| capabilities.contains(&capability.as_str());
                         let before = std::mem::take(parameters).into_iter();
-                        *parameters = before.filter_map(|(name, value)| self.parameter(of, name, value)).collect();
+                        *parameters = before.map(|(name, value)| self.parameter(of, name, value)).collect();
                     }
                 }
             }
         }
     }
 
-    /// A parameter of a capability as it is called and written today; nothing where it is no more.
-    fn parameter(self, of: impl Fn(&[&str]) -> bool, mut name: String, value: Value) -> Option<(String, Value)> {
+    /// A parameter of a capability as it is called and written today.
+    fn parameter(self, of: impl Fn(&[&str]) -> bool, mut name: String, value: Value) -> (String, Value) {
         self.today(|renamed| matches!(renamed, Of::Parameter(capabilities) if of(capabilities)), &mut name);
         let value = value_of_today(&name, value);
-        (name != GONE).then_some((name, value))
+        (name, value)
     }
 
     /// A plan.
@@ -246,7 +290,6 @@ mod tests {
         Renamed { of: Of::Label("routing/host"), old: "wrong", new: "unknown-host" },
         Renamed { of: Of::Capability, old: "host", new: "host-route" },
         Renamed { of: Of::Parameter(&["host-route"]), old: "marks", new: "refusals" },
-        Renamed { of: Of::Parameter(&["host-route"]), old: "read-by-nothing", new: GONE },
     ]);
 
     #[rstest]
@@ -285,7 +328,6 @@ mod tests {
         let mut history = crate::report::tests::World::history_of(&key("routing/hots")).unwrap();
         history.exchanges[0].label = "wrong".into();
         history.declared.insert("marks".into(), json!(1));
-        history.declared.insert("read-by-nothing".into(), json!(1));
         TABLE.history(&mut history);
         assert_eq!((history.key, history.exchanges[0].label.as_str()), (key("routing/host"), "unknown-host"));
         assert_eq!(history.declared, [("refusals".to_owned(), json!(1))].into());
@@ -293,6 +335,19 @@ mod tests {
         TABLE.observation("routing/host", &mut observation);
         let expected = json!({"exchanges": {"unknown-host": [1], "right": [2]}, "conditions": {"wrong": 3}});
         assert_eq!(observation, expected);
+    }
+
+    #[test]
+    fn what_was_taken_for_granted_is_declared() {
+        let mut history = crate::report::tests::World::history_of(&key("tokens/exact")).unwrap();
+        history.declared =
+            [("block-when".to_owned(), json!("spent > limit")), ("marks".to_owned(), json!("refusals"))].into();
+        NAMES.history(&mut history);
+        assert_eq!(history.declared["marked-answers"], "refusals");
+        assert_eq!(history.declared["charged-fields"], json!(["total"]));
+        for (_, name, value) in TAKEN_FOR_GRANTED {
+            assert!(serde_json::from_str::<Value>(value).is_ok(), "{name}: {value}");
+        }
     }
 
     #[test]

@@ -1,110 +1,104 @@
 //! LLMInferenceService: what it makes, on what its readiness depends, and that requests to it ask the picker that it made.
 
-use std::path::PathBuf;
-
-use anyhow::Result;
-use rstest::rstest;
+use anyhow::{Result, bail};
 use serde_json::{Value, json};
-use suites::{Call, LlmService, Stage, Until, chat_to, check, condition, object, picked, proof};
-use verdict::{history::History, judge::Judgement};
+use suites::{
+    CHECK, Call, Check, Judge, Live, LlmService, ObjectRef, Stage, Until, chat_to, check, condition, judge, object,
+    picked,
+};
+use verdict::capability;
 
-/// What an LLMInferenceService called alpha makes: the drive's name for it, version, kind, name.
-const CHILDREN: &[(&str, &str, &str, &str)] = &[
-    ("deployment", "apps/v1", "Deployment", "alpha-kserve"),
-    ("workload-service", "v1", "Service", "alpha-kserve-workload-svc"),
-    ("picker", "apps/v1", "Deployment", "alpha-kserve-router-scheduler"),
-    ("picker-service", "v1", "Service", "alpha-epp-service"),
-    ("pool", "inference.networking.k8s.io/v1", "InferencePool", "alpha-inference-pool"),
-    ("route", "gateway.networking.k8s.io/v1", "HTTPRoute", "alpha-kserve-route"),
+use super::Child;
+
+/// What an LLMInferenceService makes.
+const CHILDREN: &[Child] = &[
+    Child::of("deployment", "apps/v1", "Deployment", "alpha-kserve"),
+    Child::of("workload-service", "v1", "Service", "alpha-kserve-workload-svc"),
+    Child::of("picker", "apps/v1", "Deployment", "alpha-kserve-router-scheduler"),
+    Child::of("picker-service", "v1", "Service", "alpha-epp-service"),
+    Child::of("pool", "inference.networking.k8s.io/v1", "InferencePool", "alpha-inference-pool"),
+    Child::of("route", "gateway.networking.k8s.io/v1", "HTTPRoute", "alpha-kserve-route"),
 ];
 
 /// Seconds that a service may take to say what is waited for.
 const SAYS: u64 = 240;
 
-fn service_object(stage: &Stage, name: &str) -> suites::ObjectRef {
+/// What the checks of LLMInferenceServices say.
+const LLMISVC: Check = Check { capability: Some(capability::LLMISVC), ..CHECK };
+
+fn service_object(stage: &Stage, name: &str) -> ObjectRef {
     object("serving.kserve.io/v1alpha2", "LLMInferenceService", stage.namespace(), name)
 }
 
-fn of<'h>(history: &'h History, name: &str) -> &'h Value {
-    history.objects.get(name).unwrap_or(&Value::Null)
-}
+check!(
+    kserve / llmisvc_children(v1alpha2, v1alpha1),
+    drive_children,
+    judge_children,
+    Check {
+        sentence: "an LLMInferenceService makes models, picker, pool and route, owned by it, with the documented names, and becomes Ready",
+        source: "KServe v0.17 pkg/controller/v1alpha2/llmisvc",
+        how: "Applies an LLMInferenceService in the case's version of its API and reads what it makes: owners, ports of pool and \
+              picker, and timeouts of the route.",
+        live: Live::NotJudged,
+        kills: &["forgets-owners"],
+        ..LLMISVC
+    }
+);
 
-/// What a condition of an LLMInferenceService is, and why.
-fn says(service: &Value, kind: &str) -> (String, String) {
-    let conditions = &service["status"]["conditions"];
-    let status = proof::condition_status(conditions, kind).unwrap_or("absent");
-    (status.to_owned(), proof::reason(conditions, kind).unwrap_or_default().to_owned())
-}
-
-fn is_true(judgement: &mut Judgement, clause: &str, service: &Value, kind: &str) {
-    let (status, reason) = says(service, kind);
-    judgement.that(clause, status == "True", format!("{kind}=True"), format!("{kind}={status} {reason}"), []);
-}
-
-#[rstest]
-#[case::v1alpha2("v1alpha2")]
-#[case::v1alpha1("v1alpha1")]
-#[tokio::test]
-async fn llmisvc_children(
-    #[case] case: &'static str,
-    #[files("../manifests/gateways/*/gateway.yaml")] folder: PathBuf,
-) {
-    let drive = async |stage: &mut Stage| drive_children(stage, case).await;
-    check("kserve/llmisvc-children", case, &folder).run(drive, judge_children).await;
-}
-
-async fn drive_children(stage: &mut Stage, version: &'static str) -> Result<()> {
+async fn drive_children(stage: &mut Stage) -> Result<()> {
+    let version = match stage.case() {
+        "v1alpha1" => "v1alpha1",
+        "v1alpha2" => "v1alpha2",
+        other => bail!("LLMInferenceService has no version {other}"),
+    };
     stage.apply_llm_service(LlmService::new("alpha").version(version)).await?;
     let service = service_object(stage, "alpha");
     stage.see("service", &service, condition("Ready"), SAYS).await?;
-    for (called, version, kind, name) in CHILDREN {
-        let until = if *kind == "Deployment" { Until::DeploymentAvailable } else { Until::Exists };
-        stage.see(called, &object(version, kind, stage.namespace(), name), until, 60).await?;
+    for child in CHILDREN {
+        let until = if child.kind == "Deployment" { Until::DeploymentAvailable } else { Until::Exists };
+        stage.see(child.called, &child.object(stage), until, 60).await?;
     }
     Ok(())
 }
 
-fn judge_children(history: &History) -> Judgement {
-    let mut judgement = Judgement::new();
-    is_true(&mut judgement, "ready", of(history, "service"), "Ready");
-    for (called, _, kind, name) in CHILDREN {
-        let owner = &of(history, called)["metadata"]["ownerReferences"][0];
-        let owned =
-            owner["kind"] == "LLMInferenceService" && owner["name"] == "alpha" && owner["controller"] == json!(true);
-        let expected = format!("{kind} {name}, owned by LLMInferenceService alpha");
-        judgement.that(called, owned, expected, format!("owner {owner}"), []);
+fn judge_children(judge: &mut Judge<'_>) {
+    judge.is_true("ready", judge.object("service"), "Ready");
+    for child in CHILDREN {
+        child.judge(judge, "LLMInferenceService");
     }
-    let pool = &of(history, "pool")["spec"];
-    let picker = &pool["endpointPickerRef"];
-    judgement.that(
-        "pool-port",
-        pool["targetPorts"] == json!([{"number": 8000}]),
-        "target port 8000",
-        pool["targetPorts"].to_string(),
-        [],
-    );
-    judgement.that(
-        "pool-picker",
-        picker["name"] == "alpha-epp-service" && picker["port"]["number"] == 9002,
-        "alpha-epp-service, port 9002",
-        picker.to_string(),
-        [],
-    );
-    let ports = of(history, "picker-service")["spec"]["ports"].as_array().cloned().unwrap_or_default();
-    let serves = ports.iter().any(|port| port["port"] == 9002);
-    judgement.that("picker-service-port", serves, "port 9002", json!(ports).to_string(), []);
-    let rules = of(history, "route")["spec"]["rules"].as_array().cloned().unwrap_or_default();
-    let timeouts = !rules.is_empty() && rules.iter().all(|rule| rule["timeouts"]["request"] == "0s");
-    let got = rules.iter().map(|rule| rule["timeouts"]["request"].to_string()).collect::<Vec<_>>().join(", ");
-    judgement.that("route-timeouts", timeouts, "request timeout 0s in every rule", got, []);
-    judgement
+    let pool = &judge.object("pool")["spec"];
+    let (ports, picker) = (&pool["targetPorts"], &pool["endpointPickerRef"]);
+    let statement = judge.clause("pool-port").expected("target port 8000").got(ports.to_string());
+    statement.holds(*ports == json!([{"number": 8000}]));
+    let statement = judge.clause("pool-picker").expected("alpha-epp-service, port 9002").got(picker.to_string());
+    statement.holds(picker["name"] == "alpha-epp-service" && picker["port"]["number"] == 9002);
+    let ports = &judge.object("picker-service")["spec"]["ports"];
+    let statement = judge.clause("picker-service-port").expected("port 9002").got(ports.to_string());
+    statement.holds(ports.as_array().is_some_and(|ports| ports.iter().any(|port| port["port"] == 9002)));
+    let rules = rules(judge.object("route"));
+    let got: Vec<String> = rules.iter().map(|rule| rule["timeouts"]["request"].to_string()).collect();
+    let unlimited = !rules.is_empty() && rules.iter().all(|rule| rule["timeouts"]["request"] == "0s");
+    let statement = judge.clause("route-timeouts").expected("request timeout 0s in every rule");
+    statement.got(got.join(", ")).holds(unlimited);
 }
 
-#[rstest]
-#[tokio::test]
-async fn llmisvc_ready_needs_pool_status(#[files("../manifests/gateways/*/gateway.yaml")] folder: PathBuf) {
-    check("kserve/llmisvc-ready-needs-pool-status", "-", &folder).run(drive_ready, judge_ready).await;
+fn rules(route: &Value) -> &[Value] {
+    route["spec"]["rules"].as_array().map(Vec::as_slice).unwrap_or_default()
 }
+
+check!(
+    kserve / llmisvc_ready_needs_pool_status,
+    drive_ready,
+    judge_ready,
+    Check {
+        sentence: "an LLMInferenceService is Ready when the Gateway has accepted its pool in the pool's status, and waits for it as long as no Gateway has",
+        source: "KServe v0.17, LLMInferenceService status; kserve/kserve#6072, agentgateway/agentgateway#2818",
+        how: "Applies one that a route leads to and one without a route; reads the conditions of both and the pool's status.",
+        live: Live::NotJudged,
+        kills: &["pool-status-never-written"],
+        ..LLMISVC
+    }
+);
 
 /// One that a route leads to, and one that no Gateway has a reason to say anything about.
 async fn drive_ready(stage: &mut Stage) -> Result<()> {
@@ -114,45 +108,47 @@ async fn drive_ready(stage: &mut Stage) -> Result<()> {
     stage.see("routed", &alpha, condition("Ready"), SAYS).await?;
     let pool = object("inference.networking.k8s.io/v1", "InferencePool", stage.namespace(), "alpha-inference-pool");
     stage.look("pool", &pool).await?;
-    let shared = stage.shared_gateway();
-    stage.fact("gateway", json!({"name": shared.name, "namespace": shared.namespace}));
+    stage.note_gateway();
     stage.see("unrouted", &beta, condition("WorkloadsReady"), SAYS).await?;
     stage.see("unrouted", &beta, condition("SchedulerWorkloadReady"), SAYS).await?;
     let waits = Until::holds("InferencePoolReady said", |service: &Value| {
-        Ok(proof::condition_status(&service["status"]["conditions"], "InferencePoolReady").is_some())
+        Ok(judge::condition(&service["status"]["conditions"], "InferencePoolReady").is_some())
     });
     stage.see("unrouted", &beta, waits, 60).await.map(drop)
 }
 
-fn judge_ready(history: &History) -> Judgement {
-    let mut judgement = Judgement::new();
-    let (routed, unrouted) = (of(history, "routed"), of(history, "unrouted"));
-    is_true(&mut judgement, "routed-ready", routed, "Ready");
-    is_true(&mut judgement, "routed-pool-ready", routed, "InferencePoolReady");
-    let gateway = history.facts.get("gateway").cloned().unwrap_or_default();
-    let pool = of(history, "pool");
-    let entry = picked::entries_of(pool, &gateway).into_iter().next().cloned().unwrap_or_default();
-    proof::condition(&mut judgement, "pool-Accepted", pool, &entry["conditions"], "Accepted", "True");
-    is_true(&mut judgement, "unrouted-workloads-ready", unrouted, "WorkloadsReady");
-    let (status, reason) = says(unrouted, "InferencePoolReady");
-    let waits = status == "False" && reason == "WaitingForGateway";
-    judgement.that(
-        "unrouted-waits",
-        waits,
-        "InferencePoolReady=False WaitingForGateway",
-        format!("{status} {reason}"),
-        [],
-    );
-    let (ready, reason) = says(unrouted, "Ready");
-    judgement.that("unrouted-not-ready", ready == "False", "Ready=False", format!("Ready={ready} {reason}"), []);
-    judgement
+fn judge_ready(judge: &mut Judge<'_>) {
+    let (routed, unrouted) = (judge.object("routed"), judge.object("unrouted"));
+    judge.is_true("routed-ready", routed, "Ready");
+    judge.is_true("routed-pool-ready", routed, "InferencePoolReady");
+    judge.pool_condition("pool-Accepted", judge.object("pool"), "Accepted", "True");
+    judge.is_true("unrouted-workloads-ready", unrouted, "WorkloadsReady");
+    let said = |kind: &str| {
+        let found = judge::condition(&unrouted["status"]["conditions"], kind).unwrap_or(&Value::Null);
+        (found["status"].as_str().unwrap_or("absent"), found["reason"].as_str().unwrap_or_default())
+    };
+    let (status, reason) = said("InferencePoolReady");
+    let statement = judge.clause("unrouted-waits").expected("InferencePoolReady=False WaitingForGateway");
+    statement.got(format!("{status} {reason}")).holds((status, reason) == ("False", "WaitingForGateway"));
+    let (status, reason) = said("Ready");
+    let statement = judge.clause("unrouted-not-ready").expected("Ready=False");
+    statement.got(format!("Ready={status} {reason}")).holds(status == "False");
 }
 
-#[rstest]
-#[tokio::test]
-async fn llmisvc_pool_group(#[files("../manifests/gateways/*/gateway.yaml")] folder: PathBuf) {
-    check("kserve/llmisvc-pool-group", "-", &folder).run(drive_pool_group, judge_pool_group).await;
-}
+check!(
+    kserve / llmisvc_pool_group,
+    drive_pool_group,
+    judge_pool_group,
+    Check {
+        sentence: "the route of an LLMInferenceService moves to pools of the v1 group, because the gateway says InvalidKind of the older one",
+        source: "KServe v0.17 pkg/controller/v1alpha2/llmisvc/router.go",
+        how: "Applies an LLMInferenceService and reads its route once KServe has written down that it has moved: the group of every pool \
+              in it, and what was written down.",
+        live: Live::NotJudged,
+        kills: &["backend-not-found-for-unknown-kinds"],
+        ..LLMISVC
+    }
+);
 
 /// The group of the pools that current gateways know.
 const GROUP: &str = "inference.networking.k8s.io";
@@ -170,100 +166,107 @@ async fn drive_pool_group(stage: &mut Stage) -> Result<()> {
     stage.see("route", &route, locked, 30).await.map(drop)
 }
 
-fn judge_pool_group(history: &History) -> Judgement {
-    let mut judgement = Judgement::new();
-    let rules = of(history, "route")["spec"]["rules"].as_array().cloned().unwrap_or_default();
-    let backends = rules.iter().flat_map(|rule| rule["backendRefs"].as_array().cloned().unwrap_or_default());
-    let groups: Vec<String> = backends
-        .filter(|backend| backend["kind"] == "InferencePool")
-        .map(|backend| backend["group"].as_str().unwrap_or_default().to_owned())
-        .collect();
-    let all = !groups.is_empty() && groups.iter().all(|group| group == GROUP);
-    judgement.that("route-group", all, format!("pools of {GROUP}"), format!("{groups:?}"), []);
-    let written = &of(history, "route")["metadata"]["annotations"][MIGRATED];
-    judgement.that("migrated", written == "v1", format!("{MIGRATED}: v1"), written.to_string(), []);
-    judgement
+fn judge_pool_group(judge: &mut Judge<'_>) {
+    let route = judge.object("route");
+    let backends = rules(route).iter().filter_map(|rule| rule["backendRefs"].as_array()).flatten();
+    let groups: Vec<&Value> = backends.filter(|b| b["kind"] == "InferencePool").map(|b| &b["group"]).collect();
+    let statement = judge.clause("route-group").expected(format!("pools of {GROUP}")).got(format!("{groups:?}"));
+    statement.holds(!groups.is_empty() && groups.iter().all(|group| *group == GROUP));
+    let written = &route["metadata"]["annotations"][MIGRATED];
+    let statement = judge.clause("migrated").expected(format!("{MIGRATED}: v1"));
+    statement.got(written.to_string()).holds(written == "v1");
 }
 
-#[rstest]
-#[tokio::test]
-async fn llmisvc_picker_asked(#[files("../manifests/gateways/*/gateway.yaml")] folder: PathBuf) {
-    check("kserve/llmisvc-picker-asked", "-", &folder)
-        .observing(picked::observe)
-        .run(drive_picker_asked, judge_picker_asked)
-        .await;
-}
+check!(
+    kserve / llmisvc_picker_asked,
+    drive_picker_asked,
+    judge_picker_asked,
+    Check {
+        sentence: "chats and completions below the path of an LLMInferenceService ask its picker once and are served as it says; other paths reach its models past it",
+        source: "KServe v0.17, kserve-config-llm-router-route; kserve/kserve#5531",
+        how: "Sends chats, streamed chats, completions and requests for the list of models through the route that the service has made; \
+              records of picker and models say which asked and who served.",
+        observe: picked::observe,
+        kills: &["skips-picker", "ignores-choice"],
+        counts_every_answer: true,
+        ..LLMISVC
+    }
+);
 
 /// Chats and completions through the route that the service has made, and something else below its path.
 async fn drive_picker_asked(stage: &mut Stage) -> Result<()> {
     stage.llm_service(LlmService::new("alpha").replicas(3)).await?;
-    let (host, below) = (stage.hostname().to_owned(), format!("/{}/alpha", stage.namespace()));
-    let chat = || chat_to(&format!("{below}/v1/chat/completions"), &host, "alpha");
+    let below = format!("/{}/alpha", stage.namespace());
+    let chat = || chat_to(&format!("{below}/v1/chat/completions"), "alpha");
     stage.settle(chat, "alpha").await?;
-    stage.begin().await?;
     for _ in 0..10 {
         stage.send("chat", chat()).await;
         stage.send("stream", chat().stream()).await;
         let body = json!({"model": "alpha", "prompt": "Hello"});
-        stage.send("completion", Call::post(&format!("{below}/v1/completions")).host(&host).json(&body)).await;
-        stage.send("models", Call::get(&format!("{below}/v1/models")).host(&host)).await;
-    }
-    stage.end().await
-}
-
-fn judge_picker_asked(history: &History) -> Judgement {
-    let mut judgement = Judgement::new();
-    proof::live(&mut judgement, history);
-    for label in ["chat", "stream", "completion"] {
-        picked::as_picked(&mut judgement, history, label, "alpha");
-    }
-    proof::answered_by(&mut judgement, history, "models", "alpha");
-    picked::not_asked(&mut judgement, history, "models", "alpha");
-    judgement
-}
-
-#[rstest]
-#[tokio::test]
-async fn llmisvc_deleted(#[files("../manifests/gateways/*/gateway.yaml")] folder: PathBuf) {
-    check("kserve/llmisvc-deleted", "-", &folder).run(drive_deleted, judge_deleted).await;
-}
-
-async fn drive_deleted(stage: &mut Stage) -> Result<()> {
-    stage.llm_service(LlmService::new("alpha")).await?;
-    let (host, path) = (stage.hostname().to_owned(), format!("/{}/alpha/v1/chat/completions", stage.namespace()));
-    stage.settle(|| chat_to(&path, &host, "alpha"), "alpha").await?;
-    stage.send("before", chat_to(&path, &host, "alpha")).await;
-    let service = service_object(stage, "alpha");
-    stage.delete(&service).await?;
-    for (called, version, kind, name) in CHILDREN {
-        let child = object(version, kind, stage.namespace(), name);
-        stage.see(called, &child, Until::Gone, 60).await?;
-        stage.look(called, &child).await?;
-    }
-    stage.settle_status(|| chat_to(&path, &host, "alpha"), |status| status == 404).await?;
-    for _ in 0..5 {
-        stage.send("after", chat_to(&path, &host, "alpha")).await;
+        stage.send("completion", Call::post(&format!("{below}/v1/completions")).json(&body)).await;
+        stage.send("models", Call::get(&format!("{below}/v1/models"))).await;
     }
     Ok(())
 }
 
-fn judge_deleted(history: &History) -> Judgement {
-    let mut judgement = Judgement::new();
-    proof::live(&mut judgement, history);
-    proof::status(&mut judgement, history, "before", Some(200));
-    for (called, _, kind, name) in CHILDREN {
-        match history.objects.get(*called) {
-            Some(left) => judgement.that(called, left.is_null(), format!("no {kind} {name}"), "it is there", []),
-            None => judgement.unproven(called, format!("a look for {kind} {name}"), "there was none"),
-        };
+fn judge_picker_asked(judge: &mut Judge<'_>) {
+    picked::as_picked(judge, "chat-as-picked", "chat", "alpha");
+    picked::as_picked(judge, "stream-as-picked", "stream", "alpha");
+    picked::as_picked(judge, "completion-as-picked", "completion", "alpha");
+    judge.answered_by("models-answered-by-alpha", "models", "alpha");
+    picked::not_asked(judge, "models-does-not-ask-alpha", "models", "alpha");
+}
+
+check!(
+    kserve / llmisvc_deleted,
+    drive_deleted,
+    judge_deleted,
+    Check {
+        sentence: "with an LLMInferenceService all that it has made goes, and its path gets 404",
+        source: "KServe v0.17, ownerReferences of its children",
+        how: "Sends a chat to an LLMInferenceService, deletes it, looks for each of its children, and sends chats to the same path.",
+        kills: &["stale-route-answers-after-delete"],
+        ..LLMISVC
     }
-    proof::status(&mut judgement, history, "after", Some(404));
-    judgement
+);
+
+async fn drive_deleted(stage: &mut Stage) -> Result<()> {
+    stage.llm_service(LlmService::new("alpha")).await?;
+    stage.without_records();
+    let path = format!("/{}/alpha/v1/chat/completions", stage.namespace());
+    let call = || chat_to(&path, "alpha");
+    stage.settle(call, "alpha").await?;
+    stage.send("before", call()).await;
+    let service = service_object(stage, "alpha");
+    stage.delete(&service).await?;
+    for child in CHILDREN {
+        let object = child.object(stage);
+        stage.see(child.called, &object, Until::Gone, 60).await?;
+        stage.look(child.called, &object).await?;
+    }
+    stage.settle_status(call, |status| status == 404).await?;
+    for _ in 0..5 {
+        stage.send("after", call()).await;
+    }
+    Ok(())
+}
+
+fn judge_deleted(judge: &mut Judge<'_>) {
+    judge.status("before-status", "before", 200);
+    for Child { called, kind, name, .. } in CHILDREN {
+        let found = judge.history().objects.get(*called);
+        let statement = judge.clause(called).expected(format!("no {kind} {name}"));
+        match found {
+            Some(left) => statement.got(if left.is_null() { "none" } else { "it is there" }).holds(left.is_null()),
+            None => statement.unproven("it was not looked for"),
+        }
+    }
+    judge.status("after-status", "after", 404);
 }
 
 mod judges {
     use rstest::rstest;
-    use suites::fake::{Fake, conditions, verdict_of};
+    use suites::fake::{Fake, conditions};
     use verdict::judge::Holds;
 
     use super::*;
@@ -279,7 +282,7 @@ mod judges {
     fn family() -> Fake {
         let ready = a_service(&[("Ready", "True", "")]);
         let fake = CHILDREN.iter().fold(Fake::of("kserve/llmisvc-children").object("service", ready), |fake, child| {
-            fake.object(child.0, owned("LLMInferenceService", json!({})))
+            fake.object(child.called, owned("LLMInferenceService", json!({})))
         });
         let picker = json!({"name": "alpha-epp-service", "port": {"number": 9002}});
         let pool = json!({"targetPorts": [{"number": 8000}], "endpointPickerRef": picker});
@@ -297,7 +300,7 @@ mod judges {
     #[case::no_port(family().object("picker-service", owned("LLMInferenceService", json!({"ports": []}))), Holds::No)]
     #[case::cuts_long_streams(family().object("route", owned("LLMInferenceService", json!({"rules": [{"timeouts": {"request": "60s"}}]}))), Holds::No)]
     fn children_are_judged(#[case] fake: Fake, #[case] holds: Holds) {
-        assert_eq!(verdict_of(judge_children, &fake), holds);
+        assert_eq!(fake.verdict(), holds);
     }
 
     fn pool(gateway: &str) -> Value {
@@ -328,7 +331,7 @@ mod judges {
     #[case::other_reason(two(pool("gw"), &[WAITS[0], ("InferencePoolReady", "False", "Oops"), WAITS[2]]), Holds::No)]
     #[case::its_models_are_why(two(pool("gw"), &[("WorkloadsReady", "False", ""), WAITS[1], WAITS[2]]), Holds::No)]
     fn readiness_is_judged(#[case] fake: Fake, #[case] holds: Holds) {
-        assert_eq!(verdict_of(judge_ready, &fake), holds);
+        assert_eq!(fake.verdict(), holds);
     }
 
     fn led_to(group: &str, annotations: Value) -> Fake {
@@ -344,7 +347,7 @@ mod judges {
     #[case::not_written_down(led_to(GROUP, json!({})), Holds::No)]
     #[case::no_pool(Fake::of("kserve/llmisvc-pool-group").object("route", json!({"metadata": {"annotations": {MIGRATED: "v1"}}})), Holds::No)]
     fn pool_group_is_judged(#[case] fake: Fake, #[case] holds: Holds) {
-        assert_eq!(verdict_of(judge_pool_group, &fake), holds);
+        assert_eq!(fake.verdict(), holds);
     }
 
     fn asked() -> Fake {
@@ -359,12 +362,12 @@ mod judges {
     #[case::other_paths_ask(asked().picked("models", "alpha", 0), Holds::No)]
     #[case::no_records(asked().past_the_picker("models", "alpha", 0).without_picker_records("alpha"), Holds::Unproven)]
     fn picker_asked_is_judged(#[case] fake: Fake, #[case] holds: Holds) {
-        assert_eq!(verdict_of(judge_picker_asked, &fake), holds);
+        assert_eq!(fake.verdict(), holds);
     }
 
     fn gone(after: u16) -> Fake {
         let fake = Fake::of("kserve/llmisvc-deleted").answer("before", 200, &[], "{}").refused("after", after);
-        CHILDREN.iter().fold(fake, |fake, child| fake.object(child.0, Value::Null))
+        CHILDREN.iter().fold(fake, |fake, child| fake.object(child.called, Value::Null))
     }
 
     #[rstest]
@@ -374,6 +377,6 @@ mod judges {
     #[case::a_child_is_left(gone(404).object("pool", json!({"kind": "InferencePool"})), Holds::No)]
     #[case::not_looked_for(gone(404).without_object("route"), Holds::Unproven)]
     fn deleted_is_judged(#[case] fake: Fake, #[case] holds: Holds) {
-        assert_eq!(verdict_of(judge_deleted, &fake), holds);
+        assert_eq!(fake.verdict(), holds);
     }
 }

@@ -143,7 +143,7 @@ mutants! {
     FailsOpenWithoutABodyOnly "fails-open-without-a-body-only" "a pool that fails open serves requests with a body" ["post-answered-by-alpha"];
     FailsOpenToAnotherPool "fails-open-to-another-pool" "a pool is served by its own endpoints, or not at all"
         ["*-answered-by-alpha", "*-is-a-server-error"];
-    DoesNotReportServed "does-not-report-the-served-endpoint" "the picker is told who served" ["post-the-endpoint-that-served-is-reported"];
+    DoesNotReportServed "does-not-report-the-served-endpoint" "the picker is told who served" ["post-served-is-reported"];
     UsesTheBackendRefsPort "uses-the-backend-refs-port" "the port of a reference to a pool says nothing" ["other-port-as-picked"];
     ResolvesMissingPickers "resolves-missing-pickers" "a picker that is missing is not resolved" ["pool-ResolvedRefs"];
     ServesWithoutAPicker "serves-without-a-picker" "a pool whose picker is missing does not serve" ["bad-is-a-server-error", "bad-reaches-nothing"];
@@ -151,7 +151,7 @@ mutants! {
     PoolStatusNeverWritten "pool-status-never-written" "a pool in use says how it stands"
         ["one-entry", "pool-parents", "routed-ready", "routed-pool-ready"];
     StatusNeverCleared "status-never-cleared" "a pool that nothing leads to says nothing of the Gateway" ["cleared", "one-second"];
-    SaysTwoEndsOfStream "says-two-ends-of-stream" "a body ends once" ["*-the-picker-saw-all-of-it-and-one-end", "*-as-picked"];
+    SaysTwoEndsOfStream "says-two-ends-of-stream" "a body ends once" ["*-seen-whole", "*-as-picked"];
     KeepsTheFirstEndpoints "keeps-the-first-endpoints" "an endpoint that is added is used" ["one-more-as-picked"];
     CutsTheBodyThatThePickerSees "cuts-the-body-that-the-picker-sees" "the picker sees the whole body"
         ["prefix-*-sticks", "spreads", "prefix-*-as-picked", "prefix-*-status"];
