@@ -16,6 +16,8 @@ use crate::{failure::Failure, options, suites::Suites};
 
 /// What is required, for readers: generated.
 const REQUIREMENTS: &str = "suites/requirements.yaml";
+/// What gateways may declare, for readers: generated.
+const CAPABILITIES: &str = "docs/capabilities.md";
 
 /// Prints what it finds; 1 if there was anything. What is generated is written where that is asked for.
 pub async fn tidy(root: &Root, options: &options::Tidy) -> Result<u8, Failure> {
@@ -24,6 +26,8 @@ pub async fn tidy(root: &Root, options: &options::Tidy) -> Result<u8, Failure> {
     }
     let requirements = Suites::find(root)?.requirements().await?;
     let mut found = generated(&root.path().join(REQUIREMENTS), &requirements.to_yaml()?, options.write)?;
+    let page = verdict::capability::reference();
+    found.extend(generated(&root.path().join(CAPABILITIES), &page, options.write)?);
     for folder in ["manifests", "suites", "golden", ".github"] {
         for file in files_below(&root.path().join(folder))? {
             if matches!(file.extension().and_then(|e| e.to_str()), Some("yaml" | "yml")) {
