@@ -340,22 +340,6 @@ impl<'h> Judge<'h> {
         });
     }
 
-    /// Exactly one record of a model has each exchange of the label, with the path and query that the client sent.
-    pub fn target_untouched(&mut self, clause: &'static str, label: &str) {
-        let history = self.history;
-        self.every(
-            clause,
-            label,
-            "the path and query that were sent",
-            |exchange| match history.reached(exchange)[..] {
-                [(_, record)] if record.target == exchange.request.target => None,
-                [(_, record)] => Some(format!("{}, sent was {}", record.target, exchange.request.target)),
-                [] => Some(NO_RECORD.into()),
-                ref records => Some(format!("{} records of a model", records.len())),
-            },
-        );
-    }
-
     /// For each exchange of the label the client got, whole, the bytes that the model sent.
     pub fn reply_untouched(&mut self, clause: &'static str, label: &str) {
         let history = self.history;

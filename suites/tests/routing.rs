@@ -187,10 +187,19 @@ async fn drive_query_and_encoding(stage: &mut Stage) -> Result<()> {
 }
 
 fn judge_query_and_encoding(judge: &mut Judge<'_>) {
-    judge.target_untouched("query-untouched", "query");
-    judge.target_untouched("encoded-query-untouched", "encoded-query");
-    judge.target_untouched("encoded-path-untouched", "encoded-path");
-    judge.target_untouched("trailing-slash-untouched", "trailing-slash");
+    let history = judge.history();
+    for (clause, label) in [
+        ("query-untouched", "query"),
+        ("encoded-query-untouched", "encoded-query"),
+        ("encoded-path-untouched", "encoded-path"),
+        ("trailing-slash-untouched", "trailing-slash"),
+    ] {
+        judge.every(clause, label, "the target that was sent", |exchange| match history.reached(exchange)[..] {
+            [(_, record)] if record.target == exchange.request.target => None,
+            [(_, record)] => Some(format!("{}, sent was {}", record.target, exchange.request.target)),
+            ref records => Some(format!("{} records of a model", records.len())),
+        });
+    }
 }
 
 check!(

@@ -179,7 +179,7 @@ fn pairs(
         case(None) || case(Some(c.case.clone()))
     };
     let mut pairs = Vec::new();
-    for mutant in Mutant::ALL.iter().copied().filter(|m| wanted.is_match(m.name())) {
+    for mutant in Mutant::all().filter(|m| wanted.is_match(m.name())) {
         for requirement in &requirements.checks {
             let is_named = named.contains(&(requirement.check.as_str(), mutant));
             let mut places: Vec<&PlannedCheck> =
@@ -209,7 +209,7 @@ fn named(requirements: &Requirements) -> Result<BTreeSet<(&str, Mutant)>, Failur
     for requirement in requirements.checks.iter().filter(|r| r.level != Level::Info) {
         for name in &requirement.kills {
             let Some(mutant) = Mutant::named(name) else {
-                let near = names::near(name, Mutant::ALL.iter().map(|m| m.name()));
+                let near = names::near(name, Mutant::all().map(Mutant::name));
                 return Err(Failure::Usage(format!(
                     "{} kills {name}, and there is no such mutant{}",
                     requirement.check,
@@ -219,7 +219,7 @@ fn named(requirements: &Requirements) -> Result<BTreeSet<(&str, Mutant)>, Failur
             named.insert((requirement.check.as_str(), mutant));
         }
     }
-    match Mutant::ALL.iter().find(|mutant| named.iter().all(|(_, named)| named != *mutant)) {
+    match Mutant::all().find(|mutant| named.iter().all(|(_, named)| named != mutant)) {
         Some(mutant) => {
             let name = mutant.name();
             Err(Failure::Usage(format!("no check names the mutant {name}; add it to the `kills` of one")))
@@ -233,8 +233,8 @@ fn wanted(only: &[String]) -> Result<globset::GlobSet, Failure> {
     let all = ["*".to_owned()];
     for word in if only.is_empty() { &all } else { only } {
         let glob = Glob::new(word).map_err(|e| Failure::Usage(format!("--only {word:?} is no glob: {e}")))?;
-        if !Mutant::ALL.iter().any(|m| glob.compile_matcher().is_match(m.name())) {
-            let near = names::near(word, Mutant::ALL.iter().map(|m| m.name()));
+        if !Mutant::all().any(|m| glob.compile_matcher().is_match(m.name())) {
+            let near = names::near(word, Mutant::all().map(Mutant::name));
             return Err(Failure::Usage(format!("--only {word:?} matches no mutant{}", names::suggestion(&near))));
         }
         set.add(glob);
@@ -369,7 +369,7 @@ impl Pair {
 
 fn answer(requirements: &Requirements, pairs: &[Pair]) -> Answer {
     let tried = |mutant: Mutant| pairs.iter().filter(move |p| p.mutant == mutant && !p.outcomes.is_empty());
-    let mutants = Mutant::ALL.iter().copied().filter(|m| tried(*m).next().is_some()).map(|mutant| {
+    let mutants = Mutant::all().filter(|m| tried(*m).next().is_some()).map(|mutant| {
         let named = || tried(mutant).filter(|p| p.named);
         let acted = named()
             .flat_map(|p| &p.outcomes)
@@ -439,9 +439,13 @@ mod tests {
 
     use super::*;
 
+    fn drops_done() -> Mutant {
+        Mutant::named("drops-done").expect("a mutant")
+    }
+
     /// Requirements of which the first names every mutant; `level` is that of the second, which names one as well.
     fn requirements(level: &str) -> Requirements {
-        let all: Vec<&str> = Mutant::ALL.iter().map(|m| m.name()).filter(|n| *n != "drops-done").collect();
+        let all: Vec<&str> = Mutant::all().map(Mutant::name).filter(|n| *n != "drops-done").collect();
         let text = format!(
             "checks:\n\
              - {{check: routing/all, level: MUST, sentence: s, source: t, kills: [{}]}}\n\
@@ -458,7 +462,7 @@ mod tests {
     fn what_is_only_told_names_no_mutant(#[case] level: &str, #[case] counts: bool) {
         let requirements = requirements(level);
         match named(&requirements) {
-            Ok(named) => assert!(counts && named.contains(&("streaming/end", Mutant::DropsDone))),
+            Ok(named) => assert!(counts && named.contains(&("streaming/end", drops_done()))),
             Err(failure) => {
                 let said = failure.to_string();
                 assert!(!counts && said.contains("no check names the mutant drops-done"), "{said}");
@@ -469,7 +473,7 @@ mod tests {
     fn pair(check: &str, named: bool, outcomes: Vec<Outcome>) -> Pair {
         let place = || ("agentgateway".to_owned(), "-".to_owned());
         let outcomes = outcomes.into_iter().map(|outcome| (place(), outcome)).collect();
-        Pair { mutant: Mutant::DropsDone, check: check.into(), named, left: VecDeque::new(), outcomes }
+        Pair { mutant: drops_done(), check: check.into(), named, left: VecDeque::new(), outcomes }
     }
 
     fn killed() -> Outcome {

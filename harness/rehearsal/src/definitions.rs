@@ -4,15 +4,15 @@ use std::sync::LazyLock;
 
 use apiserver::Definitions;
 
+use crate::dialects;
+
 /// Of the Gateway API, of the inference extension, of KServe and of the gateways.
 pub static DEFINITIONS: LazyLock<Definitions> = LazyLock::new(|| {
     let documents = [
         include_str!("schemas/gateway-api.yaml"),
         include_str!("schemas/inference.yaml"),
         include_str!("schemas/kserve.yaml"),
-        include_str!("schemas/ai-gateway.yaml"),
-        include_str!("schemas/envoy-gateway.yaml"),
-        include_str!("schemas/agentgateway.yaml"),
     ];
+    let documents: Vec<&str> = documents.into_iter().chain(dialects::schemas()).collect();
     Definitions::read(include_str!("schemas/pieces.yaml"), &documents).expect("the definitions can be read")
 });

@@ -32,7 +32,7 @@ use crate::{
     },
     hops::Hops,
     kinds,
-    mutants::{Mutant, Mutants},
+    mutants::{Mutants, mutant},
     webhooks,
 };
 
@@ -297,10 +297,10 @@ impl apiserver::Hooks for Hooks {
 
     fn has(&self, fault: Fault) -> bool {
         self.mutants.is(match fault {
-            Fault::RefusesOlderVersions => Mutant::RefusesOlderVersions,
-            Fault::TakesUnknownFields => Mutant::TakesUnknownFields,
-            Fault::SkipsRules => Mutant::SkipsRules,
-            Fault::SkipsWebhooks => Mutant::SkipsWebhooks,
+            Fault::RefusesOlderVersions => mutant::REFUSES_OLDER_VERSIONS,
+            Fault::TakesUnknownFields => mutant::TAKES_UNKNOWN_FIELDS,
+            Fault::SkipsRules => mutant::SKIPS_RULES,
+            Fault::SkipsWebhooks => mutant::SKIPS_WEBHOOKS,
         })
     }
 }

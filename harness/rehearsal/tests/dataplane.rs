@@ -5,15 +5,17 @@ use std::{future::Future, net::IpAddr, sync::Arc, time::Duration};
 use rehearsal::{
     clock::Clock,
     dataplane::{
+        interceptor::Passthrough,
         limits::WindowLimit,
+        local_reply::{Failure, LocalReply},
         network::{Network, PodPort, PortOf, pod_address},
         proxy::{Proxy, SharedWindows},
         routing::{
-            Backend, Cost, Entry, Filter, GlobalLimit, HeaderCase, HeaderEdit, HostPattern, HostRule, IncludeUsage,
-            Listener, Match, PathMatch, PathRewrite, Precedence, Provider, RouteId, Rule, Table, Target, TieBreak,
+            Backend, Entry, Filter, GlobalLimit, HeaderCase, HeaderEdit, HostPattern, HostRule, IncludeUsage, Listener,
+            Match, PathMatch, PathRewrite, Precedence, Provider, RouteId, Rule, Table, Target, TieBreak,
             regex_before_prefix,
         },
-        words::{Answer, Failure},
+        usage::Cost,
     },
 };
 use rstest::rstest;
@@ -44,13 +46,13 @@ struct Between {
     _stop: tokio_util::sync::DropGuard,
 }
 
-fn words(failure: &Failure) -> Answer {
+fn local_reply(failure: &Failure) -> LocalReply {
     match failure {
-        Failure::Timeout => Answer::text(504, "late"),
-        Failure::OverWindow(state) => Answer::empty(429).with_headers(state.headers()),
-        Failure::Upstream { connecting: true, .. } => Answer::text(503, "refused"),
-        Failure::UnknownHost(_) => Answer::text(503, "unknown"),
-        other => Answer::text(500, format!("{other:?}")),
+        Failure::Timeout => LocalReply::text(504, "late"),
+        Failure::OverWindow(state) => LocalReply::empty(429).with_headers(state.headers()),
+        Failure::Upstream { connecting: true, .. } => LocalReply::text(503, "refused"),
+        Failure::UnknownHost(_) => LocalReply::text(503, "unknown"),
+        other => LocalReply::text(500, format!("{other:?}")),
     }
 }
 
@@ -68,7 +70,8 @@ impl Between {
         tokio::spawn(async move { serving.serve(listener).await });
         let (network, clock, address) = (Network::default(), Clock::movable(START), pod_address(7));
         network.add_pod_port(address, 8080, PodPort { socket, door: None, of: PortOf::Others });
-        let proxy = Proxy::new(network.clone(), clock.clone(), SharedWindows::default(), stop.clone());
+        let proxy =
+            Proxy::new(network.clone(), clock.clone(), SharedWindows::default(), Arc::new(Passthrough), stop.clone());
         proxy.load(table(rule(Target::Host { host: address.to_string(), port: 8080 })));
         let front = TcpListener::bind(("127.0.0.1", 0)).await.expect("a socket");
         let client = Client::new(Arc::new(Tcp::to(front.local_addr().expect("an address"))), "x");
@@ -105,7 +108,7 @@ fn table(rule: Rule) -> Arc<Table> {
     let listener = Listener { name: "http".into(), port: 80, host, entries: vec![Arc::new(entry)] };
     let precedence =
         Precedence { paths: regex_before_prefix, ties: TieBreak::Oldest, hosts: HostRule::MostSpecificOnly };
-    Arc::new(Table::new(vec![listener], precedence, words, HeaderCase::Lower))
+    Arc::new(Table::new(vec![listener], precedence, local_reply, HeaderCase::Lower))
 }
 
 fn chat() -> Value {
@@ -310,6 +313,6 @@ async fn charges(#[case] script: &[(&str, &str)], #[case] abandon: Option<Abando
 async fn a_new_table_counts_for_new_requests() {
     let between = Between::plain().await;
     assert_eq!(between.send(Call::get("/v1/models").host("m.test")).await.status(), Some(200));
-    between.proxy.load(table(Rule { filters: vec![Filter::Direct(Answer::text(418, "no"))], ..Rule::default() }));
+    between.proxy.load(table(Rule { filters: vec![Filter::Direct(LocalReply::text(418, "no"))], ..Rule::default() }));
     assert_eq!(between.send(Call::get("/v1/models").host("m.test")).await.status(), Some(418));
 }

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use http::{HeaderMap, Method};
 use rehearsal::{
-    dataplane::routing::{Asked, Rule, Unit},
+    dataplane::routing::{RequestHead, Rule, Unit},
     dialects::{
-        self, Snapshot, Translation, Version,
+        self, Snapshot, Translation, Version, agentgateway, envoy_ai_gateway,
         object::{self, list, text},
     },
     kinds,
@@ -56,7 +56,7 @@ fn short(status: &Value, pointer: &str) -> Vec<String> {
 fn rule(translation: &Translation, host: &str, path: &str) -> Arc<Rule> {
     let table = &translation.tables[&("igc".to_owned(), "gw".to_owned())];
     let (method, headers) = (Method::POST, HeaderMap::new());
-    let asked = Asked { method: &method, host, path, query: "", headers: &headers };
+    let asked = RequestHead { method: &method, host, path, query: "", headers: &headers };
     Arc::clone(&table.choose(80, &asked).expect("a route").rule)
 }
 
@@ -109,9 +109,9 @@ fn a_routes_budget_replaces_the_gateways() {
     let translation = envoy(&(budget("wide", "Gateway", "gw", 9) + &budget("narrow", "HTTPRoute", "a", 3)));
     let hits = |host| rule(&translation, host, "/").global_limits.iter().map(|l| l.limit.hits).collect::<Vec<_>>();
     assert_eq!((hits("a.test"), hits("b.test")), (vec![3], vec![9]));
-    let wide = status(&translation, &kinds::BACKEND_TRAFFIC_POLICY, "wide");
+    let wide = status(&translation, &envoy_ai_gateway::kinds::BACKEND_TRAFFIC_POLICY, "wide");
     assert_eq!(short(wide, "/ancestors/0/conditions"), ["Accepted=True/Accepted", "Overridden=True/Overridden"]);
-    let narrow = status(&translation, &kinds::BACKEND_TRAFFIC_POLICY, "narrow");
+    let narrow = status(&translation, &envoy_ai_gateway::kinds::BACKEND_TRAFFIC_POLICY, "narrow");
     assert_eq!(short(narrow, "/ancestors/0/conditions"), ["Accepted=True/Accepted"]);
 }
 
@@ -120,7 +120,7 @@ fn a_routes_budget_replaces_the_gateways() {
 fn two_budgets_on_one_route() {
     let translation = envoy(&(budget("z-old", "HTTPRoute", "a", 9) + &budget("a-young", "HTTPRoute", "a", 3)));
     assert_eq!(rule(&translation, "a.test", "/").global_limits[0].limit.hits, 9);
-    let young = status(&translation, &kinds::BACKEND_TRAFFIC_POLICY, "a-young");
+    let young = status(&translation, &envoy_ai_gateway::kinds::BACKEND_TRAFFIC_POLICY, "a-young");
     assert_eq!(short(young, "/ancestors/0/conditions"), ["Accepted=False/Conflicted"]);
 }
 
@@ -143,7 +143,7 @@ spec:
     assert_eq!(rule(&envoy(""), "a.test", "/").buffer_limit, None);
     let translation = envoy(policy);
     assert_eq!(rule(&translation, "a.test", "/").buffer_limit, Some(50 << 20));
-    let said = status(&translation, &kinds::CLIENT_TRAFFIC_POLICY, "buffer");
+    let said = status(&translation, &envoy_ai_gateway::kinds::CLIENT_TRAFFIC_POLICY, "buffer");
     assert_eq!(short(said, "/ancestors/0/conditions"), ["Accepted=True/Accepted"]);
 }
 
@@ -292,7 +292,7 @@ fn a_foreign_gateway_is_claimed_all_the_same() {
         ]
         .concat(),
     );
-    let said = status(&translation, &kinds::AGENTGATEWAY_POLICY, "p");
+    let said = status(&translation, &agentgateway::kinds::AGENTGATEWAY_POLICY, "p");
     assert_eq!(short(said, "/ancestors/0/conditions"), ["Accepted=True/Valid", "Attached=True/Attached"]);
     assert!(!translation.tables.contains_key(&("igc".to_owned(), "foreign".to_owned())));
     assert!(translation.statuses.iter().all(|s| s.name.1 != "foreign"));
@@ -332,7 +332,7 @@ spec: {{parentRefs: [{{name: gw}}], rules: [{{matches: [{{path: {{type: PathPref
     let route = |translation: &Translation, host: &str, path: &str| {
         let table = &translation.tables[&("igc".to_owned(), "gw".to_owned())];
         let (method, headers) = (Method::POST, HeaderMap::new());
-        let asked = Asked { method: &method, host, path, query: "", headers: &headers };
+        let asked = RequestHead { method: &method, host, path, query: "", headers: &headers };
         table.choose(80, &asked).map(|e| e.id.name.clone()).unwrap_or_else(|failure| format!("{failure:?}"))
     };
     // The host `own.test` has routes of its own: in Envoy it never falls back, in agentgateway it does.

@@ -28,6 +28,7 @@ impl Gateways {
     ) {
         let mut translation = around.gateway.translate(snapshot);
         around.mutants.distort(snapshot, &mut translation);
+        around.gateway.mutate(&around.mutants, snapshot, &mut translation);
         pods.load(std::mem::take(&mut translation.tables));
         hold(around, snapshot, &translation.finalizers);
         let mut unowned = BTreeSet::new();

@@ -15,7 +15,7 @@ use crate::{
         object::{self, annotation, condition, list, name, namespace, text, text_or},
     },
     kinds,
-    mutants::Mutant,
+    mutants::mutant,
 };
 
 /// Where KServe lives, and where its configuration is.
@@ -83,7 +83,7 @@ fn inference_service(around: &Surroundings, snapshot: &Snapshot, service: &Arc<V
     let existing = around.fresh(snapshot, &kinds::DEPLOYMENT, home, &predictor);
     let mut own = cluster_service(service, &predictor);
     if let Some(own) = &mut own
-        && around.mutants.is(Mutant::ServicePortOfTheContainer)
+        && around.mutants.is(mutant::SERVICE_PORT_OF_THE_CONTAINER)
     {
         own["spec"]["ports"][0]["port"] = own["spec"]["ports"][0]["targetPort"].clone();
     }
@@ -119,7 +119,7 @@ fn inference_service(around: &Surroundings, snapshot: &Snapshot, service: &Arc<V
     if is_ready {
         status["address"] = json!({"url": format!("http://{predictor}.{home}.svc.cluster.local")});
         if let Some(Ingress { domain, .. }) = exposed {
-            let host = if around.mutants.is(Mutant::UrlOfAnotherService) { "another" } else { isvc };
+            let host = if around.mutants.is(mutant::URL_OF_ANOTHER_SERVICE) { "another" } else { isvc };
             status["url"] = json!(format!("http://{host}-{home}.{domain}"));
             status["components"] = json!({"predictor": {"url": format!("http://{predictor}-{home}.{domain}")}});
         } else {
@@ -192,7 +192,7 @@ fn ingress_problem(
 
 /// The routes that an InferenceService has.
 fn routes<'a>(around: &Surroundings, predictor: &'a str, service: &'a str) -> Vec<&'a str> {
-    if around.mutants.is(Mutant::ForgetsPredictorRoute) { vec![service] } else { vec![predictor, service] }
+    if around.mutants.is(mutant::FORGETS_PREDICTOR_ROUTE) { vec![service] } else { vec![predictor, service] }
 }
 
 fn labels(service: &Value, predictor: &str) -> Value {

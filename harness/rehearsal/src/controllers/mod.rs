@@ -29,7 +29,7 @@ use crate::{
     dataplane::{network::Network, proxy::SharedWindows},
     dialects::{GatewayController, Name, Snapshot, object},
     kinds,
-    mutants::{Mutant, Mutants},
+    mutants::{Mutants, mutant},
 };
 
 /// What all controllers of a world share.
@@ -194,7 +194,7 @@ fn settle<T>(what: &str, written: Result<T, Failure>) -> Option<T> {
 /// Applies an object unless it was applied like this before and what is there has all of it still.
 fn apply(around: &Surroundings, snapshot: &Snapshot, mut object: Value) {
     let owner = object::text(&object, "/metadata/ownerReferences/0/kind");
-    if owner == "LLMInferenceService" && object["kind"] == "Service" && around.mutants.is(Mutant::ForgetsOwners) {
+    if owner == "LLMInferenceService" && object["kind"] == "Service" && around.mutants.is(mutant::FORGETS_OWNERS) {
         object["metadata"]["ownerReferences"] = json!([]);
     }
     let (kind, key) = (object::kind(&object), object::key(&object));

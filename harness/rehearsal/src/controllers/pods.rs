@@ -215,7 +215,8 @@ fn start(
         }
         Program::Proxy(gateway) => {
             let (network, clock) = (around.network.clone(), around.clock.clone());
-            let replica = Proxy::wrong_as(around.mutants.clone(), network, clock, around.windows.clone(), stop.clone());
+            let interceptor = Arc::new(around.mutants.clone());
+            let replica = Proxy::new(network, clock, around.windows.clone(), interceptor, stop.clone());
             // Before it is reached: no client sees it without its routes.
             if let Some(table) = tables.get(&gateway) {
                 replica.load(Arc::clone(table));

@@ -12,7 +12,7 @@ use crate::{
         object::{self, list, name, namespace, number, text},
     },
     kinds,
-    mutants::Mutant,
+    mutants::mutant,
 };
 
 /// The label that tells the pods of one template from those of another.
@@ -110,7 +110,7 @@ fn deployment(around: &Surroundings, deployment: &Value, sets: &[&Arc<Value>]) -
     }
     let all = sets.iter().map(|s| number(s, "/status/replicas").unwrap_or(0)).sum::<u64>();
     let all_ready = sets.iter().map(|s| ready_replicas(s)).sum::<u64>();
-    let lags = namespace(deployment) == "cert-manager" && around.mutants.is(Mutant::NeverAvailable);
+    let lags = namespace(deployment) == "cert-manager" && around.mutants.is(mutant::NEVER_AVAILABLE);
     let available = all_ready >= wanted && !lags;
     let progressed = newest.is_some() && ready >= wanted;
     let mut conditions = vec![if available {

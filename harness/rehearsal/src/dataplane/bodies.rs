@@ -1,4 +1,4 @@
-//! The body room: bodies that pass without being held, bodies that are held up to a bound, and the end that is noticed.
+//! Bodies: passed on without being held, held up to a bound, and charged at their end.
 
 use std::{
     error::Error,
@@ -13,7 +13,10 @@ use http_body_util::{BodyExt, Full, combinators::UnsyncBoxBody};
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use tokio::task::JoinHandle;
 
-use super::usage::{Listening, Usage};
+use super::usage::{Usage, UsageReader};
+
+/// What agentgateway reads of a body for expressions and AI backends, in bytes (facts/agentgateway.md section 2).
+pub const READ_BUFFER: usize = 2 * 1024 * 1024;
 
 /// Any error of a body.
 pub type BodyError = Box<dyn Error + Send + Sync>;
@@ -116,9 +119,9 @@ impl HttpBody for Unsized {
 
 /// Ends a task with its owner.
 #[derive(Debug)]
-pub struct Tied(pub JoinHandle<()>);
+pub struct AbortOnDrop(pub JoinHandle<()>);
 
-impl Drop for Tied {
+impl Drop for AbortOnDrop {
     fn drop(&mut self) {
         self.0.abort();
     }
@@ -132,34 +135,34 @@ pub type Deadline = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// A reply on its way to the client. When it is dropped before its end, the upstream connection goes with it and
 /// nothing is charged.
-pub struct Passing {
+pub struct MeteredBody {
     /// The upstream's body.
     pub body: Body,
-    /// Looks for usage.
-    pub listening: Listening,
+    /// Reads its usage.
+    pub usage: UsageReader,
     /// Called once, before the client can have seen the end.
     pub at_end: Option<AtEnd>,
     /// When the route's time is over.
     pub deadline: Option<Deadline>,
     /// The upstream connection.
-    pub connection: Option<Tied>,
+    pub connection: Option<AbortOnDrop>,
 }
 
-impl Passing {
+impl MeteredBody {
     fn ended(&mut self) {
         if let Some(at_end) = self.at_end.take() {
-            at_end(self.listening.found());
+            at_end(self.usage.usage());
         }
     }
 }
 
-impl fmt::Debug for Passing {
+impl fmt::Debug for MeteredBody {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Passing").field("listening", &self.listening).finish_non_exhaustive()
+        f.debug_struct("MeteredBody").field("usage", &self.usage).finish_non_exhaustive()
     }
 }
 
-impl HttpBody for Passing {
+impl HttpBody for MeteredBody {
     type Data = Bytes;
     type Error = BodyError;
 
@@ -174,7 +177,7 @@ impl HttpBody for Passing {
         match &polled {
             Poll::Ready(Some(Ok(frame))) => {
                 if let Some(data) = frame.data_ref() {
-                    self.listening.hear(data);
+                    self.usage.read(data);
                 }
                 // A body of known length is not polled past its last byte, so the end is noticed here.
                 if self.body.is_end_stream() {
@@ -221,11 +224,11 @@ mod tests {
         }
     }
 
-    fn passing(body: Body, ends: &Arc<Mutex<Vec<Option<u64>>>>) -> Passing {
+    fn passing(body: Body, ends: &Arc<Mutex<Vec<Option<u64>>>>) -> MeteredBody {
         let ends = Arc::clone(ends);
-        Passing {
+        MeteredBody {
             body,
-            listening: Listening::to(Some("application/json")),
+            usage: UsageReader::of(Some("application/json")),
             at_end: Some(Box::new(move |usage| ends.lock().expect("lock").push(usage.map(|u| u.total)))),
             deadline: None,
             connection: None,
@@ -259,13 +262,13 @@ mod tests {
         let frames: [Result<Frame<Bytes>, BodyError>; 2] = [Ok(Frame::data(event)), Err("cut".into())];
         let body = boxed(http_body_util::StreamBody::new(futures::stream::iter(frames)));
         let ends = Arc::new(Mutex::new(Vec::new()));
-        let mut reply = Passing { listening: Listening::to(Some("text/event-stream")), ..passing(body, &ends) };
+        let mut reply = MeteredBody { usage: UsageReader::of(Some("text/event-stream")), ..passing(body, &ends) };
         assert!(reply.frame().await.is_some_and(|f| f.is_ok()));
         if late {
             reply.deadline = Some(Box::pin(std::future::ready(())));
         }
         assert!(reply.frame().await.is_some_and(|f| f.is_err()));
         assert!(ends.lock().expect("lock").is_empty());
-        assert_eq!(reply.listening.found().map(|u| u.total), Some(7), "it was there");
+        assert_eq!(reply.usage.usage().map(|u| u.total), Some(7), "it was there");
     }
 }

@@ -1,4 +1,4 @@
-//! The matching room: hostnames, paths, headers and queries, and whether a request is covered by them. Pure.
+//! Matching: hostnames, paths, headers and queries, and whether a request is covered by them. Pure.
 
 use std::fmt;
 
@@ -154,7 +154,7 @@ impl Default for Match {
 
 impl Match {
     /// Whether a request is covered.
-    pub fn covers(&self, request: &Asked<'_>) -> bool {
+    pub fn covers(&self, request: &RequestHead<'_>) -> bool {
         self.path.covers(request.path)
             && self.method.as_ref().is_none_or(|m| m == request.method)
             && self.headers.iter().all(|(name, m)| m.covers(joined(request.headers, name).as_deref()))
@@ -178,7 +178,7 @@ fn query_value<'a>(query: &'a str, name: &str) -> Option<&'a str> {
 
 /// The parts of a request that choose a route.
 #[derive(Clone, Copy, Debug)]
-pub struct Asked<'a> {
+pub struct RequestHead<'a> {
     /// The method.
     pub method: &'a Method,
     /// Host or `:authority`, in lower case, without port.

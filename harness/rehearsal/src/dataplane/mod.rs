@@ -1,16 +1,19 @@
 //! The data plane: what every dialect is translated to, and the proxy that carries it out on loopback sockets.
 
+pub(crate) mod ai;
 pub mod bodies;
 mod exchange;
+mod ext_proc;
+pub mod interceptor;
 pub mod limits;
+pub mod local_reply;
 pub mod matching;
+pub mod metering;
 pub mod network;
-mod picking;
 pub mod pool;
 pub mod proxy;
-mod rewrite;
 pub mod routing;
+mod server;
 pub mod transform;
-mod upstream;
+pub mod upstream;
 pub mod usage;
-pub mod words;

@@ -1,8 +1,8 @@
-//! The pool room: what a proxy is told of an InferencePool, and where an endpoint picker's choice leads. Pure.
+//! InferencePools: what a proxy is told of an InferencePool, and where an endpoint picker's choice leads. Pure.
 
 use std::net::SocketAddr;
 
-use super::words::Failure;
+use super::local_reply::Failure;
 
 /// The header in which an endpoint picker says where a request is to go (GIE protocol 004).
 pub const DESTINATION: &str = "x-gateway-destination-endpoint";
@@ -102,7 +102,7 @@ impl Pool {
     ///
     /// # Errors
     /// Where there is none.
-    pub fn own_choice(&self, turn: usize) -> Result<SocketAddr, Failure> {
+    pub fn in_turn(&self, turn: usize) -> Result<SocketAddr, Failure> {
         self.endpoints.get(turn % self.endpoints.len().max(1)).copied().ok_or(Failure::NoEndpoint)
     }
 }
@@ -145,14 +145,14 @@ mod tests {
     }
 
     #[test]
-    fn a_proxys_own_choice_goes_round() {
+    fn endpoints_are_taken_in_turn() {
         let pool = pool(Follows::Endpoints);
         let taken: Vec<u16> = (0..4)
-            .filter_map(|n| pool.own_choice(n).ok())
+            .filter_map(|n| pool.in_turn(n).ok())
             .map(|e| e.ip())
             .map(|ip| if ip == pool.endpoints[0].ip() { 0 } else { 1 })
             .collect();
         assert_eq!(taken, [0, 1, 0, 1]);
-        assert_eq!(Pool { endpoints: vec![], ..pool }.own_choice(3), Err(Failure::NoEndpoint));
+        assert_eq!(Pool { endpoints: vec![], ..pool }.in_turn(3), Err(Failure::NoEndpoint));
     }
 }

@@ -1,34 +1,24 @@
-//! The proxy room: one replica of a gateway's data plane, its table, its counters and its connections.
+//! One replica of a gateway's data plane: its table and its counters.
 
 use std::{
     collections::HashMap,
-    convert::Infallible,
-    net::SocketAddr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, RwLock,
         atomic::{AtomicUsize, Ordering},
     },
 };
 
-use hyper::{Request, body::Incoming, service::service_fn};
-use hyper_util::{
-    rt::{TokioExecutor, TokioIo},
-    server::conn::auto,
-};
-use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    exchange,
+    interceptor::Interceptor,
     limits::{Bucket, Windows},
+    local_reply::{Failure, LocalReply},
+    metering::Charges,
     network::Network,
-    routing::{HeaderCase, LocalLimit, Precedence, Rule, Table, TieBreak, regex_before_prefix},
-    words::{Answer, Failure},
+    routing::{HeaderCase, HostRule, LocalLimit, Precedence, Rule, Table, TieBreak, regex_before_prefix},
 };
-use crate::{
-    clock::{Clock, UnixMillis},
-    mutants::{Mutant, Mutants},
-};
+use crate::clock::{Clock, UnixMillis};
 
 /// Counters that all replicas of all gateways of a world share: the rate limit service and its Redis.
 #[derive(Clone, Debug, Default)]
@@ -53,31 +43,23 @@ struct Inner {
     windows: SharedWindows,
     buckets: Mutex<HashMap<String, Bucket>>,
     turns: Mutex<HashMap<usize, u64>>,
-    own_choices: AtomicUsize,
-    mutants: Mutants,
+    endpoints_taken: AtomicUsize,
+    interceptor: Arc<dyn Interceptor>,
     stop: CancellationToken,
 }
 
 impl Proxy {
     /// A replica without configuration: it answers as a proxy that has no listener.
-    pub fn new(network: Network, clock: Clock, windows: SharedWindows, stop: CancellationToken) -> Self {
-        Self::wrong_as(Mutants::default(), network, clock, windows, stop)
-    }
-
-    /// The same, wrong in the way of a mutant.
-    pub fn wrong_as(
-        mutants: Mutants,
+    pub fn new(
         network: Network,
         clock: Clock,
         windows: SharedWindows,
+        interceptor: Arc<dyn Interceptor>,
         stop: CancellationToken,
     ) -> Self {
-        let precedence = Precedence {
-            paths: regex_before_prefix,
-            ties: TieBreak::Oldest,
-            hosts: super::routing::HostRule::MostSpecificOnly,
-        };
-        let empty = Table::new(Vec::new(), precedence, |_: &Failure| Answer::empty(404), HeaderCase::Lower);
+        let precedence =
+            Precedence { paths: regex_before_prefix, ties: TieBreak::Oldest, hosts: HostRule::MostSpecificOnly };
+        let empty = Table::new(Vec::new(), precedence, |_: &Failure| LocalReply::empty(404), HeaderCase::Lower);
         Self(Arc::new(Inner {
             table: RwLock::new(Arc::new(empty)),
             network,
@@ -85,8 +67,8 @@ impl Proxy {
             windows,
             buckets: Mutex::default(),
             turns: Mutex::default(),
-            own_choices: AtomicUsize::default(),
-            mutants,
+            endpoints_taken: AtomicUsize::default(),
+            interceptor,
             stop,
         }))
     }
@@ -96,7 +78,7 @@ impl Proxy {
     pub fn load(&self, table: Arc<Table>) {
         let now = self.0.clock.now_ms();
         let mut named: HashMap<&str, &LocalLimit> = HashMap::new();
-        for rule in table.listeners.iter().flat_map(|l| &l.entries).map(|e| &e.rule) {
+        for rule in table.entries().map(|e| &e.rule) {
             named.extend(rule.local_limits.iter().map(|l| (l.bucket.as_str(), l)));
         }
         {
@@ -110,38 +92,22 @@ impl Proxy {
         *self.0.table.write().unwrap_or_else(PoisonError::into_inner) = table;
     }
 
-    /// Serves a connection that a client made to a port of the Gateway. Returns at once.
-    pub fn serve(&self, stream: TcpStream, port: u16) {
-        let proxy = self.clone();
-        let peer = stream.peer_addr().unwrap_or_else(|_| SocketAddr::from(([127, 0, 0, 1], 0)));
-        let stop = self.0.stop.clone();
-        tokio::spawn(async move {
-            if stream.set_nodelay(true).is_err() {
-                return; // the client has gone
-            }
-            let service = service_fn(move |request: Request<Incoming>| {
-                let proxy = proxy.clone();
-                async move { Ok::<_, Infallible>(exchange::answer(&proxy, port, peer, request).await) }
-            });
-            let mut server = auto::Builder::new(TokioExecutor::new());
-            server.http1().preserve_header_case(true).half_close(false);
-            let connection = server.serve_connection(TokioIo::new(stream), service);
-            tokio::select! {
-                ended = connection => if let Err(error) = ended {
-                    tracing::debug!(%error, "a client's connection broke");
-                },
-                () = stop.cancelled() => {}
-            }
-        });
-    }
-
     /// The configuration in force.
     pub fn table(&self) -> Arc<Table> {
         Arc::clone(&self.0.table.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    pub(super) fn mutants(&self) -> &Mutants {
-        &self.0.mutants
+    pub(super) fn interceptor(&self) -> &dyn Interceptor {
+        &*self.0.interceptor
+    }
+
+    pub(super) fn shared_interceptor(&self) -> Arc<dyn Interceptor> {
+        Arc::clone(&self.0.interceptor)
+    }
+
+    /// Cancelled when its connections are to end.
+    pub(super) fn stop(&self) -> &CancellationToken {
+        &self.0.stop
     }
 
     pub(super) fn network(&self) -> &Network {
@@ -165,31 +131,31 @@ impl Proxy {
         let now = self.time_for(&limit.bucket, limit.limit.interval_ms);
         let mut buckets = self.buckets();
         let bucket = buckets.entry(limit.bucket.clone()).or_insert_with(|| Bucket::new(limit.limit, now));
-        match bucket.admit(now, units) {
-            Err(_) if self.0.mutants.lets_pass() => Ok(()),
-            Err(mut denial) if self.0.mutants.is(Mutant::RefillsEarly) => {
-                denial.reset = (denial.reset + 10) % (limit.limit.interval_ms / 1000).max(1); // it says the right time
-                Err(Failure::OverBucket(denial))
-            }
-            admitted => admitted.map_err(Failure::OverBucket),
-        }
+        self.0.interceptor.admission(limit, bucket.admit(now, units)).map_err(Failure::OverBucket)
     }
 
     fn time_for(&self, bucket: &str, window_ms: u64) -> UnixMillis {
-        self.0.mutants.time_for(bucket, window_ms, self.0.clock.now_ms())
+        self.0.interceptor.limiter_time(bucket, window_ms, self.0.clock.now_ms())
     }
 
-    /// Charges a local limit, where it still exists.
-    pub(super) fn charge(&self, limit: &LocalLimit, units: u64) {
-        let now = self.time_for(&limit.bucket, limit.limit.interval_ms);
-        if let Some(bucket) = self.buckets().get_mut(&limit.bucket) {
-            bucket.charge(now, units);
+    /// Charges windows, and local limits that still exist.
+    pub(super) fn charge(&self, charges: &Charges) {
+        for window in &charges.windows {
+            let limit = window.limit.limit;
+            let now = self.time_for(&window.bucket, limit.seconds * 1000);
+            self.0.windows.lock().charge(now, &window.bucket, limit, window.hits);
+        }
+        for (limit, units) in &charges.buckets {
+            let now = self.time_for(&limit.bucket, limit.limit.interval_ms);
+            if let Some(bucket) = self.buckets().get_mut(&limit.bucket) {
+                bucket.charge(now, *units);
+            }
         }
     }
 
-    /// How many endpoints of pools this replica has chosen itself, before this one.
-    pub(super) fn own_choice(&self) -> usize {
-        self.0.own_choices.fetch_add(1, Ordering::Relaxed)
+    /// How many endpoints of pools this replica has taken in turn, before this one.
+    pub(super) fn next_endpoint(&self) -> usize {
+        self.0.endpoints_taken.fetch_add(1, Ordering::Relaxed)
     }
 
     /// Which backend of a rule is next: each gets exactly its share of every round, interleaved.
@@ -224,9 +190,17 @@ fn gcd(a: u64, b: u64) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use super::super::routing::{Backend, Target};
+    use super::super::{
+        interceptor::Passthrough,
+        routing::{Backend, Target},
+    };
     use super::*;
     use rstest::rstest;
+
+    fn proxy() -> Proxy {
+        let (network, clock, windows) = (Network::default(), Clock::movable(0), SharedWindows::default());
+        Proxy::new(network, clock, windows, Arc::new(Passthrough), CancellationToken::new())
+    }
 
     fn rule(weights: &[u32]) -> Arc<Rule> {
         let backends = weights
@@ -248,8 +222,7 @@ mod tests {
     #[case(&[9, 1], &[9, 1])]
     #[case(&[7, 3, 0], &[7, 3, 0])]
     fn backends_get_their_share(#[case] weights: &[u32], #[case] shares: &[usize]) {
-        let proxy =
-            Proxy::new(Network::default(), Clock::movable(0), SharedWindows::default(), CancellationToken::new());
+        let proxy = proxy();
         let (rule, mut seen) = (rule(weights), vec![0; weights.len()]);
         for _ in 0..10 {
             seen[proxy.turn(&rule).expect("a backend")] += 1;
@@ -261,8 +234,7 @@ mod tests {
     #[case(&[])]
     #[case(&[0, 0])]
     fn weight_zero_serves_nothing(#[case] weights: &[u32]) {
-        let proxy =
-            Proxy::new(Network::default(), Clock::movable(0), SharedWindows::default(), CancellationToken::new());
+        let proxy = proxy();
         assert_eq!(proxy.turn(&rule(weights)), None);
     }
 }

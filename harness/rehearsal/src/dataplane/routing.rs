@@ -1,4 +1,4 @@
-//! The routing room: the one model that all dialects are translated to, and the pure choice of a route in it.
+//! Routing: the one model that all dialects are translated to, and the pure choice of a route in it.
 //!
 //! A [`Table`] holds listeners; a listener holds entries, one for each hostname x match of a rule, in the dialect's order
 //! of precedence. Nothing here does I/O.
@@ -8,10 +8,11 @@ use std::{cmp::Ordering, collections::BTreeMap, fmt, sync::Arc, time::Duration};
 use http::HeaderMap;
 
 use super::limits::{BucketLimit, WindowLimit};
+use super::local_reply::{Failure, LocalReply};
 use super::pool::Pool;
-use super::words::{Answer, Failure};
+use super::usage::Cost;
 
-pub use super::matching::{Asked, HostPattern, Match, PathMatch, ValueMatch, joined};
+pub use super::matching::{HostPattern, Match, PathMatch, RequestHead, ValueMatch, joined};
 
 /// Where an entry comes from; also the name of its limit bucket.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -83,8 +84,8 @@ pub enum Filter {
         /// New path.
         path: Option<PathRewrite>,
     },
-    /// An answer without a backend.
-    Direct(Answer),
+    /// A reply without a backend.
+    Direct(LocalReply),
 }
 
 /// Where a backend's requests go.
@@ -129,6 +130,13 @@ pub struct Backend {
     pub provider: Option<Provider>,
 }
 
+impl Backend {
+    /// Whether an endpoint picker may choose where it goes.
+    pub fn is_pool(&self) -> bool {
+        matches!(self.target, Target::Pool(_))
+    }
+}
+
 /// How an AI backend handles requests and replies.
 #[derive(Clone, Debug, Default)]
 pub struct Provider {
@@ -158,21 +166,6 @@ pub enum IncludeUsage {
     WhereAbsent,
     /// Always (Envoy AI Gateway with any request cost configured).
     Always,
-}
-
-/// A number that a reply's usage gives, under the name that policies use.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Cost {
-    /// `prompt_tokens`.
-    Input,
-    /// `completion_tokens`.
-    Output,
-    /// `total_tokens`.
-    Total,
-    /// Cached prompt tokens.
-    CachedInput,
-    /// Reasoning tokens.
-    Reasoning,
 }
 
 /// How the model's name comes out of the body, before the route is chosen again (Envoy AI Gateway's ext_proc).
@@ -384,7 +377,7 @@ pub struct Table {
     /// The order of routes.
     pub precedence: Precedence,
     /// The dialect's words for what goes wrong.
-    pub words: fn(&Failure) -> Answer,
+    pub local_reply: fn(&Failure) -> LocalReply,
     /// How header names are written towards the client.
     pub header_case: HeaderCase,
     /// Whether a reply's `Keep-Alive` reaches the client although it belongs to one connection (agentgateway v1.3.1).
@@ -405,28 +398,33 @@ impl Table {
     pub fn new(
         mut listeners: Vec<Listener>,
         precedence: Precedence,
-        words: fn(&Failure) -> Answer,
+        local_reply: fn(&Failure) -> LocalReply,
         header_case: HeaderCase,
     ) -> Self {
         for listener in &mut listeners {
             listener.entries.sort_by(|a, b| precedence.compare(a, b));
         }
-        Self { listeners, precedence, words, header_case, passes_keep_alive: false }
+        Self { listeners, precedence, local_reply, header_case, passes_keep_alive: false }
+    }
+
+    /// The entries of all listeners.
+    pub fn entries(&self) -> impl Iterator<Item = &Arc<Entry>> {
+        self.listeners.iter().flat_map(|listener| &listener.entries)
     }
 
     /// The entry that a request on a port falls to.
     ///
     /// # Errors
     /// What is missing: a listener for the host, or a route.
-    pub fn choose(&self, port: u16, asked: &Asked<'_>) -> Result<&Arc<Entry>, Failure> {
+    pub fn choose(&self, port: u16, request: &RequestHead<'_>) -> Result<&Arc<Entry>, Failure> {
         let listener = self
             .listeners
             .iter()
-            .filter(|l| l.port == port && l.host.covers(asked.host))
+            .filter(|l| l.port == port && l.host.covers(request.host))
             .max_by_key(|l| l.host.specificity())
             .ok_or(Failure::NoListener)?;
         let mut by_host: BTreeMap<_, Vec<&Arc<Entry>>> = BTreeMap::new();
-        for entry in listener.entries.iter().filter(|e| e.id.host.covers(asked.host)) {
+        for entry in listener.entries.iter().filter(|e| e.id.host.covers(request.host)) {
             by_host.entry(entry.id.host.specificity()).or_default().push(entry);
         }
         if by_host.is_empty() {
@@ -436,7 +434,13 @@ impl Table {
             HostRule::MostSpecificOnly => 1,
             HostRule::FallThrough => usize::MAX,
         };
-        by_host.into_values().rev().take(candidates).flatten().find(|e| e.matches.covers(asked)).ok_or(Failure::NoRoute)
+        by_host
+            .into_values()
+            .rev()
+            .take(candidates)
+            .flatten()
+            .find(|e| e.matches.covers(request))
+            .ok_or(Failure::NoRoute)
     }
 }
 

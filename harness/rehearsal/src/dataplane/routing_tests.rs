@@ -31,11 +31,11 @@ fn path(path: PathMatch) -> Match {
 
 fn table(precedence: Precedence, entries: Vec<Arc<Entry>>) -> Table {
     let listener = Listener { name: "http".to_owned(), port: 80, host: HostPattern::Any, entries };
-    Table::new(vec![listener], precedence, |_| Answer::empty(500), HeaderCase::Lower)
+    Table::new(vec![listener], precedence, |_| LocalReply::empty(500), HeaderCase::Lower)
 }
 
 fn chosen(table: &Table, host: &str, path: &str, headers: &HeaderMap) -> Result<String, Failure> {
-    let asked = Asked { method: &Method::POST, host, path, query: "", headers };
+    let asked = RequestHead { method: &Method::POST, host, path, query: "", headers };
     table.choose(80, &asked).map(|e| e.id.name.clone())
 }
 
@@ -136,7 +136,7 @@ fn an_unknown_host_and_an_unknown_port_are_told_apart() {
     let table = table(ENVOY, vec![entry("own", Some("m.test"), Match::default())]);
     assert_eq!(chosen(&table, "other.test", "/", &HeaderMap::new()), Err(Failure::NoHost));
     let (method, headers) = (Method::GET, HeaderMap::new());
-    let asked = Asked { method: &method, host: "m.test", path: "/", query: "", headers: &headers };
+    let asked = RequestHead { method: &method, host: "m.test", path: "/", query: "", headers: &headers };
     assert_eq!(table.choose(81, &asked).map(|_| ()), Err(Failure::NoListener));
 }
 

@@ -1,4 +1,4 @@
-//! The transformation room: changes to requests and replies by CEL expressions, as agentgateway's policies write them.
+//! Transformations: changes to requests and replies by CEL expressions, as agentgateway's policies write them.
 //!
 //! An expression that fails removes the header of its name and never fails the request; a failing `body` expression gives
 //! an empty body. Source: facts/agentgateway.md section 2 "CEL in transformations"; recordings 10, 11, 12, 14, 28, 31, 33
@@ -131,28 +131,28 @@ impl Transformation {
     }
 
     /// Changes a request; returns a new body where there is one.
-    pub fn on_request(&self, seen: &Seen, headers: &mut HeaderMap) -> Option<Bytes> {
-        self.request.apply(&Facts { seen, reading: None, response: None }, headers)
+    pub fn on_request(&self, client: &ClientRequest, headers: &mut HeaderMap) -> Option<Bytes> {
+        self.request.apply(&Facts { client, llm: None, response: None }, headers)
     }
 
     /// Changes a reply; returns a new body where there is one. `body` is absent where it could not be read.
     pub fn on_response(
         &self,
-        seen: &Seen,
-        reading: &Reading,
+        client: &ClientRequest,
+        llm: &LlmFacts,
         status: u16,
         headers: &mut HeaderMap,
         body: Option<&Bytes>,
     ) -> Option<Bytes> {
         let before = headers.clone();
         let response = Some((status, &before, body));
-        self.response.apply(&Facts { seen, reading: Some(reading), response }, headers)
+        self.response.apply(&Facts { client, llm: Some(llm), response }, headers)
     }
 }
 
-/// A request as expressions see it: as it came from the client.
+/// A request as it came from the client: what expressions see.
 #[derive(Clone, Debug)]
-pub struct Seen {
+pub struct ClientRequest {
     method: String,
     host: String,
     uri: Uri,
@@ -161,7 +161,7 @@ pub struct Seen {
     pub body: Option<Bytes>,
 }
 
-impl Seen {
+impl ClientRequest {
     /// Keeps what expressions may ask.
     pub fn new(method: &Method, host: &str, uri: &Uri, headers: &HeaderMap) -> Self {
         Self {
@@ -176,7 +176,7 @@ impl Seen {
 
 /// What an AI backend read of the exchange (`llm.*`).
 #[derive(Clone, Debug, Default)]
-pub struct Reading {
+pub struct LlmFacts {
     /// The model that was asked of the upstream.
     pub request_model: Option<String>,
     /// The model that answered.
@@ -188,8 +188,8 @@ pub struct Reading {
 }
 
 struct Facts<'a> {
-    seen: &'a Seen,
-    reading: Option<&'a Reading>,
+    client: &'a ClientRequest,
+    llm: Option<&'a LlmFacts>,
     response: Option<(u16, &'a HeaderMap, Option<&'a Bytes>)>,
 }
 
@@ -197,30 +197,30 @@ impl Facts<'_> {
     fn context(&self) -> Option<Context<'static, 'static>> {
         let mut context = Context::default();
         let mut request = json!({
-            "method": self.seen.method,
-            "host": self.seen.host,
+            "method": self.client.method,
+            "host": self.client.host,
             "scheme": "http",
-            "path": self.seen.uri.path(),
-            "pathAndQuery": self.seen.uri.path_and_query().map_or("/", |p| p.as_str()),
-            "uri": self.seen.uri.to_string(),
-            "headers": headers_as_map(&self.seen.headers),
+            "path": self.client.uri.path(),
+            "pathAndQuery": self.client.uri.path_and_query().map_or("/", |p| p.as_str()),
+            "uri": self.client.uri.to_string(),
+            "headers": headers_as_map(&self.client.headers),
         });
-        put_body(&mut request, self.seen.body.as_ref());
+        put_body(&mut request, self.client.body.as_ref());
         context.add_variable("request", request).ok()?;
         if let Some((status, headers, body)) = self.response {
             let mut response = json!({"code": status, "headers": headers_as_map(headers)});
             put_body(&mut response, body);
             context.add_variable("response", response).ok()?;
         }
-        if let Some(reading) = self.reading.filter(|r| r.request_model.is_some()) {
-            let mut llm = json!({"streaming": reading.streaming, "requestModel": reading.request_model});
-            if let Some(model) = &reading.response_model {
+        if let Some(facts) = self.llm.filter(|r| r.request_model.is_some()) {
+            let mut llm = json!({"streaming": facts.streaming, "requestModel": facts.request_model});
+            if let Some(model) = &facts.response_model {
                 llm["responseModel"] = json!(model);
             }
-            if let Some(usage) = &reading.usage {
+            if let Some(usage) = &facts.usage {
                 llm["inputTokens"] = json!(usage.input);
                 llm["outputTokens"] = json!(usage.output);
-                llm["totalTokens"] = json!(usage.input + usage.output);
+                llm["totalTokens"] = json!(usage.tokens());
             }
             context.add_variable("llm", llm).ok()?;
         }
@@ -262,8 +262,8 @@ mod tests {
     use super::*;
     use rstest::rstest;
 
-    fn seen(body: Option<&'static str>) -> Seen {
-        let mut seen = Seen::new(
+    fn seen(body: Option<&'static str>) -> ClientRequest {
+        let mut seen = ClientRequest::new(
             &Method::POST,
             "m.test",
             &Uri::from_static("/v1/chat/completions?a=b"),
@@ -299,10 +299,10 @@ mod tests {
         let transformation = Transformation { response: side, ..Transformation::default() };
         let mut headers =
             HeaderMap::from_iter([(HeaderName::from_static("x-out"), HeaderValue::from_static("from upstream"))]);
-        let reading = Reading { request_model: Some("overridden".to_owned()), ..Reading::default() };
+        let llm = LlmFacts { request_model: Some("overridden".to_owned()), ..LlmFacts::default() };
         let reply = Bytes::from_static(b"{\"model\":\"answered\"}");
         let request = seen(Some("{\"model\":\"asked\"}"));
-        assert!(transformation.on_response(&request, &reading, 200, &mut headers, Some(&reply)).is_none());
+        assert!(transformation.on_response(&request, &llm, 200, &mut headers, Some(&reply)).is_none());
         assert_eq!(headers.get("x-out").map(|v| v.to_str().expect("text")), value, "a failure removes the header");
     }
 

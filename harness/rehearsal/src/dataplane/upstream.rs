@@ -8,15 +8,14 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
 use super::{
-    bodies::{Body, Tied},
+    bodies::{AbortOnDrop, Body},
+    local_reply::Failure,
     network::{Network, Unreachable},
     routing::Target,
-    words::Failure,
 };
-use crate::mutants::{Mutant, Mutants};
 
 /// Says how long a connection stays; of HTTP/1.1, and of one connection.
-pub(super) const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+pub(crate) const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 
 /// Headers that belong to one connection and are never passed on (RFC 9110, section 7.6.1).
 const HOP_BY_HOP: [HeaderName; 7] = [
@@ -47,45 +46,62 @@ pub(super) fn end_to_end(headers: &HeaderMap) -> HeaderMap {
     kept
 }
 
-/// The headers of a request that are passed on.
-pub(super) fn passed_on(headers: &HeaderMap, mutants: &Mutants) -> HeaderMap {
-    let mut passed = end_to_end(headers);
-    if mutants.is(Mutant::AddsHopByHopHeader) {
-        for name in [KEEP_ALIVE, HeaderName::from_static("proxy-connection"), HeaderName::from_static("x-igc-hop")] {
-            if let Some(value) = headers.get(&name) {
-                passed.insert(name, value.clone());
-            }
-        }
+/// Where a request goes.
+#[derive(Debug)]
+pub struct Upstream<'a> {
+    /// The network that it is dialled in.
+    pub network: &'a Network,
+    /// The backend's target.
+    pub target: &'a Target,
+    /// The endpoint, where the target is a pool.
+    pub endpoint: Option<SocketAddr>,
+}
+
+/// A reply that has begun to come.
+pub struct UpstreamReply {
+    /// What is to come.
+    pub body: Body,
+    /// The connection that it comes over.
+    pub connection: Option<AbortOnDrop>,
+    /// Whether it is a stream of events.
+    pub streaming: bool,
+    /// Whether its route changes anything of replies.
+    pub transformed: bool,
+}
+
+impl Upstream<'_> {
+    /// Sends a request on a fresh connection. The connection lives as long as what is returned beside the response.
+    ///
+    /// # Errors
+    /// Where there is no connection, or it breaks before the reply begins.
+    pub async fn call(&self, request: Request<Body>) -> Result<(Response<Incoming>, AbortOnDrop), Failure> {
+        send(self.connect().await?, request).await
     }
-    passed
-}
 
-/// Connects to where a backend's requests go.
-pub(super) async fn connect(network: &Network, target: &Target) -> Result<TcpStream, Failure> {
-    let connected = match target {
-        Target::Service { namespace, name, port } => network.connect_service(namespace, name, *port).await,
-        Target::Host { host, port } => network.connect(host, *port).await,
-        Target::NoService => return Err(Failure::NoService),
-        Target::Pool(_) | Target::Broken => return Err(Failure::BrokenBackend), // a pool's endpoint is dialled
-    };
-    connected.map_err(failure)
-}
-
-/// Connects to the endpoint of a pool.
-pub(super) async fn dial(network: &Network, endpoint: SocketAddr) -> Result<TcpStream, Failure> {
-    network.connect_address(endpoint.ip(), endpoint.port()).await.map_err(failure)
+    async fn connect(&self) -> Result<TcpStream, Failure> {
+        let connected = match (self.endpoint, self.target) {
+            (Some(endpoint), _) => self.network.connect_address(endpoint.ip(), endpoint.port()).await,
+            (None, Target::Service { namespace, name, port }) => {
+                self.network.connect_service(namespace, name, *port).await
+            }
+            (None, Target::Host { host, port }) => self.network.connect(host, *port).await,
+            (None, Target::NoService) => return Err(Failure::NoService),
+            (None, Target::Pool(_) | Target::Broken) => return Err(Failure::BrokenBackend),
+        };
+        connected.map_err(failure)
+    }
 }
 
 fn failure(error: Unreachable) -> Failure {
     match error {
         Unreachable::UnknownHost(host) => Failure::UnknownHost(host),
         Unreachable::NoEndpoint(_) => Failure::NoEndpoint,
-        Unreachable::Connect(error) => Failure::Upstream { connecting: true, words: in_the_systems_words(&error) },
+        Unreachable::Connect(error) => Failure::Upstream { connecting: true, words: system_error(&error) },
     }
 }
 
 /// `Connection refused (os error 111)`, also where the error was made here.
-fn in_the_systems_words(error: &std::io::Error) -> String {
+fn system_error(error: &std::io::Error) -> String {
     match (error.raw_os_error(), error.kind()) {
         (None, std::io::ErrorKind::ConnectionRefused) => "Connection refused (os error 111)".to_owned(),
         (None, std::io::ErrorKind::HostUnreachable) => "No route to host (os error 113)".to_owned(),
@@ -93,21 +109,20 @@ fn in_the_systems_words(error: &std::io::Error) -> String {
     }
 }
 
-/// Sends a request on a fresh connection. The connection lives as long as what is returned beside the response.
-pub(super) async fn send(stream: TcpStream, request: Request<Body>) -> Result<(Response<Incoming>, Tied), Failure> {
+async fn send(stream: TcpStream, request: Request<Body>) -> Result<(Response<Incoming>, AbortOnDrop), Failure> {
     let broken = |error: hyper::Error| Failure::Upstream { connecting: false, words: error.to_string() };
-    let (mut sender, connection) = http1::Builder::new()
+    let (mut sender, driver) = http1::Builder::new()
         .preserve_header_case(true)
         .handshake::<_, Body>(TokioIo::new(stream))
         .await
         .map_err(broken)?;
-    let tied = Tied(tokio::spawn(async move {
-        if let Err(error) = connection.await {
+    let connection = AbortOnDrop(tokio::spawn(async move {
+        if let Err(error) = driver.await {
             tracing::debug!(%error, "an upstream connection broke");
         }
     }));
     let response = sender.send_request(request).await.map_err(broken)?;
-    Ok((response, tied))
+    Ok((response, connection))
 }
 
 #[cfg(test)]

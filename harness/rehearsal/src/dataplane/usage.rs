@@ -1,11 +1,24 @@
-//! The usage room: finds out what a reply cost, from a JSON body or from the events of a stream.
+//! What a reply used, read from a JSON body or from the events of a stream.
 
 use serde_json::Value;
 
-use super::routing::Cost;
-
 /// Most bytes of one reply, or of one event, that are looked at for usage.
 const LOOKED_AT: usize = 8 * 1024 * 1024;
+
+/// A number that a reply's usage gives, under the name that policies use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cost {
+    /// `prompt_tokens`.
+    Input,
+    /// `completion_tokens`.
+    Output,
+    /// `total_tokens`.
+    Total,
+    /// Cached prompt tokens.
+    CachedInput,
+    /// Reasoning tokens.
+    Reasoning,
+}
 
 /// Tokens of one reply.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -39,6 +52,11 @@ impl Usage {
         })
     }
 
+    /// What local limits count: input and output.
+    pub fn tokens(&self) -> u64 {
+        self.input + self.output
+    }
+
     /// One of its numbers.
     pub fn cost(&self, cost: Cost) -> u64 {
         match cost {
@@ -51,33 +69,33 @@ impl Usage {
     }
 }
 
-/// Listens to a reply as it passes.
+/// Reads the usage of a reply as it passes.
 #[derive(Debug)]
-pub enum Listening {
+pub enum UsageReader {
     /// A JSON body, kept until its end.
     Json(Vec<u8>),
     /// Server-sent events: the unfinished line, and the last usage that was seen.
     Events(Vec<u8>, Option<Usage>),
     /// Nothing to find.
-    Deaf,
+    Nothing,
 }
 
-impl Listening {
+impl UsageReader {
     /// Chooses by the reply's content type.
-    pub fn to(content_type: Option<&str>) -> Self {
+    pub fn of(content_type: Option<&str>) -> Self {
         match content_type.map(|t| t.split(';').next().unwrap_or(t).trim().to_ascii_lowercase()).as_deref() {
             Some("text/event-stream") => Self::Events(Vec::new(), None),
             Some(t) if t == "application/json" || t.ends_with("+json") => Self::Json(Vec::new()),
-            _ => Self::Deaf,
+            _ => Self::Nothing,
         }
     }
 
     /// Takes in a piece.
-    pub fn hear(&mut self, piece: &[u8]) {
+    pub fn read(&mut self, piece: &[u8]) {
         match self {
             Self::Json(body) if body.len() + piece.len() <= LOOKED_AT => body.extend_from_slice(piece),
-            Self::Json(_) => *self = Self::Deaf,
-            Self::Deaf => {}
+            Self::Json(_) => *self = Self::Nothing,
+            Self::Nothing => {}
             Self::Events(line, usage) => {
                 for byte in piece {
                     if *byte != b'\n' {
@@ -96,11 +114,11 @@ impl Listening {
     }
 
     /// What was found, at the end of the reply.
-    pub fn found(&self) -> Option<Usage> {
+    pub fn usage(&self) -> Option<Usage> {
         match self {
             Self::Json(body) => serde_json::from_slice(body).ok().as_ref().and_then(Usage::of),
             Self::Events(line, usage) => usage_of_line(line).or(*usage),
-            Self::Deaf => None,
+            Self::Nothing => None,
         }
     }
 }
@@ -134,25 +152,25 @@ mod tests {
     #[case(10_000)]
     fn usage_of_a_stream(#[case] piece: usize) {
         let stream = "data: {\"usage\":null,\"choices\":[]}\r\n\r\ndata: {\"usage\":{\"prompt_tokens\":8,\"completion_tokens\":3,\"total_tokens\":11},\"choices\":[]}\n\ndata: [DONE]\n\n";
-        let mut listening = Listening::to(Some("text/event-stream; charset=utf-8"));
+        let mut listening = UsageReader::of(Some("text/event-stream; charset=utf-8"));
         for piece in stream.as_bytes().chunks(piece) {
-            listening.hear(piece);
+            listening.read(piece);
         }
-        assert_eq!(listening.found().map(|u| u.total), Some(11));
+        assert_eq!(listening.usage().map(|u| u.total), Some(11));
     }
 
     #[test]
     fn nothing_is_found_where_nothing_is_said() {
-        let mut silent = Listening::to(Some("text/event-stream"));
-        silent.hear(b"data: {\"usage\":null}\n\ndata: [DONE]\n\n");
-        assert_eq!(silent.found(), None);
-        let mut page = Listening::to(Some("text/plain"));
-        page.hear(b"{\"usage\":{\"total_tokens\":7}}");
-        assert_eq!(page.found(), None);
-        let mut whole = Listening::to(Some("application/json"));
-        whole.hear(b"{\"usage\":");
-        assert_eq!(whole.found(), None, "cut short");
-        whole.hear(b"{\"total_tokens\":7}}");
-        assert_eq!(whole.found().map(|u| u.total), Some(7));
+        let mut silent = UsageReader::of(Some("text/event-stream"));
+        silent.read(b"data: {\"usage\":null}\n\ndata: [DONE]\n\n");
+        assert_eq!(silent.usage(), None);
+        let mut page = UsageReader::of(Some("text/plain"));
+        page.read(b"{\"usage\":{\"total_tokens\":7}}");
+        assert_eq!(page.usage(), None);
+        let mut whole = UsageReader::of(Some("application/json"));
+        whole.read(b"{\"usage\":");
+        assert_eq!(whole.usage(), None, "cut short");
+        whole.read(b"{\"total_tokens\":7}}");
+        assert_eq!(whole.usage().map(|u| u.total), Some(7));
     }
 }

@@ -5,9 +5,10 @@ use std::{collections::BTreeMap, sync::Arc};
 use serde_json::Value;
 
 use super::{
-    Name, StatusOf,
     gateway_api::{self, Attached},
     object::{self, list, text},
+    snapshot::Name,
+    translation::StatusOf,
 };
 use crate::dataplane::routing::{Entry, HostPattern, Listener, RouteId, Rule};
 

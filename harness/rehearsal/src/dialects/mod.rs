@@ -3,124 +3,24 @@
 //! A dialect is a folder here and a row of [`ALL`]. Its controller is pure: it reads a [`Snapshot`] of objects and says what
 //! should be ([`Translation`]); the world's controllers carry it out.
 
-mod agentgateway;
+pub mod agentgateway;
 pub mod attachments;
-mod envoy_ai_gateway;
+pub mod envoy_ai_gateway;
 pub mod gateway_api;
 pub mod object;
 pub mod pools;
+pub mod snapshot;
+pub mod translation;
 
-use std::{
-    cell::RefCell,
-    collections::{BTreeMap, BTreeSet},
-    fmt,
-    str::FromStr,
-    sync::Arc,
-};
+use std::{fmt, str::FromStr, sync::Arc};
 
 use apiserver::Kind;
 use serde_json::Value;
 
-use crate::dataplane::routing::Table;
+pub use snapshot::{Name, Snapshot};
+pub use translation::{StatusOf, Translation};
 
-/// Namespace (empty for cluster-wide kinds) and name.
-pub type Name = (String, String);
-
-/// All objects of a world at one moment. It knows which kinds were asked for, so that who asked need not ask again
-/// before one of them has changed.
-#[derive(Clone, Debug, Default)]
-pub struct Snapshot {
-    objects: BTreeMap<Kind, OfKind>,
-    asked: RefCell<BTreeSet<Kind>>,
-}
-
-/// The objects of a kind, and which change was the last of them.
-#[derive(Clone, Debug, Default)]
-struct OfKind {
-    version: u64,
-    objects: BTreeMap<Name, Arc<Value>>,
-}
-
-impl OfKind {
-    fn extend(&mut self, objects: impl IntoIterator<Item = Arc<Value>>) {
-        self.objects.extend(objects.into_iter().map(|o| (object::key(&o), o)));
-    }
-}
-
-impl Snapshot {
-    /// Takes in objects of a kind.
-    pub fn extend(&mut self, kind: &Kind, objects: impl IntoIterator<Item = Arc<Value>>) {
-        self.objects.entry(kind.clone()).or_default().extend(objects);
-    }
-
-    /// Takes in all objects of a kind, in place of those that were known, where this change of them was not known yet.
-    pub fn renew<O: IntoIterator<Item = Arc<Value>>>(
-        &mut self,
-        kind: &Kind,
-        version: u64,
-        objects: impl FnOnce() -> O,
-    ) {
-        if self.version(kind) != version {
-            let mut fresh = OfKind { version, ..OfKind::default() };
-            fresh.extend(objects());
-            self.objects.insert(kind.clone(), fresh);
-        }
-    }
-
-    /// The last change of a kind's objects that is known.
-    pub fn version(&self, kind: &Kind) -> u64 {
-        self.objects.get(kind).map_or(0, |k| k.version)
-    }
-
-    /// One object.
-    pub fn get(&self, kind: &Kind, namespace: &str, name: &str) -> Option<&Arc<Value>> {
-        self.ask(kind);
-        self.objects.get(kind)?.objects.get(&(namespace.to_owned(), name.to_owned()))
-    }
-
-    /// All objects of a kind, by namespace and name.
-    pub fn all<'a>(&'a self, kind: &Kind) -> impl Iterator<Item = &'a Arc<Value>> + use<'a> {
-        self.ask(kind);
-        self.objects.get(kind).into_iter().flat_map(|k| k.objects.values())
-    }
-
-    /// Remembers that a kind was asked for.
-    pub fn ask(&self, kind: &Kind) {
-        let mut asked = self.asked.borrow_mut();
-        if !asked.contains(kind) {
-            asked.insert(kind.clone());
-        }
-    }
-
-    /// The kinds that were asked for since this was last called.
-    pub fn take_asked(&self) -> BTreeSet<Kind> {
-        self.asked.take()
-    }
-}
-
-/// A status that should be.
-#[derive(Clone, Debug, PartialEq)]
-pub struct StatusOf {
-    /// Kind of the object.
-    pub kind: Kind,
-    /// Its namespace and name.
-    pub name: Name,
-    /// The whole status. Conditions carry no times; the controller keeps or sets them.
-    pub status: Value,
-}
-
-/// What a dialect makes of a snapshot.
-#[derive(Debug, Default)]
-pub struct Translation {
-    /// By Gateway.
-    pub tables: BTreeMap<Name, Arc<Table>>,
-    /// Objects that should exist. Those without an owner reference are deleted when they are no longer wanted.
-    pub children: Vec<Value>,
-    /// Statuses that should be.
-    pub statuses: Vec<StatusOf>,
-    /// Finalizers that objects should carry.
-    pub finalizers: Vec<(Kind, Name, &'static str)>,
-}
+use crate::mutants::{Mutant, Mutants};
 
 /// What the rehearsal knows of one gateway.
 #[derive(Debug)]
@@ -128,6 +28,10 @@ pub struct Dialect {
     /// Name of the gateway's folder under `manifests/gateways`.
     pub name: &'static str,
     controller: fn(Version) -> Arc<dyn GatewayController>,
+    /// The definitions of its custom resources, in the API server's short form.
+    schemas: &'static [&'static str],
+    /// The ways in which this gateway alone can be wrong.
+    mutants: &'static [Mutant],
 }
 
 /// The dialects; a gateway that is not here cannot be rehearsed.
@@ -141,6 +45,16 @@ pub fn of(gateway: &str) -> Option<&'static Dialect> {
 /// The names of the gateways that have a dialect.
 pub fn names() -> impl Iterator<Item = &'static str> + Clone {
     ALL.iter().map(|dialect| dialect.name)
+}
+
+/// The definitions of the custom resources of all gateways: every world serves all of them.
+pub(crate) fn schemas() -> impl Iterator<Item = &'static str> {
+    ALL.iter().flat_map(|dialect| dialect.schemas).copied()
+}
+
+/// The mutants of the dialects' own.
+pub(crate) fn mutants() -> impl Iterator<Item = &'static Mutant> {
+    ALL.iter().flat_map(|dialect| dialect.mutants)
 }
 
 impl Dialect {
@@ -173,6 +87,9 @@ pub trait GatewayController: Send + Sync + fmt::Debug {
 
     /// What should be.
     fn translate(&self, snapshot: &Snapshot) -> Translation;
+
+    /// Makes a translation wrong where the world's mutant is one that takes a form of its own in this gateway.
+    fn mutate(&self, mutants: &Mutants, snapshot: &Snapshot, translation: &mut Translation);
 
     /// The Gateway whose traffic a pod serves, where it is a proxy.
     fn gateway_of_pod(&self, pod: &Value) -> Option<Name>;

@@ -3,7 +3,7 @@
 use apiserver::Kind;
 use serde_json::{Map, Value, json};
 
-use super::Name;
+use super::snapshot::Name;
 use crate::clock::UnixMillis;
 
 /// What [`Value::pointer`] finds, for pointers in which nothing is escaped: it makes no copy of each of their parts, and

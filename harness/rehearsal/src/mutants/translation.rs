@@ -4,16 +4,17 @@ use std::{cmp::Ordering, sync::Arc};
 
 use serde_json::{Value, json};
 
-use super::{Mutant, Mutants};
+use super::{Mutants, mutant};
 use crate::{
     dataplane::{
         pool::{Asks, Pool, Served, WithoutPicker},
         routing::{Backend, Entry, Filter, HeaderEdit, PathMatch, Rule, Table, Target, regex_before_prefix},
     },
     dialects::{
-        Name, Snapshot, StatusOf, Translation,
         object::{self, list, text},
         pools,
+        snapshot::{Name, Snapshot},
+        translation::{StatusOf, Translation},
     },
     kinds,
 };
@@ -25,7 +26,7 @@ impl Mutants {
             return;
         }
         self.statuses(snapshot, translation);
-        self.children(snapshot, &mut translation.children);
+        self.children(&mut translation.children);
         for (gateway, table) in &mut translation.tables {
             let mut wrong = Table::clone(table);
             self.keep_stale(snapshot, gateway, &mut wrong);
@@ -36,7 +37,7 @@ impl Mutants {
 
     /// Keeps the entries of routes that are gone.
     fn keep_stale(&self, snapshot: &Snapshot, gateway: &Name, table: &mut Table) {
-        if !self.could_be(&[Mutant::StaleRouteAnswers]) {
+        if !self.could_be(&[mutant::STALE_ROUTE_ANSWERS]) {
             return;
         }
         for listener in &mut table.listeners {
@@ -44,7 +45,7 @@ impl Mutants {
             let known = memory.entries.entry((gateway.clone(), listener.name.clone())).or_default();
             let is_gone = |e: &&Arc<Entry>| snapshot.get(&kinds::HTTP_ROUTE, &e.id.namespace, &e.id.name).is_none();
             let stale: Vec<_> = known.iter().filter(is_gone).cloned().collect();
-            if !stale.is_empty() && self.is(Mutant::StaleRouteAnswers) {
+            if !stale.is_empty() && self.is(mutant::STALE_ROUTE_ANSWERS) {
                 listener.entries.extend(stale);
             }
             known.clone_from(&listener.entries);
@@ -52,14 +53,14 @@ impl Mutants {
     }
 
     fn table(&self, snapshot: &Snapshot, table: &mut Table) {
-        if self.is(Mutant::LeaksUpstreamKeepAlive) {
+        if self.is(mutant::LEAKS_UPSTREAM_KEEP_ALIVE) {
             table.passes_keep_alive = true;
         }
-        let order: Option<fn(&PathMatch, &PathMatch) -> Ordering> = if self.is(Mutant::PrefersShortPrefix) {
+        let order: Option<fn(&PathMatch, &PathMatch) -> Ordering> = if self.is(mutant::PREFERS_SHORT_PREFIX) {
             Some(short_prefix_first)
-        } else if self.is(Mutant::RegexAlwaysLoses) {
+        } else if self.is(mutant::REGEX_ALWAYS_LOSES) {
             Some(regex_last)
-        } else if self.is(Mutant::RegexAlwaysWins) {
+        } else if self.is(mutant::REGEX_ALWAYS_WINS) {
             Some(regex_first)
         } else {
             None
@@ -68,7 +69,7 @@ impl Mutants {
             table.precedence.paths = order;
         }
         let everywhere = Everywhere::of(self, table);
-        let first_picker = table.listeners.iter().flat_map(|l| &l.entries).find_map(|e| picker_of(&e.rule));
+        let first_picker = table.entries().find_map(|e| picker_of(&e.rule));
         for listener in &mut table.listeners {
             for entry in &mut listener.entries {
                 let mut rule = Rule::clone(&entry.rule);
@@ -84,30 +85,31 @@ impl Mutants {
 
     fn rule(&self, snapshot: &Snapshot, entry: &Entry, everywhere: &Everywhere, rule: &mut Rule) {
         everywhere.put_on(rule);
-        if self.is(Mutant::OnlyFirstLimit) {
+        if self.is(mutant::ONLY_FIRST_LIMIT) {
             rule.local_limits.truncate(1);
             rule.global_limits.truncate(1);
         }
-        if self.is(Mutant::OnlyLastLimit) {
+        if self.is(mutant::ONLY_LAST_LIMIT) {
             rule.local_limits.drain(..rule.local_limits.len().saturating_sub(1));
             rule.global_limits.drain(..rule.global_limits.len().saturating_sub(1));
         }
-        if !rule.local_limits.is_empty() && self.is(Mutant::OffByOneLimit) {
+        if !rule.local_limits.is_empty() && self.is(mutant::OFF_BY_ONE_LIMIT) {
             for limit in &mut rule.local_limits {
                 limit.limit.capacity += 1;
                 limit.limit.per_fill += 1;
             }
         }
-        if rule.transformation.is_some() && self.is(Mutant::AcceptedWithoutEffect) {
+        if rule.transformation.is_some() && self.is(mutant::ACCEPTED_WITHOUT_EFFECT) {
             rule.transformation = None;
         }
         let route = snapshot.get(&kinds::HTTP_ROUTE, &entry.id.namespace, &entry.id.name);
-        if route.is_some_and(|route| object::generation(route) > 1) && self.is(Mutant::TransformationLostAfterUpdate) {
+        if route.is_some_and(|route| object::generation(route) > 1) && self.is(mutant::TRANSFORMATION_LOST_AFTER_UPDATE)
+        {
             rule.transformation = None;
             rule.filters.retain(|filter| !matches!(filter, Filter::Response(_)));
         }
         let granted = snapshot.all(&kinds::REFERENCE_GRANT).any(|g| object::namespace(g) == entry.id.namespace);
-        if granted && self.is(Mutant::TakesAGrantForABan) {
+        if granted && self.is(mutant::TAKES_A_GRANT_FOR_A_BAN) {
             rule.backends.iter_mut().for_each(|backend| backend.target = Target::Broken);
         }
         for filter in &mut rule.filters {
@@ -118,10 +120,10 @@ impl Mutants {
     }
 
     fn header_edit(&self, changes: &mut HeaderEdit) {
-        if !changes.set.is_empty() && self.is(Mutant::AppendsInsteadOfSet) {
+        if !changes.set.is_empty() && self.is(mutant::APPENDS_INSTEAD_OF_SET) {
             changes.add.append(&mut changes.set);
         }
-        if !changes.remove.is_empty() && self.is(Mutant::IgnoresHeaderRemoval) {
+        if !changes.remove.is_empty() && self.is(mutant::IGNORES_HEADER_REMOVAL) {
             changes.remove.clear();
         }
     }
@@ -129,7 +131,7 @@ impl Mutants {
     fn backend(&self, snapshot: &Snapshot, entry: &Entry, first: &Option<Arc<Pool>>, backend: &mut Backend) {
         let referred = referred_pool(snapshot, entry);
         if let (Target::Broken | Target::NoService, Some(pool)) = (&backend.target, &referred)
-            && self.is(Mutant::ServesWithoutAPicker)
+            && self.is(mutant::SERVES_WITHOUT_A_PICKER)
         {
             backend.target = Target::Pool(Arc::new(Pool {
                 picker: None,
@@ -143,7 +145,7 @@ impl Mutants {
         let Target::Pool(pool) = &mut backend.target else { return };
         let mut wrong = Pool::clone(pool);
         let chooses =
-            [Mutant::SkipsPicker, Mutant::IgnoresChoice, Mutant::ServesWithoutAPicker, Mutant::FailsOpenAlways];
+            [mutant::SKIPS_PICKER, mutant::IGNORES_CHOICE, mutant::SERVES_WITHOUT_A_PICKER, mutant::FAILS_OPEN_ALWAYS];
         if let Some(referred) = &referred {
             if self.is_mended() || self.could_be(&chooses) {
                 wrong.endpoints = pools::endpoints(snapshot, referred);
@@ -152,48 +154,48 @@ impl Mutants {
                 wrong.without_picker = WithoutPicker::GoOn;
             }
         }
-        if self.is(Mutant::SkipsPicker)
-            || self.lacks_its_picker(snapshot, &wrong) && self.is(Mutant::ServesWithoutAPicker)
+        if self.is(mutant::SKIPS_PICKER)
+            || self.lacks_its_picker(snapshot, &wrong) && self.is(mutant::SERVES_WITHOUT_A_PICKER)
         {
             wrong.picker = None;
         }
         if let Some(first) = first.as_ref().filter(|first| first.picker != wrong.picker)
-            && self.is(Mutant::OnePickerForAllPools)
+            && self.is(mutant::ONE_PICKER_FOR_ALL_POOLS)
         {
             wrong.picker.clone_from(&first.picker);
         }
-        if self.is(Mutant::FailsOpenAlways) {
+        if self.is(mutant::FAILS_OPEN_ALWAYS) {
             wrong.without_picker = WithoutPicker::GoOn;
         }
-        if self.is(Mutant::FailsOpenNever) {
+        if self.is(mutant::FAILS_OPEN_NEVER) {
             wrong.without_picker = WithoutPicker::Refuse;
         }
-        if wrong.without_picker == WithoutPicker::GoOn && self.is(Mutant::FailsOpenWithoutABodyOnly) {
+        if wrong.without_picker == WithoutPicker::GoOn && self.is(mutant::FAILS_OPEN_WITHOUT_A_BODY_ONLY) {
             wrong.without_picker = WithoutPicker::GoOnWithoutBody;
         }
         if self.is_mended() {
             wrong.asks = Asks::Once;
         }
-        if self.is(Mutant::AsksForEveryMatch) {
+        if self.is(mutant::ASKS_FOR_EVERY_MATCH) {
             wrong.asks = Asks::ForEveryMatch;
         }
-        if self.is(Mutant::DoesNotReportServed) {
+        if self.is(mutant::DOES_NOT_REPORT_SERVED) {
             wrong.served = Served::Untold;
         }
         if let Some(port) = referred_port(snapshot, entry)
             && wrong.endpoints.iter().any(|e| e.port() != port)
-            && self.is(Mutant::UsesTheBackendRefsPort)
+            && self.is(mutant::USES_THE_BACKEND_REFS_PORT)
         {
             wrong.endpoints.iter_mut().for_each(|endpoint| endpoint.set_port(port));
         }
         if let Some(picker) = &wrong.picker
-            && self.could_be(&[Mutant::KeepsTheFirstEndpoints])
+            && self.could_be(&[mutant::KEEPS_THE_FIRST_ENDPOINTS])
         {
             let mut memory = self.memory();
             let first = memory.endpoints.entry(format!("{}/{}", picker.namespace, picker.service)).or_default();
             if first.len() < 2 {
                 first.clone_from(&wrong.endpoints);
-            } else if *first != wrong.endpoints && self.is(Mutant::KeepsTheFirstEndpoints) {
+            } else if *first != wrong.endpoints && self.is(mutant::KEEPS_THE_FIRST_ENDPOINTS) {
                 wrong.endpoints.clone_from(first);
             }
         }
@@ -211,7 +213,7 @@ impl Mutants {
             let idle = |(at, status): (usize, &StatusOf)| limits_nothing(snapshot, translation, status).then_some(at);
             let idle: Vec<usize> = translation.statuses.iter().enumerate().filter_map(idle).collect();
             for at in idle {
-                if !self.is(Mutant::AcceptedWithoutEffect) {
+                if !self.is(mutant::ACCEPTED_WITHOUT_EFFECT) {
                     each_condition(&mut translation.statuses[at].status, |condition| {
                         condition["status"] = json!("False");
                         condition["reason"] = json!("Invalid");
@@ -221,21 +223,15 @@ impl Mutants {
         }
         for StatusOf { kind, status, .. } in &mut translation.statuses {
             each_condition(status, |condition| self.condition(kind, condition));
-            if *kind == kinds::AGENTGATEWAY_POLICY
-                && status["ancestors"][0].is_object()
-                && self.is(Mutant::AnotherAncestor)
-            {
-                status["ancestors"][0]["ancestorRef"]["name"] = json!("another");
-            }
         }
         translation.statuses.retain(|s| s.kind != kinds::INFERENCE_POOL || !self.swallows(snapshot, s));
-        if self.could_be(&[Mutant::AcceptsGatewaysOfNoClass]) {
+        if self.could_be(&[mutant::ACCEPTS_GATEWAYS_OF_NO_CLASS]) {
             let classless = snapshot.all(&kinds::GATEWAY).filter(|g| {
                 let class = text(g, "/spec/gatewayClassName");
                 snapshot.get(&kinds::GATEWAY_CLASS, "", class).is_none()
             });
             let accepted = |g: &Value| object::observed(object::generation(g), "Accepted", true, "Accepted", "");
-            translation.statuses.extend(classless.filter(|_| self.is(Mutant::AcceptsGatewaysOfNoClass)).map(|g| {
+            translation.statuses.extend(classless.filter(|_| self.is(mutant::ACCEPTS_GATEWAYS_OF_NO_CLASS)).map(|g| {
                 StatusOf { kind: kinds::GATEWAY, name: object::key(g), status: json!({"conditions": [accepted(g)]}) }
             }));
         }
@@ -246,73 +242,62 @@ impl Mutants {
         let (home, name) = &status.name;
         let before = snapshot.get(&status.kind, home, name).map_or(0, |pool| list(pool, "/status/parents").count());
         let clears = before > list(&status.status, "/parents").count();
-        self.is(Mutant::PoolStatusNeverWritten) || clears && self.is(Mutant::StatusNeverCleared)
+        self.is(mutant::POOL_STATUS_NEVER_WRITTEN) || clears && self.is(mutant::STATUS_NEVER_CLEARED)
     }
 
     fn condition(&self, kind: &apiserver::Kind, condition: &mut Value) {
         let (is_route, is_pool) = (*kind == kinds::HTTP_ROUTE, *kind == kinds::INFERENCE_POOL);
         let says = |wanted: &str, field: &str| condition[field] == wanted;
         let unresolved = says("ResolvedRefs", "type") && says("False", "status");
-        if is_route && unresolved && says("BackendNotFound", "reason") && self.is(Mutant::ResolvesMissingBackends)
-            || is_pool && unresolved && self.is(Mutant::ResolvesMissingPickers)
+        if is_route && unresolved && says("BackendNotFound", "reason") && self.is(mutant::RESOLVES_MISSING_BACKENDS)
+            || is_pool && unresolved && self.is(mutant::RESOLVES_MISSING_PICKERS)
         {
             condition["status"] = json!("True");
             condition["reason"] = json!("ResolvedRefs");
         } else if is_route
             && unresolved
             && says("InvalidKind", "reason")
-            && self.is(Mutant::BackendNotFoundForUnknownKinds)
+            && self.is(mutant::BACKEND_NOT_FOUND_FOR_UNKNOWN_KINDS)
         {
             condition["reason"] = json!("BackendNotFound");
-        } else if (is_pool || *kind == kinds::GATEWAY) && self.is(Mutant::StaleObservedGeneration) {
+        } else if (is_pool || *kind == kinds::GATEWAY) && self.is(mutant::STALE_OBSERVED_GENERATION) {
             condition["observedGeneration"] = json!(0);
-        } else if *kind == kinds::GATEWAY && says("Programmed", "type") && self.is(Mutant::ProgrammedNever)
-            || [kinds::AI_SERVICE_BACKEND, kinds::AI_GATEWAY_ROUTE].contains(kind)
-                && says("Accepted", "type")
-                && self.is(Mutant::NeverAcceptsAiObjects)
-        {
+        } else if *kind == kinds::GATEWAY && says("Programmed", "type") && self.is(mutant::PROGRAMMED_NEVER) {
             condition["status"] = json!("False");
-        } else if *kind == kinds::AGENTGATEWAY_POLICY
-            && says("PartiallyValid", "reason")
-            && (self.is(Mutant::AcceptsBadExpressionSilently) || self.is(Mutant::BadExpressionAs500))
-        {
-            condition["reason"] = json!("Valid");
-            condition["message"] = json!("Policy accepted");
         }
     }
 
-    fn children(&self, snapshot: &Snapshot, children: &mut Vec<Value>) {
+    fn children(&self, children: &mut [Value]) {
         let services = |child: &Value| child["kind"] == "Service";
         for child in children.iter_mut() {
             if let Some(labels) = child["metadata"]["labels"].as_object_mut()
                 && labels.contains_key("serving.kserve.io/gateway")
-                && self.is(Mutant::ForgetsInfrastructureLabels)
+                && self.is(mutant::FORGETS_INFRASTRUCTURE_LABELS)
             {
                 labels.remove("serving.kserve.io/gateway");
             }
-            if services(child) && self.is(Mutant::OpensPort443) {
+            if services(child) && self.is(mutant::OPENS_PORT_443) {
                 let more = json!({"name": "https", "port": 443, "protocol": "TCP", "targetPort": 443});
                 child["spec"]["ports"].as_array_mut().into_iter().for_each(|ports| ports.push(more.clone()));
             }
         }
+    }
+
+    /// The Services among a translation's children that a gateway would name otherwise: not that of the Gateway which all
+    /// checks share, which has to be found.
+    pub(crate) fn services_named_otherwise<'t>(
+        &self,
+        snapshot: &Snapshot,
+        children: &'t mut [Value],
+    ) -> impl Iterator<Item = &'t mut Value> {
         let kserves = snapshot.all(&kinds::CONFIG_MAP).find(|c| object::name(c) == "inferenceservice-config");
         let kserves = kserves.map(|config| text(config, "/data/ingress").to_owned()).unwrap_or_default();
-        let of_another = |child: &Value| {
+        let is_shared = move |child: &Value| {
             let labels = object::texts(child.pointer("/metadata/labels"));
-            !labels.values().filter_map(Value::as_str).any(|name| kserves.contains(&format!("/{name}\"")))
+            labels.values().filter_map(Value::as_str).any(|name| kserves.contains(&format!("/{name}\"")))
         };
-        // The Gateway that all checks share has to be found.
-        for child in children.clone().into_iter().filter(|c| services(c) && of_another(c)) {
-            if self.is(Mutant::NamesServicesOtherwise) {
-                let mut wrong = child.clone();
-                let name = object::name(&child).to_owned();
-                let is_of_envoy = name.starts_with("envoy-");
-                wrong["metadata"]["name"] =
-                    json!(if is_of_envoy { "eg-envoy-ai-gateway" } else { "agentgateway-proxy" });
-                children.retain(|c| !is_of_envoy || *c != child);
-                children.push(wrong);
-            }
-        }
+        let services = children.iter_mut().filter(move |child| child["kind"] == "Service" && !is_shared(child));
+        services.filter(move |_| self.is(mutant::NAMES_SERVICES_OTHERWISE))
     }
 }
 
@@ -324,18 +309,18 @@ struct Everywhere {
 
 impl Everywhere {
     fn of(mutants: &Mutants, table: &Table) -> Self {
-        let rules = || table.listeners.iter().flat_map(|l| &l.entries).map(|e| &e.rule);
+        let rules = || table.entries().map(|e| &e.rule);
         let limited = |r: &&Arc<Rule>| !r.local_limits.is_empty() || !r.global_limits.is_empty();
         let changes = |f: &Filter| matches!(f, Filter::Response(_));
         let transforms = |r: &&Arc<Rule>| r.transformation.is_some() || r.filters.iter().any(changes);
         let mut found = Rule::default();
         if let Some(rule) = rules().find(limited)
-            && mutants.is(Mutant::LimitsEveryRoute)
+            && mutants.is(mutant::LIMITS_EVERY_ROUTE)
         {
             found.local_limits.clone_from(&rule.local_limits);
             found.global_limits.clone_from(&rule.global_limits);
         } else if let Some(rule) = rules().find(transforms)
-            && mutants.is(Mutant::TransformationOnAllRoutes)
+            && mutants.is(mutant::TRANSFORMATION_ON_ALL_ROUTES)
         {
             found.transformation.clone_from(&rule.transformation);
             found.filters = rule.filters.iter().filter(|f| changes(f)).cloned().collect();
@@ -415,15 +400,23 @@ fn limits_nothing(snapshot: &Snapshot, translation: &Translation, status: &Statu
     let mut entries = translation
         .tables
         .values()
-        .flat_map(|table| &table.listeners)
-        .flat_map(|listener| &listener.entries)
+        .flat_map(|table| table.entries())
         .filter(|e| e.id.namespace == status.name.0 && targets.contains(&e.id.name.as_str()))
         .peekable();
     limits && entries.peek().is_some() && entries.all(|e| e.rule.backends.iter().all(|b| b.provider.is_none()))
 }
 
+/// Changes the rule of every entry.
+pub(crate) fn each_rule(translation: &mut Translation, mut change: impl FnMut(&mut Rule)) {
+    for table in translation.tables.values_mut() {
+        for entry in Arc::make_mut(table).listeners.iter_mut().flat_map(|listener| &mut listener.entries) {
+            change(Arc::make_mut(&mut Arc::make_mut(entry).rule));
+        }
+    }
+}
+
 /// All conditions in a status, wherever they stand.
-fn each_condition(status: &mut Value, mut change: impl FnMut(&mut Value)) {
+pub(crate) fn each_condition(status: &mut Value, mut change: impl FnMut(&mut Value)) {
     fn walk(value: &mut Value, change: &mut dyn FnMut(&mut Value)) {
         match value {
             Value::Object(fields) => {

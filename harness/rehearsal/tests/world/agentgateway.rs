@@ -3,9 +3,9 @@
 use std::{sync::Arc, time::Duration};
 
 use crate::stage::{KSERVE_HOST, Stage, bounded, chat, conditions, response, said};
-use rehearsal::{
-    dialects::object::{list, text},
-    kinds,
+use rehearsal::dialects::{
+    agentgateway::kinds,
+    object::{list, text},
 };
 use rstest::rstest;
 use serde_json::json;

@@ -2,8 +2,10 @@
 
 use crate::stage::{KSERVE_HOST, Stage, chat, conditions, response, said};
 use rehearsal::{
-    dialects::object::{self, list, text},
-    kinds,
+    dialects::{
+        envoy_ai_gateway::kinds,
+        object::{self, list, text},
+    },
     world::WorldConfig,
 };
 use rstest::rstest;

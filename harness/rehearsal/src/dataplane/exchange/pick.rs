@@ -1,111 +1,107 @@
-//! Where a request for a pool goes: what its endpoint picker says, and what a gateway makes of that.
+//! Picking an endpoint of a pool: what its picker says, and what a gateway makes of that.
 
 use std::{net::SocketAddr, sync::Arc};
 
 use http::header;
 use hyper::body::Body as _;
 
-use super::{
-    super::{
-        picking::{Conversation, Said, change},
-        pool::{Asks, DESTINATION, Pool, Served, WithoutPicker},
-        routing::{Entry, Target},
-        words::{Answer, Failure},
-    },
-    Exchange,
+use super::{Exchange, Stop, reply::Reply};
+use crate::dataplane::{
+    ext_proc::{Answer, Session, change},
+    local_reply::Failure,
+    pool::{Asks, DESTINATION, Picker, Pool, Served, WithoutPicker},
+    routing::{Entry, Target},
 };
-use crate::mutants::Mutant;
-
-/// What became of a request for a pool.
-pub(super) enum Way {
-    To(Picked),
-    Instead(Answer),
-}
 
 /// The endpoint of a pool that a request goes to.
 pub(super) struct Picked {
     pub(super) endpoint: SocketAddr,
     /// With its picker, in the order in which it was asked.
-    pub(super) conversations: Vec<Conversation>,
+    sessions: Vec<Session>,
     /// What the picker is told of where it went.
-    pub(super) served: Option<SocketAddr>,
+    served: Option<SocketAddr>,
+}
+
+impl Picked {
+    fn without_picker(endpoint: SocketAddr) -> Self {
+        Self { endpoint, sessions: Vec::new(), served: None }
+    }
 }
 
 impl Exchange<'_> {
     /// Finds the endpoint of a pool: by its picker where that is asked and answers, else as the dialect has it.
-    pub(super) async fn pick(&mut self, pool: &Pool) -> Result<Way, Failure> {
+    pub(super) async fn pick(&mut self, pool: &Pool) -> Result<Picked, Stop> {
         let Some(picker) = &pool.picker else {
-            let endpoint = pool.own_choice(self.proxy.own_choice())?;
-            return Ok(Way::To(Picked { endpoint, conversations: vec![], served: None }));
+            return Ok(Picked::without_picker(pool.in_turn(self.proxy.next_endpoint())?));
         };
-        let mut body = self.take_body();
-        let has_body = !body.is_end_stream();
-        if self.mutants().is_mended() && !self.is(Mutant::KeepsTheClientsDestination) {
-            self.headers.remove(DESTINATION);
-        }
-        let clients = self.headers.get(DESTINATION).cloned();
-        let mutants = self.mutants().clone();
-        mutants.enter();
-        let mut conversations = Vec::new();
+        self.interceptor().before_picker(&mut self.headers);
+        let mut sessions = Vec::new();
         for _ in 0..self.asks(pool) {
-            match Conversation::open(self.proxy.network(), picker).await {
-                Ok(conversation) => {
-                    let (pseudo, shown) = (self.pseudo_headers(), mutants.picked_by(body));
-                    match conversation.request(&pseudo, &self.headers, shown, &mutants).await? {
-                        Said::Instead(_) if self.is(Mutant::SwallowsImmediateResponses) => {
-                            return Ok(Way::Instead(Answer::empty(500)));
-                        }
-                        Said::Instead(answer) => return Ok(Way::Instead(answer)),
-                        Said::GoOn(changes, handed_back, conversation) => {
-                            change(&mut self.headers, &changes);
-                            if has_body {
-                                self.headers.remove(header::CONTENT_LENGTH);
-                            }
-                            body = handed_back;
-                            conversations.push(conversation);
-                        }
-                    }
-                }
+            match Session::open(self.proxy.network(), picker).await {
+                Ok(session) => sessions.push(self.ask_picker(session).await?),
                 Err(error) => {
-                    tracing::debug!(%error, "an endpoint picker cannot be reached");
-                    if let Some(endpoint) = self.elsewhere()
-                        && self.is(Mutant::FailsOpenToAnotherPool)
-                    {
-                        self.body = Some(body);
-                        return Ok(Way::To(Picked { endpoint, conversations: vec![], served: None }));
+                    let Picker { namespace, service, .. } = picker;
+                    tracing::debug!(%error, "endpoint picker {namespace}/{service} cannot be reached");
+                    if let Some(endpoint) = self.interceptor().fallback(self.table, self.proxy.network()) {
+                        return Ok(Picked::without_picker(endpoint));
                     }
-                    match pool.without_picker {
-                        WithoutPicker::GoOn => {}
-                        WithoutPicker::GoOnWithoutBody if !has_body => {}
-                        // With a body on its way the stream is waited on before the failure is known.
-                        _ if has_body => return Err(Failure::PickerSilent),
-                        _ => return Err(Failure::PickerUnreachable),
-                    }
+                    self.go_on_without_picker(pool)?;
                 }
             }
         }
-        self.body = Some(body);
-        let others = mutants.leave();
-        if let Some(clients) = clients
-            && self.is(Mutant::KeepsTheClientsDestination)
-        {
-            self.headers.insert(DESTINATION, clients);
-        }
-        let said = self.headers.get(DESTINATION).map(|v| String::from_utf8_lossy(v.as_bytes()).into_owned());
-        let mut endpoint = match self.destination(pool, said.as_deref(), !conversations.is_empty())? {
+        let named = self.headers.get(DESTINATION).map(|v| String::from_utf8_lossy(v.as_bytes()).into_owned());
+        let (named, asked) = (named.as_deref(), !sessions.is_empty());
+        let destination =
+            self.interceptor().destination(self.proxy.network(), named, asked, pool.destination(named))?;
+        let endpoint = match destination {
             Some(endpoint) => endpoint,
-            None => pool.own_choice(self.proxy.own_choice())?,
+            None => pool.in_turn(self.proxy.next_endpoint())?,
         };
-        if let Some(another) = pool.endpoints.iter().find(|another| **another != endpoint)
-            && self.is(Mutant::IgnoresChoice)
-        {
-            endpoint = *another;
-        }
-        if others > 0 && self.is(Mutant::SwapsChoices) {
-            endpoint = mutants.choice_before(endpoint);
-        }
+        let endpoint = self.interceptor().endpoint(pool, endpoint);
         let served = (pool.served == Served::Reported).then_some(endpoint);
-        Ok(Way::To(Picked { endpoint, conversations, served }))
+        Ok(Picked { endpoint, sessions, served })
+    }
+
+    /// Asks a picker, and changes the request as it says.
+    async fn ask_picker(&mut self, session: Session) -> Result<Session, Stop> {
+        let (pseudo, body) = (self.pseudo_headers(), self.take_body());
+        let has_body = !body.is_end_stream();
+        let body = self.interceptor().body_for_picker(body);
+        match session.request(&pseudo, &self.headers, body, self.proxy.shared_interceptor()).await? {
+            Answer::Immediate(reply) => Err(Stop::Reply(self.interceptor().immediate_response(reply))),
+            Answer::Changes(mut changes, handed_back, session) => {
+                self.interceptor().picker_changes(&self.headers, &mut changes);
+                change(&mut self.headers, &changes);
+                if has_body {
+                    self.headers.remove(header::CONTENT_LENGTH);
+                }
+                self.body = Some(handed_back);
+                Ok(session)
+            }
+        }
+    }
+
+    /// Whether a request goes on where the pool's picker cannot be reached.
+    fn go_on_without_picker(&self, pool: &Pool) -> Result<(), Failure> {
+        let has_body = self.read.as_ref().is_some_and(|read| !read.is_empty())
+            || self.read.is_none() && self.body.as_ref().is_some_and(|body| !body.is_end_stream());
+        match pool.without_picker {
+            WithoutPicker::GoOn => Ok(()),
+            WithoutPicker::GoOnWithoutBody if !has_body => Ok(()),
+            // With a body on its way the stream is waited on before the failure is known.
+            _ if has_body => Err(Failure::PickerSilent),
+            _ => Err(Failure::PickerUnreachable),
+        }
+    }
+
+    fn pseudo_headers(&self) -> [(&'static str, String); 4] {
+        let host = self.headers.get(header::HOST).and_then(|h| h.to_str().ok()).unwrap_or(&self.host);
+        [
+            (":method", self.method.to_string()),
+            (":scheme", "http".to_owned()),
+            (":authority", host.to_owned()),
+            (":path", self.target()),
+        ]
     }
 
     /// How often the picker of a pool is asked for this request.
@@ -121,35 +117,14 @@ impl Exchange<'_> {
             }
         }
     }
+}
 
-    /// Where a choice leads. Mended, a gateway goes on to the next endpoint of a list where one is dead, and nowhere where
-    /// its picker named none.
-    fn destination(&self, pool: &Pool, said: Option<&str>, asked: bool) -> Result<Option<SocketAddr>, Failure> {
-        if !self.mutants().is_mended() {
-            return pool.destination(said);
-        }
-        let listens = |e: &SocketAddr| self.proxy.network().socket(e.ip(), e.port()).is_ok();
-        let mut named = said.into_iter().flat_map(|list| list.split(',')).filter_map(|e| e.trim().parse().ok());
-        match said {
-            Some(_) if self.is(Mutant::TakesTheFirstEndpointAlone) => named.next().map(Some).ok_or(Failure::NoEndpoint),
-            Some(_) => named.find(listens).map(Some).ok_or(Failure::NoEndpoint),
-            None if asked && !self.is(Mutant::ChoosesInThePickersPlace) => Err(Failure::NoEndpoint),
-            None => Ok(None),
-        }
+/// Tells a picker of the reply, and changes that as it says. Whoever was asked first hears of it last, as a chain of
+/// filters has it.
+pub(super) async fn tell_picker(picked: Option<Picked>, mut reply: Reply) -> Result<Reply, Stop> {
+    let Some(Picked { sessions, served, .. }) = picked else { return Ok(reply) };
+    for session in sessions.into_iter().rev() {
+        reply.body = session.reply(&mut reply.parts, reply.body, served).await?.map_err(Stop::Reply)?;
     }
-
-    /// An endpoint of somebody else.
-    fn elsewhere(&self) -> Option<SocketAddr> {
-        let rules = self.table.listeners.iter().flat_map(|l| &l.entries).map(|e| &e.rule);
-        let network = self.proxy.network();
-        rules.flat_map(|rule| &rule.backends).find_map(|backend| match &backend.target {
-            Target::Service { namespace, name, port } => network.endpoint(namespace, name, *port).map(SocketAddr::from),
-            Target::Host { host, port } => {
-                let mut parts = host.split('.');
-                let (name, namespace) = (parts.next()?, parts.next()?);
-                network.endpoint(namespace, name, *port).map(SocketAddr::from)
-            }
-            _ => None,
-        })
-    }
+    Ok(reply)
 }

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use serde_json::{Value, json};
 
-use super::pools::Pools;
+use super::{kinds, pools::Pools};
 use crate::{
     dataplane::routing::{Backend, HeaderEdit, IncludeUsage, Provider, Target},
     dialects::{
@@ -14,7 +14,6 @@ use crate::{
         object::{self, observed, text, text_or},
         pools,
     },
-    kinds,
 };
 
 /// A backend that changes nothing.

@@ -6,15 +6,12 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
-use super::{CLASS, CONTROLLER, NAMESPACE};
-use crate::{
-    dialects::{
-        Snapshot, StatusOf, Translation, Version,
-        attachments::Attachments,
-        gateway_api::GROUP,
-        object::{self, list, observed, text},
-    },
-    kinds,
+use super::{CLASS, CONTROLLER, NAMESPACE, kinds};
+use crate::dialects::{
+    Snapshot, StatusOf, Translation, Version,
+    attachments::Attachments,
+    gateway_api::GROUP,
+    object::{self, list, observed, text},
 };
 
 /// Listener ports that the proxy keeps for itself (facts, section 1).

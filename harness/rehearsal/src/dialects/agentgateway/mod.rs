@@ -5,10 +5,12 @@
 
 mod backends;
 mod infrastructure;
+pub mod kinds;
+mod local_replies;
+mod mutants;
 mod policies;
 mod pools;
 mod routes;
-mod words;
 
 use std::sync::Arc;
 
@@ -20,12 +22,16 @@ use super::{
 };
 use crate::{
     dataplane::routing::{HeaderCase, HostRule, Precedence, Table, TieBreak, regex_beside_prefix},
-    kinds,
+    mutants::Mutants,
 };
 
 /// Its row among the dialects.
-pub(super) const DIALECT: Dialect =
-    Dialect { name: "agentgateway", controller: |version| Arc::new(Agentgateway::new(version)) };
+pub(super) const DIALECT: Dialect = Dialect {
+    name: "agentgateway",
+    schemas: &[include_str!("schemas/agentgateway.yaml")],
+    controller: |version| Arc::new(Agentgateway::new(version)),
+    mutants: mutants::ALL,
+};
 
 /// `controllerName` of its GatewayClass and statuses.
 pub const CONTROLLER: &str = "agentgateway.dev/agentgateway";
@@ -99,12 +105,16 @@ impl GatewayController for Agentgateway {
         for gateway in &gateways {
             infrastructure::gateway(self.version, snapshot, gateway, &attachments, &mut translation);
             let listeners = attachments.take_listeners(gateway);
-            let mut table = Table::new(listeners, self.precedence(), words::answer, HeaderCase::Kept);
+            let mut table = Table::new(listeners, self.precedence(), local_replies::local_reply, HeaderCase::Kept);
             table.passes_keep_alive = true;
             translation.tables.insert(object::key(gateway), Arc::new(table));
         }
         translation.statuses.append(&mut attachments.statuses);
         translation
+    }
+
+    fn mutate(&self, wrong: &Mutants, snapshot: &Snapshot, translation: &mut Translation) {
+        mutants::mutate(wrong, snapshot, translation);
     }
 
     fn gateway_of_pod(&self, pod: &Value) -> Option<Name> {

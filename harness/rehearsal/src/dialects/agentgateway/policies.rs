@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use serde_json::{Value, json};
 
-use super::{Agentgateway, CONTROLLER};
+use super::{Agentgateway, CONTROLLER, kinds};
 use crate::{
     dataplane::{
         limits::BucketLimit,
@@ -17,7 +17,6 @@ use crate::{
         gateway_api::{self, GROUP},
         object::{self, list, observed, text},
     },
-    kinds,
 };
 
 /// All policies of a world.

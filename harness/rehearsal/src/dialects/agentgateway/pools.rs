@@ -7,7 +7,7 @@ use std::{
 
 use serde_json::{Value, json};
 
-use super::{CONTROLLER, NAMESPACE};
+use super::{CONTROLLER, NAMESPACE, kinds};
 use crate::{
     dataplane::{
         pool::{Asks, Follows, Pool, Served, WithoutPicker},
@@ -20,7 +20,6 @@ use crate::{
         object::{self, list, observed, text, text_or},
         pools,
     },
-    kinds,
 };
 
 /// Up to here a request with a body does not fail open (agentgateway/agentgateway#3473), and a backend that refers to a

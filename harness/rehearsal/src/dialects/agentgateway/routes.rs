@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{CONTROLLER, backends, policies::Policies, pools::Pools};
+use super::{CONTROLLER, backends, kinds, policies::Policies, pools::Pools};
 use crate::{
     dataplane::routing::{Backend, Rule, Target},
     dialects::{
@@ -11,7 +11,6 @@ use crate::{
         gateway_api::{self, Attached, Refusal},
         object::{self, list, observed, text},
     },
-    kinds,
 };
 
 /// Reads one HTTPRoute.

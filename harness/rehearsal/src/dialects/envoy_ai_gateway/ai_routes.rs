@@ -5,15 +5,17 @@ use std::{collections::BTreeMap, sync::Arc};
 use apiserver::Kind;
 use serde_json::{Map, Value, json};
 
-use super::EnvoyAiGateway;
+use super::{EnvoyAiGateway, kinds};
 use crate::{
-    dataplane::routing::{Cost, Extraction, HeaderEdit, HostPattern, Provider},
+    dataplane::{
+        routing::{Extraction, HeaderEdit, HostPattern, Provider},
+        usage::Cost,
+    },
     dialects::{
         Name, Snapshot, StatusOf, Translation, gateway_api,
         object::{self, condition, list, name, namespace, text, text_or},
         pools,
     },
-    kinds,
 };
 
 /// The header that carries the model.

@@ -5,15 +5,12 @@ use std::sync::Arc;
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
-use super::{CONTROLLER, NAMESPACE, container_port};
-use crate::{
-    dialects::{
-        Name, Snapshot, StatusOf, Translation, Version,
-        attachments::Attachments,
-        gateway_api::GROUP,
-        object::{self, list, observed, text, text_or},
-    },
-    kinds,
+use super::{CONTROLLER, NAMESPACE, container_port, kinds};
+use crate::dialects::{
+    Name, Snapshot, StatusOf, Translation, Version,
+    attachments::Attachments,
+    gateway_api::GROUP,
+    object::{self, list, observed, text, text_or},
 };
 
 /// Holds a GatewayClass while a Gateway uses it.

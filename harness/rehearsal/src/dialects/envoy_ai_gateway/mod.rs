@@ -5,10 +5,12 @@
 
 mod ai_routes;
 mod infrastructure;
+pub mod kinds;
+mod local_replies;
+mod mutants;
 mod policies;
 mod pools;
 mod routes;
-mod words;
 
 use std::sync::Arc;
 
@@ -22,12 +24,16 @@ use crate::{
     dataplane::routing::{
         ExistingHeader, HeaderCase, HostRule, IncludeUsage, Precedence, Table, TieBreak, regex_before_prefix,
     },
-    kinds,
+    mutants::Mutants,
 };
 
 /// Its row among the dialects.
-pub(super) const DIALECT: Dialect =
-    Dialect { name: "envoy-ai-gateway", controller: |version| Arc::new(EnvoyAiGateway::new(version)) };
+pub(super) const DIALECT: Dialect = Dialect {
+    name: "envoy-ai-gateway",
+    schemas: &[include_str!("schemas/ai-gateway.yaml"), include_str!("schemas/envoy-gateway.yaml")],
+    controller: |version| Arc::new(EnvoyAiGateway::new(version)),
+    mutants: mutants::ALL,
+};
 
 /// `controllerName` of its GatewayClasses and statuses.
 pub const CONTROLLER: &str = "gateway.envoyproxy.io/gatewayclass-controller";
@@ -151,7 +157,7 @@ impl GatewayController for EnvoyAiGateway {
                 continue; // what was programmed last stays (recording aigw-controller-down-2)
             }
             let listeners = attachments.take_listeners(gateway);
-            let table = Table::new(listeners, self.precedence(), words::answer, HeaderCase::Lower);
+            let table = Table::new(listeners, self.precedence(), local_replies::local_reply, HeaderCase::Lower);
             translation.tables.insert(object::key(gateway), Arc::new(table));
         }
         translation.statuses.append(&mut attachments.statuses);
@@ -160,6 +166,10 @@ impl GatewayController for EnvoyAiGateway {
             translation.tables.clear(); // proxies keep what they have
         }
         translation
+    }
+
+    fn mutate(&self, wrong: &Mutants, snapshot: &Snapshot, translation: &mut Translation) {
+        mutants::mutate(wrong, snapshot, translation);
     }
 
     fn gateway_of_pod(&self, pod: &Value) -> Option<Name> {

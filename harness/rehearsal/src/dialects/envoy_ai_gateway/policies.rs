@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use apiserver::Kind;
 use serde_json::{Value, json};
 
-use super::{CONTROLLER, gateway_ref};
+use super::{CONTROLLER, gateway_ref, kinds};
 use crate::{
     dataplane::{
         limits::WindowLimit,
@@ -17,7 +17,6 @@ use crate::{
         gateway_api,
         object::{self, list, observed, text, text_or},
     },
-    kinds,
 };
 
 /// All traffic policies of a world.

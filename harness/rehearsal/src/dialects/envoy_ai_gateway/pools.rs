@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::{CONTROLLER, gateway_ref};
+use super::{CONTROLLER, gateway_ref, kinds};
 use crate::{
     dataplane::{
         pool::{Asks, Follows, Pool, Served, WithoutPicker},
@@ -16,7 +16,6 @@ use crate::{
         object::{self, list, observed},
         pools,
     },
-    kinds,
 };
 
 /// Who writes the status of pools. Nobody is named in it as controller.

@@ -4,11 +4,11 @@ use std::{sync::Arc, time::Duration};
 
 use serde_json::{Value, json};
 
-use super::{CONTROLLER, ai_routes::AiRoutes, policies::Policies, pools};
+use super::{CONTROLLER, ai_routes::AiRoutes, kinds, policies::Policies, pools};
 use crate::{
     dataplane::{
+        local_reply::LocalReply,
         routing::{Backend, Filter, HeaderEdit, Rule, Target},
-        words::Answer,
     },
     dialects::{
         Snapshot, StatusOf,
@@ -16,7 +16,6 @@ use crate::{
         gateway_api::{self, Attached, Refusal},
         object::{self, list, observed, text, text_or},
     },
-    kinds,
 };
 
 /// Envoy's own limit where a route says nothing (facts/kserve-and-inference-extension.md section 7, "absent timeout").
@@ -235,8 +234,8 @@ fn filters(snapshot: &Snapshot, route: &Value, rule: &Value) -> Vec<Filter> {
         let status = object::port(response, "/statusCode").unwrap_or(200);
         let body = text(response, "/body/inline");
         Some(Filter::Direct(match response.get("contentType").and_then(Value::as_str) {
-            Some(content_type) => Answer::typed(status, content_type, body),
-            None => Answer::text(status, body),
+            Some(content_type) => LocalReply::typed(status, content_type, body),
+            None => LocalReply::text(status, body),
         }))
     });
     list(rule, "/filters").filter_map(gateway_api::filter).chain(direct).collect()

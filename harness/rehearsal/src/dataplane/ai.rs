@@ -1,17 +1,17 @@
-//! The rewriting room: the JSON of AI requests and replies, read and changed.
+//! The JSON of AI requests and replies, read and changed.
 
 use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{
+    local_reply::Failure,
     routing::{IncludeUsage, Provider},
-    words::Failure,
 };
 
 /// The parts of a request body that an AI route looks at.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Question {
+pub(super) struct AiRequest {
     /// `model`.
     pub model: Option<String>,
     /// `stream`.
@@ -22,16 +22,16 @@ pub(super) struct Question {
 ///
 /// # Errors
 /// The parser's error, with positions as in the original.
-pub(super) fn parse(body: &[u8]) -> Result<Value, serde_json::Error> {
+pub(crate) fn parse(body: &[u8]) -> Result<Value, serde_json::Error> {
     let tolerant: Vec<u8> = body.iter().map(|b| if *b < 0x20 { b' ' } else { *b }).collect();
     serde_json::from_slice(&tolerant)
 }
 
-/// What the request asks.
-pub(super) fn question(request: &Value) -> Question {
-    Question {
-        model: request.get("model").and_then(Value::as_str).map(str::to_owned),
-        stream: request.get("stream").and_then(Value::as_bool).unwrap_or(false),
+/// Those parts of a request.
+pub(super) fn request(body: &Value) -> AiRequest {
+    AiRequest {
+        model: body.get("model").and_then(Value::as_str).map(str::to_owned),
+        stream: body.get("stream").and_then(Value::as_bool).unwrap_or(false),
     }
 }
 
@@ -61,7 +61,7 @@ pub(super) fn request_body(original: &Bytes, request: &Value, provider: &Provide
     {
         changed.get_or_insert_with(|| request.clone())["model"] = json!(model);
     }
-    if question(request).stream && asks_for_usage(request, provider.include_usage) {
+    if self::request(request).stream && asks_for_usage(request, provider.include_usage) {
         let request = changed.get_or_insert_with(|| request.clone());
         if !request["stream_options"].is_object() {
             request["stream_options"] = json!({});

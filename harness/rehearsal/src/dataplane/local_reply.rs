@@ -1,12 +1,12 @@
-//! The words room: what can go wrong on the way, and answers that a proxy writes itself. Dialects put them into words.
+//! Replies that a proxy writes itself, and the failures that they tell of. Each dialect has its own words for them.
 
 use bytes::Bytes;
 
 use super::limits::{BucketDenial, WindowState};
 
-/// An answer without a backend.
+/// A reply without a backend.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Answer {
+pub struct LocalReply {
     /// Status code.
     pub status: u16,
     /// Headers in order; `content-length` is added by the proxy.
@@ -15,7 +15,7 @@ pub struct Answer {
     pub body: Bytes,
 }
 
-impl Answer {
+impl LocalReply {
     /// No body, no headers.
     pub fn empty(status: u16) -> Self {
         Self { status, headers: Vec::new(), body: Bytes::new() }
@@ -44,7 +44,7 @@ impl Answer {
     }
 }
 
-/// What went wrong, before any dialect's words.
+/// Why an exchange failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Failure {
     /// No listener covers the host.
@@ -110,11 +110,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn answers_carry_their_type_and_limits_go_in_front() {
-        let answer = Answer::text(429, "rate limit exceeded").with_headers([("x-ratelimit-limit", "70".to_owned())]);
-        assert_eq!(answer.headers[0], ("x-ratelimit-limit".to_owned(), "70".to_owned()));
-        assert_eq!(answer.headers[1], ("content-type".to_owned(), "text/plain".to_owned()));
-        assert_eq!(answer.body.len(), 19);
-        assert_ne!(Answer::empty(404), Answer::text(404, ""));
+    fn replies_carry_their_type_and_limits_go_in_front() {
+        let reply = LocalReply::text(429, "rate limit exceeded").with_headers([("x-ratelimit-limit", "70".to_owned())]);
+        assert_eq!(reply.headers[0], ("x-ratelimit-limit".to_owned(), "70".to_owned()));
+        assert_eq!(reply.headers[1], ("content-type".to_owned(), "text/plain".to_owned()));
+        assert_eq!(reply.body.len(), 19);
+        assert_ne!(LocalReply::empty(404), LocalReply::text(404, ""));
     }
 }

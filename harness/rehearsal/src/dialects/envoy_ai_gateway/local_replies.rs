@@ -1,41 +1,41 @@
 //! What Envoy and Envoy AI Gateway answer themselves, status and body (recording `ai-route-exchanges.txt`).
 
-use crate::dataplane::words::{Answer, Failure};
+use crate::dataplane::local_reply::{Failure, LocalReply};
 
-/// The dialect's words for a failure.
-pub(super) fn answer(failure: &Failure) -> Answer {
+/// The reply that tells of a failure.
+pub(super) fn local_reply(failure: &Failure) -> LocalReply {
     match failure {
-        Failure::NoListener | Failure::NoHost | Failure::NoRoute => Answer::empty(404),
+        Failure::NoListener | Failure::NoHost | Failure::NoRoute => LocalReply::empty(404),
         Failure::NoBackends
         | Failure::BrokenBackend
         | Failure::NoService
         | Failure::ForeignDestination
         | Failure::PickerUnreachable
-        | Failure::PickerSilent => Answer::empty(500),
+        | Failure::PickerSilent => LocalReply::empty(500),
         Failure::NoEndpoint | Failure::UnknownHost(_) | Failure::UnreadableChoice(_) => {
-            Answer::text(503, "no healthy upstream")
+            LocalReply::text(503, "no healthy upstream")
         }
-        Failure::Upstream { connecting: true, words } => Answer::text(
+        Failure::Upstream { connecting: true, words } => LocalReply::text(
             503,
             format!(
                 "upstream connect error or disconnect/reset before headers. reset reason: remote connection failure, \
                  transport failure reason: delayed connect error: {words}"
             ),
         ),
-        Failure::Upstream { connecting: false, .. } => Answer::text(
+        Failure::Upstream { connecting: false, .. } => LocalReply::text(
             503,
             "upstream connect error or disconnect/reset before headers. reset reason: connection termination",
         ),
-        Failure::Timeout => Answer::text(504, "upstream request timeout"),
-        Failure::BodyTooLarge => Answer::text(413, "Payload Too Large"),
-        Failure::BodyUnreadable => Answer::text(400, "Bad Request"),
-        Failure::UnsupportedPath(path) => Answer::text(404, format!("unsupported path: {path}")),
+        Failure::Timeout => LocalReply::text(504, "upstream request timeout"),
+        Failure::BodyTooLarge => LocalReply::text(413, "Payload Too Large"),
+        Failure::BodyUnreadable => LocalReply::text(400, "Bad Request"),
+        Failure::UnsupportedPath(path) => LocalReply::text(404, format!("unsupported path: {path}")),
         Failure::MalformedJson { path, body, .. } => {
-            Answer::typed(400, "application/json", malformed_json_body(path, body))
+            LocalReply::typed(400, "application/json", malformed_json_body(path, body))
         }
-        Failure::UnreadableRequest(words) | Failure::UnreadableReply(words) => Answer::text(500, words.clone()),
-        Failure::OverWindow(state) => Answer::empty(429).with_headers(state.headers()),
-        Failure::OverBucket(denial) => Answer::text(429, "local_rate_limited").with_headers(denial.headers()),
+        Failure::UnreadableRequest(words) | Failure::UnreadableReply(words) => LocalReply::text(500, words.clone()),
+        Failure::OverWindow(state) => LocalReply::empty(429).with_headers(state.headers()),
+        Failure::OverBucket(denial) => LocalReply::text(429, "local_rate_limited").with_headers(denial.headers()),
     }
 }
 
@@ -112,9 +112,9 @@ mod tests {
     fn a_window_is_refused_without_a_body() {
         let state =
             WindowState { limit: WindowLimit { hits: 70, seconds: 3600 }, over: true, remaining: 0, reset: 2191 };
-        let answer = answer(&Failure::OverWindow(state));
-        assert!(answer.status == 429 && answer.body.is_empty() && answer.headers.len() == 3);
-        assert!(answer.headers.iter().all(|(name, _)| name.starts_with("x-ratelimit-")));
+        let reply = local_reply(&Failure::OverWindow(state));
+        assert!(reply.status == 429 && reply.body.is_empty() && reply.headers.len() == 3);
+        assert!(reply.headers.iter().all(|(name, _)| name.starts_with("x-ratelimit-")));
     }
 
     #[rstest]
@@ -128,7 +128,7 @@ mod tests {
     #[case(Failure::Timeout, 504, "upstream request timeout")]
     #[case(Failure::UnsupportedPath("/v1/nope".to_owned()), 404, "unsupported path: /v1/nope")]
     fn failures(#[case] failure: Failure, #[case] status: u16, #[case] body: &str) {
-        let answer = answer(&failure);
-        assert_eq!((answer.status, &answer.body[..]), (status, body.as_bytes()));
+        let reply = local_reply(&failure);
+        assert_eq!((reply.status, &reply.body[..]), (status, body.as_bytes()));
     }
 }

@@ -1,6 +1,6 @@
-//! The picking room: what a proxy and an endpoint picker say to each other about one request (Envoy's ext_proc protocol).
+//! Sessions with an endpoint picker: one stream of Envoy's ext_proc protocol for each request.
 //!
-//! One gRPC stream a request, both bodies in full-duplex mode: pieces go to the picker as they come, without waiting for
+//! Both bodies are in full-duplex mode: pieces go to the picker as they come, without waiting for
 //! its answer to the head, and what goes on is what the picker hands back. Shapes as recorded in `31-epp-traffic.txt`.
 
 use std::{
@@ -20,7 +20,7 @@ use envoy_types::pb::{
         service::ext_proc::v3::{
             BodyResponse, HeaderMutation, HeadersResponse, HttpBody, HttpHeaders, ImmediateResponse, ProcessingRequest,
             ProtocolConfiguration, body_mutation::Mutation, external_processor_client::ExternalProcessorClient,
-            processing_request::Request as Saying, processing_response::Response as Answering,
+            processing_request::Request as Sent, processing_response::Response as Received,
         },
     },
     google::protobuf::{Struct, Value, value::Kind},
@@ -51,43 +51,41 @@ use tonic::codegen::{BoxFuture, Service};
 
 use super::{
     bodies::{self, Body, BodyError},
+    interceptor::Interceptor,
+    local_reply::{Failure, LocalReply},
     network::Network,
     pool::{Picker, SERVED, SERVED_NAMESPACE},
-    words::{Answer, Failure},
 };
-use crate::{
-    hops::Between,
-    mutants::{Mutant, Mutants},
-};
+use crate::hops::Between;
 
-/// What a picker says to a request.
-pub(super) enum Said {
-    /// It goes on with these changes of its head, and this body.
-    GoOn(HeaderMutation, Body, Conversation),
+/// A picker's answer to a request.
+pub(super) enum Answer {
+    /// It goes on with these changes of its headers, and this body.
+    Changes(HeaderMutation, Body, Session),
     /// The client gets this instead.
-    Instead(Answer),
+    Immediate(LocalReply),
 }
 
-/// The conversation about one request. Dropped before its end it is broken off.
-pub(super) struct Conversation {
-    to: UnboundedSender<ProcessingRequest>,
-    heads: UnboundedReceiver<Head>,
+/// The session about one request. Dropped before its end it is broken off.
+pub(super) struct Session {
+    messages: UnboundedSender<ProcessingRequest>,
+    heads: UnboundedReceiver<HeadAnswer>,
     request: UnboundedReceiver<Piece>,
     reply: UnboundedReceiver<Piece>,
     stop: CancellationToken,
     unfinished: DropGuard,
 }
 
-/// What a picker says to a head.
-enum Head {
-    Change(HeaderMutation),
-    Instead(Answer),
+/// A picker's answer to the headers of a request or a reply.
+enum HeadAnswer {
+    Changes(HeaderMutation),
+    Immediate(LocalReply),
 }
 
 /// A piece of a body that the picker hands back, and whether it is the last one.
 type Piece = (Bytes, bool);
 
-impl Conversation {
+impl Session {
     /// Opens a stream to one of the endpoints of the picker's Service.
     ///
     /// # Errors
@@ -102,22 +100,23 @@ impl Conversation {
             true => Either::Left(stream),
             false => Either::Right(TlsConnector::from(tls()).connect(server, stream).await?),
         };
-        let (line, connection) =
+        let (sender, connection) =
             http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.map_err(io::Error::other)?;
         let origin: Uri = format!("https://{name}:{port}").parse().map_err(io::Error::other)?;
-        let client = ExternalProcessorClient::with_origin(Line(line), origin);
-        let (to, said) = unbounded();
+        let client = ExternalProcessorClient::with_origin(Connection(sender), origin);
+        let (messages, outgoing) = unbounded();
         let (to_heads, heads) = unbounded();
         let (to_request, request) = unbounded();
         let (to_reply, reply) = unbounded();
         let stop = CancellationToken::new();
-        until(&stop, async move { Ok(connection.await?) });
-        until(&stop, listen(client, said, Ears { heads: to_heads, request: to_request, reply: to_reply }));
+        run(&stop, async move { Ok(connection.await?) });
+        let answers = Answers { heads: to_heads, request: to_request, reply: to_reply };
+        run(&stop, receive(client, outgoing, answers));
         let unfinished = stop.clone().drop_guard();
-        Ok(Self { to, heads, request, reply, stop, unfinished })
+        Ok(Self { messages, heads, request, reply, stop, unfinished })
     }
 
-    /// Tells the picker of a request, and waits for what it says to its head.
+    /// Sends a request, and waits for the answer to its headers.
     ///
     /// # Errors
     /// Where the picker breaks off.
@@ -126,8 +125,8 @@ impl Conversation {
         pseudo: &[(&str, String)],
         headers: &HeaderMap,
         body: Body,
-        mutants: &Mutants,
-    ) -> Result<Said, Failure> {
+        interceptor: Arc<dyn Interceptor>,
+    ) -> Result<Answer, Failure> {
         let is_whole = body.is_end_stream();
         let mode = BodySendMode::FullDuplexStreamed.into();
         let modes = ProtocolConfiguration {
@@ -135,34 +134,32 @@ impl Conversation {
             response_body_mode: mode,
             ..ProtocolConfiguration::default()
         };
-        let said = saying(Saying::RequestHeaders(head(pseudo, headers, is_whole)));
-        self.say(ProcessingRequest { protocol_config: Some(modes), ..said });
+        let message = processing_request(Sent::RequestHeaders(head(pseudo, headers, is_whole)));
+        self.send(ProcessingRequest { protocol_config: Some(modes), ..message });
         let body = if is_whole {
             body
         } else {
-            let (to, twice) = (self.to.clone(), mutants.is(Mutant::SaysTwoEndsOfStream));
-            let say = move |piece: HttpBody| {
-                let again = (twice && piece.end_of_stream).then(|| HttpBody { body: Vec::new(), ..piece.clone() });
-                std::iter::once(piece)
-                    .chain(again)
-                    .all(|piece| to.unbounded_send(saying(Saying::RequestBody(piece))).is_ok())
+            let messages = self.messages.clone();
+            let send = move |piece| {
+                let mut pieces = interceptor.picker_messages(piece).into_iter();
+                pieces.all(|piece| messages.unbounded_send(processing_request(Sent::RequestBody(piece))).is_ok())
             };
-            until(&self.stop, pump(body, say));
+            run(&self.stop, pump(body, send));
             let (_, nothing) = unbounded();
             let pieces = std::mem::replace(&mut self.request, nothing);
             bodies::boxed(HandedBack { pieces, ended: false, unfinished: None })
         };
-        match self.said().await? {
-            Head::Change(changes) => Ok(Said::GoOn(changes, body, self)),
-            Head::Instead(answer) => {
+        match self.answer().await? {
+            HeadAnswer::Changes(changes) => Ok(Answer::Changes(changes, body, self)),
+            HeadAnswer::Immediate(reply) => {
                 self.unfinished.disarm();
-                Ok(Said::Instead(answer))
+                Ok(Answer::Immediate(reply))
             }
         }
     }
 
-    /// Tells the picker of the reply, and by which endpoint it was given where `served` says so. The head is changed as
-    /// the picker says; the body comes back as it is to go on, or the picker's own answer instead of the reply.
+    /// Sends the reply, with the endpoint that gave it where `served` says so. The headers are changed as the picker says;
+    /// the body comes back as it is to go on, or the picker's own answer instead of the reply.
     ///
     /// # Errors
     /// Where the picker breaks off.
@@ -171,17 +168,17 @@ impl Conversation {
         parts: &mut response::Parts,
         body: Body,
         served: Option<SocketAddr>,
-    ) -> Result<Result<Body, Answer>, Failure> {
+    ) -> Result<Result<Body, LocalReply>, Failure> {
         let served = served.map(served_by);
         let is_whole = body.is_end_stream();
         let status = parts.status.as_u16().to_string();
-        let said = saying(Saying::ResponseHeaders(head(&[(":status", status)], &parts.headers, is_whole)));
-        self.say(ProcessingRequest { metadata_context: served.clone(), ..said });
-        match self.said().await? {
-            Head::Change(changes) => change(&mut parts.headers, &changes),
-            Head::Instead(answer) => {
+        let message = processing_request(Sent::ResponseHeaders(head(&[(":status", status)], &parts.headers, is_whole)));
+        self.send(ProcessingRequest { metadata_context: served.clone(), ..message });
+        match self.answer().await? {
+            HeadAnswer::Changes(changes) => change(&mut parts.headers, &changes),
+            HeadAnswer::Immediate(reply) => {
                 self.unfinished.disarm();
-                return Ok(Err(answer));
+                return Ok(Err(reply));
             }
         }
         if is_whole {
@@ -189,61 +186,61 @@ impl Conversation {
             return Ok(Ok(body));
         }
         parts.headers.remove(header::CONTENT_LENGTH);
-        let Self { to, reply, stop, unfinished, .. } = self;
+        let Self { messages, reply, stop, unfinished, .. } = self;
         let pumped = pump(body, move |piece| {
             // The empty last piece of a stream carries no metadata.
             let metadata_context = served.clone().filter(|_| !piece.body.is_empty());
-            let said = ProcessingRequest { metadata_context, ..saying(Saying::ResponseBody(piece)) };
-            to.unbounded_send(said).is_ok()
+            let message = ProcessingRequest { metadata_context, ..processing_request(Sent::ResponseBody(piece)) };
+            messages.unbounded_send(message).is_ok()
         });
-        until(&stop, pumped);
+        run(&stop, pumped);
         Ok(Ok(bodies::boxed(HandedBack { pieces: reply, ended: false, unfinished: Some(unfinished) })))
     }
 
-    fn say(&self, said: ProcessingRequest) {
-        _ = self.to.unbounded_send(said); // a picker that is gone is noticed where its answer is waited for
+    fn send(&self, message: ProcessingRequest) {
+        _ = self.messages.unbounded_send(message); // a picker that is gone is noticed where its answer is waited for
     }
 
-    async fn said(&mut self) -> Result<Head, Failure> {
+    async fn answer(&mut self) -> Result<HeadAnswer, Failure> {
         self.heads.next().await.ok_or(Failure::PickerSilent)
     }
 }
 
-/// Runs a part of a conversation until all of it is stopped. What breaks in one part breaks all of it off.
-fn until(stop: &CancellationToken, part: impl Future<Output = Result<(), BodyError>> + Send + 'static) {
+/// Runs a part of a session until all of it is stopped. What breaks in one part breaks all of it off.
+fn run(stop: &CancellationToken, part: impl Future<Output = Result<(), BodyError>> + Send + 'static) {
     let stop = stop.clone();
     tokio::spawn(async move {
         if let Some(Err(error)) = stop.run_until_cancelled(part).await {
-            tracing::debug!(%error, "a conversation with an endpoint picker broke off");
+            tracing::debug!(%error, "a session with an endpoint picker broke off");
             stop.cancel();
         }
     });
 }
 
-/// Who waits for what the picker says.
-struct Ears {
-    heads: UnboundedSender<Head>,
+/// Where the parts of a picker's answer are waited for.
+struct Answers {
+    heads: UnboundedSender<HeadAnswer>,
     request: UnboundedSender<Piece>,
     reply: UnboundedSender<Piece>,
 }
 
-/// Hears the picker out, and tells those who wait for each part.
-async fn listen(
-    mut client: ExternalProcessorClient<Line>,
-    said: UnboundedReceiver<ProcessingRequest>,
-    ears: Ears,
+/// Sends what the proxy says, and hands on each part of the answer.
+async fn receive(
+    mut client: ExternalProcessorClient<Connection>,
+    outgoing: UnboundedReceiver<ProcessingRequest>,
+    answers: Answers,
 ) -> Result<(), BodyError> {
-    let mut answers = client.process(said).await?.into_inner();
-    while let Some(answer) = answers.message().await? {
-        // A part whose listener is gone was given up by the exchange: that is noticed there.
+    let mut incoming = client.process(outgoing).await?.into_inner();
+    while let Some(answer) = incoming.message().await? {
+        // A part that nobody waits for was given up by the exchange: that is noticed there.
         _ = match answer.response {
-            Some(Answering::RequestHeaders(head) | Answering::ResponseHeaders(head)) => {
-                ears.heads.unbounded_send(Head::Change(changes_of(head))).is_ok()
+            Some(Received::RequestHeaders(head) | Received::ResponseHeaders(head)) => {
+                answers.heads.unbounded_send(HeadAnswer::Changes(changes_of(head))).is_ok()
             }
-            Some(Answering::RequestBody(body)) => ears.request.unbounded_send(piece_of(body)?).is_ok(),
-            Some(Answering::ResponseBody(body)) => ears.reply.unbounded_send(piece_of(body)?).is_ok(),
-            Some(Answering::ImmediateResponse(answer)) => {
-                ears.heads.unbounded_send(Head::Instead(answer_of(answer))).is_ok()
+            Some(Received::RequestBody(body)) => answers.request.unbounded_send(piece_of(body)?).is_ok(),
+            Some(Received::ResponseBody(body)) => answers.reply.unbounded_send(piece_of(body)?).is_ok(),
+            Some(Received::ImmediateResponse(answer)) => {
+                answers.heads.unbounded_send(HeadAnswer::Immediate(reply_of(answer))).is_ok()
             }
             _ => true, // no trailers were sent
         };
@@ -263,12 +260,12 @@ fn piece_of(body: BodyResponse) -> Result<Piece, BodyError> {
     }
 }
 
-fn answer_of(immediate: ImmediateResponse) -> Answer {
+fn reply_of(immediate: ImmediateResponse) -> LocalReply {
     let status = immediate.status.and_then(|s| u16::try_from(s.code).ok()).unwrap_or(200);
     let mut headers = HeaderMap::new();
     change(&mut headers, &immediate.headers.unwrap_or_default());
     let text = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
-    Answer {
+    LocalReply {
         status,
         headers: headers.iter().map(|(name, value)| (name.as_str().to_owned(), text(value))).collect(),
         body: immediate.body.into(),
@@ -327,7 +324,7 @@ impl hyper::body::Body for HandedBack {
     }
 }
 
-fn saying(request: Saying) -> ProcessingRequest {
+fn processing_request(request: Sent) -> ProcessingRequest {
     ProcessingRequest { request: Some(request), ..ProcessingRequest::default() }
 }
 
@@ -375,9 +372,9 @@ pub(super) fn change(headers: &mut HeaderMap, changes: &HeaderMutation) {
 }
 
 /// One HTTP/2 connection, as gRPC wants it.
-struct Line(http2::SendRequest<tonic::body::Body>);
+struct Connection(http2::SendRequest<tonic::body::Body>);
 
-impl Service<Request<tonic::body::Body>> for Line {
+impl Service<Request<tonic::body::Body>> for Connection {
     type Response = Response<Incoming>;
     type Error = hyper::Error;
     type Future = BoxFuture<Self::Response, Self::Error>;

@@ -1,0 +1,80 @@
+//! Metering: when a reply is charged, and what.
+
+use super::{
+    routing::{GlobalLimit, LocalLimit, Rule, Unit},
+    usage::{Cost, Usage},
+};
+
+/// When a reply is charged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Metering {
+    /// It is free.
+    Never,
+    /// When it has ended, for the usage that it reports.
+    AtEnd,
+    /// When it begins, for this usage.
+    AtHead(Usage),
+}
+
+/// What of a reply decides about that.
+#[derive(Clone, Copy, Debug)]
+pub struct MeteredReply {
+    /// Whether an AI backend gave it.
+    pub of_ai: bool,
+    /// Whether its status is a success.
+    pub success: bool,
+    /// Whether it is a stream.
+    pub streaming: bool,
+    /// Whether the client asked for the usage of a stream.
+    pub usage_asked: bool,
+}
+
+impl Metering {
+    /// Successful replies of AI backends are charged when they have ended.
+    pub fn of(reply: &MeteredReply) -> Self {
+        if reply.of_ai && reply.success { Self::AtEnd } else { Self::Never }
+    }
+}
+
+/// What a reply is charged.
+#[derive(Debug, Default)]
+pub struct Charges {
+    /// Windows of the rate limit service.
+    pub windows: Vec<WindowCharge>,
+    /// Buckets of this replica, with the tokens for each.
+    pub buckets: Vec<(LocalLimit, u64)>,
+}
+
+/// What a window of the rate limit service is charged.
+#[derive(Debug)]
+pub struct WindowCharge {
+    /// The bucket that the request fell in.
+    pub bucket: String,
+    /// The limit.
+    pub limit: GlobalLimit,
+    /// The number of the usage that the limit counts, where it counts any.
+    pub cost: Option<Cost>,
+    /// What is charged.
+    pub hits: u64,
+}
+
+impl Charges {
+    /// Windows that the request fell in are charged by the rule's costs, local buckets by tokens.
+    pub fn of(rule: &Rule, asked: Vec<(String, GlobalLimit)>, usage: &Usage) -> Self {
+        let window = |(bucket, limit)| WindowCharge::of(rule, bucket, limit, usage);
+        let of_tokens = rule.local_limits.iter().filter(|limit| limit.unit == Unit::Tokens);
+        Self {
+            windows: asked.into_iter().map(window).collect(),
+            buckets: of_tokens.map(|limit| (limit.clone(), usage.tokens())).collect(),
+        }
+    }
+}
+
+impl WindowCharge {
+    /// A window is charged the first cost of the rule that has the limit's name.
+    pub fn of(rule: &Rule, bucket: String, limit: GlobalLimit, usage: &Usage) -> Self {
+        let named = |key: &String| rule.costs.iter().find(|(name, _)| name == key).map(|(_, cost)| *cost);
+        let cost = limit.response_key.as_ref().and_then(named);
+        Self { bucket, limit, cost, hits: cost.map_or(0, |cost| usage.cost(cost)) }
+    }
+}

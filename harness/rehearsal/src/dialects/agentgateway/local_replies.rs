@@ -1,0 +1,77 @@
+//! What agentgateway answers itself: always `text/plain` (facts/agentgateway.md section 12.1, recordings 03, 24, 26, 60).
+
+use crate::dataplane::local_reply::{Failure, LocalReply};
+
+/// The reply that tells of a failure.
+pub(super) fn local_reply(failure: &Failure) -> LocalReply {
+    match failure {
+        Failure::NoListener => LocalReply::text(404, "listener not found"),
+        Failure::NoHost | Failure::NoRoute => LocalReply::text(404, "route not found"),
+        Failure::NoBackends => LocalReply::text(500, "no valid backends"),
+        Failure::BrokenBackend => LocalReply::text(500, "backend does not exist"),
+        Failure::NoService => LocalReply::text(500, "service not found"),
+        Failure::NoEndpoint | Failure::ForeignDestination => LocalReply::text(503, "no healthy backends"),
+        Failure::UnknownHost(_) => LocalReply::text(503, "backends required DNS resolution which failed"),
+        Failure::Upstream { connecting: true, words } => {
+            LocalReply::text(503, format!("upstream call failed: Connect: {words}"))
+        }
+        Failure::Upstream { connecting: false, words } => {
+            LocalReply::text(503, format!("upstream call failed: {words}"))
+        }
+        Failure::PickerUnreachable => LocalReply::text(500, "ext_proc failed: failed to send request"),
+        Failure::PickerSilent => LocalReply::text(500, "ext_proc failed: no more response messages"),
+        Failure::UnreadableChoice(words) => {
+            LocalReply::text(503, format!("processing failed: EPP returned invalid address: {words}"))
+        }
+        Failure::Timeout => LocalReply::text(504, "request timeout"),
+        Failure::BodyTooLarge => LocalReply::text(413, "request was too large"),
+        Failure::BodyUnreadable => LocalReply::text(400, "failed to read the request"),
+        Failure::UnsupportedPath(path) => LocalReply::text(404, format!("unsupported path: {path}")),
+        Failure::MalformedJson { words, .. } => {
+            LocalReply::text(503, format!("processing failed: failed to parse request: {words}"))
+        }
+        Failure::UnreadableRequest(words) | Failure::UnreadableReply(words) => {
+            LocalReply::text(503, format!("processing failed: {words}"))
+        }
+        Failure::OverBucket(denial) => LocalReply::text(429, "rate limit exceeded").with_headers(denial.headers()),
+        Failure::OverWindow(_) => LocalReply::empty(429),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dataplane::limits::BucketDenial;
+    use rstest::rstest;
+
+    #[rstest]
+    #[case(Failure::NoHost, 404, "route not found")]
+    #[case(Failure::BrokenBackend, 500, "backend does not exist")]
+    #[case(Failure::NoService, 500, "service not found")]
+    #[case(Failure::NoEndpoint, 503, "no healthy backends")]
+    #[case(Failure::Timeout, 504, "request timeout")]
+    #[case(Failure::Upstream { connecting: true, words: "Connection refused (os error 111)".to_owned() }, 503,
+        "upstream call failed: Connect: Connection refused (os error 111)")]
+    #[case(Failure::PickerUnreachable, 500, "ext_proc failed: failed to send request")]
+    #[case(Failure::PickerSilent, 500, "ext_proc failed: no more response messages")]
+    #[case(Failure::UnreadableChoice("invalid socket address syntax".to_owned()), 503,
+        "processing failed: EPP returned invalid address: invalid socket address syntax")]
+    #[case(Failure::UnreadableRequest("request was too large".to_owned()), 503,
+        "processing failed: request was too large")]
+    fn failures(#[case] failure: Failure, #[case] status: u16, #[case] body: &str) {
+        let reply = local_reply(&failure);
+        assert_eq!((reply.status, &reply.body[..]), (status, body.as_bytes()));
+        assert!(reply.headers.contains(&("content-type".to_owned(), "text/plain".to_owned())));
+    }
+
+    #[test]
+    fn a_denial_carries_the_bucket() {
+        let reply = local_reply(&Failure::OverBucket(BucketDenial { limit: 70, remaining: 0, reset: 55 }));
+        assert_eq!((reply.status, &reply.body[..]), (429, &b"rate limit exceeded"[..]));
+        let headers: Vec<_> = reply.headers.iter().map(|(n, v)| format!("{n}: {v}")).collect();
+        assert_eq!(
+            headers,
+            ["x-ratelimit-limit: 70", "x-ratelimit-remaining: 0", "x-ratelimit-reset: 55", "content-type: text/plain"]
+        );
+    }
+}
