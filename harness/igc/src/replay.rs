@@ -117,8 +117,11 @@ fn change(before: Option<&Record>, now: &Record) -> Option<String> {
         Some(before) if before.verdict == Verdict::Error && before.clauses.is_empty() => None,
         Some(before) if before.verdict != now.verdict => Some(format!("{} -> {}", word(before), word(now))),
         Some(before) => {
+            // In which order they were judged says nothing.
             let of = |clauses: &[Clause]| -> Vec<(String, Holds)> {
-                clauses.iter().map(|c| (c.name.clone(), c.holds)).collect()
+                let mut all: Vec<_> = clauses.iter().map(|c| (c.name.clone(), c.holds)).collect();
+                all.sort_by(|one, other| one.0.cmp(&other.0));
+                all
             };
             (of(&before.clauses) != of(&now.clauses)).then(|| format!("still {}, by other clauses", now.verdict.word()))
         }
@@ -155,6 +158,8 @@ mod tests {
     #[rstest]
     #[case::the_same(Some(record("pass", &[("x", "yes")])), record("pass", &[("x", "yes")]), None)]
     #[case::worse(Some(record("pass", &[("x", "yes")])), record("fail", &[("x", "no")]), Some("pass: because -> fail: because"))]
+    #[case::another_order(Some(record("pass", &[("x", "yes"), ("y", "yes")])), record("pass", &[("y", "yes"), ("x", "yes")]), None)]
+    #[case::the_other_way_round(Some(record("fail", &[("x", "yes"), ("y", "no")])), record("fail", &[("x", "no"), ("y", "yes")]), Some("still fail, by other clauses"))]
     #[case::another_clause(Some(record("pass", &[("x", "yes")])), record("pass", &[("y", "yes")]), Some("still pass, by other clauses"))]
     #[case::never_judged(Some(record("error", &[])), record("fail", &[("x", "no")]), None)]
     #[case::a_killed_run(None, record("pass", &[("x", "yes")]), Some("no record -> pass: because"))]
