@@ -236,19 +236,22 @@ fn accepting_adds_an_id_or_an_observation() {
 fn a_run_leaves_what_is_not_the_same() {
     let world = World::new();
     let (run, gateway, check) = (run_info(), gateway("gw"), planned("routing/host", crate::plan::Level::Must));
-    let judged = |observation: Value, version: &str| {
-        let mut gateway = gateway.clone();
+    let judged_on = |place: Place, observation: Value, version: &str| {
+        let (run, mut gateway) = (RunInfo { place, ..run.clone() }, gateway.clone());
         gateway.versions.insert("gw".into(), version.into());
         let judged = judge_observation(&world.root(), &world.run, &run, &gateway, &check, observation).unwrap();
         let left = pending(&world.run).unwrap();
         left.iter().for_each(|path| Pending::reject(path).unwrap());
         (judged.0, left.len())
     };
+    let judged = |observation, version| judged_on(Place::Kind, observation, version);
     assert_eq!(judged(json!(1), "v1.0.0"), (GoldenState::Missing, 1));
     world.accept(json!(1), |_| ()).unwrap();
     assert_eq!(judged(json!(1), "v1.0.0"), (GoldenState::Same, 0));
     assert_eq!(judged(json!(2), "v1.0.0"), (GoldenState::Changed, 1));
     assert_eq!(judged(json!(1), "v1.1.0"), (GoldenState::NotCompared, 1));
+    assert_eq!(judged_on(Place::Rehearsal, json!(1), "v1.1.0"), (GoldenState::NotCompared, 0));
+    assert_eq!(judged_on(Place::Rehearsal, json!(2), "v1.0.0"), (GoldenState::Changed, 1));
 }
 
 #[rstest]
