@@ -104,7 +104,7 @@ fn decode_metadata(
         known
     });
     let wrong = |field: &str, kind: &str, value: &Value| {
-        let word = match value {
+        let found = match value {
             Value::Bool(_) => "bool",
             Value::Number(_) => "number",
             Value::Array(_) => "array",
@@ -114,7 +114,7 @@ fn decode_metadata(
         undecodable(
             resource,
             version,
-            &format!("json: cannot unmarshal {word} into Go struct field ObjectMeta.metadata.{field} of type {kind}"),
+            &format!("json: cannot unmarshal {found} into Go struct field ObjectMeta.metadata.{field} of type {kind}"),
         )
     };
     for field in ["name", "namespace", "generateName", "uid", "resourceVersion"] {

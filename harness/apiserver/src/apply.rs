@@ -318,7 +318,7 @@ fn cut_fields(schema: Option<&Schema>, map: &mut Map<String, Value>, dropped: &F
     }
 }
 
-/// The first key that comes twice in a keyed list, in the words of the API.
+/// The first key that comes twice in a keyed list, as the API says it.
 fn repeated(schema: Option<&Schema>, value: &Value, path: &str) -> Option<String> {
     match value {
         Value::Object(map) => map
@@ -332,8 +332,8 @@ fn repeated(schema: Option<&Schema>, value: &Value, path: &str) -> Option<String
                     let is_set = schema.is_some_and(|s| s.list == ListType::Set);
                     let shown =
                         FieldSet { here: false, below: [(key, FieldSet { here: true, ..FieldSet::default() })].into() };
-                    let word = if is_set { "item" } else { "key" };
-                    return Some(format!("{path}: duplicate entries for {word} {}", shown.paths().concat()));
+                    let unit = if is_set { "item" } else { "key" };
+                    return Some(format!("{path}: duplicate entries for {unit} {}", shown.paths().concat()));
                 }
                 seen.push(key);
             }

@@ -1,10 +1,10 @@
-//! Failures: what the API answers when it refuses, in the shape and the words of a Kubernetes Status.
+//! Failures: what the API answers when it refuses, in the shape of a Kubernetes Status.
 
 use serde_json::{Value, json};
 
 use super::hooks::Denial;
 
-/// The API's words for causes.
+/// The API's reasons of causes.
 pub(crate) mod reason {
     pub const INVALID: &str = "FieldValueInvalid";
     pub const TYPE: &str = "FieldValueTypeInvalid";
@@ -19,7 +19,7 @@ pub(crate) mod reason {
 /// One cause of an invalid object or of a conflict.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cause {
-    /// The API's word for the cause, `FieldValueRequired`.
+    /// The API's reason, `FieldValueRequired`.
     pub reason: &'static str,
     /// The message without the field.
     pub message: String,
@@ -33,7 +33,7 @@ pub struct Cause {
 pub struct Failure {
     /// The HTTP status code.
     pub code: u16,
-    /// The API's word, `NotFound`; empty where the API has none.
+    /// The API's reason, `NotFound`; empty where the API has none.
     pub reason: &'static str,
     /// The message for people.
     pub message: String,

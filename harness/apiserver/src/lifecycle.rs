@@ -53,7 +53,7 @@ impl State {
         let Some(current) = self.get(&resource.kind, namespace, name) else {
             return Err(Failure::not_found(&resource.plural, group, name));
         };
-        for (asked, field, word) in
+        for (asked, field, label) in
             [(&deletion.uid, "uid", "UID"), (&deletion.resource_version, "resourceVersion", "ResourceVersion")]
         {
             let has = meta_str(&current, field);
@@ -64,7 +64,7 @@ impl State {
                     &resource.plural,
                     group,
                     name,
-                    &format!("Precondition failed: {word} in precondition: {asked}, {word} in object meta: {has}"),
+                    &format!("Precondition failed: {label} in precondition: {asked}, {label} in object meta: {has}"),
                 ));
             }
         }

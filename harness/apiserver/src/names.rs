@@ -55,11 +55,11 @@ fn name_refusal(kind: &Kind, name: &str) -> Option<String> {
     }
 }
 
-fn label(name: &str, longest: usize, words: &str, fits: impl Fn(&str) -> bool) -> Option<String> {
+fn label(name: &str, longest: usize, rule: &str, fits: impl Fn(&str) -> bool) -> Option<String> {
     if name.len() > longest {
         return Some(format!("must be no more than {longest} bytes"));
     }
-    (!fits(name)).then(|| words.to_owned())
+    (!fits(name)).then(|| rule.to_owned())
 }
 
 fn is_label(text: &str) -> bool {

@@ -197,7 +197,7 @@ impl Expander<'_> {
                 "fields" | "more" => self.fields(&mut node, value)?,
                 "others" => {
                     node["type"] = json!("object");
-                    for name in words(value) {
+                    for name in strings(value) {
                         if node["properties"][name].is_null() {
                             node["properties"][name] = self.word("any")?;
                         }
@@ -253,7 +253,7 @@ impl Expander<'_> {
     }
 }
 
-fn words(value: &Value) -> impl Iterator<Item = &str> {
+fn strings(value: &Value) -> impl Iterator<Item = &str> {
     value.as_array().into_iter().flatten().filter_map(Value::as_str)
 }
 
@@ -269,7 +269,7 @@ fn rule(node: &mut Value, rule: &Value, message: Value) {
 }
 
 fn count(node: &mut Value, names: &Value, word: &str, comparison: &str, must: &str) {
-    let names: Vec<&str> = words(names).collect();
+    let names: Vec<&str> = strings(names).collect();
     let terms: Vec<String> = names.iter().map(|n| format!("has(self.{n})")).collect();
     rule(
         node,

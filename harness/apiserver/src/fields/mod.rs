@@ -19,7 +19,7 @@ pub(crate) enum Operation {
 }
 
 impl Operation {
-    fn word(self) -> &'static str {
+    fn name(self) -> &'static str {
         match self {
             Self::Apply => "Apply",
             Self::Update => "Update",
@@ -46,7 +46,7 @@ impl Entry {
             && (self.subresource == "status") == writing.status
     }
 
-    /// The manager in the words of conflicts.
+    /// The manager as conflicts name it.
     pub(crate) fn said(&self) -> String {
         let mut said = format!("{:?}", self.manager);
         if !self.subresource.is_empty() {
@@ -94,7 +94,7 @@ pub(crate) fn write(object: &mut Value, mut entries: Vec<Entry>) {
         .map(|entry| {
             let mut shown = json!({
                 "manager": entry.manager,
-                "operation": entry.operation.word(),
+                "operation": entry.operation.name(),
                 "apiVersion": entry.api_version,
                 "time": entry.time,
                 "fieldsType": "FieldsV1",

@@ -107,7 +107,7 @@ impl FieldSet {
         self.below.retain(|key, _| *key == format!("f:{field}"));
     }
 
-    /// The paths of the set in the words of conflicts, `.spec.containers[name="x"].image`.
+    /// The paths of the set as conflicts name them, `.spec.containers[name="x"].image`.
     pub(crate) fn paths(&self) -> Vec<String> {
         let mut paths = Vec::new();
         self.collect("", &mut paths);
@@ -124,7 +124,7 @@ impl FieldSet {
     }
 }
 
-/// One step of a path in words.
+/// One step of a path as conflicts name it.
 fn element(key: &str) -> String {
     if let Some(name) = key.strip_prefix("f:") {
         return format!(".{name}");

@@ -46,11 +46,11 @@ pub(super) fn answer(
     headers: &HeaderMap,
     address: &str,
 ) -> Option<Result<Answer, Failure>> {
-    let words: Vec<&str> = path.iter().map(String::as_str).collect();
+    let segments: Vec<&str> = path.iter().map(String::as_str).collect();
     let wants_aggregated = wants_aggregated(headers);
-    let found = match words.as_slice() {
+    let found = match segments.as_slice() {
         ["api"] | ["apis"] if wants_aggregated => {
-            let core = words == ["api"];
+            let core = segments == ["api"];
             let items: Vec<Value> = groups(store)
                 .iter()
                 .filter(|(group, _)| group.is_empty() == core)
@@ -92,9 +92,9 @@ pub(super) fn answer(
 
 fn wants_aggregated(headers: &HeaderMap) -> bool {
     headers.get_all(ACCEPT).iter().filter_map(|accept| accept.to_str().ok()).flat_map(|accept| accept.split(',')).any(
-        |wish| {
-            let mut parts = wish.split(';').map(str::trim);
-            let has = |word: &str| wish.split(';').any(|part| part.trim() == word);
+        |media| {
+            let mut parts = media.split(';').map(str::trim);
+            let has = |parameter: &str| media.split(';').any(|part| part.trim() == parameter);
             parts.next() == Some("application/json") && has("v=v2") && has("as=APIGroupDiscoveryList")
         },
     )

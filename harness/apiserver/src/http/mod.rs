@@ -165,9 +165,9 @@ impl Handler {
 
     async fn find(&self, request: Request<Incoming>) -> Result<Answer, Failure> {
         from_here(&request)?;
-        let path = request::words(request.uri().path());
-        let words: Vec<&str> = path.iter().map(String::as_str).collect();
-        match words.as_slice() {
+        let path = request::segments(request.uri().path());
+        let segments: Vec<&str> = path.iter().map(String::as_str).collect();
+        match segments.as_slice() {
             ["version"] => return Ok(answer::json(200, &version(self.store.name()))),
             ["healthz" | "livez" | "readyz", ..] => return Ok(answer::text("ok")),
             ["openapi", rest @ ..] => {
@@ -188,7 +188,7 @@ impl Handler {
         {
             return found;
         }
-        if words.first() == Some(&"apis") && words.get(1) == Some(&"authorization.k8s.io") {
+        if segments.first() == Some(&"apis") && segments.get(1) == Some(&"authorization.k8s.io") {
             return review(request).await;
         }
         self.about_objects(request, &path).await

@@ -440,11 +440,11 @@ impl Call<'_> {
     /// The options of a deletion, from the body and the query.
     fn deletion(&self) -> Result<Deletion, Failure> {
         let options = if self.body.is_empty() { Value::Null } else { parse(&self.body, self.media())? };
-        let word = options["propagationPolicy"]
+        let policy = options["propagationPolicy"]
             .as_str()
             .or_else(|| self.query.get("propagationPolicy"))
             .unwrap_or("Background");
-        let propagation = match word {
+        let propagation = match policy {
             "Background" => Propagation::Background,
             "Foreground" => Propagation::Foreground,
             "Orphan" => Propagation::Orphan,

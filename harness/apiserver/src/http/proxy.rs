@@ -50,8 +50,8 @@ pub(super) async fn forward(
     request: Request<Incoming>,
 ) -> Result<Answer, Failure> {
     let asked = target.name.as_deref().unwrap_or("");
-    let words: Vec<&str> = asked.split(':').collect();
-    let (name, port) = match words.as_slice() {
+    let parts: Vec<&str> = asked.split(':').collect();
+    let (name, port) = match parts.as_slice() {
         [name] | [_, name, ""] => (*name, ""),
         [name, port] | [_, name, port] => (*name, *port),
         _ => {

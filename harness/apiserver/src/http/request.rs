@@ -25,8 +25,8 @@ pub(super) struct Target {
 impl Target {
     /// Finds the resource that a path names; `path` has no leading slash.
     pub(super) fn find(store: &Store, path: &[String]) -> Result<Self, Failure> {
-        let words: Vec<&str> = path.iter().map(String::as_str).collect();
-        let (group, version, rest) = match words.as_slice() {
+        let segments: Vec<&str> = path.iter().map(String::as_str).collect();
+        let (group, version, rest) = match segments.as_slice() {
             ["api", version, rest @ ..] => ("", *version, rest),
             ["apis", group, version, rest @ ..] => (*group, *version, rest),
             _ => return Err(Failure::no_such_resource()),
@@ -67,9 +67,9 @@ impl Target {
     }
 }
 
-/// The words of a path, decoded.
-pub(super) fn words(path: &str) -> Vec<String> {
-    path.split('/').filter(|word| !word.is_empty()).map(|word| decode(word, false)).collect()
+/// The segments of a path, decoded.
+pub(super) fn segments(path: &str) -> Vec<String> {
+    path.split('/').filter(|segment| !segment.is_empty()).map(|segment| decode(segment, false)).collect()
 }
 
 /// The parameters of a query.
@@ -174,8 +174,8 @@ impl Shape {
         let Some(accept) = headers.get(ACCEPT).and_then(|a| a.to_str().ok()) else {
             return Ok(Self::Whole);
         };
-        for wish in accept.split(',') {
-            let mut parts = wish.split(';').map(str::trim);
+        for media in accept.split(',') {
+            let mut parts = media.split(';').map(str::trim);
             let kind = parts.next().unwrap_or("");
             if !matches!(kind, "application/json" | "*/*" | "application/*") {
                 continue;

@@ -115,13 +115,13 @@ struct Watch {
 }
 
 impl Watch {
-    fn push_raw(&mut self, word: &str, object: &Value) {
-        let mut line = json!({"type": word, "object": object}).to_string();
+    fn push_raw(&mut self, change: &str, object: &Value) {
+        let mut line = json!({"type": change, "object": object}).to_string();
         line.push('\n');
         self.ready.push_back(line.into());
     }
 
-    fn push(&mut self, word: &str, object: &Arc<Value>) {
+    fn push(&mut self, change: &str, object: &Arc<Value>) {
         let shown = present(&self.target.resource, &self.target.version, object);
         let shown = match (self.shape, self.target.version()) {
             (Shape::Table, Ok(version)) => table(
@@ -135,7 +135,7 @@ impl Watch {
             (Shape::Metadata, _) => partial(&shown),
             _ => shown,
         };
-        self.push_raw(word, &shown);
+        self.push_raw(change, &shown);
     }
 
     /// Writes an event as this watch sees it: objects come and go as selectors begin and cease to hold.
@@ -143,19 +143,19 @@ impl Watch {
         self.seen = self.seen.max(event.version);
         let before = event.before.as_ref().is_some_and(|b| self.scope.holds(b));
         let after = event.change != Change::Deleted && self.scope.holds(&event.object);
-        let word = match (before, after) {
+        let change = match (before, after) {
             (false, false) => return,
             (false, true) => "ADDED",
             (true, true) => "MODIFIED",
             (true, false) => "DELETED",
         };
-        if word == "DELETED" && event.change != Change::Deleted {
+        if change == "DELETED" && event.change != Change::Deleted {
             // The last state that the watch could see, at the version of the change.
             let mut last = event.before.as_deref().cloned().unwrap_or_default();
             last["metadata"]["resourceVersion"] = json!(event.version.to_string());
-            self.push(word, &Arc::new(last));
+            self.push(change, &Arc::new(last));
         } else {
-            self.push(word, &event.object);
+            self.push(change, &event.object);
         }
     }
 

@@ -42,14 +42,14 @@ fn apply_one(document: &mut Value, written: &Value) -> Result<(), BadPatch> {
         return Ok(()); // what is not there is null
     }
     patch_unsafe(document, &[operation]).map_err(|error| {
-        let (word, path) = (written["op"].as_str().unwrap_or_default(), error.path.as_str());
+        let (op, path) = (written["op"].as_str().unwrap_or_default(), error.path.as_str());
         let missing =
-            |path: &str| format!("{word} operation does not apply: doc is missing path: {path:?}: missing value");
+            |path: &str| format!("{op} operation does not apply: doc is missing path: {path:?}: missing value");
         BadPatch::Unfit(match error.kind {
             PatchErrorKind::TestFailed => format!("testing path {path} failed"),
             PatchErrorKind::InvalidFromPointer => missing(written["from"].as_str().unwrap_or_default()),
             PatchErrorKind::CannotMoveInsideItself => "a value cannot be moved into itself".to_owned(),
-            _ if word == "test" => format!("testing path {path} failed"),
+            _ if op == "test" => format!("testing path {path} failed"),
             _ => missing(path),
         })
     })

@@ -38,8 +38,8 @@ impl Type {
         })
     }
 
-    /// The API's word.
-    pub fn word(self) -> &'static str {
+    /// As schemas write it.
+    pub fn name(self) -> &'static str {
         match self {
             Self::Object => "object",
             Self::Array => "array",
@@ -252,10 +252,10 @@ impl Schema {
         self.properties.get(name).or(self.additional.as_deref())
     }
 
-    /// The type in the words of messages.
-    pub fn word(&self) -> &'static str {
+    /// The type as messages name it.
+    pub fn type_name(&self) -> &'static str {
         match self.kind {
-            Some(kind) => kind.word(),
+            Some(kind) => kind.name(),
             None if self.int_or_string => "integer-or-string",
             None => "object",
         }

@@ -117,7 +117,7 @@ impl Rule {
         if self.message.is_empty() { &self.rule } else { &self.message }
     }
 
-    pub(super) fn judge(&self, context: &Context<'_, '_>, word: &str, path: &str) -> Option<Cause> {
+    pub(super) fn judge(&self, context: &Context<'_, '_>, type_name: &str, path: &str) -> Option<Cause> {
         if let Some(why) = self.unreadable() {
             tracing::warn!(rule = self.rule, why, "rule is not checked");
             return None;
@@ -140,8 +140,8 @@ impl Rule {
         let message = match self.reason {
             reason::FORBIDDEN => format!("Forbidden: {detail}"),
             reason::REQUIRED => format!("Required value: {detail}"),
-            reason::DUPLICATE => format!("Duplicate value: \"{word}\""),
-            _ => format!("Invalid value: \"{word}\": {detail}"),
+            reason::DUPLICATE => format!("Duplicate value: \"{type_name}\""),
+            _ => format!("Invalid value: \"{type_name}\": {detail}"),
         };
         let field = format!("{path}{}", self.field_path);
         let field = field.trim_start_matches('.');

@@ -44,7 +44,7 @@ fn node(schema: &Schema, value: &Value, old: Option<&Value>, path: &str, causes:
             if rule.compares && old.is_none() {
                 continue;
             }
-            causes.extend(rule.judge(&context, schema.word(), path));
+            causes.extend(rule.judge(&context, schema.type_name(), path));
         }
     }
     match value {

@@ -1,4 +1,4 @@
-//! Validation: a value against a schema, with the API's words.
+//! Validation: a value against a schema, with the API's messages.
 
 use serde_json::Value;
 
@@ -31,8 +31,8 @@ fn invalid(path: &str, value: impl std::fmt::Display, detail: &str) -> Cause {
     cause(reason::INVALID, path, format!("Invalid value: {value}: {} {detail}", body(path)))
 }
 
-/// The type of a value in the API's words.
-fn word_of(value: &Value) -> &'static str {
+/// The type of a value as messages name it.
+fn type_name(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",
         Value::Bool(_) => "boolean",
@@ -74,8 +74,8 @@ fn node(schema: &Schema, value: &Value, old: Option<&Value>, path: &str, causes:
         return;
     }
     if !has_type(schema, value) {
-        let wanted = schema.word();
-        let found = word_of(value);
+        let wanted = schema.type_name();
+        let found = type_name(value);
         causes.push(cause(
             reason::TYPE,
             path,

@@ -14,8 +14,8 @@ const PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protob
 
 /// Answers a path under `/openapi`.
 pub(crate) fn answer(store: &Store, path: &[String], accept: &str) -> Result<Answer, Failure> {
-    let words: Vec<&str> = path.iter().map(String::as_str).collect();
-    match words.as_slice() {
+    let segments: Vec<&str> = path.iter().map(String::as_str).collect();
+    match segments.as_slice() {
         ["v2"] if accept.contains("protobuf") => Ok(bytes(200, PROTOBUF, EMPTY_V2)),
         ["v2"] => Ok(json_answer(
             200,
@@ -67,9 +67,9 @@ fn reversed(group: &str) -> String {
     if group.is_empty() {
         return "io.k8s.api.core".into();
     }
-    let mut words: Vec<&str> = group.split('.').collect();
-    words.reverse();
-    words.join(".")
+    let mut labels: Vec<&str> = group.split('.').collect();
+    labels.reverse();
+    labels.join(".")
 }
 
 fn schema(resource: &Resource, version: &Version) -> Value {

@@ -168,8 +168,8 @@ fn made(resource: &Resource) -> (Made, Made) {
     }
 }
 
-fn joined(words: impl Iterator<Item = String>) -> String {
-    or_none(words.collect::<Vec<_>>().join(","))
+fn joined(values: impl Iterator<Item = String>) -> String {
+    or_none(values.collect::<Vec<_>>().join(","))
 }
 
 fn or_none(text: String) -> String {
@@ -248,8 +248,8 @@ fn cell(column: &Column<'_>, object: &Value, now: jiff::Timestamp) -> Value {
                 ([one, ..], "date") => json!(age(one, now)),
                 ([one, ..], "integer" | "number" | "boolean") => (*one).clone(),
                 (many, _) => {
-                    let words: Vec<String> = many.iter().map(|v| jsonpath::shown(v)).collect();
-                    json!(words.join(" "))
+                    let values: Vec<String> = many.iter().map(|v| jsonpath::shown(v)).collect();
+                    json!(values.join(" "))
                 }
             }
         }
