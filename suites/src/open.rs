@@ -173,7 +173,7 @@ impl Opened {
 #[cfg(test)]
 mod tests {
     use rstest::rstest;
-    use verdict::plan::{Disposition, Level, ModelKind};
+    use verdict::plan::{Disposition, Level};
 
     use super::*;
 
@@ -192,7 +192,7 @@ mod tests {
             sentence: String::new(),
             source: String::new(),
             capability: None,
-            model: ModelKind::Echo,
+            model: "echo".parse().unwrap(),
             counts_every_answer: false,
             exclusive: Exclusive::Shared,
             disposition: Disposition::Run,

@@ -18,7 +18,7 @@ use verdict::{
     guides,
     history::{Exchange, History, Key, ModelLog, ModelRecord},
     names,
-    plan::{ModelKind, Place},
+    plan::Place,
     record::Trial,
 };
 use wire::{Call, Client};
@@ -229,7 +229,7 @@ impl Stage {
     }
 
     async fn apply_model_with(&mut self, name: &str, args: &[&str]) -> Result<Model> {
-        let kind = self.opened.planned.model;
+        let kind = &self.opened.planned.model;
         let image = self.opened.stood.images.get(kind.word());
         let Some(image) = image else { bail!("the run has no image for model {}; see environment.json", kind.word()) };
         let file = ModelFile::read(&root().join("manifests"), kind.word())?;
@@ -242,7 +242,7 @@ impl Stage {
             name: name.to_owned(),
             service: format!("{name}-predictor"),
             host: format!("{name}-{}.{domain}", self.history.namespace),
-            records: kind == ModelKind::Echo,
+            records: file.records,
             selector: format!("serving.kserve.io/inferenceservice={name}"),
             port: MODEL_PORT,
         })

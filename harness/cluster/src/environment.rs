@@ -52,9 +52,9 @@ impl Stood {
     /// Where a model's file cannot be read.
     pub fn rehearsed(manifests: &Path, versions: &BTreeMap<String, String>) -> Result<Self, DataError> {
         let mut images = BTreeMap::from([("igc".to_owned(), "igc/igc:rehearsed".to_owned())]);
-        for model in ["echo", "llm-d-sim"] {
-            let image = ModelFile::read(manifests, model)?.image(versions, &images)?;
-            images.insert(model.to_owned(), image);
+        for model in ModelFile::all(manifests)? {
+            let image = model.image(versions, &images)?;
+            images.insert(model.name, image);
         }
         Ok(Self { images, egress: "egress: nothing leaves this process but to loopback".into(), ..Self::default() })
     }

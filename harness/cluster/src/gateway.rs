@@ -7,13 +7,15 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use verdict::{
     baseline::Versions,
     capability::{self, Capability, Declared, Problem},
     names::{near, suggestion},
-    plan::ModelKind,
     render::Implementation,
 };
+
+use crate::install::{component::DataError, model};
 
 /// `gateway.yaml` of a folder under `manifests/gateways`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -79,13 +81,13 @@ impl Resolved {
     }
 
     /// Every capability and parameter is one that there is, and none is both declared and lacking.
-    fn check(&self) -> Result<(), Problem> {
+    fn check(&self, models: &[String]) -> Result<(), Problem> {
         capability::check(&self.capabilities)?;
         for (name, parameters) in &self.capabilities {
-            if let Some(model) = parameters.get("model")
-                && serde_json::from_value::<ModelKind>(model.clone()).is_err()
-            {
-                let problem = format!("there is no model called {}", model.as_str().unwrap_or_default());
+            let model = parameters.get("model").and_then(Value::as_str);
+            if let Some(model) = model.filter(|model| !models.iter().any(|known| known == model)) {
+                let near = suggestion(&near(model, models.iter().map(String::as_str)));
+                let problem = format!("there is no model called {model}{near}");
                 return Err(Problem { path: vec![name.clone(), "model".into()], problem });
             }
         }
@@ -174,6 +176,9 @@ pub enum GatewayError {
         /// Why.
         source: std::io::Error,
     },
+    /// The models cannot be listed.
+    #[error(transparent)]
+    Data(#[from] DataError),
     /// A file does not say what it should.
     #[error("{path}: {problem}")]
     Malformed {
@@ -206,7 +211,8 @@ impl GatewayFolder {
                 path,
             });
         }
-        folder.check().map_err(|problem| {
+        let models = model::names(gateways.parent().unwrap_or(gateways))?;
+        folder.check(&models).map_err(|problem| {
             let line = line_of(&text, &problem.path).map_or(String::new(), |line| format!(" line {line}"));
             let problem = format!("failed to accept{line}: {problem}");
             GatewayError::Malformed { path: path.clone(), problem }
@@ -231,12 +237,12 @@ impl GatewayFolder {
     }
 
     /// What is declared is known, in every range of versions, whether a run is in it or not.
-    fn check(&self) -> Result<(), Problem> {
-        self.declared().check()?;
+    fn check(&self, models: &[String]) -> Result<(), Problem> {
+        self.declared().check(models)?;
         for entry in &self.by_version {
             let mut resolved = self.declared();
             resolved.differs(entry);
-            resolved.check()?;
+            resolved.check(models)?;
             let component = entry.component.as_ref().unwrap_or(&self.version_of);
             if !self.components.contains(component) {
                 let problem = format!("the gateway has no component {component}, whose version is meant");
@@ -314,13 +320,15 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let text = fs::read_to_string(gateways().join("agentgateway/gateway.yaml")).unwrap();
         assert!(text.contains(changed), "the row replaces nothing");
-        fs::create_dir(folder.path().join("agentgateway")).unwrap();
-        fs::write(folder.path().join("agentgateway/gateway.yaml"), text.replacen(changed, by, 1)).unwrap();
-        GatewayFolder::read(folder.path(), "agentgateway")
+        let own = folder.path().join("gateways/agentgateway");
+        fs::create_dir_all(&own).unwrap();
+        std::os::unix::fs::symlink(gateways().join("../models"), folder.path().join("models")).unwrap();
+        fs::write(own.join("gateway.yaml"), text.replacen(changed, by, 1)).unwrap();
+        GatewayFolder::read(&folder.path().join("gateways"), "agentgateway")
     }
 
     #[rstest]
-    #[case::model("model: echo", "model: ecco", "token-limit.model: there is no model called ecco")]
+    #[case::model("model: echo", "model: ecco", "token-limit.model: there is no model called ecco; did you mean echo?")]
     #[case::capability("  host-route:", "  hots-route:", "no capability called `hots-route`; did you mean host-route")]
     #[case::parameter("window-seconds:", "window-secnds:", "did you mean window-seconds?")]
     #[case::deep(

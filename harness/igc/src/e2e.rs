@@ -2,10 +2,14 @@
 
 use std::{fs::File, time::Duration};
 
-use cluster::place::processes::Recorded;
+use cluster::{
+    place::{Audience, Ending, Place},
+    programs::processes::Recorded,
+    run::PlannedRun,
+};
 use shipped::Root;
 use tokio_util::sync::CancellationToken;
-use verdict::plan::{Exclusive, GatewayPlan, Place, Plan};
+use verdict::plan::{Exclusive, GatewayPlan, Plan};
 
 use crate::{
     down,
@@ -14,10 +18,9 @@ use crate::{
     live::{Live, Style},
     log::Log,
     options::{self, E2e, Target},
-    plan, report,
-    run::Run,
+    places, plan, report,
     suites::{Ended, Suites},
-    up::{self, Purpose},
+    up,
 };
 
 /// How long what stands a place up may take to end after Ctrl-C.
@@ -34,13 +37,11 @@ enum Batch<'p> {
 
 impl<'p> Batch<'p> {
     /// The processes that run the checks of these gateways, one after the other.
-    fn of(place: Place, gateways: &[&'p GatewayPlan]) -> Vec<Self> {
-        match place {
-            Place::Rehearsal => vec![Batch::All],
-            _ => {
-                gateways.iter().flat_map(|gateway| [true, false].map(|shared| Batch::Of { gateway, shared })).collect()
-            }
+    fn of(place: &dyn Place, gateways: &[&'p GatewayPlan]) -> Vec<Self> {
+        if place.holds_all() {
+            return vec![Batch::All];
         }
+        gateways.iter().flat_map(|gateway| [true, false].map(|shared| Batch::Of { gateway, shared })).collect()
     }
 
     /// How many of its checks are to be executed.
@@ -62,17 +63,17 @@ impl<'p> Batch<'p> {
 }
 
 /// Gateways that stand at the same time: one after the other where they take room, else all at once.
-fn turns(plan: &Plan) -> Vec<Vec<&GatewayPlan>> {
-    match plan.run.place {
-        Place::Rehearsal => vec![plan.gateways.iter().collect()],
-        _ => plan.gateways.iter().map(|gateway| vec![gateway]).collect(),
-    }
+fn turns<'r>(place: &dyn Place, run: &'r PlannedRun) -> Vec<Vec<&'r GatewayPlan>> {
+    let gateways = run.gateways();
+    if place.holds_all() { vec![gateways] } else { gateways.into_iter().map(|gateway| vec![gateway]).collect() }
 }
 
 /// A run that is driven to its end.
 struct Driver<'a> {
+    root: &'a Root,
     suites: &'a Suites,
-    run: &'a Run,
+    place: &'a dyn Place,
+    run: &'a PlannedRun,
     live: Live,
     log: &'a Log,
     cancel: &'a CancellationToken,
@@ -94,7 +95,7 @@ impl Driver<'_> {
     /// Gateways from up to the end of their checks. One that does not come up is in the run's environment, and no check of
     /// it is tried.
     async fn turn(&self, gateways: &[&GatewayPlan]) -> Result<(), Failure> {
-        let up = up::up(self.run, gateways, Purpose::Checks, self.log, self.cancel);
+        let up = up::up(self.root, self.place, self.run, gateways, Audience::Checks, self.log, self.cancel);
         let given_up = async {
             self.cancel.cancelled().await;
             tokio::time::sleep(GRACE).await;
@@ -104,7 +105,7 @@ impl Driver<'_> {
             () = given_up => false,
         };
         let plan = &self.run.plan;
-        let batches = Batch::of(plan.run.place, gateways);
+        let batches = Batch::of(self.place, gateways);
         let all = batches.iter().map(|batch| batch.planned(plan)).sum();
         for batch in batches.into_iter().filter(|batch| stands && batch.planned(plan) > 0) {
             self.live.checks(gateways, all);
@@ -117,15 +118,15 @@ impl Driver<'_> {
 
     /// Every gateway of the run, each taken down in every case, also after an error or Ctrl-C.
     async fn all(&self) -> Result<(), Failure> {
-        for gateways in turns(&self.run.plan) {
+        for gateways in turns(self.place, self.run) {
             let ended = self.turn(&gateways).await;
             self.live.rest();
-            let interrupted = self.cancel.is_cancelled();
-            if let Err(failure) = down::down(self.run, &gateways, interrupted, self.log).await {
+            let ending = if self.cancel.is_cancelled() { Ending::Interrupted } else { Ending::Done };
+            if let Err(failure) = down::down(self.place, self.run, &gateways, ending, self.log).await {
                 eprintln!("warning: {failure}; `cargo xtask down` removes what is left");
             }
             ended?;
-            if interrupted {
+            if ending == Ending::Interrupted {
                 break;
             }
         }
@@ -134,7 +135,7 @@ impl Driver<'_> {
 }
 
 /// A file of the run's folder, appended to.
-fn append(run: &Run, name: &str) -> Result<File, Failure> {
+fn append(run: &PlannedRun, name: &str) -> Result<File, Failure> {
     let path = run.folder.path().join(name);
     let opened = File::options().create(true).append(true).open(&path);
     opened.map_err(|e| Failure::Environment(format!("failed to open {}: {e}", path.display())))
@@ -145,12 +146,12 @@ async fn planned(
     root: &Root,
     suites: &Suites,
     e2e: &E2e,
-    purpose: Purpose,
+    audience: Audience,
     listened_to: bool,
     cancel: &CancellationToken,
-) -> Result<Run, Failure> {
+) -> Result<PlannedRun, Failure> {
     let mut notes = Vec::new();
-    let run = plan::plan(root, suites, e2e, purpose, &mut notes, cancel).await;
+    let run = plan::plan(root, suites, e2e, audience, &mut notes, cancel).await;
     if listened_to || run.is_err() {
         notes.iter().for_each(|note| eprintln!("{note}"));
     }
@@ -165,14 +166,15 @@ async fn driven(
     style: Style,
     log: &Log,
     cancel: &CancellationToken,
-) -> Result<Run, Failure> {
-    let run = planned(root, suites, e2e, Purpose::Checks, style != Style::Silent, cancel).await?;
+) -> Result<PlannedRun, Failure> {
+    let run = planned(root, suites, e2e, Audience::Checks, style != Style::Silent, cancel).await?;
     if style == Style::Silent {
         log.to_file(append(&run, "place.log")?);
     }
     let _recorded = Recorded::this(run.folder.path())?;
     let live = Live::of(run.folder.path(), run.plan.run.place.word(), style);
-    let driver = Driver { suites, run: &run, live, log, cancel };
+    let place = places::of(&run.plan.run)?;
+    let driver = Driver { root, suites, place: &*place, run: &run, live, log, cancel };
     driver.all().await?;
     drop(driver); // the last events are said before the report is
     Ok(run)
@@ -201,14 +203,14 @@ pub async fn up(
 ) -> Result<u8, Failure> {
     let suites = Suites::find(root)?;
     let e2e = E2e { target: target.clone(), ..E2e::default() };
-    let run = planned(root, &suites, &e2e, Purpose::People, true, cancel).await?;
+    let run = planned(root, &suites, &e2e, Audience::People, true, cancel).await?;
     let _recorded = Recorded::this(run.folder.path())?;
-    let gateways: Vec<&GatewayPlan> = run.plan.gateways.iter().collect();
-    let stood = up::up(&run, &gateways, Purpose::People, &log, cancel).await;
+    let (place, gateways) = (places::of(&run.plan.run)?, run.gateways());
+    let stood = up::up(root, &*place, &run, &gateways, Audience::People, &log, cancel).await;
     if !cancel.is_cancelled() || (stood.is_ok() && terminated.is_cancelled()) {
         return stood.map(|()| 0);
     }
-    down::down(&run, &gateways, true, &log).await?;
+    down::down(&*place, &run, &gateways, Ending::Interrupted, &log).await?;
     Ok(130)
 }
 

@@ -51,7 +51,7 @@ fn demand(requirement: &Requirement) -> String {
         line("how", &requirement.how);
     }
     requirement.capability.iter().for_each(|capability| line("capability", capability));
-    line("model", requirement.model.map_or("the run's", |model| model.word()));
+    line("model", requirement.model.as_ref().map_or("the run's", |model| model.word()));
     if !requirement.cases.is_empty() {
         line("cases", &requirement.cases.join(", "));
     }

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use cluster::place::PlaceError;
+
 /// Why a command ended, and whose fault it is.
 #[derive(Debug)]
 pub enum Failure {
@@ -36,6 +38,19 @@ impl fmt::Display for Failure {
 
 impl<E: Into<anyhow::Error>> From<E> for Failure {
     fn from(error: E) -> Self {
-        Self::Environment(format!("{:#}", error.into()))
+        let error = error.into();
+        match error.downcast_ref() {
+            Some(PlaceError::Usage(words)) => Self::Usage(words.clone()),
+            _ => Self::Environment(format!("{error:#}")),
+        }
+    }
+}
+
+impl From<Failure> for PlaceError {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Usage(words) => Self::Usage(words),
+            Failure::Environment(words) => Self::Environment(words),
+        }
     }
 }

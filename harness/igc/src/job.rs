@@ -1,7 +1,18 @@
 //! `job`: the manifest that runs the suites inside a cluster, with no more rights than they need; also as a plugin of
 //! Sonobuoy, so that an engine that checks many clusters checks this too. What it leaves is merged like any other run.
 
+use std::path::Path;
+
+use cluster::{
+    gateway::GatewayFolder,
+    install::{
+        component::Catalogue,
+        profile::{Profile, Selection},
+    },
+    rights::{self, Rule},
+};
 use serde_json::{Value, json};
+use shipped::Root;
 use verdict::golden::yaml;
 
 use crate::{failure::Failure, options::Job};
@@ -17,43 +28,28 @@ const ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 /// How long the results can be fetched after the checks, in seconds.
 const KEPT: u32 = 3_600;
 
-/// Kinds that checks make, by API group: written and read.
-const MADE: [(&str, &[&str]); 9] = [
-    ("", &["namespaces", "services", "serviceaccounts", "configmaps"]),
-    ("apps", &["deployments"]),
-    ("rbac.authorization.k8s.io", &["roles", "rolebindings"]),
-    ("gateway.networking.k8s.io", &["gateways", "httproutes", "referencegrants", "gatewayclasses"]),
-    ("gateway.envoyproxy.io", &["backends", "backendtrafficpolicies", "clienttrafficpolicies", "envoyproxies"]),
-    ("aigateway.envoyproxy.io", &["aigatewayroutes", "aiservicebackends"]),
-    ("agentgateway.dev", &["agentgatewaybackends", "agentgatewayparameters", "agentgatewaypolicies"]),
-    ("inference.networking.k8s.io", &["inferencepools"]),
-    ("serving.kserve.io", &["inferenceservices", "llminferenceservices"]),
-];
-
-/// Kinds that are only read: whether things are ready, and evidence.
-const READ: [(&str, &[&str]); 7] = [
-    ("", &["pods", "pods/log", "events", "endpoints", "nodes"]),
-    ("apps", &["replicasets"]),
-    ("discovery.k8s.io", &["endpointslices"]),
-    ("events.k8s.io", &["events"]),
-    ("apiextensions.k8s.io", &["customresourcedefinitions"]),
-    ("cert-manager.io", &["certificates"]),
-    // What checks let the pickers of their pools read: nobody gives rights that he has not.
-    ("inference.networking.x-k8s.io", &["inferencepools", "inferenceobjectives", "inferencemodelrewrites"]),
-];
-
 /// Prints the manifest.
-pub fn job(options: &Job) -> Result<u8, Failure> {
-    print!("{}", manifest(options));
+pub fn job(root: &Root, options: &Job) -> Result<u8, Failure> {
+    print!("{}", manifest(options, &root.manifests())?);
     Ok(0)
 }
 
-fn manifest(options: &Job) -> String {
+fn manifest(options: &Job, manifests: &Path) -> Result<String, Failure> {
+    let rules = rules(manifests, options)?;
     if options.sonobuoy {
-        return yaml(&plugin(options));
+        return Ok(yaml(&plugin(options)));
     }
-    let documents: Vec<String> = objects(options).iter().map(yaml).collect();
-    documents.join("---\n")
+    let documents: Vec<String> = objects(options, &rules).iter().map(yaml).collect();
+    Ok(documents.join("---\n"))
+}
+
+/// What the Job may do: what the gateway's checks need in these versions.
+fn rules(manifests: &Path, options: &Job) -> Result<Vec<Rule>, Failure> {
+    let folder = GatewayFolder::read(&manifests.join("gateways"), &options.gateway).map_err(Failure::usage)?;
+    let catalogue = Catalogue::read(manifests).map_err(Failure::usage)?;
+    let profile = Profile::read(manifests, &options.profile).map_err(Failure::usage)?;
+    let selection = Selection::of(&catalogue, &profile, &folder.components).map_err(Failure::usage)?;
+    rights::of(manifests, &folder, &selection).map_err(Failure::usage)
 }
 
 /// What is typed behind `igc` in the pod.
@@ -107,17 +103,8 @@ fn kubeconfig(options: &Job) -> String {
     }))
 }
 
-fn rules() -> Value {
-    let rule = |(group, resources): &(&str, &[&str]), verbs: &[&str]| json!({"apiGroups": [group], "resources": resources, "verbs": verbs});
-    let made = MADE.iter().map(|of| rule(of, &["get", "list", "watch", "create", "patch", "delete"]));
-    let read = READ.iter().map(|of| rule(of, &["get", "list", "watch"]));
-    // The records of our own models and pickers are read through the API server.
-    let asked = rule(&("", &["pods/proxy"]), &["get", "create"]);
-    json!(made.chain(read).chain([asked]).collect::<Vec<_>>())
-}
-
 /// Everything that the Job needs, in the order in which it is applied.
-fn objects(options: &Job) -> Vec<Value> {
+fn objects(options: &Job, rules: &[Rule]) -> Vec<Value> {
     let namespace = &options.namespace;
     let named = |kind: &str, api: &str, name: &str| {
         json!({"apiVersion": api, "kind": kind, "metadata": {"name": name, "namespace": namespace,
@@ -134,7 +121,7 @@ fn objects(options: &Job) -> Vec<Value> {
         json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace,
             "labels": {"app.kubernetes.io/name": "igc"}}}),
         named("ServiceAccount", "v1", "igc"),
-        json!({"apiVersion": rbac, "kind": "ClusterRole", "metadata": {"name": namespace}, "rules": rules()}),
+        json!({"apiVersion": rbac, "kind": "ClusterRole", "metadata": {"name": namespace}, "rules": rules}),
         json!({"apiVersion": rbac, "kind": "ClusterRoleBinding", "metadata": {"name": namespace},
             "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": namespace},
             "subjects": [{"kind": "ServiceAccount", "name": "igc", "namespace": namespace}]}),
@@ -188,10 +175,8 @@ fn plugin(options: &Job) -> Value {
 
 #[cfg(test)]
 mod tests {
-    use std::{collections::BTreeSet, path::Path};
-
     use clap::Parser;
-    use cluster::install::component::Catalogue;
+    use rstest::rstest;
 
     use super::*;
 
@@ -206,18 +191,22 @@ mod tests {
         Program::try_parse_from(usual.iter().chain(words)).unwrap().job
     }
 
+    fn written(job: &Job) -> Result<String, String> {
+        manifest(job, &Root::find(None).unwrap().manifests()).map_err(|failure| failure.to_string())
+    }
+
     fn documents(job: &Job) -> Vec<Value> {
-        manifest(job).split("---\n").map(|text| serde_saphyr::from_str(text).unwrap()).collect()
+        written(job).unwrap().split("---\n").map(|text| serde_saphyr::from_str(text).unwrap()).collect()
     }
 
     #[test]
     fn the_manifest_is_what_it_is_documented_to_be() {
-        insta::assert_snapshot!(manifest(&of(&["--suite", "routing"])));
+        insta::assert_snapshot!(written(&of(&["--suite", "routing"])).unwrap());
     }
 
     #[test]
     fn the_plugin_is_what_it_is_documented_to_be() {
-        insta::assert_snapshot!(manifest(&of(&["--sonobuoy"])));
+        insta::assert_snapshot!(written(&of(&["--sonobuoy"])).unwrap());
     }
 
     #[test]
@@ -244,76 +233,13 @@ mod tests {
         assert_eq!((&config["contexts"][0]["name"], &config["current-context"]), (&"blue".into(), &"blue".into()));
     }
 
-    /// Kinds of the manifests that checks apply, lower-case and plural as the API serves them.
-    fn kinds_of_manifests(folder: &Path, found: &mut BTreeSet<String>) {
-        for entry in std::fs::read_dir(folder).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                kinds_of_manifests(&path, found);
-            } else if path.parent().is_some_and(|p| p.ends_with("intents") || p.ends_with("models")) {
-                let text = std::fs::read_to_string(&path).unwrap();
-                let kinds =
-                    text.lines().filter_map(|line| line.trim_start().trim_start_matches("- ").strip_prefix("kind: "));
-                found.extend(kinds.filter(|k| k.chars().all(char::is_alphanumeric)).map(plural));
-            }
-        }
-    }
-
-    fn plural(kind: &str) -> String {
-        let kind = kind.to_lowercase();
-        match kind.strip_suffix('y') {
-            Some(stem) if !stem.ends_with('a') => format!("{stem}ies"),
-            _ if kind.ends_with("ss") => format!("{kind}es"),
-            _ if kind.ends_with('s') => kind,
-            _ => format!("{kind}s"),
-        }
-    }
-
-    /// Roles that checks make give only what the Job has itself, else the API server refuses them.
-    #[test]
-    fn the_rights_cover_those_that_checks_give() {
-        let intents = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../manifests/intents");
-        let text = |name: &str| std::fs::read_to_string(intents.join(name)).unwrap();
-        let mut given = BTreeSet::new();
-        for line in (text("pool.yaml") + &text("llm-service.yaml")).lines().filter(|l| l.starts_with("- {apiGroups:")) {
-            let rule: Value = serde_saphyr::from_str(line.trim_start_matches("- ")).unwrap();
-            assert_eq!(rule["verbs"], json!(["get", "list", "watch"]), "{line}");
-            let resources = rule["resources"].as_array().unwrap().iter().filter_map(Value::as_str);
-            given.extend(resources.map(|r| (rule["apiGroups"][0].as_str().unwrap().to_owned(), r.to_owned())));
-        }
-        assert!(given.len() > 3, "{given:?}");
-        let own = |(group, resources): &(&str, &[&str])| {
-            resources.iter().map(|r| ((*group).to_owned(), (*r).to_owned())).collect::<Vec<_>>()
-        };
-        let own: BTreeSet<(String, String)> = MADE.iter().chain(&READ).flat_map(own).collect();
-        assert_eq!(given.difference(&own).collect::<Vec<_>>(), Vec::<&(String, String)>::new());
-    }
-
-    #[test]
-    fn the_rights_cover_what_is_looked_for_before_checks_run() {
-        let manifests = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../manifests");
-        let catalogue = Catalogue::read(&manifests).unwrap();
-        let looked_at = catalogue.all().flat_map(|component| {
-            let waits = component.waits.iter().map(|wait| &wait.object);
-            waits.chain(component.configured.iter().map(|c| &c.object)).chain([&component.present.object])
-        });
-        let looked_at: BTreeSet<String> = looked_at.map(|object| plural(&object.kind)).collect();
-        let allowed: BTreeSet<String> =
-            MADE.iter().chain(&READ).flat_map(|(_, resources)| resources.iter().map(|r| (*r).to_owned())).collect();
-        assert!(looked_at.len() > 4, "{looked_at:?}");
-        assert_eq!(looked_at.difference(&allowed).collect::<Vec<_>>(), Vec::<&String>::new());
-    }
-
-    #[test]
-    fn the_rights_cover_what_checks_make_and_nothing_is_a_wildcard() {
-        let mut kinds = BTreeSet::new();
-        kinds_of_manifests(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../../manifests"), &mut kinds);
-        assert!(kinds.len() > 8, "{kinds:?}");
-        kinds.remove("endpointpickerconfigs"); // no object: a file of the picker, inside a ConfigMap
-        let made: BTreeSet<String> =
-            MADE.iter().flat_map(|(_, resources)| resources.iter().map(|r| (*r).to_owned())).collect();
-        assert_eq!(kinds.difference(&made).collect::<Vec<_>>(), Vec::<&String>::new());
-        let text = yaml(&rules());
-        assert!(!text.contains('*') && !text.contains("secrets"), "{text}");
+    #[rstest]
+    #[case::gateway(|job: &mut Job| job.gateway = "agentgatway".into(), "no gateway called 'agentgatway'; did you mean agentgateway?")]
+    #[case::profile(|job: &mut Job| job.profile = "curent".into(), "no profile called 'curent'; did you mean current?")]
+    fn what_is_not_there_is_refused(#[case] change: fn(&mut Job), #[case] said: &str) {
+        let mut job = of(&[]);
+        change(&mut job);
+        let message = written(&job).unwrap_err();
+        assert!(message.contains(said), "{message}");
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use shipped::Root;
 use verdict::{
-    plan::{Disposition, Level, ModelKind, Plan},
+    plan::{Disposition, Level, ModelName, Plan},
     requirements::{Requirement, Requirements},
     tests_list::TestList,
 };
@@ -30,7 +30,7 @@ struct Listed<'r> {
     source: &'r str,
     capability: Option<&'r str>,
     cases: &'r [String],
-    model: Option<ModelKind>,
+    model: Option<ModelName>,
     /// By the gateway's folder; those that the check does not belong to are left out.
     gateways: BTreeMap<String, Support>,
 }
@@ -92,7 +92,7 @@ impl<'r> Listed<'r> {
             source: &requirement.source,
             capability: requirement.capability.as_deref(),
             cases: &requirement.cases,
-            model: requirement.model,
+            model: requirement.model.clone(),
             gateways,
         }
     }

@@ -20,14 +20,14 @@ mod mutants;
 mod options;
 mod pages;
 mod picker_server;
+mod places;
 mod plan;
 #[cfg(test)]
 mod readme;
+mod rehearsed;
 mod replay;
 mod report;
-mod request;
 mod review;
-mod run;
 mod standing;
 mod suites;
 mod terminal;
@@ -79,7 +79,7 @@ async fn command(cli: Cli, log: Log, cancel: &CancellationToken) -> Result<u8, F
         Command::Review(options) => return review::review(&root()?, &options),
         Command::Differ(options) => return differ::differ(&root()?, &options),
         Command::Matrix(options) => return matrix::matrix(&root()?, &options),
-        Command::Job(options) => return job::job(&options),
+        Command::Job(options) => return job::job(&root()?, &options),
         Command::List(options) => return list::list(&root()?, &options).await,
         Command::Explain(options) => return explain::explain(&root()?, &options).await,
         Command::Tidy(options) => return tidy::tidy(&root()?, &options).await,

@@ -3,12 +3,13 @@
 use std::{collections::BTreeSet, fs, path::Path};
 
 use anyhow::Context;
+use cluster::install::model::ModelFile;
 use serde::Serialize;
 use shipped::Root;
 
 use crate::{
     failure::Failure,
-    options::{Matrix, Model, On, Shard, value_name},
+    options::{Matrix, On, Shard, USUAL_MODEL, value_name},
 };
 
 /// What a workflow's `strategy.matrix` takes.
@@ -36,8 +37,8 @@ struct ShardOfCell {
     of: u32,
 }
 
-/// Models that a machine with two cores can hold; the others are asked for by name.
-const SMALL: [Model; 2] = [Model::LlmDSim, Model::Echo];
+/// Processors and bytes of memory of the machine that a cell is for: models that are larger are asked for by name.
+const RUNNER: (u64, u64) = (2, 7 << 30);
 
 /// Prints one line of JSON.
 pub fn matrix(root: &Root, options: &Matrix) -> Result<u8, Failure> {
@@ -52,21 +53,24 @@ pub fn cells(options: &Matrix, manifests: &Path) -> Result<Cells, Failure> {
     }
     let gateways = named("--gateway", &options.gateway, &manifests.join("gateways"))?;
     let profiles = named("--profile", &options.profile, &manifests.join("profiles"))?;
-    let models: &[Model] = if options.model.is_empty() { &SMALL } else { &options.model };
+    let models = match options.model.as_slice() {
+        [] => small(manifests)?,
+        asked => named("--model", asked, &manifests.join("models"))?,
+    };
     let mut include = Vec::new();
     for gateway in &gateways {
         for profile in &profiles {
-            for model in models {
+            for model in &models {
                 let shards = (1..=options.shards).map(|index| Shard { index, of: options.shards });
-                include.extend(shards.map(|shard| cell(options, gateway, profile, *model, shard)));
+                include.extend(shards.map(|shard| cell(options, gateway, profile, model, shard)));
             }
         }
     }
     Ok(Cells { include })
 }
 
-fn cell(options: &Matrix, gateway: &str, profile: &str, model: Model, shard: Shard) -> Cell {
-    let (on, model) = (value_name(options.on), value_name(model));
+fn cell(options: &Matrix, gateway: &str, profile: &str, model: &str, shard: Shard) -> Cell {
+    let on = value_name(options.on);
     let mut name = format!("{gateway}-{profile}-{model}");
     let mut words = format!("--on {on} --gateway {gateway} --profile {profile} --model {model}");
     if shard.of > 1 {
@@ -74,7 +78,24 @@ fn cell(options: &Matrix, gateway: &str, profile: &str, model: Model, shard: Sha
         words += &format!(" --shard {shard}");
     }
     let part = (shard.of > 1).then_some(ShardOfCell { index: shard.index, of: shard.of });
-    Cell { name, on, gateway: gateway.to_owned(), profile: profile.to_owned(), model, shard: part, words }
+    Cell {
+        name,
+        on,
+        gateway: gateway.to_owned(),
+        profile: profile.to_owned(),
+        model: model.to_owned(),
+        shard: part,
+        words,
+    }
+}
+
+/// The models that fit on a runner, the one that a run has without being asked for first.
+fn small(manifests: &Path) -> Result<Vec<String>, Failure> {
+    let mut models = ModelFile::all(manifests).map_err(Failure::usage)?;
+    models.retain(|model| model.fits(RUNNER.0, RUNNER.1).is_ok());
+    let mut names: Vec<String> = models.into_iter().map(|model| model.name).collect();
+    names.sort_by_key(|name| name != USUAL_MODEL);
+    Ok(names)
 }
 
 /// What is asked for, or all that the folder has.
@@ -123,7 +144,7 @@ mod tests {
     fn every_gateway_is_in_every_profile_with_every_small_model() {
         let cells = of(&[]).unwrap();
         let folders = |name: &str| named("", &[], &manifests().join(name)).unwrap().len();
-        assert_eq!(cells.len(), folders("gateways") * folders("profiles") * SMALL.len(), "{cells:?}");
+        assert_eq!(cells.len(), folders("gateways") * folders("profiles") * 2, "{cells:?}");
         assert!(!cells.iter().any(|(name, _)| name.contains("vllm")), "it does not fit on a runner: {cells:?}");
     }
 
@@ -151,7 +172,7 @@ mod tests {
     #[rstest]
     #[case::gateway(&["--gateway", "agentgatway"], "--gateway agentgatway: ")]
     #[case::profile(&["--profile", "curent"], "has current, guide, recorded")]
-    #[case::model(&["--model", "ecko"], "invalid value 'ecko'")]
+    #[case::model(&["--model", "ecko"], "models has echo, llm-d-sim, vllm-cpu")]
     #[case::no_parts(&["--shards", "0"], "0 is not in 1..=32")]
     #[case::auto(&["--on", "auto"], "name one")]
     fn what_is_not_there_is_refused(#[case] words: &[&str], #[case] said: &str) {

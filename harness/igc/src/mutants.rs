@@ -15,6 +15,7 @@ use cluster::{
         component::Catalogue,
         profile::{Profile, Selection},
     },
+    place::Place as _,
 };
 use globset::{Glob, GlobSetBuilder};
 use rehearsal::mutants::Mutant;
@@ -35,6 +36,7 @@ use verdict::{
 use crate::{
     failure::Failure,
     options, plan,
+    rehearsed::Rehearsal,
     suites::{Ended, Suites},
 };
 
@@ -108,7 +110,9 @@ struct Row {
 pub async fn mutants(root: &Root, options: &options::Mutants, cancel: &CancellationToken) -> Result<u8, Failure> {
     let suites = Suites::find(root)?;
     let requirements = suites.requirements().await?;
-    let whole = everything(root, &plan::gateways(root, "all")?, PROFILE, &requirements, &suites.tests().await?)?;
+    let mut gateways = plan::gateways(root, plan::ALL)?;
+    gateways.retain(|gateway| Rehearsal.lacks(&gateway.name).is_none());
+    let whole = everything(root, &gateways, PROFILE, &requirements, &suites.tests().await?)?;
     let out = options.out.clone().unwrap_or_else(|| root.target().join("mutants"));
     let mut pairs = pairs(root, &requirements, &whole, options)?;
     let folder = out.join("rounds");

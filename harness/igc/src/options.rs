@@ -7,6 +7,9 @@ use clap::{Args, ValueEnum};
 /// Checks at a time where nothing is said.
 const JOBS: u32 = 4;
 
+/// The model of a run that names none: the one that the guides use.
+pub const USUAL_MODEL: &str = "llm-d-sim";
+
 /// Where a run happens.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum On {
@@ -21,18 +24,6 @@ pub enum On {
     Kind,
     /// A cluster that is there; needs --context.
     Context,
-}
-
-/// What serves tokens where a check does not need our own model's records.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum Model {
-    /// Our own simulator, for every check.
-    Echo,
-    /// llm-d-inference-sim, as the guides use it.
-    #[default]
-    LlmDSim,
-    /// vLLM on CPUs; needs several cores and 10 GiB.
-    VllmCpu,
 }
 
 /// Whether pods of the cluster can reach what is outside of it while checks run.
@@ -63,9 +54,9 @@ pub struct Target {
     /// Another version of one component, for example --set envoy-ai-gateway=v1.0.0
     #[arg(long = "set", value_name = "COMPONENT=VERSION")]
     pub set: Vec<String>,
-    /// What serves tokens in guide suites and token arithmetic
-    #[arg(long, value_enum, default_value_t, value_name = "MODEL")]
-    pub model: Model,
+    /// What serves tokens in guide suites and token arithmetic, a file of manifests/models
+    #[arg(long, default_value = USUAL_MODEL, value_name = "MODEL")]
+    pub model: String,
     /// Whether pods can reach the outside while checks run; closed where that can be had [default: closed]
     #[arg(long, value_enum, value_name = "closed|open")]
     pub egress: Option<Egress>,
@@ -363,8 +354,8 @@ pub struct Matrix {
     #[arg(long, value_name = "NAME")]
     pub profile: Vec<String>,
     /// Only this model; may be given several times [default: those that fit on a small machine]
-    #[arg(long, value_enum, value_name = "MODEL")]
-    pub model: Vec<Model>,
+    #[arg(long, value_name = "MODEL")]
+    pub model: Vec<String>,
     /// Parts of each cell, for as many machines
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=32))]
     pub shards: u32,
@@ -415,7 +406,7 @@ impl Default for Target {
             gateway: "all".into(),
             profile: "current".into(),
             set: vec![],
-            model: Model::default(),
+            model: USUAL_MODEL.to_owned(),
             egress: None,
             out: None,
             bundle: None,

@@ -11,10 +11,11 @@ use cluster::{
     install::{
         bundle::Bundle,
         component::Catalogue,
-        model::ModelFile,
+        model::{self, ModelFile},
         profile::{Profile, Selection},
     },
-    place::{child::Programs, engine::Engine},
+    place::Audience,
+    run::{PlaceOptions, PlannedRun},
 };
 use rand::RngExt;
 use rehearsal::hops::{Hops, PROXY};
@@ -22,93 +23,20 @@ use shipped::Root;
 use tokio_util::sync::CancellationToken;
 use verdict::{
     folder::RunFolder,
-    plan::{self, ModelKind, Place, RunInfo, Shard},
+    plan::{self, RunInfo, Shard},
     tests_list::TestList,
 };
 
 use crate::{
     cli,
     failure::Failure,
-    options::{E2e, Egress, Model, On},
-    request::Request,
-    run::Run,
+    options::{E2e, Egress},
+    places,
     suites::Suites,
-    up::Purpose,
 };
 
-/// What is built: the places and what is missing, for those who ask for more.
-const PLACES: &str = "the places that exist are rehearsal, kind and context";
-
-/// The place of a run and why it is that one; refusals say what exists.
-async fn place(e2e: &E2e, cancel: &CancellationToken) -> Result<(Place, String), Failure> {
-    let programs = Programs::from_env();
-    match e2e.target.on {
-        On::Container => Err(Failure::Usage(format!("--on container is not built yet; {PLACES}"))),
-        On::Rehearsal => Ok((Place::Rehearsal, "asked for; no gateway is tested".into())),
-        On::Context if e2e.target.context.is_none() => {
-            Err(Failure::Usage("--on context needs --context NAME: a cluster is never guessed".into()))
-        }
-        On::Context => {
-            let kubeconfig = user_kubeconfig()?;
-            cluster::api::init();
-            let cluster =
-                cluster::api::Cluster::connect(&kubeconfig, e2e.target.context.as_deref()).await.map_err(|error| {
-                    if error.is_usage() { Failure::usage(&error) } else { Failure::Environment(error.to_string()) }
-                })?;
-            Ok((Place::Context, format!("context {} at {}", cluster.context(), cluster.server())))
-        }
-        On::Kind | On::Auto => {
-            let missing = missing_for_kind(&programs, cancel).await;
-            match (missing, e2e.target.on) {
-                (None, On::Auto) => Ok((Place::Kind, "a container engine, kind and helm answer".into())),
-                (None, _) => Ok((Place::Kind, "asked for".into())),
-                (Some(why), On::Auto) => {
-                    let why = why.lines().next().unwrap_or_default().to_owned();
-                    Ok((
-                        Place::Rehearsal,
-                        format!("no gateway is tested, because {why}; `cargo xtask doctor` says what to install"),
-                    ))
-                }
-                (Some(why), _) => {
-                    Err(Failure::Environment(format!("--on kind: {why}\n`cargo xtask doctor` lists what is missing")))
-                }
-            }
-        }
-    }
-}
-
-/// What place kind lacks on this machine, in words.
-async fn missing_for_kind(programs: &Programs, cancel: &CancellationToken) -> Option<String> {
-    if let Err(error) = Engine::find(programs, cancel).await {
-        return Some(error.to_string());
-    }
-    ["kind", "helm"].iter().find_map(|program| programs.find(program).err().map(|error| error.to_string()))
-}
-
-/// The kubeconfig of the user, only read.
-pub fn user_kubeconfig() -> Result<PathBuf, Failure> {
-    let named = std::env::var_os("KUBECONFIG").filter(|v| !v.is_empty()).map(PathBuf::from);
-    let home = || std::env::var_os("HOME").map(|home| Path::new(&home).join(".kube/config"));
-    let path = named
-        .or_else(home)
-        .ok_or_else(|| Failure::Usage("neither KUBECONFIG nor HOME is set: there is no kubeconfig".into()))?;
-    // A list of files is kubectl's own; one of them has to be chosen here.
-    match std::env::split_paths(&path).collect::<Vec<_>>().as_slice() {
-        [one] => Ok(one.clone()),
-        several => Err(Failure::Usage(format!(
-            "KUBECONFIG names {} files; set it to the one that has the context",
-            several.len()
-        ))),
-    }
-}
-
-fn model(model: Model) -> ModelKind {
-    match model {
-        Model::Echo => ModelKind::Echo,
-        Model::LlmDSim => ModelKind::LlmDSim,
-        Model::VllmCpu => ModelKind::VllmCpu,
-    }
-}
+/// What `--gateway` says where it means every folder.
+pub const ALL: &str = "all";
 
 /// A name for a run: when, and four letters.
 pub fn run_id() -> String {
@@ -123,7 +51,7 @@ pub fn run_id() -> String {
 pub fn gateways(root: &Root, named: &str) -> Result<Vec<GatewayFolder>, Failure> {
     let folder = root.manifests().join("gateways");
     let names = match named {
-        "all" => gateway::names(&folder).map_err(Failure::usage)?,
+        ALL => gateway::names(&folder).map_err(Failure::usage)?,
         one => vec![one.to_owned()],
     };
     names.iter().map(|name| GatewayFolder::read(&folder, name).map_err(Failure::usage)).collect()
@@ -135,14 +63,16 @@ pub async fn plan(
     root: &Root,
     suites: &Suites,
     e2e: &E2e,
-    purpose: Purpose,
+    audience: Audience,
     notes: &mut Vec<String>,
     cancel: &CancellationToken,
-) -> Result<Run, Failure> {
+) -> Result<PlannedRun, Failure> {
     let requirements = suites.requirements().await?;
-    let up = purpose == Purpose::People;
+    let up = audience == Audience::People;
     let tests = if up { TestList::of(&requirements) } else { suites.tests().await? };
     let manifests = root.manifests();
+    requirements.models_are_among(&model::names(&manifests).map_err(Failure::usage)?).map_err(Failure::usage)?;
+    let model = ModelFile::read(&manifests, &e2e.target.model).map_err(Failure::usage)?;
     let folders = gateways(root, &e2e.target.gateway)?;
     let catalogue = Catalogue::read(&manifests).map_err(Failure::usage)?;
     let mut profile = Profile::read(&manifests, &e2e.target.profile).map_err(Failure::usage)?;
@@ -158,23 +88,31 @@ pub async fn plan(
         }
         planned.push(selection.plan(&folder, bundle.as_ref()).map_err(|e| Failure::Environment(e.to_string()))?);
     }
-    let (place, why) = place(e2e, cancel).await?;
-    let stands = Hops::of_the_environment().map_err(Failure::usage)?.note();
-    if let Some(stands) = stands.filter(|_| place.is_real()) {
-        return Err(Failure::Usage(format!("{PROXY} is for rehearsals, and this is {}: {stands}", place.word())));
+    let (place, why) = places::choose(e2e.target.on, e2e.target.context.as_deref(), cancel).await?;
+    let named = place.name();
+    for gateway in &mut planned {
+        let Some(why) = place.lacks(&gateway.name) else { continue };
+        if e2e.target.gateway != ALL {
+            return Err(Failure::Usage(format!("{why}; name another place with --on")));
+        }
+        notes.push(format!("note: {} is left out: {why}", gateway.name));
+        gateway.left_out = Some(why);
     }
-    if up && place.is_real() && planned.len() > 1 {
+    let stands = Hops::of_the_environment().map_err(Failure::usage)?.note();
+    if let Some(stands) = stands.filter(|_| named.is_real()) {
+        return Err(Failure::Usage(format!("{PROXY} is for rehearsals, and this is {}: {stands}", named.word())));
+    }
+    if up && !place.holds_all() && planned.len() > 1 {
         return Err(Failure::Usage("one cluster holds one gateway: name it with --gateway".into()));
     }
-    let model = model(e2e.target.model);
-    preflight(&manifests, model, place, cancel).await?;
+    place.preflight(&model, cancel).await?;
 
     let id = run_id();
     let run = RunInfo {
         id: id.clone(),
         started: jiff::Timestamp::now().to_string(),
-        place,
-        context: e2e.target.context.clone(),
+        place: named,
+        context: place.context().map(str::to_owned),
         profile: profile.name.clone(),
         set: e2e
             .target
@@ -183,7 +121,7 @@ pub async fn plan(
             .filter_map(|s| s.split_once('='))
             .map(|(k, v)| (k.trim().to_owned(), v.trim().to_owned()))
             .collect::<BTreeMap<_, _>>(),
-        model,
+        model: model.name.parse().map_err(Failure::Usage)?,
         suites: e2e.suite.clone(),
         checks: e2e.check.clone(),
         shard: e2e.shard.map(|s| Shard { index: s.index, of: s.of }),
@@ -199,7 +137,7 @@ pub async fn plan(
 
     let folder = RunFolder::create(&e2e.target.out.clone().unwrap_or_else(|| runs(root)), &id)?;
     folder.write_plan(&plan)?;
-    let request = Request {
+    let options = PlaceOptions {
         bundle: e2e.target.bundle.as_deref().map(fs::canonicalize).transpose()?,
         node_image: e2e.target.node_image.clone(),
         igc_image: e2e.target.igc_image.clone(),
@@ -209,13 +147,13 @@ pub async fn plan(
         install_missing: up,
         why: why.clone(),
     };
-    request.write(&folder)?;
+    options.write(&folder)?;
     folder.point_latest()?;
     let runs = plan.checks.iter().filter(|c| c.runs()).count();
     let names: Vec<&str> = plan.gateways.iter().map(|g| g.name.as_str()).collect();
     let checks = if up { String::new() } else { format!("{runs} of {} checks of ", plan.checks.len()) };
-    notes.push(format!("run {id} on {} ({why}): {checks}{}", place.word(), names.join(", ")));
-    Ok(Run { root: root.clone(), folder, plan, request })
+    notes.push(format!("run {id} on {} ({why}): {checks}{}", named.word(), names.join(", ")));
+    Ok(PlannedRun { manifests, folder, plan, options })
 }
 
 /// Where the folders of runs are, if nothing else is said.
@@ -228,29 +166,13 @@ pub fn run_or_last(root: &Root, named: Option<&Path>) -> Result<RunFolder, Failu
     RunFolder::open(named.unwrap_or(&runs(root).join("latest"))).map_err(Failure::usage)
 }
 
-/// Refuses a model that this machine cannot hold.
-async fn preflight(
-    manifests: &Path,
-    model: ModelKind,
-    place: Place,
-    cancel: &CancellationToken,
-) -> Result<(), Failure> {
-    if place != Place::Kind {
-        return Ok(());
-    }
-    let file = ModelFile::read(manifests, model.word()).map_err(Failure::usage)?;
-    let engine = Engine::find(&Programs::from_env(), cancel).await?;
-    file.fits(engine.info.processors, engine.info.memory)
-        .map_err(|why| Failure::Environment(format!("--model {}: {why}", model.word())))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn run_ids_are_names_of_runs() {
-        run_id().parse::<cluster::place::name::RunName>().unwrap();
+        run_id().parse::<cluster::name::RunName>().unwrap();
         assert_ne!(run_id(), run_id());
     }
 }

@@ -245,7 +245,7 @@ mod tests {
     use rstest::rstest;
     use serde_json::json;
     use verdict::{
-        plan::{ModelKind, Place},
+        plan::Place,
         record::{GoldenState, RECORD_SCHEMA},
     };
 
@@ -256,7 +256,7 @@ mod tests {
             place,
             version: version.into(),
             versions: [("gw".to_owned(), version.to_owned())].into(),
-            model: ModelKind::Echo,
+            model: "echo".parse().unwrap(),
             profile: "current".into(),
             recorded: "2026-11-21".into(),
             run: "r".into(),

@@ -10,6 +10,7 @@ use cluster::{
         component::Variables,
         profile::{Selected, Selection},
     },
+    run::PlannedRun,
     shared::{self, Existing},
 };
 use rehearsal::{
@@ -21,14 +22,14 @@ use rehearsal::{
 use serde_json::json;
 use verdict::plan::GatewayPlan;
 
-use crate::{failure::Failure, run::Run};
+use crate::failure::Failure;
 
 /// How long the Gateway of KServe may take to have a proxy.
 const PROXY: Duration = Duration::from_secs(30);
 
 /// A world with everything that the gateway's folder names, its shared Gateway, and the Gateway that KServe's chart and
 /// the guides call `kserve/kserve-ingress-gateway`. It ends when the value is dropped.
-pub async fn stand(run: &Run, gateway: &GatewayPlan) -> Result<World, Failure> {
+pub async fn stand(run: &PlannedRun, gateway: &GatewayPlan) -> Result<World, Failure> {
     let (folder, selection) = run.selection(gateway)?;
     let version = gateway.versions.get(&gateway.version_of);
     let version = version.ok_or_else(|| Failure::Usage(format!("the plan says no version of {}", gateway.name)))?;
@@ -42,11 +43,11 @@ pub async fn stand(run: &Run, gateway: &GatewayPlan) -> Result<World, Failure> {
     world.write_kubeconfig(&kubeconfig)?;
     cluster::api::init();
     let cluster = Cluster::connect(&kubeconfig, None).await?;
-    let stood = Stood::rehearsed(&run.root.manifests(), &gateway.versions).map_err(Failure::usage)?;
+    let stood = Stood::rehearsed(&run.manifests, &gateway.versions).map_err(Failure::usage)?;
     let id = run.folder.id();
     components(&cluster, &selection, id).await?;
     let reached =
-        shared::stand_up(&cluster, &run.root.manifests(), &folder, &stood.images, &[], id, Existing::Applied).await?;
+        shared::stand_up(&cluster, &run.manifests, &folder, &stood.images, &[], id, Existing::Applied).await?;
     let of_kserve = of_kserve(&world, &cluster, &folder.gateway, id).await?;
     run.note(&gateway.name, |current| {
         *current = Stood {

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use cluster::place::processes::Recorded;
+use cluster::programs::processes::Recorded;
 use rustix::process::{Pid, Signal, kill_process};
 use shipped::Root;
 use tokio::process::Command;

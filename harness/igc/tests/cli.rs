@@ -88,6 +88,7 @@ contexts: [{name: my-cluster, context: {cluster: here, user: me}}]
 #[case::unknown_check(&["--on", "rehearsal", "--check", "routing/hosts"], 2, &["routing/hosts", "did you mean routing/host"])]
 #[case::unknown_profile(&["--on", "rehearsal", "--profile", "curent"], 2, &["no profile called 'curent'", "did you mean current"])]
 #[case::unknown_component(&["--on", "rehearsal", "--set", "kserv=v1"], 2, &["no component called 'kserv'", "did you mean kserve"])]
+#[case::unknown_model(&["--on", "rehearsal", "--model", "ecko"], 2, &["manifests/models", "no model called 'ecko'", "did you mean echo?"])]
 #[case::not_a_setting(&["--on", "rehearsal", "--set", "kserve"], 2, &["--set kserve", "COMPONENT=VERSION"])]
 #[case::not_built(&["--on", "container"], 2, &["--on container is not built yet", "rehearsal, kind and context"])]
 #[case::context_without_name(&["--on", "context"], 2, &["--context NAME", "never guessed"])]
@@ -586,4 +587,52 @@ fn a_front_is_named_in_help_with_what_it_can_do_besides() {
     let front = igc(Some("cargo xtask\nci\tEverything that a commit must pass"));
     assert!(front.contains("Usage: cargo xtask ") && front.contains("  cargo xtask e2e --on kind"), "{front}");
     assert!(front.lines().any(|line| line.trim() == "ci           Everything that a commit must pass"), "{front}");
+}
+
+/// A gateway of its own: a folder alone, the copy of another under a new name. No line of Rust knows it.
+fn with_a_toy(copied: &str) -> Checkout {
+    let checkout = Checkout::new();
+    let manifests = checkout.folder.path().join("manifests");
+    let (own, toy) = (manifests.join("gateways").join(copied), manifests.join("gateways/toy"));
+    copy(&own, &toy);
+    let text = fs::read_to_string(own.join("gateway.yaml")).unwrap();
+    fs::write(toy.join("gateway.yaml"), text.replacen(&format!("\nname: {copied}\n"), "\nname: toy\n", 1)).unwrap();
+    checkout
+}
+
+#[rstest]
+#[case("agentgateway")]
+#[case("envoy-ai-gateway")]
+fn a_gateway_is_a_folder(#[case] copied: &str) {
+    let checkout = with_a_toy(copied);
+    // Without a rehearsal it is left out of one, and the report says so.
+    let (_, out, err) = checkout.e2e(&["--on", "rehearsal", "--format", "json-lines"]);
+    assert!(err.contains("note: toy is left out: no rehearsal of toy"), "{err}");
+    let plan: verdict::plan::Plan =
+        serde_json::from_slice(&fs::read(checkout.latest().join("plan.json")).unwrap()).unwrap();
+    let of_toy: Vec<_> = plan.checks.iter().filter(|c| c.gateway == "toy").collect();
+    assert!(of_toy.len() > 50 && of_toy.iter().all(|c| !c.runs()), "{out}");
+    assert!(plan.checks.iter().any(|c| c.gateway == copied && c.runs()));
+
+    let (exit, _, err) = checkout.e2e(&["--on", "rehearsal", "--gateway", "toy"]);
+    assert_eq!(exit, 2, "{err}");
+    assert!(err.contains("no rehearsal of toy; name another place with --on"), "{err}");
+
+    let (exit, out, err) = igc(&checkout, &["matrix", "--gateway", "toy", "--profile", "current", "--model", "echo"]);
+    assert_eq!(exit, 0, "{err}");
+    assert!(out.contains("--on kind --gateway toy --profile current --model echo"), "{out}");
+
+    let (exit, out, err) = igc(&checkout, &["list", "--gateway", "toy", "--format", "json"]);
+    assert_eq!(exit, 0, "{err}");
+    let listed: Vec<serde_json::Value> = serde_json::from_str(&out).unwrap();
+    let declared = |gateway: &str| listed.iter().filter(|check| check["gateways"][gateway] == "declared").count();
+    assert!(declared("toy") > 30, "{out}");
+
+    // The Job's rights are those of the gateway that it copies.
+    let rights = |gateway: &str| {
+        let (exit, out, err) = igc(&checkout, &["job", "--image", "i", "--gateway", gateway]);
+        assert_eq!(exit, 0, "{err}");
+        out.split("---\n").find(|document| document.contains("kind: ClusterRole\n")).unwrap().to_owned()
+    };
+    assert_eq!(rights("toy"), rights(copied));
 }

@@ -1,10 +1,12 @@
 //! Plan: which checks a run will execute on which gateways, and why the others are left out.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, str::FromStr};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+
+use crate::names;
 
 mod build;
 mod filter;
@@ -69,26 +71,32 @@ impl Level {
     }
 }
 
-/// What serves tokens.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum ModelKind {
-    /// `igc model`: our own simulator, which records every request.
-    Echo,
-    /// llm-d-inference-sim in echo mode.
-    LlmDSim,
-    /// vLLM on CPUs.
-    VllmCpu,
+/// What serves tokens: the name of a file of `manifests/models`, which says all that is known of it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(try_from = "String")]
+pub struct ModelName(String);
+
+impl ModelName {
+    /// As the command line and files write it.
+    pub fn word(&self) -> &str {
+        &self.0
+    }
 }
 
-impl ModelKind {
-    /// As the command line and files write it.
-    pub fn word(self) -> &'static str {
-        match self {
-            ModelKind::Echo => "echo",
-            ModelKind::LlmDSim => "llm-d-sim",
-            ModelKind::VllmCpu => "vllm-cpu",
-        }
+impl FromStr for ModelName {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        let refused = || format!("{name:?} is no model's name: it is lower-case words joined by dashes");
+        names::is_kebab(name).then(|| Self(name.to_owned())).ok_or_else(refused)
+    }
+}
+
+impl TryFrom<String> for ModelName {
+    type Error = String;
+
+    fn try_from(name: String) -> Result<Self, String> {
+        name.parse()
     }
 }
 
@@ -152,7 +160,7 @@ pub struct RunInfo {
     /// `--set`: component -> version.
     pub set: BTreeMap<String, String>,
     /// `--model`.
-    pub model: ModelKind,
+    pub model: ModelName,
     /// `--suite` and `--check` as they were given; empty means all.
     pub suites: Vec<String>,
     /// See `suites`.
@@ -178,6 +186,11 @@ pub struct RunInfo {
 }
 
 impl RunInfo {
+    /// The model of a run that names none: the one that the guides use.
+    pub fn usual_model() -> ModelName {
+        ModelName("llm-d-sim".to_owned())
+    }
+
     /// A rehearsal of everything in the versions of a profile, by a command that has no such options.
     pub fn rehearsal(profile: &str, command: &[&str]) -> Self {
         Self {
@@ -187,7 +200,7 @@ impl RunInfo {
             context: None,
             profile: profile.to_owned(),
             set: BTreeMap::new(),
-            model: ModelKind::LlmDSim,
+            model: RunInfo::usual_model(),
             suites: vec![],
             checks: vec![],
             shard: None,
@@ -236,6 +249,9 @@ pub struct GatewayPlan {
     pub missing: BTreeMap<String, String>,
     /// Components that are stand-ins on this place, with what they stand in for.
     pub stand_ins: Vec<String>,
+    /// Why it cannot stand in this place: then none of its checks run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub left_out: Option<String>,
 }
 
 /// A check (or one case of it) on one gateway.
@@ -257,7 +273,7 @@ pub struct PlannedCheck {
     /// The capability whose parameters the judge needs, if any.
     pub capability: Option<String>,
     /// What serves tokens in this check.
-    pub model: ModelKind,
+    pub model: ModelName,
     /// Retries are never allowed: every answer counts.
     pub counts_every_answer: bool,
     /// What else may run beside it.
@@ -329,7 +345,7 @@ pub(crate) mod tests_support {
             sentence: format!("{check} holds"),
             source: "a specification".into(),
             capability: None,
-            model: ModelKind::Echo,
+            model: "echo".parse().unwrap(),
             counts_every_answer: false,
             exclusive: Exclusive::Shared,
             disposition: Disposition::Run,

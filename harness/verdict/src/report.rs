@@ -10,7 +10,7 @@ use crate::baseline::{Baseline, Expect};
 use crate::folder::{FolderError, Records, RunFolder};
 use crate::history::{History, Key};
 use crate::judge::Holds;
-use crate::plan::{Level, ModelKind, Place, Plan, Shard};
+use crate::plan::{Level, ModelName, Place, Plan, Shard};
 use crate::record::{GoldenState, Verdict};
 
 mod attempts;
@@ -147,7 +147,7 @@ pub struct RunReport {
     /// Exit code: 0 held, 1 failures, 3 environment or harness error, 130 interrupted.
     pub exit: u8,
     /// `--model`; of merged runs all of them.
-    pub models: Vec<ModelKind>,
+    pub models: Vec<ModelName>,
     /// `--context`.
     pub context: Option<String>,
     /// `--shard`: only this part of the checks was planned.
@@ -176,7 +176,7 @@ pub struct GatewayReport {
     /// `--profile` of its run.
     pub profile: String,
     /// `--model` of its run.
-    pub model: ModelKind,
+    pub model: ModelName,
     /// `--context` of its run.
     pub context: Option<String>,
     /// The runs that it was judged in.
@@ -276,7 +276,7 @@ pub struct CheckReport {
     /// The capability of the gateway that it is about, if any.
     pub capability: Option<String>,
     /// What served tokens.
-    pub model: ModelKind,
+    pub model: ModelName,
     /// Whether this alone makes the exit code other than 0.
     pub breaks: bool,
     /// For an INFO check that does not hold: what was found. Its verdict is then `pass`.

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize, Serializer};
 
 use crate::names;
-use crate::plan::{Exclusive, Level, ModelKind, Place};
+use crate::plan::{Exclusive, Level, ModelName, Place};
 
 /// `schema` of a registry.
 pub const REGISTRY_SCHEMA: &str = "igc.dev/registry/v1";
@@ -41,7 +41,7 @@ pub struct Requirement {
     pub case_capabilities: BTreeMap<String, String>,
     /// The model that it needs, because it reads that model's records; otherwise the run's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub model: Option<ModelKind>,
+    pub model: Option<ModelName>,
     /// Names of its cases; empty means that it has none.
     #[serde(default, skip_serializing_if = "Vec::is_empty", serialize_with = "on_one_line")]
     pub cases: Vec<String>,
@@ -62,7 +62,7 @@ pub struct Requirement {
     pub not_on: BTreeMap<Place, String>,
     /// Models that it cannot be run with, with the reason.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub not_with: BTreeMap<ModelKind, String>,
+    pub not_with: BTreeMap<ModelName, String>,
     /// Components that it is a statement about: where they are stand-ins it is not run.
     #[serde(default, skip_serializing_if = "Vec::is_empty", serialize_with = "on_one_line")]
     pub about: Vec<String>,
@@ -241,6 +241,22 @@ impl Requirements {
         Ok(text)
     }
 
+    /// Whether each model that a check names is one of these.
+    ///
+    /// # Errors
+    /// The first that is not, with its check and the near names.
+    pub fn models_are_among(&self, known: &[String]) -> Result<(), RequirementsError> {
+        for requirement in &self.checks {
+            let unknown = |model: &&ModelName| !known.iter().any(|k| k == model.word());
+            if let Some(model) = requirement.model.iter().chain(requirement.not_with.keys()).find(unknown) {
+                let near = names::suggestion(&names::near(model.word(), known.iter().map(String::as_str)));
+                let problem = format!("manifests/models has no {}{near}", model.word());
+                return Err(RequirementsError::Check { check: requirement.check.clone(), problem });
+            }
+        }
+        Ok(())
+    }
+
     /// The requirement with this id.
     pub fn get(&self, check: &str) -> Option<&Requirement> {
         self.checks.iter().find(|r| r.check == check)
@@ -290,13 +306,16 @@ checks:
     fn reads_every_field() {
         let read = Requirements::parse(GOOD).unwrap();
         let host = read.get("routing/host").unwrap();
-        assert_eq!((host.level, host.model, host.exclusive), (Level::Must, Some(ModelKind::Echo), Exclusive::Gateway));
+        assert_eq!(
+            (host.level, host.model.clone(), host.exclusive),
+            (Level::Must, Some("echo".parse().unwrap()), Exclusive::Gateway)
+        );
         assert_eq!(host.case_names(), ["first", "second-one"]);
         assert_eq!(host.kills, ["ignores-host"]);
         assert_eq!(host.how, "asks for two hostnames, and looks who answered");
         assert!(host.counts_every_answer);
         assert_eq!(host.not_on[&Place::Kind], "needs a second cluster");
-        assert_eq!(host.not_with[&ModelKind::VllmCpu], "too slow");
+        assert_eq!(host.not_with[&"vllm-cpu".parse::<ModelName>().unwrap()], "too slow");
         let route = read.get("guide-002/route").unwrap();
         assert_eq!((route.suite(), route.level), ("guide-002", Level::Info));
         assert_eq!(route.case_names(), ["-"]);

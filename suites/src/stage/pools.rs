@@ -3,15 +3,16 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use anyhow::{Result, bail};
-use cluster::api::{ObjectRef, Propagation, Target, Until};
+use cluster::{
+    api::{ObjectRef, Propagation, Target, Until},
+    install::model::ModelFile,
+};
 use serde::Serialize;
 use serde_json::{Value, json};
-use verdict::{
-    history::{EXCHANGE_HEADER, PickerRecord},
-    plan::ModelKind,
-};
+use verdict::history::{EXCHANGE_HEADER, PickerRecord};
 
 use super::{MODEL_PORT, Model, READY, Stage};
+use crate::open::root;
 
 /// The port that a picker's records are read from.
 const PICKER_PORT: u16 = 8080;
@@ -181,7 +182,7 @@ impl Stage {
     /// Applies an LLMInferenceService, and does not wait for it. Its models and its picker are ours where the check wants
     /// our own model, else the simulator and the Inference Extension's picker.
     pub async fn apply_llm_service(&mut self, wanted: LlmService) -> Result<LlmService> {
-        let records = self.opened.planned.model == ModelKind::Echo;
+        let records = ModelFile::read(&root().join("manifests"), self.opened.planned.model.word())?.records;
         let wanted = LlmService { records, ..wanted };
         self.intent("llm-service", json!({"service": wanted})).await?;
         Ok(wanted)

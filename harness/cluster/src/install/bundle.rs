@@ -9,7 +9,7 @@ use std::{
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::place::engine::full_name;
+use crate::programs::engine::full_name;
 
 /// A bundle that can be read.
 #[derive(Clone, Debug)]

@@ -336,6 +336,18 @@ pub(crate) fn folders_with(folder: &Path, file: &str) -> Result<Vec<String>, Dat
     Ok(names)
 }
 
+/// Names in a folder: files with this ending, without it, sorted.
+pub(crate) fn files_with(folder: &Path, ending: &str) -> Result<Vec<String>, DataError> {
+    let unreadable = |source| DataError::Unreadable { path: folder.to_owned(), source };
+    let mut names = Vec::new();
+    for entry in fs::read_dir(folder).map_err(unreadable)? {
+        let name = entry.map_err(unreadable)?.file_name().to_string_lossy().into_owned();
+        names.extend(name.strip_suffix(ending).map(str::to_owned));
+    }
+    names.sort();
+    Ok(names)
+}
+
 /// All components of a project.
 #[derive(Clone, Debug)]
 pub struct Catalogue {

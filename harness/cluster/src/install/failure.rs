@@ -6,19 +6,14 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{
-    bundle::BundleError,
-    component::DataError,
-    helm::{Helm, HelmError},
-    nodes::NodesError,
-    schedule::Stoppable,
-};
+use super::{bundle::BundleError, component::DataError, nodes::NodesError, schedule::Stoppable};
 use crate::{
     api::{ApiFailure, Cluster, ConnectError, ObjectRef, WaitError},
     evidence::{self, Depth},
-    place::{
+    programs::{
         child::ChildError,
         engine::{EngineError, Missing},
+        helm::{Helm, HelmError},
         kind::KindError,
     },
 };

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use verdict::names::{near, suggestion};
 
-use super::component::{DataError, read};
+use super::component::{DataError, files_with, read};
 use crate::intents;
 
 /// A file of `manifests/models`.
@@ -19,6 +19,8 @@ pub struct ModelFile {
     pub title: String,
     /// Where it is described.
     pub source: String,
+    /// Whether it records every request, and gives its records away: proof of what reached it.
+    pub records: bool,
     /// Its image: a template that sees `versions` and `images`.
     pub image: String,
     /// What one replica needs.
@@ -75,24 +77,33 @@ impl ModelFile {
     /// [`DataError`]; for a name that is not there, with those that are.
     pub fn read(manifests: &Path, name: &str) -> Result<Self, DataError> {
         let folder = manifests.join("models");
-        let path = folder.join(format!("{name}.yaml"));
-        if !path.is_file() {
-            let known: Vec<String> = std::fs::read_dir(&folder)
-                .map_err(|source| DataError::Unreadable { path: folder.clone(), source })?
-                .flatten()
-                .filter_map(|entry| entry.file_name().to_str()?.strip_suffix(".yaml").map(str::to_owned))
-                .collect();
+        let known = names(manifests)?;
+        if !known.iter().any(|k| k == name) {
             let near = suggestion(&near(name, known.iter().map(String::as_str)));
             return Err(DataError::malformed(
                 &folder,
                 format!("no model called '{name}'{near}; there are: {}", known.join(", ")),
             ));
         }
+        let path = folder.join(format!("{name}.yaml"));
         let model: Self = read(&path)?;
         if model.name != name {
             return Err(DataError::malformed(&path, format!("name is {:?}, but the file is {name}.yaml", model.name)));
         }
         Ok(Self { path, ..model })
+    }
+
+    /// Every model, by name.
+    ///
+    /// # Errors
+    /// [`DataError`] of the first that cannot be read.
+    pub fn all(manifests: &Path) -> Result<Vec<Self>, DataError> {
+        names(manifests)?.iter().map(|name| Self::read(manifests, name)).collect()
+    }
+
+    /// Its file.
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     /// Its image. `versions` and `images` are those of the run; a missing one is an error.
@@ -145,6 +156,14 @@ impl ModelFile {
     }
 }
 
+/// The names of the models that there are, sorted.
+///
+/// # Errors
+/// [`DataError::Unreadable`] for the folder.
+pub fn names(manifests: &Path) -> Result<Vec<String>, DataError> {
+    files_with(&manifests.join("models"), ".yaml")
+}
+
 #[cfg(test)]
 mod tests {
     use rstest::rstest;
@@ -156,11 +175,16 @@ mod tests {
     }
 
     #[rstest]
-    #[case("echo", "igc/igc:ab")]
-    #[case("llm-d-sim", "ghcr.io/llm-d/llm-d-inference-sim:v0.10.2")]
-    #[case("vllm-cpu", "docker.io/vllm/vllm-openai-cpu:v0.18.0")]
-    fn every_model_of_the_project_is_an_inference_service(#[case] name: &str, #[case] image: &str) {
+    #[case("echo", "igc/igc:ab", true)]
+    #[case("llm-d-sim", "ghcr.io/llm-d/llm-d-inference-sim:v0.10.2", false)]
+    #[case("vllm-cpu", "docker.io/vllm/vllm-openai-cpu:v0.18.0", false)]
+    fn every_model_of_the_project_is_an_inference_service(
+        #[case] name: &str,
+        #[case] image: &str,
+        #[case] records: bool,
+    ) {
         let model = ModelFile::read(&manifests(), name).unwrap();
+        assert_eq!(model.records, records);
         assert_eq!(model.image(&json!({"llm-d-sim": "v0.10.2"}), &json!({"igc": "igc/igc:ab"})).unwrap(), image);
         let served = Served { name: "mock", namespace: "n", model: "m: \"x\"", replicas: 2, args: &["--more"] };
         let [service] = &model.manifests(&served, image).unwrap()[..] else { panic!("one object") };

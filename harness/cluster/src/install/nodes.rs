@@ -21,8 +21,8 @@ pub(crate) enum Work {
     Images(Vec<String>),
     /// A component brought to a state.
     Reach(String, State),
-    /// Work of the caller's own.
-    Own,
+    /// Work of the caller.
+    Extra,
 }
 
 /// What decides the shape of the graph beside the selection.
@@ -37,7 +37,7 @@ pub(crate) struct Shape<'s> {
     /// Images that no component names: of models, of the run.
     pub(crate) more_images: &'s [String],
     /// Nodes of the caller: name, needs, about how many seconds.
-    pub(crate) own: &'s [(String, Vec<String>, f64)],
+    pub(crate) extra: &'s [(String, Vec<String>, f64)],
 }
 
 pub(crate) const CLUSTER: &str = "cluster";
@@ -98,10 +98,10 @@ pub(crate) fn graph(
         all.push((load, Work::Images(shape.more_images.to_vec())));
     }
     let names: Vec<String> = all.iter().map(|(node, _)| node.name.clone()).collect();
-    for (name, needs, seconds) in shape.own {
+    for (name, needs, seconds) in shape.extra {
         // What is not part of this install needs no waiting: a component left out, images where none are loaded.
         let needs = needs.iter().filter(|need| names.contains(need)).cloned().chain([CLUSTER.to_owned()]);
-        all.push((node(name, needs.collect(), *seconds), Work::Own));
+        all.push((node(name, needs.collect(), *seconds), Work::Extra));
     }
     let work = all.iter().map(|(node, work)| (node.name.clone(), work.clone())).collect();
     let mut unique: BTreeMap<String, Node> = BTreeMap::new();
@@ -229,8 +229,13 @@ mod tests {
 
     #[test]
     fn the_whole_stack_on_kind_out_of_a_bundle() {
-        let shape =
-            Shape { loads: true, fetches: false, more_images: &["igc/igc:1".to_owned()], own: &[], stand_ins: &none() };
+        let shape = Shape {
+            loads: true,
+            fetches: false,
+            more_images: &["igc/igc:1".to_owned()],
+            extra: &[],
+            stand_ins: &none(),
+        };
         let (graph, work) = of(&["envoy-ai-gateway", "kserve"], &shape);
         insta::assert_snapshot!(written(&graph), @"
         cluster <-
@@ -269,7 +274,7 @@ mod tests {
 
     #[test]
     fn without_the_ai_gateway_envoy_gateway_waits_for_nothing_of_it() {
-        let shape = Shape { loads: false, fetches: true, more_images: &[], own: &[], stand_ins: &none() };
+        let shape = Shape { loads: false, fetches: true, more_images: &[], extra: &[], stand_ins: &none() };
         let (graph, work) = of(&["envoy-gateway"], &shape);
         insta::assert_snapshot!(written(&graph), @"
         cluster <-
@@ -288,10 +293,10 @@ mod tests {
     #[test]
     fn work_of_the_caller_waits_for_what_is_part_of_the_install() {
         let needs = ["envoy-gateway:ready", "envoy-gateway:images-later", "kgateway:ready"].map(str::to_owned).to_vec();
-        let own = [("gateway".to_owned(), needs, 10.0)];
+        let extra = [("gateway".to_owned(), needs, 10.0)];
         let (graph, _) = of(
             &["envoy-gateway"],
-            &Shape { loads: false, fetches: false, more_images: &[], own: &own, stand_ins: &none() },
+            &Shape { loads: false, fetches: false, more_images: &[], extra: &extra, stand_ins: &none() },
         );
         assert_eq!(graph.node("gateway").unwrap().needs, ["cluster", "envoy-gateway:ready"]);
     }

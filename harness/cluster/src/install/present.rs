@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     api::{ApiFailure, Cluster},
-    place::engine::full_name,
+    programs::engine::full_name,
 };
 
 /// A component that is there.

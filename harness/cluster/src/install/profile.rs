@@ -14,7 +14,7 @@ use verdict::{
 
 use super::{
     bundle::{Bundle, BundleError},
-    component::{Catalogue, Component, DataError, Variables, read},
+    component::{Catalogue, Component, DataError, Variables, files_with, read},
 };
 use crate::gateway::GatewayFolder;
 
@@ -89,7 +89,7 @@ impl Profile {
     /// [`ProfileError::Unknown`] with near names; [`ProfileError::Data`] with the line.
     pub fn read(manifests: &Path, name: &str) -> Result<Self, ProfileError> {
         let folder = manifests.join("profiles");
-        let known = names(&folder)?;
+        let known = files_with(&folder, ".yaml")?;
         if !known.iter().any(|k| k == name) {
             let near = suggestion(&near(name, known.iter().map(String::as_str)));
             return Err(ProfileError::Unknown { name: name.to_owned(), near, known: known.join(", ") });
@@ -133,18 +133,6 @@ impl Profile {
         }
         Ok(())
     }
-}
-
-/// The profiles that there are, sorted.
-fn names(folder: &Path) -> Result<Vec<String>, DataError> {
-    let unreadable = |source| DataError::Unreadable { path: folder.to_owned(), source };
-    let mut names = Vec::new();
-    for entry in std::fs::read_dir(folder).map_err(unreadable)? {
-        let name = entry.map_err(unreadable)?.file_name().to_string_lossy().into_owned();
-        names.extend(name.strip_suffix(".yaml").map(str::to_owned));
-    }
-    names.sort();
-    Ok(names)
 }
 
 /// A component in the version that is to be installed.
@@ -249,6 +237,7 @@ impl Selection {
             unsupported: declared.unsupported,
             missing,
             stand_ins: bundle.map(|bundle| self.stand_ins(bundle)).unwrap_or_default(),
+            left_out: None,
         })
     }
 
@@ -304,7 +293,7 @@ mod tests {
     fn every_profile_of_the_project_says_a_version_of_every_component() {
         let (catalogue, _) = current();
         let all: Vec<String> = catalogue.all().map(|component| component.name.clone()).collect();
-        for name in names(&manifests().join("profiles")).unwrap() {
+        for name in files_with(&manifests().join("profiles"), ".yaml").unwrap() {
             let profile = Profile::read(&manifests(), &name).unwrap();
             let selection = Selection::of(&catalogue, &profile, &all).unwrap();
             assert_eq!(selection.untried(), Vec::<String>::new(), "profile {name}");

@@ -11,7 +11,7 @@ use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 /// What happens in an install.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Event<'e> {
+pub enum InstallEvent<'e> {
     /// A node has begun.
     Started {
         /// Its name.
@@ -52,7 +52,7 @@ pub enum Event<'e> {
 /// A writer of progress.
 pub trait Progress: Send + Sync {
     /// Something has happened.
-    fn say(&self, event: Event<'_>);
+    fn say(&self, event: InstallEvent<'_>);
 }
 
 /// Spinners where standard error is a terminal, plain lines otherwise.
@@ -65,7 +65,7 @@ pub fn on_stderr() -> Arc<dyn Progress> {
 pub struct Silent;
 
 impl Progress for Silent {
-    fn say(&self, _: Event<'_>) {}
+    fn say(&self, _: InstallEvent<'_>) {}
 }
 
 /// One plain line for each event that matters.
@@ -88,7 +88,7 @@ impl<W: Write + Send> Lines<W> {
 }
 
 impl<W: Write + Send> Progress for Lines<W> {
-    fn say(&self, event: Event<'_>) {
+    fn say(&self, event: InstallEvent<'_>) {
         let Some(line) = line(event) else { return };
         let mut out = self.out.lock().unwrap_or_else(PoisonError::into_inner);
         // Who closed standard error does not want to read on.
@@ -96,17 +96,17 @@ impl<W: Write + Send> Progress for Lines<W> {
     }
 }
 
-fn line(event: Event<'_>) -> Option<String> {
+fn line(event: InstallEvent<'_>) -> Option<String> {
     Some(match event {
-        Event::Started { .. } => return None,
-        Event::Note { node: Some(node), text } => format!("note    {node}: {text}"),
-        Event::Note { node: None, text } => format!("note    {text}"),
-        Event::Finished { node, seconds, waited_for } => {
+        InstallEvent::Started { .. } => return None,
+        InstallEvent::Note { node: Some(node), text } => format!("note    {node}: {text}"),
+        InstallEvent::Note { node: None, text } => format!("note    {text}"),
+        InstallEvent::Finished { node, seconds, waited_for } => {
             let after = waited_for.map(|need| format!(" (after {need})")).unwrap_or_default();
             format!("done    {node} in {seconds:.1} s{after}")
         }
-        Event::Failed { node, seconds, why } => format!("FAILED  {node} after {seconds:.1} s: {why}"),
-        Event::Stopped { node } => format!("stopped {node}"),
+        InstallEvent::Failed { node, seconds, why } => format!("FAILED  {node} after {seconds:.1} s: {why}"),
+        InstallEvent::Stopped { node } => format!("stopped {node}"),
     })
 }
 
@@ -144,22 +144,24 @@ impl Default for Spinners {
 }
 
 impl Progress for Spinners {
-    fn say(&self, event: Event<'_>) {
+    fn say(&self, event: InstallEvent<'_>) {
         match event {
-            Event::Started { node } => {
+            InstallEvent::Started { node } => {
                 let style = ProgressStyle::with_template("           {spinner} {msg}  {elapsed}")
                     .unwrap_or_else(|_| ProgressStyle::default_spinner());
                 let bar = self.all.add(ProgressBar::new_spinner().with_style(style).with_message(node.to_owned()));
                 bar.enable_steady_tick(Duration::from_millis(100));
                 self.running().insert(node.to_owned(), bar);
             }
-            Event::Finished { node, .. } | Event::Failed { node, .. } | Event::Stopped { node } => {
+            InstallEvent::Finished { node, .. }
+            | InstallEvent::Failed { node, .. }
+            | InstallEvent::Stopped { node } => {
                 if let Some(bar) = self.running().remove(node) {
                     bar.finish_and_clear();
                     self.all.remove(&bar);
                 }
             }
-            Event::Note { .. } => {}
+            InstallEvent::Note { .. } => {}
         }
         if let Some(line) = line(event) {
             self.print(&line);
@@ -174,13 +176,13 @@ mod tests {
     #[test]
     fn plain_lines() {
         let lines = Lines::new(Vec::new());
-        lines.say(Event::Started { node: "cluster" });
-        lines.say(Event::Finished { node: "cluster", seconds: 22.04, waited_for: None });
-        lines.say(Event::Note { node: Some("redis:images"), text: "not in the engine: redis:8" });
-        lines.say(Event::Note { node: None, text: "egress: closed" });
-        lines.say(Event::Finished { node: "redis:ready", seconds: 1.0, waited_for: Some("redis:installed") });
-        lines.say(Event::Failed { node: "kserve:ready", seconds: 240.0, why: "not within 240 s" });
-        lines.say(Event::Stopped { node: "envoy-gateway:ready" });
+        lines.say(InstallEvent::Started { node: "cluster" });
+        lines.say(InstallEvent::Finished { node: "cluster", seconds: 22.04, waited_for: None });
+        lines.say(InstallEvent::Note { node: Some("redis:images"), text: "not in the engine: redis:8" });
+        lines.say(InstallEvent::Note { node: None, text: "egress: closed" });
+        lines.say(InstallEvent::Finished { node: "redis:ready", seconds: 1.0, waited_for: Some("redis:installed") });
+        lines.say(InstallEvent::Failed { node: "kserve:ready", seconds: 240.0, why: "not within 240 s" });
+        lines.say(InstallEvent::Stopped { node: "envoy-gateway:ready" });
         let said = String::from_utf8(lines.into_inner()).unwrap();
         let without_time: Vec<&str> = said.lines().map(|line| line.split_once(" s  ").unwrap().1).collect();
         assert_eq!(
@@ -200,12 +202,12 @@ mod tests {
     fn spinners_end_with_their_nodes() {
         let spinners =
             Spinners { all: MultiProgress::with_draw_target(ProgressDrawTarget::hidden()), ..Spinners::new() };
-        spinners.say(Event::Started { node: "a" });
-        spinners.say(Event::Started { node: "b" });
+        spinners.say(InstallEvent::Started { node: "a" });
+        spinners.say(InstallEvent::Started { node: "b" });
         assert_eq!(spinners.running().len(), 2);
-        spinners.say(Event::Finished { node: "a", seconds: 1.0, waited_for: None });
-        spinners.say(Event::Stopped { node: "b" });
-        spinners.say(Event::Failed { node: "never begun", seconds: 0.0, why: "x" });
+        spinners.say(InstallEvent::Finished { node: "a", seconds: 1.0, waited_for: None });
+        spinners.say(InstallEvent::Stopped { node: "b" });
+        spinners.say(InstallEvent::Failed { node: "never begun", seconds: 0.0, why: "x" });
         assert_eq!(spinners.running().len(), 0);
     }
 }

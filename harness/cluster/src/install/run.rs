@@ -2,133 +2,31 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fmt,
-    path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
 };
 
-use futures::future::BoxFuture;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    bundle::Bundle,
-    component::{Catalogue, Component, Need},
+    component::{Catalogue, Component},
     failure::{self, Cause, Failure},
-    helm,
     nodes::{self, Shape, Work},
     present::{self, Found},
-    profile::Selection,
-    progress::{Event, Progress},
+    progress::{InstallEvent, Progress},
+    request::{ExtraNeed, ExtraWork, InstallMissing, Request, Site},
     schedule,
     timing::Timing,
-    work::{Worker, until},
+    work::{Worker, unless_stopped},
 };
 use crate::{
     api::Cluster,
-    place::{
-        child::Programs,
+    programs::{
         engine::{Engine, full_name},
-        kind::{Kind, KindCluster, KindRequest},
-        name::RunName,
+        helm,
+        kind::KindCluster,
     },
 };
-
-/// Where an install happens.
-#[derive(Clone, Debug)]
-#[expect(clippy::large_enum_variant, reason = "a run has one of it")]
-pub enum Site {
-    /// In a kind cluster that it makes itself.
-    Kind {
-        /// kind, with its engine.
-        kind: Kind,
-        /// What the cluster is made of.
-        request: KindRequest,
-    },
-    /// In a cluster that is there.
-    Context {
-        /// The file that names it.
-        kubeconfig: PathBuf,
-        /// The context in it.
-        context: String,
-        /// Whether what it lacks is installed.
-        install_missing: InstallMissing,
-    },
-}
-
-/// Whether what a cluster lacks is installed there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum InstallMissing {
-    /// It is an error that names it.
-    No,
-    /// It is.
-    Yes,
-}
-
-/// What is to be installed, and where.
-#[derive(Clone, Debug)]
-pub struct Request {
-    /// The run.
-    pub run: RunName,
-    /// Its folder, which is there.
-    pub run_folder: PathBuf,
-    /// The project's `manifests`.
-    pub manifests: PathBuf,
-    /// Components and versions.
-    pub selection: Selection,
-    /// What templates see beside versions: `gateway` with `namespace` and `name`.
-    pub gateway: Value,
-    /// Where charts and definitions come from; without one, from their registries.
-    pub bundle: Option<Bundle>,
-    /// Where.
-    pub site: Site,
-    /// Images beside those of components, given to the nodes of a kind cluster.
-    pub more_images: Vec<String>,
-    /// Programs that are called.
-    pub programs: Programs,
-}
-
-/// Work of the caller that belongs into the same graph: it starts the moment what it needs is done.
-pub struct Own {
-    /// Its name, `what:state` or one word.
-    pub name: String,
-    /// What it needs; what is not part of the install is not waited for.
-    pub needs: Vec<OwnNeed>,
-    /// About how long it takes, in seconds.
-    pub seconds: f64,
-    /// The work. Dropped when the run is over before its time.
-    pub work: Box<dyn FnOnce(Cluster) -> BoxFuture<'static, Result<(), String>> + Send>,
-}
-
-impl fmt::Debug for Own {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Own").field("name", &self.name).field("needs", &self.needs).finish_non_exhaustive()
-    }
-}
-
-/// What work of the caller's own needs.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum OwnNeed {
-    /// A component in a state.
-    Component(Need),
-    /// The images that a component's later pods need.
-    LaterImages(String),
-    /// The images of [`Request::more_images`].
-    MoreImages,
-    /// Other work of the caller's own.
-    Own(String),
-}
-
-impl OwnNeed {
-    fn node(&self) -> String {
-        match self {
-            Self::Component(need) => format!("{}:{}", need.component, need.state),
-            Self::LaterImages(component) => format!("{component}:images-later"),
-            Self::MoreImages => "models:images".to_owned(),
-            Self::Own(name) => name.clone(),
-        }
-    }
-}
 
 /// An install that is done.
 #[derive(Clone, Debug)]
@@ -156,8 +54,13 @@ pub struct Ended {
 ///
 /// Ends within seconds after `cancel` fires. Nothing is taken down: a kind cluster that came up is in [`Ended::kind`], whatever else
 /// came of the install; one that did not come up is deleted already.
-pub async fn run(request: Request, own: Vec<Own>, progress: Arc<dyn Progress>, cancel: &CancellationToken) -> Ended {
-    let (worker, graph, work) = match prepare(request, &own, &progress, cancel).await {
+pub async fn run(
+    request: Request,
+    extra: Vec<ExtraWork>,
+    progress: Arc<dyn Progress>,
+    cancel: &CancellationToken,
+) -> Ended {
+    let (worker, graph, work) = match prepare(request, &extra, &progress, cancel).await {
         Ok(prepared) => prepared,
         Err(_) if cancel.is_cancelled() => {
             return Ended { kind: None, result: Err(Failure { node: String::new(), cause: None, evidence: vec![] }) };
@@ -165,18 +68,18 @@ pub async fn run(request: Request, own: Vec<Own>, progress: Arc<dyn Progress>, c
         Err(cause) => return Ended { kind: None, result: Err(Failure::early(cause)) },
     };
     let worker = Arc::new(worker);
-    let own: BTreeMap<String, Own> = own.into_iter().map(|own| (own.name.clone(), own)).collect();
-    let own = Arc::new(Mutex::new(own));
+    let extra: BTreeMap<String, ExtraWork> = extra.into_iter().map(|extra| (extra.name.clone(), extra)).collect();
+    let extra = Arc::new(Mutex::new(extra));
     let ran = schedule::run(&graph, &*progress, cancel, |name, stop| {
-        let (worker, own, work) = (worker.clone(), own.clone(), work.get(&name).cloned().unwrap_or(Work::Own));
+        let (worker, extra, work) = (worker.clone(), extra.clone(), work.get(&name).cloned().unwrap_or(Work::Extra));
         async move {
-            if work != Work::Own {
+            if work != Work::Extra {
                 return worker.work(&name, &work, &stop).await;
             }
-            let own = own.lock().unwrap_or_else(PoisonError::into_inner).remove(&name);
-            match (own, worker.cluster.get()) {
-                (Some(own), Some(cluster)) => {
-                    until(&stop, async { (own.work)(cluster.clone()).await.map_err(Cause::Other) }).await
+            let extra = extra.lock().unwrap_or_else(PoisonError::into_inner).remove(&name);
+            match (extra, worker.cluster.get()) {
+                (Some(extra), Some(cluster)) => {
+                    unless_stopped(&stop, async { (extra.work)(cluster.clone()).await.map_err(Cause::Other) }).await
                 }
                 _ => Err(Cause::Other(format!("{name} has no work"))),
             }
@@ -184,7 +87,7 @@ pub async fn run(request: Request, own: Vec<Own>, progress: Arc<dyn Progress>, c
     })
     .await;
     if let Err(error) = ran.timing.write(&worker.request.run_folder) {
-        progress.say(Event::Note { node: None, text: &format!("timing.json: {error}") });
+        progress.say(InstallEvent::Note { node: None, text: &format!("timing.json: {error}") });
     }
     let kind = worker.kind.get().cloned();
     let result = match ran.failure {
@@ -200,13 +103,13 @@ type Prepared = (Worker, super::graph::Graph, BTreeMap<String, Work>);
 /// All that can be known to go wrong before anything is made.
 async fn prepare(
     request: Request,
-    own: &[Own],
+    extra: &[ExtraWork],
     progress: &Arc<dyn Progress>,
     cancel: &CancellationToken,
 ) -> Result<Prepared, Cause> {
     let catalogue = Catalogue::read(&request.manifests)?;
     for untried in request.selection.untried() {
-        progress.say(Event::Note { node: None, text: &untried });
+        progress.say(InstallEvent::Note { node: None, text: &untried });
     }
     let run =
         json!({"versions": request.selection.versions, "gateway": request.gateway, "run": request.run.to_string()});
@@ -243,14 +146,16 @@ async fn prepare(
             return Err(Cause::NoImages(present.missing));
         }
     }
-    let own: Vec<(String, Vec<String>, f64)> =
-        own.iter().map(|own| (own.name.clone(), own.needs.iter().map(OwnNeed::node).collect(), own.seconds)).collect();
+    let extra: Vec<(String, Vec<String>, f64)> = extra
+        .iter()
+        .map(|extra| (extra.name.clone(), extra.needs.iter().map(ExtraNeed::node).collect(), extra.seconds))
+        .collect();
     let shape = Shape {
         loads: matches!(request.site, Site::Kind { .. }),
         fetches: installs && request.bundle.is_none(),
         stand_ins: &stand_ins,
         more_images: &request.more_images,
-        own: &own,
+        extra: &extra,
     };
     let (graph, work) = nodes::graph(&request.selection, &run, &shape)?;
     Ok((Worker::new(request, catalogue, run, archives, progress.clone()), graph, work))
@@ -299,7 +204,7 @@ async fn failed(worker: &Worker, node: String, cause: Cause) -> Failure {
     }
     if let (Site::Kind { kind, .. }, Some(made)) = (&worker.request.site, worker.kind.get()) {
         let said = kind.keep_logs(&made.name, &worker.request.run_folder).await;
-        worker.progress.say(Event::Note { node: None, text: &said });
+        worker.progress.say(InstallEvent::Note { node: None, text: &said });
     }
     Failure { node, cause: Some(cause), evidence }
 }

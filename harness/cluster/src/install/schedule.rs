@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     graph::{Graph, Lane},
-    progress::{Event, Progress},
+    progress::{InstallEvent, Progress},
     timing::{NodeTiming, Outcome, Timing, rounded},
 };
 
@@ -63,7 +63,7 @@ where
                 if started.contains_key(name) || !free || !node.needs.iter().all(|need| done.contains(need)) {
                     continue;
                 }
-                progress.say(Event::Started { node: name });
+                progress.say(InstallEvent::Started { node: name });
                 started.insert(name.clone(), now());
                 running.insert(name.clone());
                 let future = work(name.clone(), stop.clone());
@@ -91,15 +91,15 @@ where
             Ok(()) => {
                 done.insert(name.clone());
                 let waited_for = times.iter().rfind(|t| time.needs.contains(&t.node)).map(|t| t.node.as_str());
-                progress.say(Event::Finished { node: &name, seconds: time.seconds, waited_for });
+                progress.say(InstallEvent::Finished { node: &name, seconds: time.seconds, waited_for });
             }
             Err(error) if error.is_cancelled() && stop.is_cancelled() => {
                 time.outcome = Outcome::Stopped;
-                progress.say(Event::Stopped { node: &name });
+                progress.say(InstallEvent::Stopped { node: &name });
             }
             Err(error) => {
                 time.outcome = Outcome::Failed;
-                progress.say(Event::Failed { node: &name, seconds: time.seconds, why: &error.in_one_line() });
+                progress.say(InstallEvent::Failed { node: &name, seconds: time.seconds, why: &error.in_one_line() });
                 stop.cancel();
                 failure.get_or_insert((name, error));
             }

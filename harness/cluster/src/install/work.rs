@@ -21,19 +21,19 @@ use super::{
     bundle::Archive,
     component::{Catalogue, Chart, Configured, Crds, Probe, State, Variables},
     failure::Cause,
-    helm::{self, Helm, Release},
     nodes::Work,
     present::{self, Found},
     profile::Selected,
-    progress::{Event, Progress},
-    run::{InstallMissing, Request, Site},
+    progress::{InstallEvent, Progress},
+    request::{InstallMissing, Request, Site},
 };
 use crate::{
     api::{Apply, Backoff, Cluster, Deadline, ObjectRef, Until},
     intents,
-    place::{
+    programs::{
         child::{Call, Programs},
         engine::full_name,
+        helm::{self, Helm, Release},
         kind::KindCluster,
     },
 };
@@ -94,7 +94,7 @@ impl Worker {
     }
 
     fn note(&self, node: &str, text: &str) {
-        self.progress.say(Event::Note { node: Some(node), text });
+        self.progress.say(InstallEvent::Note { node: Some(node), text });
     }
 
     pub(crate) fn found(&self) -> BTreeMap<String, Found> {
@@ -119,10 +119,10 @@ impl Worker {
                     State::Crds | State::Installed if self.found().contains_key(component) => Ok(()),
                     State::Crds => self.crds(selected, stop).await,
                     State::Installed => self.install(selected, stop).await,
-                    State::Ready => until(stop, self.ready(node, selected, stop)).await,
+                    State::Ready => unless_stopped(stop, self.ready(node, selected, stop)).await,
                 }
             }
-            Work::Own => Ok(()),
+            Work::Extra => Ok(()),
         }
     }
 
@@ -135,22 +135,24 @@ impl Worker {
                 let deadline = Deadline::within(CONNECT);
                 let mut backoff = Backoff::default();
                 loop {
-                    match until(stop, async { Ok(Cluster::connect(&made.kubeconfig, Some(&made.context)).await) })
-                        .await?
+                    match unless_stopped(stop, async {
+                        Ok(Cluster::connect(&made.kubeconfig, Some(&made.context)).await)
+                    })
+                    .await?
                     {
                         Ok(cluster) => break cluster,
                         Err(error) if error.is_usage() || deadline.passed() => return Err(error.into()),
-                        Err(_) => until(stop, async { Ok(backoff.pause(deadline).await) }).await?,
+                        Err(_) => unless_stopped(stop, async { Ok(backoff.pause(deadline).await) }).await?,
                     };
                 }
             }
             Site::Context { kubeconfig, context, .. } => {
-                until(stop, async { Ok(Cluster::connect(kubeconfig, Some(context)).await?) }).await?
+                unless_stopped(stop, async { Ok(Cluster::connect(kubeconfig, Some(context)).await?) }).await?
             }
         };
         let cluster = self.cluster.get_or_init(|| cluster);
         if let Site::Context { install_missing, .. } = &self.request.site {
-            until(stop, self.look_around(node, cluster, *install_missing)).await?;
+            unless_stopped(stop, self.look_around(node, cluster, *install_missing)).await?;
         }
         Ok(())
     }
@@ -225,7 +227,7 @@ impl Worker {
     }
 
     async fn crds(&self, selected: &Selected, stop: &CancellationToken) -> Result<(), Cause> {
-        if matches!(self.request.site, Site::Context { .. }) && until(stop, self.are_there(selected)).await? {
+        if matches!(self.request.site, Site::Context { .. }) && unless_stopped(stop, self.are_there(selected)).await? {
             return Ok(()); // somebody's, and maybe newer
         }
         let mut objects: Vec<Value> = Vec::new();
@@ -240,7 +242,7 @@ impl Worker {
         let applying: Vec<BoxFuture<'_, Result<(), Cause>>> =
             objects.iter().map(|object| self.apply(object).boxed()).collect();
         let mut applying = stream::iter(applying).buffer_unordered(SIDE_BY_SIDE);
-        until(stop, async {
+        unless_stopped(stop, async {
             while let Some(applied) = applying.next().await {
                 applied?;
             }
@@ -250,7 +252,7 @@ impl Worker {
         self.charts_of(selected, State::Crds, stop).await?;
         let served: Vec<BoxFuture<'_, Result<(), Cause>>> =
             selected.component.definitions.iter().map(|name| self.is_served(name).boxed()).collect();
-        until(stop, async { try_join_all(served).await.map(|_| ()) }).await
+        unless_stopped(stop, async { try_join_all(served).await.map(|_| ()) }).await
     }
 
     /// Whether a cluster that was there before has the definitions of a component.
@@ -336,7 +338,7 @@ impl Worker {
 
     async fn install_chart(&self, selected: &Selected, chart: &Chart, stop: &CancellationToken) -> Result<(), Cause> {
         let namespace = selected.component.namespace.as_deref().unwrap_or("default");
-        until(stop, self.namespace(namespace)).await?;
+        unless_stopped(stop, self.namespace(namespace)).await?;
         let values = match &chart.values {
             None => None,
             Some(file) => {
@@ -377,7 +379,7 @@ impl Worker {
         let run = self.request.run.to_string();
         for file in &selected.component.manifests {
             let objects = self.variables(selected).objects(&self.catalogue.file(&selected.component.name, file))?;
-            until(stop, async {
+            unless_stopped(stop, async {
                 self.namespace(namespace).await?;
                 self.cluster()?
                     .apply_all(&objects, Apply::of_run(&run).in_namespace(namespace).patient(PATIENCE))
@@ -477,7 +479,7 @@ fn yaml_files(folder: &Path) -> Result<Vec<PathBuf>, Cause> {
 }
 
 /// A future, unless the run is over before: what runs no program is simply left.
-pub(crate) async fn until<T>(
+pub(crate) async fn unless_stopped<T>(
     stop: &CancellationToken,
     future: impl Future<Output = Result<T, Cause>>,
 ) -> Result<T, Cause> {
@@ -501,7 +503,7 @@ mod tests {
             profile::{Profile, Selection},
             progress::Silent,
         },
-        place::fakes::Fakes,
+        programs::fakes::Fakes,
     };
 
     fn worker(fakes: &Fakes, folder: &Path, bundle: Option<Bundle>) -> Worker {

@@ -9,7 +9,7 @@ use std::{
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
-use super::{
+use crate::programs::{
     child::{Call, ChildError, Programs, how_to_get},
     engine::{Engine, EngineInfo, EngineKind},
 };
@@ -56,14 +56,15 @@ pub struct Facts {
     pub disk: Option<(PathBuf, u64)>,
     /// `fs.inotify.max_user_instances`.
     pub inotify: Option<u64>,
-    /// Contexts of the user's kubeconfig, or why they cannot be read; `None` where there is no kubeconfig.
-    pub kubeconfig: Option<Result<Vec<String>, String>>,
 }
+
+/// Contexts of the user's kubeconfig, or why they cannot be read; `None` where there is no kubeconfig.
+pub type Contexts = Option<Result<Vec<String>, String>>;
 
 const GIB: u64 = 1 << 30;
 
 /// Looks at this machine.
-pub async fn probe(programs: &Programs, cancel: &CancellationToken) -> Facts {
+pub(super) async fn probe(programs: &Programs, cancel: &CancellationToken) -> Facts {
     let engine = Engine::find(programs, cancel).await;
     let kind = version_of(programs, "kind", &["version"], cancel);
     let helm = version_of(programs, "helm", &["version", "--template", "{{.Version}}"], cancel);
@@ -79,7 +80,6 @@ pub async fn probe(programs: &Programs, cancel: &CancellationToken) -> Facts {
         inotify: fs::read_to_string("/proc/sys/fs/inotify/max_user_instances")
             .ok()
             .and_then(|text| text.trim().parse().ok()),
-        kubeconfig: kubeconfig(),
     }
 }
 
@@ -102,7 +102,8 @@ fn free_bytes(place: &Path) -> Option<u64> {
     Some(disk.f_bavail * disk.f_frsize)
 }
 
-fn kubeconfig() -> Option<Result<Vec<String>, String>> {
+/// Looks into the user's kubeconfig.
+pub(super) fn kubeconfig() -> Contexts {
     match kube::config::Kubeconfig::read() {
         Ok(config) => Some(Ok(config.contexts.into_iter().map(|context| context.name).collect())),
         Err(error) => {
@@ -113,13 +114,18 @@ fn kubeconfig() -> Option<Result<Vec<String>, String>> {
     }
 }
 
-/// Says of each prerequisite whether it is met.
-pub fn judge(facts: &Facts) -> Vec<Line> {
-    let mut lines = Vec::new();
-    let mut say = |name, state, found: String, needed: &str, advice: &str| {
+impl Line {
+    fn new(name: &'static str, state: State, found: String, needed: &str, advice: &str) -> Self {
         let advice = if state == State::Ok { String::new() } else { advice.to_owned() };
-        lines.push(Line { name, state, found, needed: needed.to_owned(), advice });
-    };
+        Self { name, state, found, needed: needed.to_owned(), advice }
+    }
+}
+
+/// Says of each prerequisite of a kind cluster whether it is met.
+pub(super) fn judge(facts: &Facts) -> Vec<Line> {
+    let mut lines = Vec::new();
+    let mut say =
+        |name, state, found, needed: &str, advice: &str| lines.push(Line::new(name, state, found, needed, advice));
 
     let engine_needed = "Docker 20.10 or Podman 4.0";
     match &facts.engine {
@@ -194,22 +200,26 @@ pub fn judge(facts: &Facts) -> Vec<Line> {
             "sysctl fs.inotify.max_user_instances=1024: kubelets and gateways watch many files, and die with \"too many open files\"",
         );
     }
-    let (state, found) = match &facts.kubeconfig {
+    let (state, found) = if facts.curl { (State::Ok, "there") } else { (State::Warn, "not on PATH") };
+    say("curl", state, found.to_owned(), "only without --bundle", how_to_get("curl"));
+    lines
+}
+
+/// Says whether there is a context that a run could name.
+pub(super) fn contexts(contexts: Contexts) -> Line {
+    let (state, found) = match contexts {
         Some(Ok(contexts)) if contexts.is_empty() => (State::Warn, "no context in it".to_owned()),
         Some(Ok(contexts)) => (State::Ok, format!("contexts: {}", contexts.join(", "))),
         Some(Err(error)) => (State::Warn, error.clone()),
         None => (State::Warn, "none".to_owned()),
     };
-    say(
+    Line::new(
         "kubeconfig",
         state,
         found,
         "only for --on context",
         "nothing is needed for kind, which gets a kubeconfig of its own; KUBECONFIG or ~/.kube/config for a cluster that is there",
-    );
-    let (state, found) = if facts.curl { (State::Ok, "there") } else { (State::Warn, "not on PATH") };
-    say("curl", state, found.to_owned(), "only without --bundle", how_to_get("curl"));
-    lines
+    )
 }
 
 fn gib(bytes: u64) -> String {
@@ -282,7 +292,7 @@ mod tests {
     use rstest::rstest;
 
     use super::*;
-    use crate::place::fakes::Fakes;
+    use crate::programs::fakes::Fakes;
 
     fn healthy() -> Facts {
         let info = EngineInfo {
@@ -299,13 +309,13 @@ mod tests {
             curl: true,
             disk: Some(("/var/lib/docker".into(), 100 * GIB)),
             inotify: Some(1024),
-            kubeconfig: Some(Ok(vec!["kind-a".into()])),
         }
     }
 
     #[test]
     fn a_healthy_machine() {
-        let lines = judge(&healthy());
+        let mut lines = judge(&healthy());
+        lines.push(contexts(Some(Ok(vec!["kind-a".into()]))));
         assert_eq!(worst(&lines), State::Ok);
         insta::assert_snapshot!(Table(&lines), @"
         ok       container engine   docker 27.3.1                      needed: Docker 20.10 or Podman 4.0
@@ -315,8 +325,8 @@ mod tests {
         ok       cgroup version     v2                                 needed: v2
         ok       disk               100.0 GiB free at /var/lib/docker  needed: 12 GiB free
         ok       inotify instances  1024                               needed: 512
-        ok       kubeconfig         contexts: kind-a                   needed: only for --on context
         ok       curl               there                              needed: only without --bundle
+        ok       kubeconfig         contexts: kind-a                   needed: only for --on context
         ");
     }
 
@@ -329,9 +339,9 @@ mod tests {
             curl: false,
             disk: Some((".".into(), GIB)),
             inotify: Some(128),
-            kubeconfig: None,
         };
-        let lines = judge(&facts);
+        let mut lines = judge(&facts);
+        lines.push(contexts(None));
         assert_eq!(worst(&lines), State::Missing);
         insta::assert_snapshot!(Table(&lines), @r#"
         MISSING  container engine   no container engine: docker is not on PATH  needed: Docker 20.10 or Podman 4.0
@@ -345,10 +355,10 @@ mod tests {
                                     free some: `cargo xtask down`, then the engine's own clean-up (docker system prune)
         warn     inotify instances  128                                         needed: 512
                                     sysctl fs.inotify.max_user_instances=1024: kubelets and gateways watch many files, and die with "too many open files"
-        warn     kubeconfig         none                                        needed: only for --on context
-                                    nothing is needed for kind, which gets a kubeconfig of its own; KUBECONFIG or ~/.kube/config for a cluster that is there
         warn     curl               not on PATH                                 needed: only without --bundle
                                     install curl, or give --bundle DIR with the definitions in it
+        warn     kubeconfig         none                                        needed: only for --on context
+                                    nothing is needed for kind, which gets a kubeconfig of its own; KUBECONFIG or ~/.kube/config for a cluster that is there
         "#);
         insta::assert_json_snapshot!(lines[0], @r#"
         {
@@ -380,14 +390,22 @@ mod tests {
     #[case::helm_4(Facts { helm: Ok("v4.0.1".into()), ..healthy() }, "helm", State::Ok)]
     #[case::helm_nonsense(Facts { helm: Ok("who knows".into()), ..healthy() }, "helm", State::Warn)]
     #[case::inotify(Facts { inotify: Some(128), ..healthy() }, "inotify instances", State::Warn)]
-    #[case::broken_kubeconfig(Facts { kubeconfig: Some(Err("line 3".into())), ..healthy() }, "kubeconfig", State::Warn)]
-    #[case::no_context(Facts { kubeconfig: Some(Ok(vec![])), ..healthy() }, "kubeconfig", State::Warn)]
     #[case::full_disk(Facts { disk: Some((".".into(), 7 * GIB)), ..healthy() }, "disk", State::Warn)]
     fn one_thing(#[case] facts: Facts, #[case] name: &str, #[case] state: State) {
         let lines = judge(&facts);
         let line = lines.iter().find(|line| line.name == name).unwrap();
         assert_eq!((line.state, line.advice.is_empty()), (state, state == State::Ok), "{line:?}");
         assert!(lines.iter().filter(|line| line.name != name).all(|line| line.state == State::Ok));
+    }
+
+    #[rstest]
+    #[case::broken(Some(Err("line 3".into())), State::Warn)]
+    #[case::no_context(Some(Ok(vec![])), State::Warn)]
+    #[case::none(None, State::Warn)]
+    #[case::one(Some(Ok(vec!["kind-a".into()])), State::Ok)]
+    fn kubeconfigs(#[case] found: Contexts, #[case] state: State) {
+        let line = contexts(found);
+        assert_eq!((line.state, line.advice.is_empty()), (state, state == State::Ok), "{line:?}");
     }
 
     #[tokio::test]

@@ -9,7 +9,7 @@ use std::{
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
-use super::{child::ChildError, engine::Engine};
+use crate::programs::{child::ChildError, engine::Engine};
 
 /// Chain of ours in each node's filter table.
 const CHAIN: &str = "IGC-EGRESS";
@@ -258,7 +258,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::place::fakes::Fakes;
+    use crate::programs::fakes::Fakes;
 
     fn node(cidrs: Value, ip: &str) -> Value {
         json!({"spec": {"podCIDRs": cidrs}, "status": {"addresses": [{"type": "Hostname", "address": "n"}, {"type": "InternalIP", "address": ip}]}})

@@ -1,415 +1,154 @@
-//! Place `kind`: a cluster of our own through the kind command line, with a kubeconfig of its own.
+//! Place `kind`: a cluster of our own on this machine, deleted at the end.
 
-use std::{
-    fs, io,
-    net::{Ipv4Addr, TcpListener},
-    path::{Path, PathBuf},
-    time::Duration,
-};
-
-use serde_json::json;
+use async_trait::async_trait;
 use tokio_util::sync::CancellationToken;
+use verdict::plan::{self, GatewayPlan};
 
 use super::{
-    child::{Call, ChildError, Output, Programs},
-    engine::{Engine, EngineError, EngineKind},
-    name::{ClusterName, RunName},
+    Ending, Held, Place, PlaceError, Up, doctor,
+    egress::{self, Egress, Ranges},
+    in_cluster::{self, Ground},
+    sweep::{self, Swept},
+};
+use crate::{
+    api::{Cluster, ObjectRef},
+    environment::Stood,
+    install::{model::ModelFile, request::Site},
+    programs::{
+        child::Programs,
+        engine::Engine,
+        kind::{Kind, KindCluster, KindRequest},
+    },
+    run::PlannedRun,
+    shared::Existing,
 };
 
-/// The node image where none is given. Its tag says which Kubernetes.
-pub const NODE_IMAGE: &str = "kindest/node:v1.34.0";
-/// Label of nodes, whose value is the name of the run.
-pub const RUN_LABEL: &str = "igc.dev/run";
-
-const CREATE: Duration = Duration::from_secs(300);
-const LOAD: Duration = Duration::from_secs(300);
-const DELETE: Duration = Duration::from_secs(120);
-const ASK: Duration = Duration::from_secs(30);
-
-/// The kind program with the engine that it drives.
+/// See the module.
 #[derive(Clone, Debug)]
-pub struct Kind {
+pub struct KindPlace {
     programs: Programs,
-    engine: Engine,
 }
 
-/// What a cluster is made of.
-#[derive(Clone, Debug)]
-pub struct KindRequest {
-    /// The run that it is for.
-    pub run: RunName,
-    /// Image of its nodes; [`NODE_IMAGE`] where none is given.
-    pub node_image: Option<String>,
-    /// Node ports that are reachable on a free port of this machine's loopback.
-    pub node_ports: Vec<u16>,
-    /// The run folder: kubeconfig, configuration and evidence go there.
-    pub run_folder: PathBuf,
+impl KindPlace {
+    /// With the programs that it calls: a container engine, kind and helm.
+    pub fn new(programs: Programs) -> Self {
+        Self { programs }
+    }
 }
 
-/// A cluster that kind made for a run.
-#[derive(Clone, Debug)]
-pub struct KindCluster {
-    /// Its name.
-    pub name: ClusterName,
-    /// Its own kubeconfig.
-    pub kubeconfig: PathBuf,
-    /// Its context there.
-    pub context: String,
-    /// Node port and the loopback port that leads to it.
-    pub ports: Vec<(u16, u16)>,
-    /// How long its creation took, in seconds.
-    pub seconds: f64,
-}
+#[async_trait]
+impl Place for KindPlace {
+    fn name(&self) -> plan::Place {
+        plan::Place::Kind
+    }
 
-/// What came of giving images to a cluster.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Loaded {
-    /// The cluster has these now.
-    pub loaded: Vec<String>,
-    /// The engine does not have these; nodes have to fetch them.
-    pub missing: Vec<super::engine::Missing>,
-}
-
-/// Why there is no cluster, or not as it should be.
-#[derive(Debug, thiserror::Error)]
-pub enum KindError {
-    /// kind or the engine failed.
-    #[error(transparent)]
-    Call(#[from] ChildError),
-    /// The engine failed.
-    #[error(transparent)]
-    Engine(#[from] EngineError),
-    /// The cluster did not come up; its logs are kept.
-    #[error("the kind cluster {name} did not come up from node image {image}: {source}\n  {evidence}")]
-    NotUp {
-        /// Its name.
-        name: ClusterName,
-        /// Image of its nodes.
-        image: String,
-        /// What kind said.
-        source: Box<ChildError>,
-        /// Where its logs are, or why there are none.
-        evidence: String,
-    },
-    /// A file of the run folder.
-    #[error("{}: {source}", path.display())]
-    File {
-        /// Which.
-        path: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// No free port on loopback.
-    #[error("no free port on 127.0.0.1 for a node port: {0}")]
-    NoPort(io::Error),
-    /// Deleted, and yet there.
-    #[error("the kind cluster {0} is still there after it was deleted; try `kind delete cluster --name {0}`")]
-    Stays(ClusterName),
-}
-
-impl KindError {
-    /// Whether the user ended it.
-    pub fn is_cancelled(&self) -> bool {
-        match self {
-            Self::NotUp { source, .. } => source.is_cancelled(),
-            Self::Call(error) | Self::Engine(EngineError::Call(error)) => error.is_cancelled(),
-            _ => false,
+    async fn look(&self, cancel: &CancellationToken) -> Result<String, PlaceError> {
+        Engine::find(&self.programs, cancel).await?;
+        for program in ["kind", "helm"] {
+            self.programs.find(program)?;
         }
-    }
-}
-
-impl Kind {
-    /// kind, driving this engine.
-    ///
-    /// # Errors
-    /// [`ChildError::NotFound`] where kind is not installed.
-    pub fn new(programs: &Programs, engine: &Engine) -> Result<Self, KindError> {
-        programs.find("kind")?;
-        Ok(Self { programs: programs.clone(), engine: engine.clone() })
+        Ok("a container engine, kind and helm answer".to_owned())
     }
 
-    fn call(&self, deadline: Duration) -> Call {
-        let call = Call::new("kind").deadline(deadline).without("KUBECONFIG");
-        match self.engine.kind {
-            EngineKind::Docker => call,
-            EngineKind::Podman => call.env("KIND_EXPERIMENTAL_PROVIDER", "podman"),
-        }
+    async fn preflight(&self, model: &ModelFile, cancel: &CancellationToken) -> Result<(), PlaceError> {
+        let engine = Engine::find(&self.programs, cancel).await?;
+        model
+            .fits(engine.info.processors, engine.info.memory)
+            .map_err(|why| PlaceError::Environment(format!("--model {}: {why}", model.name)))
     }
 
-    /// The program's version, as it says it.
-    ///
-    /// # Errors
-    /// [`KindError::Call`].
-    pub async fn version(&self, cancel: &CancellationToken) -> Result<String, KindError> {
-        Ok(self.call(ASK).arg("version").run(&self.programs, cancel).await?.stdout.trim().to_owned())
+    async fn doctor(&self, cancel: &CancellationToken) -> Vec<doctor::Line> {
+        doctor::judge(&doctor::probe(&self.programs, cancel).await)
     }
 
-    /// Makes a cluster. Its API server answers when this returns; its nodes may not be Ready yet.
-    ///
-    /// When it fails or is cancelled, its logs are kept in the run folder (not after a cancellation) and it is deleted.
-    ///
-    /// # Errors
-    /// [`KindError::NotUp`] with kind's last words and where the logs are; [`KindError::File`] for the run folder.
-    pub async fn create(&self, request: &KindRequest, cancel: &CancellationToken) -> Result<KindCluster, KindError> {
-        let name = request.run.cluster();
-        let image = request.node_image.as_deref().unwrap_or(NODE_IMAGE);
-        let kubeconfig = request.run_folder.join("kubeconfig");
-        let config = request.run_folder.join("kind.yaml");
-        // Ports are held until kind is about to ask for them.
-        let held = free_ports(&request.node_ports).map_err(KindError::NoPort)?;
-        let ports: Vec<(u16, u16)> = held.iter().map(|(node_port, _, port)| (*node_port, *port)).collect();
-        let file_error = |path: &Path| {
-            let path = path.to_owned();
-            move |source| KindError::File { path, source }
+    async fn wants_program(&self, run: &PlannedRun, _: &CancellationToken) -> bool {
+        run.options.igc_image.is_none()
+    }
+
+    async fn up(&self, up: Up<'_>, cancel: &CancellationToken) -> Result<Held, PlaceError> {
+        let Up { run, gateway, .. } = up;
+        let progress = up.progress.clone();
+        let programs = self.programs.clone().recorded_in(run.folder.path());
+        let engine = Engine::find(&programs, cancel).await?;
+        let kind = Kind::new(&programs, &engine)?;
+        let (folder, selection) = run.selection(gateway)?;
+        let request = KindRequest {
+            run: run.name()?,
+            node_image: run.options.node_image.clone(),
+            node_ports: vec![folder.gateway.node_port],
+            run_folder: run.folder.path().to_owned(),
         };
-        fs::create_dir_all(&request.run_folder).map_err(file_error(&request.run_folder))?;
-        fs::write(&config, configuration(&request.run, &ports)).map_err(file_error(&config))?;
-        drop(held);
-        let created = self
-            .call(CREATE)
-            .args(["create", "cluster", "--retain", "--name", &name.to_string(), "--image", image, "--config"])
-            .arg(&config)
-            .arg("--kubeconfig")
-            .arg(&kubeconfig)
-            .run(&self.programs, cancel)
-            .await;
-        match created {
-            Ok(Output { seconds, .. }) => {
-                Ok(KindCluster { context: format!("kind-{name}"), name, kubeconfig, ports, seconds })
-            }
-            Err(source) => {
-                let evidence = if source.is_cancelled() {
-                    "no logs: interrupted".to_owned()
-                } else {
-                    self.keep_logs(&name, &request.run_folder).await
-                };
-                self.delete(&name, Some(&kubeconfig)).await?;
-                Err(KindError::NotUp { name, image: image.to_owned(), source: Box::new(source), evidence })
-            }
+        let ground = Ground {
+            stood: Stood::default(),
+            site: Site::Kind { kind: kind.clone(), request },
+            existing: Existing::Applied,
+            programs,
+            engine: Some(&engine),
+        };
+        let ended = in_cluster::install(up, folder, selection, ground, cancel).await?;
+        if let Some(made) = &ended.kind {
+            run.note(&gateway.name, |stood| stood.cluster = Some(made.name.to_string()))?;
         }
+        let installed = in_cluster::installed(run, gateway, &*progress, ended.result)?;
+        let made = installed.kind.ok_or_else(|| PlaceError::Environment("kind made no cluster".to_owned()))?;
+        run.note(&gateway.name, |stood| {
+            stood.kubeconfig.clone_from(&made.kubeconfig);
+            stood.context = Some(made.context.clone());
+            stood.addresses = made.ports.iter().map(|(_, port)| format!("127.0.0.1:{port}")).collect();
+        })?;
+        let egress = close_egress(run, &engine, &kind, &made, &installed.cluster, cancel).await?;
+        in_cluster::say_egress(run, gateway, &*progress, egress)?;
+        Ok(None)
     }
 
-    /// Gives the cluster's nodes those of these images that the engine has.
-    ///
-    /// # Errors
-    /// [`KindError::Call`] and [`KindError::Engine`].
-    pub async fn load(
-        &self,
-        name: &ClusterName,
-        images: &[String],
-        cancel: &CancellationToken,
-    ) -> Result<Loaded, KindError> {
-        let present = self.engine.present(images, cancel).await?;
-        if !present.have.is_empty() {
-            match self.engine.kind {
-                EngineKind::Docker => {
-                    self.call(LOAD)
-                        .args(["load", "docker-image", "--name", &name.to_string()])
-                        .args(&present.have)
-                        .run(&self.programs, cancel)
-                        .await?;
-                }
-                EngineKind::Podman => {
-                    let folder =
-                        tempfile::tempdir().map_err(|source| KindError::File { path: std::env::temp_dir(), source })?;
-                    let archive = folder.path().join("images.tar");
-                    self.engine.save(&present.have, &archive, cancel).await?;
-                    self.load_archive(name, &archive, cancel).await?;
-                }
+    async fn evidence(&self, run: &PlannedRun, gateway: &GatewayPlan) -> Result<(), PlaceError> {
+        in_cluster::evidence(run, gateway).await
+    }
+
+    async fn down(&self, run: &PlannedRun, gateway: &GatewayPlan, ending: Ending) -> Result<String, PlaceError> {
+        let name = run.name()?.cluster();
+        if run.options.keep && ending == Ending::Done {
+            let kubeconfig = run.stood(&gateway.name).kubeconfig;
+            let kubeconfig = kubeconfig.display();
+            return Ok(format!("kept: kind cluster {name}; KUBECONFIG={kubeconfig}; `cargo xtask down` removes it"));
+        }
+        let engine = match Engine::find(&self.programs, &CancellationToken::new()).await {
+            Ok(engine) => engine,
+            Err(error) if ending == Ending::Interrupted => {
+                return Ok(format!("nothing could be taken down: {error}"));
             }
-        }
-        Ok(Loaded { loaded: present.have, missing: present.missing })
+            Err(error) => return Err(error.into()),
+        };
+        Kind::new(&self.programs, &engine)?.delete(&name, None).await?;
+        Ok(format!("kind cluster {name} deleted"))
     }
 
-    /// Gives the cluster's nodes the images of an archive.
-    ///
-    /// # Errors
-    /// [`KindError::Call`].
-    pub async fn load_archive(
-        &self,
-        name: &ClusterName,
-        archive: &Path,
-        cancel: &CancellationToken,
-    ) -> Result<(), KindError> {
-        self.call(LOAD)
-            .args(["load", "image-archive", "--name", &name.to_string()])
-            .arg(archive)
-            .run(&self.programs, cancel)
-            .await?;
-        Ok(())
-    }
-
-    /// Names of the cluster's nodes, which are the names of their containers.
-    ///
-    /// # Errors
-    /// [`KindError::Call`].
-    pub async fn nodes(&self, name: &ClusterName, cancel: &CancellationToken) -> Result<Vec<String>, KindError> {
-        let said =
-            self.call(ASK).args(["get", "nodes", "--name", &name.to_string()]).run(&self.programs, cancel).await?;
-        Ok(said.stdout.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned).collect())
-    }
-
-    /// Writes the logs of the cluster's nodes into the run folder, and says where they are or why there are none.
-    pub async fn keep_logs(&self, name: &ClusterName, run_folder: &Path) -> String {
-        let folder = run_folder.join("evidence").join("kind");
-        let kept =
-            self.call(Duration::from_secs(60)).args(["export", "logs", "--name", &name.to_string()]).arg(&folder);
-        match kept.run(&self.programs, &CancellationToken::new()).await {
-            Ok(_) => format!("logs of its nodes: {}", folder.display()),
-            Err(error) => format!("no logs of its nodes: {error}"),
-        }
-    }
-
-    /// The clusters of runs. Others are not named, and so never touched.
-    ///
-    /// # Errors
-    /// [`KindError::Call`].
-    pub async fn clusters(&self, cancel: &CancellationToken) -> Result<Vec<ClusterName>, KindError> {
-        let said = self.call(ASK).args(["get", "clusters"]).run(&self.programs, cancel).await?;
-        Ok(said.stdout.lines().filter_map(|line| ClusterName::parse(line.trim())).collect())
-    }
-
-    /// Deletes a cluster of a run, also one that is half made. Nothing cancels this.
-    ///
-    /// # Errors
-    /// [`KindError::Call`]; [`KindError::Stays`] where it is still there after a second try.
-    pub async fn delete(&self, name: &ClusterName, kubeconfig: Option<&Path>) -> Result<(), KindError> {
-        let never = CancellationToken::new();
-        // The engine may still be starting a node that kind asked for before it was stopped: that one is found by the second try.
-        for _ in 0..2 {
-            let call = self.call(DELETE).args(["delete", "cluster", "--name", &name.to_string()]);
-            let call = match kubeconfig {
-                Some(file) => call.arg("--kubeconfig").arg(file),
-                None => call.arg("--kubeconfig").arg("/dev/null"),
-            };
-            call.run(&self.programs, &never).await?;
-            if !self.clusters(&never).await?.contains(name) {
-                return Ok(());
-            }
-        }
-        Err(KindError::Stays(name.clone()))
+    async fn sweep(&self, cancel: &CancellationToken) -> Result<Swept, PlaceError> {
+        Ok(sweep::clusters_and_images(&self.programs, cancel).await)
     }
 }
 
-fn free_ports(node_ports: &[u16]) -> io::Result<Vec<(u16, TcpListener, u16)>> {
-    node_ports
-        .iter()
-        .map(|node_port| {
-            let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-            let port = listener.local_addr()?.port();
-            Ok((*node_port, listener, port))
-        })
-        .collect()
-}
-
-/// kind's configuration, as JSON, which is YAML.
-fn configuration(run: &RunName, ports: &[(u16, u16)]) -> String {
-    let mappings: Vec<_> = ports
-        .iter()
-        .map(|(node_port, port)| json!({"containerPort": node_port, "hostPort": port, "listenAddress": "127.0.0.1", "protocol": "TCP"}))
-        .collect();
-    let config = json!({
-        "kind": "Cluster",
-        "apiVersion": "kind.x-k8s.io/v1alpha4",
-        "nodes": [{"role": "control-plane", "labels": {RUN_LABEL: run.to_string()}, "extraPortMappings": mappings}],
-    });
-    format!("{config:#}\n")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::place::fakes::Fakes;
-
-    const DOCKER: &str =
-        r#"case $1 in info) echo '{"ServerVersion":"27"}';; images) echo redis:8; echo kserve/agent:v1;; esac"#;
-
-    async fn kind_of(fakes: &Fakes) -> Kind {
-        let engine = Engine::find(&fakes.programs(), &CancellationToken::new()).await.unwrap();
-        Kind::new(&fakes.programs(), &engine).unwrap()
+/// Closes the way out where that was asked for, and says how it went.
+async fn close_egress(
+    run: &PlannedRun,
+    engine: &Engine,
+    kind: &Kind,
+    made: &KindCluster,
+    cluster: &Cluster,
+    cancel: &CancellationToken,
+) -> Result<String, PlaceError> {
+    if !run.options.close_egress {
+        return Ok("egress: open (asked for)".to_owned());
     }
-
-    fn request(folder: &Path) -> KindRequest {
-        KindRequest {
-            run: "20261121-120305-k3f9".parse().unwrap(),
-            node_image: None,
-            node_ports: vec![30080],
-            run_folder: folder.to_owned(),
-        }
+    let nodes = kind.nodes(&made.name, cancel).await?;
+    let objects = cluster.list("v1", "Node", None, "").await?;
+    let service = cluster.get(&ObjectRef::new("v1", "Service", "default", "kubernetes")).await?.unwrap_or_default();
+    let closed = match Ranges::of(&objects, &service) {
+        Ok(ranges) => egress::close(engine, &nodes, &ranges, cancel).await?,
+        Err(reason) => Egress::NotClosed { reason },
+    };
+    if run.options.egress_asked && matches!(closed, Egress::NotClosed { .. }) {
+        return Err(PlaceError::Environment(format!("--egress closed: {closed}")));
     }
-
-    #[tokio::test]
-    async fn a_cluster_has_its_own_kubeconfig_and_a_loopback_port() {
-        let fakes = Fakes::new().program("docker", DOCKER).program("kind", "");
-        let run = tempfile::tempdir().unwrap();
-        let cluster = kind_of(&fakes).await.create(&request(run.path()), &CancellationToken::new()).await.unwrap();
-        assert_eq!(cluster.context, "kind-igc-20261121-120305-k3f9");
-        assert_eq!(cluster.kubeconfig, run.path().join("kubeconfig"));
-        let [(30080, port)] = cluster.ports[..] else { panic!("{:?}", cluster.ports) };
-        let written: serde_json::Value =
-            serde_json::from_slice(&fs::read(run.path().join("kind.yaml")).unwrap()).unwrap();
-        assert_eq!(written["nodes"][0]["extraPortMappings"][0]["hostPort"], port);
-        assert_eq!(written["nodes"][0]["extraPortMappings"][0]["listenAddress"], "127.0.0.1");
-        assert_eq!(written["nodes"][0]["labels"]["igc.dev/run"], "20261121-120305-k3f9");
-        let call = fakes.calls().pop().unwrap().replace(&run.path().display().to_string(), "RUN");
-        insta::assert_snapshot!(call, @"kind create cluster --retain --name igc-20261121-120305-k3f9 --image kindest/node:v1.34.0 --config RUN/kind.yaml --kubeconfig RUN/kubeconfig");
-    }
-
-    #[tokio::test]
-    async fn a_cluster_that_does_not_come_up_leaves_logs_and_nothing_else() {
-        let script = "case $1$2 in createcluster) echo 'ERROR: failed to create cluster: could not find a log line' >&2; exit 1;; esac";
-        let fakes = Fakes::new().program("docker", DOCKER).program("kind", script);
-        let run = tempfile::tempdir().unwrap();
-        let error = kind_of(&fakes).await.create(&request(run.path()), &CancellationToken::new()).await.unwrap_err();
-        let text = error.to_string().replace(&run.path().display().to_string(), "RUN");
-        insta::assert_snapshot!(text, @r"
-        the kind cluster igc-20261121-120305-k3f9 did not come up from node image kindest/node:v1.34.0: `kind create cluster --retain --name igc-20261121-120305-k3f9 --image kindest/node:v1.34.0 --config RUN/kind.yaml --kubeconfig RUN/kubeconfig` ended with exit status: 1
-            ERROR: failed to create cluster: could not find a log line
-          logs of its nodes: RUN/evidence/kind
-        ");
-        let calls: Vec<String> = fakes
-            .calls()
-            .iter()
-            .filter_map(|call| call.strip_prefix("kind "))
-            .map(|call| call.split(' ').take(2).collect::<Vec<_>>().join(" "))
-            .collect();
-        assert_eq!(calls, ["create cluster", "export logs", "delete cluster", "get clusters"]);
-    }
-
-    #[tokio::test]
-    async fn kind_is_missing() {
-        let fakes = Fakes::new().program("docker", "echo '{\"ServerVersion\":\"27\"}'");
-        let engine = Engine::find(&fakes.alone(), &CancellationToken::new()).await.unwrap();
-        let error = Kind::new(&fakes.alone(), &engine).unwrap_err();
-        insta::assert_snapshot!(error, @"kind is not on PATH: install kind (https://kind.sigs.k8s.io/docs/user/quick-start#installation): go install sigs.k8s.io/kind@latest");
-    }
-
-    #[tokio::test]
-    async fn only_images_that_the_engine_has_are_loaded() {
-        let fakes = Fakes::new().program("docker", DOCKER).program("kind", "");
-        let name = ClusterName::parse("igc-20261121-120305-k3f9").unwrap();
-        let images = ["docker.io/library/redis:8".to_owned(), "ghcr.io/a/b:1".to_owned()];
-        let kind = kind_of(&fakes).await;
-        let loaded = kind.load(&name, &images, &CancellationToken::new()).await.unwrap();
-        assert_eq!(loaded.loaded, ["docker.io/library/redis:8"]);
-        assert_eq!(loaded.missing.len(), 1);
-        assert_eq!(
-            fakes.calls().pop().unwrap(),
-            "kind load docker-image --name igc-20261121-120305-k3f9 docker.io/library/redis:8"
-        );
-        kind.load(&name, &images[1..], &CancellationToken::new()).await.unwrap();
-        assert!(fakes.calls().pop().unwrap().starts_with("docker images"), "nothing to load, so kind is not called");
-    }
-
-    #[tokio::test]
-    async fn foreign_clusters_are_not_seen_and_a_cluster_that_stays_is_said() {
-        let fakes = Fakes::new()
-            .program("docker", DOCKER)
-            .program("kind", "[ $1 = get ] && printf 'igc\\nigc-foo\\nigc-20261121-120305-k3f9\\nkind\\n' || true");
-        let kind = kind_of(&fakes).await;
-        let clusters = kind.clusters(&CancellationToken::new()).await.unwrap();
-        assert_eq!(clusters.iter().map(ToString::to_string).collect::<Vec<_>>(), ["igc-20261121-120305-k3f9"]);
-        let error = kind.delete(&clusters[0], None).await.unwrap_err();
-        insta::assert_snapshot!(error, @"the kind cluster igc-20261121-120305-k3f9 is still there after it was deleted; try `kind delete cluster --name igc-20261121-120305-k3f9`");
-    }
+    Ok(closed.to_string())
 }

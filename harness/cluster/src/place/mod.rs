@@ -1,13 +1,113 @@
-//! Places: where a cluster comes from, and how everything that a run made there goes away again.
+//! Places: where a run's gateways stand, and how everything that a run made there goes away again.
 
-pub mod child;
+pub mod context;
 pub mod doctor;
 pub mod egress;
-pub mod engine;
-#[cfg(test)]
-pub(crate) mod fakes;
-pub mod image;
+pub mod error;
+mod in_cluster;
 pub mod kind;
-pub mod name;
-pub mod processes;
 pub mod sweep;
+
+use std::{any::Any, path::Path, sync::Arc};
+
+use async_trait::async_trait;
+use tokio_util::sync::CancellationToken;
+use verdict::plan::{self, GatewayPlan};
+
+pub use self::error::PlaceError;
+use crate::{
+    install::{model::ModelFile, progress::Progress},
+    run::PlannedRun,
+};
+
+/// What a run asks of the place where its gateways stand.
+#[async_trait]
+pub trait Place: Send + Sync {
+    /// What the command line and files call it.
+    fn name(&self) -> plan::Place;
+
+    /// The context of the user's kubeconfig that it is.
+    fn context(&self) -> Option<&str> {
+        None
+    }
+
+    /// Whether all gateways of a run stand here at once; else one after the other.
+    fn holds_all(&self) -> bool {
+        false
+    }
+
+    /// Why a gateway cannot stand here, whatever the machine has.
+    fn lacks(&self, _gateway: &str) -> Option<String> {
+        None
+    }
+
+    /// Looks whether a run is possible here, and says in one line what was found.
+    async fn look(&self, cancel: &CancellationToken) -> Result<String, PlaceError>;
+
+    /// Refuses a model that there is no room for.
+    async fn preflight(&self, _model: &ModelFile, _cancel: &CancellationToken) -> Result<(), PlaceError> {
+        Ok(())
+    }
+
+    /// What it needs of this machine, and what was found.
+    async fn doctor(&self, _cancel: &CancellationToken) -> Vec<doctor::Line> {
+        vec![]
+    }
+
+    /// Whether an image of our own program has to be made here.
+    async fn wants_program(&self, _run: &PlannedRun, _cancel: &CancellationToken) -> bool {
+        false
+    }
+
+    /// Stands a gateway of the run up, and writes down how it is reached as far as that is known, also where it fails.
+    async fn up(&self, up: Up<'_>, cancel: &CancellationToken) -> Result<Held, PlaceError>;
+
+    /// Keeps objects and logs of what checks share, before it is taken down.
+    async fn evidence(&self, _run: &PlannedRun, _gateway: &GatewayPlan) -> Result<(), PlaceError> {
+        Ok(())
+    }
+
+    /// Takes a gateway of the run down, and says in words what became of it.
+    async fn down(&self, run: &PlannedRun, gateway: &GatewayPlan, ending: Ending) -> Result<String, PlaceError>;
+
+    /// Removes what runs have left here, whatever became of them.
+    async fn sweep(&self, _cancel: &CancellationToken) -> Result<sweep::Swept, PlaceError> {
+        Ok(sweep::Swept::default())
+    }
+}
+
+/// What is to be stood up.
+#[derive(Clone)]
+pub struct Up<'r> {
+    /// The run.
+    pub run: &'r PlannedRun,
+    /// The gateway of its plan.
+    pub gateway: &'r GatewayPlan,
+    /// The static igc program that the image of models and pickers is made of.
+    pub program: Option<&'r Path>,
+    /// For whom.
+    pub audience: Audience,
+    /// Who is told how far it is.
+    pub progress: Arc<dyn Progress>,
+}
+
+/// For whom a gateway stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Audience {
+    /// For the checks of the run.
+    Checks,
+    /// For people with kubectl and curl: it stays.
+    People,
+}
+
+/// What has to live as long as the gateway stands: it falls when this is dropped. `None`: it stands by itself.
+pub type Held = Option<Box<dyn Any + Send>>;
+
+/// How a run ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// Its checks are done.
+    Done,
+    /// The user ended it, and wants to wait no longer.
+    Interrupted,
+}

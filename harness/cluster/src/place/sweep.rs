@@ -6,15 +6,15 @@ use futures::{FutureExt, future::join_all};
 use rustix::process::Signal;
 use tokio_util::sync::CancellationToken;
 
-use super::{
-    child::Programs,
-    engine::{Engine, EngineError},
-    kind::Kind,
-    processes::{self, Living},
-};
 use crate::{
     api::{ApiFailure, Backoff, Cluster, Deadline, FailureKind, ObjectRef, Propagation, RUN_LABEL, name_of},
-    install::helm::{Helm, HelmError},
+    programs::{
+        child::Programs,
+        engine::{Engine, EngineError},
+        helm::{Helm, HelmError},
+        kind::Kind,
+        processes::{self, Living},
+    },
 };
 
 /// How long processes of living runs have to clean up after themselves before they are killed.
@@ -41,6 +41,21 @@ pub struct Swept {
 }
 
 impl Swept {
+    /// Adds what else was swept.
+    pub fn and(mut self, more: Self) -> Self {
+        self.processes.extend(more.processes);
+        for (all, more) in [
+            (&mut self.clusters, more.clusters),
+            (&mut self.images, more.images),
+            (&mut self.objects, more.objects),
+            (&mut self.problems, more.problems),
+            (&mut self.notes, more.notes),
+        ] {
+            all.extend(more);
+        }
+        self
+    }
+
     /// Whether there was nothing to do.
     pub fn is_empty(&self) -> bool {
         self.processes.is_empty() && self.clusters.is_empty() && self.images.is_empty() && self.objects.is_empty()
@@ -69,12 +84,29 @@ impl fmt::Display for Swept {
     }
 }
 
-/// Sweeps this machine: processes that the run folders in `runs` record, kind clusters by name, images by label.
-///
-/// Clusters and images that no run made are never touched, whatever they are called.
-pub async fn machine(programs: &Programs, runs: &Path, cancel: &CancellationToken) -> Swept {
+/// Ends the processes that the run folders in `runs` record: first asks them, then kills those that stay.
+pub async fn processes(runs: &Path) -> Swept {
+    let folders = fs::read_dir(runs).into_iter().flatten().flatten().map(|entry| entry.path());
+    // `latest` is a link to a folder that is listed anyway.
+    let folders = folders.filter(|path| path.symlink_metadata().is_ok_and(|m| m.is_dir()));
+    let mut living: Vec<Living> = folders.flat_map(|folder| processes::living(&folder)).collect();
+    living.iter().for_each(|process| process.signal(Signal::TERM));
+    let (deadline, mut backoff) =
+        (Deadline::within(END), Backoff::new(Duration::from_millis(20), Duration::from_millis(500)));
+    let all: Vec<u32> = living.iter().map(|process| process.pid).collect();
+    loop {
+        living.retain(|process| !process.ended());
+        if living.is_empty() || !backoff.pause(deadline).await {
+            break;
+        }
+    }
+    living.iter().for_each(|process| process.signal(Signal::KILL));
+    Swept { processes: all, ..Swept::default() }
+}
+
+/// Sweeps kind clusters by name, and images by label: those that no run made are never touched, whatever they are called.
+pub(super) async fn clusters_and_images(programs: &Programs, cancel: &CancellationToken) -> Swept {
     let mut swept = Swept::default();
-    end_processes(runs, &mut swept).await;
     let engine = match Engine::find(programs, cancel).await {
         Ok(engine) => engine,
         Err(EngineError::Missing(_)) => {
@@ -103,7 +135,7 @@ pub async fn machine(programs: &Programs, runs: &Path, cancel: &CancellationToke
 /// Sweeps a cluster that was there before: releases, namespaces and GatewayClasses that runs made, all or those of one run.
 ///
 /// Definitions stay: deleting one deletes every object of its kind, also those of others.
-pub async fn context(cluster: &Cluster, helm: &Helm, run: Option<&str>, cancel: &CancellationToken) -> Swept {
+pub async fn objects(cluster: &Cluster, helm: &Helm, run: Option<&str>, cancel: &CancellationToken) -> Swept {
     let mut swept = Swept::default();
     let selector = run.map_or_else(|| RUN_LABEL.to_owned(), |run| format!("{RUN_LABEL}={run}"));
     delete_listed(cluster, "gateway.networking.k8s.io/v1", "Gateway", &selector, &mut swept).await;
@@ -177,31 +209,12 @@ async fn delete_clusters(kind: &Kind, cancel: &CancellationToken, swept: &mut Sw
     }
 }
 
-async fn end_processes(runs: &Path, swept: &mut Swept) {
-    let folders = fs::read_dir(runs).into_iter().flatten().flatten().map(|entry| entry.path());
-    // `latest` is a link to a folder that is listed anyway.
-    let folders = folders.filter(|path| path.symlink_metadata().is_ok_and(|m| m.is_dir()));
-    let mut living: Vec<Living> = folders.flat_map(|folder| processes::living(&folder)).collect();
-    living.iter().for_each(|process| process.signal(Signal::TERM));
-    let (deadline, mut backoff) =
-        (Deadline::within(END), Backoff::new(Duration::from_millis(20), Duration::from_millis(500)));
-    let all: Vec<u32> = living.iter().map(|process| process.pid).collect();
-    loop {
-        living.retain(|process| !process.ended());
-        if living.is_empty() || !backoff.pause(deadline).await {
-            break;
-        }
-    }
-    living.iter().for_each(|process| process.signal(Signal::KILL));
-    swept.processes = all;
-}
-
 #[cfg(test)]
 mod tests {
     use std::process::Command;
 
     use super::*;
-    use crate::place::{fakes::Fakes, processes::Recorded};
+    use crate::programs::{fakes::Fakes, processes::Recorded};
 
     #[tokio::test]
     async fn only_what_runs_made_is_swept() {
@@ -213,7 +226,7 @@ mod tests {
             gone.display()
         );
         let fakes = fakes.program("docker", docker).program("kind", &kind);
-        let swept = machine(&fakes.programs(), Path::new("/nowhere"), &CancellationToken::new()).await;
+        let swept = clusters_and_images(&fakes.programs(), &CancellationToken::new()).await;
         insta::assert_snapshot!(swept, @r"
         deleted kind cluster igc-20261121-120305-k3f9
         removed image igc/igc:ab12
@@ -228,7 +241,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_machine_without_an_engine_has_nothing_to_sweep() {
-        let swept = machine(&Fakes::new().alone(), Path::new("/nowhere"), &CancellationToken::new()).await;
+        let swept = clusters_and_images(&Fakes::new().alone(), &CancellationToken::new()).await;
         insta::assert_snapshot!(swept, @r"
         no container engine here, so no clusters and no images
         nothing of any run is left
@@ -238,7 +251,7 @@ mod tests {
     #[tokio::test]
     async fn an_engine_that_does_not_answer_is_a_problem() {
         let fakes = Fakes::new().program("docker", "echo Cannot connect >&2; exit 1");
-        let swept = machine(&fakes.alone(), Path::new("/nowhere"), &CancellationToken::new()).await;
+        let swept = clusters_and_images(&fakes.alone(), &CancellationToken::new()).await;
         assert_eq!(swept.problems.len(), 1);
         assert!(!swept.to_string().contains("nothing of any run is left"));
     }
@@ -250,7 +263,7 @@ mod tests {
         let run = runs.path().join("20261121-120305-k3f9");
         let mut child = Command::new("tail").args(["-f", "/dev/null"]).process_group(0).spawn().unwrap();
         let _recorded = Recorded::new(Some(&run), child.id()).unwrap();
-        let swept = machine(&Fakes::new().alone(), runs.path(), &CancellationToken::new()).await;
+        let swept = processes(runs.path()).await;
         assert_eq!(swept.processes, [child.id()]);
         assert!(child.wait().unwrap().code().is_none(), "ended by a signal");
     }

@@ -11,9 +11,10 @@ use cluster::{
         component::Catalogue,
         profile::{Profile, Selection},
         progress::Silent,
-        run::{self, InstallMissing, Request, Site},
+        request::{InstallMissing, Request, Site},
+        run,
     },
-    place::child::Programs,
+    programs::child::Programs,
 };
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;

@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use cluster::{
-    install::helm::Helm,
-    place::{child::Programs, sweep},
+    place::sweep,
+    programs::{child::Programs, helm::Helm},
 };
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
@@ -39,7 +39,7 @@ async fn by_label_and_gateways_first() {
     .await;
     let helm =
         Helm::new(&Programs::in_path("/nowhere"), Path::new("/nowhere"), &server.kubeconfig(), "kind-scripted", "r");
-    let swept = sweep::context(&cluster, &helm, Some("r"), &CancellationToken::new()).await;
+    let swept = sweep::objects(&cluster, &helm, Some("r"), &CancellationToken::new()).await;
     assert_eq!(swept.to_string(), "deleted Gateway igc-gateway/igc\ndeleted namespace stage\n");
     server.played();
 }
@@ -55,7 +55,7 @@ async fn a_namespace_that_lost_our_label_meanwhile_stays() {
     .await;
     let helm =
         Helm::new(&Programs::in_path("/nowhere"), Path::new("/nowhere"), &server.kubeconfig(), "kind-scripted", "r");
-    let swept = sweep::context(&cluster, &helm, None, &CancellationToken::new()).await;
+    let swept = sweep::objects(&cluster, &helm, None, &CancellationToken::new()).await;
     assert!(swept.objects.is_empty() && swept.problems.len() == 1, "{swept}");
     assert!(swept.problems[0].contains("Namespace shop exists and was not made by igc"), "{swept}");
     server.played();

@@ -9,7 +9,7 @@ use super::{GoldenError, minor};
 use crate::file::{self, FileError};
 use crate::folder::{Existing, write_whole};
 use crate::names;
-use crate::plan::{GatewayPlan, ModelKind, Place, PlannedCheck, RunInfo};
+use crate::plan::{GatewayPlan, ModelName, Place, PlannedCheck, RunInfo};
 
 /// The circumstances of an observation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,7 +22,7 @@ pub struct Recording {
     /// All components: name -> version.
     pub versions: BTreeMap<String, String>,
     /// What served tokens.
-    pub model: ModelKind,
+    pub model: ModelName,
     /// `--profile` of the run.
     pub profile: String,
     /// Date of the run, for example `2026-11-21`.
@@ -41,7 +41,7 @@ impl Recording {
             place: run.place,
             version: gateway.versions.get(&gateway.version_of).cloned().unwrap_or_else(|| "unknown".to_owned()),
             versions: gateway.versions.clone(),
-            model: check.model,
+            model: check.model.clone(),
             profile: run.profile.clone(),
             recorded: run.started.chars().take(10).collect(),
             run: run.id.clone(),

@@ -6,7 +6,6 @@ use serde_json::json;
 
 use super::*;
 use crate::folder::{Existing, write_whole};
-use crate::plan::ModelKind;
 use crate::plan::tests_support::{gateway, planned, run_info};
 
 fn recording() -> Recording {
@@ -104,7 +103,7 @@ fn a_pending_file_of_before_is_read() {
 
 #[rstest]
 #[case::other_version(|r: &mut Recording| r.version = "v1.1.0".into(), Some("v1.0.0, this run of v1.1.0"))]
-#[case::other_model(|r: &mut Recording| r.model = ModelKind::VllmCpu, Some("model echo, this run of vllm-cpu"))]
+#[case::other_model(|r: &mut Recording| r.model = "vllm-cpu".parse().unwrap(), Some("model echo, this run of vllm-cpu"))]
 #[case::patch(|r: &mut Recording| r.version = "1.0.9".into(), None)]
 #[case::place(|r: &mut Recording| r.place = Place::Context, None)]
 #[case::profile(|r: &mut Recording| r.profile = "guide".into(), None)]
@@ -215,7 +214,7 @@ fn accepting_adds_an_id_or_an_observation() {
     let world = World::new();
     world.accept(json!(1), |_| ()).unwrap();
     world.accept(json!(1), |r| r.version = "v1.1.0".into()).unwrap();
-    world.accept(json!(2), |r| r.model = ModelKind::LlmDSim).unwrap();
+    world.accept(json!(2), |r| r.model = "llm-d-sim".parse().unwrap()).unwrap();
     world.accept(json!(2), |r| r.place = Place::Context).unwrap();
     let [first, other_version] = ["v1.0.0-kind-echo", "v1.1.0-kind-echo"].map(str::to_owned);
     let others = vec!["v1.0.0-kind-llm-d-sim".to_owned(), "v1.0.0-context-echo".to_owned()];

@@ -2,7 +2,7 @@
 
 use crate::names;
 use crate::plan::{
-    Disposition, Filter, FilterError, GatewayPlan, ModelKind, PLAN_SCHEMA, Plan, PlannedCheck, RunInfo, Shard,
+    Disposition, Filter, FilterError, GatewayPlan, ModelName, PLAN_SCHEMA, Plan, PlannedCheck, RunInfo, Shard,
 };
 use crate::requirements::{Requirement, Requirements};
 use crate::tests_list::TestList;
@@ -129,6 +129,9 @@ impl Turns {
 /// What becomes of a case on a gateway when no filter leaves it out.
 fn disposition(requirement: &Requirement, case: &str, gateway: &GatewayPlan, run: &RunInfo) -> Disposition {
     let not_run = |reason: String| Disposition::NotRun { reason, filtered: false };
+    if let Some(why) = &gateway.left_out {
+        return not_run(why.clone());
+    }
     for capability in requirement.capabilities_of(case) {
         if !gateway.capabilities.contains_key(capability) {
             let general = || format!("the folder of {} declares no capability {capability}", gateway.name);
@@ -156,10 +159,10 @@ fn disposition(requirement: &Requirement, case: &str, gateway: &GatewayPlan, run
 
 /// What serves tokens: as the check wants it, else as the gateway's capability does (where our own model's records are the
 /// only proof), else as the run.
-fn model(requirement: &Requirement, gateway: &GatewayPlan, run: &RunInfo) -> ModelKind {
+fn model(requirement: &Requirement, gateway: &GatewayPlan, run: &RunInfo) -> ModelName {
     let declared = requirement.capability.as_ref().and_then(|c| gateway.capabilities.get(c)?.get("model"));
     let declared = declared.and_then(|model| serde_json::from_value(model.clone()).ok());
-    requirement.model.or(declared).unwrap_or(run.model)
+    requirement.model.clone().or(declared).unwrap_or_else(|| run.model.clone())
 }
 
 /// Whether a stand-in's description, which begins with the component's name, is about this component.
@@ -310,7 +313,7 @@ pub(crate) mod tests {
             context: None,
             profile: "current".into(),
             set: BTreeMap::new(),
-            model: ModelKind::LlmDSim,
+            model: RunInfo::usual_model(),
             suites: vec![],
             checks: vec![],
             shard: None,
@@ -333,6 +336,7 @@ pub(crate) mod tests {
             unsupported: BTreeMap::from([("pool".to_owned(), "it has none (issue 12)".to_owned())]),
             missing: BTreeMap::new(),
             stand_ins: vec!["cert-manager (self-made certificates)".into()],
+            left_out: None,
         }
     }
 
@@ -408,7 +412,7 @@ checks:
     fn place_and_model_decide() {
         let plan = plan(|run| {
             run.place = Place::Rehearsal;
-            run.model = ModelKind::VllmCpu;
+            run.model = "vllm-cpu".parse().unwrap();
         })
         .unwrap();
         let words = words(&plan, "other");
@@ -438,6 +442,18 @@ checks:
         let words = words(&plan, "other");
         assert!(words.contains(&format!("routing/host not-run: {why}")), "{words:?}");
         assert!(words.contains(&"routing/paths@one runs with llm-d-sim".to_owned()), "{words:?}");
+    }
+
+    #[test]
+    fn a_gateway_that_cannot_stand_here_is_left_out_with_the_reason() {
+        let requirements = requirements();
+        let left_out = GatewayPlan { left_out: Some("no rehearsal of toy".into()), ..gateway("toy") };
+        let plan =
+            build(&requirements, vec![gateway("other"), left_out], run_info(), &tests_of(&requirements)).unwrap();
+        let words = words(&plan, "toy");
+        assert_eq!(words.len(), 9, "{words:?}");
+        assert!(words.iter().all(|w| w.ends_with(" not-run: no rehearsal of toy")), "{words:?}");
+        assert!(plan.checks.iter().any(|c| c.gateway == "other" && c.runs()));
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use super::{CheckReport, GatewayReport, KnownReport, KnownState, REPORT_SCHEMA, Report, RunReport, Totals, ending};
-use crate::plan::{ModelKind, Place, Shard};
+use crate::plan::{ModelName, Place, Shard};
 use crate::record::Verdict;
 
 /// Why reports do not go into one.
@@ -49,7 +49,7 @@ pub struct Expected {
     /// `--profile`.
     pub profile: String,
     /// `--model`.
-    pub model: ModelKind,
+    pub model: ModelName,
     /// `--on`.
     pub on: Place,
     /// `--shard`, where cells have parts.
@@ -71,7 +71,7 @@ pub struct Merged {
 struct Cell {
     gateway: String,
     profile: String,
-    model: ModelKind,
+    model: ModelName,
     context: Option<String>,
     versions: BTreeMap<String, String>,
 }
@@ -81,7 +81,7 @@ impl Cell {
         Self {
             gateway: gateway.gateway.clone(),
             profile: gateway.profile.clone(),
-            model: gateway.model,
+            model: gateway.model.clone(),
             context: gateway.context.clone(),
             versions: gateway.versions.clone(),
         }
@@ -100,7 +100,7 @@ impl Cell {
         if others.iter().any(|c| c.model != self.model) {
             words.push(self.model.word().to_owned());
         }
-        let told = |c: &&Self| (&c.context, &c.profile, c.model) != (&self.context, &self.profile, self.model);
+        let told = |c: &&Self| (&c.context, &c.profile, &c.model) != (&self.context, &self.profile, &self.model);
         if !others.iter().all(told) {
             let differs =
                 |name: &String, version: &String| others.iter().any(|c| c.versions.get(name) != Some(version));
@@ -170,8 +170,9 @@ pub fn merge(runs: &[Report], id: &str, command: &[String], expected: &[Expected
 }
 
 fn is_run_of(run: &Report, expected: &Expected) -> bool {
-    let is_gateway =
-        |g: &GatewayReport| (&g.gateway, &g.profile, g.model) == (&expected.gateway, &expected.profile, expected.model);
+    let is_gateway = |g: &GatewayReport| {
+        (&g.gateway, &g.profile, &g.model) == (&expected.gateway, &expected.profile, &expected.model)
+    };
     run.run.place == expected.on && run.run.shard == expected.shard && run.gateways.iter().any(is_gateway)
 }
 
@@ -347,7 +348,7 @@ mod tests {
             name: "gw-current".into(),
             gateway: "gw".into(),
             profile: "current".into(),
-            model: ModelKind::LlmDSim,
+            model: "llm-d-sim".parse().unwrap(),
             on: Place::Kind,
             shard: None,
         };
@@ -379,7 +380,7 @@ mod tests {
     #[case::all_there(expected(|_| ()), 0)]
     #[case::another_gateway(expected(|e| e.gateway = "other".into()), 3)]
     #[case::another_profile(expected(|e| e.profile = "guide".into()), 3)]
-    #[case::another_model(expected(|e| e.model = ModelKind::Echo), 3)]
+    #[case::another_model(expected(|e| e.model = "echo".parse().unwrap()), 3)]
     #[case::another_place(expected(|e| e.on = Place::Rehearsal), 3)]
     #[case::a_part(expected(|e| e.shard = Some(Shard { index: 1, of: 2 })), 3)]
     fn a_cell_without_a_run_is_an_error(#[case] cell: Expected, #[case] exit: u8) {

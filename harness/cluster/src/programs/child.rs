@@ -364,7 +364,7 @@ mod tests {
     use std::fs;
 
     use super::*;
-    use crate::place::fakes::Fakes;
+    use crate::programs::fakes::Fakes;
 
     fn with(program: &str, script: &str) -> (Fakes, Programs) {
         let fakes = Fakes::new().program(program, script);
@@ -459,7 +459,7 @@ mod tests {
             }
             tokio::task::yield_now().await;
         };
-        assert_eq!(crate::place::processes::living(run.path()).len(), 1, "the running program is recorded");
+        assert_eq!(crate::programs::processes::living(run.path()).len(), 1, "the running program is recorded");
         let begun = Instant::now();
         cancel.cancel();
         let error = calling.await.unwrap().unwrap_err();
@@ -471,7 +471,7 @@ mod tests {
             }
         };
         tokio::time::timeout(GRACE, gone).await.expect("what it started ends as well");
-        assert_eq!(crate::place::processes::living(run.path()), []);
+        assert_eq!(crate::programs::processes::living(run.path()), []);
         let late = Call::new("parent").run(&programs, &cancel).await.unwrap_err();
         insta::assert_snapshot!(late, @"`parent` was stopped: the run was interrupted");
     }

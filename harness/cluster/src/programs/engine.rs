@@ -278,7 +278,7 @@ mod tests {
     use rstest::rstest;
 
     use super::*;
-    use crate::place::fakes::Fakes;
+    use crate::programs::fakes::Fakes;
 
     const DOCKER: &str = r#"{"ServerVersion":"27.3.1","CgroupVersion":"2","MemTotal":16000000000,"NCPU":8,"DockerRootDir":"/var/lib/docker"}"#;
     const PODMAN: &str = r#"{"version":{"Version":"5.2.0"},"host":{"cgroupVersion":"v2","memTotal":8000000000,"cpus":4},"store":{"graphRoot":"/var/lib/containers"}}"#;

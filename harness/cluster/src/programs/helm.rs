@@ -11,7 +11,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
-use crate::place::child::{Call, ChildError, Output, Programs};
+use super::child::{Call, ChildError, Output, Programs};
 
 /// Label of releases, whose value is the name of the run.
 const RUN_LABEL: &str = "igc.dev/run";
@@ -290,7 +290,7 @@ fn local_call(folder: &Path, deadline: Duration) -> Call {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::place::fakes::Fakes;
+    use crate::programs::fakes::Fakes;
 
     const IN_USE: &str = "echo 'Error: INSTALLATION FAILED: cannot re-use a name that is still in use' >&2; exit 1";
 

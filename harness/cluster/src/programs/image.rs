@@ -141,7 +141,7 @@ mod tests {
     use rstest::rstest;
 
     use super::*;
-    use crate::place::fakes::Fakes;
+    use crate::programs::fakes::Fakes;
 
     /// The beginning of a 64-bit ELF file with program headers of these kinds.
     fn elf(kinds: &[u8]) -> Vec<u8> {
