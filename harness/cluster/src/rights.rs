@@ -113,6 +113,9 @@ impl Found {
                     return wrong(number, "the kind is filled in");
                 }
                 let group = version.split_once('/').map_or("", |(group, _)| group);
+                if group.contains(|c: char| !c.is_alphanumeric() && !matches!(c, '.' | '-')) {
+                    return wrong(number, "the group is filled in");
+                }
                 let resource = self.resource(group, kind);
                 self.made.entry(group.to_owned()).or_default().insert(resource);
                 gives = matches!(kind, "Role" | "ClusterRole");
@@ -297,6 +300,7 @@ mod tests {
 
     #[rstest]
     #[case::filled_in("apiVersion: v1\nkind: {{ kind | json }}\n", "line 2: the kind is filled in")]
+    #[case::group("apiVersion: {{ (\"a.dev/\" ~ version) | json }}\nkind: Service\n", "line 2: the group is filled in")]
     #[case::no_version("---\nkind: Service\n", "line 2: kind stands before apiVersion")]
     #[case::rule_over_lines(
         "apiVersion: rbac.authorization.k8s.io/v1\nkind: Role\nrules:\n- apiGroups: [a]\n  verbs: [get]\n",

@@ -82,8 +82,8 @@ const CONSEQUENCES: [Consequence; 11] = {
         of("streaming/usage-chunk/refused", "streaming/usage-chunk", "exchanges/refused/0/body/stream/.*"),
         of("token-limit/body", "tokens/*", "(refusal|spent/[^/]+/then)/(body|headers)"),
         of("token-limit/block-when", "tokens/*", "spent/[^/]+/(admitted|then)"),
-        of("token-limit/charges", "tokens/charged-fields", "spent/spend/admitted"),
-        of("token-limit/marks", "tokens/failed-request-free", "spent/before/then/(headers|marked)"),
+        of("token-limit/charged-fields", "tokens/charged-fields", "spent/spend/admitted"),
+        of("token-limit/marked-answers", "tokens/failed-request-free", "spent/before/then/(headers|marked)"),
         of(
             "transformation/sources",
             "transformation/*",
@@ -352,8 +352,8 @@ differences:
     #[case("streaming/usage-chunk/refused", "streaming/usage-chunk", "exchanges/refused/0/body/stream/events")]
     #[case("token-limit/body", "tokens/window", "spent/spend/then/body")]
     #[case("token-limit/block-when", "tokens/exact@budget-7", "spent/spend/admitted")]
-    #[case("token-limit/charges", "tokens/charged-fields", "spent/spend/admitted")]
-    #[case("token-limit/marks", "tokens/failed-request-free", "spent/before/then/marked")]
+    #[case("token-limit/charged-fields", "tokens/charged-fields", "spent/spend/admitted")]
+    #[case("token-limit/marked-answers", "tokens/failed-request-free", "spent/before/then/marked")]
     #[case("transformation/sources", "transformation/gzip", "exchanges/compressed/0/values/x-actual-model")]
     fn what_is_declared_otherwise_is_done_otherwise(#[case] parameter: &str, #[case] check: &str, #[case] at: &str) {
         let nested = |path: &str, value: Value| path.rsplit('/').fold(value, |inner, key| json!({key: inner}));
