@@ -131,6 +131,9 @@ pub fn review(root: &Root, options: &options::Review) -> Result<u8, Failure> {
     let folder = run_or_last(root, options.run.as_deref())?;
     let goldens = root.goldens();
     let pending = Pending::all(&goldens, &folder)?;
+    if root.is_packed() && options.accept.is_some() {
+        return Err(Failure::Usage("goldens that are packed into igc cannot change; name a checkout with --root".into()));
+    }
     if let Some(glob) = &options.accept {
         let reason = options.reason.as_deref().unwrap_or_default();
         return each("--accept", glob, &pending, &folder, |one| {
@@ -145,7 +148,7 @@ pub fn review(root: &Root, options: &options::Review) -> Result<u8, Failure> {
         });
     }
     let (stdin, stdout) = (std::io::stdin(), std::io::stdout());
-    if options.list || !stdin.is_terminal() || !stdout.is_terminal() {
+    if options.list || root.is_packed() || !stdin.is_terminal() || !stdout.is_terminal() {
         list(&pending, stdout.lock())?;
         return Ok(0);
     }

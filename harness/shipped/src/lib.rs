@@ -100,6 +100,11 @@ impl Root {
         self.absolute.join("Cargo.toml").is_file()
     }
 
+    /// Whether it is only what this program brings along: nothing that people change belongs there.
+    pub fn is_packed(&self) -> bool {
+        self.unpacked
+    }
+
     /// What is left behind: below the root, or below the current directory where the root is only unpacked.
     pub fn target(&self) -> PathBuf {
         if self.unpacked { PathBuf::from("target") } else { self.typed.join("target") }
