@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     clock::Clock,
-    controllers::{self, NodePorts, Surroundings},
+    controllers::{self, Context, NodePorts},
     dataplane::{
         network::{Network, Unreachable},
         proxy::SharedWindows,
@@ -109,7 +109,7 @@ impl WorldConfig {
 /// A world. It ends when it is dropped.
 #[derive(Debug)]
 pub struct World {
-    around: Surroundings,
+    context: Context,
     server: Server,
 }
 
@@ -139,7 +139,7 @@ impl World {
     }
 
     async fn run(store: Store, applied: controllers::Applied, config: WorldConfig) -> Result<Self, WorldError> {
-        let around = Surroundings {
+        let context = Context {
             store,
             network: Network::with_hops(config.hops),
             clock: config.clock,
@@ -153,11 +153,11 @@ impl World {
             pickers: controllers::Journals::default(),
             done: Arc::default(),
         };
-        let pods = Pods { network: around.network.clone(), store: around.store.clone() };
+        let pods = Pods { network: context.network.clone(), store: context.store.clone() };
         let options = ServerOptions { pods: Arc::new(pods), ..ServerOptions::default() };
-        let server = Server::start(around.store.clone(), options).await?;
-        tokio::spawn(controllers::run(around.clone()));
-        Ok(Self { around, server })
+        let server = Server::start(context.store.clone(), options).await?;
+        tokio::spawn(controllers::run(context.clone()));
+        Ok(Self { context, server })
     }
 
     /// The URL of the API server.
@@ -180,34 +180,34 @@ impl World {
 
     /// Moves the world's clock forward; see [`Clock::advance_by`].
     pub fn advance_by(&self, by: Duration) -> bool {
-        self.around.clock.advance_by(by)
+        self.context.clock.advance_by(by)
     }
 
     /// The objects, for tests and tools in this process.
     pub fn store(&self) -> &Store {
-        &self.around.store
+        &self.context.store
     }
 
     /// The world's time.
     pub fn clock(&self) -> &Clock {
-        &self.around.clock
+        &self.context.clock
     }
 
     /// What is wrong with it.
     pub fn mutants(&self) -> &Mutants {
-        &self.around.mutants
+        &self.context.mutants
     }
 
     /// Addresses and sockets.
     pub fn network(&self) -> &Network {
-        &self.around.network
+        &self.context.network
     }
 
     /// Waits until the objects are as wanted. It waits for ever: the caller bounds it.
     pub async fn until<T>(&self, mut wanted: impl FnMut(&Store) -> Option<T>) -> T {
-        let mut events = self.around.store.subscribe(None);
+        let mut events = self.context.store.subscribe(None);
         loop {
-            if let Some(found) = wanted(&self.around.store) {
+            if let Some(found) = wanted(&self.context.store) {
                 return found;
             }
             if events.next().await.is_none() {
@@ -219,10 +219,10 @@ impl World {
 
     /// Waits until the controllers have nothing left to do about what is there now.
     pub async fn settled(&self) {
-        let mut done = self.around.done.subscribe();
+        let mut done = self.context.done.subscribe();
         loop {
-            let version = self.around.store.version();
-            if done.wait_for(|done| *done >= version).await.is_err() || self.around.store.version() == version {
+            let version = self.context.store.version();
+            if done.wait_for(|done| *done >= version).await.is_err() || self.context.store.version() == version {
                 return;
             }
         }
@@ -231,30 +231,30 @@ impl World {
     /// What it is when it has settled, for others to start from.
     pub async fn backup(&self) -> Backup {
         self.settled().await;
-        let applied = self.around.applied.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let hooks = Hooks { clock: self.around.clock.clone(), mutants: Mutants::default() };
-        Backup { store: self.around.store.copy(hooks), applied }
+        let applied = self.context.applied.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let hooks = Hooks { clock: self.context.clock.clone(), mutants: Mutants::default() };
+        Backup { store: self.context.store.copy(hooks), applied }
     }
 
     /// The models that run, by the namespace and name of their pods.
     pub fn models(&self) -> Vec<(Name, Model)> {
-        let models = self.around.models.lock().unwrap_or_else(PoisonError::into_inner);
+        let models = self.context.models.lock().unwrap_or_else(PoisonError::into_inner);
         models.iter().map(|(name, model)| (name.clone(), model.clone())).collect()
     }
 
     /// The records of the endpoint pickers that run.
     pub fn pickers(&self) -> Vec<picker::Journal> {
-        self.around.pickers.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+        self.context.pickers.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
     }
 
     /// The gateway that is rehearsed.
     pub fn gateway(&self) -> &dyn GatewayController {
-        &*self.around.gateway
+        &*self.context.gateway
     }
 
     /// The loopback socket of a Service's port, where the Service has a node port.
     pub fn node_port(&self, namespace: &str, service: &str, port: u16) -> Option<SocketAddr> {
-        let service = self.around.store.get(&kinds::SERVICE, namespace, service)?;
+        let service = self.context.store.get(&kinds::SERVICE, namespace, service)?;
         let number = list(&service, "/spec/ports")
             .find(|p| object::port(p, "/port") == Some(port))
             .and_then(|p| object::port(p, "/nodePort"))?;
@@ -307,8 +307,8 @@ impl apiserver::Hooks for Hooks {
 
 impl Drop for World {
     fn drop(&mut self) {
-        self.around.stop.cancel();
-        self.around.network.hops().end();
+        self.context.stop.cancel();
+        self.context.network.hops().end();
     }
 }
 

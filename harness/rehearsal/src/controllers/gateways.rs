@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use apiserver::Kind;
 use serde_json::{Value, json};
 
-use super::{Pods, Services, Surroundings, apply, settle, write_status};
+use super::{Context, Pods, Services, apply, settle, write_status};
 use crate::dialects::{
     Name, Snapshot,
     object::{self, is_going, list, name, namespace},
@@ -21,46 +21,46 @@ impl Gateways {
     /// One translation, carried out. Proxies are told first, so that what statuses say is true already.
     pub(super) fn reconcile(
         &mut self,
-        around: &Surroundings,
+        context: &Context,
         snapshot: &Snapshot,
         pods: &mut Pods,
         services: &mut Services,
     ) {
-        let mut translation = around.gateway.translate(snapshot);
-        around.mutants.distort(snapshot, &mut translation);
-        around.gateway.mutate(&around.mutants, snapshot, &mut translation);
+        let mut translation = context.gateway.translate(snapshot);
+        context.mutants.distort(snapshot, &mut translation);
+        context.gateway.mutate(&context.mutants, snapshot, &mut translation);
         pods.load(std::mem::take(&mut translation.tables));
-        hold(around, snapshot, &translation.finalizers);
+        hold(context, snapshot, &translation.finalizers);
         let mut unowned = BTreeSet::new();
         for child in &translation.children {
             let (kind, key) = (object::kind(child), object::key(child));
             let mut wanted = child.clone();
-            services.reserve(around, &mut wanted);
-            apply(around, snapshot, wanted);
+            services.reserve(context, &mut wanted);
+            apply(context, snapshot, wanted);
             if list(child, "/metadata/ownerReferences").next().is_none() {
                 unowned.insert((kind, key));
             }
         }
         for (kind, (home, name)) in self.unowned.difference(&unowned) {
-            settle("a child's end", around.store.delete(kind, home, name));
+            settle("a child's end", context.store.delete(kind, home, name));
         }
         self.unowned = unowned;
         for status in translation.statuses {
             let (home, name) = &status.name;
             if let Some(object) = snapshot.get(&status.kind, home, name) {
-                write_status(around, &status.kind, object, status.status);
+                write_status(context, &status.kind, object, status.status);
             }
         }
     }
 }
 
 /// Puts finalizers on what should carry them, and takes them off what is leaving and should not any more.
-pub(super) fn hold(around: &Surroundings, snapshot: &Snapshot, wanted: &[(Kind, Name, &'static str)]) {
+pub(super) fn hold(context: &Context, snapshot: &Snapshot, wanted: &[(Kind, Name, &'static str)]) {
     for (kind, key, finalizer) in wanted {
         if let Some(object) = snapshot.get(kind, &key.0, &key.1).filter(|o| !is_going(o))
             && !carries(object, finalizer)
         {
-            let written = around.store.change(kind, &key.0, &key.1, |object| {
+            let written = context.store.change(kind, &key.0, &key.1, |object| {
                 let mut all: Vec<Value> = list(object, "/metadata/finalizers").cloned().collect();
                 all.push(json!(finalizer));
                 object["metadata"]["finalizers"] = json!(all);
@@ -68,14 +68,14 @@ pub(super) fn hold(around: &Surroundings, snapshot: &Snapshot, wanted: &[(Kind, 
             settle("a finalizer", written);
         }
     }
-    for (kind, finalizer) in around.gateway.finalizers() {
-        release(around, snapshot, &kind, finalizer, |key| wanted.iter().any(|(k, n, _)| *k == kind && n == key));
+    for (kind, finalizer) in context.gateway.finalizers() {
+        release(context, snapshot, &kind, finalizer, |key| wanted.iter().any(|(k, n, _)| *k == kind && n == key));
     }
 }
 
 /// Takes a finalizer off the leaving objects of a kind that need it no more.
 pub(super) fn release(
-    around: &Surroundings,
+    context: &Context,
     snapshot: &Snapshot,
     kind: &Kind,
     finalizer: &str,
@@ -83,7 +83,7 @@ pub(super) fn release(
 ) {
     for object in snapshot.all(kind).filter(|o| is_going(o) && carries(o, finalizer)) {
         if !still_needed(&object::key(object)) {
-            let written = around.store.change(kind, namespace(object), name(object), |object| {
+            let written = context.store.change(kind, namespace(object), name(object), |object| {
                 let rest: Vec<Value> =
                     list(object, "/metadata/finalizers").filter(|f| **f != json!(finalizer)).cloned().collect();
                 object["metadata"]["finalizers"] = json!(rest);

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::{Surroundings, apply, gateways, settle, write_status};
+use super::{Context, apply, gateways, settle, write_status};
 use crate::{
     dialects::{
         Snapshot,
@@ -51,12 +51,12 @@ impl Ingress {
 }
 
 /// Brings the children of all InferenceServices to what they should be, and says how they stand.
-pub(super) fn reconcile(around: &Surroundings, snapshot: &Snapshot) {
+pub(super) fn reconcile(context: &Context, snapshot: &Snapshot) {
     let ingress = Ingress::read(snapshot);
-    gateways::release(around, snapshot, &kinds::INFERENCE_SERVICE, FINALIZER, |_| false);
+    gateways::release(context, snapshot, &kinds::INFERENCE_SERVICE, FINALIZER, |_| false);
     for service in snapshot.all(&kinds::INFERENCE_SERVICE).filter(|s| !object::is_going(s)) {
         if is_standard(service) {
-            inference_service(around, snapshot, service, ingress.as_ref());
+            inference_service(context, snapshot, service, ingress.as_ref());
         }
     }
 }
@@ -66,10 +66,10 @@ fn is_standard(service: &Value) -> bool {
     annotation(service, MODE).is_none_or(|mode| matches!(mode, "Standard" | "RawDeployment"))
 }
 
-fn inference_service(around: &Surroundings, snapshot: &Snapshot, service: &Arc<Value>, ingress: Option<&Ingress>) {
+fn inference_service(context: &Context, snapshot: &Snapshot, service: &Arc<Value>, ingress: Option<&Ingress>) {
     let (home, isvc) = (namespace(service), name(service));
     if annotation(service, MODE) != Some("Standard") || list(service, "/metadata/finalizers").all(|f| f != FINALIZER) {
-        let marked = around.store.change(&kinds::INFERENCE_SERVICE, home, isvc, |service| {
+        let marked = context.store.change(&kinds::INFERENCE_SERVICE, home, isvc, |service| {
             service["metadata"]["annotations"][MODE] = json!("Standard");
             let mut finalizers: Vec<Value> = list(service, "/metadata/finalizers").cloned().collect();
             if finalizers.iter().all(|f| f != FINALIZER) {
@@ -80,26 +80,27 @@ fn inference_service(around: &Surroundings, snapshot: &Snapshot, service: &Arc<V
         settle("an InferenceService's marks", marked);
     }
     let predictor = format!("{isvc}-predictor");
-    let existing = around.fresh(snapshot, &kinds::DEPLOYMENT, home, &predictor);
+    let existing = context.fresh(snapshot, &kinds::DEPLOYMENT, home, &predictor);
     let mut own = cluster_service(service, &predictor);
     if let Some(own) = &mut own
-        && around.mutants.is(mutant::SERVICE_PORT_OF_THE_CONTAINER)
+        && context.mutants.is(mutant::SERVICE_PORT_OF_THE_CONTAINER)
     {
         own["spec"]["ports"][0]["port"] = own["spec"]["ports"][0]["targetPort"].clone();
     }
     for child in deployment(service, &predictor, existing.as_deref()).into_iter().chain(own) {
-        apply(around, snapshot, child);
+        apply(context, snapshot, child);
     }
-    let deployment = around.fresh(snapshot, &kinds::DEPLOYMENT, home, &predictor);
+    let deployment = context.fresh(snapshot, &kinds::DEPLOYMENT, home, &predictor);
     let ready = deployment.as_ref().is_some_and(|d| object::condition_status(d, "Available") == Some("True"));
     let is_local = service["metadata"]["labels"]["networking.kserve.io/visibility"] == json!("cluster-local");
     let exposed = ingress.filter(|_| !is_local);
     if let Some(ingress) = exposed.filter(|_| ready) {
-        for route in routes(around, &predictor, isvc) {
-            apply(around, snapshot, route_of(service, route, &predictor, ingress));
+        for route in routes(context, &predictor, isvc) {
+            apply(context, snapshot, route_of(service, route, &predictor, ingress));
         }
     }
-    let conditions = conditions(around, snapshot, service, &predictor, deployment.as_deref(), ready, exposed.is_some());
+    let conditions =
+        conditions(context, snapshot, service, &predictor, deployment.as_deref(), ready, exposed.is_some());
     let is_ready = conditions[2]["status"] == json!("True");
     let mut status = json!({
         "conditions": conditions,
@@ -119,19 +120,19 @@ fn inference_service(around: &Surroundings, snapshot: &Snapshot, service: &Arc<V
     if is_ready {
         status["address"] = json!({"url": format!("http://{predictor}.{home}.svc.cluster.local")});
         if let Some(Ingress { domain, .. }) = exposed {
-            let host = if around.mutants.is(mutant::URL_OF_ANOTHER_SERVICE) { "another" } else { isvc };
+            let host = if context.mutants.is(mutant::URL_OF_ANOTHER_SERVICE) { "another" } else { isvc };
             status["url"] = json!(format!("http://{host}-{home}.{domain}"));
             status["components"] = json!({"predictor": {"url": format!("http://{predictor}-{home}.{domain}")}});
         } else {
             status["url"] = status["address"]["url"].clone();
         }
     }
-    write_status(around, &kinds::INFERENCE_SERVICE, service, status);
+    write_status(context, &kinds::INFERENCE_SERVICE, service, status);
 }
 
 /// The four conditions, in the order of their names.
 fn conditions(
-    around: &Surroundings,
+    context: &Context,
     snapshot: &Snapshot,
     service: &Value,
     predictor: &str,
@@ -148,7 +149,7 @@ fn conditions(
     };
     let predictor_ready = of_deployment(if available { "Progressing" } else { "Available" })
         .unwrap_or_else(|| json!({"type": "PredictorReady", "status": "False"}));
-    let ingress_ready = match ingress_problem(around, snapshot, service, predictor, available, exposed) {
+    let ingress_ready = match ingress_problem(context, snapshot, service, predictor, available, exposed) {
         None => bare("IngressReady"),
         Some((reason, message)) => condition("IngressReady", false, &reason, &message),
     };
@@ -161,7 +162,7 @@ fn conditions(
 
 /// What keeps the ingress from being ready: reason and message.
 fn ingress_problem(
-    around: &Surroundings,
+    context: &Context,
     snapshot: &Snapshot,
     service: &Value,
     predictor: &str,
@@ -174,8 +175,8 @@ fn ingress_problem(
     if !exposed {
         return None;
     }
-    for route in routes(around, predictor, name(service)) {
-        let Some(route) = around.fresh(snapshot, &kinds::HTTP_ROUTE, namespace(service), route) else {
+    for route in routes(context, predictor, name(service)) {
+        let Some(route) = context.fresh(snapshot, &kinds::HTTP_ROUTE, namespace(service), route) else {
             return Some(("Predictor ingress not created".to_owned(), "Predictor ingress not created".to_owned()));
         };
         let mut parents = list(&route, "/status/parents").peekable();
@@ -191,8 +192,8 @@ fn ingress_problem(
 }
 
 /// The routes that an InferenceService has.
-fn routes<'a>(around: &Surroundings, predictor: &'a str, service: &'a str) -> Vec<&'a str> {
-    if around.mutants.is(mutant::FORGETS_PREDICTOR_ROUTE) { vec![service] } else { vec![predictor, service] }
+fn routes<'a>(context: &Context, predictor: &'a str, service: &'a str) -> Vec<&'a str> {
+    if context.mutants.is(mutant::FORGETS_PREDICTOR_ROUTE) { vec![service] } else { vec![predictor, service] }
 }
 
 fn labels(service: &Value, predictor: &str) -> Value {

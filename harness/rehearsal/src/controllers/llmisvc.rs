@@ -9,7 +9,7 @@ use regex::{Captures, Regex};
 use serde_json::{Map, Value, json};
 
 use super::{
-    Surroundings, apply, gateways,
+    Context, apply, gateways,
     kserve::{Ingress, NAMESPACE},
     settle, write_status,
 };
@@ -80,14 +80,14 @@ pub(crate) fn installation() -> Vec<Value> {
 }
 
 /// Brings the children of all LLMInferenceServices to what they should be, and says how they stand.
-pub(super) fn reconcile(around: &Surroundings, snapshot: &Snapshot) {
+pub(super) fn reconcile(context: &Context, snapshot: &Snapshot) {
     for service in snapshot.all(&kinds::LLM_INFERENCE_SERVICE).filter(|s| object::is_going(s)) {
         // It belongs to no namespace, so that nothing takes it along.
-        settle("a binding's end", around.store.delete(&CLUSTER_ROLE_BINDING, "", &binding(service)));
+        settle("a binding's end", context.store.delete(&CLUSTER_ROLE_BINDING, "", &binding(service)));
     }
-    gateways::release(around, snapshot, &kinds::LLM_INFERENCE_SERVICE, FINALIZER, |_| false);
+    gateways::release(context, snapshot, &kinds::LLM_INFERENCE_SERVICE, FINALIZER, |_| false);
     for service in snapshot.all(&kinds::LLM_INFERENCE_SERVICE).filter(|s| !object::is_going(s)) {
-        mark(around, service);
+        mark(context, service);
         let mut standing = Standing::default();
         match combined(snapshot, service) {
             Err(problem) => {
@@ -97,15 +97,15 @@ pub(super) fn reconcile(around: &Surroundings, snapshot: &Snapshot) {
                 let mut conditions: Vec<Value> = others.collect();
                 conditions.push(condition("PresetsCombined", false, "CombineBaseError", &problem));
                 status["conditions"] = json!(conditions);
-                write_status(around, &kinds::LLM_INFERENCE_SERVICE, service, status);
+                write_status(context, &kinds::LLM_INFERENCE_SERVICE, service, status);
                 continue;
             }
             Ok(spec) => {
                 standing.say("PresetsCombined", None);
-                let service = Service { around, snapshot, object: service, spec };
+                let service = Service { context, snapshot, object: service, spec };
                 service.reconcile(&mut standing);
                 let status = service.status(standing);
-                write_status(around, &kinds::LLM_INFERENCE_SERVICE, service.object, status);
+                write_status(context, &kinds::LLM_INFERENCE_SERVICE, service.object, status);
             }
         }
     }
@@ -117,13 +117,14 @@ fn binding(service: &Value) -> String {
     format!("{}-{}-epp-auth-rb", namespace(service), name(service))
 }
 
-fn mark(around: &Surroundings, service: &Value) {
+fn mark(context: &Context, service: &Value) {
     if list(service, "/metadata/finalizers").all(|f| f != FINALIZER) {
-        let marked = around.store.change(&kinds::LLM_INFERENCE_SERVICE, namespace(service), name(service), |service| {
-            let mut finalizers: Vec<Value> = list(service, "/metadata/finalizers").cloned().collect();
-            finalizers.push(json!(FINALIZER));
-            service["metadata"]["finalizers"] = json!(finalizers);
-        });
+        let marked =
+            context.store.change(&kinds::LLM_INFERENCE_SERVICE, namespace(service), name(service), |service| {
+                let mut finalizers: Vec<Value> = list(service, "/metadata/finalizers").cloned().collect();
+                finalizers.push(json!(FINALIZER));
+                service["metadata"]["finalizers"] = json!(finalizers);
+            });
         settle("an LLMInferenceService's marks", marked);
     }
 }
@@ -231,7 +232,7 @@ impl Standing {
 
 /// One service, combined with its presets.
 struct Service<'a> {
-    around: &'a Surroundings,
+    context: &'a Context,
     snapshot: &'a Snapshot,
     object: &'a Value,
     spec: Value,
@@ -260,7 +261,7 @@ impl Service<'_> {
     }
 
     fn apply(&self, api_version: &str, kind: &str, suffix: &str, labels: &Map<String, Value>, content: Value) {
-        apply(self.around, self.snapshot, self.made(api_version, kind, suffix, labels, content));
+        apply(self.context, self.snapshot, self.made(api_version, kind, suffix, labels, content));
     }
 
     /// A child as it should be.
@@ -276,7 +277,7 @@ impl Service<'_> {
 
     /// Whether the deployment of a child is available.
     fn available(&self, suffix: &str) -> Option<Problem> {
-        let deployment = self.around.fresh(self.snapshot, &kinds::DEPLOYMENT, self.home(), &self.child(suffix));
+        let deployment = self.context.fresh(self.snapshot, &kinds::DEPLOYMENT, self.home(), &self.child(suffix));
         let said =
             deployment.as_ref().and_then(|d| list(d, "/status/conditions").find(|c| text(c, "/type") == "Available"));
         match said {
@@ -315,7 +316,7 @@ impl Service<'_> {
         let selector = Value::Object(labels.clone());
         labels.insert("kserve.io/component".to_owned(), json!("workload"));
         labels.insert("llm-d.ai/role".to_owned(), json!("both"));
-        let existing = self.around.fresh(self.snapshot, &kinds::DEPLOYMENT, self.home(), &self.child("-kserve"));
+        let existing = self.context.fresh(self.snapshot, &kinds::DEPLOYMENT, self.home(), &self.child("-kserve"));
         let written = object::number(&self.spec, "/replicas");
         let replicas = written.or_else(|| object::number(existing.as_deref()?, "/spec/replicas")).unwrap_or(1);
         let template = json!({"metadata": {"labels": labels}, "spec": self.spec["template"]});
@@ -350,7 +351,7 @@ impl Service<'_> {
         let bound = json!({"subjects": subjects, "roleRef": role("Role", &self.child("-epp-role"))});
         self.apply("rbac.authorization.k8s.io/v1", "RoleBinding", "-epp-rb", &labels, bound);
         apply(
-            self.around,
+            self.context,
             self.snapshot,
             json!({
                 "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding",
@@ -463,7 +464,7 @@ impl Service<'_> {
         if moved && self.has("/router/scheduler") {
             route["metadata"]["annotations"] = json!({MIGRATED: "v1"});
         }
-        apply(self.around, self.snapshot, route);
+        apply(self.context, self.snapshot, route);
     }
 
     /// The group that the managed route refers to its pool by, and whether that is written down. It begins with the older
@@ -504,7 +505,7 @@ impl Service<'_> {
         let routes = if named.is_empty() { vec![self.child("-kserve-route")] } else { named };
         routes.iter().find_map(|name| {
             let not_ready = |what: String| Some(("HTTPRoutesNotReady".to_owned(), format!("HTTPRoute {name} {what}")));
-            let Some(route) = self.around.fresh(self.snapshot, &kinds::HTTP_ROUTE, self.home(), name) else {
+            let Some(route) = self.context.fresh(self.snapshot, &kinds::HTTP_ROUTE, self.home(), name) else {
                 return Some(("RefsInvalid".to_owned(), format!("HTTPRoute {}/{name} not found", self.home())));
             };
             let mut parents = list(&route, "/status/parents").peekable();

@@ -34,7 +34,7 @@ use crate::{
 
 /// What all controllers of a world share.
 #[derive(Clone, Debug)]
-pub struct Surroundings {
+pub struct Context {
     /// The objects.
     pub store: Store,
     /// Addresses and sockets.
@@ -83,9 +83,9 @@ const READS: [Kind; 8] = [
 ];
 
 /// Runs all controllers until the world stops.
-pub async fn run(around: Surroundings) {
-    let mut events = around.store.observe(None);
-    let mut kinds: Vec<Kind> = READS.into_iter().chain(around.gateway.reads()).collect();
+pub async fn run(context: Context) {
+    let mut events = context.store.observe(None);
+    let mut kinds: Vec<Kind> = READS.into_iter().chain(context.gateway.reads()).collect();
     kinds.extend([
         kinds::HTTP_ROUTE,
         kinds::INFERENCE_SERVICE,
@@ -99,20 +99,20 @@ pub async fn run(around: Surroundings) {
     loop {
         let first = tokio::select! {
             event = events.next() => event,
-            () = around.stop.cancelled() => break,
+            () = context.stop.cancelled() => break,
         };
         if first.is_none() {
             break;
         }
-        let seen = around.store.version(); // its events are here already, and those before it
+        let seen = context.store.version(); // its events are here already, and those before it
         let mut relevant = first.is_some_and(|e| kinds.contains(&e.kind));
         while let Some(event) = events.try_next() {
             relevant |= kinds.contains(&event.kind);
         }
         if relevant {
-            controllers.pass(&around, &kinds);
+            controllers.pass(&context, &kinds);
         }
-        around.done.send_replace(seen);
+        context.done.send_replace(seen);
     }
 }
 
@@ -147,20 +147,20 @@ impl Turn {
 
 impl Controllers {
     /// One pass. The data plane is told before statuses say so.
-    fn pass(&mut self, around: &Surroundings, kinds: &[Kind]) {
-        if around.mutants.just_woke() {
+    fn pass(&mut self, context: &Context, kinds: &[Kind]) {
+        if context.mutants.just_woke() {
             (self.workloads, self.turns) = Default::default(); // what they have seen is looked at again
         }
         let Self { snapshot, workloads, pods, services, gateways, turns } = self;
         let [sized, running, reached, kserve, llmisvc, translated] = turns;
-        let store = &around.store;
-        sized.take(renewed(snapshot, store, kinds), |snapshot| workloads.reconcile(around, snapshot));
-        running.take(renewed(snapshot, store, kinds), |snapshot| pods.reconcile(around, snapshot));
-        reached.take(renewed(snapshot, store, kinds), |snapshot| services.reconcile(around, snapshot));
-        kserve.take(renewed(snapshot, store, kinds), |snapshot| kserve::reconcile(around, snapshot));
-        llmisvc.take(renewed(snapshot, store, kinds), |snapshot| llmisvc::reconcile(around, snapshot));
+        let store = &context.store;
+        sized.take(renewed(snapshot, store, kinds), |snapshot| workloads.reconcile(context, snapshot));
+        running.take(renewed(snapshot, store, kinds), |snapshot| pods.reconcile(context, snapshot));
+        reached.take(renewed(snapshot, store, kinds), |snapshot| services.reconcile(context, snapshot));
+        kserve.take(renewed(snapshot, store, kinds), |snapshot| kserve::reconcile(context, snapshot));
+        llmisvc.take(renewed(snapshot, store, kinds), |snapshot| llmisvc::reconcile(context, snapshot));
         translated
-            .take(renewed(snapshot, store, kinds), |snapshot| gateways.reconcile(around, snapshot, pods, services));
+            .take(renewed(snapshot, store, kinds), |snapshot| gateways.reconcile(context, snapshot, pods, services));
     }
 }
 
@@ -172,7 +172,7 @@ fn renewed<'s>(snapshot: &'s mut Snapshot, store: &Store, kinds: &[Kind]) -> &'s
     snapshot
 }
 
-impl Surroundings {
+impl Context {
     /// An object as it is now, whatever was written since the snapshot.
     fn fresh(&self, snapshot: &Snapshot, kind: &Kind, namespace: &str, name: &str) -> Option<Arc<Value>> {
         snapshot.ask(kind);
@@ -192,27 +192,27 @@ fn settle<T>(what: &str, written: Result<T, Failure>) -> Option<T> {
 }
 
 /// Applies an object unless it was applied like this before and what is there has all of it still.
-fn apply(around: &Surroundings, snapshot: &Snapshot, mut object: Value) {
+fn apply(context: &Context, snapshot: &Snapshot, mut object: Value) {
     let owner = object::text(&object, "/metadata/ownerReferences/0/kind");
-    if owner == "LLMInferenceService" && object["kind"] == "Service" && around.mutants.is(mutant::FORGETS_OWNERS) {
+    if owner == "LLMInferenceService" && object["kind"] == "Service" && context.mutants.is(mutant::FORGETS_OWNERS) {
         object["metadata"]["ownerReferences"] = json!([]);
     }
     let (kind, key) = (object::kind(&object), object::key(&object));
     let there = snapshot.get(&kind, &key.0, &key.1).is_some_and(|existing| object::covers(existing, &object));
-    let mut applied = around.applied.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut applied = context.applied.lock().unwrap_or_else(PoisonError::into_inner);
     if there && applied.get(&(kind.clone(), key.clone())) == Some(&object) {
         return;
     }
-    if settle("a child", around.store.apply(object.clone())).is_some() {
+    if settle("a child", context.store.apply(object.clone())).is_some() {
         applied.insert((kind, key), object);
     }
 }
 
 /// Writes a status where it differs, with the times of its conditions.
-fn write_status(around: &Surroundings, kind: &Kind, object: &Value, mut status: Value) {
-    object::stamp_conditions(&mut status, object.get("status"), around.clock.now_ms());
+fn write_status(context: &Context, kind: &Kind, object: &Value, mut status: Value) {
+    object::stamp_conditions(&mut status, object.get("status"), context.clock.now_ms());
     if object.get("status") != Some(&status) {
-        let written = around
+        let written = context
             .store
             .update_status(kind, object::namespace(object), object::name(object), |current| *current = status);
         settle("a status", written);

@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use tokio::{net::TcpListener, sync::watch};
 use tokio_util::sync::CancellationToken;
 
-use super::{Surroundings, settle};
+use super::{Context, settle};
 use crate::{
     clock::Clock,
     dataplane::{
@@ -106,15 +106,15 @@ struct PickerArguments {
 
 impl Pods {
     /// Starts pods that are new, ends those that are gone, and says how they are.
-    pub(super) fn reconcile(&mut self, around: &Surroundings, snapshot: &Snapshot) {
+    pub(super) fn reconcile(&mut self, context: &Context, snapshot: &Snapshot) {
         let present: HashMap<&str, &Arc<Value>> =
             snapshot.all(&kinds::POD).filter(|p| !object::is_going(p)).map(|p| (text(p, "/metadata/uid"), p)).collect();
         self.running.retain(|uid, pod| {
             let stays = present.contains_key(uid.as_str());
             if !stays {
-                around.network.remove_pod(pod.address);
-                models(around).remove(&pod.name);
-                journals(around).remove(&pod.name);
+                context.network.remove_pod(pod.address);
+                models(context).remove(&pod.name);
+                journals(context).remove(&pod.name);
             }
             stays
         });
@@ -124,11 +124,11 @@ impl Pods {
             // One that has an address already ran in the world that this one was made from.
             let known: Option<IpAddr> = text(pod, "/status/podIP").parse().ok();
             let address = known.unwrap_or_else(|| self.new_address(snapshot));
-            match start(around, pod, address, &self.tables) {
+            match start(context, pod, address, &self.tables) {
                 Ok(running) => {
                     self.running.insert(uid.to_owned(), running);
                     if known.is_none() {
-                        say_running(around, pod, address);
+                        say_running(context, pod, address);
                     }
                 }
                 Err(error) => tracing::warn!(pod = name(pod), %error, "a pod could not start"),
@@ -168,19 +168,19 @@ impl Pods {
 }
 
 fn start(
-    around: &Surroundings,
+    context: &Context,
     pod: &Value,
     address: IpAddr,
     tables: &BTreeMap<Name, Arc<Table>>,
 ) -> std::io::Result<Running> {
-    let stop = around.stop.child_token();
+    let stop = context.stop.child_token();
     let (mut proxy, mut picker) = (None, None);
-    around.network.add_pod(address);
-    match program(around, pod) {
+    context.network.add_pod(address);
+    match program(context, pod) {
         Program::Nothing => {}
         Program::Model { names, port, chat_path, knows_pod } => {
             let mut config = model::Config { models: names, port, chat_path, ..model::Config::default() };
-            config.clock = Arc::new(ModelClock(around.clock.clone()));
+            config.clock = Arc::new(ModelClock(context.clock.clone()));
             config.drain = Duration::ZERO;
             if knows_pod {
                 config.pod = name(pod).to_owned();
@@ -188,7 +188,7 @@ fn start(
             }
             let model = Model::new(config);
             let (listener, socket) = listen(0)?;
-            models(around).insert(object::key(pod), model.clone());
+            models(context).insert(object::key(pod), model.clone());
             let (serving, stopped) = (model.clone(), stop.clone());
             tokio::spawn(async move {
                 tokio::select! {
@@ -206,24 +206,24 @@ fn start(
                     }
                 });
             });
-            around.network.add_pod_port(address, port, PodPort { socket, door: Some(door), of: PortOf::Others });
+            context.network.add_pod_port(address, port, PodPort { socket, door: Some(door), of: PortOf::Others });
         }
         Program::Picker(arguments) => {
-            let started = start_picker(around, name(pod), address, arguments)?;
-            journals(around).insert(object::key(pod), started.serving.0.journal());
+            let started = start_picker(context, name(pod), address, arguments)?;
+            journals(context).insert(object::key(pod), started.serving.0.journal());
             picker = Some(started);
         }
         Program::Proxy(gateway) => {
-            let (network, clock) = (around.network.clone(), around.clock.clone());
-            let interceptor = Arc::new(around.mutants.clone());
-            let replica = Proxy::new(network, clock, around.windows.clone(), interceptor, stop.clone());
+            let (network, clock) = (context.network.clone(), context.clock.clone());
+            let interceptor = Arc::new(context.mutants.clone());
+            let replica = Proxy::new(network, clock, context.windows.clone(), interceptor, stop.clone());
             // Before it is reached: no client sees it without its routes.
             if let Some(table) = tables.get(&gateway) {
                 replica.load(Arc::clone(table));
             }
             for port in list(pod, "/spec/containers").flat_map(|c| list(c, "/ports")) {
                 let Some(port) = object::port(port, "/containerPort") else { continue };
-                serve_proxy(&around.network, &replica, address, port, around.gateway.listener_port(port), &stop)?;
+                serve_proxy(&context.network, &replica, address, port, context.gateway.listener_port(port), &stop)?;
             }
             proxy = Some((gateway, replica));
         }
@@ -231,26 +231,21 @@ fn start(
     Ok(Running { name: object::key(pod), address, stop, proxy, picker })
 }
 
-fn models(around: &Surroundings) -> MutexGuard<'_, HashMap<Name, Model>> {
-    around.models.lock().unwrap_or_else(PoisonError::into_inner)
+fn models(context: &Context) -> MutexGuard<'_, HashMap<Name, Model>> {
+    context.models.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn journals(around: &Surroundings) -> MutexGuard<'_, HashMap<Name, picker::Journal>> {
-    around.pickers.lock().unwrap_or_else(PoisonError::into_inner)
+fn journals(context: &Context) -> MutexGuard<'_, HashMap<Name, picker::Journal>> {
+    context.pickers.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A picker that serves, over TLS with a certificate of its own unless it is told not to. It learns of endpoints when
 /// the pods have been looked at.
-fn start_picker(
-    around: &Surroundings,
-    pod: &str,
-    address: IpAddr,
-    arguments: PickerArguments,
-) -> std::io::Result<Picker> {
+fn start_picker(context: &Context, pod: &str, address: IpAddr, arguments: PickerArguments) -> std::io::Result<Picker> {
     let PickerArguments { pool, grpc, health, records, secure, scheduling } = arguments;
     let (endpoints, known) = watch::channel(None);
-    let clock = around.clock.clone();
-    let plain = !secure || around.network.hops().is_plain(Between::GatewayPicker);
+    let clock = context.clock.clone();
+    let plain = !secure || context.network.hops().is_plain(Between::GatewayPicker);
     let tls = (!plain).then(|| picker::Tls::self_signed(&[pod]));
     let options = picker::Options {
         pod: pod.to_owned(),
@@ -264,7 +259,7 @@ fn start_picker(
     };
     let bound = |port| {
         let (listener, socket) = listen(0)?;
-        around.network.add_pod_port(address, port, PodPort { socket, door: None, of: PortOf::Others });
+        context.network.add_pod_port(address, port, PodPort { socket, door: None, of: PortOf::Others });
         std::io::Result::Ok(listener)
     };
     let listeners =
@@ -316,8 +311,8 @@ fn serve_proxy(
     Ok(())
 }
 
-fn program(around: &Surroundings, pod: &Value) -> Program {
-    if let Some(gateway) = around.gateway.gateway_of_pod(pod) {
+fn program(context: &Context, pod: &Value) -> Program {
+    if let Some(gateway) = context.gateway.gateway_of_pod(pod) {
         return Program::Proxy(gateway);
     }
     let picker = list(pod, "/spec/containers").find_map(|container| picker_of(container, namespace(pod)));
@@ -401,13 +396,13 @@ fn model_of(container: &Value) -> Option<Program> {
     Some(Program::Model { names, port, chat_path, knows_pod })
 }
 
-fn say_running(around: &Surroundings, pod: &Value, address: IpAddr) {
+fn say_running(context: &Context, pod: &Value, address: IpAddr) {
     let (home, pod_name) = (namespace(pod), name(pod));
     if text(pod, "/spec/nodeName").is_empty() {
-        let bound = around.store.change(&kinds::POD, home, pod_name, |pod| pod["spec"]["nodeName"] = json!(NODE));
+        let bound = context.store.change(&kinds::POD, home, pod_name, |pod| pod["spec"]["nodeName"] = json!(NODE));
         settle("a Pod's node", bound);
     }
-    let now = object::timestamp(around.clock.now_ms());
+    let now = object::timestamp(context.clock.now_ms());
     let conditions: Vec<_> = ["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled"]
         .iter()
         .map(|kind| json!({"type": kind, "status": "True", "lastTransitionTime": now}))
@@ -419,7 +414,7 @@ fn say_running(around: &Surroundings, pod: &Value, address: IpAddr) {
         })
         .collect();
     let address = address.to_string();
-    let written = around.store.update_status(&kinds::POD, home, pod_name, |status| {
+    let written = context.store.update_status(&kinds::POD, home, pod_name, |status| {
         *status = json!({
             "phase": "Running",
             "conditions": conditions,

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
-use super::{Surroundings, pods, settle, workloads::is_ready};
+use super::{Context, pods, settle, workloads::is_ready};
 use crate::{
     dataplane::network::{Network, PortOf, ServiceEntry, ServicePort},
     dialects::{
@@ -57,26 +57,26 @@ impl Drop for NodePort {
 
 impl Services {
     /// Writes EndpointSlices, tells the network, opens and closes node ports.
-    pub(super) fn reconcile(&mut self, around: &Surroundings, snapshot: &Snapshot) {
+    pub(super) fn reconcile(&mut self, context: &Context, snapshot: &Snapshot) {
         let mut entries = HashMap::new();
         for service in snapshot.all(&kinds::SERVICE).filter(|s| !object::is_going(s)) {
-            let slices = slices(around, snapshot, service);
+            let slices = slices(context, snapshot, service);
             entries.insert(object::key(service), entry(service, &slices));
         }
-        around.network.set_services(entries);
-        self.node_ports(around, snapshot);
+        context.network.set_services(entries);
+        self.node_ports(context, snapshot);
     }
 
     /// Opens the node ports of a Service that is about to be written and puts their numbers into it, so that its first
     /// reader sees the real ones.
-    pub(super) fn reserve(&mut self, around: &Surroundings, service: &mut Value) {
+    pub(super) fn reserve(&mut self, context: &Context, service: &mut Value) {
         if object::kind(service) != kinds::SERVICE || !has_node_ports(service) {
             return;
         }
         let name = object::key(service);
         for written in service["spec"]["ports"].as_array_mut().into_iter().flatten() {
             let Some(port) = object::port(written, "/port") else { continue };
-            let number = self.number(around, (name.clone(), port), object::port(written, "/nodePort"));
+            let number = self.number(context, (name.clone(), port), object::port(written, "/nodePort"));
             if let Some(number) = number {
                 written["nodePort"] = json!(number);
             }
@@ -84,11 +84,11 @@ impl Services {
     }
 
     /// The number of a node port, which is opened where it is not.
-    fn number(&mut self, around: &Surroundings, key: (Name, u16), written: Option<u16>) -> Option<u16> {
+    fn number(&mut self, context: &Context, key: (Name, u16), written: Option<u16>) -> Option<u16> {
         if let Some(open) = self.open.get(&key) {
             return Some(open.number);
         }
-        match open(around, &key, written) {
+        match open(context, &key, written) {
             Ok(opened) => Some(self.open.entry(key).or_insert(opened).number),
             Err(error) => {
                 tracing::warn!(?key, %error, "a node port could not be opened");
@@ -97,7 +97,7 @@ impl Services {
         }
     }
 
-    fn node_ports(&mut self, around: &Surroundings, snapshot: &Snapshot) {
+    fn node_ports(&mut self, context: &Context, snapshot: &Snapshot) {
         let wanted: Vec<((Name, u16), Option<u16>)> = snapshot
             .all(&kinds::SERVICE)
             .filter(|s| !object::is_going(s) && has_node_ports(s))
@@ -106,12 +106,12 @@ impl Services {
             .collect();
         self.open.retain(|key, _| wanted.iter().any(|(wanted, _)| wanted == key));
         for (key, written) in wanted {
-            let number = self.number(around, key.clone(), written);
+            let number = self.number(context, key.clone(), written);
             if number.is_none() || number == written {
                 continue;
             }
             let ((home, service), port) = &key;
-            let corrected = around.store.change(&kinds::SERVICE, home, service, |service| {
+            let corrected = context.store.change(&kinds::SERVICE, home, service, |service| {
                 for written in service["spec"]["ports"].as_array_mut().into_iter().flatten() {
                     if object::port(written, "/port") == Some(*port) {
                         written["nodePort"] = json!(number);
@@ -128,17 +128,17 @@ fn has_node_ports(service: &Value) -> bool {
 }
 
 /// Opens a socket that leads to the endpoints of a Service's port.
-fn open(around: &Surroundings, key: &(Name, u16), written: Option<u16>) -> std::io::Result<NodePort> {
+fn open(context: &Context, key: &(Name, u16), written: Option<u16>) -> std::io::Result<NodePort> {
     let ((home, service), port) = key;
-    let (listener, socket) = match around.node_ports {
+    let (listener, socket) = match context.node_ports {
         NodePorts::Free => pods::listen(0)?,
         NodePorts::AsWritten => {
             let mut numbers = written.unwrap_or(*RANGE.start())..=*RANGE.end();
             numbers.find_map(|number| pods::listen(number).ok()).map_or_else(|| pods::listen(0), Ok)?
         }
     };
-    let stop = around.stop.child_token();
-    let (network, stopped) = (around.network.clone(), stop.clone());
+    let stop = context.stop.child_token();
+    let (network, stopped) = (context.network.clone(), stop.clone());
     let (home, service, port) = (home.clone(), service.clone(), *port);
     tokio::spawn(async move {
         tokio::select! {
@@ -183,7 +183,7 @@ async fn copy(mut stream: TcpStream, network: &Network, address: IpAddr, port: u
 }
 
 /// The EndpointSlices of a Service: written for those with a selector, read for those without.
-fn slices(around: &Surroundings, snapshot: &Snapshot, service: &Value) -> Vec<Value> {
+fn slices(context: &Context, snapshot: &Snapshot, service: &Value) -> Vec<Value> {
     let existing: Vec<_> = snapshot
         .all(&kinds::ENDPOINT_SLICE)
         .filter(|s| namespace(s) == namespace(service) && !object::is_going(s))
@@ -241,11 +241,11 @@ fn slices(around: &Surroundings, snapshot: &Snapshot, service: &Value) -> Vec<Va
     let written = match made {
         Some(made) => {
             slice["metadata"]["name"] = made["metadata"]["name"].clone();
-            around.store.apply(slice.clone())
+            context.store.apply(slice.clone())
         }
         None => {
             slice["metadata"]["generateName"] = json!(format!("{}-", name(service)));
-            around.store.create(slice.clone())
+            context.store.create(slice.clone())
         }
     };
     settle("an EndpointSlice", written);

@@ -5,7 +5,7 @@ use std::{collections::HashMap, iter, sync::Arc};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use super::{Surroundings, settle, write_status};
+use super::{Context, settle, write_status};
 use crate::{
     dialects::{
         Snapshot,
@@ -29,18 +29,18 @@ type Owned<'s> = HashMap<&'s str, Vec<&'s Arc<Value>>>;
 
 impl Workloads {
     /// Brings pods to what Deployments want.
-    pub(super) fn reconcile(&mut self, around: &Surroundings, snapshot: &Snapshot) {
+    pub(super) fn reconcile(&mut self, context: &Context, snapshot: &Snapshot) {
         let (sets, pods) = (owned(snapshot.all(&kinds::REPLICA_SET)), owned(snapshot.all(&kinds::POD)));
         let mut seen = HashMap::new();
         for deployment in snapshot.all(&kinds::DEPLOYMENT).filter(|d| !object::is_going(d)) {
             let sets = children(&sets, deployment);
-            if self.is_news(&mut seen, deployment, sets) && !self::deployment(around, deployment, sets) {
+            if self.is_news(&mut seen, deployment, sets) && !self::deployment(context, deployment, sets) {
                 seen.remove(text(deployment, "/metadata/uid"));
             }
         }
         for set in snapshot.all(&kinds::REPLICA_SET).filter(|s| !object::is_going(s)) {
             let pods = children(&pods, set);
-            if self.is_news(&mut seen, set, pods) && !replica_set(around, set, pods) {
+            if self.is_news(&mut seen, set, pods) && !replica_set(context, set, pods) {
                 seen.remove(text(set, "/metadata/uid"));
             }
         }
@@ -88,7 +88,7 @@ fn ready_replicas(object: &Value) -> u64 {
 }
 
 /// Whether it was as it should be: what is made may be gone again before anybody has seen it, and is then made once more.
-fn deployment(around: &Surroundings, deployment: &Value, sets: &[&Arc<Value>]) -> bool {
+fn deployment(context: &Context, deployment: &Value, sets: &[&Arc<Value>]) -> bool {
     let template = &deployment["spec"]["template"];
     let hash = template_hash(template);
     let current = format!("{}-{hash}", name(deployment));
@@ -96,21 +96,21 @@ fn deployment(around: &Surroundings, deployment: &Value, sets: &[&Arc<Value>]) -
     let newest = sets.iter().find(|s| name(s) == current);
     match newest {
         None => {
-            settle("a ReplicaSet", around.store.create(new_set(deployment, &current, &hash)));
+            settle("a ReplicaSet", context.store.create(new_set(deployment, &current, &hash)));
         }
-        Some(set) if replicas(set) != wanted => scale(around, set, wanted),
+        Some(set) if replicas(set) != wanted => scale(context, set, wanted),
         Some(_) => {}
     }
     let ready = newest.map_or(0, |s| ready_replicas(s));
     // Old pods leave when the new ones are ready, as with the default rolling update of few replicas.
     if ready >= wanted {
         for old in sets.iter().filter(|s| name(s) != current && replicas(s) > 0) {
-            scale(around, old, 0);
+            scale(context, old, 0);
         }
     }
     let all = sets.iter().map(|s| number(s, "/status/replicas").unwrap_or(0)).sum::<u64>();
     let all_ready = sets.iter().map(|s| ready_replicas(s)).sum::<u64>();
-    let lags = namespace(deployment) == "cert-manager" && around.mutants.is(mutant::NEVER_AVAILABLE);
+    let lags = namespace(deployment) == "cert-manager" && context.mutants.is(mutant::NEVER_AVAILABLE);
     let available = all_ready >= wanted && !lags;
     let progressed = newest.is_some() && ready >= wanted;
     let mut conditions = vec![if available {
@@ -139,12 +139,12 @@ fn deployment(around: &Surroundings, deployment: &Value, sets: &[&Arc<Value>]) -
     if missing > 0 {
         status["unavailableReplicas"] = json!(missing);
     }
-    write_status(around, &kinds::DEPLOYMENT, deployment, status);
+    write_status(context, &kinds::DEPLOYMENT, deployment, status);
     newest.is_some()
 }
 
-fn scale(around: &Surroundings, set: &Value, to: u64) {
-    let written = around.store.change(&kinds::REPLICA_SET, namespace(set), name(set), |set| {
+fn scale(context: &Context, set: &Value, to: u64) {
+    let written = context.store.change(&kinds::REPLICA_SET, namespace(set), name(set), |set| {
         set["spec"]["replicas"] = json!(to);
     });
     settle("a ReplicaSet's size", written);
@@ -170,18 +170,18 @@ fn new_set(deployment: &Value, set_name: &str, hash: &str) -> Value {
 }
 
 /// Whether it was as it should be, as above.
-fn replica_set(around: &Surroundings, set: &Value, pods: &[&Arc<Value>]) -> bool {
+fn replica_set(context: &Context, set: &Value, pods: &[&Arc<Value>]) -> bool {
     let mut pods: Vec<_> = pods.iter().filter(|p| !object::is_going(p)).collect();
     let wanted = usize::try_from(replicas(set)).unwrap_or(usize::MAX);
     let complete = pods.len() == wanted;
     for _ in pods.len()..wanted.min(pods.len() + MOST_AT_ONCE) {
-        settle("a Pod", around.store.create(new_pod(set)));
+        settle("a Pod", context.store.create(new_pod(set)));
     }
     while pods.len() > wanted {
         // Pods that are not ready leave first.
         let at = pods.iter().position(|p| !is_ready(p)).unwrap_or(pods.len() - 1);
         let pod = pods.remove(at);
-        settle("a Pod's end", around.store.delete(&kinds::POD, namespace(pod), name(pod)));
+        settle("a Pod's end", context.store.delete(&kinds::POD, namespace(pod), name(pod)));
     }
     let ready = pods.iter().filter(|p| is_ready(p)).count();
     let mut status = json!({"observedGeneration": object::generation(set), "replicas": pods.len()});
@@ -192,7 +192,7 @@ fn replica_set(around: &Surroundings, set: &Value, pods: &[&Arc<Value>]) -> bool
         status["readyReplicas"] = json!(ready);
         status["availableReplicas"] = json!(ready);
     }
-    write_status(around, &kinds::REPLICA_SET, set, status);
+    write_status(context, &kinds::REPLICA_SET, set, status);
     complete
 }
 

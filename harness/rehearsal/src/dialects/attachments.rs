@@ -6,8 +6,7 @@ use serde_json::Value;
 
 use super::{
     gateway_api::{self, Attached},
-    object::{self, list, text},
-    snapshot::Name,
+    object::{self, Name, list, text},
     translation::StatusOf,
 };
 use crate::dataplane::routing::{Entry, HostPattern, Listener, RouteId, Rule};

@@ -17,7 +17,8 @@ use std::{fmt, str::FromStr, sync::Arc};
 use apiserver::Kind;
 use serde_json::Value;
 
-pub use snapshot::{Name, Snapshot};
+pub use object::Name;
+pub use snapshot::Snapshot;
 pub use translation::{StatusOf, Translation};
 
 use crate::mutants::{Mutant, Mutants};

@@ -3,8 +3,10 @@
 use apiserver::Kind;
 use serde_json::{Map, Value, json};
 
-use super::snapshot::Name;
 use crate::clock::UnixMillis;
+
+/// Namespace (empty for cluster-wide kinds) and name.
+pub type Name = (String, String);
 
 /// What [`Value::pointer`] finds, for pointers in which nothing is escaped: it makes no copy of each of their parts, and
 /// controllers look at thousands.

@@ -9,10 +9,7 @@ use std::{
 use apiserver::Kind;
 use serde_json::Value;
 
-use super::object;
-
-/// Namespace (empty for cluster-wide kinds) and name.
-pub type Name = (String, String);
+use super::object::{self, Name};
 
 /// All objects of a world at one moment. It knows which kinds were asked for, so that who asked need not ask again
 /// before one of them has changed.

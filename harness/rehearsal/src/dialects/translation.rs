@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use apiserver::Kind;
 use serde_json::Value;
 
-use super::snapshot::Name;
+use super::object::Name;
 use crate::dataplane::routing::Table;
 
 /// A status that should be.

@@ -9,7 +9,7 @@ use wire::sse;
 use super::{
     Difference,
     exchange::{Arrived, Ended, Picker, Reply, Upstream},
-    looks::{Condition, Looks, Part},
+    looks::{Condition, Looks, StatusEntry},
     rules::{BodyRule, Cover, Rule, TextRule, differences, shown},
 };
 use crate::dialects::object::{self, list, text};
@@ -96,7 +96,7 @@ fn runs(numbers: &[usize]) -> String {
 
 /// What others than the client saw of an exchange.
 #[derive(Debug, Default)]
-pub(super) struct Seen {
+pub(super) struct Served {
     /// The requests that arrived at models.
     pub arrived: Vec<ModelRecord>,
     /// Whether an endpoint picker was asked.
@@ -104,7 +104,7 @@ pub(super) struct Seen {
 }
 
 /// Compares one reply, and what reached models because of its request.
-pub(super) fn reply(recorded: &Reply, exchange: &Exchange, seen: &Seen, found: &mut Found) {
+pub(super) fn reply(recorded: &Reply, exchange: &Exchange, seen: &Served, found: &mut Found) {
     let response = match (exchange.response(), recorded.no_response) {
         (None, Some(true)) => None,
         (None, _) => {
@@ -320,7 +320,7 @@ fn conditions(recorded: &[Condition], here: &[&Value], object: &Value, found: &m
     }
 }
 
-fn part(what: &str, wanted: &Part, there: &Value, reference: &str, object: &Value, found: &mut Found) {
+fn part(what: &str, wanted: &StatusEntry, there: &Value, reference: &str, object: &Value, found: &mut Found) {
     if let Some(expected) = &wanted.reference {
         found.json(&format!("{what} {reference}"), expected, there.get(reference), Cover::Part);
     }

@@ -15,11 +15,11 @@ pub struct Looks {
     #[serde(default)]
     pub conditions: Vec<Condition>,
     /// Every entry of `status.parents`.
-    pub parents: Option<Vec<Part>>,
+    pub parents: Option<Vec<StatusEntry>>,
     /// Every entry of `status.ancestors`.
-    pub ancestors: Option<Vec<Part>>,
+    pub ancestors: Option<Vec<StatusEntry>>,
     /// Every entry of `status.listeners`.
-    pub listeners: Option<Vec<Part>>,
+    pub listeners: Option<Vec<StatusEntry>>,
     /// What its status has; lists are whole.
     pub status: Option<Value>,
     /// What it has; lists are whole.
@@ -50,7 +50,7 @@ pub struct Condition {
 /// An entry of a status: a parent, an ancestor, a listener.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
-pub struct Part {
+pub struct StatusEntry {
     /// What `parentRef` or `ancestorRef` has.
     #[serde(rename = "ref")]
     pub reference: Option<Value>,

@@ -13,7 +13,7 @@ use super::{
     Difference,
     admission::{self, Api},
     case::{Action, Apply, Case, MODEL, Reference, Validation, gateway_of},
-    compare::{self, Found, Seen},
+    compare::{self, Found, Served},
     exchange::{Leave, Reply, Request, Statuses, To},
     fill::Fill,
     rules::shown,
@@ -255,7 +255,7 @@ impl Player<'_> {
         let each = wanted.zip(&exchanges).map(|(reply, exchange)| {
             let mut found = Found::default();
             let of_it = |id: &Option<String>| id.as_deref() == Some(exchange.id.as_str());
-            let seen = Seen {
+            let seen = Served {
                 arrived: arrived.iter().filter(|r| of_it(&r.exchange)).cloned().collect(),
                 picker: asked.iter().any(|r| of_it(&r.exchange)),
             };

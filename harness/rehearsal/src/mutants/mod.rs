@@ -28,7 +28,7 @@ pub(crate) use mutant::mutants;
 
 use crate::{
     dataplane::{interceptor::Interceptor, routing::Entry},
-    dialects::snapshot::Name,
+    dialects::object::Name,
 };
 
 /// What is wrong with one world. Clones share it.

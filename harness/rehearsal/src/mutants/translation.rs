@@ -11,9 +11,9 @@ use crate::{
         routing::{Backend, Entry, Filter, HeaderEdit, PathMatch, Rule, Table, Target, regex_before_prefix},
     },
     dialects::{
-        object::{self, list, text},
+        object::{self, Name, list, text},
         pools,
-        snapshot::{Name, Snapshot},
+        snapshot::Snapshot,
         translation::{StatusOf, Translation},
     },
     kinds,
@@ -268,7 +268,6 @@ impl Mutants {
     }
 
     fn children(&self, children: &mut [Value]) {
-        let services = |child: &Value| child["kind"] == "Service";
         for child in children.iter_mut() {
             if let Some(labels) = child["metadata"]["labels"].as_object_mut()
                 && labels.contains_key("serving.kserve.io/gateway")
@@ -276,7 +275,7 @@ impl Mutants {
             {
                 labels.remove("serving.kserve.io/gateway");
             }
-            if services(child) && self.is(mutant::OPENS_PORT_443) {
+            if child["kind"] == "Service" && self.is(mutant::OPENS_PORT_443) {
                 let more = json!({"name": "https", "port": 443, "protocol": "TCP", "targetPort": 443});
                 child["spec"]["ports"].as_array_mut().into_iter().for_each(|ports| ports.push(more.clone()));
             }
