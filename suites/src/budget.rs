@@ -184,7 +184,7 @@ async fn first_seconds(stage: &mut Stage, limited: &Limited, window: u64) -> Res
 }
 
 /// Lets the charge of the last reply land. A limiter that charges after the response does so behind the client's back
-/// (facts: Envoy Gateway reports at the end of the stream): a request sent at once would race it, and `tokens/overshoot`
+/// (Envoy Gateway reports it at the end of the stream): a request sent at once would race it, and `tokens/overshoot`
 /// is where that race is looked at.
 pub async fn charged(stage: &Stage) {
     stage.pause(0.3).await;

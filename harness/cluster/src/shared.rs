@@ -1,7 +1,7 @@
 //! The shared Gateway of a run: made from the gateway's own intents, and proven live by an answer of the marker model.
 //!
 //! Conditions are not enough: with the extension hook not wired everything says True, and no request that names its model
-//! in the body is routed (facts: envoyproxy/ai-gateway#2560).
+//! in the body is routed (envoyproxy/ai-gateway#2560).
 
 use std::{collections::BTreeMap, path::Path, time::Duration};
 

@@ -1,7 +1,7 @@
 //! KServe's InferenceService in Standard mode: Deployment, Service, then HTTPRoutes, then Ready.
 //!
 //! Shapes as recorded in `envoy-ai-gateway/isvc-objects.yaml` (KServe v0.17.0); order and reasons from
-//! facts/kserve-and-inference-extension.md section 2.
+//! docs/facts/kserve.md (K1, K2).
 
 use std::sync::Arc;
 
@@ -183,7 +183,7 @@ fn ingress_problem(
         if parents.peek().is_none() {
             return Some(("ParentStatusNotAvailable".to_owned(), "HttpRouteNotReady".to_owned()));
         }
-        // Any condition that is False, of any type (facts, 2.3 isHTTPRouteReady).
+        // Any condition that is False, of any type (docs/facts/kserve.md K2).
         if let Some(bad) = parents.flat_map(|p| list(p, "/conditions")).find(|c| text(c, "/status") == "False") {
             return Some((text(bad, "/reason").to_owned(), text(bad, "/message").to_owned()));
         }

@@ -1,6 +1,6 @@
 //! KServe's LLMInferenceService: workload, endpoint picker, pools of both API groups and HTTPRoute, and how they stand.
 //!
-//! Names, order and reasons from facts/kserve-and-inference-extension.md section 3 (KServe v0.17.0).
+//! Names, order and reasons from docs/facts/kserve.md (K4).
 
 use std::sync::OnceLock;
 

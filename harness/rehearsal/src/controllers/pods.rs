@@ -391,7 +391,7 @@ fn model_of(container: &Value) -> Option<Program> {
     let written = arguments.value("--port").and_then(|p| p.parse().ok());
     let port = written.or_else(|| object::port(container, "/ports/0/containerPort")).unwrap_or(8000);
     let chat_path = arguments.value("--chat-path");
-    // The simulator knows its pod only where the template tells it (facts: "KServe does not set those env vars").
+    // The simulator knows its pod only where the template tells it (docs/facts/kserve.md K3).
     let knows_pod = is_own || list(container, "/env").any(|e| text(e, "/name") == "POD_NAME");
     Some(Program::Model { names, port, chat_path, knows_pod })
 }

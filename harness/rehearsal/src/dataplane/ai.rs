@@ -101,7 +101,7 @@ pub(super) fn reply_body(body: &[u8]) -> Result<(Bytes, Value), Failure> {
     Ok((Bytes::from(reply.to_string()), reply))
 }
 
-/// How Envoy AI Gateway wraps an upstream's error that is not JSON (facts, section 3 "Other error shapes").
+/// How Envoy AI Gateway wraps an upstream's error that is not JSON (docs/facts/envoy-ai-gateway.md E7).
 pub(super) fn wrapped_error(status: u16, body: &[u8]) -> Bytes {
     let message = String::from_utf8_lossy(body);
     let error = json!({"type": "OpenAIBackendError", "message": message, "code": status.to_string()});

@@ -15,7 +15,7 @@ use tokio::task::JoinHandle;
 
 use super::usage::{Usage, UsageReader};
 
-/// What agentgateway reads of a body for expressions and AI backends, in bytes (facts/agentgateway.md section 2).
+/// What agentgateway reads of a body for expressions and AI backends, in bytes (docs/facts/agentgateway.md A5).
 pub const READ_BUFFER: usize = 2 * 1024 * 1024;
 
 /// Any error of a body.

@@ -2,7 +2,7 @@
 //!
 //! Two kinds, because the gateways count differently: [`Windows`] is the rate limit service behind Envoy (fixed windows
 //! on Unix time, checked before and charged after), [`Bucket`] is agentgateway's local limiter (refilled at fixed
-//! instants after its creation). Sources: facts/envoy-ai-gateway.md section 3, facts/agentgateway.md section 3,
+//! instants after its creation). Sources: docs/facts/envoy-ai-gateway.md E5, docs/facts/agentgateway.md A8,
 //! recordings `envoy-ai-gateway/token-limit.txt` and `agentgateway-kind/06-budget.txt`.
 
 use std::collections::HashMap;
@@ -61,7 +61,7 @@ impl WindowState {
     }
 }
 
-/// Whether a budget is overspent: strictly more than the limit was counted (facts: "Strictly greater").
+/// Whether a budget is overspent: strictly more than the limit was counted (docs/facts/envoy-ai-gateway.md E5).
 fn is_over(spent: u64, limit: &WindowLimit) -> bool {
     spent > limit.hits
 }

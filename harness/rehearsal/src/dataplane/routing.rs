@@ -221,7 +221,7 @@ pub enum Selector {
         /// Whether it must not hold.
         invert: bool,
     },
-    /// Each value has a bucket of its own. Absent: the request is not limited (facts, "Distinct header absent").
+    /// Each value has a bucket of its own. Absent: the request is not limited (docs/facts/envoy-ai-gateway.md E5).
     Distinct {
         /// Name, lower case.
         name: String,

@@ -1,7 +1,7 @@
 //! Transformations: changes to requests and replies by CEL expressions, as agentgateway's policies write them.
 //!
 //! An expression that fails removes the header of its name and never fails the request; a failing `body` expression gives
-//! an empty body. Source: facts/agentgateway.md section 2 "CEL in transformations"; recordings 10, 11, 12, 14, 28, 31, 33
+//! an empty body. Source: docs/facts/agentgateway.md A5 to A7; recordings 10, 11, 12, 14, 28, 31, 33
 //! of `agentgateway-standalone`.
 
 use std::{collections::HashMap, fmt, sync::Arc};

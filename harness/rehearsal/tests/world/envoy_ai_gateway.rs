@@ -300,7 +300,7 @@ async fn an_inference_service_becomes_ready_and_leaves_nothing_behind() {
     .await;
 }
 
-/// The routes come after the Deployment is available, and Ready after the routes are accepted (facts, KServe 2.1).
+/// The routes come after the Deployment is available, and Ready after the routes are accepted (docs/facts/kserve.md K1).
 #[tokio::test]
 async fn an_inference_service_becomes_ready_in_order() {
     let stage = Stage::of("envoy-ai-gateway", "v1.1.0").await;

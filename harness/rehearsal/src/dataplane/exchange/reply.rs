@@ -150,7 +150,7 @@ async fn collected(body: Body) -> Result<Bytes, Failure> {
     Ok(body.collect().await.map_err(broken)?.to_bytes())
 }
 
-/// Reads a reply for expressions, up to the bound; streams are read whole as well (facts: "whole stream is buffered").
+/// Reads a reply for expressions, up to the bound; streams are read whole as well (docs/facts/agentgateway.md A7).
 async fn read_for_expressions(body: Body, headers: &HeaderMap) -> Result<(Option<Bytes>, Body), Failure> {
     let sized = headers.contains_key(header::CONTENT_LENGTH) || body.size_hint().exact().is_some();
     Ok(match bodies::hold(body, READ_BUFFER).await.map_err(broken)? {

@@ -12,7 +12,7 @@ use crate::dataplane::{
     routing::{Entry, ExistingHeader, Extraction, Rule},
 };
 
-/// What Envoy buffers of a body where nothing else is said (facts/envoy-ai-gateway.md section 3).
+/// What Envoy buffers of a body where nothing else is said (docs/facts/envoy-ai-gateway.md E8).
 const DEFAULT_BUFFER: usize = 32 * 1024;
 
 impl Exchange<'_> {

@@ -14,7 +14,7 @@ use crate::dialects::{
     object::{self, list, observed, text},
 };
 
-/// Listener ports that the proxy keeps for itself (facts, section 1).
+/// Listener ports that the proxy keeps for itself (docs/facts/agentgateway.md A1).
 const RESERVED: [u16; 3] = [15000, 15020, 15021];
 
 /// What the class says that it supports (recording 00-install of v1.3.1).
@@ -157,7 +157,7 @@ pub(super) fn gateway(
     translation.statuses.push(StatusOf { kind: kinds::GATEWAY, name: key, status });
 }
 
-/// What the load balancer says; for other types the ClusterIP (facts, section 1 "Address discovery").
+/// What the load balancer says; for other types the ClusterIP (docs/facts/agentgateway.md A2).
 fn addresses(snapshot: &Snapshot, gateway: &Value) -> Vec<Value> {
     let Some(service) = snapshot.get(&kinds::SERVICE, object::namespace(gateway), object::name(gateway)) else {
         return Vec::new();

@@ -1,4 +1,4 @@
-//! What agentgateway answers itself: always `text/plain` (facts/agentgateway.md section 12.1, recordings 03, 24, 26, 60).
+//! What agentgateway answers itself: always `text/plain` (docs/facts/agentgateway.md A9, recordings 03, 24, 26, 60).
 
 use crate::dataplane::local_reply::{Failure, LocalReply};
 

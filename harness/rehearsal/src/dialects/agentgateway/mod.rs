@@ -1,6 +1,6 @@
 //! The dialect of agentgateway: AgentgatewayPolicy, AgentgatewayBackend, and its own order of routes.
 //!
-//! Sources: facts/agentgateway.md, facts/seen-on-a-real-cluster.md, recordings `evidence/agentgateway-kind/*` and
+//! Sources: docs/facts/agentgateway.md, recordings `evidence/agentgateway-kind/*` and
 //! `evidence/agentgateway-standalone/*` (v1.3.1).
 
 mod backends;
@@ -52,7 +52,7 @@ impl Agentgateway {
         Self { version }
     }
 
-    /// How many entries of `rateLimit.local` are enforced: the first alone up to 1.4.1 (facts, section 2, #2952).
+    /// How many entries of `rateLimit.local` are enforced: the first alone up to 1.4.1 (docs/facts/agentgateway.md A4).
     fn enforced_local_limits(&self) -> usize {
         if self.version >= Version(1, 5, 0) { usize::MAX } else { 1 }
     }

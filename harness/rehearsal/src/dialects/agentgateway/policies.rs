@@ -58,7 +58,7 @@ impl Policies {
     }
 
     /// Puts on a rule what policies say. Fields are taken whole from the most specific policy that has them:
-    /// rule, route, listener, Gateway (facts, section 2 "Merge"). Of two on one target the older counts.
+    /// rule, route, listener, Gateway (docs/facts/agentgateway.md A3). Of two on one target the older counts.
     pub(super) fn apply(&self, rule: &mut Rule, route: &Value, rule_name: &str, gateway: &Value, listener: usize) {
         let listener = gateway.pointer(&format!("/spec/listeners/{listener}/name")).and_then(Value::as_str);
         let mut levels: Vec<(&Value, &Value)> = Vec::new();

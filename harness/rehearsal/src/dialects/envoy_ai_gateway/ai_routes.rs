@@ -25,7 +25,7 @@ pub(super) const GENERATED: &str = "gateway.envoyproxy.io/ai-gateway-generated";
 /// Holds an AIGatewayRoute until its children are gone.
 pub(super) const FINALIZER: &str = "aigateway.envoyproxy.io/finalizer";
 
-/// Bodies of requests to these paths are read (facts, section 3 "Paths served"; `/v1/models` is answered apart).
+/// Bodies of requests to these paths are read (docs/facts/envoy-ai-gateway.md E3; `/v1/models` is answered apart).
 const PATHS: &[&str] = &[
     "/v1/chat/completions",
     "/v1/completions",
@@ -71,7 +71,7 @@ fn push_status(translation: &mut Translation, kind: &Kind, object: &Value, statu
     translation.statuses.push(StatusOf { kind: kind.clone(), name: object::key(object), status });
 }
 
-/// At most one condition, without observedGeneration (facts, section 2 "Status conditions").
+/// At most one condition, without observedGeneration (docs/facts/envoy-ai-gateway.md E2).
 fn reconciled(message: &str) -> Value {
     json!({"conditions": [condition("Accepted", true, "ReconciliationSucceeded", message)]})
 }
@@ -264,7 +264,7 @@ impl AiRoutes {
                         .map(|backend_ref| {
                             let backend = service_backend(snapshot, route, backend_ref).ok().flatten();
                             if pools::named(route, backend_ref).is_some() {
-                                // A pool's model name and edits are ignored (facts, section 4).
+                                // A pool's model name and edits are ignored (docs/facts/envoy-ai-gateway.md E9).
                                 let provider = Provider { wraps_errors: true, include_usage, ..Provider::default() };
                                 return (provider, HeaderEdit::default());
                             }

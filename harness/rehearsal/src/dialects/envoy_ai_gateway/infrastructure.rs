@@ -16,7 +16,7 @@ use crate::dialects::{
 /// Holds a GatewayClass while a Gateway uses it.
 pub(super) const FINALIZER: &str = "gateway-exists-finalizer.gateway.networking.k8s.io";
 
-/// `envoy-<namespace>-<name>-<hash8>` (facts, section 5).
+/// `envoy-<namespace>-<name>-<hash8>` (docs/facts/envoy-ai-gateway.md E10).
 pub(super) fn proxy_name((namespace, name): &Name) -> String {
     let digest = Sha256::digest(format!("{namespace}/{name}").as_bytes());
     let hash: String = digest.iter().take(4).map(|b| format!("{b:02x}")).collect();
@@ -142,7 +142,7 @@ pub(super) fn gateway(
 }
 
 /// Where the proxy's Service can be reached: nodes for a node port, itself for a ClusterIP, else what its load balancer
-/// says (facts, section 5).
+/// says (docs/facts/envoy-ai-gateway.md E11).
 fn addresses(snapshot: &Snapshot, name: &str) -> Vec<String> {
     let Some(service) = snapshot.get(&kinds::SERVICE, NAMESPACE, name) else { return Vec::new() };
     let texts = |pointer, field: &str| -> Vec<String> {

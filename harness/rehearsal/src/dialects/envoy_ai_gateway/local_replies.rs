@@ -40,7 +40,7 @@ pub(super) fn local_reply(failure: &Failure) -> LocalReply {
 }
 
 /// The body of the 400: it claims to be JSON and is not, because the parser's words go in with their quotes
-/// (facts, section 3 "Other error shapes").
+/// (docs/facts/envoy-ai-gateway.md E7).
 fn malformed_json_body(path: &str, body: &[u8]) -> String {
     let words = quoted(&syntax_error(body));
     format!(

@@ -1,6 +1,6 @@
 //! The dialect of Envoy AI Gateway on Envoy Gateway: AIGatewayRoute, AIServiceBackend, Backend, traffic policies.
 //!
-//! Sources: facts/envoy-ai-gateway.md, facts/seen-on-a-real-cluster.md, recordings `evidence/envoy-ai-gateway/*`
+//! Sources: docs/facts/envoy-ai-gateway.md, recordings `evidence/envoy-ai-gateway/*`
 //! (Envoy AI Gateway v1.1.0 on Envoy Gateway v1.8.3).
 
 mod ai_routes;
@@ -178,7 +178,7 @@ impl GatewayController for EnvoyAiGateway {
         Some((namespace, label("gateway.envoyproxy.io/owning-gateway-name")?))
     }
 
-    /// Ports below 1024 are served on a port that is 10000 higher (facts, section 1 "Images, ports").
+    /// Ports below 1024 are served on a port that is 10000 higher (docs/facts/envoy-ai-gateway.md E1).
     fn listener_port(&self, container_port: u16) -> u16 {
         match container_port {
             10_001..=11_023 => container_port - 10_000,

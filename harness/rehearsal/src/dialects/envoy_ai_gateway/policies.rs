@@ -68,7 +68,7 @@ impl Policies {
         of(Some(section).filter(|s| !s.is_empty())).filter(|_| !section.is_empty()).or_else(|| of(None))
     }
 
-    /// Puts on a rule what policies say: a route's policy replaces the Gateway's (facts, section 3).
+    /// Puts on a rule what policies say: a route's policy replaces the Gateway's (docs/facts/envoy-ai-gateway.md E6).
     pub(super) fn apply(&self, rule: &mut Rule, route: &Value, rule_name: &str, gateway: &Value, listener: usize) {
         let section = gateway.pointer(&format!("/spec/listeners/{listener}/name")).and_then(Value::as_str);
         let section = section.unwrap_or("");
@@ -180,7 +180,7 @@ fn limits(policy: &Value) -> Vec<GlobalLimit> {
         .collect()
 }
 
-/// Where Envoy AI Gateway puts the numbers of a reply (facts, section 3 "Dynamic metadata").
+/// Where Envoy AI Gateway puts the numbers of a reply (docs/facts/envoy-ai-gateway.md E4).
 const METADATA_NAMESPACE: &str = "io.envoy.ai_gateway";
 
 fn selector(header: &Value) -> Selector {

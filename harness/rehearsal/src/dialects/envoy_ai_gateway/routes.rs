@@ -18,7 +18,7 @@ use crate::{
     },
 };
 
-/// Envoy's own limit where a route says nothing (facts/kserve-and-inference-extension.md section 7, "absent timeout").
+/// Envoy's own limit where a route says nothing (docs/facts/envoy-ai-gateway.md E12).
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Reads one HTTPRoute.
