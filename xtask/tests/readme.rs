@@ -167,9 +167,7 @@ fn without_a_checkout_all_is_rehearsed_that_is_packed() {
     assert_eq!(report["totals"]["pass"], 2, "{report}");
     let goldens = report["checks"].as_array().unwrap().iter().filter(|check| check["verdict"] == "pass");
     assert!(goldens.into_iter().all(|check| check["golden"]["state"] == "same"), "goldens are packed too: {report}");
-    for words in
-        [&["list"][..], &["differ"], &["replay"], &["fidelity", "--list"]]
-    {
+    for words in [&["list"][..], &["differ"], &["replay"], &["fidelity", "--list"]] {
         let output = igc(words);
         let text = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{words:?}: {text}");

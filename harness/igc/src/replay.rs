@@ -173,7 +173,7 @@ mod tests {
         let all = BTreeMap::from([(was.key.clone(), was.clone())]);
         let gone = Key { check: "a/gone".into(), ..was.key.clone() };
         assert_eq!(
-            answer("r", &[was.key.clone()], &all, &all),
+            answer("r", std::slice::from_ref(&was.key), &all, &all),
             ["r: 1 histories judged again, 0 otherwise than recorded\n"]
         );
         assert_eq!(

@@ -132,7 +132,9 @@ pub fn review(root: &Root, options: &options::Review) -> Result<u8, Failure> {
     let goldens = root.goldens();
     let pending = Pending::all(&goldens, &folder)?;
     if root.is_packed() && options.accept.is_some() {
-        return Err(Failure::Usage("goldens that are packed into igc cannot change; name a checkout with --root".into()));
+        return Err(Failure::Usage(
+            "goldens that are packed into igc cannot change; name a checkout with --root".into(),
+        ));
     }
     if let Some(glob) = &options.accept {
         let reason = options.reason.as_deref().unwrap_or_default();

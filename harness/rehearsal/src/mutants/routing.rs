@@ -60,7 +60,7 @@ impl RouteInterceptor for Mutants {
         }
         let named = request.headers.contains_key(extraction.header);
         model.filter(|_| {
-            !self.is(mutant::DROPS_MODEL_HEADER_REWRITE) && !(named && self.is(mutant::TRUSTS_CLIENT_MODEL_HEADER))
+            !(self.is(mutant::DROPS_MODEL_HEADER_REWRITE) || named && self.is(mutant::TRUSTS_CLIENT_MODEL_HEADER))
         })
     }
 
