@@ -172,11 +172,6 @@ impl WaitError {
         self.0.last.first()
     }
 
-    /// All objects as they were last seen.
-    pub fn all_last(&self) -> &[Value] {
-        &self.0.last
-    }
-
     /// The last events about it, oldest first.
     pub fn events(&self) -> &[Event] {
         &self.0.events

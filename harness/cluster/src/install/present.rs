@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::{
-    component::{Component, Present, VersionFrom},
+    component::{Present, VersionFrom},
     profile::Selection,
 };
 use crate::{
@@ -27,18 +27,11 @@ pub struct Found {
 pub async fn look(cluster: &Cluster, selection: &Selection) -> Result<Vec<(String, Option<Found>)>, ApiFailure> {
     let mut seen = Vec::new();
     for (name, selected) in &selection.components {
-        seen.push((name.clone(), look_for(cluster, &selected.component).await?));
+        let present = &selected.component.present;
+        let object = cluster.get(&present.object).await?;
+        seen.push((name.clone(), object.map(|object| read(present, &object))));
     }
     Ok(seen)
-}
-
-/// Looks for one component.
-///
-/// # Errors
-/// See [`look`].
-pub async fn look_for(cluster: &Cluster, component: &Component) -> Result<Option<Found>, ApiFailure> {
-    let object = cluster.get(&component.present.object).await?;
-    Ok(object.map(|object| read(&component.present, &object)))
 }
 
 fn read(present: &Present, object: &Value) -> Found {

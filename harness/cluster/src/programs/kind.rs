@@ -136,14 +136,6 @@ impl Kind {
         }
     }
 
-    /// The program's version, as it says it.
-    ///
-    /// # Errors
-    /// [`KindError::Call`].
-    pub async fn version(&self, cancel: &CancellationToken) -> Result<String, KindError> {
-        Ok(self.call(ASK).arg("version").run(&self.programs, cancel).await?.stdout.trim().to_owned())
-    }
-
     /// Makes a cluster. Its API server answers when this returns; its nodes may not be Ready yet.
     ///
     /// When it fails or is cancelled, its logs are kept in the run folder (not after a cancellation) and it is deleted.
