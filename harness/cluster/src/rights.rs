@@ -112,6 +112,8 @@ impl Found {
                 if !kind.chars().all(char::is_alphanumeric) {
                     return wrong(number, "the kind is filled in");
                 }
+                // A version that is filled in stands behind its group: `{{ ("group/" ~ version) | json }}`.
+                let version = version.strip_prefix("{{ (\"").unwrap_or(version);
                 let group = version.split_once('/').map_or("", |(group, _)| group);
                 if group.contains(|c: char| !c.is_alphanumeric() && !matches!(c, '.' | '-')) {
                     return wrong(number, "the group is filled in");
@@ -288,6 +290,10 @@ mod tests {
     #[rstest]
     #[case::core("apiVersion: v1\nkind: Service\n", "/services create")]
     #[case::defined("apiVersion: example.dev/v1\nkind: Toy\n", "example.dev/toys create")]
+    #[case::version_filled_in(
+        "apiVersion: {{ (\"example.dev/\" ~ version) | json }}\nkind: Toy\n",
+        "example.dev/toys create"
+    )]
     #[case::ies("apiVersion: a.dev/v1\nkind: Policy\n", "a.dev/policies create")]
     #[case::vowel("apiVersion: a.dev/v1\nkind: Gateway\n", "a.dev/gateways create")]
     #[case::class("apiVersion: a.dev/v1\nkind: GatewayClass\n", "a.dev/gatewayclasses create")]
@@ -300,7 +306,7 @@ mod tests {
 
     #[rstest]
     #[case::filled_in("apiVersion: v1\nkind: {{ kind | json }}\n", "line 2: the kind is filled in")]
-    #[case::group("apiVersion: {{ (\"a.dev/\" ~ version) | json }}\nkind: Service\n", "line 2: the group is filled in")]
+    #[case::group("apiVersion: {{ (group ~ \"/v1\") | json }}\nkind: Service\n", "line 2: the group is filled in")]
     #[case::no_version("---\nkind: Service\n", "line 2: kind stands before apiVersion")]
     #[case::rule_over_lines(
         "apiVersion: rbac.authorization.k8s.io/v1\nkind: Role\nrules:\n- apiGroups: [a]\n  verbs: [get]\n",
