@@ -14,6 +14,7 @@ use cluster::{
         component::Catalogue,
         profile::{Profile, Selection},
     },
+    programs::processes::Recorded,
 };
 use shipped::Root;
 use verdict::{
@@ -79,6 +80,9 @@ impl Part {
 /// versions that the goldens were recorded with.
 pub fn open(check: &str, case: &str) -> Result<Vec<Result<Opened>>> {
     let Some(part) = Part::of_the_environment() else { return rehearse_alone(check, case) };
+    // Whoever started this process may be gone before it wrote down that it did: a sweep has to find it all the same.
+    static RECORDED: OnceLock<Option<Recorded>> = OnceLock::new();
+    RECORDED.get_or_init(|| Recorded::this(&part.run).ok());
     let plan = RunFolder::open(&part.run)?.read_plan()?;
     let planned = plan.checks.iter().filter(|c| c.check == check && c.case == case && c.runs() && part.includes(c));
     Ok(planned.map(|planned| open_planned(&part, &plan, planned)).collect())

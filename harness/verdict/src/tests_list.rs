@@ -14,7 +14,7 @@ pub struct TestList {
 /// A line that names a test which is neither a check nor a unit test.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "failed to place the test {test:?}: {problem}; a check is suite::name or suite::part::name, with ::case_N_name or ::folder_N_... of rstest behind it, a unit test lies in a module called judges, registry, stage or unit"
+    "failed to place the test {test:?}: {problem}; a check is suite::name or suite::part::name, with ::case_N_name of rstest behind it, a unit test lies in a module called judges, registry, stage or unit"
 )]
 pub struct TestListError {
     /// The test as it was printed.
@@ -63,31 +63,24 @@ fn check_of(test: &str) -> Result<Option<(String, String)>, TestListError> {
     if segments.iter().any(|s| UNIT_MODULES.contains(s)) {
         return Ok(None);
     }
-    let is_argument = |segment: &&str| is_numbered(segment, "folder_") || is_numbered(segment, "case_");
-    let (path, arguments) = segments.split_at(segments.iter().position(is_argument).unwrap_or(segments.len()));
+    let is_case = |segment: &&str| numbered(segment, "case_").is_some();
+    let (path, cases) = segments.split_at(segments.iter().position(is_case).unwrap_or(segments.len()));
     // A suite of many checks lies in several files: its parts are no part of a check's name.
     let (suite, name) = match path {
         [suite, name] => (suite, name),
         [suite, part, name] if *part != "tests" && !name.starts_with("case_") => (suite, name),
         [] | [_] => return Err(refuse("it is in no module".to_owned())),
-        [.., other] => return Err(refuse(format!("{other:?} is neither a case nor a gateway's folder"))),
+        [.., other] => return Err(refuse(format!("{other:?} is no case"))),
     };
-    let mut case = None;
-    for argument in arguments {
-        if is_numbered(argument, "folder_") {
-            continue;
-        }
-        let Some(name) = numbered(argument, "case_") else {
-            return Err(refuse(format!("{argument:?} is neither a case nor a gateway's folder")));
-        };
-        if name.is_empty() {
-            return Err(refuse(format!("{argument:?} has no name: write #[case::name(...)]")));
-        }
-        if case.replace(dashes(name)).is_some() {
-            return Err(refuse("it has two cases".to_owned()));
-        }
-    }
-    Ok(Some((format!("{}/{}", dashes(suite), dashes(name)), case.unwrap_or_else(|| "-".to_owned()))))
+    let case = match cases {
+        [] => "-".to_owned(),
+        [case] => match numbered(case, "case_") {
+            Some(name) if !name.is_empty() => dashes(name),
+            _ => return Err(refuse(format!("{case:?} has no name: write #[case::name(...)]"))),
+        },
+        [_, other, ..] => return Err(refuse(format!("{other:?} stands behind a case"))),
+    };
+    Ok(Some((format!("{}/{}", dashes(suite), dashes(name)), case)))
 }
 
 /// What follows `<prefix><number>_`; empty where nothing does.
@@ -98,10 +91,6 @@ fn numbered<'a>(segment: &'a str, prefix: &str) -> Option<&'a str> {
         return None;
     }
     if name.is_empty() { Some("") } else { name.strip_prefix('_') }
-}
-
-fn is_numbered(segment: &str, prefix: &str) -> bool {
-    numbered(segment, prefix).is_some()
 }
 
 fn dashes(name: &str) -> String {
@@ -117,21 +106,11 @@ mod tests {
 
     #[rstest]
     #[case::plain("routing::host", "routing/host", "-")]
-    #[case::gateway("routing::host::folder_1__UP_manifests_gateways_a_gateway_yaml", "routing/host", "-")]
-    #[case::case_then_gateway(
-        "guide_002::chat_completion::case_1_foo::folder_1__UP_manifests_x",
-        "guide-002/chat-completion",
-        "foo"
-    )]
-    #[case::gateway_then_case(
-        "guide_002::chat_completion::folder_1__UP_manifests_x::case_1_foo",
-        "guide-002/chat-completion",
-        "foo"
-    )]
-    #[case::many_cases("routing::path::case_03_exact_over_prefix::folder_1_path", "routing/path", "exact-over-prefix")]
+    #[case::one_case("guide_002::chat_completion::case_1_foo", "guide-002/chat-completion", "foo")]
+    #[case::many_cases("routing::path::case_03_exact_over_prefix", "routing/path", "exact-over-prefix")]
     #[case::number_in_name("tokens::exact::case_1_budget_70", "tokens/exact", "budget-70")]
     #[case::digit_first("tokens::shape_429::case_2_429_text", "tokens/shape-429", "429-text")]
-    #[case::in_a_part("tokens::streams::aborted_stream::folder_1_path", "tokens/aborted-stream", "-")]
+    #[case::in_a_part("tokens::streams::aborted_stream", "tokens/aborted-stream", "-")]
     #[case::case_in_a_part("tokens::streams::charged::case_2_usage_true", "tokens/charged", "usage-true")]
     fn checks(#[case] test: &str, #[case] check: &str, #[case] case: &str) {
         let list = TestList::parse(&format!("{test}: test\n")).unwrap();
@@ -152,22 +131,19 @@ mod tests {
     #[rstest]
     #[case::no_module("host", "no module")]
     #[case::unnamed_case("routing::host::case_1", "has no name")]
-    #[case::unit_tests_by_another_name("routing::tests::host", "neither a case nor a gateway's folder")]
-    #[case::deeper("routing::a::b::host", "neither a case nor a gateway's folder")]
-    #[case::behind_a_case("routing::host::case_1_a::other", "neither a case nor a gateway's folder")]
-    #[case::two_cases("routing::host::case_1_a::case_2_b", "two cases")]
-    #[case::no_number("routing::host::case_a", "neither")]
+    #[case::unit_tests_by_another_name("routing::tests::host", "is no case")]
+    #[case::deeper("routing::a::b::host", "is no case")]
+    #[case::behind_a_case("routing::host::case_1_a::other", "behind a case")]
+    #[case::two_cases("routing::host::case_1_a::case_2_b", "behind a case")]
+    #[case::no_number("routing::host::case_a", "is no case")]
     fn refuses(#[case] test: &str, #[case] said: &str) {
         let error = TestList::parse(&format!("{test}: test\n")).unwrap_err();
         assert!(error.to_string().contains(said) && error.to_string().contains(test), "{error}");
     }
 
     #[test]
-    fn gateways_of_one_case_are_one_entry_and_other_lines_are_noise() {
-        let list = TestList::parse(
-            "\nrouting::host::folder_1_a: test\nrouting::host::folder_2_b: test\nbench::x: bench\n2 tests, 0 benchmarks\n",
-        )
-        .unwrap();
+    fn other_lines_are_noise() {
+        let list = TestList::parse("\nrouting::host: test\nbench::x: bench\n2 tests, 0 benchmarks\n").unwrap();
         assert_eq!(list.checks.len(), 1);
         assert_eq!(list.checks["routing/host"].len(), 1);
     }
@@ -181,7 +157,7 @@ mod tests {
             number in 1..200_u32,
         ) {
             prop_assume!(![&suite, &name].iter().any(|s| UNIT_MODULES.contains(&s.as_str())));
-            let list = TestList::parse(&format!("{suite}::{name}::case_{number}_{case}::folder_1_x: test")).unwrap();
+            let list = TestList::parse(&format!("{suite}::{name}::case_{number}_{case}: test")).unwrap();
             let check = format!("{}/{}", dashes(&suite), dashes(&name));
             prop_assert!(list.has(&check, &dashes(&case)));
         }
