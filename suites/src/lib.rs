@@ -10,6 +10,7 @@ mod open;
 pub mod picked;
 pub mod registry;
 pub mod replay;
+mod run;
 mod stage;
 pub mod stream;
 

@@ -20,10 +20,9 @@ use shipped::Root;
 use verdict::{
     folder::RunFolder,
     plan::{Exclusive, Plan, PlannedCheck, RunInfo},
+    requirements::Requirements,
     tests_list::TestList,
 };
-
-use crate::registry;
 
 /// A check of a run, with everything that its attempts share.
 pub struct Opened {
@@ -76,10 +75,14 @@ impl Part {
 }
 
 /// Opens the run for a case of a check, once for each gateway that it is planned on; nothing where it is not planned, which
-/// leaves no trace. Without a run (plain `cargo test`) the check plans itself and is rehearsed on every gateway, in the
-/// versions that the goldens were recorded with.
-pub fn open(check: &str, case: &str) -> Result<Vec<Result<Opened>>> {
-    let Some(part) = Part::of_the_environment() else { return rehearse_alone(check, case) };
+/// leaves no trace. Without a run (plain `cargo test`) the check plans itself from `requirements` and is rehearsed on every
+/// gateway that has a rehearsal, in the versions that the goldens were recorded with.
+pub fn open(
+    check: &str,
+    case: &str,
+    requirements: impl FnOnce() -> Result<Requirements>,
+) -> Result<Vec<Result<Opened>>> {
+    let Some(part) = Part::of_the_environment() else { return rehearse_alone(check, case, &requirements()?) };
     // Whoever started this process may be gone before it wrote down that it did: a sweep has to find it all the same.
     static RECORDED: OnceLock<Option<Recorded>> = OnceLock::new();
     RECORDED.get_or_init(|| Recorded::this(&part.run).ok());
@@ -108,14 +111,14 @@ fn open_planned(part: &Part, plan: &Plan, planned: &PlannedCheck) -> Result<Open
 /// The profile of versions that goldens were recorded with.
 const RECORDED: &str = "recorded";
 
-fn rehearse_alone(check: &str, case: &str) -> Result<Vec<Result<Opened>>> {
-    let requirements = registry::requirements()?;
-    let tests = TestList::of(&requirements);
+fn rehearse_alone(check: &str, case: &str, requirements: &Requirements) -> Result<Vec<Result<Opened>>> {
+    let tests = TestList::of(requirements);
     let manifests = root().join("manifests");
     let profile = Profile::read(&manifests, RECORDED)?;
     let catalogue = Catalogue::read(&manifests)?;
     let mut all = Vec::new();
-    for name in gateway::names(&manifests.join("gateways"))? {
+    let rehearsed = |name: &String| rehearsal::dialects::of(name).is_some();
+    for name in gateway::names(&manifests.join("gateways"))?.into_iter().filter(rehearsed) {
         let gateway = GatewayFolder::read(&manifests.join("gateways"), &name)?;
         let planned = Selection::of(&catalogue, &profile, &gateway.components)?.plan(&gateway, None)?;
         let folder = alone_folder()?;
@@ -124,7 +127,7 @@ fn rehearse_alone(check: &str, case: &str) -> Result<Vec<Result<Opened>>> {
             ci: std::env::var_os("CI").is_some(),
             ..RunInfo::rehearsal(RECORDED, &["cargo", "test", "-p", "suites"])
         };
-        let plan = verdict::plan::build(&requirements, vec![planned], run, &tests)?;
+        let plan = verdict::plan::build(requirements, vec![planned], run, &tests)?;
         let planned = plan.checks.iter().find(|c| c.check == check && c.case == case).cloned();
         if let Some(planned) = planned.filter(PlannedCheck::runs) {
             let stood = Stood::rehearsed(&manifests, &plan.gateways[0].versions)?;

@@ -78,7 +78,7 @@ fn earlier(folder: &RunFolder) -> Vec<Report> {
         .filter(|path| !path.is_symlink() && path.file_name() < folder.path().file_name())
         .collect();
     runs.sort();
-    let reports = runs.iter().rev().filter_map(|run| RunFolder::open(run).ok()?.read_report().ok()?);
+    let reports = runs.iter().rev().filter_map(|run| Report::read(&RunFolder::open(run).ok()?).ok()?);
     let mut reports: Vec<Report> = reports.take(EARLIER).collect();
     reports.reverse();
     reports

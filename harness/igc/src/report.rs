@@ -31,7 +31,7 @@ pub fn report(root: &Root, options: &options::Report) -> Result<u8, Failure> {
     let folder = run_or_last(root, options.run.as_deref())?;
     // A merged run has no plan of its own: its report was made of others.
     if !folder.path().join("plan.json").exists()
-        && let Some(report) = folder.read_report()?
+        && let Some(report) = Report::read(&folder)?
     {
         say(&report, &folder, &options.output);
         return Ok(report.run.exit);

@@ -9,12 +9,12 @@ use serde::{Deserialize, Serialize};
 use serde_saphyr::Spanned;
 
 use crate::file::{self, FileError};
-use crate::golden::lenient_version;
 use crate::judge::{Clause, Holds};
 use crate::names;
 use crate::plan::{GatewayPlan, Place};
 use crate::record::Verdict;
 use crate::renamed::NAMES;
+use crate::version::lenient as lenient_version;
 
 /// `golden/<gateway>/baseline.yaml`.
 #[derive(Clone, Debug, Default, PartialEq)]

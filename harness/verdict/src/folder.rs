@@ -16,7 +16,6 @@ use crate::names;
 use crate::plan::{PLAN_SCHEMA, Plan};
 use crate::redact;
 use crate::renamed::NAMES;
-use crate::report::Report;
 
 mod events;
 mod records;
@@ -158,16 +157,6 @@ impl RunFolder {
             .map_err(|e| FolderError::new("understand", &path, Problem::Content(e.to_string())))?;
         NAMES.plan(&mut plan);
         Ok(plan)
-    }
-
-    /// Reads `report.json`; nothing where the run left none.
-    pub fn read_report(&self) -> Result<Option<Report>, FolderError> {
-        if !self.root.join("report.json").exists() {
-            return Ok(None);
-        }
-        let mut report: Report = self.read_json("report.json")?;
-        NAMES.report(&mut report);
-        Ok(Some(report))
     }
 
     /// Writes `environment.json`: versions of tools, machine, cluster; any JSON object, redacted.

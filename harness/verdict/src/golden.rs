@@ -15,17 +15,15 @@ use crate::history::check_and_case;
 use crate::plan::{GatewayPlan, Place, PlannedCheck, RunInfo};
 use crate::record::GoldenState;
 use crate::renamed::NAMES;
+use crate::version::{lenient as lenient_version, minor};
 
 mod pending;
 mod recordings;
 mod text;
-mod version;
 
 pub use pending::{Pending, pending};
 pub use recordings::{Recording, Recordings};
 pub use text::yaml;
-pub(crate) use version::lenient as lenient_version;
-pub use version::minor;
 
 /// All that was accepted of one check on one gateway.
 #[derive(Clone, Debug, Default, PartialEq)]

@@ -21,3 +21,4 @@ pub mod render;
 pub mod report;
 pub mod requirements;
 pub mod tests_list;
+mod version;

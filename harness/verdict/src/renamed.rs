@@ -7,7 +7,6 @@ use crate::history::{History, Key, check_and_case};
 use crate::judge::{Clause, Holds};
 use crate::plan::Plan;
 use crate::record::Record;
-use crate::report::Report;
 
 /// What a name is the name of. Checks and capabilities that qualify another name are called as today.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -236,18 +235,13 @@ impl Names {
             let mut key = check.key(1);
             self.key(&mut key);
             (check.check, check.case) = (key.check, key.case);
-            check.capability.iter_mut().for_each(|name| self.today(|of| of == Of::Capability, name));
+            check.capability.iter_mut().for_each(|name| self.capability(name));
         }
     }
 
-    /// A report.
-    pub(crate) fn report(self, report: &mut Report) {
-        for check in &mut report.checks {
-            self.check(&mut check.id, &mut check.case);
-            check.clauses.iter_mut().for_each(|clause| self.clause(&check.id, &mut clause.name));
-            check.capability.iter_mut().for_each(|name| self.today(|of| of == Of::Capability, name));
-        }
-        report.baseline.iter_mut().for_each(|known| self.check(&mut known.check, &mut known.case));
+    /// A capability.
+    pub(crate) fn capability(self, name: &mut String) {
+        self.today(|of| of == Of::Capability, name);
     }
 
     /// The keys of a map.

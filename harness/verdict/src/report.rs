@@ -12,6 +12,7 @@ use crate::history::{History, Key};
 use crate::judge::Holds;
 use crate::plan::{Level, ModelName, Place, Plan, Shard};
 use crate::record::{GoldenState, Verdict};
+use crate::renamed::NAMES;
 
 mod attempts;
 mod compile;
@@ -412,6 +413,26 @@ pub struct KnownReport {
     pub link: String,
     /// The last day on which it holds.
     pub expires: String,
+}
+
+impl Report {
+    /// Reads `report.json` of a run's folder, with names as of today; nothing where the run left none.
+    ///
+    /// # Errors
+    /// Where it cannot be read or understood.
+    pub fn read(folder: &RunFolder) -> Result<Option<Self>, FolderError> {
+        if !folder.path().join("report.json").exists() {
+            return Ok(None);
+        }
+        let mut report: Self = folder.read_json("report.json")?;
+        for check in &mut report.checks {
+            NAMES.check(&mut check.id, &mut check.case);
+            check.clauses.iter_mut().for_each(|clause| NAMES.clause(&check.id, &mut clause.name));
+            check.capability.iter_mut().for_each(|name| NAMES.capability(name));
+        }
+        report.baseline.iter_mut().for_each(|known| NAMES.check(&mut known.check, &mut known.case));
+        Ok(Some(report))
+    }
 }
 
 #[cfg(test)]

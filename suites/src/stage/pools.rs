@@ -366,11 +366,11 @@ mod tests {
     use verdict::{history::History, judge::Holds};
 
     use super::*;
-    use crate::{Judge, chat, check, open, picked};
+    use crate::{Judge, chat, open, picked, requirements, run};
 
     /// What a gateway leaves that serves a pool and never asks its picker: one that balances over its pods.
     async fn bypassed() -> History {
-        let opened = open::open(&check::tests::ASKS.id(), "-").unwrap().remove(0).unwrap();
+        let opened = open::open(&run::tests::ASKS.id(), "-", requirements).unwrap().remove(0).unwrap();
         let key = opened.planned.key(9);
         let mut stage = Stage::open(Arc::new(opened), key, None).await.unwrap();
         let pool = stage.pool(PoolOf::new("alpha")).await.unwrap();

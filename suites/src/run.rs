@@ -1,0 +1,445 @@
+//! A run of a check: it drives a stage on each gateway that is planned, judges the history, compares the observation with
+//! the golden, and always leaves a record.
+
+use std::{
+    any::Any,
+    panic::AssertUnwindSafe,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Result, anyhow};
+use futures::FutureExt;
+use verdict::{
+    baseline::Baseline,
+    folder::Records,
+    golden,
+    history::{History, Key},
+    judge::{Holds, Judgement},
+    record::{GoldenState, RECORD_SCHEMA, Record, Trial, Verdict},
+    report::{self, Ending, Inputs},
+};
+
+use crate::{
+    Stage,
+    check::{Check, dashed},
+    open::{self, Opened, root},
+    registry::requirements,
+    replay::Replay,
+};
+
+/// Seconds that one drive may take; minutes of it are waits for windows and pods.
+const DRIVE: Duration = Duration::from_secs(900);
+
+impl Check {
+    /// Runs a case on each gateway for which the run's plan has it.
+    ///
+    /// # Panics
+    /// When a record breaks the run, after all were written: that is how the test runner hears of it.
+    pub async fn run(&self, case: &str) {
+        let case = dashed(case);
+        let breaks = self.run_case(&case).await.unwrap_or_else(|error| vec![format!("{}: {error:#}", self.id())]);
+        assert!(breaks.is_empty(), "{}", breaks.join("\n"));
+    }
+
+    /// Why the run breaks.
+    async fn run_case(&self, case: &str) -> Result<Vec<String>> {
+        if let Some(replay) = Replay::of_the_environment()? {
+            self.judge_again(&replay, case)?;
+            return Ok(vec![]);
+        }
+        let mut breaks = Vec::new();
+        for opened in open::open(&self.id(), case, requirements)? {
+            // What goes wrong on one gateway keeps no other from being tried.
+            match self.run_opened(opened).await {
+                Ok(why) => breaks.extend(why),
+                Err(error) => breaks.push(format!("{}: {error:#}", self.id())),
+            }
+        }
+        Ok(breaks)
+    }
+
+    async fn run_opened(&self, opened: Result<Opened>) -> Result<Option<String>> {
+        let opened = Arc::new(opened?);
+        if opened.plan.run.trials.is_empty() {
+            return self.run_on(&opened).await;
+        }
+        self.try_mutants(&opened).await?;
+        Ok(None)
+    }
+
+    /// Runs it on one gateway, as often as retries allow; why it breaks the run.
+    async fn run_on(&self, opened: &Arc<Opened>) -> Result<Option<String>> {
+        let tries = if opened.planned.counts_every_answer { 1 } else { opened.plan.run.retries + 1 };
+        let mut records = Records::default();
+        for attempt in 1..=tries {
+            let record = self.attempt(opened, attempt, None).await?;
+            let last = record.verdict == Verdict::Pass || attempt == tries;
+            records.records.push(record.clone());
+            let why = if last { breaks(opened, &records) } else { None };
+            say(opened, &record, why.is_some());
+            if last {
+                return Ok(why);
+            }
+        }
+        Ok(None)
+    }
+
+    /// Judges what was kept of this check again, and writes a record of each.
+    fn judge_again(&self, replay: &Replay, case: &str) -> Result<()> {
+        for history in replay.histories(&self.id(), case)? {
+            let (key, judged) = match history {
+                Ok(history) => (history.key.clone(), self.judged_safely(&history)),
+                Err((key, why)) => (key, Err(anyhow!(why))),
+            };
+            let mut record = blank(key);
+            take_in(&mut record, judged);
+            replay.into.write_record(&record)?;
+        }
+        Ok(())
+    }
+
+    /// Tries the check itself: on the gateway as it is, mended where it fails there, and then on each mutant of it.
+    async fn try_mutants(&self, opened: &Arc<Opened>) -> Result<()> {
+        let mut attempts = 0;
+        let mut passes = async |trial: Trial| {
+            attempts += 1;
+            anyhow::Ok(self.attempt(opened, attempts, Some(trial)).await?.verdict == Verdict::Pass)
+        };
+        let mut mended = false;
+        if !passes(Trial::default()).await? {
+            mended = true;
+            if !passes(Trial { mended, ..Trial::default() }).await? {
+                return Ok(()); // whatever is wrong with the gateway, this check does not show it
+            }
+        }
+        for mutant in opened.trials() {
+            passes(Trial { mutant: Some(mutant.clone()), mended, reached: false }).await?;
+        }
+        Ok(())
+    }
+
+    /// One attempt, and its record, which is written.
+    async fn attempt(&self, opened: &Arc<Opened>, attempt: u32, trial: Option<Trial>) -> Result<Record> {
+        let begun = Instant::now();
+        let mut record = blank(opened.planned.key(attempt));
+        record.trial.clone_from(&trial);
+        match Stage::open(Arc::clone(opened), record.key.clone(), trial).await {
+            Err(error) => record.reason = format!("the stage could not be opened: {error:#}"),
+            Ok(mut stage) => {
+                let driven = self.driven(&mut stage).await;
+                stage.salvage().await;
+                if let Some(trial) = &mut record.trial {
+                    trial.reached = stage.reached_mutant();
+                }
+                // What is judged is what was written, so that a replay judges the same.
+                match opened.folder.write_history(stage.history()) {
+                    Ok(history) => {
+                        let judged = match stage.void() {
+                            Some(why) => Err(anyhow!("void: {why}; not judged")),
+                            None => driven.and_then(|()| self.judged_safely(&history)),
+                        };
+                        self.fill(&mut record, opened, &stage, &history, judged).await;
+                    }
+                    Err(error) => record.reason = error.to_string(),
+                }
+                if record.verdict == Verdict::Pass || !opened.stood.keep {
+                    stage.close().await;
+                }
+            }
+        }
+        record.seconds = begun.elapsed().as_secs_f64();
+        opened.folder.write_record(&record)?;
+        Ok(record)
+    }
+
+    /// Drives the stage to the end, and reads what models and pickers recorded. An error is one of the harness or the
+    /// cluster.
+    async fn driven(&self, stage: &mut Stage) -> Result<()> {
+        let drive = async {
+            (self.drive)(stage).await?;
+            stage.end().await
+        };
+        match AssertUnwindSafe(tokio::time::timeout(DRIVE, drive)).catch_unwind().await {
+            Err(panic) => Err(anyhow!("the drive panicked: {}", message(&*panic))),
+            Ok(Err(_)) => Err(anyhow!("the drive took longer than {} s", DRIVE.as_secs())),
+            Ok(Ok(ended)) => ended,
+        }
+    }
+
+    /// What the judge says; a panic of it is an error.
+    fn judged_safely(&self, history: &History) -> Result<Judgement> {
+        std::panic::catch_unwind(AssertUnwindSafe(|| self.judged(history)))
+            .map_err(|panic| anyhow!("the judge panicked: {}", message(&*panic)))
+    }
+
+    async fn fill(
+        &self,
+        record: &mut Record,
+        opened: &Opened,
+        stage: &Stage,
+        history: &History,
+        judged: Result<Judgement>,
+    ) {
+        record.settle_seconds = history.settle.seconds;
+        record.address.clone_from(&history.address);
+        if take_in(record, judged) {
+            match self.compare(opened, history) {
+                Ok(compared) => (record.golden, record.golden_note) = compared,
+                Err(error) => {
+                    record.verdict = Verdict::Error;
+                    record.reason = format!("the observation could not be compared: {error:#}");
+                }
+            }
+        }
+        if record.verdict != Verdict::Pass {
+            // A dead cluster makes every check look false: that is an error of the place, never a failure of the gateway.
+            let default = cluster::api::ObjectRef::global("v1", "Namespace", "default");
+            if let Err(error) = stage.cluster().get(&default).await {
+                record.verdict = Verdict::Error;
+                record.reason =
+                    format!("the cluster does not answer any more ({error}); before that: {}", record.reason);
+            }
+        }
+        match opened.folder.evidence_dir(&record.key) {
+            Ok(folder) => {
+                cluster::evidence::collect(stage.cluster(), &history.namespace, &folder, &evidence_depth(record)).await
+            }
+            Err(error) => record.reason = format!("{}; {error}", record.reason),
+        }
+    }
+
+    /// Compares with the golden; what differs or is missing becomes a pending file in the run folder.
+    fn compare(&self, opened: &Opened, history: &History) -> Result<(GoldenState, Option<String>)> {
+        let gateway = opened.plan.gateways.iter().find(|g| g.name == opened.gateway.name);
+        let gateway = gateway.ok_or_else(|| anyhow!("the plan does not have gateway {}", opened.gateway.name))?;
+        let observation = (self.observe)(history);
+        let (goldens, run, folder) = (root().join("golden"), &opened.plan.run, &opened.folder);
+        Ok(golden::judge_observation(&goldens, folder, run, gateway, &opened.planned, observation)?)
+    }
+}
+
+/// A record of which nothing is known yet.
+fn blank(key: Key) -> Record {
+    Record {
+        schema: RECORD_SCHEMA.into(),
+        key,
+        verdict: Verdict::Error,
+        reason: String::new(),
+        clauses: vec![],
+        golden: GoldenState::NotCompared,
+        golden_note: Some("nothing was observed".into()),
+        started: jiff::Timestamp::now().to_string(),
+        seconds: 0.0,
+        settle_seconds: 0.0,
+        address: None,
+        trial: None,
+    }
+}
+
+/// Writes down what the judge said; `false` where it came to say nothing.
+fn take_in(record: &mut Record, judged: Result<Judgement>) -> bool {
+    match judged {
+        Ok(judgement) => {
+            (record.verdict, record.reason) = summary(&judgement);
+            record.clauses = judgement.clauses;
+            true
+        }
+        Err(error) => {
+            record.reason = format!("{error:#}");
+            false
+        }
+    }
+}
+
+/// Why the records of this check break the run, known failures considered: as the report of the run will say it.
+fn breaks(opened: &Opened, records: &Records) -> Option<String> {
+    let mut plan = opened.plan.clone();
+    plan.gateways.retain(|g| g.name == opened.gateway.name);
+    plan.checks = vec![opened.planned.clone()];
+    let baseline = match Baseline::find(&root().join("golden"), &opened.gateway.name) {
+        Ok(baseline) => baseline,
+        Err(error) => return Some(error.to_string()),
+    };
+    let report = report::compile(&Inputs {
+        plan: &plan,
+        records,
+        baselines: &[(opened.gateway.name.clone(), baseline)].into(),
+        histories: &|_| None,
+        ending: Ending::Finished,
+        now: jiff::Timestamp::now(),
+        egress: None,
+        notes: vec![],
+    });
+    let check = report.checks.first().filter(|c| c.breaks)?;
+    let golden = check.golden.as_ref().and_then(|g| g.note.as_deref()).unwrap_or_default();
+    Some(format!("{} is {}: {}\n{golden}", check.title(), check.verdict.word(), check.reason))
+}
+
+fn evidence_depth(record: &Record) -> cluster::evidence::Depth {
+    if record.verdict == Verdict::Pass {
+        cluster::evidence::Depth::Objects
+    } else {
+        cluster::evidence::Depth::ObjectsAndLogs
+    }
+}
+
+/// What a panic says.
+fn message(panic: &(dyn Any + Send)) -> String {
+    let text =
+        panic.downcast_ref::<&str>().map(|s| (*s).to_owned()).or_else(|| panic.downcast_ref::<String>().cloned());
+    text.unwrap_or_else(|| "without words".to_owned())
+}
+
+/// The verdict of one attempt, and the line that says why: the first false clause, else the first unproven one.
+fn summary(judgement: &Judgement) -> (Verdict, String) {
+    let first = |holds: Holds| judgement.clauses.iter().find(|c| c.holds == holds);
+    let because = |clause: Option<&verdict::judge::Clause>| {
+        clause
+            .map_or("nothing was judged".to_owned(), |c| format!("{}: expected {}, got {}", c.name, c.expected, c.got))
+    };
+    match judgement.holds() {
+        Holds::Yes => (Verdict::Pass, format!("{} clauses hold", judgement.clauses.len())),
+        Holds::No => (Verdict::Fail, because(first(Holds::No))),
+        Holds::Unproven => (Verdict::Unproven, because(first(Holds::Unproven))),
+    }
+}
+
+/// One line for people, past the test runner's capture; the run's events keep it too.
+fn say(opened: &Opened, record: &Record, breaks: bool) {
+    use std::io::Write;
+    let golden = match record.golden {
+        GoldenState::Changed => "  golden changed",
+        GoldenState::Missing => "  no golden yet",
+        GoldenState::Same | GoldenState::NotCompared => "",
+    };
+    let why = if record.verdict == Verdict::Pass { String::new() } else { format!("  {}", record.reason) };
+    let mild = if breaks || record.verdict == Verdict::Pass { "" } else { "  (does not break the run)" };
+    let (word, title, gateway) = (record.verdict.word(), record.key.title(), &record.key.gateway);
+    let line = format!("{word:<9} {title} on {gateway} {:.1} s{golden}{why}{mild}", record.seconds);
+    let line = verdict::render::inert(&line, 400, verdict::render::Lines::Joined);
+    _ = writeln!(std::io::stderr(), "{line}"); // a closed terminal is no reason to stop
+    let event = verdict::folder::Event {
+        gateway: Some(record.key.gateway.clone()),
+        check: Some(record.key.check.clone()),
+        case: (record.key.case != "-").then(|| record.key.case.clone()),
+        attempt: Some(record.key.attempt),
+        verdict: Some(record.verdict),
+        breaks: Some(breaks),
+        seconds: Some(record.seconds),
+        ..verdict::folder::Event::now("check", line)
+    };
+    _ = opened.folder.append_event(&event);
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use rstest::rstest;
+    use verdict::judge::Clause;
+
+    use super::*;
+    use crate::{CHECK, Drive, Judge, Live, fake::Fake};
+    use futures::future::LocalBoxFuture;
+
+    fn crash(_: &mut Judge<'_>) {
+        panic!("what is this?")
+    }
+
+    fn the_gateway_answers(judge: &mut Judge<'_>) {
+        let status = judge.labelled("asked").first().and_then(|e| e.status());
+        judge.clause("answer").expected("an answer").got(format!("{status:?}")).holds(status.is_some());
+    }
+
+    /// A check that asks something of a cluster that is gone.
+    pub(crate) static ASKS: Check = Check {
+        suite: "harness",
+        name: "asks",
+        sentence: "a gateway answers",
+        source: "this test",
+        live: Live::NotJudged,
+        drive: |stage| {
+            Box::pin(async {
+                stage.lose_the_cluster();
+                stage.send("asked", crate::Call::get("/")).await;
+                Ok(())
+            })
+        },
+        judge: the_gateway_answers,
+        ..CHECK
+    };
+    inventory::submit! { crate::registry::Entry::at(&ASKS, file!(), line!()) }
+
+    #[test]
+    fn a_history_that_proves_nothing_never_passes() {
+        let judged = Check { live: Live::NotJudged, ..CHECK }.judged_safely(&Fake::of("a/b").0).unwrap();
+        assert_eq!(summary(&judged).0, Verdict::Unproven);
+    }
+
+    #[test]
+    fn a_judge_that_panics_is_an_error() {
+        let judged = Check { judge: crash, ..CHECK }.judged_safely(&Fake::of("a/b").0);
+        assert_eq!(judged.unwrap_err().to_string(), "the judge panicked: what is this?");
+    }
+
+    /// One attempt at a check, with another drive.
+    async fn attempt(attempt: u32, drive: Drive) -> Record {
+        let opened = open::open(&ASKS.id(), "-", requirements).unwrap().remove(0).unwrap();
+        Check { drive, ..ASKS }.attempt(&Arc::new(opened), attempt, None).await.unwrap()
+    }
+
+    fn fails(_: &mut Stage) -> LocalBoxFuture<'_, Result<()>> {
+        Box::pin(async { Err(anyhow!("no such thing")) })
+    }
+
+    fn panics(_: &mut Stage) -> LocalBoxFuture<'_, Result<()>> {
+        Box::pin(async { panic!("index out of bounds") })
+    }
+
+    #[rstest]
+    #[case::fails(3, fails as Drive, "no such thing")]
+    #[case::panics(4, panics as Drive, "the drive panicked: index out of bounds")]
+    #[tokio::test]
+    async fn a_drive_that_does_not_end_is_an_error(#[case] number: u32, #[case] drive: Drive, #[case] reason: &str) {
+        let record = attempt(number, drive).await;
+        assert_eq!((record.verdict, record.reason.as_str()), (Verdict::Error, reason));
+    }
+
+    #[tokio::test]
+    async fn a_cluster_that_dies_under_a_wait_is_an_error() {
+        let record = attempt(1, |stage| {
+            Box::pin(async {
+                stage.lose_the_cluster();
+                let never = cluster::api::ObjectRef::new("v1", "ConfigMap", stage.namespace(), "never");
+                stage.see("never", &never, cluster::api::Until::Exists, 24 * 3600).await.map(drop)
+            })
+        })
+        .await;
+        assert_eq!(record.verdict, Verdict::Error, "{}", record.reason);
+        assert!(record.reason.contains("nobody listens at http://127.0.0.1:"), "{}", record.reason);
+    }
+
+    #[tokio::test]
+    async fn a_cluster_that_dies_under_requests_is_an_error_and_no_failure_of_the_gateway() {
+        let record = attempt(2, ASKS.drive).await;
+        assert_eq!(record.verdict, Verdict::Error, "{}", record.reason);
+        assert!(record.reason.contains("the cluster does not answer any more"), "{}", record.reason);
+        assert_eq!(record.clauses.first().map(|c| c.holds), Some(Holds::No), "alone it would be a failure");
+    }
+
+    #[test]
+    fn the_first_false_clause_is_the_reason() {
+        let clause = |name: &str, holds: Holds, expected: &str, got: &str| Clause {
+            name: name.into(),
+            holds,
+            expected: expected.into(),
+            got: got.into(),
+            exchanges: vec![],
+        };
+        let clauses = vec![
+            clause("one", Holds::Yes, "a", "a"),
+            clause("two", Holds::Unproven, "b", "nothing"),
+            clause("three", Holds::No, "c", "d"),
+        ];
+        assert_eq!(summary(&Judgement { clauses }), (Verdict::Fail, "three: expected c, got d".into()));
+    }
+}
