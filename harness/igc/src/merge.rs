@@ -61,7 +61,7 @@ fn cells(path: &Path) -> Result<Vec<Expected>, Failure> {
 
 /// The report that a run left; of a run that was killed before it wrote one, what its records say.
 fn report_of(root: &Root, run: &RunFolder) -> Result<Report, Failure> {
-    match Report::read(&run).map_err(Failure::usage)? {
+    match Report::read(run).map_err(Failure::usage)? {
         Some(report) => Ok(report),
         None => reports::compiled(root, run, |_| Ending::Broken("the run ended without a report".into())),
     }
