@@ -16,7 +16,7 @@ pub fn suites(folder: &Path, requirements: Option<Requirements>) -> PathBuf {
         let function = requirement.check.replace('-', "_").replace('/', "::");
         for case in requirement.case_names() {
             let case = if case == "-" { String::new() } else { format!("::case_1_{}", case.replace('-', "_")) };
-            tests.push_str(&format!("{function}{case}::folder_1_x: test\n"));
+            tests.push_str(&format!("{function}{case}: test\n"));
         }
     }
     let file = |name: &str, text: &str| {
