@@ -27,7 +27,6 @@ pub struct Stood {
     pub context: Option<String>,
     /// Name of the kind cluster, where it is ours.
     pub cluster: Option<String>,
-    /// Version of the API server.
     pub kubernetes: String,
     /// Addresses to try beside those that the cluster's objects name, `host:port`.
     pub addresses: Vec<String>,
@@ -37,19 +36,14 @@ pub struct Stood {
     pub egress: String,
     /// Components that are stand-ins, with what they stand in for.
     pub stand_ins: Vec<String>,
-    /// What a reader of the report should know.
     pub notes: Vec<String>,
     /// Whether `--keep` was given: what belongs to checks that did not pass stays in the cluster as well.
     pub keep: bool,
-    /// Why it is not up, where it is not.
     pub error: Option<String>,
 }
 
 impl Stood {
     /// In a rehearsal every check has a world of its own; only the images' names are said.
-    ///
-    /// # Errors
-    /// Where a model's file cannot be read.
     pub fn rehearsed(manifests: &Path, versions: &BTreeMap<String, String>) -> Result<Self, DataError> {
         let mut images = BTreeMap::from([("igc".to_owned(), "igc/igc:rehearsed".to_owned())]);
         for model in ModelFile::all(manifests)? {

@@ -27,26 +27,20 @@ const LINES: usize = 400;
 /// How many bytes of each log are kept.
 const LOG: usize = 1024 * 1024;
 
-/// How deep to collect.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Depth {
-    /// Objects and events.
     Objects,
-    /// Logs as well.
     #[default]
     ObjectsAndLogs,
 }
 
-/// What to collect, and within which bounds.
 #[derive(Clone, Copy)]
 pub struct Collection<'a> {
-    /// How deep.
     pub depth: Depth,
     /// Objects besides those of the namespace: a GatewayClass, the Gateway in another namespace.
     pub extra: &'a [ObjectRef],
     /// Bytes of all files together.
     pub bytes: usize,
-    /// From beginning to end.
     pub time: Duration,
 }
 
@@ -58,14 +52,10 @@ impl Default for Collection<'_> {
     }
 }
 
-/// What was collected.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Collected {
-    /// How many files were written.
     pub files: usize,
-    /// Their bytes.
     pub bytes: usize,
-    /// What could not be had, and why.
     pub problems: Vec<String>,
 }
 

@@ -21,9 +21,7 @@ use crate::install::{component::DataError, model};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct GatewayFolder {
-    /// The folder's own name.
     pub name: String,
-    /// As people say it.
     pub title: String,
     /// Who makes it, as ConformanceReports say it.
     pub implementation: Implementation,
@@ -51,10 +49,8 @@ pub struct ByVersion {
     pub component: Option<String>,
     /// In the notation of baseline entries: `">=1.2, <1.5"`.
     pub versions: Versions,
-    /// Capability -> parameters, those that differ.
     #[serde(default)]
     pub capabilities: Declared,
-    /// Capability that it lacks -> why, with the source.
     #[serde(default)]
     pub unsupported: BTreeMap<String, String>,
 }
@@ -62,9 +58,7 @@ pub struct ByVersion {
 /// What a gateway declares in the versions of a run.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Resolved {
-    /// Capability -> parameters.
     pub capabilities: Declared,
-    /// Capability that it lacks -> why, with the source.
     pub unsupported: BTreeMap<String, String>,
 }
 
@@ -108,13 +102,9 @@ impl Resolved {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all(deserialize = "kebab-case"), deny_unknown_fields)]
 pub struct SharedGateway {
-    /// Its namespace.
     pub namespace: String,
-    /// Its name.
     pub name: String,
-    /// Name of its listener.
     pub listener: String,
-    /// Port of its listener.
     pub port: u16,
     /// The node port that its Service is asked to have.
     pub node_port: u16,
@@ -126,7 +116,6 @@ pub struct SharedGateway {
     pub needs: Vec<String>,
     /// Intents applied for it, in this order.
     pub intents: Vec<String>,
-    /// The route whose answer proves the whole path live.
     pub marker: Marker,
 }
 
@@ -134,9 +123,7 @@ pub struct SharedGateway {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Marker {
-    /// Its hostname.
     pub hostname: String,
-    /// Its model.
     pub model: String,
 }
 
@@ -155,34 +142,21 @@ impl SharedGateway {
     }
 }
 
-/// A gateway's folder cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum GatewayError {
-    /// There is no such folder.
     #[error("no gateway called '{name}'{near}; there are: {known}")]
     Unknown {
-        /// What was asked for.
         name: String,
         /// `; did you mean x?` or nothing.
         near: String,
-        /// The folders that are there.
         known: String,
     },
-    /// A file or folder cannot be read.
     #[error("failed to read {path}: {source}")]
-    Unreadable {
-        /// Which.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// The models cannot be listed.
+    Unreadable { path: PathBuf, source: std::io::Error },
     #[error(transparent)]
     Data(#[from] DataError),
-    /// A file does not say what it should.
     #[error("{path}: {problem}")]
     Malformed {
-        /// Which.
         path: PathBuf,
         /// With line and column.
         problem: String,

@@ -19,55 +19,19 @@ use serde::Serialize;
 use serde_json::Value;
 use verdict::names::{near, suggestion};
 
-/// Why an intent did not become manifests.
 #[derive(Debug, thiserror::Error)]
 pub enum IntentError {
-    /// Neither the gateway's folder nor the common one has this intent.
     #[error("gateway {gateway:?} has no intent {intent:?}{near}; it has {}", there.join(", "))]
-    Unknown {
-        /// The gateway's folder.
-        gateway: String,
-        /// The intent that was asked for.
-        intent: String,
-        /// `; did you mean x?`, or nothing.
-        near: String,
-        /// The intents there are.
-        there: Vec<String>,
-    },
-    /// The file cannot be read.
+    Unknown { gateway: String, intent: String, near: String, there: Vec<String> },
     #[error("{}: {source}", path.display())]
-    Unreadable {
-        /// The file.
-        path: PathBuf,
-        /// Why not.
-        source: std::io::Error,
-    },
-    /// The template names a variable that the check did not give.
+    Unreadable { path: PathBuf, source: std::io::Error },
     #[error("{}:{line}: nothing is given for {variable:?}; the intent needs it, or its name is misspelt", path.display())]
-    Missing {
-        /// The file.
-        path: PathBuf,
-        /// The line in it, from 1.
-        line: usize,
-        /// The expression without a value.
-        variable: String,
-    },
-    /// The template is wrong.
+    Missing { path: PathBuf, line: usize, variable: String },
     #[error("{}:{line}: {problem}", path.display())]
-    Template {
-        /// The file.
-        path: PathBuf,
-        /// The line in it, from 1.
-        line: usize,
-        /// What is wrong.
-        problem: String,
-    },
-    /// What came out is not what Kubernetes reads.
+    Template { path: PathBuf, line: usize, problem: String },
     #[error("{}, after its values were filled in: {problem}", path.display())]
     Documents {
-        /// The file.
         path: PathBuf,
-        /// What is wrong, and in which line of what came out.
         #[source]
         problem: DocumentError,
     },
@@ -79,9 +43,7 @@ pub enum IntentError {
 pub struct DocumentError {
     /// The line, from 1; 0 where it is not known.
     pub line: usize,
-    /// The line itself.
     pub text: String,
-    /// What is wrong.
     pub problem: String,
 }
 
@@ -100,9 +62,6 @@ impl Intents {
     }
 
     /// Fills an intent with values and reads what comes out as objects, in order.
-    ///
-    /// # Errors
-    /// See [`IntentError`]; each names the file, and the line where there is one.
     pub fn render(&self, intent: &str, values: &impl Serialize) -> Result<Vec<Value>, IntentError> {
         let path = self.path(intent)?;
         let template =
@@ -142,9 +101,6 @@ impl Intents {
 }
 
 /// Fills a template: strict about what is missing, without escaping, values only as JSON.
-///
-/// # Errors
-/// [`IntentError::Missing`] and [`IntentError::Template`], with the template's line.
 pub fn fill(path: &Path, template: &str, values: &impl Serialize) -> Result<String, IntentError> {
     let mut environment = Environment::new();
     environment.set_undefined_behavior(UndefinedBehavior::Strict);
@@ -248,9 +204,6 @@ fn write_quoted(text: &mut String, string: &str) {
 /// Reads manifests: documents apart by `---`, empty ones skipped.
 ///
 /// Refused are words that kubectl reads otherwise than YAML 1.2 does: `on`, `off`, `yes`, `no`, `y`, `n`, `0644`, `1_000`.
-///
-/// # Errors
-/// [`DocumentError`] with the line.
 pub fn documents(text: &str) -> Result<Vec<Value>, DocumentError> {
     let wrong = |line: usize, problem: String| DocumentError {
         line,

@@ -10,7 +10,6 @@ pub struct RunName(String);
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ClusterName(RunName);
 
-/// A name that is not one of ours.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error("`{0}` is not the name of a run: YYYYMMDD-HHMMSS-xxxx, the last four of a-z and 0-9")]
 pub struct NotAName(String);
@@ -35,7 +34,6 @@ impl FromStr for RunName {
 }
 
 impl RunName {
-    /// The cluster of this run.
     pub fn cluster(&self) -> ClusterName {
         ClusterName(self.clone())
     }
@@ -47,7 +45,6 @@ impl ClusterName {
         text.strip_prefix(CLUSTER_PREFIX)?.parse().ok().map(Self)
     }
 
-    /// The run that made it.
     pub fn run(&self) -> &RunName {
         &self.0
     }

@@ -17,9 +17,6 @@ pub struct Pool {
 
 impl Pool {
     /// Reads an InferencePool of either group: `inference.networking.k8s.io` (v1) or the older one with `x-k8s`.
-    ///
-    /// # Errors
-    /// What is missing, with its place.
     pub fn read(object: &Value) -> Result<Self, String> {
         let selector = &object["spec"]["selector"];
         let labels = selector.get("matchLabels").unwrap_or(selector).as_object();
@@ -51,8 +48,6 @@ impl Pool {
 
 /// Tells the endpoints of a pool, first as they are found and then whenever something changes, for ever. `None` as long as
 /// there is no such pool, or one that cannot be read.
-///
-/// # Errors
 /// Ends only with what no waiting cures, for example missing rights.
 pub async fn follow(
     cluster: &Cluster,

@@ -50,7 +50,6 @@ pub struct Rule {
     pub api_groups: Vec<String>,
     /// Plural names, with a subresource after a slash.
     pub resources: Vec<String>,
-    /// What may be done with them.
     pub verbs: Vec<String>,
 }
 
@@ -61,9 +60,6 @@ type Resources = BTreeMap<String, BTreeSet<String>>;
 ///
 /// Made is what the gateway's own intents, the shared ones, models and guides write; read is what components are known
 /// by, and what Roles among the manifests give: nobody gives rights that he has not.
-///
-/// # Errors
-/// [`DataError`] with the line of a manifest whose kind, or whose rules, are only known once its values are filled in.
 pub fn of(manifests: &Path, folder: &GatewayFolder, selection: &Selection) -> Result<Vec<Rule>, DataError> {
     let mut found = Found { made: resources(&MADE), read: resources(&READ) };
     for selected in selection.components.values() {

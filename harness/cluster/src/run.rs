@@ -22,17 +22,13 @@ use crate::{
 /// What the command line asked of the place: `request.json` of a run folder.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct PlaceOptions {
-    /// `--bundle`.
     pub bundle: Option<PathBuf>,
-    /// `--node-image`.
     pub node_image: Option<String>,
-    /// `--igc-image`.
     pub igc_image: Option<String>,
     /// `--egress closed`.
     pub close_egress: bool,
     /// Whether `--egress` was written out: then a way out that cannot be closed is an error.
     pub egress_asked: bool,
-    /// `--keep`.
     pub keep: bool,
     /// Whether missing components are to be installed into a cluster that is not ours.
     pub install_missing: bool,
@@ -44,10 +40,6 @@ const OPTIONS: &str = "request.json";
 const ENVIRONMENT: &str = "environment.json";
 
 impl PlaceOptions {
-    /// Writes them into a run's folder.
-    ///
-    /// # Errors
-    /// [`FolderError`] where the file cannot be written.
     pub fn write(&self, folder: &RunFolder) -> Result<(), FolderError> {
         folder.write_json(OPTIONS, self)
     }
@@ -56,21 +48,13 @@ impl PlaceOptions {
 /// Everything that a run says about itself.
 #[derive(Debug)]
 pub struct PlannedRun {
-    /// Its folder.
     pub folder: RunFolder,
-    /// Its plan.
     pub plan: Plan,
-    /// What was asked of the place.
     pub options: PlaceOptions,
-    /// The project's manifests.
     pub manifests: PathBuf,
 }
 
 impl PlannedRun {
-    /// Its name.
-    ///
-    /// # Errors
-    /// [`NotAName`] where its folder was renamed.
     pub fn name(&self) -> Result<RunName, NotAName> {
         self.folder.id().parse()
     }
@@ -82,9 +66,6 @@ impl PlannedRun {
 
     /// A gateway's folder, and what it is installed from in the versions of the plan: without that which only checks want
     /// that do not run.
-    ///
-    /// # Errors
-    /// [`PlaceError::Usage`] for files that do not fit together.
     pub fn selection(&self, gateway: &GatewayPlan) -> Result<(GatewayFolder, Selection), PlaceError> {
         let folder = GatewayFolder::read(&self.manifests.join("gateways"), &gateway.name)?;
         let catalogue = Catalogue::read(&self.manifests)?;
@@ -103,17 +84,12 @@ impl PlannedRun {
         Ok((folder, selection))
     }
 
-    /// Changes what is known of where a gateway stands.
-    ///
-    /// # Errors
-    /// [`FolderError`] where the file cannot be written.
     pub fn note(&self, gateway: &str, change: impl FnOnce(&mut Stood)) -> Result<(), FolderError> {
         let mut environment: Environment = self.folder.read_json(ENVIRONMENT).unwrap_or_default();
         change(environment.gateways.entry(gateway.to_owned()).or_default());
         self.folder.write_environment(&environment)
     }
 
-    /// What is known of where a gateway stands.
     pub fn stood(&self, gateway: &str) -> Stood {
         let environment: Environment = self.folder.read_json(ENVIRONMENT).unwrap_or_default();
         environment.gateways.get(gateway).cloned().unwrap_or_default()

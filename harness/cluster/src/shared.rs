@@ -21,40 +21,24 @@ const UP: Duration = Duration::from_secs(300);
 /// Answers in a row that prove the marker live.
 const IN_A_ROW: usize = 3;
 
-/// Why the shared Gateway is not up, as it fits after "failed to".
 #[derive(Debug, thiserror::Error)]
 pub enum SharedError {
-    /// An intent cannot be written as manifests.
     #[error("write the intents of the shared Gateway: {0}")]
     Intent(#[from] IntentError),
-    /// The API server did not take a manifest.
     #[error(transparent)]
     Api(#[from] ApiFailure),
-    /// An object did not become as it should.
     #[error(transparent)]
     Wait(#[from] Box<WaitError>),
-    /// No address answers.
     #[error(transparent)]
     Address(#[from] AddressError),
-    /// The whole path does not answer although every condition is as it should be.
     #[error(
         "get an answer of the marker model through {address} with Host {hostname}, although every condition says ready: \
          the last of {tries} answers was {last}. Is the gateway's extension hook wired, and its processor in the proxy's pod?"
     )]
-    Marker {
-        /// Where it was asked.
-        address: String,
-        /// The marker's hostname.
-        hostname: String,
-        /// Requests that were sent.
-        tries: usize,
-        /// The last answer, in short.
-        last: String,
-    },
+    Marker { address: String, hostname: String, tries: usize, last: String },
 }
 
 impl SharedGateway {
-    /// The Gateway object.
     pub fn object(&self) -> ObjectRef {
         ObjectRef::new("gateway.networking.k8s.io/v1", "Gateway", &self.namespace, &self.name)
     }
@@ -66,12 +50,10 @@ impl SharedGateway {
     }
 }
 
-/// What to do with a shared Gateway that is there already.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Existing {
     /// Use it as it is: it was made by another run, which will remove it.
     Used,
-    /// Apply the intents on it.
     Applied,
 }
 

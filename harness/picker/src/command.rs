@@ -15,7 +15,6 @@ use crate::message::listed;
 
 /// The request header of the Inference Extension's test pickers.
 pub const SELECTION: &str = "test-epp-endpoint-selection";
-/// Our own request header.
 pub const PICK: &str = "x-igc-pick";
 
 /// What a request asks of the picker.
@@ -29,7 +28,6 @@ pub(crate) enum Command {
     Shed,
     Silent,
     Abort,
-    /// It could not be read.
     Unreadable,
 }
 

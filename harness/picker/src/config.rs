@@ -60,16 +60,12 @@ impl Default for Scheduling {
     }
 }
 
-/// Why a configuration cannot be used.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("EndpointPickerConfig: {0}")]
 pub struct ConfigError(String);
 
 impl Scheduling {
     /// Reads a configuration in YAML or JSON.
-    ///
-    /// # Errors
-    /// [`ConfigError`] says where, what, and what there is instead.
     pub fn read(text: &str) -> Result<Self, ConfigError> {
         let file: File = serde_saphyr::from_str(text).map_err(|error| ConfigError(error.to_string()))?;
         file.resolve().map_err(ConfigError)

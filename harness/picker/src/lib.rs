@@ -83,24 +83,18 @@ pub type Endpoints = watch::Receiver<Option<Vec<Endpoint>>>;
 /// Called with each record when it is complete.
 pub type OnRecord = logbook::OnRecord<PickerRecord>;
 
-/// How a picker behaves.
 #[derive(Clone)]
 pub struct Options {
-    /// Name of the pod, for the records.
     pub pod: String,
     /// TLS on the gRPC port; `None` for plaintext.
     pub tls: Option<Tls>,
-    /// How a choice is told.
     pub answer_by: AnswerBy,
-    /// How it is made.
     pub scheduling: Scheduling,
     /// How many bytes of a body are held to choose by.
     pub keep_prompt: usize,
-    /// How many records are kept.
     pub keep_records: usize,
     /// Milliseconds since the Unix epoch, for the records; nothing else here needs time.
     pub now_ms: Arc<dyn Fn() -> u64 + Send + Sync>,
-    /// Called with each record when it is complete.
     pub on_record: Option<OnRecord>,
 }
 
@@ -127,7 +121,6 @@ pub struct Listeners {
     pub grpc: TcpListener,
     /// Health alone, in plaintext.
     pub health: Option<TcpListener>,
-    /// The records.
     pub admin: Option<TcpListener>,
 }
 

@@ -57,12 +57,10 @@ fn answer(response: Response) -> ProcessingResponse {
     ProcessingResponse { response: Some(response), ..ProcessingResponse::default() }
 }
 
-/// Lets a head pass as it is.
 pub(crate) fn pass_headers(way: Way) -> ProcessingResponse {
     answer(way.headers(HeadersResponse { response: Some(CommonResponse::default()) }))
 }
 
-/// Lets trailers pass as they are.
 pub(crate) fn pass_trailers(way: Way) -> ProcessingResponse {
     answer(way.trailers(TrailersResponse::default()))
 }

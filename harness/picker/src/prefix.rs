@@ -8,7 +8,6 @@ use std::{
 /// How prompts are cut and remembered (`parameters` of `prefix-cache-scorer`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Blocks {
-    /// Bytes of a block.
     pub size: usize,
     /// How many blocks of a prompt are looked at.
     pub most: usize,

@@ -151,7 +151,6 @@ where
     }
 }
 
-/// The service ext_proc.
 pub(crate) struct Processor(Arc<Shared>);
 
 /// A stream under way.

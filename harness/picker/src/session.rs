@@ -109,9 +109,7 @@ impl Session {
     }
 
     /// What a message is answered with.
-    ///
-    /// # Errors
-    /// The status that the stream ends with.
+    /// The error is the status that the stream ends with.
     pub fn on(&mut self, message: ProcessingRequest) -> Result<Vec<ProcessingResponse>, Status> {
         let answer = self.answer(message);
         self.failed |= answer.is_err();

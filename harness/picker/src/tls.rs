@@ -11,37 +11,24 @@ use rustls::{
     },
 };
 
-/// A certificate with its key.
 #[derive(Clone)]
 pub struct Tls {
     config: Arc<ServerConfig>,
     certificate: CertificateDer<'static>,
 }
 
-/// Why there is no TLS.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
-    /// A name that no certificate can hold.
     #[error("make a certificate: {0}")]
     Make(#[from] rcgen::Error),
-    /// What was given is no certificate or no key.
     #[error("read the {what} (PEM): {source}")]
-    Read {
-        /// certificate or key.
-        what: &'static str,
-        /// Why not.
-        source: pem::Error,
-    },
-    /// Certificate and key do not fit, or no connection could be made with them.
+    Read { what: &'static str, source: pem::Error },
     #[error("use the certificate: {0}")]
     Use(#[from] rustls::Error),
 }
 
 impl Tls {
     /// Makes a certificate for these names, signed by itself.
-    ///
-    /// # Errors
-    /// Where a name cannot stand in a certificate.
     pub fn self_signed(names: &[&str]) -> Result<Self, TlsError> {
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
         let made = rcgen::generate_simple_self_signed(names)?;
@@ -50,9 +37,6 @@ impl Tls {
     }
 
     /// Takes a certificate chain and its key.
-    ///
-    /// # Errors
-    /// Where they cannot be read, or do not fit.
     pub fn from_pem(certificates: &[u8], key: &[u8]) -> Result<Self, TlsError> {
         let read = |what| move |source| TlsError::Read { what, source };
         let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(certificates).collect();

@@ -17,12 +17,9 @@ const TRY_FORWARD: Duration = Duration::from_secs(10);
 /// How many nodes are tried.
 const NODES: usize = 5;
 
-/// The gateway that is looked for.
 #[derive(Clone, Debug)]
 pub struct AddressAsk {
-    /// Its Gateway.
     pub gateway: ObjectRef,
-    /// Port of its listener.
     pub port: u16,
     /// Label selector of the Service that leads to it, in whatever namespace: `a=b,c=d`.
     pub service_labels: String,
@@ -30,17 +27,13 @@ pub struct AddressAsk {
     pub extra: Vec<String>,
 }
 
-/// How an address was found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum AddressKind {
     /// `status.addresses` of the Gateway.
     Status,
-    /// The cluster address of its Service.
     ClusterIp,
-    /// A node port of its Service.
     NodePort,
-    /// A candidate of the place.
     Extra,
     /// Through the API server. Checks of replicas, aborts and backpressure mean nothing there.
     PortForward,
@@ -58,14 +51,11 @@ impl fmt::Display for AddressKind {
     }
 }
 
-/// The way to a gateway that answered.
 #[derive(Clone)]
 pub struct Reached {
-    /// Makes connections to it.
     pub dial: Arc<dyn Dial>,
     /// `host:port`, or what the forward leads to.
     pub address: String,
-    /// How it was found.
     pub kind: AddressKind,
     /// The candidates before it that did not answer.
     pub before: Vec<Tried>,
@@ -77,14 +67,11 @@ impl fmt::Debug for Reached {
     }
 }
 
-/// A candidate that did not answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tried {
     /// `host:port`, or what was looked up.
     pub address: String,
-    /// How it was found.
     pub kind: AddressKind,
-    /// What happened.
     pub problem: String,
 }
 
@@ -94,23 +81,14 @@ impl fmt::Display for Tried {
     }
 }
 
-/// No candidate answered.
 #[derive(Debug, thiserror::Error)]
 pub enum AddressError {
-    /// The API server could not be asked.
     #[error(transparent)]
     Api(#[from] ApiFailure),
-    /// There is no such Gateway.
     #[error("find an address of {0}: it does not exist")]
     NoGateway(ObjectRef),
-    /// Nothing answered.
     #[error("find an address of {gateway}: none of {} candidates answers{}", tried.len(), tried.iter().map(|tried| format!("\n  {tried}")).collect::<String>())]
-    NoneAnswers {
-        /// The Gateway.
-        gateway: ObjectRef,
-        /// All that was tried.
-        tried: Vec<Tried>,
-    },
+    NoneAnswers { gateway: ObjectRef, tried: Vec<Tried> },
 }
 
 impl Cluster {

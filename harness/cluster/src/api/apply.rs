@@ -28,7 +28,6 @@ const ABREAST: usize = 4;
 /// How long a CustomResourceDefinition may take to be served.
 const ESTABLISHED: Duration = Duration::from_secs(60);
 
-/// For whom and how to apply.
 #[derive(Clone, Copy, Debug)]
 pub struct Apply<'a> {
     run: &'a str,
@@ -59,19 +58,14 @@ impl<'a> Apply<'a> {
     }
 }
 
-/// Whether an apply made an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {
-    /// It was not there before.
     Created,
-    /// It was there.
     Configured,
 }
 
-/// What came of an apply.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Applied {
-    /// Which object.
     pub object_ref: ObjectRef,
     /// The object as the API server stored it.
     pub object: Value,
@@ -79,15 +73,11 @@ pub struct Applied {
     pub generation: i64,
     /// Warnings of the API server, word for word.
     pub warnings: Vec<String>,
-    /// Whether it is new.
     pub change: Change,
 }
 
 impl Cluster {
     /// Applies one manifest (server-side apply, strict about unknown fields, never forced).
-    ///
-    /// # Errors
-    /// [`FailureKind::Conflict`] names the other manager; [`FailureKind::Refused`] keeps the API server's words.
     pub async fn apply(&self, manifest: &Value, how: Apply<'_>) -> Result<Applied, ApiFailure> {
         let manifest = labelled(manifest, how.run)?;
         let named = object_ref(&manifest)?;
@@ -126,9 +116,7 @@ impl Cluster {
 
     /// Applies manifests: namespaces first, then definitions (and waits until their kinds are served), then the rest in
     /// the order given. `kind: List` is taken apart.
-    ///
-    /// # Errors
-    /// The first failure; what was applied before it stays.
+    /// After a failure what was applied before it stays.
     pub async fn apply_all(&self, manifests: &[Value], how: Apply<'_>) -> Result<Vec<Applied>, ApiFailure> {
         let manifests: Vec<&Value> = manifests.iter().flat_map(items).collect();
         let of_kind = |kind: &str| -> Vec<&Value> {
@@ -194,9 +182,7 @@ impl Cluster {
     /// Asks, without storing anything, what the API server says to a manifest when a user applies it with kubectl
     /// (strict field validation, admission, webhooks). The manifest is sent as it is, without igc's labels; one that names
     /// no namespace is offered to `default`.
-    ///
-    /// # Errors
-    /// Only when the API server does not judge the manifest: no answer, unknown kind, a namespace that is not there.
+    /// Fails only when the API server does not judge the manifest: no answer, unknown kind, a namespace that is not there.
     pub async fn dry_run(&self, manifest: &Value) -> Result<Admission, ApiFailure> {
         let named = object_ref(manifest)?;
         let doing = format!("offer {named} (dry run)");
@@ -222,9 +208,7 @@ impl Cluster {
     }
 
     /// Offers a manifest for real: refused in the words that a user of kubectl would read, or stored as by [`Self::apply`].
-    ///
-    /// # Errors
-    /// Like [`Self::dry_run`]; also a conflict with another manager.
+    /// Fails like [`Self::dry_run`], and for a conflict with another manager.
     pub async fn offer(&self, manifest: &Value, how: Apply<'_>) -> Result<Admission, ApiFailure> {
         let manifest = labelled(manifest, how.run)?;
         let named = object_ref(&manifest)?;
@@ -273,7 +257,6 @@ impl Cluster {
     }
 }
 
-/// Whether an object carries igc's label.
 pub(crate) fn is_ours(object: &Value) -> bool {
     object.pointer("/metadata/labels").and_then(|labels| labels.get(MANAGED_BY)).and_then(Value::as_str)
         == Some(MANAGER)

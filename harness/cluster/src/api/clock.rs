@@ -9,7 +9,6 @@ use tokio::time::Instant;
 
 use super::failure::{ApiFailure, FailureKind};
 
-/// A moment after which nothing more is awaited.
 #[derive(Clone, Copy, Debug)]
 pub struct Deadline {
     began: Instant,
@@ -17,7 +16,6 @@ pub struct Deadline {
 }
 
 impl Deadline {
-    /// So long from now.
     pub fn within(within: Duration) -> Self {
         let began = Instant::now();
         // A year is for ever here, and does not overflow.
@@ -29,12 +27,10 @@ impl Deadline {
         self.at.saturating_duration_since(Instant::now())
     }
 
-    /// Since it was set.
     pub fn elapsed(&self) -> Duration {
         self.began.elapsed()
     }
 
-    /// Whether nothing is left.
     pub fn passed(&self) -> bool {
         self.left().is_zero()
     }
@@ -60,19 +56,16 @@ pub struct Backoff {
 }
 
 impl Default for Backoff {
-    /// From 100 ms to 3 s.
     fn default() -> Self {
         Self::new(Duration::from_millis(100), Duration::from_secs(3))
     }
 }
 
 impl Backoff {
-    /// From the first pause to the longest.
     pub fn new(first: Duration, longest: Duration) -> Self {
         Self { first, longest, next: first }
     }
 
-    /// Begins anew: something went well.
     pub fn reset(&mut self) {
         self.next = self.first;
     }

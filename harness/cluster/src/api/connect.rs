@@ -18,70 +18,34 @@ use super::{About, ApiFailure, Bounds, Cluster, discovery};
 /// How long an API server may take to say who it is.
 const ANSWER: Duration = Duration::from_secs(10);
 
-/// Why there is no cluster.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
-    /// The file cannot be read.
     #[error("kubeconfig {}: {source}; name another file, or create the cluster first", path.display())]
-    Unreadable {
-        /// The file.
-        path: PathBuf,
-        /// Why not.
-        source: std::io::Error,
-    },
-    /// The file is no kubeconfig, or names what it does not hold.
+    Unreadable { path: PathBuf, source: std::io::Error },
     #[error("kubeconfig {}: {problem}", path.display())]
-    Malformed {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        problem: String,
-    },
-    /// The file has no such context.
+    Malformed { path: PathBuf, problem: String },
     #[error("kubeconfig {} has no context {wanted:?}{}; it has {}", path.display(), suggestion(near), list_words(there))]
     NoContext {
-        /// The file.
         path: PathBuf,
-        /// The context that was asked for.
         wanted: String,
-        /// The contexts there are.
         there: Vec<String>,
         /// Those of them with a similar name, nearest first.
         near: Vec<String>,
     },
-    /// The file has no current context and none was asked for.
     #[error("kubeconfig {} has no current context; say which: it has {}", path.display(), list_words(there))]
-    NoCurrentContext {
-        /// The file.
-        path: PathBuf,
-        /// The contexts there are.
-        there: Vec<String>,
-    },
-    /// There is no service account: this program does not run in a pod.
+    NoCurrentContext { path: PathBuf, there: Vec<String> },
     #[error("this is no pod with a service account ({0}); name a kubeconfig")]
     NoPod(String),
-    /// Nobody answers at the API server's address.
     #[error("context {context:?}: {server} does not answer as a Kubernetes API server: {problem}")]
-    NotAnswering {
-        /// The context.
-        context: String,
-        /// The URL.
-        server: String,
-        /// What happened.
-        problem: String,
-    },
-    /// The API server knows neither this user nor what he may.
+    NotAnswering { context: String, server: String, problem: String },
     #[error(
         "context {context:?}: {server} answered {code} to its credentials: {message}; renew them, or name another context"
     )]
     Unauthorized {
-        /// The context.
         context: String,
-        /// The URL.
         server: String,
         /// 401 or 403.
         code: u16,
-        /// What it said.
         message: String,
     },
 }
@@ -104,9 +68,6 @@ impl Cluster {
     /// Connects by one kubeconfig file and nothing else, and asks the API server who it is and whether it knows us.
     ///
     /// Without a context the file's current one is taken. The file is only read. Takes at most 10 s.
-    ///
-    /// # Errors
-    /// See [`ConnectError`].
     pub async fn connect(kubeconfig: &Path, context: Option<&str>) -> Result<Self, ConnectError> {
         super::init();
         let path = kubeconfig.to_owned();
@@ -141,9 +102,6 @@ impl Cluster {
     }
 
     /// Connects to the cluster that this program runs in, as the service account of its pod.
-    ///
-    /// # Errors
-    /// See [`ConnectError`].
     pub async fn connect_in_pod() -> Result<Self, ConnectError> {
         super::init();
         let mut config = kube::Config::incluster().map_err(|error| ConnectError::NoPod(error.to_string()))?;

@@ -13,7 +13,6 @@ use super::failure::{ApiFailure, FailureKind};
 use super::object::group_of;
 use super::request::{encode, request};
 
-/// A kind as the API server serves it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Kind {
     /// `group/version`, or `v1`.
@@ -22,7 +21,6 @@ pub struct Kind {
     pub kind: String,
     /// For example `httproutes`.
     pub plural: String,
-    /// Whether its objects are in namespaces.
     pub namespaced: bool,
     /// For example `list`, `watch`, `patch`.
     pub verbs: Vec<String>,
@@ -40,7 +38,6 @@ impl Kind {
         }
     }
 
-    /// Path of one object.
     pub(crate) fn item(&self, namespace: Option<&str>, name: &str) -> String {
         format!("{}/{}", self.collection(namespace), encode(name))
     }

@@ -7,7 +7,6 @@ use serde_json::Value;
 use super::Cluster;
 use super::failure::ApiFailure;
 
-/// An Event, as much of it as people read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
     /// `Normal` or `Warning`.
@@ -16,9 +15,7 @@ pub struct Event {
     pub reason: String,
     /// `Kind name` of the object that it is about.
     pub about: String,
-    /// What happened.
     pub message: String,
-    /// How often.
     pub count: u64,
     /// The last time, RFC 3339.
     pub last: String,

@@ -5,23 +5,18 @@ use serde_json::Value;
 
 use super::object::ObjectRef;
 
-/// A request to the API server that did not end as it should: what was being done, and what came.
 #[derive(Debug, thiserror::Error)]
 #[error("{doing}: {kind}")]
 pub struct ApiFailure {
     /// What was being done, as it fits after "failed to": `apply HTTPRoute shop/route`.
     pub doing: String,
-    /// What came.
     pub kind: FailureKind,
 }
 
-/// What came instead of success.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum FailureKind {
-    /// The API server answered with a Status object that says no.
     #[error("the API server answered {code}{}: {message}", spaced(reason))]
     Refused {
-        /// HTTP status code.
         code: u16,
         /// `reason` of the Status object; empty when there was none.
         reason: String,
@@ -30,41 +25,31 @@ pub enum FailureKind {
         /// `details.causes[].message` of the Status object.
         causes: Vec<String>,
     },
-    /// Server-side apply met fields that another manager owns.
     #[error("{} already manages {}; igc never forces: change the manifest, or let the other one go of the field", managers.join(" and "), fields.join(", "))]
     Conflict {
         /// The other managers, in quotes where the API server quotes them.
         managers: Vec<String>,
-        /// The fields.
         fields: Vec<String>,
-        /// `message` of the Status object.
         message: String,
     },
-    /// The API server does not serve this kind.
     #[error(
         "the cluster has no kind {kind} in {api_version}{}; is its CustomResourceDefinition installed?",
         near(others)
     )]
     UnknownKind {
-        /// Of the object.
         api_version: String,
-        /// Of the object.
         kind: String,
         /// Kinds that this `apiVersion` does have.
         others: Vec<String>,
     },
-    /// The object is there and igc did not make it.
     #[error(
         "{0} exists and was not made by igc (no label app.kubernetes.io/managed-by=igc); delete it, or use another name"
     )]
     NotOurs(ObjectRef),
-    /// No connection: the place where the API server should listen refuses it.
     #[error("no answer from the API server: nobody listens at {0}")]
     NobodyListens(String),
-    /// No answer, or not all of it.
     #[error("no answer from the API server: {0}")]
     Unanswered(String),
-    /// An answer that is not what the protocol promises.
     #[error("an answer that is not understood: {0}")]
     Malformed(String),
     /// What was to be asked for makes no sense, and was not sent.
@@ -130,7 +115,6 @@ impl ApiFailure {
         }
     }
 
-    /// Whether the API server says that there is no such object.
     pub fn is_not_found(&self) -> bool {
         self.code() == Some(404)
     }

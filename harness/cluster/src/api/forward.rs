@@ -20,15 +20,11 @@ use wire::{Dial, Stream};
 
 use super::{ApiFailure, Cluster, clock::Deadline, request::unanswered};
 
-/// How long a forward may take to open.
 const OPEN: Duration = Duration::from_secs(10);
 
-/// A port of a pod.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct PodPort {
-    /// Its namespace.
     pub namespace: String,
-    /// Its name.
     pub pod: String,
     /// The port that the pod listens on.
     pub port: u16,

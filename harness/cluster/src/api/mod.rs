@@ -59,7 +59,6 @@ pub struct Cluster {
     about: Arc<About>,
 }
 
-/// What is known of a cluster since it answered.
 #[derive(Debug)]
 struct About {
     context: String,
@@ -68,12 +67,10 @@ struct About {
 }
 
 impl Cluster {
-    /// The context of the kubeconfig.
     pub fn context(&self) -> &str {
         &self.about.context
     }
 
-    /// The URL of the API server.
     pub fn server(&self) -> &str {
         &self.about.server
     }

@@ -5,7 +5,6 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-/// Which object.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ObjectRef {
@@ -16,17 +15,14 @@ pub struct ObjectRef {
     /// Absent for kinds without namespaces.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub namespace: Option<String>,
-    /// Its name.
     pub name: String,
 }
 
 impl ObjectRef {
-    /// An object in a namespace.
     pub fn new(api_version: &str, kind: &str, namespace: &str, name: &str) -> Self {
         Self { namespace: Some(namespace.to_owned()), ..Self::global(api_version, kind, name) }
     }
 
-    /// An object of a kind without namespaces.
     pub fn global(api_version: &str, kind: &str, name: &str) -> Self {
         Self { api_version: api_version.to_owned(), kind: kind.to_owned(), namespace: None, name: name.to_owned() }
     }
@@ -44,13 +40,11 @@ impl ObjectRef {
         })
     }
 
-    /// The group of `api_version`, empty for the core group.
     pub fn group(&self) -> &str {
         group_of(&self.api_version)
     }
 }
 
-/// `kind namespace/name`, as people write it.
 impl fmt::Display for ObjectRef {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.namespace {

@@ -16,18 +16,14 @@ use super::{
     request::{encode, request, unanswered},
 };
 
-/// What a pod answered.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PodAnswer {
-    /// Its status code.
     pub status: StatusCode,
     /// Its headers, less those of the way.
     pub headers: HeaderMap,
-    /// Its whole body.
     pub body: Bytes,
 }
 
-/// Which logs of a container.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Logs {
     /// Of the container that runs, or ran last.
@@ -36,14 +32,11 @@ pub enum Logs {
     Previous,
 }
 
-/// What a command in a container did.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Exec {
     /// Exit code; `None` when the API server did not say one.
     pub code: Option<i32>,
-    /// Its output, as much as the bound allows.
     pub stdout: Vec<u8>,
-    /// Its errors, as much as the bound allows.
     pub stderr: Vec<u8>,
 }
 
@@ -62,9 +55,6 @@ fn proxied(doing: &str, namespace: &str, pod: &str, port: u16, path_and_query: &
 
 impl Cluster {
     /// GET of a pod's port through the API server's proxy, within the bounds of every request (30 s, 64 MiB).
-    ///
-    /// # Errors
-    /// See [`Self::pod_get_within`].
     pub async fn pod_get(
         &self,
         namespace: &str,
@@ -76,9 +66,7 @@ impl Cluster {
     }
 
     /// The same, bounded as `bounds` says.
-    ///
-    /// # Errors
-    /// When the API server or the pod does not answer; an answer of the pod, whatever its status, is no error.
+    /// An answer of the pod, whatever its status, is no error.
     pub async fn pod_get_within(
         &self,
         namespace: &str,
@@ -93,9 +81,6 @@ impl Cluster {
     }
 
     /// POST without a body to a pod's port through the API server's proxy, within the bounds of every request.
-    ///
-    /// # Errors
-    /// See [`Self::pod_get_within`].
     pub async fn pod_post(
         &self,
         namespace: &str,
@@ -160,9 +145,7 @@ impl Cluster {
     }
 
     /// Runs a command in a container and waits for its end, without input. Output is kept up to 1 MiB each.
-    ///
-    /// # Errors
-    /// When it did not start or did not end in time (it may go on running); an exit code other than 0 is no error.
+    /// A command that does not end in time may go on running; an exit code other than 0 is no error.
     pub async fn exec(
         &self,
         namespace: &str,

@@ -15,14 +15,10 @@ use super::{Cluster, WaitError};
 /// How many objects one page of a list holds.
 const PAGE: usize = 500;
 
-/// What happens to the objects that an object owns when it is deleted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Propagation {
-    /// They go first; the object stays until they are gone.
     Foreground,
-    /// The object goes at once, they follow.
     Background,
-    /// They stay.
     Orphan,
 }
 
@@ -113,10 +109,8 @@ impl Cluster {
     }
 
     /// Deletes a namespace that igc made, and waits until it is gone. `Ok(false)` when there was none.
-    ///
-    /// # Errors
-    /// [`FailureKind::NotOurs`] for a namespace of others; a [`WaitError`] quotes the namespace's conditions, which name
-    /// what is left in it.
+    /// Fails with [`FailureKind::NotOurs`] for a namespace of others; a [`WaitError`] quotes the namespace's conditions,
+    /// which name what is left in it.
     pub async fn delete_namespace(&self, name: &str, within: Duration) -> Result<bool, WaitError> {
         let namespace = ObjectRef::global("v1", "Namespace", name);
         let failed = |failure| WaitError::asking(&namespace, &Until::Gone, failure);
@@ -131,7 +125,6 @@ impl Cluster {
         self.wait(&namespace, Until::Gone, within).await.map(|_| true)
     }
 
-    /// The path of an object of a kind that is served.
     pub(crate) async fn path_of(&self, doing: &str, object: &ObjectRef) -> Result<String, ApiFailure> {
         let kind = self
             .kind(&object.api_version, &object.kind)

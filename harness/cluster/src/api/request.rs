@@ -14,7 +14,6 @@ use super::Cluster;
 use super::clock::{Backoff, Deadline};
 use super::failure::{ApiFailure, FailureKind};
 
-/// Bounds on one request.
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {
     /// From sending to the last byte of the answer.
@@ -26,7 +25,6 @@ pub struct Bounds {
 }
 
 impl Default for Bounds {
-    /// 30 s, 64 MiB and 15 s.
     fn default() -> Self {
         Self { time: Duration::from_secs(30), bytes: 64 * 1024 * 1024, absence: Duration::from_secs(15) }
     }
@@ -44,7 +42,6 @@ pub(crate) struct Answer {
 }
 
 impl Answer {
-    /// The texts of the Warning headers.
     pub fn warnings(&self) -> Vec<String> {
         self.headers
             .get_all(header::WARNING)
@@ -70,7 +67,6 @@ impl Cluster {
         self.ask_within(doing, request, self.bounds).await
     }
 
-    /// The same with bounds of its own.
     pub(crate) async fn ask_within(
         &self,
         doing: &str,
@@ -110,7 +106,6 @@ impl Cluster {
         })
     }
 
-    /// Reads what an answer that is no success says.
     pub(crate) async fn refusal(&self, response: Response<Body>) -> FailureKind {
         let status = response.status();
         let bounded = Bounds { bytes: 1024 * 1024, ..self.bounds };
@@ -121,13 +116,11 @@ impl Cluster {
         }
     }
 
-    /// GET of a path that answers JSON.
     pub(crate) async fn get_json(&self, doing: &str, path: &str) -> Result<Value, ApiFailure> {
         self.ask(doing, request("GET", path, None)).await?.json(doing)
     }
 }
 
-/// A request with an optional body of a content type.
 pub(crate) fn request(method: &str, path_and_query: &str, body: Option<(&str, &Value)>) -> Request<Vec<u8>> {
     let mut builder = Request::builder().method(method).uri(path_and_query).header(header::ACCEPT, "application/json");
     let bytes = match body {

@@ -27,19 +27,14 @@ impl fmt::Debug for Predicate {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Until {
-    /// It is there.
     Exists,
-    /// It is not there (none of the set is).
     Gone,
     /// `status.conditions` has this type with status `True`.
     ConditionTrue(String),
     /// `status.conditions` has this type with this status, and this reason where one is named.
     Condition {
-        /// For example `ResolvedRefs`.
         r#type: String,
-        /// `True`, `False` or `Unknown`.
         status: String,
-        /// For example `BackendNotFound`.
         #[serde(default)]
         reason: Option<String>,
     },
@@ -47,7 +42,6 @@ pub enum Until {
     GatewayProgrammed,
     /// Every parent that a route names has accepted it, by this controller.
     RouteAccepted {
-        /// `controllerName` of the parent status.
         controller: String,
     },
     /// A rollout is complete: a Deployment's, StatefulSet's or DaemonSet's new pods are available and no old one is left.
@@ -56,17 +50,13 @@ pub enum Until {
     EndpointsReady,
     /// A field equals a value. The path is like kubectl's: `.status.loadBalancer.ingress[0].ip`, `.metadata.labels['a.b/c']`.
     Field {
-        /// The path.
         path: String,
-        /// The value.
         equals: Value,
     },
-    /// A question of the caller's own.
     #[serde(skip)]
     Fn(Predicate),
 }
 
-/// A look at the objects.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Look {
     Met,
@@ -82,7 +72,6 @@ impl Until {
         Self::Fn(Predicate { name: name.to_owned(), holds: Arc::new(holds) })
     }
 
-    /// Looks at all objects of the target.
     pub(crate) fn look(&self, objects: &[&Value]) -> Look {
         match self {
             Self::Exists if objects.is_empty() => {
@@ -132,7 +121,6 @@ impl Until {
     }
 }
 
-/// As it fits after "until".
 impl fmt::Display for Until {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -23,18 +23,13 @@ const LAST_LOOK: Duration = Duration::from_secs(5);
 /// How many events an error quotes.
 const EVENTS: usize = 6;
 
-/// What is waited for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Target {
-    /// One object.
     Object(ObjectRef),
     /// All objects of a kind with some labels; a condition must hold for each, and for at least one.
     Labelled {
-        /// Of the kind.
         api_version: String,
-        /// The kind.
         kind: String,
-        /// One namespace, or all.
         namespace: Option<String>,
         /// `a=b,c`; empty for all.
         selector: String,
@@ -54,7 +49,6 @@ impl From<&ObjectRef> for Target {
 }
 
 impl Target {
-    /// Objects of a namespace with some labels.
     pub fn labelled(api_version: &str, kind: &str, namespace: Option<&str>, selector: &str) -> Self {
         Self::Labelled {
             api_version: api_version.to_owned(),
@@ -120,7 +114,6 @@ struct Watched {
     query: (&'static str, String),
 }
 
-/// What was waited for has come.
 #[derive(Clone, Debug)]
 pub struct Waited {
     /// The objects that made it true; empty after [`Until::Gone`]. For [`Until::EndpointsReady`] the EndpointSlices.
@@ -136,7 +129,6 @@ impl Waited {
     }
 }
 
-/// What was waited for has not come.
 #[derive(Debug)]
 pub struct WaitError(Box<Unmet>);
 
@@ -167,7 +159,6 @@ impl WaitError {
         }))
     }
 
-    /// The object as it was last seen, if it was.
     pub fn last(&self) -> Option<&Value> {
         self.0.last.first()
     }
@@ -177,17 +168,14 @@ impl WaitError {
         &self.0.events
     }
 
-    /// From the call to giving up.
     pub fn waited(&self) -> Duration {
         self.0.waited
     }
 
-    /// What was missing in the objects as they were last seen.
     pub fn missing(&self) -> Option<&str> {
         self.0.missing.as_deref()
     }
 
-    /// What stood between us and the API server at the end, if anything did.
     pub fn trouble(&self) -> Option<&ApiFailure> {
         self.0.trouble.as_ref()
     }
@@ -198,7 +186,6 @@ impl WaitError {
         self.0.trouble.as_ref().is_some_and(ApiFailure::is_environment)
     }
 
-    /// The failure at the end, if there was one.
     pub(crate) fn into_failure(self) -> Option<ApiFailure> {
         self.0.trouble
     }
@@ -242,7 +229,6 @@ impl fmt::Display for WaitError {
     }
 }
 
-/// What a wait knows at any moment.
 #[derive(Default)]
 struct Seen {
     objects: BTreeMap<(String, String), Value>,
@@ -266,10 +252,8 @@ fn key(object: &Value) -> (String, String) {
     (namespace.to_owned(), name_of(object).to_owned())
 }
 
-/// Says whether what was seen is enough.
 type Judge<'a> = dyn FnMut(&mut Seen) -> Result<Look, ApiFailure> + Send + 'a;
 
-/// Why a wait ends before its deadline.
 enum End {
     Met,
     Failed(ApiFailure),
@@ -281,9 +265,7 @@ impl Cluster {
     /// Lists and watches; lists again when the API server says that it forgot (410), when a watch breaks, when the server
     /// does not answer and when the kind is not served yet: until the deadline.
     ///
-    /// # Errors
-    /// A [`WaitError`] that carries what was last seen. At once: missing rights, a target that makes no sense. Soon: a
-    /// cluster that is gone.
+    /// Fails at once for missing rights and for a target that makes no sense, and soon for a cluster that is gone.
     pub async fn wait(&self, target: impl Into<Target>, until: Until, within: Duration) -> Result<Waited, WaitError> {
         let target = target.into();
         let watched = target.watched(&until);
@@ -333,8 +315,6 @@ impl Cluster {
 
     /// Tells what is there of a target, first as it is found and then whenever something changes, for ever: through lost
     /// watches, forgotten versions and an API server that does not answer.
-    ///
-    /// # Errors
     /// Ends only with what no waiting cures: missing rights, a target that makes no sense.
     pub async fn observe(&self, target: impl Into<Target>, mut tell: impl FnMut(&[&Value]) + Send) -> ApiFailure {
         let watched = target.into().watched(&Until::Exists);

@@ -11,7 +11,6 @@ use super::failure::FailureKind;
 /// An object larger than this is no Kubernetes object.
 const LINE: usize = 16 * 1024 * 1024;
 
-/// What a watch says.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum WatchEvent {
     /// It is there, new or changed.
@@ -22,11 +21,9 @@ pub(crate) enum WatchEvent {
     Bookmark(String),
     /// The `resourceVersion` is too old: list again.
     TooOld,
-    /// The watch failed.
     Failed(FailureKind),
 }
 
-/// A watch that is open.
 pub(crate) struct Watch {
     body: Body,
     read: BytesMut,
@@ -94,7 +91,6 @@ fn event(line: &[u8]) -> Result<WatchEvent, FailureKind> {
     }
 }
 
-/// `metadata.resourceVersion`, or nothing.
 pub(crate) fn version_of(object: &Value) -> String {
     object.pointer("/metadata/resourceVersion").and_then(Value::as_str).unwrap_or_default().to_owned()
 }

@@ -11,57 +11,34 @@ use serde_json::Value;
 
 use crate::programs::engine::full_name;
 
-/// A bundle that can be read.
 #[derive(Clone, Debug)]
 pub struct Bundle {
     folder: PathBuf,
 }
 
-/// What a bundle does not have.
 #[derive(Debug, thiserror::Error)]
 pub enum BundleError {
-    /// It is no bundle.
     #[error("bundle {}: {problem}; a bundle is a folder with charts/NAME-VERSION(.tgz), crds/PROJECT/VERSION/*.yaml and images/*.tar", folder.display())]
-    NotABundle {
-        /// The folder.
-        folder: PathBuf,
-        /// Why it is none.
-        problem: String,
-    },
-    /// A chart.
+    NotABundle { folder: PathBuf, problem: String },
     #[error("bundle {} has no chart {name} {version}; {}{}", folder.display(), it_has(.has), choose(.component))]
     NoChart {
-        /// The bundle.
         folder: PathBuf,
-        /// The chart.
         name: String,
-        /// Its version.
         version: String,
         /// Versions of the chart, or names of all charts where it has none.
         has: Vec<String>,
-        /// The component that it is wanted for.
         component: Option<String>,
     },
-    /// Definitions.
     #[error("bundle {} has no definitions crds/{wanted}; {}{}", folder.display(), it_has(.has), choose(.component))]
     NoCrds {
-        /// The bundle.
         folder: PathBuf,
         /// `project/version`.
         wanted: String,
-        /// What it has, as `project/version`.
         has: Vec<String>,
-        /// The component that it is wanted for.
         component: Option<String>,
     },
-    /// A file in it.
     #[error("{}: {source}", path.display())]
-    File {
-        /// Which.
-        path: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
+    File { path: PathBuf, source: io::Error },
 }
 
 fn choose(component: &Option<String>) -> String {
@@ -90,10 +67,7 @@ struct ChartFile {
 }
 
 impl Bundle {
-    /// Opens a bundle.
-    ///
-    /// # Errors
-    /// [`BundleError::NotABundle`] for what cannot be read, and for a folder that has neither charts nor definitions.
+    /// Opens a folder that has charts and definitions.
     pub fn open(folder: &Path) -> Result<Self, BundleError> {
         let not = |problem: String| BundleError::NotABundle { folder: folder.to_owned(), problem };
         fs::read_dir(folder).map_err(|error| not(error.to_string()))?;
@@ -103,15 +77,11 @@ impl Bundle {
         Ok(Self { folder: folder.canonicalize().map_err(|error| not(error.to_string()))? })
     }
 
-    /// Where it is.
     pub fn folder(&self) -> &Path {
         &self.folder
     }
 
     /// A chart: an archive, or a folder.
-    ///
-    /// # Errors
-    /// [`BundleError::NoChart`] with the versions that it has.
     pub fn chart(&self, name: &str, version: &str) -> Result<PathBuf, BundleError> {
         let charts = self.folder.join("charts");
         let archive = charts.join(format!("{name}-{version}.tgz"));
@@ -140,9 +110,6 @@ impl Bundle {
     }
 
     /// The files of definitions of `project/version`, sorted.
-    ///
-    /// # Errors
-    /// [`BundleError::NoCrds`] with what it has.
     pub fn crds(&self, wanted: &str) -> Result<Vec<PathBuf>, BundleError> {
         let folder = self.folder.join("crds").join(wanted);
         let files: Vec<PathBuf> =
@@ -172,9 +139,6 @@ impl Bundle {
     }
 
     /// Archives under `images/`, with the names of the images in each.
-    ///
-    /// # Errors
-    /// [`BundleError::File`] for an archive that cannot be read.
     pub fn archives(&self) -> Result<Vec<Archive>, BundleError> {
         let folder = self.folder.join("images");
         let files = names(&folder).into_iter().filter(|name| name.ends_with(".tar")).map(|name| folder.join(name));
@@ -187,10 +151,8 @@ impl Bundle {
     }
 }
 
-/// An archive of images.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Archive {
-    /// Its file.
     pub path: PathBuf,
     /// Full names of the images in it.
     pub images: Vec<String>,

@@ -46,9 +46,7 @@ impl fmt::Display for State {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub struct Need {
-    /// The other component.
     pub component: String,
-    /// How far it must be.
     pub state: State,
 }
 
@@ -77,7 +75,6 @@ impl TryFrom<String> for Need {
     }
 }
 
-/// What each state of a component needs.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Needs {
@@ -90,7 +87,6 @@ pub struct Needs {
 }
 
 impl Needs {
-    /// Those of one state.
     pub fn of(&self, state: State) -> &[Need] {
         match state {
             State::Images => &[],
@@ -100,13 +96,11 @@ impl Needs {
         }
     }
 
-    /// All of them.
     pub fn all(&self) -> impl Iterator<Item = &Need> {
         self.crds.iter().chain(&self.installed).chain(&self.ready)
     }
 }
 
-/// Where definitions come from.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Crds {
@@ -122,17 +116,14 @@ pub struct Crds {
     pub path: Option<String>,
 }
 
-/// A chart of a component.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Chart {
     /// What it brings: `crds`, `installed`, or `ready` for what the component itself must admit.
     pub state: State,
-    /// Its name.
     pub name: String,
     /// Its OCI reference.
     pub from: String,
-    /// Name of the release.
     pub release: String,
     /// File of values beside `component.yaml`.
     pub values: Option<String>,
@@ -141,13 +132,10 @@ pub struct Chart {
     pub take_ownership: bool,
 }
 
-/// What is waited for.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Wait {
-    /// The object.
     pub object: ObjectRef,
-    /// What must be true of it.
     pub until: Until,
     /// Seconds until that is given up.
     pub seconds: u64,
@@ -167,7 +155,6 @@ pub struct Probe {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Configured {
-    /// The object.
     pub object: ObjectRef,
     /// The field, as a JSON pointer.
     pub field: String,
@@ -177,24 +164,20 @@ pub struct Configured {
     pub r#for: Option<String>,
 }
 
-/// How a component is seen in a cluster that is there.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Present {
-    /// The object that shows it.
     pub object: ObjectRef,
     /// What tells its version; absent where nothing does.
     pub version: Option<VersionFrom>,
 }
 
-/// What tells a version.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum VersionFrom {
     /// The tag of the image of this name (its last word) in the object's pods; where no image has this name, something
     /// else stands in for the component.
     Image(String),
-    /// An annotation of the object.
     Annotation(String),
 }
 
@@ -202,11 +185,8 @@ pub enum VersionFrom {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Seconds {
-    /// Definitions.
     pub crds: f64,
-    /// Objects.
     pub installed: f64,
-    /// Readiness.
     pub ready: f64,
 }
 
@@ -214,9 +194,7 @@ pub struct Seconds {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Component {
-    /// The folder's own name.
     pub name: String,
-    /// As people say it.
     pub title: String,
     /// Where its installation is described.
     pub source: String,
@@ -251,18 +229,14 @@ pub struct Component {
     /// Names of definitions without which it is not there.
     #[serde(default)]
     pub definitions: Vec<String>,
-    /// What is waited for.
     #[serde(default)]
     pub waits: Vec<Wait>,
-    /// What is offered until it is accepted, after the waits.
     #[serde(default)]
     pub probes: Vec<Probe>,
     /// What its configuration must say, after the probes.
     #[serde(default)]
     pub configured: Vec<Configured>,
-    /// How it is seen.
     pub present: Present,
-    /// About how long it takes.
     #[serde(default)]
     pub seconds: Seconds,
 }
@@ -286,26 +260,16 @@ impl Component {
     }
 }
 
-/// What is wrong with the data of an install.
 #[derive(Debug, thiserror::Error)]
 pub enum DataError {
-    /// A file or folder cannot be read.
     #[error("failed to read {}: {source}", path.display())]
-    Unreadable {
-        /// Which.
-        path: PathBuf,
-        /// What the system said.
-        source: std::io::Error,
-    },
-    /// A file does not say what it should.
+    Unreadable { path: PathBuf, source: std::io::Error },
     #[error("{}: {problem}", path.display())]
     Malformed {
-        /// Which.
         path: PathBuf,
         /// What is wrong, with line and column where they are known.
         problem: String,
     },
-    /// A template of a file does not work out.
     #[error(transparent)]
     Template(#[from] IntentError),
 }
@@ -357,9 +321,6 @@ pub struct Catalogue {
 
 impl Catalogue {
     /// Reads `<manifests>/components`.
-    ///
-    /// # Errors
-    /// [`DataError`] with the file, and the line where one is wrong; needs that name what is not there.
     pub fn read(manifests: &Path) -> Result<Self, DataError> {
         let folder = manifests.join("components");
         let mut components = BTreeMap::new();
@@ -396,17 +357,14 @@ impl Catalogue {
         Ok(Self { folder, components })
     }
 
-    /// A component.
     pub fn get(&self, name: &str) -> Option<&Component> {
         self.components.get(name)
     }
 
-    /// All of them, by name.
     pub fn all(&self) -> impl Iterator<Item = &Component> {
         self.components.values()
     }
 
-    /// A file in a component's folder.
     pub fn file(&self, component: &str, file: &str) -> PathBuf {
         self.folder.join(component).join(file)
     }
@@ -466,9 +424,6 @@ impl Variables {
     }
 
     /// Fills a short text of a data file. `None` where it names what is not known of this version.
-    ///
-    /// # Errors
-    /// What is wrong with the template.
     pub fn text(&self, template: &str) -> Result<Option<String>, String> {
         let mut environment = Environment::new();
         environment.set_undefined_behavior(UndefinedBehavior::Strict);
@@ -480,9 +435,6 @@ impl Variables {
     }
 
     /// Fills a file whose values go in as JSON.
-    ///
-    /// # Errors
-    /// [`DataError`] with the line.
     pub fn file(&self, path: &Path) -> Result<String, DataError> {
         let template =
             fs::read_to_string(path).map_err(|source| DataError::Unreadable { path: path.to_owned(), source })?;
@@ -490,16 +442,12 @@ impl Variables {
     }
 
     /// Fills a file and reads it as objects.
-    ///
-    /// # Errors
-    /// [`DataError`] with the line.
     pub fn objects(&self, path: &Path) -> Result<Vec<Value>, DataError> {
         intents::documents(&self.file(path)?).map_err(|problem: DocumentError| DataError::malformed(path, problem))
     }
 }
 
 impl Wait {
-    /// How long.
     pub fn patience(&self) -> Duration {
         Duration::from_secs(self.seconds)
     }

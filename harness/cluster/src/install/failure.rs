@@ -18,59 +18,35 @@ use crate::{
     },
 };
 
-/// Why a node could not be done.
 #[derive(Debug, thiserror::Error)]
 pub enum Cause {
-    /// A program.
     #[error(transparent)]
     Child(#[from] ChildError),
-    /// The container engine.
     #[error(transparent)]
     Engine(#[from] EngineError),
-    /// kind.
     #[error(transparent)]
     Kind(#[from] KindError),
-    /// Helm.
     #[error(transparent)]
     Helm(#[from] HelmError),
-    /// The bundle.
     #[error(transparent)]
     Bundle(#[from] BundleError),
-    /// The data of a component.
     #[error(transparent)]
     Data(#[from] DataError),
-    /// No cluster answers.
     #[error(transparent)]
     Connect(#[from] ConnectError),
-    /// The API server.
     #[error(transparent)]
     Api(#[from] ApiFailure),
-    /// Something did not become true.
     #[error(transparent)]
     Wait(#[from] WaitError),
-    /// A manifest that a webhook or the API server refuses for good.
     #[error("{object} was refused: {message}")]
-    Refused {
-        /// The object that was offered.
-        object: ObjectRef,
-        /// The API server's words.
-        message: String,
-    },
+    Refused { object: ObjectRef, message: String },
     /// Images that neither the engine nor the bundle has, where there is no registry to fetch them from.
     #[error("neither the container engine nor the bundle has these images: {}", list(.0))]
     NoImages(Vec<Missing>),
-    /// Components that a cluster lacks.
     #[error("the cluster lacks {}", .0.join(", "))]
     NotThere(Vec<String>),
-    /// A file of the run folder.
     #[error("{}: {source}", path.display())]
-    File {
-        /// Which.
-        path: PathBuf,
-        /// What the system said.
-        source: std::io::Error,
-    },
-    /// Something else, in words.
+    File { path: PathBuf, source: std::io::Error },
     #[error("{0}")]
     Other(String),
     /// The run was interrupted, or another node failed.
@@ -118,14 +94,12 @@ impl Cause {
     }
 }
 
-/// An install that failed or was interrupted.
 #[derive(Debug)]
 pub struct Failure {
     /// The node, for example `kserve:ready`; empty where nothing had begun.
     pub node: String,
     /// Why; `None` for an interrupted run.
     pub cause: Option<Cause>,
-    /// Files that were kept.
     pub evidence: Vec<PathBuf>,
 }
 
@@ -135,7 +109,6 @@ impl Failure {
         self.cause.is_none()
     }
 
-    /// A failure before anything had begun.
     pub(crate) fn early(cause: impl Into<Cause>) -> Self {
         Self { node: String::new(), cause: Some(cause.into()), evidence: vec![] }
     }
@@ -143,7 +116,6 @@ impl Failure {
 
 impl std::error::Error for Failure {}
 
-/// As it is read by people: the component, why, and where the evidence is.
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (&self.cause, self.node.split_once(':')) {

@@ -4,23 +4,18 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use verdict::names::{near, suggestion};
 
-/// Something that is done once.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Node {
     /// Its name, for example `kserve:ready`.
     pub name: String,
-    /// Names of what must be done before.
     pub needs: Vec<String>,
     /// About how long it takes, in seconds: makes what many wait for urgent.
     pub seconds: f64,
-    /// Whether it shares something of which there is little.
     pub lane: Lane,
 }
 
-/// What nodes may have to share.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Lane {
-    /// Nothing.
     #[default]
     Free,
     /// The engine's way of giving images to nodes.
@@ -37,32 +32,18 @@ pub struct Graph {
     order: Vec<String>,
 }
 
-/// Why nodes are no graph.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum GraphError {
-    /// A need that no node has the name of.
     #[error("{node} needs {need}, and there is no such thing to do{near}")]
-    Unknown {
-        /// The node that needs it.
-        node: String,
-        /// What it needs.
-        need: String,
-        /// `; did you mean x?` or nothing.
-        near: String,
-    },
-    /// Two nodes of one name.
+    Unknown { node: String, need: String, near: String },
     #[error("{0} is there twice")]
     Twice(String),
-    /// Nodes that need each other.
     #[error("these need each other, so none can begin: {}", .0.join(" needs "))]
     Cycle(Vec<String>),
 }
 
 impl Graph {
     /// Makes a graph of nodes.
-    ///
-    /// # Errors
-    /// [`GraphError`]; a cycle is named in full.
     pub fn new(nodes: impl IntoIterator<Item = Node>) -> Result<Self, GraphError> {
         let mut named: BTreeMap<String, Node> = BTreeMap::new();
         for mut node in nodes {
@@ -111,7 +92,6 @@ impl Graph {
         &self.order
     }
 
-    /// A node.
     pub fn node(&self, name: &str) -> Option<&Node> {
         self.nodes.get(name)
     }

@@ -13,9 +13,7 @@ use crate::intents;
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ModelFile {
-    /// Its own name, that of the file.
     pub name: String,
-    /// As people say it.
     pub title: String,
     /// Where it is described.
     pub source: String,
@@ -23,7 +21,6 @@ pub struct ModelFile {
     pub records: bool,
     /// Its image: a template that sees `versions` and `images`.
     pub image: String,
-    /// What one replica needs.
     pub needs: ModelNeeds,
     /// The InferenceService: a template that sees the fields of [`Served`] and `image`.
     pub intent: String,
@@ -35,36 +32,27 @@ pub struct ModelFile {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct ModelNeeds {
-    /// Thousandths of a processor.
     pub cpu_millis: u64,
-    /// MiB of memory.
     pub memory_mib: u64,
     /// Whether it fetches something from outside when it starts.
     #[serde(default)]
     pub egress: ModelEgress,
 }
 
-/// Whether a model needs a way out of the cluster.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ModelEgress {
-    /// It does not.
     #[default]
     Closed,
-    /// It does.
     Open,
 }
 
 /// How a model is to be served.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Served<'s> {
-    /// Name of the InferenceService.
     pub name: &'s str,
-    /// Its namespace.
     pub namespace: &'s str,
-    /// The model's name in requests.
     pub model: &'s str,
-    /// How many pods.
     pub replicas: u32,
     /// Arguments of its program beside the usual ones.
     pub args: &'s [&'s str],
@@ -72,9 +60,6 @@ pub struct Served<'s> {
 
 impl ModelFile {
     /// Reads `<manifests>/models/<name>.yaml`.
-    ///
-    /// # Errors
-    /// [`DataError`]; for a name that is not there, with those that are.
     pub fn read(manifests: &Path, name: &str) -> Result<Self, DataError> {
         let folder = manifests.join("models");
         let known = names(manifests)?;
@@ -94,22 +79,15 @@ impl ModelFile {
     }
 
     /// Every model, by name.
-    ///
-    /// # Errors
-    /// [`DataError`] of the first that cannot be read.
     pub fn all(manifests: &Path) -> Result<Vec<Self>, DataError> {
         names(manifests)?.iter().map(|name| Self::read(manifests, name)).collect()
     }
 
-    /// Its file.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
     /// Its image. `versions` and `images` are those of the run; a missing one is an error.
-    ///
-    /// # Errors
-    /// [`DataError::Malformed`] for a template that names what is not given.
     pub fn image(&self, versions: &impl Serialize, images: &impl Serialize) -> Result<String, DataError> {
         let mut environment = minijinja::Environment::new();
         environment.set_undefined_behavior(minijinja::UndefinedBehavior::Strict);
@@ -120,9 +98,6 @@ impl ModelFile {
     }
 
     /// The InferenceService, with this image.
-    ///
-    /// # Errors
-    /// [`DataError`] with the line of the template.
     pub fn manifests(&self, served: &Served<'_>, image: &str) -> Result<Vec<Value>, DataError> {
         let mut values = serde_json::to_value(served).map_err(|error| DataError::malformed(&self.path, error))?;
         values["image"] = json!(image);
@@ -131,9 +106,6 @@ impl ModelFile {
     }
 
     /// Whether one replica fits into a machine with so many processors and bytes of memory; refused in words.
-    ///
-    /// # Errors
-    /// What is missing.
     pub fn fits(&self, processors: u64, memory: u64) -> Result<(), String> {
         let mib = memory >> 20;
         let ModelNeeds { cpu_millis, memory_mib, .. } = self.needs;
@@ -157,9 +129,6 @@ impl ModelFile {
 }
 
 /// The names of the models that there are, sorted.
-///
-/// # Errors
-/// [`DataError::Unreadable`] for the folder.
 pub fn names(manifests: &Path) -> Result<Vec<String>, DataError> {
     files_with(&manifests.join("models"), ".yaml")
 }

@@ -10,16 +10,15 @@ use super::{
     profile::{Selected, Selection},
 };
 
-/// What a node does.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Work {
-    /// A cluster that answers.
     Cluster,
-    /// A chart out of its registry.
-    Fetch { name: String, from: String, version: String },
-    /// Images given to the cluster's nodes.
+    Fetch {
+        name: String,
+        from: String,
+        version: String,
+    },
     Images(Vec<String>),
-    /// A component brought to a state.
     Reach(String, State),
     /// Work of the caller.
     Extra,
@@ -47,7 +46,6 @@ const CLUSTER_SECONDS: f64 = 20.0;
 const CHART_SECONDS: f64 = 3.0;
 const IMAGE_SECONDS: f64 = 2.0;
 
-/// Why there is no graph.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum NodesError {
     #[error(transparent)]

@@ -11,7 +11,6 @@ use crate::{
     programs::engine::full_name,
 };
 
-/// A component that is there.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Found {
     /// Its version, where the object tells it.
@@ -21,9 +20,6 @@ pub struct Found {
 }
 
 /// Looks for the components of a selection: name -> what was found, `None` for those that are not there.
-///
-/// # Errors
-/// [`ApiFailure`] where the cluster does not say; a kind that it does not have is not an error.
 pub async fn look(cluster: &Cluster, selection: &Selection) -> Result<Vec<(String, Option<Found>)>, ApiFailure> {
     let mut seen = Vec::new();
     for (name, selected) in &selection.components {

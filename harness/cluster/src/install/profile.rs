@@ -22,7 +22,6 @@ use crate::gateway::GatewayFolder;
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Profile {
-    /// Its own name, that of the file.
     pub name: String,
     /// What a reader must know about it.
     #[serde(default)]
@@ -31,62 +30,24 @@ pub struct Profile {
     pub versions: BTreeMap<String, String>,
 }
 
-/// Why there is no set of versions.
 #[derive(Debug, thiserror::Error)]
 pub enum ProfileError {
-    /// A file is wrong.
     #[error(transparent)]
     Data(#[from] DataError),
-    /// There is no such profile.
     #[error("no profile called '{name}'{near}; there are: {known}")]
-    Unknown {
-        /// What was asked for.
-        name: String,
-        /// `; did you mean x?` or nothing.
-        near: String,
-        /// The profiles that are there.
-        known: String,
-    },
-    /// `--set` is not `COMPONENT=VERSION`.
+    Unknown { name: String, near: String, known: String },
     #[error("--set {0}: write it as COMPONENT=VERSION, for example envoy-gateway=v1.8.3")]
     NotASetting(String),
-    /// `--set` names what no profile knows.
     #[error("--set {setting}: no component called '{name}'{near}; there are: {known}")]
-    UnknownComponent {
-        /// As it was given.
-        setting: String,
-        /// The name in it.
-        name: String,
-        /// `; did you mean x?` or nothing.
-        near: String,
-        /// The components that are there.
-        known: String,
-    },
-    /// A gateway's folder names a component that is not there.
+    UnknownComponent { setting: String, name: String, near: String, known: String },
     #[error("no component called '{name}'{near}; there are: {known}")]
-    NoComponent {
-        /// What was named.
-        name: String,
-        /// `; did you mean x?` or nothing.
-        near: String,
-        /// The components that are there.
-        known: String,
-    },
-    /// A component is needed, and the profile says no version.
+    NoComponent { name: String, near: String, known: String },
     #[error("profile {profile} says no version of {component}; add it there, or give --set {component}=VERSION")]
-    NoVersion {
-        /// The profile.
-        profile: String,
-        /// The component.
-        component: String,
-    },
+    NoVersion { profile: String, component: String },
 }
 
 impl Profile {
     /// Reads `<manifests>/profiles/<name>.yaml`.
-    ///
-    /// # Errors
-    /// [`ProfileError::Unknown`] with near names; [`ProfileError::Data`] with the line.
     pub fn read(manifests: &Path, name: &str) -> Result<Self, ProfileError> {
         let folder = manifests.join("profiles");
         let known = files_with(&folder, ".yaml")?;
@@ -107,10 +68,6 @@ impl Profile {
     }
 
     /// Changes versions by `--set COMPONENT=VERSION`; the last one of a component counts.
-    ///
-    /// # Errors
-    /// [`ProfileError::NotASetting`]; [`ProfileError::UnknownComponent`] for a name that neither the profile nor a
-    /// component's folder has.
     pub fn set(&mut self, settings: &[String], catalogue: &Catalogue) -> Result<(), ProfileError> {
         for setting in settings {
             let parts = setting.split_once('=').map(|(name, version)| (name.trim(), version.trim()));
@@ -135,19 +92,15 @@ impl Profile {
     }
 }
 
-/// A component in the version that is to be installed.
 #[derive(Clone, Debug)]
 pub struct Selected {
-    /// The component.
     pub component: Component,
-    /// Its version.
     pub version: String,
 }
 
 /// The components of a run: those that were asked for, and what they need.
 #[derive(Clone, Debug)]
 pub struct Selection {
-    /// By name.
     pub components: BTreeMap<String, Selected>,
     /// All versions of the profile that count: those of the components, and of the models.
     pub versions: BTreeMap<String, String>,
@@ -155,9 +108,6 @@ pub struct Selection {
 
 impl Selection {
     /// Selects these components and all that they need, in the versions of the profile.
-    ///
-    /// # Errors
-    /// [`ProfileError::NoComponent`] and [`ProfileError::NoVersion`].
     pub fn of(catalogue: &Catalogue, profile: &Profile, roots: &[String]) -> Result<Self, ProfileError> {
         let mut components = BTreeMap::new();
         let mut wanted: Vec<String> = roots.to_vec();
@@ -186,9 +136,6 @@ impl Selection {
     }
 
     /// Whether a bundle has every chart and every definition.
-    ///
-    /// # Errors
-    /// The first that it does not have, with what it has.
     pub(super) fn in_bundle(&self, bundle: &Bundle) -> Result<(), BundleError> {
         self.components.values().try_for_each(|selected| self.is_in(bundle, selected))
     }
@@ -215,9 +162,6 @@ impl Selection {
 
     /// What a plan says of a gateway in these versions. A bundle that it is installed from must have all of it, but what
     /// single capabilities want: where that is missing, their checks do not run.
-    ///
-    /// # Errors
-    /// The first that a bundle does not have, with what it has.
     pub fn plan(&self, folder: &GatewayFolder, bundle: Option<&Bundle>) -> Result<GatewayPlan, BundleError> {
         let mut missing = BTreeMap::new();
         for (bundle, selected) in bundle.iter().flat_map(|bundle| self.components.values().map(move |s| (bundle, s))) {
@@ -241,7 +185,6 @@ impl Selection {
         })
     }
 
-    /// The namespaces that the components live in.
     pub fn namespaces(&self) -> BTreeSet<&str> {
         self.components.values().filter_map(|selected| selected.component.namespace.as_deref()).collect()
     }

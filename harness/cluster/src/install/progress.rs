@@ -9,49 +9,35 @@ use std::{
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-/// What happens in an install.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum InstallEvent<'e> {
-    /// A node has begun.
     Started {
-        /// Its name.
         node: &'e str,
     },
-    /// Something that the user should know.
     Note {
         /// The node that it is about, if any.
         node: Option<&'e str>,
-        /// What.
         text: &'e str,
     },
-    /// A node is done.
     Finished {
-        /// Its name.
         node: &'e str,
-        /// How long it took.
         seconds: f64,
         /// What it waited for before.
         waited_for: Option<&'e str>,
     },
-    /// A node failed.
     Failed {
-        /// Its name.
         node: &'e str,
-        /// How long it took.
         seconds: f64,
         /// Why, in one line.
         why: &'e str,
     },
     /// A node was stopped, because another failed or the run was interrupted.
     Stopped {
-        /// Its name.
         node: &'e str,
     },
 }
 
-/// A writer of progress.
 pub trait Progress: Send + Sync {
-    /// Something has happened.
     fn say(&self, event: InstallEvent<'_>);
 }
 
@@ -60,7 +46,6 @@ pub fn on_stderr() -> Arc<dyn Progress> {
     if io::stderr().is_terminal() { Arc::new(Spinners::new()) } else { Arc::new(Lines::new(io::stderr())) }
 }
 
-/// Nobody looks.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Silent;
 
@@ -76,7 +61,6 @@ pub struct Lines<W> {
 }
 
 impl<W: Write + Send> Lines<W> {
-    /// Writes to this.
     pub fn new(out: W) -> Self {
         Self { out: Mutex::new(out), begun: Instant::now() }
     }
@@ -118,7 +102,6 @@ pub struct Spinners {
 }
 
 impl Spinners {
-    /// On standard error.
     pub fn new() -> Self {
         Self {
             all: MultiProgress::with_draw_target(ProgressDrawTarget::stderr()),

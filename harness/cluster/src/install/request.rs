@@ -15,57 +15,33 @@ use crate::{
     },
 };
 
-/// Where an install happens.
 #[derive(Clone, Debug)]
 #[expect(clippy::large_enum_variant, reason = "a run has one of it")]
 pub enum Site {
-    /// In a kind cluster that it makes itself.
-    Kind {
-        /// kind, with its engine.
-        kind: Kind,
-        /// What the cluster is made of.
-        request: KindRequest,
-    },
-    /// In a cluster that is there.
-    Context {
-        /// The file that names it.
-        kubeconfig: PathBuf,
-        /// The context in it.
-        context: String,
-        /// Whether what it lacks is installed.
-        install_missing: InstallMissing,
-    },
+    Kind { kind: Kind, request: KindRequest },
+    Context { kubeconfig: PathBuf, context: String, install_missing: InstallMissing },
 }
 
 /// Whether what a cluster lacks is installed there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum InstallMissing {
-    /// It is an error that names it.
     No,
-    /// It is.
     Yes,
 }
 
-/// What is to be installed, and where.
 #[derive(Clone, Debug)]
 pub struct Request {
-    /// The run.
     pub run: RunName,
-    /// Its folder, which is there.
     pub run_folder: PathBuf,
-    /// The project's `manifests`.
     pub manifests: PathBuf,
-    /// Components and versions.
     pub selection: Selection,
     /// What templates see beside versions: `gateway` with `namespace` and `name`.
     pub gateway: Value,
     /// Where charts and definitions come from; without one, from their registries.
     pub bundle: Option<Bundle>,
-    /// Where.
     pub site: Site,
     /// Images beside those of components, given to the nodes of a kind cluster.
     pub more_images: Vec<String>,
-    /// Programs that are called.
     pub programs: Programs,
 }
 
@@ -75,7 +51,6 @@ pub struct ExtraWork {
     pub name: String,
     /// What it needs; what is not part of the install is not waited for.
     pub needs: Vec<ExtraNeed>,
-    /// About how long it takes, in seconds.
     pub seconds: f64,
     /// The work. Dropped when the run is over before its time.
     pub work: Box<dyn FnOnce(Cluster) -> BoxFuture<'static, Result<(), String>> + Send + Sync>,
@@ -90,11 +65,9 @@ impl fmt::Debug for ExtraWork {
 /// What a caller's work needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ExtraNeed {
-    /// A component in a state.
     Component(Need),
     /// The images that a component's later pods need.
     LaterImages(String),
-    /// The images of [`Request::more_images`].
     MoreImages,
 }
 

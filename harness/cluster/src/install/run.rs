@@ -28,16 +28,13 @@ use crate::{
     },
 };
 
-/// An install that is done.
 #[derive(Clone, Debug)]
 pub struct Installed {
-    /// The cluster.
     pub cluster: Cluster,
     /// The kind cluster, where it was made.
     pub kind: Option<KindCluster>,
     /// Components that run there: version, and what stands in for them.
     pub found: BTreeMap<String, Found>,
-    /// When what was done; `timing.json` says the same.
     pub timing: Timing,
 }
 
@@ -46,7 +43,6 @@ pub struct Installed {
 pub struct Ended {
     /// The kind cluster that has to be deleted at the end.
     pub kind: Option<KindCluster>,
-    /// What came of it.
     pub result: Result<Installed, Failure>,
 }
 

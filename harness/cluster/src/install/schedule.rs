@@ -17,7 +17,6 @@ use super::{
 /// How many nodes of a lane run side by side: more only take turns, and hold back what is urgent.
 const LANE: usize = 2;
 
-/// What came of a run.
 pub(crate) struct Ran<E> {
     pub(crate) timing: Timing,
     /// The first failure, with its node.

@@ -11,7 +11,6 @@ pub const TIMING_SCHEMA: &str = "igc.timing/v1";
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Timing {
-    /// [`TIMING_SCHEMA`].
     pub schema: String,
     /// Seconds from the first start to the last end.
     pub seconds: f64,
@@ -23,31 +22,23 @@ pub struct Timing {
     pub critical_seconds: f64,
 }
 
-/// When a node was done.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NodeTiming {
-    /// Its name.
     pub node: String,
     /// Seconds from the first start to its own.
     pub start: f64,
-    /// How long it took.
     pub seconds: f64,
-    /// What it needs.
     pub needs: Vec<String>,
     /// The last of these to end: what held it.
     pub waited_for: Option<String>,
-    /// Whether it was done.
     pub outcome: Outcome,
 }
 
-/// What became of a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Outcome {
-    /// Done.
     Done,
-    /// It failed.
     Failed,
     /// It was stopped, because another failed or the run was interrupted.
     Stopped,
@@ -60,7 +51,6 @@ impl NodeTiming {
 }
 
 impl Timing {
-    /// Puts the times of nodes together.
     pub fn of(mut nodes: Vec<NodeTiming>) -> Self {
         nodes.sort_by(|a, b| a.start.total_cmp(&b.start).then_with(|| a.node.cmp(&b.node)));
         let ends: BTreeMap<String, f64> = nodes.iter().map(|node| (node.node.clone(), node.end())).collect();
@@ -86,9 +76,6 @@ impl Timing {
     }
 
     /// Writes `timing.json` into the run folder, whole or not at all.
-    ///
-    /// # Errors
-    /// What the system says.
     pub fn write(&self, run_folder: &Path) -> io::Result<()> {
         let mut file = tempfile::NamedTempFile::new_in(run_folder)?;
         serde_json::to_writer_pretty(&mut file, self)?;

@@ -88,7 +88,6 @@ impl Worker {
         }
     }
 
-    /// Where the files of the install go.
     pub(crate) fn folder(&self) -> PathBuf {
         self.request.run_folder.join("install")
     }

@@ -20,7 +20,6 @@ use crate::{
     shared::Existing,
 };
 
-/// See the module.
 #[derive(Clone, Debug)]
 pub struct ContextPlace {
     programs: Programs,

@@ -14,11 +14,9 @@ use crate::programs::{
     engine::{Engine, EngineInfo, EngineKind},
 };
 
-/// How a prerequisite is met.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum State {
-    /// Met.
     Ok,
     /// A run may work, or a part of what igc does is not possible.
     Warn,
@@ -26,31 +24,21 @@ pub enum State {
     Missing,
 }
 
-/// One prerequisite.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Line {
-    /// What it is.
     pub name: &'static str,
-    /// How it is met.
     pub state: State,
-    /// What was found.
     pub found: String,
-    /// What is needed.
     pub needed: String,
     /// How to get it; empty when it is met.
     pub advice: String,
 }
 
-/// What was found on this machine.
 #[derive(Clone, Debug)]
 pub struct Facts {
-    /// The engine, or why there is none.
     pub engine: Result<(EngineKind, EngineInfo), String>,
-    /// kind's version, or why there is none.
     pub kind: Result<String, String>,
-    /// Helm's version, or why there is none.
     pub helm: Result<String, String>,
-    /// Whether curl is there.
     pub curl: bool,
     /// Where the disk was looked at, and its free bytes.
     pub disk: Option<(PathBuf, u64)>,
@@ -63,7 +51,6 @@ pub type Contexts = Option<Result<Vec<String>, String>>;
 
 const GIB: u64 = 1 << 30;
 
-/// Looks at this machine.
 pub(super) async fn probe(programs: &Programs, cancel: &CancellationToken) -> Facts {
     let engine = Engine::find(programs, cancel).await;
     let kind = version_of(programs, "kind", &["version"], cancel);
@@ -102,7 +89,6 @@ fn free_bytes(place: &Path) -> Option<u64> {
     Some(disk.f_bavail * disk.f_frsize)
 }
 
-/// Looks into the user's kubeconfig.
 pub(super) fn kubeconfig() -> Contexts {
     match kube::config::Kubeconfig::read() {
         Ok(config) => Some(Ok(config.contexts.into_iter().map(|context| context.name).collect())),
@@ -247,7 +233,6 @@ fn at_least(text: &str, least: (u32, u32)) -> bool {
     }
 }
 
-/// The lines as a table for people.
 pub struct Table<'l>(pub &'l [Line]);
 
 impl fmt::Display for Table<'_> {
@@ -282,7 +267,6 @@ impl fmt::Display for Table<'_> {
     }
 }
 
-/// The worst state among the lines.
 pub fn worst(lines: &[Line]) -> State {
     lines.iter().map(|line| line.state).max_by_key(|state| *state as u8).unwrap_or(State::Ok)
 }

@@ -18,32 +18,25 @@ const EXEC: Duration = Duration::from_secs(30);
 /// Seconds that a dial may take before it counts as unanswered.
 const DIAL_SECONDS: u32 = 3;
 
-/// What pods may reach.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ranges {
     /// Ranges of pod addresses, in CIDR form.
     pub pods: Vec<String>,
-    /// Addresses of nodes.
     pub nodes: Vec<IpAddr>,
     /// A Service that answers as long as the cluster does: the API server's.
     pub service: SocketAddr,
 }
 
-/// How things stand with the way out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Egress {
-    /// As the network has it.
     Open,
     /// Closed, and proven.
     Closed {
         /// The address that answered before and does not any more.
         witness: SocketAddr,
-        /// How many nodes.
         nodes: usize,
     },
-    /// Not closed, or not proven to be.
     NotClosed {
-        /// Why.
         reason: String,
     },
 }
@@ -62,9 +55,6 @@ impl fmt::Display for Egress {
 
 impl Ranges {
     /// Reads them from the cluster's Node objects and from the Service `default/kubernetes`.
-    ///
-    /// # Errors
-    /// What is missing there.
     pub fn of(nodes: &[Value], service: &Value) -> Result<Self, String> {
         let texts = |value: Option<&Value>| -> Vec<String> {
             value.and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
@@ -91,9 +81,7 @@ impl Ranges {
 }
 
 /// Closes the way out of the nodes, and proves it from inside a pod's network on each of them.
-///
-/// # Errors
-/// Only a cancellation; whatever else goes wrong is the reason of [`Egress::NotClosed`].
+/// Fails only when cancelled; whatever else goes wrong is the reason of [`Egress::NotClosed`].
 pub async fn close(
     engine: &Engine,
     nodes: &[String],
@@ -108,9 +96,6 @@ pub async fn close(
 }
 
 /// Opens the way out again.
-///
-/// # Errors
-/// [`ChildError`] when a node cannot be told so.
 pub async fn open(engine: &Engine, nodes: &[String], cancel: &CancellationToken) -> Result<Egress, ChildError> {
     for node in nodes {
         exec(engine, node, &opening(), cancel).await?;

@@ -15,7 +15,6 @@ use crate::{
     programs::{child::ChildError, engine::EngineError, image::ImageError, kind::KindError},
 };
 
-/// Why a place does not do what was asked of it.
 #[derive(Debug, thiserror::Error)]
 pub enum PlaceError {
     /// What was asked for makes no sense here: exit 2.

@@ -29,7 +29,6 @@ use crate::{
 
 /// What an install of a run finds.
 pub(super) struct Ground<'g> {
-    /// What is known of it before.
     pub(super) stood: Stood,
     pub(super) site: Site,
     /// What becomes of a shared Gateway that is there already.
@@ -151,13 +150,11 @@ fn shared_gateway(
     Ok(ExtraWork { name: "gateway".into(), needs, seconds: 15.0, work: Box::new(work) })
 }
 
-/// The cluster where a gateway stands.
 pub(super) async fn connect(stood: &Stood) -> Result<Cluster, PlaceError> {
     api::init();
     Ok(Cluster::connect(&stood.kubeconfig, stood.context.as_deref()).await?)
 }
 
-/// Keeps objects and logs of the shared Gateway and of every component.
 pub(super) async fn evidence(run: &PlannedRun, gateway: &GatewayPlan) -> Result<(), PlaceError> {
     // Where no cluster answers, it is gone, or it never was.
     let Ok(cluster) = connect(&run.stood(&gateway.name)).await else { return Ok(()) };

@@ -23,14 +23,12 @@ use crate::{
     shared::Existing,
 };
 
-/// See the module.
 #[derive(Clone, Debug)]
 pub struct KindPlace {
     programs: Programs,
 }
 
 impl KindPlace {
-    /// With the programs that it calls: a container engine, kind and helm.
     pub fn new(programs: Programs) -> Self {
         Self { programs }
     }
@@ -128,7 +126,6 @@ impl Place for KindPlace {
     }
 }
 
-/// Closes the way out where that was asked for, and says how it went.
 async fn close_egress(
     run: &PlannedRun,
     engine: &Engine,

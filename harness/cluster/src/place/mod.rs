@@ -23,7 +23,6 @@ use crate::{
 /// What a run asks of the place where its gateways stand.
 #[async_trait]
 pub trait Place: Send + Sync {
-    /// What the command line and files call it.
     fn name(&self) -> plan::Place;
 
     /// The context of the user's kubeconfig that it is.
@@ -49,7 +48,6 @@ pub trait Place: Send + Sync {
         Ok(())
     }
 
-    /// What it needs of this machine, and what was found.
     async fn doctor(&self, _cancel: &CancellationToken) -> Vec<doctor::Line> {
         vec![]
     }
@@ -76,18 +74,13 @@ pub trait Place: Send + Sync {
     }
 }
 
-/// What is to be stood up.
 #[derive(Clone)]
 pub struct Up<'r> {
-    /// The run.
     pub run: &'r PlannedRun,
-    /// The gateway of its plan.
     pub gateway: &'r GatewayPlan,
     /// The static igc program that the image of models and pickers is made of.
     pub program: Option<&'r Path>,
-    /// For whom.
     pub audience: Audience,
-    /// Who is told how far it is.
     pub progress: Arc<dyn Progress>,
 }
 
@@ -103,10 +96,8 @@ pub enum Audience {
 /// What has to live as long as the gateway stands: it falls when this is dropped. `None`: it stands by itself.
 pub type Held = Option<Box<dyn Any + Send>>;
 
-/// How a run ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ending {
-    /// Its checks are done.
     Done,
     /// The user ended it, and wants to wait no longer.
     Interrupted,

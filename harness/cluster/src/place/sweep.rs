@@ -23,25 +23,19 @@ const END: Duration = Duration::from_secs(15);
 /// How long a namespace may take to be gone.
 const NAMESPACE: Duration = Duration::from_secs(120);
 
-/// What was swept.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Swept {
-    /// Processes that were ended.
     pub processes: Vec<u32>,
-    /// kind clusters that were deleted.
     pub clusters: Vec<String>,
-    /// Images that were removed.
     pub images: Vec<String>,
     /// Objects of a cluster that were deleted: namespaces, and releases of helm.
     pub objects: Vec<String>,
-    /// What could not be done.
     pub problems: Vec<String>,
     /// What was not looked for, and why that is no problem.
     pub notes: Vec<String>,
 }
 
 impl Swept {
-    /// Adds what else was swept.
     pub fn and(mut self, more: Self) -> Self {
         self.processes.extend(more.processes);
         for (all, more) in [
@@ -56,7 +50,6 @@ impl Swept {
         self
     }
 
-    /// Whether there was nothing to do.
     pub fn is_empty(&self) -> bool {
         self.processes.is_empty() && self.clusters.is_empty() && self.images.is_empty() && self.objects.is_empty()
     }

@@ -30,7 +30,6 @@ pub struct Programs {
 }
 
 impl Programs {
-    /// Those of `PATH`.
     pub fn from_env() -> Self {
         Self { path: std::env::var_os("PATH").unwrap_or_default(), run_folder: None }
     }
@@ -47,9 +46,6 @@ impl Programs {
     }
 
     /// The file of a program.
-    ///
-    /// # Errors
-    /// [`ChildError::NotFound`], with a word on how to get it.
     pub fn find(&self, program: &str) -> Result<PathBuf, ChildError> {
         std::env::split_paths(&self.path)
             .map(|folder| folder.join(program))
@@ -88,19 +84,16 @@ impl Call {
         Self { program: program.into(), args: vec![], env: vec![], without: vec![], deadline: Duration::from_secs(60) }
     }
 
-    /// One more argument.
     pub fn arg(mut self, arg: impl Into<OsString>) -> Self {
         self.args.push(arg.into());
         self
     }
 
-    /// More arguments.
     pub fn args<A: Into<OsString>>(mut self, args: impl IntoIterator<Item = A>) -> Self {
         self.args.extend(args.into_iter().map(Into::into));
         self
     }
 
-    /// A variable of the program's environment.
     pub fn env(mut self, name: &'static str, value: impl Into<OsString>) -> Self {
         self.env.push((name, value.into()));
         self
@@ -112,7 +105,6 @@ impl Call {
         self
     }
 
-    /// How long it may take.
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.deadline = deadline;
         self
@@ -122,9 +114,6 @@ impl Call {
     ///
     /// The program gets no input, a process group of its own, and is stopped with all that it started when `cancel`
     /// fires, when its time is over or when this future is dropped.
-    ///
-    /// # Errors
-    /// [`ChildError`] for anything but a program that ended with code 0.
     pub async fn run(self, programs: &Programs, cancel: &CancellationToken) -> Result<Output, ChildError> {
         let file = programs.find(&self.program)?;
         if cancel.is_cancelled() {
@@ -188,77 +177,40 @@ impl Call {
     }
 }
 
-/// What a program that ended well has said.
 #[derive(Clone, Debug)]
 pub struct Output {
-    /// Standard output.
     pub stdout: String,
     /// The end of standard error.
     pub stderr: String,
-    /// How long it took.
     pub seconds: f64,
 }
 
-/// Why a call of a program came to nothing.
 #[derive(Debug, thiserror::Error)]
 pub enum ChildError {
-    /// No folder of `PATH` has it.
     #[error("{program} is not on PATH: {hint}")]
-    NotFound {
-        /// Its name.
-        program: String,
-        /// How to get it.
-        hint: &'static str,
-    },
-    /// The system refused to start it, or lost it.
+    NotFound { program: String, hint: &'static str },
     #[error("{} could not be run: {source}", file.display())]
-    NotStarted {
-        /// Its file.
-        file: PathBuf,
-        /// What the system said.
-        source: std::io::Error,
-    },
-    /// It ended with another code than 0, or by a signal.
+    NotStarted { file: PathBuf, source: std::io::Error },
     #[error("`{call}` ended with {status}{last_words}")]
     Failed {
-        /// The call as typed.
         call: String,
-        /// Code or signal.
         status: String,
         /// The end of what it said, indented on lines of its own.
         last_words: LastWords,
     },
-    /// It took too long and was stopped.
     #[error("`{call}` did not end within {deadline:?} and was stopped")]
-    TooSlow {
-        /// The call as typed.
-        call: String,
-        /// Its time.
-        deadline: Duration,
-    },
-    /// It wrote more than is read.
+    TooSlow { call: String, deadline: Duration },
     #[error("`{call}` wrote more than {limit} bytes and was stopped")]
-    TooMuch {
-        /// The call as typed.
-        call: String,
-        /// Bytes that are read.
-        limit: usize,
-    },
-    /// The run was cancelled.
+    TooMuch { call: String, limit: usize },
     #[error("`{call}` was stopped: the run was interrupted")]
-    Cancelled {
-        /// The call as typed.
-        call: String,
-    },
+    Cancelled { call: String },
 }
 
 impl ChildError {
-    /// Whether the user, not the program, ended it.
     pub fn is_cancelled(&self) -> bool {
         matches!(self, Self::Cancelled { .. })
     }
 
-    /// Whether the program is missing.
     pub fn is_missing(&self) -> bool {
         matches!(self, Self::NotFound { .. })
     }

@@ -12,17 +12,14 @@ const ANSWER: Duration = Duration::from_secs(15);
 /// Label of every image that a run made.
 pub const MADE: &str = "igc.dev/made=1";
 
-/// Which engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EngineKind {
     /// Docker Engine, or what answers to `docker`.
     Docker,
-    /// Podman.
     Podman,
 }
 
 impl EngineKind {
-    /// The name of its program.
     pub fn program(self) -> &'static str {
         match self {
             Self::Docker => "docker",
@@ -37,12 +34,9 @@ impl fmt::Display for EngineKind {
     }
 }
 
-/// An engine that answered.
 #[derive(Clone, Debug)]
 pub struct Engine {
-    /// Which.
     pub kind: EngineKind,
-    /// What it said about itself.
     pub info: EngineInfo,
     programs: Programs,
 }
@@ -50,7 +44,6 @@ pub struct Engine {
 /// What an engine says about itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EngineInfo {
-    /// Version of the server.
     pub version: String,
     /// 1 or 2; `None` where it does not say.
     pub cgroup_version: Option<u8>,
@@ -62,24 +55,14 @@ pub struct EngineInfo {
     pub root: Option<String>,
 }
 
-/// Why there is no engine.
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {
-    /// Neither program is there.
     #[error("no container engine: {0}")]
     Missing(ChildError),
-    /// The program is there, its server does not answer.
     #[error("the container engine does not answer: {0}")]
     NotAnswering(ChildError),
-    /// Something else than an engine's answer.
     #[error("the container engine does not answer: `{kind} info` said {what}")]
-    Strange {
-        /// Which engine was asked.
-        kind: EngineKind,
-        /// What was wrong with the answer.
-        what: String,
-    },
-    /// A later call failed.
+    Strange { kind: EngineKind, what: String },
     #[error(transparent)]
     Call(#[from] ChildError),
 }
@@ -87,16 +70,12 @@ pub enum EngineError {
 /// Images that were asked for, by whether the engine has them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Present {
-    /// It has these.
     pub have: Vec<String>,
-    /// It does not have these.
     pub missing: Vec<Missing>,
 }
 
-/// An image that the engine does not have.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Missing {
-    /// Its reference.
     pub image: String,
     /// Tags of the same repository that the engine has.
     pub other_tags: Vec<String>,
@@ -113,9 +92,6 @@ impl fmt::Display for Missing {
 
 impl Engine {
     /// The engine that answers: Docker before Podman.
-    ///
-    /// # Errors
-    /// [`EngineError::Missing`] where neither program is there, [`EngineError::NotAnswering`] where none answers.
     pub async fn find(programs: &Programs, cancel: &CancellationToken) -> Result<Self, EngineError> {
         let docker = Self::ask(EngineKind::Docker, programs, cancel).await;
         match docker {
@@ -148,9 +124,6 @@ impl Engine {
     }
 
     /// Calls the engine with these arguments.
-    ///
-    /// # Errors
-    /// [`ChildError`] when the call fails.
     pub async fn call<A: Into<std::ffi::OsString>>(
         &self,
         args: impl IntoIterator<Item = A>,
@@ -161,18 +134,11 @@ impl Engine {
     }
 
     /// Which of these images the engine has.
-    ///
-    /// # Errors
-    /// [`EngineError::Call`] when it cannot list its images.
     pub async fn present(&self, images: &[String], cancel: &CancellationToken) -> Result<Present, EngineError> {
         let listed = self.call(["images", "--format", "{{.Repository}}:{{.Tag}}"], ANSWER, cancel).await?;
         Ok(compare(images, &listed.stdout))
     }
 
-    /// Saves images into an archive.
-    ///
-    /// # Errors
-    /// [`EngineError::Call`] when it cannot.
     pub async fn save(&self, images: &[String], archive: &Path, cancel: &CancellationToken) -> Result<(), EngineError> {
         let call = Call::new(self.kind.program()).arg("save").arg("--output").arg(archive);
         let call = if self.kind == EngineKind::Podman {
@@ -185,9 +151,6 @@ impl Engine {
     }
 
     /// References of the images that runs made.
-    ///
-    /// # Errors
-    /// [`EngineError::Call`] when it cannot list them.
     pub async fn made(&self, cancel: &CancellationToken) -> Result<Vec<String>, EngineError> {
         let filter = format!("label={MADE}");
         let listed = self
@@ -201,10 +164,6 @@ impl Engine {
         Ok(listed.stdout.lines().filter_map(name).collect::<BTreeSet<_>>().into_iter().collect())
     }
 
-    /// Removes images.
-    ///
-    /// # Errors
-    /// [`EngineError::Call`] when one of them cannot be removed, for example because a container uses it.
     pub async fn remove(&self, images: &[String], cancel: &CancellationToken) -> Result<(), EngineError> {
         if !images.is_empty() {
             self.call([&["rmi".to_owned()], images].concat(), Duration::from_secs(60), cancel).await?;

@@ -28,62 +28,35 @@ pub struct Helm {
     run: String,
 }
 
-/// A release that is to be installed.
 #[derive(Clone, Debug)]
 pub struct Release<'r> {
-    /// Its name.
     pub name: &'r str,
     /// Its namespace, which is there.
     pub namespace: &'r str,
     /// The chart: a folder or an archive.
     pub chart: &'r Path,
-    /// A file of values.
     pub values: Option<&'r Path>,
     /// Whether it takes over what others have made of what it brings.
     pub take_ownership: bool,
 }
 
-/// Why a release was not installed.
 #[derive(Debug, thiserror::Error)]
 pub enum HelmError {
-    /// Helm failed.
     #[error(transparent)]
     Call(#[from] ChildError),
-    /// Somebody else's release has the name.
     #[error(
         "release {name} in namespace {namespace} is there already ({status}), and this run did not make it; uninstall it, or use another cluster"
     )]
-    NotOurs {
-        /// Its name.
-        name: String,
-        /// Its namespace.
-        namespace: String,
-        /// Its status.
-        status: String,
-    },
-    /// Helm said something else than what it says.
+    NotOurs { name: String, namespace: String, status: String },
     #[error("`helm list` said what is not understood: {0}")]
     Strange(serde_json::Error),
-    /// A chart that does not render to YAML.
     #[error("chart {} does not render to YAML: {problem}", chart.display())]
-    Rendered {
-        /// Its folder or archive.
-        chart: PathBuf,
-        /// What is wrong.
-        problem: String,
-    },
-    /// Its folders.
+    Rendered { chart: PathBuf, problem: String },
     #[error("{}: {source}", path.display())]
-    Folder {
-        /// Which.
-        path: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
+    Folder { path: PathBuf, source: io::Error },
 }
 
 impl HelmError {
-    /// Whether the run was cancelled.
     pub fn is_cancelled(&self) -> bool {
         matches!(self, Self::Call(error) if error.is_cancelled())
     }
@@ -119,9 +92,6 @@ impl Helm {
     /// Installs a release. Helm does not wait for what the release makes, only for hooks.
     ///
     /// A release of our own run that hangs half-way (`pending-*`, or failed) is removed before; one that is deployed is left as it is.
-    ///
-    /// # Errors
-    /// [`HelmError::NotOurs`] for a release of the name that others made.
     pub async fn install(&self, release: &Release<'_>, cancel: &CancellationToken) -> Result<(), HelmError> {
         match self.install_once(release, cancel).await {
             Err(HelmError::Call(error)) if error.last_words().contains("cannot re-use a name that is still in use") => {
@@ -176,19 +146,12 @@ impl Helm {
         Ok(listed.into_iter().find(|listed| listed.name == release.name))
     }
 
-    /// Removes a release.
-    ///
-    /// # Errors
-    /// [`HelmError::Call`].
     pub async fn uninstall(&self, name: &str, namespace: &str, cancel: &CancellationToken) -> Result<(), HelmError> {
         self.call(ASK).args(["uninstall", name, "--namespace", namespace]).run(&self.programs, cancel).await?;
         Ok(())
     }
 
     /// Names and namespaces of the releases that runs made: all of them, or those of one run.
-    ///
-    /// # Errors
-    /// [`HelmError`].
     pub async fn of_runs(
         &self,
         run: Option<&str>,
@@ -210,9 +173,6 @@ impl Helm {
 }
 
 /// Fetches a chart from its OCI reference and unpacks it: the folder of the chart.
-///
-/// # Errors
-/// [`HelmError`].
 pub async fn pull(
     programs: &Programs,
     folder: &Path,
@@ -234,9 +194,6 @@ pub async fn pull(
 }
 
 /// The images that a chart's pods would run, by rendering it; no cluster is asked.
-///
-/// # Errors
-/// [`HelmError`]; [`HelmError::Rendered`] where what comes out is no YAML.
 pub async fn images_of(
     programs: &Programs,
     folder: &Path,

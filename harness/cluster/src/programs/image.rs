@@ -18,40 +18,26 @@ use super::{
 /// Where the program is inside the image.
 const ENTRYPOINT: &str = "bin/igc";
 
-/// Why there is no image.
 #[derive(Debug, thiserror::Error)]
 pub enum ImageError {
-    /// The program's file.
     #[error("the igc program {} cannot be read: {source}", path.display())]
-    Program {
-        /// Which file.
-        path: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
+    Program { path: PathBuf, source: io::Error },
     /// The file needs a loader, which an empty image does not have.
     #[error("{} is not a static program for Linux: {what}; build it with `--profile image --target x86_64-unknown-linux-gnu` and RUSTFLAGS='-C target-feature=+crt-static'", path.display())]
     NotStatic {
-        /// Which file.
         path: PathBuf,
         /// What it is instead.
         what: &'static str,
     },
-    /// The archive that the engine is given.
     #[error("the image cannot be put together: {0}")]
     Archive(io::Error),
-    /// The engine failed.
     #[error(transparent)]
     Engine(#[from] EngineError),
-    /// The engine refused it.
     #[error(transparent)]
     Call(#[from] ChildError),
 }
 
 /// Makes the image of a static igc program, or finds the one that was made of the same file: its reference.
-///
-/// # Errors
-/// [`ImageError`], [`ImageError::NotStatic`] for a program that would not start in an empty image.
 pub async fn of_program(engine: &Engine, program: &Path, cancel: &CancellationToken) -> Result<String, ImageError> {
     let read = |source| ImageError::Program { path: program.to_owned(), source };
     let mut bytes = Vec::new();

@@ -33,10 +33,8 @@ pub struct Kind {
     engine: Engine,
 }
 
-/// What a cluster is made of.
 #[derive(Clone, Debug)]
 pub struct KindRequest {
-    /// The run that it is for.
     pub run: RunName,
     /// Image of its nodes; [`NODE_IMAGE`] where none is given.
     pub node_image: Option<String>,
@@ -46,69 +44,46 @@ pub struct KindRequest {
     pub run_folder: PathBuf,
 }
 
-/// A cluster that kind made for a run.
 #[derive(Clone, Debug)]
 pub struct KindCluster {
-    /// Its name.
     pub name: ClusterName,
-    /// Its own kubeconfig.
     pub kubeconfig: PathBuf,
-    /// Its context there.
     pub context: String,
     /// Node port and the loopback port that leads to it.
     pub ports: Vec<(u16, u16)>,
-    /// How long its creation took, in seconds.
     pub seconds: f64,
 }
 
-/// What came of giving images to a cluster.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Loaded {
-    /// The cluster has these now.
     pub loaded: Vec<String>,
     /// The engine does not have these; nodes have to fetch them.
     pub missing: Vec<super::engine::Missing>,
 }
 
-/// Why there is no cluster, or not as it should be.
 #[derive(Debug, thiserror::Error)]
 pub enum KindError {
-    /// kind or the engine failed.
     #[error(transparent)]
     Call(#[from] ChildError),
-    /// The engine failed.
     #[error(transparent)]
     Engine(#[from] EngineError),
-    /// The cluster did not come up; its logs are kept.
     #[error("the kind cluster {name} did not come up from node image {image}: {source}\n  {evidence}")]
     NotUp {
-        /// Its name.
         name: ClusterName,
-        /// Image of its nodes.
         image: String,
-        /// What kind said.
         source: Box<ChildError>,
         /// Where its logs are, or why there are none.
         evidence: String,
     },
-    /// A file of the run folder.
     #[error("{}: {source}", path.display())]
-    File {
-        /// Which.
-        path: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// No free port on loopback.
+    File { path: PathBuf, source: io::Error },
     #[error("no free port on 127.0.0.1 for a node port: {0}")]
     NoPort(io::Error),
-    /// Deleted, and yet there.
     #[error("the kind cluster {0} is still there after it was deleted; try `kind delete cluster --name {0}`")]
     Stays(ClusterName),
 }
 
 impl KindError {
-    /// Whether the user ended it.
     pub fn is_cancelled(&self) -> bool {
         match self {
             Self::NotUp { source, .. } => source.is_cancelled(),
@@ -119,10 +94,6 @@ impl KindError {
 }
 
 impl Kind {
-    /// kind, driving this engine.
-    ///
-    /// # Errors
-    /// [`ChildError::NotFound`] where kind is not installed.
     pub fn new(programs: &Programs, engine: &Engine) -> Result<Self, KindError> {
         programs.find("kind")?;
         Ok(Self { programs: programs.clone(), engine: engine.clone() })
@@ -139,9 +110,6 @@ impl Kind {
     /// Makes a cluster. Its API server answers when this returns; its nodes may not be Ready yet.
     ///
     /// When it fails or is cancelled, its logs are kept in the run folder (not after a cancellation) and it is deleted.
-    ///
-    /// # Errors
-    /// [`KindError::NotUp`] with kind's last words and where the logs are; [`KindError::File`] for the run folder.
     pub async fn create(&self, request: &KindRequest, cancel: &CancellationToken) -> Result<KindCluster, KindError> {
         let name = request.run.cluster();
         let image = request.node_image.as_deref().unwrap_or(NODE_IMAGE);
@@ -182,9 +150,6 @@ impl Kind {
     }
 
     /// Gives the cluster's nodes those of these images that the engine has.
-    ///
-    /// # Errors
-    /// [`KindError::Call`] and [`KindError::Engine`].
     pub async fn load(
         &self,
         name: &ClusterName,
@@ -214,9 +179,6 @@ impl Kind {
     }
 
     /// Gives the cluster's nodes the images of an archive.
-    ///
-    /// # Errors
-    /// [`KindError::Call`].
     pub async fn load_archive(
         &self,
         name: &ClusterName,
@@ -232,9 +194,6 @@ impl Kind {
     }
 
     /// Names of the cluster's nodes, which are the names of their containers.
-    ///
-    /// # Errors
-    /// [`KindError::Call`].
     pub async fn nodes(&self, name: &ClusterName, cancel: &CancellationToken) -> Result<Vec<String>, KindError> {
         let said =
             self.call(ASK).args(["get", "nodes", "--name", &name.to_string()]).run(&self.programs, cancel).await?;
@@ -253,18 +212,12 @@ impl Kind {
     }
 
     /// The clusters of runs. Others are not named, and so never touched.
-    ///
-    /// # Errors
-    /// [`KindError::Call`].
     pub async fn clusters(&self, cancel: &CancellationToken) -> Result<Vec<ClusterName>, KindError> {
         let said = self.call(ASK).args(["get", "clusters"]).run(&self.programs, cancel).await?;
         Ok(said.stdout.lines().filter_map(|line| ClusterName::parse(line.trim())).collect())
     }
 
     /// Deletes a cluster of a run, also one that is half made. Nothing cancels this.
-    ///
-    /// # Errors
-    /// [`KindError::Call`]; [`KindError::Stays`] where it is still there after a second try.
     pub async fn delete(&self, name: &ClusterName, kubeconfig: Option<&Path>) -> Result<(), KindError> {
         let never = CancellationToken::new();
         // The engine may still be starting a node that kind asked for before it was stopped: that one is found by the second try.

@@ -17,9 +17,6 @@ pub struct Recorded(Option<PathBuf>);
 
 impl Recorded {
     /// Writes a process down in the run folder; without a run folder nothing is written.
-    ///
-    /// # Errors
-    /// What the system says when the file cannot be written, or when there is no such process.
     pub fn new(run_folder: Option<&Path>, pid: u32) -> io::Result<Self> {
         let Some(run_folder) = run_folder else { return Ok(Self(None)) };
         let folder = run_folder.join(FOLDER);
@@ -32,10 +29,6 @@ impl Recorded {
         Ok(Self(Some(file)))
     }
 
-    /// Writes this process down.
-    ///
-    /// # Errors
-    /// See [`Recorded::new`].
     pub fn this(run_folder: &Path) -> io::Result<Self> {
         Self::new(Some(run_folder), std::process::id())
     }
@@ -53,9 +46,7 @@ impl Drop for Recorded {
 /// A recorded process that still runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Living {
-    /// Its number.
     pub pid: u32,
-    /// The run folder that records it.
     pub run_folder: PathBuf,
 }
 

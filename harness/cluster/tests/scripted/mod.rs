@@ -49,20 +49,15 @@ enum Reply {
 /// What becomes of a watch after its events.
 #[derive(Clone, Copy, Debug)]
 pub enum End {
-    /// The server ends it.
     Closed,
-    /// The connection breaks.
     Broken,
-    /// It stays open and silent.
     Open,
 }
 
 /// What becomes of a WebSocket after its first frames.
 #[derive(Clone, Copy, Debug)]
 pub enum Then {
-    /// Every frame of the client comes back.
     Echoes,
-    /// The server closes it.
     Closes,
 }
 
@@ -82,7 +77,6 @@ impl Line {
         self
     }
 
-    /// A Status object that says no.
     pub fn refuses(self, code: u16, reason: &str, message: &str) -> Self {
         self.answers(code, status(code, reason, message))
     }
@@ -135,7 +129,6 @@ impl Line {
     }
 }
 
-/// A Status object.
 pub fn status(code: u16, reason: &str, message: &str) -> Value {
     json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code, "reason": reason, "message": message})
 }
@@ -241,7 +234,6 @@ impl Scripted {
         .to_string()
     }
 
-    /// The requests so far.
     pub fn came(&self) -> Vec<Came> {
         self.state.lock().expect("not poisoned").came.clone()
     }

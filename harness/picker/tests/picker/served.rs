@@ -39,7 +39,6 @@ pub async fn soon<F: Future>(what: F) -> F::Output {
     timeout(LONG, what).await.expect("not within a minute")
 }
 
-/// A picker on loopback.
 pub struct Served {
     pub picker: Handle,
     pub grpc: std::net::SocketAddr,
