@@ -46,10 +46,8 @@ pub fn cost(limit: &TokenLimit, usage: &Value) -> Option<u64> {
     limit.charged_fields.iter().map(number).sum()
 }
 
-/// The limited route that is asked.
 #[derive(Clone, Debug)]
 pub struct Limited {
-    /// Its hostname.
     pub host: String,
     /// The model behind it.
     pub model: String,
@@ -68,15 +66,11 @@ impl Limited {
     }
 }
 
-/// The header that names the user, where budgets are kept by user.
 fn identity(stage: &Stage) -> Result<Option<String>> {
     Ok(stage.declared::<TokenLimit>()?.identity_header)
 }
 
 /// The call as this user makes it.
-///
-/// # Errors
-/// Where the check has no capability of limits.
 pub fn as_user(stage: &Stage, call: Call, user: &str) -> Result<Call> {
     Ok(match identity(stage)? {
         Some(header) => call.header(header, user),
@@ -84,7 +78,6 @@ pub fn as_user(stage: &Stage, call: Call, user: &str) -> Result<Call> {
     })
 }
 
-/// Whether the limiter marked this exchange.
 pub fn marked(limit: &TokenLimit, exchange: &Exchange) -> bool {
     exchange.response().is_some_and(|r| r.header(&limit.mark_header).is_some())
 }
@@ -98,7 +91,6 @@ fn number(response: &Response, header: &str) -> Option<u64> {
     response.header(header)?.split([',', ';']).next()?.trim().parse().ok()
 }
 
-/// Seconds until the window ends, as the limiter says.
 fn reset_of(exchange: &Exchange) -> Option<u64> {
     number(exchange.response()?, "x-ratelimit-reset")
 }
@@ -109,7 +101,6 @@ pub async fn settle(stage: &mut Stage, model: &str) -> Result<()> {
     settle_on(stage, &Limited::of(stage, model)).await
 }
 
-/// The same for this route.
 pub async fn settle_on(stage: &mut Stage, limited: &Limited) -> Result<()> {
     let Some(header) = identity(stage)? else {
         let refused = stage.declared::<TokenLimit>()?.status;
@@ -190,7 +181,6 @@ pub async fn charged(stage: &Stage) {
     stage.pause(0.3).await;
 }
 
-/// When the window ends that [`in_one_window`] began in, by the stage's own clock.
 pub fn reset(stage: &Stage) -> f64 {
     stage.window_end()
 }
@@ -213,7 +203,6 @@ pub async fn in_one_window(
     in_one_window_of(stage, &Limited::of(stage, model), window, labels, drive).await
 }
 
-/// The same for this route and a window of this many seconds.
 pub async fn in_one_window_of(
     stage: &mut Stage,
     limited: &Limited,
@@ -263,7 +252,6 @@ fn turned<'a>(exchanges: impl Iterator<Item = &'a Exchange>, window: u64) -> boo
 /// The clause that counts what was admitted.
 const ADMITTED: &str = "admitted";
 
-/// The exchanges that spent one budget.
 pub struct Budget<'h> {
     /// As the gateway declares it.
     pub declared: TokenLimit,
@@ -316,7 +304,6 @@ impl<'h> Budget<'h> {
         Some(Self { declared, tokens, window, exchanges: judge.labelled(label) })
     }
 
-    /// The same with a window of this many seconds.
     pub fn of_window(judge: &mut Judge<'h>, label: &str, tokens: u64, window: u64) -> Option<Self> {
         Some(Self { window, ..Self::of(judge, label, tokens)? })
     }
@@ -337,7 +324,6 @@ impl<'h> Budget<'h> {
         Spending { admitted, unseen, refused: after.first().copied(), again }
     }
 
-    /// Tokens that an admitted reply says it used.
     fn used(exchange: &Exchange) -> Option<u64> {
         exchange.response()?.json()?["usage"]["total_tokens"].as_u64()
     }
@@ -631,7 +617,6 @@ fn judge_distance(judge: &mut Judge<'_>, window: f64) {
     }
 }
 
-/// The limit that the gateway declares, where the check is about one.
 fn declared(history: &History) -> Option<TokenLimit> {
     capability::of_history(&history.declared).ok()
 }

@@ -16,29 +16,22 @@ use crate::{Stage, judge::Judge};
 /// What is done to a stage, as [`check!`](crate::check) makes it of an `async fn(&mut Stage) -> Result<()>`.
 pub type Drive = for<'s> fn(&'s mut Stage) -> LocalBoxFuture<'s, Result<()>>;
 
-/// Whether the clause `live` is judged: that the configuration came to serve.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Live {
-    /// It is, before all others.
     Judged,
     /// The drive settles nothing, or whether it did is no matter.
     NotJudged,
 }
 
-/// A check. [`check!`](crate::check) declares one, as a test and in the registry.
 #[derive(Debug)]
 pub struct Check {
-    /// The first part of its id, in snake case.
     pub suite: &'static str,
-    /// The second part of its id, in snake case.
     pub name: &'static str,
     /// Its cases, in snake case; none where there is but one.
     pub cases: &'static [&'static str],
-    /// How much it matters.
     pub level: Level,
     /// What must hold, in one sentence.
     pub sentence: &'static str,
-    /// Where that is written.
     pub source: &'static str,
     /// How it is driven and judged, in a sentence or two: what is sent or changed, and what is looked at.
     pub how: &'static str,
@@ -48,31 +41,24 @@ pub struct Check {
     pub case_capabilities: &'static [(&'static str, &'static Capability)],
     /// The model that serves; `None` for that of the run.
     pub model: Option<&'static str>,
-    /// The mutants that it exposes.
     pub kills: &'static [&'static str],
     /// The gateways that it is about; none for all.
     pub gateways: &'static [&'static str],
-    /// What else may run beside it.
     pub exclusive: Exclusive,
     /// Retries are never allowed.
     pub counts_every_answer: bool,
-    /// Places that cannot run it, with the reason.
     pub not_on: &'static [(Place, &'static str)],
     /// Models that it cannot be run with, with the reason.
     pub not_with: &'static [(&'static str, &'static str)],
     /// Components that it is a statement about: where they are stand-ins it is not run.
     pub about: &'static [&'static str],
-    /// Whether the clause `live` is judged.
     pub live: Live,
-    /// What is done.
     pub drive: Drive,
-    /// What is said of the history of it.
     pub judge: fn(&mut Judge<'_>),
     /// What a golden keeps of the history.
     pub observe: fn(&History) -> Value,
 }
 
-/// What most checks say; [`check!`](crate::check) fills in the rest.
 pub const CHECK: Check = Check {
     suite: "",
     name: "",
@@ -98,14 +84,6 @@ pub const CHECK: Check = Check {
 };
 
 /// Declares a check: the test of each of its cases, and its entry in the registry.
-///
-/// ```text
-/// check!(routing / path_precedence(exact_over_prefix, exact_over_regex), drive_path_precedence, judge_path_precedence, Check {
-///     sentence: "of two rules that match the more specific path wins",
-///     source: "Gateway API v1, HTTPRouteRule.matches",
-///     ..CHECK
-/// });
-/// ```
 #[macro_export]
 macro_rules! check {
     ($suite:ident / $name:ident, $drive:path, $judge:path, $check:expr $(,)?) => {
@@ -150,12 +128,10 @@ pub(crate) fn dashed(name: &str) -> String {
 }
 
 impl Check {
-    /// `suite/name`.
     pub fn id(&self) -> String {
         format!("{}/{}", dashed(self.suite), dashed(self.name))
     }
 
-    /// What is said of a history. A pure function of it.
     pub fn judged(&self, history: &History) -> Judgement {
         let mut judge = Judge::of(history);
         if self.live == Live::Judged {

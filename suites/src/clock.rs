@@ -21,7 +21,6 @@ impl Clock {
         Self { opened: Instant::now(), world, moved: Mutex::new(0.0) }
     }
 
-    /// When it was started.
     pub fn opened(&self) -> Instant {
         self.opened
     }
@@ -31,7 +30,6 @@ impl Clock {
         self.opened.elapsed().as_secs_f64() + *self.moved.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Milliseconds by which it was moved.
     pub fn moved_ms(&self) -> f64 {
         *self.moved.lock().unwrap_or_else(PoisonError::into_inner) * 1000.0
     }

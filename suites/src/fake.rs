@@ -120,7 +120,6 @@ pub fn shared_token_limit() -> TokenLimit {
 pub struct Fake(pub History, f64);
 
 impl Fake {
-    /// Of this check, without a case.
     pub fn of(check: &str) -> Self {
         let key = Key { gateway: "some-gateway".into(), check: check.into(), case: "-".into(), attempt: 1 };
         let mut history = History::new(key, "ns", "stage.igc.test");
@@ -134,15 +133,10 @@ impl Fake {
         self
     }
 
-    /// Of this case.
     pub fn case(self, case: &str) -> Self {
         self.with(|h| h.key.case = case.into())
     }
 
-    /// The gateway declares these parameters of the check's capability.
-    ///
-    /// # Panics
-    /// Where they are no parameters: an object of fields.
     pub fn declares(self, parameters: impl Serialize) -> Self {
         let value = serde_json::to_value(parameters).expect("parameters are data");
         self.with(|h| h.declared = serde_json::from_value(value).expect("parameters are an object"))
@@ -152,24 +146,15 @@ impl Fake {
         registry::find(&self.0.key.check).unwrap_or_else(|| panic!("there is no check {}", self.0.key.check))
     }
 
-    /// What the judge of the check that this is a history of says.
-    ///
-    /// # Panics
-    /// As [`verdict_of`] does, and where there is no such check.
     pub fn verdict(&self) -> Holds {
         let check = self.check();
         holds_without_any_fact(|history| check.judged(history).holds(), &self.0)
     }
 
-    /// Every clause of it.
-    ///
-    /// # Panics
-    /// Where there is no such check.
     pub fn judgement(&self) -> Judgement {
         self.check().judged(&self.0)
     }
 
-    /// The configuration did not become live.
     pub fn unsettled(self) -> Self {
         self.with(|h| h.settle.settled = false)
     }
@@ -254,7 +239,6 @@ impl Fake {
         })
     }
 
-    /// The picker kept no records at all.
     pub fn without_picker_records(self, pool: &str) -> Self {
         self.with(|h| _ = h.pickers.remove(pool))
     }
@@ -290,7 +274,6 @@ impl Fake {
         self.past_the_picker(label, pool, number).also_asked(pool, &[number])
     }
 
-    /// The last exchange was sent with this header.
     pub fn sent_with(self, name: &str, value: &str) -> Self {
         self.with(|h| {
             if let Some(exchange) = h.exchanges.last_mut() {
@@ -314,7 +297,6 @@ impl Fake {
         })
     }
 
-    /// What the model recorded of the last exchange has this body, whatever was sent.
     pub fn model_got(self, body: &str) -> Self {
         self.with(|h| {
             let id = h.exchanges.last().map(|e| e.id.clone());
@@ -324,7 +306,6 @@ impl Fake {
         })
     }
 
-    /// The picker's records of the last exchange, changed.
     pub fn with_pick(self, change: impl Fn(&mut PickerRecord)) -> Self {
         self.with(|h| {
             let id = h.exchanges.last().map(|e| e.id.clone());
@@ -333,12 +314,10 @@ impl Fake {
         })
     }
 
-    /// The same many times.
     pub fn times(self, times: usize, more: impl Fn(Self, usize) -> Self) -> Self {
         (0..times).fold(self, more)
     }
 
-    /// The last exchange also reached this model.
     pub fn also_reached(self, model: &str) -> Self {
         self.with(|h| {
             let id = h.exchanges.last().map(|e| e.id.clone()).unwrap_or_default();
@@ -346,14 +325,12 @@ impl Fake {
         })
     }
 
-    /// The model's record of the last exchange has these headers.
     pub fn with_model_headers(self, headers: &[(&str, &str)]) -> Self {
         self.with_record(|record| {
             record.headers = headers.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
         })
     }
 
-    /// The model's record of the last exchange is like this.
     pub fn with_record(self, change: impl Fn(&mut ModelRecord)) -> Self {
         self.with(|h| {
             let id = h.exchanges.last().map(|e| e.id.clone());
@@ -361,12 +338,10 @@ impl Fake {
         })
     }
 
-    /// The last exchange is like this.
     pub fn with_exchange(self, change: impl Fn(&mut Exchange)) -> Self {
         self.with(|h| h.exchanges.last_mut().into_iter().for_each(change))
     }
 
-    /// The response of the last exchange is like this.
     pub fn with_response(self, change: impl Fn(&mut Response)) -> Self {
         self.with_exchange(|exchange| {
             if let Outcome::Response(response) = &mut exchange.outcome {
@@ -375,7 +350,6 @@ impl Fake {
         })
     }
 
-    /// The model's record of the last exchange has this path.
     pub fn with_model_target(self, target: &str) -> Self {
         self.with(|h| {
             let id = h.exchanges.last().map(|e| e.id.clone());
@@ -390,12 +364,10 @@ impl Fake {
         self.refused_with(label, status, "text/plain", "no")
     }
 
-    /// An answer of the gateway's own.
     pub fn refused_with(self, label: &str, status: u16, content_type: &str, body: &str) -> Self {
         self.answer(label, status, &[("content-type", content_type)], body)
     }
 
-    /// The connection was cut before a response.
     pub fn cut(self, label: &str) -> Self {
         self.exchange(
             label,
@@ -413,7 +385,6 @@ impl Fake {
         self.limiter(label, 200, limit, remaining, reset, &usage(tokens))
     }
 
-    /// A refusal that the limiter marked.
     pub fn limited(self, label: &str, limit: u64, remaining: u64, reset: u64) -> Self {
         self.limiter(label, 429, limit, remaining, reset, "")
     }
@@ -454,17 +425,14 @@ impl Fake {
         })
     }
 
-    /// A fact that the drive measured.
     pub fn fact(self, name: &str, value: Value) -> Self {
         self.with(|h| _ = h.facts.insert(name.into(), value))
     }
 
-    /// An object as it was read.
     pub fn object(self, name: &str, value: Value) -> Self {
         self.with(|h| _ = h.objects.insert(name.into(), value))
     }
 
-    /// An object that was not there.
     pub fn without_object(self, name: &str) -> Self {
         self.with(|h| _ = h.objects.remove(name))
     }
@@ -479,7 +447,6 @@ impl Fake {
     }
 }
 
-/// An endpoint of a made-up pool.
 pub fn endpoint(pool: &str, number: usize) -> String {
     format!("{pool}-{number}:8080")
 }

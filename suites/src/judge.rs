@@ -13,7 +13,6 @@ use verdict::{
     judge::{Clause, Holds, Judgement},
 };
 
-/// See the module.
 #[derive(Debug)]
 pub struct Judge<'h> {
     history: &'h History,
@@ -29,30 +28,25 @@ pub struct Statement<'j> {
 }
 
 impl<'j> Statement<'j> {
-    /// What has to be, in words.
     pub fn expected(mut self, words: impl Into<String>) -> Self {
         self.clause.expected = words.into();
         self
     }
 
-    /// What was found, in words.
     pub fn got(mut self, words: impl Into<String>) -> Self {
         self.clause.got = words.into();
         self
     }
 
-    /// The exchanges that show it.
     pub fn shown_by<'h>(mut self, exchanges: impl IntoIterator<Item = &'h Exchange>) -> Self {
         self.clause.exchanges = exchanges.into_iter().map(|e| e.id.clone()).collect();
         self
     }
 
-    /// The evidence decides it.
     pub fn holds(self, holds: bool) {
         self.ends(if holds { Holds::Yes } else { Holds::No });
     }
 
-    /// The evidence to decide it is missing: this.
     pub fn unproven(mut self, missing: impl Into<String>) {
         self.clause.got = missing.into();
         self.ends(Holds::Unproven);
@@ -70,12 +64,10 @@ impl<'h> Judge<'h> {
         Self { history, judgement: Judgement::default() }
     }
 
-    /// What was judged.
     pub fn judgement(self) -> Judgement {
         self.judgement
     }
 
-    /// All that may be seen.
     pub fn history(&self) -> &'h History {
         self.history
     }
@@ -114,7 +106,6 @@ impl<'h> Judge<'h> {
         }
     }
 
-    /// Begins a clause.
     pub fn clause(&mut self, name: &'static str) -> Statement<'_> {
         let clause = Clause {
             name: name.to_owned(),
@@ -217,21 +208,18 @@ impl<'h> Judge<'h> {
         });
     }
 
-    /// Every exchange of the label has this status.
     pub fn status(&mut self, clause: &'static str, label: &str, wanted: u16) {
         self.every(clause, label, &format!("status {wanted}"), |e| {
             (e.status() != Some(wanted)).then(|| e.outcome_words())
         });
     }
 
-    /// Every exchange of the label is a 4xx.
     pub fn client_error(&mut self, clause: &'static str, label: &str) {
         self.every(clause, label, "4xx", |e| {
             (!e.status().is_some_and(|s| (400..500).contains(&s))).then(|| e.outcome_words())
         });
     }
 
-    /// Every exchange of the label is a 5xx.
     pub fn server_error(&mut self, clause: &'static str, label: &str) {
         self.every(clause, label, "5xx", |e| {
             (!e.status().is_some_and(|s| (500..600).contains(&s))).then(|| e.outcome_words())
@@ -279,7 +267,6 @@ impl<'h> Judge<'h> {
         });
     }
 
-    /// Every exchange of the label has exactly this body.
     pub fn body(&mut self, clause: &'static str, label: &str, wanted: &str) {
         self.every(clause, label, &format!("body {wanted}"), |exchange| {
             let text = exchange.response().and_then(|r| r.body.text.as_deref()).unwrap_or_default();
@@ -287,7 +274,6 @@ impl<'h> Judge<'h> {
         });
     }
 
-    /// A body that is called JSON by its content type is JSON.
     pub fn json_if_it_says_so(&mut self, clause: &'static str, label: &str) {
         self.every(clause, label, "JSON, or no claim to be", |exchange| {
             let response = exchange.response()?;
@@ -297,7 +283,6 @@ impl<'h> Judge<'h> {
         });
     }
 
-    /// The usage in the body of a reply adds up.
     pub fn usage_adds_up(&mut self, exchange: &Exchange, body: &Value) {
         let tokens = |name: &str| body["usage"][name].as_u64().unwrap_or(0);
         let (prompt, completion, total) =
@@ -391,7 +376,6 @@ impl<'h> Judge<'h> {
         statement.holds(status == "True");
     }
 
-    /// A condition that was found gives this reason.
     pub fn reason(&mut self, clause: &'static str, found: Option<&Value>, wanted: &str) {
         let reason = found.and_then(|c| c["reason"].as_str()).unwrap_or("no reason");
         self.clause(clause).expected(wanted).got(reason).holds(reason == wanted);
@@ -495,7 +479,6 @@ pub fn pool_parents<'p>(pool: &'p Value, gateway: &Value) -> Vec<&'p Value> {
     parents.iter().filter(same).collect()
 }
 
-/// What an exchange is, where it is not a whole 200.
 pub(crate) fn not_a_whole_200(exchange: &Exchange) -> Option<String> {
     match exchange.response() {
         Some(Response { status: 200, ended: Ended::Complete, .. }) => None,
@@ -504,7 +487,6 @@ pub(crate) fn not_a_whole_200(exchange: &Exchange) -> Option<String> {
     }
 }
 
-/// The models that recorded an exchange.
 fn reached<'h>(history: &'h History, exchange: &'h Exchange) -> Vec<&'h str> {
     history.reached(exchange).into_iter().map(|(model, _)| model).collect()
 }

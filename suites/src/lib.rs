@@ -43,7 +43,6 @@ pub fn chat_with(model: &str, fields: Value) -> Call {
     Call::post("/v1/chat/completions").json(&body)
 }
 
-/// The same on another path.
 pub fn chat_to(path: &str, model: &str) -> Call {
     Call::post(path).json(&json!({"model": model, "messages": [{"role": "user", "content": "Hello"}]}))
 }
@@ -53,12 +52,10 @@ pub fn replies(call: Call, bytes: &[u8], content_type: &str) -> Call {
     call.header("x-igc-reply", STANDARD.encode(bytes)).header("x-igc-content-type", content_type)
 }
 
-/// A reference to a namespaced object.
 pub fn object(api_version: &str, kind: &str, namespace: &str, name: &str) -> ObjectRef {
     ObjectRef::new(api_version, kind, namespace, name)
 }
 
-/// Until a condition of the object is True.
 pub fn condition(kind: &str) -> Until {
     Until::ConditionTrue(kind.to_owned())
 }

@@ -26,22 +26,14 @@ use verdict::{
 
 /// A check of a run, with everything that its attempts share.
 pub struct Opened {
-    /// The run's folder.
     pub folder: RunFolder,
-    /// Its plan.
     pub plan: Plan,
-    /// The check as planned.
     pub planned: PlannedCheck,
-    /// The gateway's folder.
     pub gateway: GatewayFolder,
-    /// Where it stands.
     pub stood: Stood,
 }
 
 /// Where manifests and goldens are.
-///
-/// # Panics
-/// Where they are nowhere: no check can say anything then.
 pub fn root() -> PathBuf {
     found().absolute().to_owned()
 }
@@ -160,7 +152,6 @@ fn alone_folder() -> Result<RunFolder> {
 }
 
 impl Opened {
-    /// The mutants that this check is tried on.
     pub fn trials(&self) -> &[String] {
         let of = |t: &&verdict::plan::Trials| {
             (&t.gateway, &t.check, &t.case) == (&self.planned.gateway, &self.planned.check, &self.planned.case)
@@ -168,7 +159,6 @@ impl Opened {
         self.plan.run.trials.iter().find(of).map_or(&[], |trials| &trials.mutants)
     }
 
-    /// Connects to the cluster.
     pub async fn cluster(&self) -> Result<Cluster> {
         cluster::api::init();
         Cluster::connect(&self.stood.kubeconfig, self.stood.context.as_deref())

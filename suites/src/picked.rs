@@ -14,7 +14,6 @@ use crate::{
     stage::endpoints_of,
 };
 
-/// A pool as the history knows it.
 struct Known<'h> {
     name: &'h str,
     picker: &'h PickerLog,
@@ -114,7 +113,6 @@ pub fn not_asked<'h>(judge: &mut Judge<'h>, clause: &'static str, label: &str, p
     }
 }
 
-/// The picker's one record of each exchange of the label is as expected; `wrong` says what is wrong with it.
 pub fn record_of_each<'h>(
     judge: &mut Judge<'h>,
     clause: &'static str,
@@ -137,7 +135,6 @@ pub fn picks<'h>(history: &'h History, label: &'h str, pool: &str) -> Vec<&'h Pi
     history.labelled(label).filter_map(of).collect()
 }
 
-/// The picker's first record of an exchange.
 pub fn pick_of<'h>(history: &'h History, exchange: &Exchange, pool: &str) -> Option<&'h PickerRecord> {
     let records = &history.pickers.get(pool)?.records;
     records.iter().find(|r| r.exchange.as_deref() == Some(exchange.id.as_str()))
@@ -198,7 +195,6 @@ pub fn as_commanded(judge: &mut Judge<'_>, clause: &'static str, label: &str, po
     });
 }
 
-/// The pod behind an endpoint of a pool.
 pub fn pod_of(history: &History, pool: &str, endpoint: &str) -> Option<String> {
     history.facts.get(&endpoints_of(pool))?[endpoint].as_str().map(str::to_owned)
 }

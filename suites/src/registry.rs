@@ -5,7 +5,6 @@ use verdict::requirements::{Requirement, Requirements};
 
 use crate::check::{Check, dashed};
 
-/// A check, and where it is declared.
 #[derive(Debug)]
 pub struct Entry {
     check: &'static Check,
@@ -14,7 +13,6 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// A check that is declared here.
     pub const fn at(check: &'static Check, file: &'static str, line: u32) -> Self {
         Self { check, file, line }
     }
@@ -29,15 +27,10 @@ fn entries() -> Vec<&'static Entry> {
     all
 }
 
-/// The check with this id.
 pub fn find(id: &str) -> Option<&'static Check> {
     entries().into_iter().map(|entry| entry.check).find(|check| check.id() == id)
 }
 
-/// What the checks of this binary require.
-///
-/// # Errors
-/// Where a check cannot be: its id is there twice, or it says nothing.
 pub fn requirements() -> Result<Requirements> {
     let all: Result<Vec<Requirement>> = entries().into_iter().map(|entry| requirement(entry.check)).collect();
     Ok(Requirements::of(all?)?)

@@ -8,12 +8,9 @@ use verdict::{
     history::{History, Key},
 };
 
-/// The variable that names the run.
 pub const RUN: &str = "IGC_REPLAY";
-/// The variable that names the folder for what is judged now.
 pub const INTO: &str = "IGC_REPLAY_INTO";
 
-/// A run that is judged again.
 pub(crate) struct Replay {
     run: RunFolder,
     /// Receives a record for every history.
@@ -21,7 +18,6 @@ pub(crate) struct Replay {
 }
 
 impl Replay {
-    /// As the environment says; `None`: this is a run of its own.
     pub fn of_the_environment() -> Result<Option<Self>> {
         let folder = |name: &str| std::env::var_os(name).map(PathBuf::from);
         let Some(run) = folder(RUN) else { return Ok(None) };

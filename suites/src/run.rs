@@ -33,16 +33,12 @@ const DRIVE: Duration = Duration::from_secs(900);
 
 impl Check {
     /// Runs a case on each gateway for which the run's plan has it.
-    ///
-    /// # Panics
-    /// When a record breaks the run, after all were written: that is how the test runner hears of it.
     pub async fn run(&self, case: &str) {
         let case = dashed(case);
         let breaks = self.run_case(&case).await.unwrap_or_else(|error| vec![format!("{}: {error:#}", self.id())]);
         assert!(breaks.is_empty(), "{}", breaks.join("\n"));
     }
 
-    /// Why the run breaks.
     async fn run_case(&self, case: &str) -> Result<Vec<String>> {
         if let Some(replay) = Replay::of_the_environment()? {
             self.judge_again(&replay, case)?;
@@ -85,7 +81,6 @@ impl Check {
         Ok(None)
     }
 
-    /// Judges what was kept of this check again, and writes a record of each.
     fn judge_again(&self, replay: &Replay, case: &str) -> Result<()> {
         for history in replay.histories(&self.id(), case)? {
             let (key, judged) = match history {
@@ -119,7 +114,6 @@ impl Check {
         Ok(())
     }
 
-    /// One attempt, and its record, which is written.
     async fn attempt(&self, opened: &Arc<Opened>, attempt: u32, trial: Option<Trial>) -> Result<Record> {
         let begun = Instant::now();
         let mut record = blank(opened.planned.key(attempt));
@@ -167,7 +161,6 @@ impl Check {
         }
     }
 
-    /// What the judge says; a panic of it is an error.
     fn judged_safely(&self, history: &History) -> Result<Judgement> {
         std::panic::catch_unwind(AssertUnwindSafe(|| self.judged(history)))
             .map_err(|panic| anyhow!("the judge panicked: {}", message(&*panic)))
@@ -219,7 +212,6 @@ impl Check {
     }
 }
 
-/// A record of which nothing is known yet.
 fn blank(key: Key) -> Record {
     Record {
         schema: RECORD_SCHEMA.into(),
@@ -252,7 +244,6 @@ fn take_in(record: &mut Record, judged: Result<Judgement>) -> bool {
     }
 }
 
-/// Why the records of this check break the run, known failures considered: as the report of the run will say it.
 fn breaks(opened: &Opened, records: &Records) -> Option<String> {
     let mut plan = opened.plan.clone();
     plan.gateways.retain(|g| g.name == opened.gateway.name);
@@ -284,7 +275,6 @@ fn evidence_depth(record: &Record) -> cluster::evidence::Depth {
     }
 }
 
-/// What a panic says.
 fn message(panic: &(dyn Any + Send)) -> String {
     let text =
         panic.downcast_ref::<&str>().map(|s| (*s).to_owned()).or_else(|| panic.downcast_ref::<String>().cloned());
@@ -350,7 +340,6 @@ pub(crate) mod tests {
         judge.clause("answer").expected("an answer").got(format!("{status:?}")).holds(status.is_some());
     }
 
-    /// A check that asks something of a cluster that is gone.
     pub(crate) static ASKS: Check = Check {
         suite: "harness",
         name: "asks",
@@ -381,7 +370,6 @@ pub(crate) mod tests {
         assert_eq!(judged.unwrap_err().to_string(), "the judge panicked: what is this?");
     }
 
-    /// One attempt at a check, with another drive.
     async fn attempt(attempt: u32, drive: Drive) -> Record {
         let opened = open::open(&ASKS.id(), "-", requirements).unwrap().remove(0).unwrap();
         Check { drive, ..ASKS }.attempt(&Arc::new(opened), attempt, None).await.unwrap()

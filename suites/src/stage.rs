@@ -50,7 +50,6 @@ const PATIENCE: Duration = Duration::from_secs(3);
 /// The port that our own model listens on in its pod, where nobody wants another one.
 const MODEL_PORT: u16 = 8080;
 
-/// A model behind an InferenceService.
 #[derive(Clone, Debug)]
 pub struct Model {
     /// Of the InferenceService, and the name that requests use.
@@ -67,7 +66,6 @@ pub struct Model {
     port: u16,
 }
 
-/// See the module.
 pub struct Stage {
     opened: Arc<Opened>,
     world: Option<Rehearsed>,
@@ -85,15 +83,11 @@ pub struct Stage {
     markers: Markers,
 }
 
-/// Which of the markers around a drive were sent.
 enum Markers {
-    /// None yet.
     Unsent,
-    /// The first ones.
     Begun,
     /// The first ones could not be sent, which is an error of the check.
     Failed(anyhow::Error),
-    /// Both, and the records are read.
     Ended,
 }
 
@@ -107,7 +101,6 @@ fn namespace(run: &str, key: &Key) -> String {
 }
 
 impl Stage {
-    /// Makes the namespace and finds the gateway's address.
     pub(crate) async fn open(opened: Arc<Opened>, key: Key, trial: Option<Trial>) -> Result<Self> {
         let world = match opened.plan.run.place {
             Place::Rehearsal => Some(Rehearsed::start(&opened, &trial.clone().unwrap_or_default()).await?),
@@ -156,12 +149,10 @@ impl Stage {
         })
     }
 
-    /// The hostname that belongs to this stage alone.
     pub fn hostname(&self) -> &str {
         &self.history.hostname
     }
 
-    /// The namespace that belongs to this stage alone.
     pub fn namespace(&self) -> &str {
         &self.history.namespace
     }
@@ -181,15 +172,10 @@ impl Stage {
         "route"
     }
 
-    /// What the history has so far.
     pub fn history(&self) -> &History {
         &self.history
     }
 
-    /// The declared parameters of the check's capability.
-    ///
-    /// # Errors
-    /// Where the check has none of this type.
     pub fn declared<C: DeserializeOwned>(&self) -> Result<C> {
         capability::typed(&self.history.declared)
             .map_err(|problem| anyhow!("the check's capability has other parameters: {problem}"))
@@ -214,7 +200,6 @@ impl Stage {
         gateway
     }
 
-    /// The route that proves the whole path live.
     pub fn marker(&self) -> Marker {
         self.opened.gateway.gateway.marker.clone()
     }
@@ -223,7 +208,6 @@ impl Stage {
         Apply::of_run(&self.opened.plan.run.id).in_namespace(&self.history.namespace).patient(Duration::from_secs(60))
     }
 
-    /// Applies an InferenceService with this name, and does not wait for it.
     pub async fn apply_model(&mut self, name: &str) -> Result<Model> {
         self.apply_model_with(name, &[]).await
     }
@@ -248,7 +232,6 @@ impl Stage {
         })
     }
 
-    /// The domain of the hostnames that KServe gives to its services.
     fn kserve_domain(&self) -> Result<String> {
         let plan = &self.opened.plan;
         let gateway = plan.gateways.iter().find(|g| g.name == self.opened.gateway.name);
@@ -263,14 +246,12 @@ impl Stage {
         self.model_with(name, &[]).await
     }
 
-    /// The same with more arguments of its program.
     pub async fn model_with(&mut self, name: &str, args: &[&str]) -> Result<Model> {
         let model = self.apply_model_with(name, args).await?;
         self.ready(&model).await?;
         Ok(model)
     }
 
-    /// Several at once.
     pub async fn models(&mut self, names: &[&str]) -> Result<Vec<Model>> {
         let mut models = Vec::new();
         for name in names {
@@ -302,7 +283,6 @@ impl Stage {
         Ok(())
     }
 
-    /// The manifests of an intent, for a drive that offers them.
     pub fn manifests(&self, intent: &str, context: Value) -> Result<Vec<Value>> {
         let mut all = json!({
             "gateway": self.opened.gateway.gateway, "namespace": self.history.namespace,
@@ -316,9 +296,6 @@ impl Stage {
     }
 
     /// The manifests that a guide prints, by `<guide>/<name>`, each in this stage's namespace.
-    ///
-    /// # Errors
-    /// Where there are none of this name, or not so many.
     pub fn printed<const N: usize>(&self, name: &str) -> Result<[Value; N]> {
         printed_in(&self.history.namespace, name)
     }
@@ -343,22 +320,18 @@ impl Stage {
         self.settle_until(call, |e| answered(e).is_some_and(|pod| pod.starts_with(&prefix))).await
     }
 
-    /// The same for whichever model.
     pub async fn settle_any(&mut self, call: impl FnMut() -> Call) -> Result<()> {
         self.settle_until(call, |e| answered(e).is_some()).await
     }
 
-    /// The same until the status is as wanted.
     pub async fn settle_status(&mut self, call: impl FnMut() -> Call, wanted: impl Fn(u16) -> bool) -> Result<()> {
         self.settle_until(call, |e| e.status().is_some_and(&wanted)).await
     }
 
-    /// The same until a reply has this header.
     pub async fn settle_header(&mut self, call: impl FnMut() -> Call, name: &str) -> Result<()> {
         self.settle_until(call, |e| e.response().is_some_and(|r| r.header(name).is_some())).await
     }
 
-    /// The same until the answer is as wanted.
     pub async fn settle_when(&mut self, call: impl FnMut() -> Call, good: impl Fn(&Exchange) -> bool) -> Result<()> {
         self.settle_until(call, good).await
     }
@@ -395,7 +368,6 @@ impl Stage {
         exchange
     }
 
-    /// The call, to this stage's hostname where it names none.
     pub(crate) fn addressed(&self, call: Call) -> Call {
         call.host_or(&self.history.hostname)
     }
@@ -632,14 +604,12 @@ impl Stage {
         Ok(seen.unwrap_or_default())
     }
 
-    /// Keeps an object as it is now, `null` where there is none.
     pub async fn look(&mut self, name: &str, object: &ObjectRef) -> Result<()> {
         let found = self.cluster.get(object).await?.unwrap_or_default();
         self.history.objects.insert(name.to_owned(), found);
         Ok(())
     }
 
-    /// Offers a manifest and keeps what the API server says to it.
     pub async fn offer(&mut self, name: &str, manifest: &Value) -> Result<()> {
         let admission = self.cluster.offer(manifest, self.apply()).await?;
         self.history.admissions.insert(name.to_owned(), admission);
@@ -654,14 +624,12 @@ impl Stage {
         self.offer(name, manifest).await
     }
 
-    /// Offers a manifest without storing it.
     pub async fn offer_dry(&mut self, name: &str, manifest: &Value) -> Result<()> {
         let admission = self.cluster.dry_run(manifest).await?;
         self.history.admissions.insert(name.to_owned(), admission);
         Ok(())
     }
 
-    /// Keeps a fact.
     pub fn fact(&mut self, name: &str, value: Value) {
         self.history.facts.insert(name.to_owned(), value);
     }
@@ -674,7 +642,6 @@ impl Stage {
         self.history.notes.push(why.to_owned());
     }
 
-    /// Lets others proceed for about this many seconds before the next look at them.
     pub async fn pause(&self, seconds: f64) {
         self.clock.pause(seconds).await;
     }
@@ -689,7 +656,6 @@ impl Stage {
         self.window_end += seconds;
     }
 
-    /// When the limiter's window ends, on this stage's clock.
     pub fn window_end(&self) -> f64 {
         self.window_end
     }
@@ -743,7 +709,6 @@ impl Stage {
     }
 }
 
-/// The manifests that a guide prints, in this namespace.
 fn printed_in<const N: usize>(namespace: &str, name: &str) -> Result<[Value; N]> {
     let unknown = |near: Vec<String>| anyhow!("no guide prints {name}{}", names::suggestion(&near));
     let mut manifests = intents::documents(guides::printed(name).map_err(unknown)?)?;

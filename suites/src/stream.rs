@@ -25,7 +25,6 @@ const OTHERS: u64 = 40;
 /// Seconds that an upstream may take to see that the client has left. It is a matter of milliseconds; machines are busy.
 const SEEN_WITHIN: f64 = 10.0;
 
-/// What happened, in this order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Step {
@@ -35,13 +34,11 @@ pub enum Step {
     Arrived(u64),
     /// So many others passed, and nothing arrived: the model may send all.
     HeldBack(u64),
-    /// The client left.
     Left,
     /// The model gave its reply up, although it might have waited for more to be opened.
     GaveUp,
 }
 
-/// A chat whose reply is streamed in step.
 #[derive(Clone, Debug)]
 pub struct InStep<'a> {
     label: &'a str,
@@ -190,7 +187,6 @@ fn is_token(event: &sse::Event) -> bool {
     serde_json::from_str(&event.data).ok().as_ref().and_then(content).unwrap_or(false)
 }
 
-/// The steps of the stream with this label.
 pub fn steps(history: &History, label: &str) -> Vec<Step> {
     let steps = history.facts.get(&format!("steps-{label}")).cloned().unwrap_or_default();
     serde_json::from_value(steps).unwrap_or_default()

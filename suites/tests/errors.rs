@@ -5,7 +5,6 @@ use serde_json::json;
 use suites::{CHECK, Call, Check, Judge, Stage, chat, chat_to, check};
 use verdict::capability::{self, ChatErrors};
 
-/// A live route to one model, which is to be left alone.
 async fn routed(stage: &mut Stage) -> Result<()> {
     let alpha = stage.model("alpha").await?;
     stage.route_models(&[&alpha]).await?;
@@ -125,7 +124,6 @@ mod judges {
 
     use super::*;
 
-    /// Every error is refused with this status.
     fn refusing(check: &str, status: u16) -> Fake {
         let refusal = Refusal { status, content_type: None };
         let declared =

@@ -17,14 +17,10 @@ use verdict::{
     observation::Observer,
 };
 
-/// The guide's model, and its InferenceService.
 const MODEL: &str = "mock-llm";
-/// The guide's Gateway.
 const GATEWAY: &str = "kserve-ingress-gateway";
-/// The headers that the guide's transformation sets.
 const HEADERS: [&str; 2] = ["x-requested-model", "x-actual-model"];
 
-/// What the checks of this guide say of themselves.
 const GUIDE: Check =
     Check { capability: Some(capability::GUIDE_000), model: None, gateways: &["agentgateway"], ..CHECK };
 
@@ -303,7 +299,6 @@ check!(
     }
 );
 
-/// The route that KServe makes for the predictor.
 const PREDICTOR: &str = "mock-llm-predictor";
 
 async fn drive_inference_service(stage: &mut Stage) -> Result<()> {
@@ -333,7 +328,6 @@ fn judge_inference_service(judge: &mut Judge<'_>) {
     }
 }
 
-/// The values of the transformation's headers.
 fn transformed(exchange: &Exchange) -> [Option<&str>; 2] {
     HEADERS.map(|name| exchange.response()?.header(name))
 }
@@ -421,7 +415,6 @@ async fn drive_second_route(stage: &mut Stage) -> Result<()> {
     Ok(())
 }
 
-/// Backend and route are Accepted, and the route's references resolved.
 pub fn judge_second_route_status(judge: &mut Judge<'_>) {
     let (backend, route) = (judge.object("backend"), judge.object("route"));
     judge.accepted("backend-is-taken", "backend");
@@ -532,7 +525,6 @@ check!(
     }
 );
 
-/// Requests of the guide's loop.
 const LOOP: usize = 30;
 
 async fn drive_request_without_host(stage: &mut Stage) -> Result<()> {

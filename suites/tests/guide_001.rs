@@ -16,19 +16,14 @@ use verdict::{
     plan::{Level, Place},
 };
 
-/// The guide's service.
 const SERVICE: &str = "qwen-instruct";
-/// The name of its model.
 const MODEL: &str = "Qwen/Qwen2.5-0.5B-Instruct";
-/// Its tokens an hour.
 const TOKENS: u64 = 1000;
 /// Seconds of its window, and of a shorter one.
 const HOUR: u64 = 3600;
 const MINUTE: u64 = 60;
 
-/// What the checks of this guide say.
 const GUIDE: Check = Check { capability: Some(capability::GUIDE_001), gateways: &["envoy-ai-gateway"], ..CHECK };
-/// What those of its limit say.
 const LIMIT: Check = Check { capability: Some(capability::TOKEN_LIMIT_PER_USER), observe: budget::observe, ..GUIDE };
 
 check!(
@@ -129,7 +124,6 @@ fn judge_llm_service(judge: &mut Judge<'_>) {
     statement.holds(picker["name"] == "qwen-instruct-epp-service" && picker["failureMode"] == "FailOpen");
 }
 
-/// The request of the guide's test, word for word.
 fn printed_request() -> Call {
     let message = |role: &str, content: &str| json!({"role": role, "content": content});
     let messages = [message("system", "You are a poet."), message("user", "Write a poem about clouds.")];
@@ -199,7 +193,6 @@ check!(
     }
 );
 
-/// Prompts of each beginning in turn.
 async fn drive_prefix_affinity(stage: &mut Stage) -> Result<()> {
     served(stage).await?;
     stage.settle(|| chat(MODEL), SERVICE).await?;
@@ -221,7 +214,6 @@ fn judge_prefix_affinity(judge: &mut Judge<'_>) {
     judge_places(judge, |exchange| picked::pick_of(history, exchange, SERVICE)?.chosen.first().cloned());
 }
 
-/// Every beginning stays where it first went, and not all of them went to one place.
 fn judge_places(judge: &mut Judge<'_>, place: impl Fn(&Exchange) -> Option<String>) {
     let mut used = Vec::new();
     for (prefix, _, sticks) in PREFIXES {
@@ -284,7 +276,6 @@ fn long_request(user: &str) -> Call {
     Call::post("/v1/chat/completions").header("x-user-id", user).json(&body)
 }
 
-/// Spends the budget of a user, the answers labelled `spend`.
 async fn spend(stage: &mut Stage, user: &str) {
     for _ in 0..10 {
         budget::charged(stage).await;
@@ -328,7 +319,6 @@ fn judge_spent(judge: &mut Judge<'_>, window: u64) {
     budget.judge_spent(judge);
 }
 
-/// Why no place waits for the end of an hour.
 const NOBODY_WAITS: &str = "nobody waits for an hour; guide-001/refill-after-a-minute has a shorter window";
 
 check!(
@@ -476,7 +466,6 @@ mod judges {
         assert_eq!(fake.verdict(), holds);
     }
 
-    /// Where the prompts of each prefix went: the first ones, and the last.
     fn prefixes(places: [[usize; 2]; 4]) -> Fake {
         let fake = Fake::of("guide-001/prefix-affinity").pool(SERVICE, 4);
         PREFIXES.iter().zip(places).fold(fake, |fake, ((prefix, ..), [first, last])| {

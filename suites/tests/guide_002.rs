@@ -10,13 +10,10 @@ use suites::{
 };
 use verdict::{capability, plan::Level};
 
-/// The guide's model.
 const MODEL: &str = "llama3-1b";
 
-/// What the checks of this guide say.
 const GUIDE: Check =
     Check { capability: Some(capability::GUIDE_002), model: None, gateways: &["envoy-ai-gateway"], ..CHECK };
-/// What those of its limit say.
 const LIMIT: Check = Check { capability: Some(capability::TOKEN_LIMIT), observe: budget::observe, ..GUIDE };
 
 check!(
@@ -267,7 +264,6 @@ fn judge_service_name(judge: &mut Judge<'_>) {
     statement.got(name).holds(name.starts_with(&wanted));
 }
 
-/// The request of the guide's test, word for word.
 fn printed_request() -> Call {
     let message = |role: &str, content: &str| json!({"role": role, "content": content});
     let messages = [message("system", "You are a poet."), message("user", "Write a poem about clouds.")];

@@ -12,14 +12,11 @@ use verdict::{
 
 use crate::guide_000::{self as guide, printed};
 
-/// The model's name.
 const MODEL: &str = "mock-llm";
 /// Where the draft's model (httpbun) answers chats; ours is asked to do so.
 const PATH: &str = "/llm/chat/completions";
-/// The draft's tokens a minute.
 const TOKENS: u64 = 100;
 
-/// What the checks of this guide say.
 const GUIDE: Check = Check { capability: Some(capability::GUIDE_003), gateways: &["agentgateway"], ..CHECK };
 
 async fn model(stage: &mut Stage) -> Result<Model> {
@@ -61,7 +58,6 @@ fn judge_rewrite(judge: &mut Judge<'_>) {
     judge_path(judge, "with-the-extra-route-path", "with-the-extra-route", PATH);
 }
 
-/// The model got one request of the label, on this path.
 fn judge_path(judge: &mut Judge<'_>, clause: &'static str, label: &str, wanted: &str) {
     let (history, sent) = (judge.history(), judge.labelled(label));
     let paths: Vec<&str> =
@@ -125,7 +121,6 @@ fn is_live(exchange: &Exchange) -> bool {
     exchange.response().is_some_and(|r| r.header(LIVE).is_some())
 }
 
-/// How many of the answers are 200 under the live policy, and how many there are.
 fn admitted(history: &History) -> (usize, usize) {
     let sent: Vec<&Exchange> = history.labelled("spend").collect();
     (sent.iter().filter(|e| e.status() == Some(200) && is_live(e)).count(), sent.len())
@@ -186,7 +181,6 @@ check!(
     }
 );
 
-/// A limit that has no effect is to say so: not Accepted, not Attached, or not admitted at all.
 fn judge_silent_acceptance(judge: &mut Judge<'_>) {
     let (admitted, sent) = admitted(judge.history());
     let policy = judge.object("policy");

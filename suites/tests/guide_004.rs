@@ -11,13 +11,10 @@ use verdict::capability;
 
 /// The guide's pool, deployment and release.
 const POOL: &str = "vllm-qwen25-15b-instruct";
-/// Its model.
 const MODEL: &str = "Qwen/Qwen2.5-1.5B-Instruct";
 
-/// What the checks of this guide say.
 const GUIDE: Check = Check { capability: Some(capability::GUIDE_004), gateways: &["agentgateway"], ..CHECK };
 
-/// The request of the guide's test, word for word.
 fn printed_request() -> Call {
     Call::post("/v1/completions").json(&json!({
         "model": MODEL, "prompt": "What is the warmest city in the USA?", "max_tokens": 100, "temperature": 0.5,

@@ -7,7 +7,6 @@ use serde_json::{Value, json};
 use suites::{CHECK, Check, Judge, Live, Stage, Until, chat, check, condition, object};
 use verdict::capability::{self, Kserve};
 
-/// What a service called alpha makes.
 struct Child {
     /// The object in the history, and the clause that the service owns it.
     called: &'static str,
@@ -25,7 +24,6 @@ impl Child {
         object(self.version, self.kind, stage.namespace(), self.name)
     }
 
-    /// It is there, and its owner is the service of this kind.
     fn judge(&self, judge: &mut Judge<'_>, owner: &str) {
         let found = &judge.object(self.called)["metadata"]["ownerReferences"][0];
         let statement =
@@ -35,7 +33,6 @@ impl Child {
     }
 }
 
-/// What an InferenceService makes.
 const CHILDREN: &[Child] = &[
     Child::of("deployment", "apps/v1", "Deployment", "alpha-predictor"),
     Child::of("service", "v1", "Service", "alpha-predictor"),

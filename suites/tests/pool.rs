@@ -23,7 +23,6 @@ const DESTINATION: &str = "x-gateway-destination-endpoint";
 /// How many requests show what becomes of a pool without its picker.
 const COUNTED: usize = 20;
 
-/// What the checks of this suite say.
 const POOL: Check = Check { capability: Some(capability::POOL), observe: picked::observe, ..CHECK };
 
 fn everything() -> Value {
@@ -55,12 +54,10 @@ fn route_object(stage: &Stage, name: &str) -> ObjectRef {
     object("gateway.networking.k8s.io/v1", "HTTPRoute", stage.namespace(), name)
 }
 
-/// A made-up history of a check, with a pool called alpha.
 fn alpha(check: &str) -> Fake {
     Fake::of(check).pool("alpha", 3)
 }
 
-/// The history, which says that the Gateway is called gw.
 fn of_the_gateway(fake: Fake) -> Fake {
     fake.fact("gateway", json!({"name": "gw", "namespace": "gws"}))
 }

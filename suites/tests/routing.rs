@@ -42,14 +42,12 @@ fn judge_host(judge: &mut Judge<'_>) {
     judge.reached_nothing("address-as-host-reaches-nothing", "address-as-host");
 }
 
-/// One rule of a pair: its match, and the model behind it.
 type Rule = (Value, &'static str);
 
 fn path(kind: &str, value: &str) -> Value {
     json!({"path": {"type": kind, "value": value}})
 }
 
-/// Who is to answer.
 #[derive(Clone, Copy)]
 enum Winner {
     /// The rule that is written last, on every gateway: the expected loser is written first.
@@ -167,7 +165,6 @@ check!(
     }
 );
 
-/// What is sent: (label, path and query).
 const TARGETS: [(&str, &str); 4] = [
     ("query", "/v1/models?b=2&a=1&b=&a=1&flag"),
     ("encoded-query", "/v1/models?q=a%20b+c%26d%3De&name=%C3%BC"),
@@ -217,7 +214,6 @@ check!(
     }
 );
 
-/// Two models on the stage's hostname, alpha and beta, by the name in the body; both answer.
 async fn two_models(stage: &mut Stage) -> Result<()> {
     let models = stage.models(&["alpha", "beta"]).await?;
     stage.route_models(&models.iter().collect::<Vec<_>>()).await?;

@@ -20,7 +20,6 @@ use verdict::{
     plan::Level,
 };
 
-/// What checks of limits say.
 const LIMIT: Check = Check { capability: Some(capability::TOKEN_LIMIT), observe: budget::observe, ..CHECK };
 
 /// Requests sent beyond a spent budget by `tokens/no-leak`.
@@ -347,7 +346,6 @@ mod judges {
         (0..refused).fold(fake, |fake, _| fake.limited(label, limit, 0, 50))
     }
 
-    /// A reply or a refusal, marked, of a budget of `limit`.
     pub(super) fn asked(fake: Fake, label: &str, limit: u64, status: u16) -> Fake {
         if status == 200 { fake.admitted(label, limit, limit, 50) } else { fake.limited(label, limit, 0, 50) }
     }

@@ -15,13 +15,11 @@ use verdict::{
 
 /// Header with a value that is written in the configuration.
 const FIXED: &str = "x-igc-fixed";
-/// That value.
 const VALUE: &str = "as configured";
 /// Header with the model that the request's body names.
 const REQUESTED: &str = "x-requested-model";
 /// Header with the model that the reply's body names.
 const ACTUAL: &str = "x-actual-model";
-/// Header whose expression cannot be compiled.
 const BROKEN: &str = "x-igc-broken";
 
 /// Where a header's value comes from, and the header that has it here.
@@ -43,7 +41,6 @@ async fn transform_hosts(stage: &mut Stage, model: &Model, hosts: &[&str]) -> Re
     stage.intent("transform", json!({"service": model.service, "hostnames": hosts, "headers": headers})).await
 }
 
-/// Routes a hostname to the model and changes nothing.
 async fn plain(stage: &mut Stage, model: &Model, name: &str, host: &str) -> Result<()> {
     let everything = json!({"path": {"type": "PathPrefix", "value": "/"}});
     let rules = json!([{"match": everything, "service": model.service, "port": 80}]);
@@ -81,7 +78,6 @@ fn judge_headers(
     }
 }
 
-/// What the route does to the headers of one direction.
 fn modifier() -> Value {
     let header = |name: &str| json!([{"name": name, "value": "by-route"}]);
     json!({"set": header("x-igc-set"), "add": header("x-igc-add"), "remove": ["x-igc-remove"]})
@@ -809,7 +805,6 @@ mod judges {
         assert_eq!(fake.verdict(), holds);
     }
 
-    /// A policy of which a controller says Accepted with this status and message, or nothing.
     fn policy(controller: &str, said: Option<(&str, &str)>) -> Value {
         let condition =
             |(status, message)| json!({"type": "Accepted", "status": status, "reason": "R", "message": message});

@@ -8,7 +8,6 @@ use std::{
     thread,
 };
 
-/// What is replaced by what.
 type Alterations = Arc<Vec<(String, String)>>;
 
 fn main() -> io::Result<()> {

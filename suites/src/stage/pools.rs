@@ -23,7 +23,6 @@ const PODS: u64 = 120;
 /// Seconds that requests which a client has its answer to may still be under way for the picker.
 const UNDER_WAY: f64 = 5.0;
 
-/// What a pool is to be like.
 #[derive(Clone, Debug, Serialize)]
 pub struct PoolOf {
     name: String,
@@ -58,12 +57,10 @@ impl PoolOf {
         Self { upstream: true, ..self }
     }
 
-    /// Whose models answer to this name.
     pub fn serving(self, model: &str) -> Self {
         Self { model: model.to_owned(), ..self }
     }
 
-    /// With so many models.
     pub fn replicas(self, replicas: u32) -> Self {
         Self { replicas, ..self }
     }
@@ -84,7 +81,6 @@ impl PoolOf {
     }
 }
 
-/// What an LLMInferenceService is to be like.
 #[derive(Clone, Debug, Serialize)]
 pub struct LlmService {
     name: String,
@@ -102,28 +98,23 @@ impl LlmService {
         Self { name: name.to_owned(), model, version: "v1alpha2", replicas: 2, routed: true, records: true }
     }
 
-    /// Written in this version of its API.
     pub fn version(self, version: &'static str) -> Self {
         Self { version, ..self }
     }
 
-    /// Serving under this name.
     pub fn model(self, model: &str) -> Self {
         Self { model: model.to_owned(), ..self }
     }
 
-    /// With so many models.
     pub fn replicas(self, replicas: u32) -> Self {
         Self { replicas, ..self }
     }
 
-    /// Without a route of its own.
     pub fn unrouted(self) -> Self {
         Self { routed: false, ..self }
     }
 }
 
-/// An InferencePool of our own models, and its picker.
 #[derive(Clone, Debug)]
 pub struct Pool {
     /// Of its models, and in a history.

@@ -10,7 +10,6 @@ use verdict::capability;
 
 use super::Child;
 
-/// What an LLMInferenceService makes.
 const CHILDREN: &[Child] = &[
     Child::of("deployment", "apps/v1", "Deployment", "alpha-kserve"),
     Child::of("workload-service", "v1", "Service", "alpha-kserve-workload-svc"),
@@ -23,7 +22,6 @@ const CHILDREN: &[Child] = &[
 /// Seconds that a service may take to say what is waited for.
 const SAYS: u64 = 240;
 
-/// What the checks of LLMInferenceServices say.
 const LLMISVC: Check = Check { capability: Some(capability::LLMISVC), ..CHECK };
 
 fn service_object(stage: &Stage, name: &str) -> ObjectRef {
@@ -100,7 +98,6 @@ check!(
     }
 );
 
-/// One that a route leads to, and one that no Gateway has a reason to say anything about.
 async fn drive_ready(stage: &mut Stage) -> Result<()> {
     stage.apply_llm_service(LlmService::new("alpha")).await?;
     stage.apply_llm_service(LlmService::new("beta").unrouted()).await?;
@@ -193,7 +190,6 @@ check!(
     }
 );
 
-/// Chats and completions through the route that the service has made, and something else below its path.
 async fn drive_picker_asked(stage: &mut Stage) -> Result<()> {
     stage.llm_service(LlmService::new("alpha").replicas(3)).await?;
     let below = format!("/{}/alpha", stage.namespace());

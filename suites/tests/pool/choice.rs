@@ -69,7 +69,6 @@ async fn drive_follows_choice(stage: &mut Stage) -> Result<()> {
     send_commanded(stage, PoolOf::new("alpha").replicas(3)).await
 }
 
-/// Ten chats at a time, each with a header that says which endpoint the picker is to name.
 async fn send_commanded(stage: &mut Stage, wanted: PoolOf) -> Result<()> {
     let pool = routed(stage, wanted).await?;
     let turns: Vec<usize> = (0..60).collect();

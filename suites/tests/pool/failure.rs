@@ -153,14 +153,12 @@ async fn beside_a_good_pool(stage: &mut Stage, rule: Value) -> Result<()> {
     Ok(())
 }
 
-/// The good pool serves as it should, the bad one does not, and reaches nobody.
 fn judge_beside_a_good_pool(judge: &mut Judge<'_>) {
     picked::as_picked(judge, "good-as-picked", "good", "alpha");
     judge.server_error("bad-is-a-server-error", "bad");
     judge.reached_nothing("bad-reaches-nothing", "bad");
 }
 
-/// The route's reference is unresolved, for this reason.
 fn judge_unresolved(judge: &mut Judge<'_>, reason: &str) {
     let route = judge.object("route");
     judge.condition("route-ResolvedRefs", route, "ResolvedRefs", "False");

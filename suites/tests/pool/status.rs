@@ -32,7 +32,6 @@ fn judge_status_written(judge: &mut Judge<'_>) {
     picked::as_picked(judge, "post-as-picked", "post", "alpha");
 }
 
-/// The pool's status has one entry for the Gateway, and that one says that all is well.
 fn judge_entry(judge: &mut Judge<'_>, pool: &Value) {
     let entries = judge.pool_entries(pool).len();
     let statement = judge.clause("one-entry").expected("one entry for the Gateway");

@@ -148,7 +148,6 @@ fn judge_plain_service_route(judge: &mut Judge<'_>) {
     }
 }
 
-/// A budget's observation, and what was said of both limits.
 fn observe_plain_service_route(history: &History) -> Value {
     let mut observed = budget::observe(history);
     for name in [ON_A_SERVICE, ON_A_MODEL] {
@@ -178,7 +177,6 @@ check!(
     }
 );
 
-/// Whether it is the limit on requests that is reached first.
 fn requests_bind(case: &str) -> bool {
     case.starts_with("requests-")
 }

@@ -15,7 +15,6 @@ use wire::sse;
 
 use super::{LIMIT, limited, repeat, spend};
 
-/// A budget of two replies.
 const TWO_REPLIES: u64 = 14;
 
 check!(
@@ -59,7 +58,6 @@ fn judge_stream_charged(judge: &mut Judge<'_>) {
     budget.judge_admitted_costing(judge, budget::REPLY);
 }
 
-/// The exchanges of this label that were answered with 200.
 fn answered<'h>(history: &'h History, label: &'h str) -> Vec<&'h Exchange> {
     history.labelled(label).filter(|e| e.status() == Some(200)).collect()
 }
@@ -76,13 +74,11 @@ fn is_whole_stream(exchange: &Exchange) -> bool {
     whole && events(exchange).last().is_some_and(|event| event.data == "[DONE]")
 }
 
-/// Tokens that the client was told of.
 fn usage_told(exchange: &Exchange) -> Option<u64> {
     let said = |event: &sse::Event| serde_json::from_str::<Value>(&event.data).ok()?["usage"]["total_tokens"].as_u64();
     events(exchange).iter().find_map(said)
 }
 
-/// A budget's observation, and whether the client was told the usage.
 fn observe_streams(history: &History) -> Value {
     let mut seen = budget::observe(history);
     seen["usage-told"] = answered(history, "stream").first().and_then(|e| usage_told(e)).into();
