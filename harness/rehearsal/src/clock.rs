@@ -59,23 +59,19 @@ impl Ord for Parked {
 }
 
 impl Clock {
-    /// The machine's own time. It cannot be moved.
     pub fn real() -> Self {
         Self(Arc::new(Kind::Real))
     }
 
-    /// A clock that stands at `now` until it is moved.
     pub fn movable(now: UnixMillis) -> Self {
         let hands = Hands { now, order: 0, parked: BinaryHeap::new() };
         Self(Arc::new(Kind::Movable(Mutex::new(hands), watch::Sender::default())))
     }
 
-    /// A movable clock that starts at the machine's time.
     pub fn movable_from_now() -> Self {
         Self::movable(machine_now())
     }
 
-    /// Now, in milliseconds since the Unix epoch.
     pub fn now_ms(&self) -> UnixMillis {
         match &*self.0 {
             Kind::Real => machine_now(),
@@ -83,7 +79,6 @@ impl Clock {
         }
     }
 
-    /// Whether [`Clock::advance_to`] has an effect.
     pub fn is_movable(&self) -> bool {
         matches!(&*self.0, Kind::Movable(..))
     }
@@ -128,7 +123,6 @@ impl Clock {
         true
     }
 
-    /// Moves the clock forward by a duration. See [`Clock::advance_to`].
     pub fn advance_by(&self, by: Duration) -> bool {
         self.advance_to(self.now_ms().saturating_add(millis(by)))
     }

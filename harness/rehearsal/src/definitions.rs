@@ -6,7 +6,6 @@ use apiserver::Definitions;
 
 use crate::dialects;
 
-/// Of the Gateway API, of the inference extension, of KServe and of the gateways.
 pub static DEFINITIONS: LazyLock<Definitions> = LazyLock::new(|| {
     let documents = [
         include_str!("schemas/gateway-api.yaml"),

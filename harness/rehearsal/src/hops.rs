@@ -32,18 +32,14 @@ const SILENCE: Duration = Duration::from_secs(5);
 /// A hop that can be led through a program. It is in plaintext then.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Between {
-    /// From the client to the gateway.
     ClientGateway,
-    /// From the gateway to an endpoint picker.
     GatewayPicker,
-    /// From the gateway to a model.
     GatewayModel,
 }
 
 impl Between {
     const ALL: [Self; 3] = [Self::ClientGateway, Self::GatewayPicker, Self::GatewayModel];
 
-    /// As the variable says it.
     pub fn word(self) -> &'static str {
         match self {
             Self::ClientGateway => "client-gateway",
@@ -53,7 +49,6 @@ impl Between {
     }
 }
 
-/// What the variables say makes no sense.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error("{PROXY} and {BETWEEN}: {0}")]
 pub struct HopsError(String);
@@ -78,19 +73,12 @@ impl fmt::Debug for Hops {
 }
 
 impl Hops {
-    /// As the variables of the environment say.
-    ///
-    /// # Errors
-    /// Where one is without the other, or names no hop.
     pub fn of_the_environment() -> Result<Self, HopsError> {
         let text = |name| std::env::var(name).ok().filter(|text| !text.trim().is_empty());
         Self::of(text(PROXY).as_deref(), text(BETWEEN).as_deref())
     }
 
-    /// This command, as a shell reads it, on this hop.
-    ///
-    /// # Errors
-    /// Where one is without the other, or names no hop.
+    /// `command` is as a shell reads it.
     pub fn of(command: Option<&str>, between: Option<&str>) -> Result<Self, HopsError> {
         let (command, between) = match (command, between) {
             (None, None) => return Ok(Self::default()),
@@ -114,7 +102,6 @@ impl Hops {
         Between::ALL.map(Between::word).join(", ")
     }
 
-    /// What stands where, in words.
     pub fn note(&self) -> Option<String> {
         self.0.as_ref().map(|seam| format!("{} stands between: {}", seam.between.word(), seam.command))
     }
@@ -131,15 +118,11 @@ impl Hops {
         }
     }
 
-    /// Whether this hop leads through a program now.
     pub fn leads(&self, hop: Between) -> bool {
         self.0.as_ref().is_some_and(|seam| seam.between == hop && seam.awake.load(Ordering::Relaxed))
     }
 
     /// The socket to connect to instead of `to`, which is the same where the hop is not led through anything.
-    ///
-    /// # Errors
-    /// Where the program did not come to listen.
     pub async fn lead(&self, hop: Option<Between>, to: SocketAddr) -> io::Result<SocketAddr> {
         let Some(seam) = self.0.as_ref().filter(|_| hop.is_some_and(|hop| self.leads(hop))) else { return Ok(to) };
         let mut leads = seam.leads.lock().await;
@@ -170,7 +153,6 @@ impl Hops {
         seam.void.get().cloned().or(ended)
     }
 
-    /// Ends all programs.
     pub fn end(&self) {
         let Some(seam) = &self.0 else { return };
         for mut child in seam.running.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {

@@ -5,10 +5,6 @@ use serde_json::Value;
 
 use crate::{dialects::object::name, kinds};
 
-/// Asks the validating webhooks.
-///
-/// # Errors
-/// Where one of them denies the request.
 pub(crate) fn validate(kind: &Kind, object: &Value) -> Result<(), Denial> {
     if *kind != kinds::INFERENCE_SERVICE || is_inference_service_name(name(object)) {
         return Ok(());

@@ -36,56 +36,37 @@ use crate::{
     webhooks,
 };
 
-/// What a world is made of.
 #[derive(Clone, Debug)]
 pub struct WorldConfig {
     /// What is rehearsed. Of a gateway's folder that is a copy of another under a name without a dialect it is the other's:
     /// a dialect goes by what it does and not by the folder's name.
     pub gateway: Arc<dyn GatewayController>,
-    /// The time.
     pub clock: Clock,
     /// The Gateway that KServe's routes attach to: namespace and name.
     pub kserve_gateway: (String, String),
-    /// The domain under which KServe publishes.
     pub kserve_domain: String,
-    /// Which numbers node ports get.
     pub node_ports: NodePorts,
-    /// What is wrong with it.
     pub mutants: Mutants,
-    /// Which hop leads through whose program.
     pub hops: Hops,
 }
 
-/// A world could not be made.
 #[derive(Debug, thiserror::Error)]
 pub enum WorldError {
-    /// The gateway cannot be rehearsed.
     #[error(
         "no rehearsal of {0}: it has no dialect under harness/rehearsal/src/dialects; use another place (--on kind, --on \
          context)"
     )]
     NoDialect(String),
-    /// The version is none.
     #[error(transparent)]
     Version(#[from] NotAVersion),
-    /// The API server has no socket.
     #[error("listen on loopback")]
     Listen(#[from] io::Error),
-    /// An object of the installation was refused.
     #[error("install {what}: {failure:?}")]
-    Install {
-        /// Kind and name.
-        what: String,
-        /// The API server's answer.
-        failure: Box<Failure>,
-    },
+    Install { what: String, failure: Box<Failure> },
 }
 
 impl WorldConfig {
     /// A gateway by the name of its folder and a version, on a clock that stands until it is moved.
-    ///
-    /// # Errors
-    /// Where there is no such dialect, or the text is no version.
     pub fn new(gateway: &str, version: &str) -> Result<Self, WorldError> {
         let dialect = dialects::of(gateway).ok_or_else(|| WorldError::NoDialect(gateway.to_owned()))?;
         Ok(Self {
@@ -114,10 +95,7 @@ pub struct World {
 }
 
 impl World {
-    /// Starts a world: returns when its API server takes requests; controllers run from then on.
-    ///
-    /// # Errors
-    /// Where there is no socket, or the installation is refused, which is a defect of this crate.
+    /// Returns when the API server takes requests; controllers run from then on.
     pub async fn start(config: WorldConfig) -> Result<Self, WorldError> {
         let store = Store::new(Hooks::of(&config), &DEFINITIONS);
         for object in installation(&config) {
@@ -130,9 +108,6 @@ impl World {
 
     /// Starts a world from what another one was, which stood up with the same configuration but for its clock, its hops and
     /// what is wrong with it. Its pods and node ports are its own. It is ready when it has [settled](Self::settled).
-    ///
-    /// # Errors
-    /// Where there is no socket.
     pub async fn restore(backup: &Backup, config: WorldConfig) -> Result<Self, WorldError> {
         let store = backup.store.copy(Hooks::of(&config));
         Self::run(store, Arc::new(Mutex::new(backup.applied.clone())), config).await
@@ -160,45 +135,34 @@ impl World {
         Ok(Self { context, server })
     }
 
-    /// The URL of the API server.
     pub fn url(&self) -> String {
         self.server.url()
     }
 
-    /// A kubeconfig for the API server, as YAML.
     pub fn kubeconfig(&self) -> String {
         self.server.kubeconfig()
     }
 
-    /// Writes the kubeconfig to a file.
-    ///
-    /// # Errors
-    /// Where the file cannot be written.
     pub fn write_kubeconfig(&self, file: &Path) -> io::Result<()> {
         self.server.write_kubeconfig(file)
     }
 
-    /// Moves the world's clock forward; see [`Clock::advance_by`].
     pub fn advance_by(&self, by: Duration) -> bool {
         self.context.clock.advance_by(by)
     }
 
-    /// The objects, for tests and tools in this process.
     pub fn store(&self) -> &Store {
         &self.context.store
     }
 
-    /// The world's time.
     pub fn clock(&self) -> &Clock {
         &self.context.clock
     }
 
-    /// What is wrong with it.
     pub fn mutants(&self) -> &Mutants {
         &self.context.mutants
     }
 
-    /// Addresses and sockets.
     pub fn network(&self) -> &Network {
         &self.context.network
     }
@@ -242,12 +206,10 @@ impl World {
         models.iter().map(|(name, model)| (name.clone(), model.clone())).collect()
     }
 
-    /// The records of the endpoint pickers that run.
     pub fn pickers(&self) -> Vec<picker::Journal> {
         self.context.pickers.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
     }
 
-    /// The gateway that is rehearsed.
     pub fn gateway(&self) -> &dyn GatewayController {
         &*self.context.gateway
     }
@@ -269,7 +231,6 @@ pub struct Backup {
     applied: HashMap<(Kind, Name), Value>,
 }
 
-/// What the API server asks of a world.
 struct Hooks {
     clock: Clock,
     mutants: Mutants,
@@ -312,7 +273,6 @@ impl Drop for World {
     }
 }
 
-/// How the API server reaches pods.
 struct Pods {
     network: Network,
     store: Store,
@@ -386,7 +346,6 @@ fn installation(config: &WorldConfig) -> Vec<Value> {
     objects
 }
 
-/// The one node, reachable on this machine's loopback.
 fn say_node_ready(store: &Store) {
     let status = json!({
         "addresses": [{"type": "InternalIP", "address": "127.0.0.1"}, {"type": "Hostname", "address": controllers::NODE}],
@@ -402,7 +361,6 @@ fn say_node_ready(store: &Store) {
     }
 }
 
-/// Keeps what all worlds of a process share ready: the first world pays, the others do not.
 pub fn warm_up() {}
 
 #[cfg(test)]

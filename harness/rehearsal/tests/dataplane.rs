@@ -35,7 +35,6 @@ async fn bounded<T>(what: &str, waiting: impl Future<Output = T>) -> T {
     }
 }
 
-/// A proxy with one rule, and a model behind it.
 struct Between {
     model: model::Model,
     proxy: Proxy,

@@ -39,7 +39,6 @@ fn agentgateway(manifests: &str) -> Translation {
     translated("agentgateway", Version(1, 3, 1), &format!("{AGENTGATEWAY}{manifests}"))
 }
 
-/// The status of an object, as it should be.
 fn status<'a>(translation: &'a Translation, kind: &apiserver::Kind, name: &str) -> &'a Value {
     let found = translation.statuses.iter().find(|s| s.kind == *kind && s.name.1 == name);
     &found.unwrap_or_else(|| panic!("{kind} {name} has no status")).status
@@ -52,7 +51,6 @@ fn short(status: &Value, pointer: &str) -> Vec<String> {
         .collect()
 }
 
-/// The rule that a request to a host and path falls to.
 fn rule(translation: &Translation, host: &str, path: &str) -> Arc<Rule> {
     let table = &translation.tables[&("igc".to_owned(), "gw".to_owned())];
     let (method, headers) = (Method::POST, HeaderMap::new());
@@ -88,7 +86,6 @@ spec: {parentRefs: [{name: gw}], hostnames: [b.test], rules: [{backendRefs: [{na
 ---
 ";
 
-/// A BackendTrafficPolicy with a budget of so many hits a minute.
 fn budget(name: &str, kind: &str, target: &str, hits: u64) -> String {
     format!(
         r"
@@ -103,7 +100,6 @@ spec:
     )
 }
 
-/// A route's budget replaces the Gateway's, and the Gateway's policy says so.
 #[test]
 fn a_routes_budget_replaces_the_gateways() {
     let translation = envoy(&(budget("wide", "Gateway", "gw", 9) + &budget("narrow", "HTTPRoute", "a", 3)));
@@ -115,7 +111,6 @@ fn a_routes_budget_replaces_the_gateways() {
     assert_eq!(short(narrow, "/ancestors/0/conditions"), ["Accepted=True/Accepted"]);
 }
 
-/// Of two policies on one route the older counts; the younger is told.
 #[test]
 fn two_budgets_on_one_route() {
     let translation = envoy(&(budget("z-old", "HTTPRoute", "a", 9) + &budget("a-young", "HTTPRoute", "a", 3)));
@@ -147,7 +142,6 @@ spec:
     assert_eq!(short(said, "/ancestors/0/conditions"), ["Accepted=True/Accepted"]);
 }
 
-/// What the generated Service can be reached by decides whether the Gateway is programmed.
 #[rstest]
 #[case::load_balancer("LoadBalancer", 1, "Programmed=False/AddressNotAssigned", None)]
 #[case::cluster_ip("ClusterIP", 1, "Programmed=True/Programmed", Some("10.96.0.9"))]
@@ -242,7 +236,6 @@ fn the_most_specific_limit_counts(#[case] host: &str, #[case] path: &str, #[case
     assert_eq!((limits[0].unit, limits[0].limit.capacity), (Unit::Requests, amount));
 }
 
-/// Fields that a more specific policy does not have come from the others.
 #[test]
 fn policies_are_merged_by_field() {
     let translation = agentgateway(

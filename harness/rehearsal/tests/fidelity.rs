@@ -115,7 +115,6 @@ steps:
   expect: {statuses: 2 x 404}
 ";
 
-/// The good case with something else in it.
 fn spoiled(right: &str, wrong: &str) -> String {
     assert!(GOOD.contains(right), "{right:?} is not in the case");
     GOOD.replace(right, wrong)
@@ -212,7 +211,6 @@ async fn what_is_not_so_differs(#[case] right: &str, #[case] wrong: &str, #[case
     assert!(places.contains(&at), "{at:?} is not among {places:?}");
 }
 
-/// Bad cases are refused with the line, what is wrong, and what to do.
 #[rstest]
 #[case::gateway("gateway: agentgateway", "gateway: agentgatway", &["line 3", "did you mean agentgateway?"])]
 #[case::version("version: v1.3.1", "version: new", &["line 4", "like v1.1.0"])]
@@ -272,7 +270,6 @@ fn files_without_a_case_are_refused(#[case] text: &str, #[case] said: &str) {
     assert!(message.contains(said), "{message}");
 }
 
-/// What cannot be played is an error, and neither agrees nor differs.
 #[rstest]
 #[case::kind(
     "kind: HTTPRoute, name: wrong}\n  expect",

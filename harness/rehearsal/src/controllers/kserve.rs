@@ -18,9 +18,7 @@ use crate::{
     mutants::mutant,
 };
 
-/// Where KServe lives, and where its configuration is.
 pub(crate) const NAMESPACE: &str = "kserve";
-/// Its ConfigMap.
 pub(crate) const CONFIG: &str = "inferenceservice-config";
 const MODE: &str = "serving.kserve.io/deploymentMode";
 const FINALIZER: &str = "inferenceservice.finalizers";
@@ -34,7 +32,7 @@ pub(super) struct Ingress {
 }
 
 impl Ingress {
-    /// Reads it; `None` where KServe does not use the Gateway API.
+    /// `None` where KServe does not use the Gateway API.
     pub(super) fn read(snapshot: &Snapshot) -> Option<Self> {
         let config = snapshot.get(&kinds::CONFIG_MAP, NAMESPACE, CONFIG)?;
         let ingress: Value = serde_json::from_str(text(config, "/data/ingress")).ok()?;
@@ -50,7 +48,6 @@ impl Ingress {
     }
 }
 
-/// Brings the children of all InferenceServices to what they should be, and says how they stand.
 pub(super) fn reconcile(context: &Context, snapshot: &Snapshot) {
     let ingress = Ingress::read(snapshot);
     gateways::release(context, snapshot, &kinds::INFERENCE_SERVICE, FINALIZER, |_| false);
@@ -191,7 +188,6 @@ fn ingress_problem(
     None
 }
 
-/// The routes that an InferenceService has.
 fn routes<'a>(context: &Context, predictor: &'a str, service: &'a str) -> Vec<&'a str> {
     if context.mutants.is(mutant::FORGETS_PREDICTOR_ROUTE) { vec![service] } else { vec![predictor, service] }
 }

@@ -28,9 +28,7 @@ const FINALIZER: &str = "serving.kserve.io/llmisvc-finalizer";
 const MIGRATED: &str = "serving.kserve.io/inference-pool-migrated";
 /// The group that managed routes begin with, although it is the older one.
 const OLD_GROUP: &str = "inference.networking.x-k8s.io";
-/// The port of models.
 const MODEL_PORT: u16 = 8000;
-/// The port of endpoint pickers.
 const PICKER_PORT: u16 = 9002;
 
 /// What the charts of LLMInferenceService install: the controller, and presets that every service is combined with.
@@ -79,7 +77,6 @@ pub(crate) fn installation() -> Vec<Value> {
     ]
 }
 
-/// Brings the children of all LLMInferenceServices to what they should be, and says how they stand.
 pub(super) fn reconcile(context: &Context, snapshot: &Snapshot) {
     for service in snapshot.all(&kinds::LLM_INFERENCE_SERVICE).filter(|s| object::is_going(s)) {
         // It belongs to no namespace, so that nothing takes it along.
@@ -195,7 +192,7 @@ fn fill(value: &mut Value, service: &Value) {
     }
 }
 
-/// Why something is not as it should be: reason and message.
+/// Reason and message of what is not as it should be.
 type Problem = (String, String);
 
 /// Conditions in the making: type, and what is wrong.
@@ -207,7 +204,6 @@ impl Standing {
         self.0.push((kind, problem));
     }
 
-    /// The first problem among these.
     fn first(&self, kinds: &[&str]) -> Option<Problem> {
         self.0.iter().filter(|(kind, _)| kinds.contains(kind)).find_map(|(_, problem)| problem.clone())
     }
@@ -230,7 +226,6 @@ impl Standing {
     }
 }
 
-/// One service, combined with its presets.
 struct Service<'a> {
     context: &'a Context,
     snapshot: &'a Snapshot,
@@ -264,7 +259,6 @@ impl Service<'_> {
         apply(self.context, self.snapshot, self.made(api_version, kind, suffix, labels, content));
     }
 
-    /// A child as it should be.
     fn made(&self, api_version: &str, kind: &str, suffix: &str, labels: &Map<String, Value>, content: Value) -> Value {
         let mut object = json!({"apiVersion": api_version, "kind": kind, "metadata": {
             "name": self.child(suffix), "namespace": self.home(), "labels": labels,
@@ -275,7 +269,7 @@ impl Service<'_> {
         object
     }
 
-    /// Whether the deployment of a child is available.
+    /// Why the Deployment of a child is not available.
     fn available(&self, suffix: &str) -> Option<Problem> {
         let deployment = self.context.fresh(self.snapshot, &kinds::DEPLOYMENT, self.home(), &self.child(suffix));
         let said =
@@ -329,7 +323,6 @@ impl Service<'_> {
         self.apply("v1", "Service", "-kserve-workload-svc", &labels, json!({"spec": spec}));
     }
 
-    /// The endpoint picker, and the pools of both groups.
     fn scheduler(&self) {
         let labels = self.labels("llminferenceservice-router-scheduler");
         let account = self.child("-epp-sa");

@@ -32,36 +32,23 @@ use crate::{
     mutants::{Mutants, mutant},
 };
 
-/// What all controllers of a world share.
 #[derive(Clone, Debug)]
 pub struct Context {
-    /// The objects.
     pub store: Store,
-    /// Addresses and sockets.
     pub network: Network,
-    /// Now.
     pub clock: Clock,
-    /// Counters of the rate limit service.
     pub windows: SharedWindows,
-    /// What is rehearsed.
     pub gateway: Arc<dyn GatewayController>,
-    /// Which numbers node ports get.
     pub node_ports: NodePorts,
-    /// What is wrong.
     pub mutants: Mutants,
-    /// Ends everything.
     pub stop: CancellationToken,
-    /// What controllers applied last, by kind and name.
     pub applied: Applied,
-    /// The models that run, by the namespace and name of their pods.
     pub models: Models,
-    /// The records of the endpoint pickers that run, by the namespace and name of their pods.
     pub pickers: Journals,
     /// Up to which change the controllers have done all that they had to.
     pub done: Arc<watch::Sender<u64>>,
 }
 
-/// Objects as they were applied last.
 pub type Applied = Arc<Mutex<HashMap<(Kind, Name), Value>>>;
 
 /// Models by the namespace and name of their pods.
@@ -82,7 +69,6 @@ const READS: [Kind; 8] = [
     kinds::CONFIG_MAP,
 ];
 
-/// Runs all controllers until the world stops.
 pub async fn run(context: Context) {
     let mut events = context.store.observe(None);
     let mut kinds: Vec<Kind> = READS.into_iter().chain(context.gateway.reads()).collect();
@@ -164,7 +150,6 @@ impl Controllers {
     }
 }
 
-/// The snapshot with what was written since.
 fn renewed<'s>(snapshot: &'s mut Snapshot, store: &Store, kinds: &[Kind]) -> &'s Snapshot {
     for (kind, version) in kinds.iter().zip(store.changed(kinds)) {
         snapshot.renew(kind, version, || store.list(kind, None));

@@ -35,7 +35,6 @@ use crate::{
     kinds,
 };
 
-/// The name of the one node.
 pub const NODE: &str = "rehearsal-control-plane";
 
 /// The pods that run, by uid.
@@ -79,20 +78,20 @@ impl Drop for Running {
     }
 }
 
-/// What a pod runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Program {
     /// The stand-in model: names, where chats are if not in the usual place, and whether it knows its own pod.
-    Model { names: Vec<String>, port: u16, chat_path: Option<String>, knows_pod: bool },
-    /// The stand-in endpoint picker of a pool.
+    Model {
+        names: Vec<String>,
+        port: u16,
+        chat_path: Option<String>,
+        knows_pod: bool,
+    },
     Picker(PickerArguments),
-    /// A replica of the proxy of a Gateway.
     Proxy(Name),
-    /// Nothing that listens.
     Nothing,
 }
 
-/// What a picker is told when it is started.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct PickerArguments {
     pool: Name,
@@ -105,7 +104,6 @@ struct PickerArguments {
 }
 
 impl Pods {
-    /// Starts pods that are new, ends those that are gone, and says how they are.
     pub(super) fn reconcile(&mut self, context: &Context, snapshot: &Snapshot) {
         let present: HashMap<&str, &Arc<Value>> =
             snapshot.all(&kinds::POD).filter(|p| !object::is_going(p)).map(|p| (text(p, "/metadata/uid"), p)).collect();
@@ -428,7 +426,6 @@ fn say_running(context: &Context, pod: &Value, address: IpAddr) {
     settle("a Pod's status", written);
 }
 
-/// The world's clock as models want it.
 #[derive(Debug)]
 struct ModelClock(Clock);
 

@@ -24,7 +24,6 @@ use crate::{
     kinds,
 };
 
-/// Which numbers node ports get.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum NodePorts {
     /// Whichever the machine gives: worlds come and go beside one another.
@@ -34,7 +33,6 @@ pub enum NodePorts {
     AsWritten,
 }
 
-/// The node ports of a cluster.
 const RANGE: RangeInclusive<u16> = 30000..=32767;
 
 /// The node ports that are open: by Service and port.
@@ -56,7 +54,6 @@ impl Drop for NodePort {
 }
 
 impl Services {
-    /// Writes EndpointSlices, tells the network, opens and closes node ports.
     pub(super) fn reconcile(&mut self, context: &Context, snapshot: &Snapshot) {
         let mut entries = HashMap::new();
         for service in snapshot.all(&kinds::SERVICE).filter(|s| !object::is_going(s)) {
@@ -127,7 +124,6 @@ fn has_node_ports(service: &Value) -> bool {
     matches!(text(service, "/spec/type"), "NodePort" | "LoadBalancer")
 }
 
-/// Opens a socket that leads to the endpoints of a Service's port.
 fn open(context: &Context, key: &(Name, u16), written: Option<u16>) -> std::io::Result<NodePort> {
     let ((home, service), port) = key;
     let (listener, socket) = match context.node_ports {
@@ -268,7 +264,6 @@ fn target_port(port: &Value, pods: &[&std::sync::Arc<Value>]) -> Option<u16> {
     .or_else(|| object::port(port, "/port").filter(|_| !matches!(port.get("targetPort"), Some(Value::String(_)))))
 }
 
-/// A Service as the network knows it.
 fn entry(service: &Value, slices: &[Value]) -> ServiceEntry {
     let ports = list(service, "/spec/ports")
         .filter_map(|port| {

@@ -15,7 +15,6 @@ use crate::{
     mutants::mutant,
 };
 
-/// The label that tells the pods of one template from those of another.
 const HASH: &str = "pod-template-hash";
 
 /// What was done for each Deployment and ReplicaSet, by uid: the resource versions of it and of its children.
@@ -28,7 +27,6 @@ pub(super) struct Workloads {
 type Owned<'s> = HashMap<&'s str, Vec<&'s Arc<Value>>>;
 
 impl Workloads {
-    /// Brings pods to what Deployments want.
     pub(super) fn reconcile(&mut self, context: &Context, snapshot: &Snapshot) {
         let (sets, pods) = (owned(snapshot.all(&kinds::REPLICA_SET)), owned(snapshot.all(&kinds::POD)));
         let mut seen = HashMap::new();
@@ -150,7 +148,6 @@ fn scale(context: &Context, set: &Value, to: u64) {
     settle("a ReplicaSet's size", written);
 }
 
-/// A copy of a Deployment's template and selector with the hash in its labels.
 fn new_set(deployment: &Value, set_name: &str, hash: &str) -> Value {
     let mut template = deployment["spec"]["template"].clone();
     let mut labels = object::texts(template.pointer("/metadata/labels"));
@@ -169,7 +166,6 @@ fn new_set(deployment: &Value, set_name: &str, hash: &str) -> Value {
     })
 }
 
-/// Whether it was as it should be, as above.
 fn replica_set(context: &Context, set: &Value, pods: &[&Arc<Value>]) -> bool {
     let mut pods: Vec<_> = pods.iter().filter(|p| !object::is_going(p)).collect();
     let wanted = usize::try_from(replicas(set)).unwrap_or(usize::MAX);
@@ -213,7 +209,6 @@ fn new_pod(set: &Value) -> Value {
     json!({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": template["spec"]})
 }
 
-/// Whether a pod takes traffic.
 pub(super) fn is_ready(pod: &Value) -> bool {
     list(pod, "/status/conditions").any(|c| text(c, "/type") == "Ready" && text(c, "/status") == "True")
 }

@@ -9,25 +9,18 @@ use super::{
     routing::{IncludeUsage, Provider},
 };
 
-/// The parts of a request body that an AI route looks at.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct AiRequest {
-    /// `model`.
     pub model: Option<String>,
-    /// `stream`.
     pub stream: bool,
 }
 
-/// Reads a request body as JSON. Raw control characters inside strings are tolerated, as both gateways' parsers do.
-///
-/// # Errors
-/// The parser's error, with positions as in the original.
+/// Reads JSON with raw control characters inside strings, as both gateways' parsers do.
 pub(crate) fn parse(body: &[u8]) -> Result<Value, serde_json::Error> {
     let tolerant: Vec<u8> = body.iter().map(|b| if *b < 0x20 { b' ' } else { *b }).collect();
     serde_json::from_slice(&tolerant)
 }
 
-/// Those parts of a request.
 pub(super) fn request(body: &Value) -> AiRequest {
     AiRequest {
         model: body.get("model").and_then(Value::as_str).map(str::to_owned),
@@ -42,10 +35,7 @@ struct Chat {
     messages: Vec<serde::de::IgnoredAny>,
 }
 
-/// Reads a body that must be a chat.
-///
-/// # Errors
-/// The parser's words, for example ``missing field `messages` at line 1 column 20``.
+/// What is no chat is refused in the parser's words, for example ``missing field `messages` at line 1 column 20``.
 pub(super) fn parse_chat(body: &[u8]) -> Result<Value, Failure> {
     let refused = |e: serde_json::Error| Failure::UnreadableRequest(format!("failed to parse request: {e}"));
     // From a reader, as agentgateway does: a line end then counts for the position that the words name.
@@ -53,7 +43,6 @@ pub(super) fn parse_chat(body: &[u8]) -> Result<Value, Failure> {
     serde_json::from_slice(body).map_err(refused)
 }
 
-/// The body that an AI backend receives.
 pub(super) fn request_body(original: &Bytes, request: &Value, provider: &Provider) -> Bytes {
     let mut changed = None;
     if let Some(model) = &provider.model
@@ -74,7 +63,6 @@ pub(super) fn request_body(original: &Bytes, request: &Value, provider: &Provide
     }
 }
 
-/// Whether the proxy makes a stream's request ask for usage.
 fn asks_for_usage(request: &Value, when: IncludeUsage) -> bool {
     match when {
         IncludeUsage::Never => false,
@@ -84,9 +72,6 @@ fn asks_for_usage(request: &Value, when: IncludeUsage) -> bool {
 }
 
 /// A reply that agentgateway has read and writes anew: it needs `model` and `choices`.
-///
-/// # Errors
-/// The parser's words.
 pub(super) fn reply_body(body: &[u8]) -> Result<(Bytes, Value), Failure> {
     #[derive(Deserialize)]
     struct Reply {

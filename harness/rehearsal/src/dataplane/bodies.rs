@@ -18,10 +18,8 @@ use super::usage::{Usage, UsageReader};
 /// What agentgateway reads of a body for expressions and AI backends, in bytes (docs/facts/agentgateway.md A5).
 pub const READ_BUFFER: usize = 2 * 1024 * 1024;
 
-/// Any error of a body.
 pub type BodyError = Box<dyn Error + Send + Sync>;
 
-/// A body that is passed on as it comes.
 pub type Body = UnsyncBoxBody<Bytes, BodyError>;
 
 /// A body of these bytes, with its length known.
@@ -29,7 +27,6 @@ pub fn whole(bytes: impl Into<Bytes>) -> Body {
     Full::new(bytes.into()).map_err(|never| match never {}).boxed_unsync()
 }
 
-/// Any body as a [`Body`].
 pub fn boxed<B>(body: B) -> Body
 where
     B: HttpBody<Data = Bytes> + Send + 'static,
@@ -38,18 +35,13 @@ where
     body.map_err(Into::into).boxed_unsync()
 }
 
-/// What came of holding a body up to a bound.
 pub enum Held {
-    /// All of it.
     Whole(Bytes),
     /// It is larger: what was read, and the rest.
     TooLarge(Bytes, Body),
 }
 
 /// Reads a body up to `bound` bytes. A body that announces more is not read at all.
-///
-/// # Errors
-/// Where the body breaks off.
 pub async fn hold(mut body: Body, bound: usize) -> Result<Held, BodyError> {
     if body.size_hint().lower() > bound as u64 {
         return Ok(Held::TooLarge(Bytes::new(), body));
@@ -117,7 +109,6 @@ impl HttpBody for Unsized {
     }
 }
 
-/// Ends a task with its owner.
 #[derive(Debug)]
 pub struct AbortOnDrop(pub JoinHandle<()>);
 
@@ -136,15 +127,11 @@ pub type Deadline = Pin<Box<dyn Future<Output = ()> + Send>>;
 /// A reply on its way to the client. When it is dropped before its end, the upstream connection goes with it and
 /// nothing is charged.
 pub struct MeteredBody {
-    /// The upstream's body.
     pub body: Body,
-    /// Reads its usage.
     pub usage: UsageReader,
     /// Called once, before the client can have seen the end.
     pub at_end: Option<AtEnd>,
-    /// When the route's time is over.
     pub deadline: Option<Deadline>,
-    /// The upstream connection.
     pub connection: Option<AbortOnDrop>,
 }
 
@@ -252,7 +239,6 @@ mod tests {
         assert_eq!(ends.lock().expect("lock").len(), 2, "who leaves early pays nothing");
     }
 
-    /// A reply that names its usage and then breaks off, or runs out of time, is not charged.
     #[rstest]
     #[case::broken_off(false)]
     #[case::out_of_time(true)]

@@ -58,11 +58,8 @@ use super::{
 };
 use crate::hops::Between;
 
-/// A picker's answer to a request.
 pub(super) enum Answer {
-    /// It goes on with these changes of its headers, and this body.
     Changes(HeaderMutation, Body, Session),
-    /// The client gets this instead.
     Immediate(LocalReply),
 }
 
@@ -76,7 +73,6 @@ pub(super) struct Session {
     unfinished: DropGuard,
 }
 
-/// A picker's answer to the headers of a request or a reply.
 enum HeadAnswer {
     Changes(HeaderMutation),
     Immediate(LocalReply),
@@ -87,9 +83,6 @@ type Piece = (Bytes, bool);
 
 impl Session {
     /// Opens a stream to one of the endpoints of the picker's Service.
-    ///
-    /// # Errors
-    /// Where nothing answers there.
     pub(super) async fn open(network: &Network, picker: &Picker) -> io::Result<Self> {
         let Picker { namespace, service, port } = picker;
         let network = network.over(Between::GatewayPicker);
@@ -117,9 +110,6 @@ impl Session {
     }
 
     /// Sends a request, and waits for the answer to its headers.
-    ///
-    /// # Errors
-    /// Where the picker breaks off.
     pub(super) async fn request(
         mut self,
         pseudo: &[(&str, String)],
@@ -160,9 +150,6 @@ impl Session {
 
     /// Sends the reply, with the endpoint that gave it where `served` says so. The headers are changed as the picker says;
     /// the body comes back as it is to go on, or the picker's own answer instead of the reply.
-    ///
-    /// # Errors
-    /// Where the picker breaks off.
     pub(super) async fn reply(
         mut self,
         parts: &mut response::Parts,
@@ -217,14 +204,12 @@ fn run(stop: &CancellationToken, part: impl Future<Output = Result<(), BodyError
     });
 }
 
-/// Where the parts of a picker's answer are waited for.
 struct Answers {
     heads: UnboundedSender<HeadAnswer>,
     request: UnboundedSender<Piece>,
     reply: UnboundedSender<Piece>,
 }
 
-/// Sends what the proxy says, and hands on each part of the answer.
 async fn receive(
     mut client: ExternalProcessorClient<Connection>,
     outgoing: UnboundedReceiver<ProcessingRequest>,
@@ -344,14 +329,12 @@ fn head(pseudo: &[(&str, String)], headers: &HeaderMap, end_of_stream: bool) -> 
     HttpHeaders { headers, end_of_stream, ..HttpHeaders::default() }
 }
 
-/// The metadata that names the endpoint which served.
 fn served_by(endpoint: SocketAddr) -> core::Metadata {
     let value = Value { kind: Some(Kind::StringValue(endpoint.to_string())) };
     let fields = Struct { fields: [(SERVED.to_owned(), value)].into() };
     core::Metadata { filter_metadata: [(SERVED_NAMESPACE.to_owned(), fields)].into(), ..core::Metadata::default() }
 }
 
-/// Carries out a picker's changes to a head.
 pub(super) fn change(headers: &mut HeaderMap, changes: &HeaderMutation) {
     for name in &changes.remove_headers {
         headers.remove(name.as_str());
@@ -371,7 +354,6 @@ pub(super) fn change(headers: &mut HeaderMap, changes: &HeaderMutation) {
     }
 }
 
-/// One HTTP/2 connection, as gRPC wants it.
 struct Connection(http2::SendRequest<tonic::body::Body>);
 
 impl Service<Request<tonic::body::Body>> for Connection {

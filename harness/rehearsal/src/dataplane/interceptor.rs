@@ -23,13 +23,11 @@ use super::{
 };
 use crate::clock::UnixMillis;
 
-/// All boundaries of an exchange.
 pub trait Interceptor:
     RouteInterceptor + LimitInterceptor + PickerInterceptor + UpstreamInterceptor + fmt::Debug + Send + Sync
 {
 }
 
-/// Changes nothing.
 #[derive(Debug)]
 pub struct Passthrough;
 
@@ -41,7 +39,6 @@ impl UpstreamInterceptor for Passthrough {}
 
 /// Between a client and the choice of a route.
 pub trait RouteInterceptor {
-    /// Those of the received headers that are passed on.
     fn forwarded_headers(&self, _received: &HeaderMap, _forwarded: &mut HeaderMap) {}
 
     /// What a table chose for a request; where the model is read from the body it is asked twice.
@@ -54,12 +51,10 @@ pub trait RouteInterceptor {
         chosen
     }
 
-    /// The entry that the exchange goes on with.
     fn routed(&self, _table: &Table, entry: Arc<Entry>) -> Arc<Entry> {
         entry
     }
 
-    /// Whether an AI route serves the request's path.
     fn serves_path(&self, served: bool) -> bool {
         served
     }
@@ -69,7 +64,6 @@ pub trait RouteInterceptor {
         model
     }
 
-    /// What the proxy answers itself where an exchange failed.
     fn local_reply(&self, _failure: &Failure, reply: LocalReply) -> LocalReply {
         reply
     }
@@ -82,7 +76,7 @@ pub trait LimitInterceptor {
         now
     }
 
-    /// The bucket of the rate limit service that a request falls in; `None` where it is not limited.
+    /// `None` where a request is not limited.
     fn bucket(
         &self,
         _limit: &GlobalLimit,
@@ -93,34 +87,28 @@ pub trait LimitInterceptor {
         bucket
     }
 
-    /// The hits that a request has before its reply.
     fn request_hits(&self, hits: u64) -> u64 {
         hits
     }
 
-    /// How the budgets of a request stand.
     fn budgets(&self, _now: UnixMillis, _budgets: &mut Vec<WindowState>) {}
 
     /// The local limits on tokens that a request asks, each for so many.
     fn reservations<'r>(&self, _rule: &'r Rule, _backend: &Backend, _reservations: &mut Vec<(&'r LocalLimit, u64)>) {}
 
-    /// What a local limit says.
     fn admission(&self, _limit: &LocalLimit, admitted: Result<(), BucketDenial>) -> Result<(), BucketDenial> {
         admitted
     }
 
-    /// When a reply is charged.
     fn metering(&self, _reply: &MeteredReply, metering: Metering) -> Metering {
         metering
     }
 
-    /// What a reply is charged.
     fn charges(&self, _table: &Table, _rule: &Rule, _usage: &Usage, _charges: &mut Charges) {}
 }
 
 /// Between a proxy and an endpoint picker.
 pub trait PickerInterceptor {
-    /// The headers of a request, before its picker is asked.
     fn before_picker(&self, _headers: &mut HeaderMap) {}
 
     /// The body of a request as the picker sees it, and as it comes back.
@@ -128,17 +116,14 @@ pub trait PickerInterceptor {
         body
     }
 
-    /// A piece of that body, in messages to the picker.
     fn picker_messages(&self, piece: HttpBody) -> Vec<HttpBody> {
         vec![piece]
     }
 
-    /// The picker's own answer to the client.
     fn immediate_response(&self, reply: LocalReply) -> LocalReply {
         reply
     }
 
-    /// The picker's changes of a request's headers.
     fn picker_changes(&self, _headers: &HeaderMap, _changes: &mut HeaderMutation) {}
 
     /// The endpoint that serves in place of a pool whose picker cannot be reached.
@@ -147,9 +132,6 @@ pub trait PickerInterceptor {
     }
 
     /// Where the choice leads; `None` leaves it to the proxy. `named` is the header, `asked` whether a picker was asked.
-    ///
-    /// # Errors
-    /// Where it leads nowhere.
     fn destination(
         &self,
         _network: &Network,
@@ -160,7 +142,6 @@ pub trait PickerInterceptor {
         destination
     }
 
-    /// The endpoint that a request goes to.
     fn endpoint(&self, _pool: &Pool, endpoint: SocketAddr) -> SocketAddr {
         endpoint
     }
@@ -168,7 +149,6 @@ pub trait PickerInterceptor {
 
 /// Between a proxy and a backend, and on the reply's way back.
 pub trait UpstreamInterceptor {
-    /// The call of a backend.
     fn call<'a>(
         &'a self,
         upstream: &'a Upstream<'a>,
@@ -177,17 +157,13 @@ pub trait UpstreamInterceptor {
         upstream.call(request).boxed()
     }
 
-    /// A reply as it comes from a backend.
     fn reply(&self, _headers: &mut HeaderMap, reply: UpstreamReply) -> (Body, Option<AbortOnDrop>) {
         (reply.body, reply.connection)
     }
 
-    /// The changes of a reply's headers that its route asks for.
     fn response_edits(&self, _headers: &HeaderMap, _body: &Body, _edits: &mut Vec<&HeaderEdit>) {}
 
-    /// The bodies of the request and of the reply that expressions read.
     fn expression_bodies(&self, _request: &mut Option<Bytes>, _reply: &mut Option<Bytes>) {}
 
-    /// The headers of a reply before and after its transformation.
     fn transformed(&self, _before: &HeaderMap, _after: &mut HeaderMap) {}
 }

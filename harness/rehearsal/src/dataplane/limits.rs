@@ -12,14 +12,12 @@ use crate::clock::UnixMillis;
 /// A budget of hits in each window of whole seconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WindowLimit {
-    /// Hits that a window allows.
     pub hits: u64,
     /// Length of a window in seconds; windows start at multiples of it since the Unix epoch.
     pub seconds: u64,
 }
 
 impl WindowLimit {
-    /// Which window `now` lies in.
     fn window(&self, now: UnixMillis) -> u64 {
         now / 1000 / self.seconds.max(1)
     }
@@ -34,11 +32,8 @@ impl WindowLimit {
 /// What a limiter said about one request: the state before the request's own charge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WindowState {
-    /// The budget that was asked.
     pub limit: WindowLimit,
-    /// Whether the budget is overspent.
     pub over: bool,
-    /// What is left; never negative.
     pub remaining: u64,
     /// Whole seconds until the window ends.
     pub reset: u64,
@@ -99,23 +94,18 @@ impl Windows {
     }
 }
 
-/// The shape of a local bucket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct BucketLimit {
     /// Most that the bucket holds, and what it starts with: the limit plus the burst.
     pub capacity: u64,
-    /// What each refill adds.
     pub per_fill: u64,
     /// Milliseconds between refills, counted from the bucket's creation.
     pub interval_ms: u64,
 }
 
-/// A refusal of a local bucket, as its 429 reports it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BucketDenial {
-    /// Capacity.
     pub limit: u64,
-    /// What is left.
     pub remaining: u64,
     /// Whole seconds until the next refill.
     pub reset: u64,
@@ -142,12 +132,10 @@ pub struct Bucket {
 }
 
 impl Bucket {
-    /// A full bucket, created now.
     pub fn new(limit: BucketLimit, now: UnixMillis) -> Self {
         Self { limit, created: now, fills: 0, available: limit.capacity }
     }
 
-    /// Adds the refills that have come due.
     fn refill(&mut self, now: UnixMillis) {
         let due = now.saturating_sub(self.created) / self.limit.interval_ms.max(1);
         let fresh = due.saturating_sub(self.fills);
@@ -159,9 +147,6 @@ impl Bucket {
     }
 
     /// Lets a request pass while at least one unit is there, and takes `units` of it (0 reserves nothing).
-    ///
-    /// # Errors
-    /// The denial that the 429 reports.
     pub fn admit(&mut self, now: UnixMillis, units: u64) -> Result<(), BucketDenial> {
         self.refill(now);
         if self.available >= units.max(1) {
@@ -180,7 +165,6 @@ impl Bucket {
         self.available = self.available.saturating_sub(units);
     }
 
-    /// What is there now.
     pub fn available(&mut self, now: UnixMillis) -> u64 {
         self.refill(now);
         self.available

@@ -5,10 +5,8 @@ use std::fmt;
 use http::{HeaderMap, Method};
 use regex::Regex;
 
-/// A hostname as a listener or a route names it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum HostPattern {
-    /// No hostname: every host.
     Any,
     /// `*.example.com`, kept as `.example.com`; it covers every subdomain, not the domain itself.
     Suffix(String),
@@ -46,7 +44,6 @@ impl HostPattern {
         }
     }
 
-    /// What two patterns have in common (a listener's and a route's), if anything.
     pub fn intersect(&self, other: &Self) -> Option<Self> {
         match (self, other) {
             (Self::Any, x) | (x, Self::Any) => Some(x.clone()),
@@ -69,10 +66,8 @@ impl fmt::Display for HostPattern {
     }
 }
 
-/// A path match.
 #[derive(Clone, Debug)]
 pub enum PathMatch {
-    /// The whole path.
     Exact(String),
     /// Whole segments from the start: `/v1` covers `/v1` and `/v1/models`, not `/v1x`.
     Prefix(String),
@@ -86,7 +81,6 @@ impl PathMatch {
         Self::Regex(pattern.to_owned(), Regex::new(&format!("^(?:{pattern})$")).ok())
     }
 
-    /// Whether a path (without query) is covered.
     pub fn covers(&self, path: &str) -> bool {
         match self {
             Self::Exact(value) => path == value,
@@ -98,7 +92,6 @@ impl PathMatch {
         }
     }
 
-    /// The text as it is written in the route.
     pub fn text(&self) -> &str {
         match self {
             Self::Exact(value) | Self::Prefix(value) | Self::Regex(value, _) => value,
@@ -106,19 +99,14 @@ impl PathMatch {
     }
 }
 
-/// A match on a header or a query parameter.
 #[derive(Clone, Debug)]
 pub enum ValueMatch {
-    /// Equal.
     Exact(String),
-    /// A regular expression over the whole value.
     Regex(Option<Regex>),
-    /// There, with any value.
     Present,
 }
 
 impl ValueMatch {
-    /// A regular expression over the whole value.
     pub fn regex(pattern: &str) -> Self {
         Self::Regex(Regex::new(&format!("^(?:{pattern})$")).ok())
     }
@@ -136,13 +124,10 @@ impl ValueMatch {
 /// One `matches` entry of a rule: all parts must hold.
 #[derive(Clone, Debug)]
 pub struct Match {
-    /// The path.
     pub path: PathMatch,
     /// Header names in lower case.
     pub headers: Vec<(String, ValueMatch)>,
-    /// Query parameters.
     pub query: Vec<(String, ValueMatch)>,
-    /// The method.
     pub method: Option<Method>,
 }
 
@@ -153,7 +138,6 @@ impl Default for Match {
 }
 
 impl Match {
-    /// Whether a request is covered.
     pub fn covers(&self, request: &RequestHead<'_>) -> bool {
         self.path.covers(request.path)
             && self.method.as_ref().is_none_or(|m| m == request.method)
@@ -176,17 +160,13 @@ fn query_value<'a>(query: &'a str, name: &str) -> Option<&'a str> {
     })
 }
 
-/// The parts of a request that choose a route.
 #[derive(Clone, Copy, Debug)]
 pub struct RequestHead<'a> {
-    /// The method.
     pub method: &'a Method,
     /// Host or `:authority`, in lower case, without port.
     pub host: &'a str,
-    /// The path, without query.
     pub path: &'a str,
     /// The query, without `?`; empty where there is none.
     pub query: &'a str,
-    /// The headers.
     pub headers: &'a HeaderMap,
 }

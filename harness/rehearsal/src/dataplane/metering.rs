@@ -5,10 +5,8 @@ use super::{
     usage::{Cost, Usage},
 };
 
-/// When a reply is charged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Metering {
-    /// It is free.
     Never,
     /// When it has ended, for the usage that it reports.
     AtEnd,
@@ -16,14 +14,10 @@ pub enum Metering {
     AtHead(Usage),
 }
 
-/// What of a reply decides about that.
 #[derive(Clone, Copy, Debug)]
 pub struct MeteredReply {
-    /// Whether an AI backend gave it.
     pub of_ai: bool,
-    /// Whether its status is a success.
     pub success: bool,
-    /// Whether it is a stream.
     pub streaming: bool,
     /// Whether the client asked for the usage of a stream.
     pub usage_asked: bool,
@@ -36,7 +30,6 @@ impl Metering {
     }
 }
 
-/// What a reply is charged.
 #[derive(Debug, Default)]
 pub struct Charges {
     /// Windows of the rate limit service.
@@ -45,16 +38,12 @@ pub struct Charges {
     pub buckets: Vec<(LocalLimit, u64)>,
 }
 
-/// What a window of the rate limit service is charged.
 #[derive(Debug)]
 pub struct WindowCharge {
-    /// The bucket that the request fell in.
     pub bucket: String,
-    /// The limit.
     pub limit: GlobalLimit,
     /// The number of the usage that the limit counts, where it counts any.
     pub cost: Option<Cost>,
-    /// What is charged.
     pub hits: u64,
 }
 

@@ -17,23 +17,17 @@ use crate::hops::{Between, Hops};
 /// Takes a connection that would have been made to a pod's port, without a socket in between.
 pub type Door = Arc<dyn Fn(TcpStream) + Send + Sync>;
 
-/// A port that a pod listens on.
 #[derive(Clone)]
 pub struct PodPort {
     /// The loopback socket behind it.
     pub socket: SocketAddr,
-    /// Takes a connection directly, where the pod can.
     pub door: Option<Door>,
-    /// Who dials it.
     pub of: PortOf,
 }
 
-/// What listens on a pod's port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PortOf {
-    /// A gateway's proxy.
     Gateway,
-    /// Anything else.
     Others,
 }
 
@@ -43,21 +37,16 @@ impl fmt::Debug for PodPort {
     }
 }
 
-/// The ready endpoints of one port of a Service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServicePort {
-    /// Port of the Service.
     pub port: u16,
     /// (pod address, pod port), ready ones only.
     pub endpoints: Vec<(IpAddr, u16)>,
 }
 
-/// A Service as the network knows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServiceEntry {
-    /// ClusterIP, where it has one.
     pub cluster_ip: Option<IpAddr>,
-    /// Its ports.
     pub ports: Vec<ServicePort>,
 }
 
@@ -69,7 +58,7 @@ struct Tables {
     turns: HashMap<(String, String, u16), usize>,
 }
 
-/// A handle on the network. Clones share it.
+/// Clones share it.
 #[derive(Clone, Debug, Default)]
 pub struct Network {
     tables: Arc<Mutex<Tables>>,
@@ -77,16 +66,12 @@ pub struct Network {
     hop: Option<Between>,
 }
 
-/// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
 pub enum Unreachable {
-    /// The name does not resolve.
     #[error("resolve {0}")]
     UnknownHost(String),
-    /// The Service or its port has no ready endpoint.
     #[error("find an endpoint of {0}")]
     NoEndpoint(String),
-    /// The socket could not be connected.
     #[error("connect: {0}")]
     Connect(#[from] io::Error),
 }
@@ -96,7 +81,6 @@ impl Network {
         self.tables.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A network one of whose hops may be led through a program.
     pub fn with_hops(hops: Hops) -> Self {
         Self { hops, ..Self::default() }
     }
@@ -106,7 +90,6 @@ impl Network {
         Self { hop: Some(hop), ..self.clone() }
     }
 
-    /// What its hops lead through.
     pub fn hops(&self) -> &Hops {
         &self.hops
     }
@@ -116,14 +99,12 @@ impl Network {
         self.tables().addresses.insert(address);
     }
 
-    /// Makes a pod's port reachable.
     pub fn add_pod_port(&self, address: IpAddr, port: u16, behind: PodPort) {
         let tables = &mut *self.tables();
         tables.addresses.insert(address);
         tables.pods.insert((address, port), behind);
     }
 
-    /// Makes a pod unreachable.
     pub fn remove_pod(&self, address: IpAddr) {
         let tables = &mut *self.tables();
         tables.addresses.remove(&address);
@@ -135,7 +116,6 @@ impl Network {
         self.tables().services = services;
     }
 
-    /// The pod port at an address.
     pub fn pod_port(&self, address: IpAddr, port: u16) -> Option<PodPort> {
         self.tables().pods.get(&(address, port)).cloned()
     }
@@ -150,7 +130,6 @@ impl Network {
         endpoints.get(*turn % endpoints.len().max(1)).copied()
     }
 
-    /// Whether a Service has this port at all.
     pub fn has_service_port(&self, namespace: &str, name: &str, port: u16) -> bool {
         self.tables()
             .services
@@ -170,10 +149,7 @@ impl Network {
         self.tables().services.get(&(namespace.to_owned(), name.to_owned()))?.cluster_ip
     }
 
-    /// The socket that an address and port of the world lead to.
-    ///
-    /// # Errors
-    /// Where nothing is there: refused for addresses that exist, unreachable for those that do not.
+    /// Where nothing is there, addresses that exist refuse, and those that do not are unreachable.
     pub fn socket(&self, address: IpAddr, port: u16) -> Result<SocketAddr, Unreachable> {
         if address.is_loopback() {
             return Ok(SocketAddr::new(address, port)); // a test's own server
@@ -197,19 +173,11 @@ impl Network {
         }
     }
 
-    /// Connects to a name or an address, as a pod would.
-    ///
-    /// # Errors
-    /// See [`Unreachable`].
     pub async fn connect(&self, host: &str, port: u16) -> Result<TcpStream, Unreachable> {
         let address = self.resolve(host).ok_or_else(|| Unreachable::UnknownHost(host.to_owned()))?;
         self.connect_address(address, port).await
     }
 
-    /// Connects to an address.
-    ///
-    /// # Errors
-    /// See [`Unreachable`].
     pub async fn connect_address(&self, address: IpAddr, port: u16) -> Result<TcpStream, Unreachable> {
         let socket = self.hops.lead(self.hop, self.socket(address, port)?).await?;
         let stream = TcpStream::connect(socket).await?;
@@ -217,10 +185,6 @@ impl Network {
         Ok(stream)
     }
 
-    /// Connects to one of the ready endpoints of a Service.
-    ///
-    /// # Errors
-    /// See [`Unreachable`].
     pub async fn connect_service(&self, namespace: &str, name: &str, port: u16) -> Result<TcpStream, Unreachable> {
         let (address, port) = self
             .endpoint(namespace, name, port)
@@ -234,12 +198,10 @@ fn own(address: IpAddr, port: u16) -> Option<SocketAddr> {
     address.is_loopback().then(|| SocketAddr::new(address, port))
 }
 
-/// The nth pod address.
 pub fn pod_address(n: u32) -> IpAddr {
     IpAddr::V4(Ipv4Addr::from_bits(Ipv4Addr::new(10, 244, 0, 0).to_bits() | (n & 0xFFFF)))
 }
 
-/// The nth Service address.
 pub fn service_address(n: u32) -> IpAddr {
     IpAddr::V4(Ipv4Addr::from_bits(Ipv4Addr::new(10, 96, 0, 0).to_bits() | (n & 0xFFFF)))
 }

@@ -8,38 +8,28 @@ use super::local_reply::Failure;
 pub const DESTINATION: &str = "x-gateway-destination-endpoint";
 /// The metadata in which a proxy says where it went.
 pub const SERVED: &str = "x-gateway-destination-endpoint-served";
-/// The namespace of that metadata.
 pub const SERVED_NAMESPACE: &str = "envoy.lb";
 
-/// An InferencePool as a dialect has its proxies see it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pool {
     /// Its endpoint picker; `None` where the proxy never asks one.
     pub picker: Option<Picker>,
     /// The ready pods that its selector holds, each with each target port.
     pub endpoints: Vec<SocketAddr>,
-    /// Where a choice may lead.
     pub follows: Follows,
-    /// What happens where the picker cannot be asked.
     pub without_picker: WithoutPicker,
-    /// Whether the picker is told where a request went.
     pub served: Served,
-    /// How often the picker is asked for one request.
     pub asks: Asks,
 }
 
 /// The Service of an endpoint picker. It is spoken to over TLS, and any certificate will do: both gateways do it so.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Picker {
-    /// Namespace of the Service.
     pub namespace: String,
-    /// Name of the Service.
     pub service: String,
-    /// Its port.
     pub port: u16,
 }
 
-/// Where a choice may lead.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Follows {
     /// To endpoints of the pool; without a choice the proxy takes one of them itself (agentgateway in Kubernetes).
@@ -48,10 +38,8 @@ pub enum Follows {
     Header,
 }
 
-/// What happens where the picker cannot be asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WithoutPicker {
-    /// The request is refused.
     Refuse,
     /// The request goes on without a choice.
     GoOn,
@@ -65,7 +53,6 @@ pub enum WithoutPicker {
 pub enum Served {
     /// It is, in the metadata of the response (GIE protocol 004).
     Reported,
-    /// It is not.
     Untold,
 }
 
@@ -81,9 +68,6 @@ pub enum Asks {
 
 impl Pool {
     /// Where the destination header leads; `None` leaves the choice to the proxy.
-    ///
-    /// # Errors
-    /// Where it leads nowhere.
     pub fn destination(&self, said: Option<&str>) -> Result<Option<SocketAddr>, Failure> {
         match (self.follows, said) {
             (Follows::Endpoints, None) => Ok(None),
@@ -99,9 +83,6 @@ impl Pool {
     }
 
     /// The endpoint that the proxy takes itself, in turn.
-    ///
-    /// # Errors
-    /// Where there is none.
     pub fn in_turn(&self, turn: usize) -> Result<SocketAddr, Failure> {
         self.endpoints.get(turn % self.endpoints.len().max(1)).copied().ok_or(Failure::NoEndpoint)
     }

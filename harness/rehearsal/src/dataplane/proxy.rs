@@ -25,7 +25,6 @@ use crate::clock::{Clock, UnixMillis};
 pub struct SharedWindows(Arc<Mutex<Windows>>);
 
 impl SharedWindows {
-    /// The counters.
     pub fn lock(&self) -> MutexGuard<'_, Windows> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -92,7 +91,6 @@ impl Proxy {
         *self.0.table.write().unwrap_or_else(PoisonError::into_inner) = table;
     }
 
-    /// The configuration in force.
     pub fn table(&self) -> Arc<Table> {
         Arc::clone(&self.0.table.read().unwrap_or_else(PoisonError::into_inner))
     }
@@ -105,7 +103,6 @@ impl Proxy {
         Arc::clone(&self.0.interceptor)
     }
 
-    /// Cancelled when its connections are to end.
     pub(super) fn stop(&self) -> &CancellationToken {
         &self.0.stop
     }
@@ -126,7 +123,6 @@ impl Proxy {
         self.0.buckets.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Asks a local limit for `units`.
     pub(super) fn admit(&self, limit: &LocalLimit, units: u64) -> Result<(), Failure> {
         let now = self.time_for(&limit.bucket, limit.limit.interval_ms);
         let mut buckets = self.buckets();
@@ -153,7 +149,6 @@ impl Proxy {
         }
     }
 
-    /// How many endpoints of pools this replica has taken in turn, before this one.
     pub(super) fn next_endpoint(&self) -> usize {
         self.0.endpoints_taken.fetch_add(1, Ordering::Relaxed)
     }

@@ -17,15 +17,12 @@ pub use super::matching::{HostPattern, Match, PathMatch, RequestHead, ValueMatch
 /// Where an entry comes from; also the name of its limit bucket.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RouteId {
-    /// Namespace of the route.
     pub namespace: String,
-    /// Name of the route.
     pub name: String,
     /// Which rule, from 0.
     pub rule: usize,
     /// Which match of the rule, from 0.
     pub matched: usize,
-    /// The hostname of this entry.
     pub host: HostPattern,
 }
 
@@ -40,74 +37,53 @@ impl fmt::Display for RouteId {
 /// One hostname x match of a rule.
 #[derive(Clone, Debug)]
 pub struct Entry {
-    /// Where it comes from.
     pub id: RouteId,
     /// Creation time of the route, as text that sorts.
     pub created: String,
-    /// What it covers.
     pub matches: Match,
-    /// What to do with what it covers.
     pub rule: Arc<Rule>,
 }
 
-/// Sets, adds and removes headers. Values are plain text.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HeaderEdit {
-    /// Replaces all values.
     pub set: Vec<(String, String)>,
-    /// Adds a value.
     pub add: Vec<(String, String)>,
-    /// Removes all values.
     pub remove: Vec<String>,
 }
 
-/// How a path is rewritten.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PathRewrite {
-    /// The whole path.
     Full(String),
     /// The part that the prefix match covered.
     Prefix(String),
 }
 
-/// A filter of a rule, in the order of the rule.
 #[derive(Clone, Debug)]
 pub enum Filter {
-    /// RequestHeaderModifier.
     Request(HeaderEdit),
-    /// ResponseHeaderModifier.
     Response(HeaderEdit),
-    /// URLRewrite.
     Rewrite {
-        /// New Host.
         host: Option<String>,
-        /// New path.
         path: Option<PathRewrite>,
     },
     /// A reply without a backend.
     Direct(LocalReply),
 }
 
-/// Where a backend's requests go.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Target {
     /// The endpoints of a Service, chosen by the proxy itself.
     Service {
-        /// Namespace of the Service.
         namespace: String,
-        /// Name of the Service.
         name: String,
         /// Port of the Service, not of the pod.
         port: u16,
     },
     /// A host name or an address, resolved as a pod would.
     Host {
-        /// Name or address.
         host: String,
-        /// Port.
         port: u16,
     },
-    /// One of the endpoints of an InferencePool, as its endpoint picker says.
     Pool(Arc<Pool>),
     /// A reference that does not resolve: its share of the traffic fails.
     Broken,
@@ -115,29 +91,23 @@ pub enum Target {
     NoService,
 }
 
-/// One of the backends of a rule.
 #[derive(Clone, Debug)]
 pub struct Backend {
     /// Share of the traffic; 0 takes none.
     pub weight: u32,
-    /// Where it goes.
     pub target: Target,
     /// Host that the backend sees, where it is not the client's.
     pub host_rewrite: Option<String>,
-    /// Edits of this backend alone.
     pub request: HeaderEdit,
-    /// What an AI backend does to bodies.
     pub provider: Option<Provider>,
 }
 
 impl Backend {
-    /// Whether an endpoint picker may choose where it goes.
     pub fn is_pool(&self) -> bool {
         matches!(self.target, Target::Pool(_))
     }
 }
 
-/// How an AI backend handles requests and replies.
 #[derive(Clone, Debug, Default)]
 pub struct Provider {
     /// The model that replaces the client's.
@@ -152,14 +122,12 @@ pub struct Provider {
     pub rewrites_reply: bool,
     /// Whether upstream errors that are not JSON are wrapped in JSON (Envoy AI Gateway).
     pub wraps_errors: bool,
-    /// When a stream's request is made to ask for usage.
     pub include_usage: IncludeUsage,
 }
 
 /// When a proxy adds `stream_options.include_usage` to a streaming request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum IncludeUsage {
-    /// Never.
     #[default]
     Never,
     /// Where the client sent no `stream_options` (agentgateway: a `false` of the client stays).
@@ -171,13 +139,10 @@ pub enum IncludeUsage {
 /// How the model's name comes out of the body, before the route is chosen again (Envoy AI Gateway's ext_proc).
 #[derive(Clone, Debug)]
 pub struct Extraction {
-    /// The header that carries the model to the matching.
     pub header: &'static str,
-    /// What happens to the header where the client sent it.
     pub existing: ExistingHeader,
     /// The header whose mere presence makes an AI route fail.
     pub destination_header: &'static str,
-    /// Paths whose body is read, as suffix-free paths, for example `/v1/chat/completions`.
     pub paths: &'static [&'static str],
     /// What `GET /v1/models` answers for a host: (pattern, model, owner, created in Unix seconds).
     pub models: Vec<(HostPattern, String, String, u64)>,
@@ -192,40 +157,30 @@ pub enum ExistingHeader {
     Appended,
 }
 
-/// A limit of the global rate limit service.
 #[derive(Clone, Debug)]
 pub struct GlobalLimit {
     /// Policy and rule; part of the bucket's name.
     pub name: String,
     /// Whether all routes of the policy share one bucket.
     pub shared: bool,
-    /// Which requests it counts, and by which headers it tells clients apart.
     pub selectors: Vec<Selector>,
-    /// The budget.
     pub limit: WindowLimit,
-    /// Hits at request time.
     pub request_hits: u64,
     /// Metadata key whose number is charged after the response.
     pub response_key: Option<String>,
 }
 
-/// A header that a limit looks at.
 #[derive(Clone, Debug)]
 pub enum Selector {
-    /// The header must hold.
     Match {
         /// Name, lower case.
         name: String,
-        /// Value.
         value: ValueMatch,
         /// Whether it must not hold.
         invert: bool,
     },
     /// Each value has a bucket of its own. Absent: the request is not limited (docs/facts/envoy-ai-gateway.md E5).
-    Distinct {
-        /// Name, lower case.
-        name: String,
-    },
+    Distinct { name: String },
 }
 
 impl GlobalLimit {
@@ -248,7 +203,6 @@ impl GlobalLimit {
     }
 }
 
-/// What a local limit counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Unit {
     /// Requests, before the body is read.
@@ -257,29 +211,22 @@ pub enum Unit {
     Tokens,
 }
 
-/// A local limit of one proxy replica.
 #[derive(Clone, Debug)]
 pub struct LocalLimit {
     /// What the bucket belongs to: a new name is a new, full bucket.
     pub bucket: String,
-    /// What it counts.
     pub unit: Unit,
-    /// Its shape.
     pub limit: BucketLimit,
 }
 
-/// What a rule does.
 #[derive(Clone, Debug, Default)]
 pub struct Rule {
-    /// In order.
     pub filters: Vec<Filter>,
-    /// By weight.
     pub backends: Vec<Backend>,
     /// From the request's arrival to the last byte of the reply.
     pub timeout: Option<Duration>,
     /// Largest request body that is buffered, where bodies are buffered.
     pub buffer_limit: Option<usize>,
-    /// How the model is found in the body.
     pub extraction: Option<Arc<Extraction>>,
     /// What a successful reply's usage is called, for limits.
     pub costs: Vec<(String, Cost)>,
@@ -287,7 +234,6 @@ pub struct Rule {
     pub global_limits: Vec<GlobalLimit>,
     /// Limits of this replica.
     pub local_limits: Vec<LocalLimit>,
-    /// Changes by expression.
     pub transformation: Option<Arc<super::transform::Transformation>>,
 }
 
@@ -319,7 +265,6 @@ pub fn regex_beside_prefix(a: &PathMatch, b: &PathMatch) -> Ordering {
     rank(a).cmp(&rank(b)).then_with(|| b.text().len().cmp(&a.text().len()))
 }
 
-/// How ties between equal matches are broken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TieBreak {
     /// The older route, then names (Gateway API).
@@ -328,14 +273,10 @@ pub enum TieBreak {
     Name,
 }
 
-/// The order in which a dialect tries routes.
 #[derive(Clone, Copy, Debug)]
 pub struct Precedence {
-    /// By path.
     pub paths: PathOrder,
-    /// Between equals.
     pub ties: TieBreak,
-    /// Between hostnames.
     pub hosts: HostRule,
 }
 
@@ -356,35 +297,25 @@ impl Precedence {
     }
 }
 
-/// A listener of one Gateway.
 #[derive(Clone, Debug)]
 pub struct Listener {
-    /// Its name.
     pub name: String,
-    /// Its port, as the Gateway says it.
     pub port: u16,
-    /// Its hostname.
     pub host: HostPattern,
     /// Its entries, in order of precedence within each hostname (see [`Table::new`]).
     pub entries: Vec<Arc<Entry>>,
 }
 
-/// All that a proxy needs to know.
 #[derive(Clone, Debug)]
 pub struct Table {
-    /// The listeners.
     pub listeners: Vec<Listener>,
-    /// The order of routes.
     pub precedence: Precedence,
-    /// The dialect's words for what goes wrong.
     pub local_reply: fn(&Failure) -> LocalReply,
-    /// How header names are written towards the client.
     pub header_case: HeaderCase,
     /// Whether a reply's `Keep-Alive` reaches the client although it belongs to one connection (agentgateway v1.3.1).
     pub passes_keep_alive: bool,
 }
 
-/// How header names are written in HTTP/1.1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HeaderCase {
     /// All in lower case (Envoy).
@@ -407,15 +338,10 @@ impl Table {
         Self { listeners, precedence, local_reply, header_case, passes_keep_alive: false }
     }
 
-    /// The entries of all listeners.
     pub fn entries(&self) -> impl Iterator<Item = &Arc<Entry>> {
         self.listeners.iter().flat_map(|listener| &listener.entries)
     }
 
-    /// The entry that a request on a port falls to.
-    ///
-    /// # Errors
-    /// What is missing: a listener for the host, or a route.
     pub fn choose(&self, port: u16, request: &RequestHead<'_>) -> Result<&Arc<Entry>, Failure> {
         let listener = self
             .listeners

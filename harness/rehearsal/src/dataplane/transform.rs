@@ -26,12 +26,10 @@ impl fmt::Debug for Expression {
 }
 
 impl Expression {
-    /// Reads an expression.
     pub fn new(text: &str) -> Self {
         Self { text: text.to_owned(), program: Program::compile(text).map_err(|e| e.to_string()) }
     }
 
-    /// As it is written.
     pub fn text(&self) -> &str {
         &self.text
     }
@@ -61,16 +59,11 @@ impl Expression {
     }
 }
 
-/// The changes of one direction.
 #[derive(Debug, Default)]
 pub struct Side {
-    /// Replaces all values of a header.
     pub set: Vec<(String, Expression)>,
-    /// Adds a value to a header.
     pub add: Vec<(String, Expression)>,
-    /// Removes headers.
     pub remove: Vec<String>,
-    /// Replaces the body.
     pub body: Option<Expression>,
 }
 
@@ -105,12 +98,9 @@ impl Side {
     }
 }
 
-/// The changes of both directions.
 #[derive(Debug, Default)]
 pub struct Transformation {
-    /// On the way to the backend.
     pub request: Side,
-    /// On the way to the client.
     pub response: Side,
 }
 
@@ -120,12 +110,10 @@ impl Transformation {
         self.request.expressions().chain(self.response.expressions()).any(|e| e.mentions("request.body"))
     }
 
-    /// Whether every expression of both sides parses.
     pub fn is_valid(&self) -> bool {
         self.request.expressions().chain(self.response.expressions()).all(Expression::is_valid)
     }
 
-    /// Whether an expression reads the reply's body.
     pub fn reads_response_body(&self) -> bool {
         self.response.expressions().any(|e| e.mentions("response.body"))
     }
@@ -157,12 +145,10 @@ pub struct ClientRequest {
     host: String,
     uri: Uri,
     headers: HeaderMap,
-    /// The body, where it was read.
     pub body: Option<Bytes>,
 }
 
 impl ClientRequest {
-    /// Keeps what expressions may ask.
     pub fn new(method: &Method, host: &str, uri: &Uri, headers: &HeaderMap) -> Self {
         Self {
             method: method.to_string(),
@@ -179,11 +165,8 @@ impl ClientRequest {
 pub struct LlmFacts {
     /// The model that was asked of the upstream.
     pub request_model: Option<String>,
-    /// The model that answered.
     pub response_model: Option<String>,
-    /// Whether a stream was asked for.
     pub streaming: bool,
-    /// The reply's usage.
     pub usage: Option<Usage>,
 }
 

@@ -14,7 +14,6 @@ use super::{
     routing::Target,
 };
 
-/// Says how long a connection stays; of HTTP/1.1, and of one connection.
 pub(crate) const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 
 /// Headers that belong to one connection and are never passed on (RFC 9110, section 7.6.1).
@@ -28,7 +27,6 @@ const HOP_BY_HOP: [HeaderName; 7] = [
     header::UPGRADE,
 ];
 
-/// The headers that may be passed on, in their order.
 pub(super) fn end_to_end(headers: &HeaderMap) -> HeaderMap {
     let listed: Vec<String> = headers
         .get_all(header::CONNECTION)
@@ -46,34 +44,24 @@ pub(super) fn end_to_end(headers: &HeaderMap) -> HeaderMap {
     kept
 }
 
-/// Where a request goes.
 #[derive(Debug)]
 pub struct Upstream<'a> {
-    /// The network that it is dialled in.
     pub network: &'a Network,
-    /// The backend's target.
     pub target: &'a Target,
     /// The endpoint, where the target is a pool.
     pub endpoint: Option<SocketAddr>,
 }
 
-/// A reply that has begun to come.
 pub struct UpstreamReply {
-    /// What is to come.
     pub body: Body,
-    /// The connection that it comes over.
     pub connection: Option<AbortOnDrop>,
-    /// Whether it is a stream of events.
     pub streaming: bool,
     /// Whether its route changes anything of replies.
     pub transformed: bool,
 }
 
 impl Upstream<'_> {
-    /// Sends a request on a fresh connection. The connection lives as long as what is returned beside the response.
-    ///
-    /// # Errors
-    /// Where there is no connection, or it breaks before the reply begins.
+    /// Sends a request on a fresh connection, which lives as long as what is returned beside the response.
     pub async fn call(&self, request: Request<Body>) -> Result<(Response<Incoming>, AbortOnDrop), Failure> {
         send(self.connect().await?, request).await
     }

@@ -8,30 +8,20 @@ const LOOKED_AT: usize = 8 * 1024 * 1024;
 /// A number that a reply's usage gives, under the name that policies use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cost {
-    /// `prompt_tokens`.
     Input,
-    /// `completion_tokens`.
     Output,
-    /// `total_tokens`.
     Total,
-    /// Cached prompt tokens.
     CachedInput,
-    /// Reasoning tokens.
     Reasoning,
 }
 
-/// Tokens of one reply.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
-    /// Prompt tokens.
     pub input: u64,
-    /// Completion tokens.
     pub output: u64,
     /// Total, as the reply says it.
     pub total: u64,
-    /// Cached prompt tokens.
     pub cached: u64,
-    /// Reasoning tokens.
     pub reasoning: u64,
 }
 
@@ -57,7 +47,6 @@ impl Usage {
         self.input + self.output
     }
 
-    /// One of its numbers.
     pub fn cost(&self, cost: Cost) -> u64 {
         match cost {
             Cost::Input => self.input,
@@ -69,19 +58,16 @@ impl Usage {
     }
 }
 
-/// Reads the usage of a reply as it passes.
 #[derive(Debug)]
 pub enum UsageReader {
     /// A JSON body, kept until its end.
     Json(Vec<u8>),
     /// Server-sent events: the unfinished line, and the last usage that was seen.
     Events(Vec<u8>, Option<Usage>),
-    /// Nothing to find.
     Nothing,
 }
 
 impl UsageReader {
-    /// Chooses by the reply's content type.
     pub fn of(content_type: Option<&str>) -> Self {
         match content_type.map(|t| t.split(';').next().unwrap_or(t).trim().to_ascii_lowercase()).as_deref() {
             Some("text/event-stream") => Self::Events(Vec::new(), None),
@@ -90,7 +76,6 @@ impl UsageReader {
         }
     }
 
-    /// Takes in a piece.
     pub fn read(&mut self, piece: &[u8]) {
         match self {
             Self::Json(body) if body.len() + piece.len() <= LOOKED_AT => body.extend_from_slice(piece),
@@ -113,7 +98,6 @@ impl UsageReader {
         }
     }
 
-    /// What was found, at the end of the reply.
     pub fn usage(&self) -> Option<Usage> {
         match self {
             Self::Json(body) => serde_json::from_slice(body).ok().as_ref().and_then(Usage::of),

@@ -11,17 +11,14 @@ use super::{
 };
 use crate::dataplane::routing::{Entry, HostPattern, Listener, RouteId, Rule};
 
-/// What became of all HTTPRoutes.
 #[derive(Debug, Default)]
 pub struct Attachments {
-    /// Their statuses.
     pub statuses: Vec<StatusOf>,
     /// The Gateways that each is attached to, one for every parentRef.
     pub parents: BTreeMap<Name, Vec<Name>>,
     listeners: BTreeMap<(Name, usize), OfListener>,
 }
 
-/// What is attached to one listener.
 #[derive(Debug, Default)]
 struct OfListener {
     routes: u64,
@@ -30,9 +27,7 @@ struct OfListener {
 
 /// A reference that does not resolve: reason and message of the condition.
 pub struct Unresolved {
-    /// Its reason.
     pub reason: &'static str,
-    /// Its message.
     pub message: String,
 }
 

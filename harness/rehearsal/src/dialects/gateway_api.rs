@@ -14,25 +14,19 @@ use crate::{
     kinds,
 };
 
-/// The API group of Gateways and routes.
 pub const GROUP: &str = "gateway.networking.k8s.io";
 
-/// Why a route does not attach to a Gateway.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Refusal {
     /// No listener has the section name or port.
     NoSuchListener {
-        /// The section name that was asked, if any.
         section: Option<String>,
     },
-    /// Listeners do not allow the route's namespace.
     NotAllowed {
         /// Hostname of the last listener that was asked.
         hostname: String,
     },
-    /// Hostnames have nothing in common.
     NoCommonHostname {
-        /// Hostname of the last listener that was asked.
         hostname: String,
     },
 }
@@ -40,7 +34,6 @@ pub enum Refusal {
 /// A listener that a route attaches to: its place in the Gateway, and the hostnames that both have.
 pub type Attached = (usize, Vec<HostPattern>);
 
-/// Gateways whose class a controller owns.
 pub fn gateways<'a>(snapshot: &'a Snapshot, controller: &str) -> impl Iterator<Item = &'a Arc<Value>> {
     snapshot.all(&kinds::GATEWAY).filter(move |gateway| {
         snapshot
@@ -70,10 +63,6 @@ pub fn parent<'a>(snapshot: &'a Snapshot, route: &Value, parent_ref: &Value) -> 
     snapshot.get(&kinds::GATEWAY, namespace, text(parent_ref, "/name"))
 }
 
-/// Which listeners a route attaches to by a parentRef.
-///
-/// # Errors
-/// Why it attaches to none.
 pub fn attach(
     snapshot: &Snapshot,
     route: &Value,

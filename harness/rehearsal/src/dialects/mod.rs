@@ -23,7 +23,6 @@ pub use translation::{StatusOf, Translation};
 
 use crate::mutants::{Mutant, Mutants};
 
-/// What the rehearsal knows of one gateway.
 #[derive(Debug)]
 pub struct Dialect {
     /// Name of the gateway's folder under `manifests/gateways`.
@@ -31,19 +30,16 @@ pub struct Dialect {
     controller: fn(Version) -> Arc<dyn GatewayController>,
     /// The definitions of its custom resources, in the API server's short form.
     schemas: &'static [&'static str],
-    /// The ways in which this gateway alone can be wrong.
     mutants: &'static [Mutant],
 }
 
 /// The dialects; a gateway that is not here cannot be rehearsed.
 const ALL: &[Dialect] = &[agentgateway::DIALECT, envoy_ai_gateway::DIALECT];
 
-/// The dialect of a gateway, by the name of its folder under `manifests/gateways`.
 pub fn of(gateway: &str) -> Option<&'static Dialect> {
     ALL.iter().find(|dialect| dialect.name == gateway)
 }
 
-/// The names of the gateways that have a dialect.
 pub fn names() -> impl Iterator<Item = &'static str> + Clone {
     ALL.iter().map(|dialect| dialect.name)
 }
@@ -53,19 +49,16 @@ pub(crate) fn schemas() -> impl Iterator<Item = &'static str> {
     ALL.iter().flat_map(|dialect| dialect.schemas).copied()
 }
 
-/// The mutants of the dialects' own.
 pub(crate) fn mutants() -> impl Iterator<Item = &'static Mutant> {
     ALL.iter().flat_map(|dialect| dialect.mutants)
 }
 
 impl Dialect {
-    /// The gateway's controller at this version, fully installed.
     pub fn at(&self, version: Version) -> Arc<dyn GatewayController> {
         (self.controller)(version)
     }
 }
 
-/// The controller of one gateway at one version.
 pub trait GatewayController: Send + Sync + fmt::Debug {
     /// The parts of its installation that may be missing, by name.
     fn parts(&self) -> &'static [&'static str] {
@@ -77,16 +70,12 @@ pub trait GatewayController: Send + Sync + fmt::Debug {
         None
     }
 
-    /// The kinds that it reads.
     fn reads(&self) -> Vec<Kind>;
 
-    /// The finalizers that it puts on objects.
     fn finalizers(&self) -> Vec<(Kind, &'static str)>;
 
-    /// What its installation brings: namespaces, Deployments, a GatewayClass.
     fn installation(&self) -> Vec<Value>;
 
-    /// What should be.
     fn translate(&self, snapshot: &Snapshot) -> Translation;
 
     /// Makes a translation wrong where the world's mutant is one that takes a form of its own in this gateway.
@@ -109,7 +98,6 @@ impl fmt::Display for Version {
     }
 }
 
-/// A text is not a version.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error("read {0:?} as a version like v1.1.0")]
 pub struct NotAVersion(String);

@@ -29,32 +29,26 @@ pub fn text_or<'a>(object: &'a Value, pointer: &str, other: &'a str) -> &'a str 
     at(object, pointer).and_then(Value::as_str).filter(|t| !t.is_empty()).unwrap_or(other)
 }
 
-/// The elements of a list at a JSON pointer.
 pub fn list<'a>(object: &'a Value, pointer: &str) -> impl Iterator<Item = &'a Value> + Clone + use<'a> {
     at(object, pointer).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default().iter()
 }
 
-/// A number at a JSON pointer.
 pub fn number(object: &Value, pointer: &str) -> Option<u64> {
     at(object, pointer).and_then(Value::as_u64)
 }
 
-/// A port at a JSON pointer.
 pub fn port(object: &Value, pointer: &str) -> Option<u16> {
     number(object, pointer).and_then(|n| u16::try_from(n).ok())
 }
 
-/// `metadata.name`.
 pub fn name(object: &Value) -> &str {
     text(object, "/metadata/name")
 }
 
-/// `metadata.namespace`.
 pub fn namespace(object: &Value) -> &str {
     text(object, "/metadata/namespace")
 }
 
-/// Namespace and name.
 pub fn key(object: &Value) -> Name {
     (namespace(object).to_owned(), name(object).to_owned())
 }
@@ -64,12 +58,10 @@ pub fn generation(object: &Value) -> u64 {
     number(object, "/metadata/generation").unwrap_or(1)
 }
 
-/// Whether it is being deleted.
 pub fn is_going(object: &Value) -> bool {
     at(object, "/metadata/deletionTimestamp").is_some_and(|t| !t.is_null())
 }
 
-/// An annotation.
 pub fn annotation<'a>(object: &'a Value, name: &str) -> Option<&'a str> {
     object.get("metadata")?.get("annotations")?.get(name)?.as_str()
 }
@@ -79,7 +71,6 @@ pub fn group(object: &Value) -> &str {
     text(object, "/apiVersion").split_once('/').map_or("", |(group, _)| group)
 }
 
-/// The kind of an object.
 pub fn kind(object: &Value) -> Kind {
     Kind::new(group(object), text(object, "/kind"))
 }
@@ -115,14 +106,12 @@ pub fn condition(kind: &str, status: bool, reason: &str, message: &str) -> Value
     json!({"type": kind, "status": if status { "True" } else { "False" }, "reason": reason, "message": message})
 }
 
-/// A condition of a generation, without a time.
 pub fn observed(generation: u64, kind: &str, status: bool, reason: &str, message: &str) -> Value {
     let mut condition = condition(kind, status, reason, message);
     condition["observedGeneration"] = json!(generation);
     condition
 }
 
-/// The status of a condition of an object, where it has it.
 pub fn condition_status<'a>(object: &'a Value, kind: &str) -> Option<&'a str> {
     list(object, "/status/conditions").find(|c| text(c, "/type") == kind).map(|c| text(c, "/status"))
 }
@@ -233,7 +222,6 @@ pub fn covers(existing: &Value, wanted: &Value) -> bool {
     }
 }
 
-/// Labels and annotations as a map of texts.
 pub fn texts(map: Option<&Value>) -> Map<String, Value> {
     map.and_then(Value::as_object).cloned().unwrap_or_default()
 }

@@ -10,10 +10,8 @@ use super::{
 };
 use crate::{dataplane::pool::Picker, kinds};
 
-/// The API group of InferencePools.
 pub const GROUP: &str = "inference.networking.k8s.io";
 
-/// The port of a picker where none is written.
 const PICKER_PORT: u16 = 9002;
 
 /// The pool that a backendRef names; `None` where it names something else.
@@ -44,7 +42,6 @@ pub fn endpoints(snapshot: &Snapshot, pool: &Value) -> Vec<SocketAddr> {
         .collect()
 }
 
-/// Where a pool's endpoint picker is.
 pub fn picker(pool: &Value) -> Picker {
     let reference = &pool["spec"]["endpointPickerRef"];
     Picker {
@@ -54,7 +51,6 @@ pub fn picker(pool: &Value) -> Picker {
     }
 }
 
-/// Whether a pool is to be served where its picker cannot be asked.
 pub fn fails_open(pool: &Value) -> bool {
     text(pool, "/spec/endpointPickerRef/failureMode") == "FailOpen"
 }

@@ -33,7 +33,6 @@ impl OfKind {
 }
 
 impl Snapshot {
-    /// Takes in objects of a kind.
     pub fn extend(&mut self, kind: &Kind, objects: impl IntoIterator<Item = Arc<Value>>) {
         self.objects.entry(kind.clone()).or_default().extend(objects);
     }
@@ -57,7 +56,6 @@ impl Snapshot {
         self.objects.get(kind).map_or(0, |k| k.version)
     }
 
-    /// One object.
     pub fn get(&self, kind: &Kind, namespace: &str, name: &str) -> Option<&Arc<Value>> {
         self.ask(kind);
         self.objects.get(kind)?.objects.get(&(namespace.to_owned(), name.to_owned()))
@@ -69,7 +67,6 @@ impl Snapshot {
         self.objects.get(kind).into_iter().flat_map(|k| k.objects.values())
     }
 
-    /// Remembers that a kind was asked for.
     pub fn ask(&self, kind: &Kind) {
         let mut asked = self.asked.borrow_mut();
         if !asked.contains(kind) {

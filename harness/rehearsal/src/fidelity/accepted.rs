@@ -7,23 +7,17 @@ use serde::Deserialize;
 use serde_saphyr::Spanned;
 use verdict::file::{self, FileError};
 
-/// The accepted differences of one gateway.
 #[derive(Clone, Debug, Default)]
 pub struct Accepted {
-    /// The file, for messages.
     pub path: PathBuf,
-    /// In the order of the file.
     pub entries: Vec<Acceptance>,
 }
 
-/// One accepted difference.
 #[derive(Clone, Debug)]
 pub struct Acceptance {
     /// Its line in the file, counted from 1.
     pub line: u64,
-    /// The case.
     pub case: String,
-    /// Why the rehearsal may differ.
     pub reason: String,
     /// Where it differs; everything where it is absent.
     at: Option<Regex>,
@@ -45,9 +39,6 @@ struct Written {
 
 impl Accepted {
     /// Reads `<root>/<gateway>/fidelity.yaml`; a gateway without one has no accepted differences.
-    ///
-    /// # Errors
-    /// See [`FileError`].
     pub fn find(root: &Path, gateway: &str) -> Result<Self, FileError> {
         let path = root.join(gateway).join("fidelity.yaml");
         match file::read_if_there(&path)? {
@@ -56,10 +47,7 @@ impl Accepted {
         }
     }
 
-    /// Understands the file; the path is only for messages.
-    ///
-    /// # Errors
-    /// See [`FileError`].
+    /// The path is only for messages.
     pub fn parse(text: &str, path: &Path) -> Result<Self, FileError> {
         let file: File = file::parse(text, path)?;
         let mut entries = Vec::new();
@@ -77,7 +65,6 @@ impl Accepted {
 }
 
 impl Acceptance {
-    /// Whether it is about a difference at this place of this case.
     pub fn covers(&self, case: &str, at: &str) -> bool {
         self.case == case && self.at.as_ref().is_none_or(|wanted| wanted.is_match(at))
     }

@@ -14,21 +14,17 @@ use super::{
 };
 use crate::dialects::object;
 
-/// The API server of a world, and what was applied to it.
 pub(super) struct Api<'a> {
     client: Client,
     store: &'a Store,
     applied: Vec<(String, Value)>,
 }
 
-/// An answer.
 #[derive(Clone, Debug)]
 pub(super) struct Answer {
-    /// HTTP status code.
     pub code: u16,
     /// The object, or the Status.
     pub body: Value,
-    /// Texts of its warnings.
     pub warnings: Vec<String>,
 }
 
@@ -157,7 +153,6 @@ impl<'a> Api<'a> {
         answer
     }
 
-    /// Patches an object.
     pub(super) async fn patch(&self, kind: &Kind, namespace: &str, name: &str, patch: &Value) -> Answer {
         let Some(path) = self.store.path(kind, namespace, name) else {
             return Answer::broken(format!("the server does not serve {kind}"));

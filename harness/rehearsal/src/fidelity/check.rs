@@ -14,7 +14,6 @@ use super::{
 };
 
 impl Case {
-    /// Refuses what could never differ, and what makes no sense.
     pub(super) fn check(&self) -> Result<(), Refused> {
         if self.kserve.gateway.split_once('/').is_none_or(|(home, name)| home.is_empty() || name.is_empty()) {
             return Err((self.line, format!("kserve.gateway {:?} is not namespace/name", self.kserve.gateway)));

@@ -14,7 +14,6 @@ use super::{
 };
 use crate::dialects::object::{self, list, text};
 
-/// The differences that were found so far.
 #[derive(Debug, Default)]
 pub(super) struct Found {
     /// In the order of the steps.
@@ -94,16 +93,12 @@ fn runs(numbers: &[usize]) -> String {
     runs.join(", ")
 }
 
-/// What others than the client saw of an exchange.
 #[derive(Debug, Default)]
 pub(super) struct Served {
-    /// The requests that arrived at models.
     pub arrived: Vec<ModelRecord>,
-    /// Whether an endpoint picker was asked.
     pub picker: bool,
 }
 
-/// Compares one reply, and what reached models because of its request.
 pub(super) fn reply(recorded: &Reply, exchange: &Exchange, seen: &Served, found: &mut Found) {
     let response = match (exchange.response(), recorded.no_response) {
         (None, Some(true)) => None,
@@ -245,7 +240,6 @@ fn upstream(wanted: &Arrived, here: &ModelRecord, found: &mut Found) {
     found.equal("upstream reply taken whole", wanted.finished, here.finished);
 }
 
-/// Compares an object, or its absence.
 pub(super) fn looks(recorded: &Looks, here: Option<&Value>, found: &mut Found) {
     let here = match (here, recorded.absent) {
         (None, Some(true)) => return,

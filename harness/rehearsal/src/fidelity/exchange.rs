@@ -10,7 +10,6 @@ use serde_json::Value;
 
 use super::rules::{BodyRule, Many, Rule, TextRule};
 
-/// A request, sent once or several times.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Request {
@@ -23,34 +22,26 @@ pub struct Request {
     pub path: String,
     /// The Host header; the address where it is absent.
     pub host: Option<String>,
-    /// More headers.
     #[serde(default)]
     pub headers: BTreeMap<String, Many<String>>,
-    /// The body, as JSON.
     pub json: Option<Value>,
     /// The body, as text; without a `content-type` header it is sent as `application/json`. A mapping is JSON.
     pub body: Option<Value>,
-    /// Makes the JSON body large.
     pub pad: Option<Pad>,
     /// What the model is told to reply: the headers of `harness/model/src/script.rs` without `x-igc-`.
     #[serde(default)]
     pub script: BTreeMap<String, Many<String>>,
-    /// The client leaves after so much of the reply.
     pub leave_after: Option<Leave>,
-    /// HTTP/2 with prior knowledge.
     #[serde(default)]
     pub http2: bool,
     /// Time that goes by while the reply is waited for.
     pub meanwhile: Option<Span>,
-    /// How many times.
     #[serde(skip)]
     pub times: Option<usize>,
-    /// All of them at once.
     #[serde(skip)]
     pub at_once: bool,
 }
 
-/// Where a request goes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct To {
@@ -68,9 +59,7 @@ pub struct To {
 pub struct Pad {
     /// Where, as a JSON pointer: `/user`.
     pub at: String,
-    /// How many.
     pub bytes: usize,
-    /// What is repeated.
     #[serde(default = "pad_text")]
     pub of: String,
 }
@@ -79,15 +68,11 @@ fn pad_text() -> String {
     "x".to_owned()
 }
 
-/// When a client leaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Leave {
-    /// After the head.
     Head,
-    /// After so many pieces of the body.
     Chunks(usize),
-    /// After so many bytes of the body.
     Bytes(u64),
 }
 
@@ -107,7 +92,6 @@ impl<'de> Deserialize<'de> for Span {
     }
 }
 
-/// What came back.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Reply {
@@ -122,17 +106,12 @@ pub struct Reply {
     pub headers: BTreeMap<String, Rule<TextRule>>,
     /// The names of all headers, spelled as on the wire.
     pub header_names: Option<Vec<String>>,
-    /// The body.
     pub body: Option<Rule<BodyRule>>,
     /// The data of all server-sent events in order.
     pub events: Option<Vec<Rule<BodyRule>>>,
-    /// How the body ended.
     pub ended: Option<Ended>,
-    /// Nobody answered.
     pub no_response: Option<bool>,
-    /// What arrived at the model.
     pub upstream: Option<Upstream>,
-    /// Whether an endpoint picker was asked.
     pub picker: Option<Picker>,
 }
 
@@ -140,14 +119,11 @@ pub struct Reply {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Picker {
-    /// Nothing.
     Nothing,
-    /// It was asked.
     Asked,
 }
 
 impl Picker {
-    /// As cases write it.
     pub fn word(self) -> &'static str {
         match self {
             Picker::Nothing => "nothing",
@@ -156,43 +132,32 @@ impl Picker {
     }
 }
 
-/// How a body ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Ended {
-    /// As its framing promised.
     Complete,
-    /// The connection ended before.
     Truncated,
-    /// The client left.
     Abandoned,
 }
 
 /// What arrived at models because of a request.
 #[derive(Clone, Debug)]
 pub enum Upstream {
-    /// Nothing.
     Nothing,
-    /// One request.
     Arrived(Box<Arrived>),
 }
 
-/// A request as a model saw it.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Arrived {
-    /// The name of the pod.
     pub pod: Option<Rule<TextRule>>,
-    /// The method.
     pub method: Option<String>,
     /// Path and query.
     pub path: Option<Rule<TextRule>>,
-    /// Headers by name.
     #[serde(default)]
     pub headers: BTreeMap<String, Rule<TextRule>>,
     /// The names of all headers, in lower case.
     pub header_names: Option<Vec<String>>,
-    /// The body.
     pub body: Option<Rule<BodyRule>>,
     /// Whether the model's reply was taken whole.
     pub finished: Option<bool>,
@@ -222,7 +187,6 @@ impl<'de> Deserialize<'de> for Upstream {
     }
 }
 
-/// Statuses in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Statuses(pub Vec<u16>);
 

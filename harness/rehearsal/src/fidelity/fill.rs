@@ -20,7 +20,6 @@ static WANTED: LazyLock<Regex> = LazyLock::new(|| {
     Regex::new(pattern).unwrap_or_else(|error| unreachable!("the pattern is fixed: {error}"))
 });
 
-/// Looks things up in a world.
 pub(super) struct Fill<'a> {
     store: &'a Store,
     namespace: &'a str,
@@ -31,7 +30,6 @@ impl<'a> Fill<'a> {
         Self { store, namespace }
     }
 
-    /// A text with everything in it looked up.
     pub(super) fn text(&self, text: &str) -> Result<String, String> {
         let mut filled = String::new();
         let mut rest = 0;

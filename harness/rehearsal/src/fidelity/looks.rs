@@ -5,11 +5,9 @@ use serde_json::Value;
 
 use super::rules::{Rule, TextRule};
 
-/// How an object looks.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Looks {
-    /// It is not there.
     pub absent: Option<bool>,
     /// Conditions: of its status, or of the one parent or ancestor there.
     #[serde(default)]
@@ -27,22 +25,17 @@ pub struct Looks {
     pub has: Option<Value>,
 }
 
-/// A condition by its type.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct Condition {
-    /// Its type.
     #[serde(rename = "type")]
     pub kind: String,
     /// `True`, `False` or `Unknown`.
     pub status: Option<Rule<TextRule>>,
-    /// Its reason.
     pub reason: Option<Rule<TextRule>>,
-    /// Its message.
     pub message: Option<Rule<TextRule>>,
     /// Whether it is of the object's newest generation.
     pub current: Option<bool>,
-    /// There is no condition of this type.
     #[serde(default)]
     pub absent: bool,
 }
@@ -56,11 +49,8 @@ pub struct StatusEntry {
     pub reference: Option<Value>,
     /// The name of a listener.
     pub name: Option<String>,
-    /// The controller that wrote it.
     pub controller_name: Option<Rule<TextRule>>,
-    /// Routes of a listener.
     pub attached_routes: Option<u64>,
-    /// Its conditions.
     #[serde(default)]
     pub conditions: Vec<Condition>,
 }

@@ -25,23 +25,18 @@ pub use case::{Case, MODEL, Recording};
 pub use play::{PlayError, admit, play};
 pub use written::{parse, read};
 
-/// One place where the rehearsal is not as recorded.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Difference {
     /// The line of the step in the case's file.
     pub line: u64,
     /// Which part of what came of it: `reply 11 header x-ratelimit-limit`.
     pub at: String,
-    /// What was recorded.
     pub recorded: String,
     /// What the rehearsal does.
     pub here: String,
 }
 
 /// The files of cases at a path: the file itself, or those of a folder and the folders in it, by name.
-///
-/// # Errors
-/// Where it cannot be listed.
 pub fn files(path: &Path) -> Result<Vec<PathBuf>, FileError> {
     let read = |source| FileError::read(path, source);
     if !std::fs::metadata(path).map_err(read)?.is_dir() {

@@ -35,23 +35,13 @@ const NOT_THERE: &str = "inferencepools.inference.networking.x-k8s.io";
 /// Why a case could not be played. It neither agrees nor differs then.
 #[derive(Debug, thiserror::Error)]
 pub enum PlayError {
-    /// There is no world for it.
     #[error("make a world: {0}")]
     World(#[from] WorldError),
-    /// A step cannot be done.
     #[error("do the step of line {line}: {problem}")]
-    Step {
-        /// Counted from 1.
-        line: u64,
-        /// What is wrong and what to do.
-        problem: String,
-    },
+    Step { line: u64, problem: String },
 }
 
-/// Plays a case: where the rehearsal differs from what was recorded.
-///
-/// # Errors
-/// Where it could not be played.
+/// Where the rehearsal differs from what was recorded.
 pub async fn play(case: &Case) -> Result<Vec<Difference>, PlayError> {
     let mut config = WorldConfig::new(gateway_of(&case.gateway), &case.version)?;
     for part in &case.without {
@@ -84,9 +74,6 @@ pub async fn play(case: &Case) -> Result<Vec<Difference>, PlayError> {
 
 /// What another API server says to the manifests that a case applies, where that is not as recorded: the server's address
 /// is `host:port`.
-///
-/// # Errors
-/// Where it could not be asked.
 pub async fn admit(case: &Case, address: &str, store: &Store) -> Result<Vec<Difference>, PlayError> {
     let mut api = Api::new(address, store);
     let mut found = Found::default();
@@ -136,7 +123,6 @@ impl Player<'_> {
         Ok(())
     }
 
-    /// Waits until the controllers have nothing to do.
     async fn rest(&self, line: u64) -> Result<(), PlayError> {
         tokio::time::timeout(BOUND, self.world.settled()).await.map_err(|_| PlayError::Step {
             line,
@@ -279,7 +265,6 @@ impl Player<'_> {
         tokio::join!(sending, advancing).0
     }
 
-    /// Where requests go.
     fn dial(&self, to: &To) -> Result<ToService, String> {
         let network = self.world.network().clone();
         let split = |name: &str| name.split_once('/').map(|(home, name)| (home.to_owned(), name.to_owned()));

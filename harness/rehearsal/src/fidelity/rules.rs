@@ -13,9 +13,7 @@ use serde_json::Value;
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct TextRule {
-    /// This text and no other.
     pub equals: Option<String>,
-    /// One of these.
     #[serde(default)]
     pub one_of: Vec<String>,
     /// All of these are in it.
@@ -23,15 +21,12 @@ pub struct TextRule {
     pub contains: Many<String>,
     /// A regular expression finds something in it.
     pub matches: Option<Pattern>,
-    /// It is a number, not less than this.
     pub at_least: Option<f64>,
-    /// It is a number, not more than this.
     pub at_most: Option<f64>,
     /// `true`: it is there, whatever it says; `false`: it is not there.
     pub present: Option<bool>,
 }
 
-/// A regular expression.
 #[derive(Clone, Debug)]
 pub struct Pattern(Regex);
 
@@ -47,17 +42,14 @@ impl<'de> Deserialize<'de> for Pattern {
 }
 
 impl TextRule {
-    /// Exactly this text.
     pub fn exactly(text: impl Into<String>) -> Self {
         Self { equals: Some(text.into()), ..Self::default() }
     }
 
-    /// It must not be there.
     pub fn absent() -> Self {
         Self { present: Some(false), ..Self::default() }
     }
 
-    /// Whether it says nothing at all.
     pub fn is_empty(&self) -> bool {
         self.equals.is_none()
             && self.one_of.is_empty()
@@ -68,7 +60,6 @@ impl TextRule {
             && self.present.is_none()
     }
 
-    /// Whether a text, or its absence, is as the rule says.
     pub fn holds(&self, text: Option<&str>) -> bool {
         let Some(text) = text else { return self.present == Some(false) };
         let number = || text.trim().parse::<f64>().ok();
@@ -152,7 +143,6 @@ fn spellings(yes: bool) -> Vec<String> {
     vec![upper.to_owned(), lower.to_owned()]
 }
 
-/// One or several of something.
 #[derive(Clone, Debug)]
 pub struct Many<T>(pub Vec<T>);
 
@@ -194,20 +184,15 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Many<T> {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct BodyRule {
-    /// This text and no other.
     pub text: Option<String>,
-    /// All of these are in it.
     #[serde(default)]
     pub contains: Many<String>,
-    /// A regular expression finds something in it.
     pub matches: Option<Pattern>,
     /// It is JSON, and has all of this.
     pub json: Option<Value>,
     /// It is JSON, and has this and nothing else.
     pub json_exactly: Option<Value>,
-    /// Whether it is JSON at all.
     pub is_json: Option<bool>,
-    /// How many bytes it has.
     pub bytes: Option<u64>,
     /// The SHA-256 of it, in hexadecimal.
     pub sha256: Option<String>,
@@ -221,7 +206,6 @@ impl From<TextRule> for BodyRule {
 }
 
 impl BodyRule {
-    /// Whether it says nothing at all.
     pub fn is_empty(&self) -> bool {
         self.text.is_none()
             && self.contains.0.is_empty()
@@ -278,7 +262,6 @@ pub fn shown(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
 
-/// How much of a JSON value an expected one covers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cover {
     /// Objects may have more keys than expected.

@@ -78,7 +78,6 @@ impl<'de> Deserialize<'de> for Manifests {
     }
 }
 
-/// The manifests in a text of one or several documents.
 fn documents(text: &str) -> Result<Manifests, String> {
     let all: Vec<Value> = serde_saphyr::from_multiple(text)
         .map_err(|error| format!("the manifests in this text are no YAML: {}", plain(&error)))?;
@@ -212,19 +211,12 @@ impl<'de> Visitor<'de> for StepVisitor {
     }
 }
 
-/// Reads a file of cases.
-///
-/// # Errors
-/// See [`FileError`]: what is wrong, in which file and line, and what to do.
 pub fn read(path: &Path) -> Result<Vec<Case>, FileError> {
     let text = std::fs::read_to_string(path).map_err(|source| FileError::read(path, source))?;
     parse(&text, path)
 }
 
-/// Understands a file of cases; the path gives names and is for messages.
-///
-/// # Errors
-/// See [`FileError`].
+/// The path gives the cases their names, and is for messages.
 pub fn parse(text: &str, path: &Path) -> Result<Vec<Case>, FileError> {
     let documents: Vec<Option<Spanned<Written>>> =
         serde_saphyr::from_multiple(text).map_err(|error| FileError::shape(path, with_near_names(&plain(&error))))?;
@@ -278,7 +270,6 @@ fn with_near_names(message: &str) -> String {
     format!("{message}{}", names::suggestion(&names::near(wrong, known)))
 }
 
-/// A day, or a moment.
 fn moment(text: &str) -> Option<jiff::Timestamp> {
     let noon = |day: jiff::civil::Date| day.at(12, 0, 0, 0).in_tz("UTC").ok().map(|noon| noon.timestamp());
     let at = text.parse().ok().or_else(|| text.parse().ok().and_then(noon))?;

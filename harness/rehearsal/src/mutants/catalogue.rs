@@ -7,12 +7,10 @@ use super::{
 use crate::dialects;
 
 impl Mutant {
-    /// All of them.
     pub fn all() -> impl Iterator<Item = Self> {
         mutant::ALL.iter().chain(upstream::ALL).chain(dialects::mutants()).copied()
     }
 
-    /// The mutant of this name.
     pub fn named(name: &str) -> Option<Self> {
         Self::all().find(|mutant| mutant.name() == name)
     }

@@ -92,7 +92,6 @@ impl Mutants {
         self.0.mended
     }
 
-    /// Whether the mutant has acted.
     pub fn reached(&self) -> bool {
         self.0.reached.load(Ordering::Relaxed)
     }
@@ -101,12 +100,10 @@ impl Mutants {
         self.0.memory.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether this is one in so many.
     fn is_one_in(&self, many: u64) -> bool {
         self.0.turns.fetch_add(1, Ordering::Relaxed) % many == many - 1
     }
 
-    /// One more request is under way.
     fn enter(&self) {
         self.0.under_way.fetch_add(1, Ordering::Relaxed);
     }
@@ -116,7 +113,6 @@ impl Mutants {
         self.0.under_way.fetch_sub(1, Ordering::Relaxed).saturating_sub(1)
     }
 
-    /// One that is awake.
     #[cfg(test)]
     fn awake(which: Mutant) -> Self {
         let mutants = Self::new(Some(which), false);

@@ -1,6 +1,5 @@
 //! One mutant, and the table of those that any gateway can have.
 
-/// A way in which a gateway, or what stands around it, is wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Mutant {
     name: &'static str,
@@ -14,7 +13,6 @@ impl Mutant {
         Self { name, sentence, clauses }
     }
 
-    /// As requirements name it.
     pub fn name(self) -> &'static str {
         self.name
     }
@@ -29,7 +27,6 @@ impl Mutant {
         self.clauses
     }
 
-    /// Whether a clause that is false is one that shows it.
     pub fn shows_in(self, clause: &str) -> bool {
         self.clauses.iter().any(|pattern| covers(pattern, clause))
     }
@@ -53,7 +50,6 @@ macro_rules! mutants {
             pub(crate) const $mutant: $crate::mutants::Mutant =
                 $crate::mutants::Mutant::row($name, $sentence, &[$($clause),+]);
         )+
-        /// All of this table.
         pub(crate) const ALL: &[$crate::mutants::Mutant] = &[$($mutant),+];
     };
 }

@@ -20,7 +20,6 @@ use crate::{
 };
 
 impl Mutants {
-    /// Changes a translation as the world's mutant, and its mending, have it.
     pub(crate) fn distort(&self, snapshot: &Snapshot, translation: &mut Translation) {
         if self.0.which.is_none() && !self.0.mended {
             return;
@@ -35,7 +34,6 @@ impl Mutants {
         }
     }
 
-    /// Keeps the entries of routes that are gone.
     fn keep_stale(&self, snapshot: &Snapshot, gateway: &Name, table: &mut Table) {
         if !self.could_be(&[mutant::STALE_ROUTE_ANSWERS]) {
             return;
@@ -237,7 +235,6 @@ impl Mutants {
         }
     }
 
-    /// Whether a pool's status is never written.
     fn swallows(&self, snapshot: &Snapshot, status: &StatusOf) -> bool {
         let (home, name) = &status.name;
         let before = snapshot.get(&status.kind, home, name).map_or(0, |pool| list(pool, "/status/parents").count());
@@ -368,13 +365,11 @@ fn picker_of(rule: &Rule) -> Option<Arc<Pool>> {
     })
 }
 
-/// The backendRef of an entry's rule, as it is written.
 fn backend_ref<'a>(snapshot: &'a Snapshot, entry: &Entry) -> Option<(&'a Value, &'a Value)> {
     let route = snapshot.get(&kinds::HTTP_ROUTE, &entry.id.namespace, &entry.id.name)?;
     Some((route, route.pointer(&format!("/spec/rules/{}/backendRefs/0", entry.id.rule))?))
 }
 
-/// The InferencePool that an entry's rule refers to.
 fn referred_pool<'a>(snapshot: &'a Snapshot, entry: &Entry) -> Option<&'a Arc<Value>> {
     let (route, written) = backend_ref(snapshot, entry)?;
     let (namespace, name) = pools::named(route, written)?;
@@ -405,7 +400,6 @@ fn limits_nothing(snapshot: &Snapshot, translation: &Translation, status: &Statu
     limits && entries.peek().is_some() && entries.all(|e| e.rule.backends.iter().all(|b| b.provider.is_none()))
 }
 
-/// Changes the rule of every entry.
 pub(crate) fn each_rule(translation: &mut Translation, mut change: impl FnMut(&mut Rule)) {
     for table in translation.tables.values_mut() {
         for entry in Arc::make_mut(table).listeners.iter_mut().flat_map(|listener| &mut listener.entries) {

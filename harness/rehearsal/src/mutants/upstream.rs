@@ -23,7 +23,6 @@ super::mutant::mutants! {
         ["query-untouched", "encoded-query-untouched", "encoded-path-untouched", "trailing-slash-untouched"];
 }
 
-/// Where bodies are cut, in bytes.
 const CUT: usize = 64 * 1024;
 
 impl UpstreamInterceptor for Mutants {
@@ -180,7 +179,6 @@ async fn duplicated(request: Request<Body>) -> Result<(Option<Request<Body>>, Re
     })
 }
 
-/// The pieces of a body.
 fn pieces(body: Body) -> impl Stream<Item = Result<Bytes, BodyError>> + Send {
     stream::unfold(Some(body), |body| async {
         let mut body = body?;

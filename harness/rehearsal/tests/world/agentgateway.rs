@@ -52,7 +52,6 @@ async fn staged() -> Stage {
     stage
 }
 
-/// With the guide's second route, live.
 async fn with_ai_route() -> Stage {
     let stage = staged().await;
     stage.apply(AI_ROUTE);
@@ -60,7 +59,6 @@ async fn with_ai_route() -> Stage {
     stage
 }
 
-/// Applies a policy with these local limits to a route, and waits for its status.
 async fn limit(stage: &Stage, route: &str, local: &str) {
     stage.apply(&format!(
         r"

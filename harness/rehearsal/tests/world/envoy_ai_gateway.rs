@@ -42,7 +42,6 @@ spec:
 
 const NO_ROUTE: &str = "No matching route found. It is likely because the model specified in your request is not configured in the Gateway.";
 
-/// A Gateway, a model served by KServe, and an AI route to it, all live.
 async fn staged(version: &str) -> Stage {
     served(Stage::of("envoy-ai-gateway", version).await).await
 }

@@ -8,7 +8,6 @@ use rehearsal::{
 use serde_json::{Value, json};
 use wire::Call;
 
-/// A pool over nothing, with this picker.
 fn pool(name: &str, picker: &str) -> String {
     format!(
         r"
@@ -23,7 +22,6 @@ spec:
     )
 }
 
-/// A route on this host to these backends of its one rule.
 fn route(name: &str, host: &str, backends: &str) -> String {
     format!(
         r"

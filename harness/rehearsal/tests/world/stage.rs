@@ -12,10 +12,8 @@ use serde_json::{Value, json};
 use verdict::history::{Exchange, Response};
 use wire::{Call, Client, Tcp};
 
-/// Bound on any wait; nothing here takes so long.
 const BOUND: Duration = Duration::from_secs(20);
 
-/// Ends a wait that would last for ever.
 pub async fn bounded<T>(what: &str, waiting: impl Future<Output = T>) -> T {
     match tokio::time::timeout(BOUND, waiting).await {
         Ok(found) => found,
@@ -23,11 +21,8 @@ pub async fn bounded<T>(what: &str, waiting: impl Future<Output = T>) -> T {
     }
 }
 
-/// A world, a Gateway in it, and a client of the Gateway.
 pub struct Stage {
-    /// The world.
     pub world: World,
-    /// The client.
     pub client: Client,
 }
 
@@ -37,7 +32,6 @@ impl Stage {
         Self::with(gateway, WorldConfig::new(gateway, version).expect("a known gateway")).await
     }
 
-    /// The same of a configuration.
     pub async fn with(gateway: &str, mut config: WorldConfig) -> Self {
         config.kserve_gateway = ("igc".to_owned(), "gw".to_owned());
         let world = World::start(config).await.expect("a world");
@@ -59,7 +53,6 @@ impl Stage {
         Self::at(stage.world).await
     }
 
-    /// A world with such a Gateway.
     pub async fn at(world: World) -> Self {
         let address = bounded(
             "a node port",
@@ -79,7 +72,6 @@ impl Stage {
         Self { world, client: Client::new(Arc::new(Tcp::to(address)), "x") }
     }
 
-    /// Applies manifests.
     pub fn apply(&self, manifests: &str) {
         let documents: Vec<Value> = serde_saphyr::from_multiple(manifests).expect("YAML");
         for document in documents.into_iter().filter(|d| !d.is_null()) {
@@ -90,19 +82,16 @@ impl Stage {
         }
     }
 
-    /// Waits for an object to be as wanted.
     pub async fn object(&self, kind: &Kind, namespace: &str, name: &str, wanted: impl Fn(&Value) -> bool) -> Object {
         let what = format!("{kind} {namespace}/{name}");
         bounded(&what, self.world.until(|store| store.get(kind, namespace, name).filter(|o| wanted(o)))).await
     }
 
-    /// Serves `mock-llm` by KServe, and waits for it.
     pub async fn inference_service(&self) -> Object {
         self.apply(INFERENCE_SERVICE);
         self.object(&kinds::INFERENCE_SERVICE, "kserve-test", "mock-llm", |o| condition(o, "Ready") == "True").await
     }
 
-    /// Sends a chat to the Gateway.
     pub async fn chat(&self, host: &str, model: &str, headers: &[(&str, &str)]) -> Exchange {
         let mut call = Call::post("/v1/chat/completions").host(host).json(&chat(model));
         for (name, value) in headers {
@@ -111,12 +100,10 @@ impl Stage {
         self.send(call).await
     }
 
-    /// Sends any call.
     pub async fn send(&self, call: Call) -> Exchange {
         self.client.send("test", call.timeout(BOUND)).await
     }
 
-    /// The statuses of `n` chats, one after the other.
     pub async fn statuses(&self, n: usize, host: &str, headers: &[(&str, &str)]) -> Vec<u16> {
         let mut statuses = Vec::new();
         for _ in 0..n {
@@ -126,12 +113,10 @@ impl Stage {
     }
 }
 
-/// The response, or what failed.
 pub fn response(exchange: &Exchange) -> &Response {
     exchange.response().unwrap_or_else(|| panic!("{}", exchange.outcome_words()))
 }
 
-/// Status, body and the headers that were asked for.
 pub fn said<const N: usize>(exchange: &Exchange, headers: [&str; N]) -> (u16, String, [Option<String>; N]) {
     let response = response(exchange);
     let body = response.body.text.clone().unwrap_or_default();
@@ -143,7 +128,6 @@ pub fn chat(model: &str) -> Value {
     json!({"model": model, "messages": [{"role": "user", "content": "Hello"}]})
 }
 
-/// The status of a condition of an object.
 pub fn condition(object: &Value, kind: &str) -> String {
     list(object, "/status/conditions")
         .find(|c| text(c, "/type") == kind)
@@ -217,5 +201,4 @@ spec:
       resources: {requests: {cpu: 50m, memory: 128Mi}, limits: {cpu: 500m, memory: 256Mi}}
 ";
 
-/// The host that KServe publishes `mock-llm` under.
 pub const KSERVE_HOST: &str = "mock-llm-kserve-test.example.com";

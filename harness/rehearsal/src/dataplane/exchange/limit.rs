@@ -24,7 +24,6 @@ impl Exchange<'_> {
         self.check_budgets(entry)
     }
 
-    /// Asks the rate limit service.
     fn check_budgets(&mut self, entry: &Entry) -> Result<(), Failure> {
         let (now, interceptor) = (self.proxy.clock().now_ms(), self.interceptor());
         let mut windows = self.proxy.windows().lock();
@@ -84,7 +83,6 @@ impl Exchange<'_> {
         Reply { parts, body, streaming: facts.streaming }
     }
 
-    /// Charges the usage of a reply, where one was found.
     fn charge(&mut self, rule: &Arc<Rule>) -> AtEnd {
         let (proxy, rule, asked) = (self.proxy.clone(), Arc::clone(rule), std::mem::take(&mut self.buckets));
         Box::new(move |usage| {

@@ -29,7 +29,6 @@ use super::{
     upstream,
 };
 
-/// Answers one request.
 pub(super) async fn answer(proxy: &Proxy, port: u16, peer: SocketAddr, request: Request<Incoming>) -> Response<Body> {
     let table = proxy.table();
     let mut exchange = Exchange::accept(proxy, &table, port, peer, request);
@@ -43,11 +42,8 @@ pub(super) async fn answer(proxy: &Proxy, port: u16, peer: SocketAddr, request: 
     }
 }
 
-/// Why an exchange goes no further.
 enum Stop {
-    /// Something went wrong.
     Failure(Failure),
-    /// The proxy answers itself.
     Reply(LocalReply),
 }
 
@@ -151,7 +147,6 @@ impl<'a> Exchange<'a> {
         }
     }
 
-    /// The request's body, read or not.
     fn take_body(&mut self) -> Body {
         match (self.read.take(), self.body.take()) {
             (Some(read), _) => bodies::whole(read),
@@ -213,7 +208,7 @@ fn host_of(uri: &Uri, headers: &HeaderMap) -> String {
     }
 }
 
-/// The same, unless the route's time is over before.
+/// What comes of a stage, unless the route's time is over before.
 async fn within<T, E: From<Failure>>(
     deadline: &mut Option<Deadline>,
     stage: impl Future<Output = Result<T, E>>,

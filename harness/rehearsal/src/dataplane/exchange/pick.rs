@@ -13,7 +13,6 @@ use crate::dataplane::{
     routing::{Entry, Target},
 };
 
-/// The endpoint of a pool that a request goes to.
 pub(super) struct Picked {
     pub(super) endpoint: SocketAddr,
     /// With its picker, in the order in which it was asked.
@@ -62,7 +61,6 @@ impl Exchange<'_> {
         Ok(Picked { endpoint, sessions, served })
     }
 
-    /// Asks a picker, and changes the request as it says.
     async fn ask_picker(&mut self, session: Session) -> Result<Session, Stop> {
         let (pseudo, body) = (self.pseudo_headers(), self.take_body());
         let has_body = !body.is_end_stream();
@@ -81,7 +79,6 @@ impl Exchange<'_> {
         }
     }
 
-    /// Whether a request goes on where the pool's picker cannot be reached.
     fn go_on_without_picker(&self, pool: &Pool) -> Result<(), Failure> {
         let has_body = self.read.as_ref().is_some_and(|read| !read.is_empty())
             || self.read.is_none() && self.body.as_ref().is_some_and(|body| !body.is_end_stream());
@@ -104,7 +101,6 @@ impl Exchange<'_> {
         ]
     }
 
-    /// How often the picker of a pool is asked for this request.
     fn asks(&self, pool: &Pool) -> usize {
         match pool.asks {
             Asks::Once => 1,
@@ -119,8 +115,7 @@ impl Exchange<'_> {
     }
 }
 
-/// Tells a picker of the reply, and changes that as it says. Whoever was asked first hears of it last, as a chain of
-/// filters has it.
+/// Tells a picker of the reply. Whoever was asked first hears of it last, as a chain of filters has it.
 pub(super) async fn tell_picker(picked: Option<Picked>, mut reply: Reply) -> Result<Reply, Stop> {
     let Some(Picked { sessions, served, .. }) = picked else { return Ok(reply) };
     for session in sessions.into_iter().rev() {

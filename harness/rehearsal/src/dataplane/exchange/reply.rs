@@ -23,11 +23,9 @@ use crate::{
     hops::Between,
 };
 
-/// A reply on its way from a backend to the client.
 pub(super) struct Reply {
     pub(super) parts: Parts,
     pub(super) body: Body,
-    /// Whether it is a stream of events.
     pub(super) streaming: bool,
 }
 
@@ -60,7 +58,6 @@ impl Exchange<'_> {
         Ok((parts, UpstreamReply { body, connection, streaming, transformed }))
     }
 
-    /// What an AI backend's reply becomes.
     pub(super) async fn read_provider_reply(
         &mut self,
         provider: Option<&Provider>,
@@ -90,7 +87,6 @@ impl Exchange<'_> {
         Ok(reply)
     }
 
-    /// Carries out the filters and expressions of a rule, and says how budgets stand.
     pub(super) async fn transform_reply(&mut self, rule: &Rule, reply: Reply) -> Result<(Parts, Body), Failure> {
         let Reply { mut parts, body, streaming } = reply;
         let mut edits: Vec<&HeaderEdit> = rule
@@ -112,7 +108,6 @@ impl Exchange<'_> {
         self.express(rule, parts, body, streaming).await
     }
 
-    /// Carries out the expressions of a rule.
     async fn express(
         &mut self,
         rule: &Rule,
@@ -140,12 +135,10 @@ impl Exchange<'_> {
     }
 }
 
-/// A reply that breaks off is the upstream's failure.
 fn broken(error: BodyError) -> Failure {
     Failure::Upstream { connecting: false, words: error.to_string() }
 }
 
-/// Reads a reply to its end.
 async fn collected(body: Body) -> Result<Bytes, Failure> {
     Ok(body.collect().await.map_err(broken)?.to_bytes())
 }

@@ -13,7 +13,6 @@ use crate::dataplane::{
 };
 
 impl Exchange<'_> {
-    /// Carries out the expressions of a rule.
     pub(super) async fn transform_request(&mut self, rule: &Rule) -> Result<(), Failure> {
         let Some(transformation) = &rule.transformation else {
             return Ok(());
@@ -28,7 +27,7 @@ impl Exchange<'_> {
         Ok(())
     }
 
-    /// Carries out the filters of a rule in their order; returns the Host that they write.
+    /// Returns the Host that the filters write.
     pub(super) fn filter(&mut self, entry: &Entry) -> Result<Option<String>, Stop> {
         let mut host = None;
         for filter in &entry.rule.filters {
@@ -89,12 +88,10 @@ impl Exchange<'_> {
         Ok(())
     }
 
-    /// Path and query as they go on.
     pub(super) fn target(&self) -> String {
         if self.query.is_empty() { self.path.clone() } else { format!("{}?{}", self.path, self.query) }
     }
 
-    /// The request as it goes to a backend.
     pub(super) fn upstream_request(&mut self, host: Option<String>) -> Result<Request<Body>, Failure> {
         let target = self.target().parse::<Uri>().map_err(|_| Failure::BodyUnreadable)?;
         let host = host.or_else(|| self.headers.get(header::HOST).and_then(|h| h.to_str().ok()).map(str::to_owned));

@@ -16,7 +16,6 @@ use crate::dataplane::{
 const DEFAULT_BUFFER: usize = 32 * 1024;
 
 impl Exchange<'_> {
-    /// The entry of the table that the request goes by.
     pub(super) async fn route(&mut self) -> Result<Arc<Entry>, Stop> {
         let mut entry = self.choose()?;
         if let Some(extraction) = entry.rule.extraction.clone() {

@@ -16,7 +16,6 @@ use crate::{
     },
 };
 
-/// A backend that changes nothing.
 pub(super) fn plain(target: Target) -> Backend {
     Backend { weight: 1, target, host_rewrite: None, request: HeaderEdit::default(), provider: None }
 }
@@ -116,7 +115,6 @@ fn target(written: &Value) -> Option<Target> {
     Some(Target::Host { host: host.to_owned(), port: object::port(written, "/port")? })
 }
 
-/// Why a backend cannot be translated.
 fn translation_error(snapshot: &Snapshot, backend: &Value) -> Option<String> {
     let secret = text(backend, "/spec/policies/auth/secretRef/name");
     let home = object::namespace(backend);

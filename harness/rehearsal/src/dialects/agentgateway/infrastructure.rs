@@ -99,7 +99,6 @@ pub(super) fn installation(version: Version) -> Vec<Value> {
     ]
 }
 
-/// GatewayClasses of ours are accepted.
 pub(super) fn classes(snapshot: &Snapshot, translation: &mut Translation) {
     let features: Vec<_> = FEATURES.iter().map(|name| json!({"name": name})).collect();
     for class in snapshot.all(&kinds::GATEWAY_CLASS).filter(|c| text(c, "/spec/controllerName") == CONTROLLER) {

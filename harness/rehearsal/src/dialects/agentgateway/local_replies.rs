@@ -2,7 +2,6 @@
 
 use crate::dataplane::local_reply::{Failure, LocalReply};
 
-/// The reply that tells of a failure.
 pub(super) fn local_reply(failure: &Failure) -> LocalReply {
     match failure {
         Failure::NoListener => LocalReply::text(404, "listener not found"),

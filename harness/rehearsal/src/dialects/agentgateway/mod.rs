@@ -25,7 +25,6 @@ use crate::{
     mutants::Mutants,
 };
 
-/// Its row among the dialects.
 pub(super) const DIALECT: Dialect = Dialect {
     name: "agentgateway",
     schemas: &[include_str!("schemas/agentgateway.yaml")],
@@ -33,21 +32,16 @@ pub(super) const DIALECT: Dialect = Dialect {
     mutants: mutants::ALL,
 };
 
-/// `controllerName` of its GatewayClass and statuses.
 pub const CONTROLLER: &str = "agentgateway.dev/agentgateway";
-/// The GatewayClass that the controller makes.
 pub const CLASS: &str = "agentgateway";
-/// Where the controller lives.
 pub const NAMESPACE: &str = "agentgateway-system";
 
-/// agentgateway at one version.
 #[derive(Clone, Debug)]
 pub struct Agentgateway {
     version: Version,
 }
 
 impl Agentgateway {
-    /// This version, fully installed.
     pub fn new(version: Version) -> Self {
         Self { version }
     }

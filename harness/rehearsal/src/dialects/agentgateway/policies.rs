@@ -19,13 +19,11 @@ use crate::{
     },
 };
 
-/// All policies of a world.
 pub(super) struct Policies {
     all: Vec<Arc<Value>>,
     enforced: usize,
 }
 
-/// A target of a policy: kind, name, section.
 struct TargetRef<'a> {
     kind: &'a str,
     name: &'a str,
@@ -148,7 +146,6 @@ impl Policies {
     }
 }
 
-/// What of a policy cannot be used, in the controller's words.
 fn problems(snapshot: &Snapshot, policy: &Value) -> Vec<String> {
     let mut problems = Vec::new();
     for side in ["request", "response"] {

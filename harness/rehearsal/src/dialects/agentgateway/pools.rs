@@ -29,7 +29,6 @@ const MENDED: Version = Version(1, 5, 0);
 /// What switches pools on in the controller.
 const SWITCH: &str = "AGW_ENABLE_INFER_EXT";
 
-/// The InferencePools, where the inference extension is enabled.
 pub(super) struct Pools<'a> {
     snapshot: &'a Snapshot,
     version: Version,
@@ -52,7 +51,6 @@ impl<'a> Pools<'a> {
         self.snapshot.get(&kinds::INFERENCE_POOL, namespace, name).filter(|_| self.enabled)
     }
 
-    /// Where a route's backendRef to a pool leads.
     pub(super) fn of_route(&self, namespace: &str, name: &str) -> Option<Target> {
         let pool = self.get(namespace, name)?;
         let without_picker = match picker_error(self.snapshot, pool) {
@@ -129,7 +127,6 @@ fn conditions(pool: &Value, error: Option<&str>) -> [Value; 2] {
     [accepted, resolved]
 }
 
-/// What is wrong with the endpoint picker that a pool names.
 fn picker_error(snapshot: &Snapshot, pool: &Value) -> Option<String> {
     let picker = pool.pointer("/spec/endpointPickerRef")?;
     let (home, name) = (object::namespace(pool), text(picker, "/name"));

@@ -13,7 +13,6 @@ use crate::{
     },
 };
 
-/// Reads one HTTPRoute.
 pub(super) fn translate(
     snapshot: &Snapshot,
     route: &Value,

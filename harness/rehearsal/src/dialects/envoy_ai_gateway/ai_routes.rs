@@ -18,9 +18,7 @@ use crate::{
     },
 };
 
-/// The header that carries the model.
 pub(super) const MODEL_HEADER: &str = "x-ai-eg-model";
-/// Marks a generated HTTPRoute.
 pub(super) const GENERATED: &str = "gateway.envoyproxy.io/ai-gateway-generated";
 /// Holds an AIGatewayRoute until its children are gone.
 pub(super) const FINALIZER: &str = "aigateway.envoyproxy.io/finalizer";
@@ -40,7 +38,6 @@ const PATHS: &[&str] = &[
     "/tokenize",
 ];
 
-/// Generates HTTPRoutes and filters, and says how each AIGatewayRoute and AIServiceBackend stands.
 pub(super) fn translate(snapshot: &Snapshot, translation: &mut Translation) {
     for backend in snapshot.all(&kinds::AI_SERVICE_BACKEND).filter(|b| !object::is_going(b)) {
         // Whether the Backend exists is not asked (recording status-negative-cases.txt, case 4).
@@ -225,7 +222,6 @@ fn parent_refs(route: &Value) -> Vec<Value> {
         .collect()
 }
 
-/// What the data plane is told of AI routes.
 pub(super) struct AiRoutes {
     wired: bool,
     routes: BTreeMap<Name, AiRoute>,
@@ -240,7 +236,6 @@ struct AiRoute {
 }
 
 impl AiRoutes {
-    /// Reads all AIGatewayRoutes.
     pub(super) fn read(dialect: &EnvoyAiGateway, snapshot: &Snapshot) -> Self {
         let mut all = Self {
             wired: dialect.extension == super::ExtensionHook::Wired,
@@ -310,12 +305,10 @@ impl AiRoutes {
         }))
     }
 
-    /// What a backend of a rule does to bodies, and its header edits.
     pub(super) fn provider(&self, route: &Value, rule: usize, backend: usize) -> Option<(Provider, HeaderEdit)> {
         self.of(route)?.rules.get(rule)?.get(backend).cloned()
     }
 
-    /// The costs of a route.
     pub(super) fn costs(&self, route: &Value) -> Vec<(String, Cost)> {
         self.of(route).map(|r| r.costs.clone()).unwrap_or_default()
     }

@@ -24,7 +24,6 @@ pub(super) fn proxy_name((namespace, name): &Name) -> String {
     format!("envoy-{readable}-{hash}")
 }
 
-/// What the charts install.
 pub(super) fn installation(version: Version) -> Vec<Value> {
     let namespace = |name: &str| json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
     let deployment = |home: &str, name: &str, image: String| {
@@ -72,7 +71,6 @@ pub(super) fn classes(snapshot: &Snapshot, gateways: &[Arc<Value>], translation:
     }
 }
 
-/// The EnvoyProxy that a Gateway or its class refers to.
 fn envoy_proxy<'a>(snapshot: &'a Snapshot, gateway: &Value) -> Option<&'a Arc<Value>> {
     let of_gateway =
         gateway.pointer("/spec/infrastructure/parametersRef").map(|r| (object::namespace(gateway), text(r, "/name")));
@@ -83,7 +81,6 @@ fn envoy_proxy<'a>(snapshot: &'a Snapshot, gateway: &Value) -> Option<&'a Arc<Va
     snapshot.get(&kinds::ENVOY_PROXY, namespace, name)
 }
 
-/// The proxy of a Gateway, and what the Gateway says of itself.
 pub(super) fn gateway(
     snapshot: &Snapshot,
     gateway: &Arc<Value>,

@@ -2,7 +2,6 @@
 
 use crate::dataplane::local_reply::{Failure, LocalReply};
 
-/// The reply that tells of a failure.
 pub(super) fn local_reply(failure: &Failure) -> LocalReply {
     match failure {
         Failure::NoListener | Failure::NoHost | Failure::NoRoute => LocalReply::empty(404),

@@ -27,7 +27,6 @@ use crate::{
     mutants::Mutants,
 };
 
-/// Its row among the dialects.
 pub(super) const DIALECT: Dialect = Dialect {
     name: "envoy-ai-gateway",
     schemas: &[include_str!("schemas/ai-gateway.yaml"), include_str!("schemas/envoy-gateway.yaml")],
@@ -35,9 +34,7 @@ pub(super) const DIALECT: Dialect = Dialect {
     mutants: mutants::ALL,
 };
 
-/// `controllerName` of its GatewayClasses and statuses.
 pub const CONTROLLER: &str = "gateway.envoyproxy.io/gatewayclass-controller";
-/// Where Envoy Gateway and the proxies live.
 pub const NAMESPACE: &str = "envoy-gateway-system";
 
 /// Envoy AI Gateway at one version, with the Envoy Gateway that it pairs with.
@@ -57,12 +54,10 @@ pub enum ExtensionHook {
 }
 
 impl EnvoyAiGateway {
-    /// This version, fully installed.
     pub fn new(version: Version) -> Self {
         Self { version, extension: ExtensionHook::Wired }
     }
 
-    /// The same with the hook as said.
     pub fn with_extension(mut self, extension: ExtensionHook) -> Self {
         self.extension = extension;
         self
@@ -187,12 +182,10 @@ impl GatewayController for EnvoyAiGateway {
     }
 }
 
-/// The port in the container for a listener's port.
 fn container_port(port: u16) -> u16 {
     if port < 1024 { port + 10_000 } else { port }
 }
 
-/// An ancestor or parent reference to a Gateway.
 fn gateway_ref(name: &Name) -> Value {
     json!({"group": gateway_api::GROUP, "kind": "Gateway", "name": name.1, "namespace": name.0})
 }

@@ -19,13 +19,11 @@ use crate::{
     },
 };
 
-/// All traffic policies of a world.
 pub(super) struct Policies {
     backend: Vec<Arc<Value>>,
     client: Vec<Arc<Value>>,
 }
 
-/// What a target reference of a policy names.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct TargetRef {
     kind: String,
@@ -146,7 +144,6 @@ impl Policies {
     }
 }
 
-/// The budgets of a BackendTrafficPolicy.
 fn limits(policy: &Value) -> Vec<GlobalLimit> {
     list(policy, "/spec/rateLimit/global/rules")
         .enumerate()

@@ -21,7 +21,6 @@ use crate::{
 /// Envoy's own limit where a route says nothing (docs/facts/envoy-ai-gateway.md E12).
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// Reads one HTTPRoute.
 pub(super) fn translate(
     snapshot: &Snapshot,
     route: &Value,
@@ -140,7 +139,6 @@ enum HostNames {
     Backend,
 }
 
-/// Where a backendRef leads.
 fn targets(
     snapshot: &Snapshot,
     ai: &AiRoutes,
@@ -213,7 +211,6 @@ fn targets(
     }
 }
 
-/// The HTTPRouteFilters that a rule refers to.
 fn extensions<'a>(snapshot: &'a Snapshot, route: &Value, rule: &Value) -> Vec<&'a Arc<Value>> {
     list(rule, "/filters")
         .filter(|f| text(f, "/type") == "ExtensionRef" && text(f, "/extensionRef/kind") == "HTTPRouteFilter")
@@ -223,7 +220,6 @@ fn extensions<'a>(snapshot: &'a Snapshot, route: &Value, rule: &Value) -> Vec<&'
         .collect()
 }
 
-/// Whether the Host becomes the backend's.
 fn rewrites_host(snapshot: &Snapshot, route: &Value, rule: &Value) -> bool {
     extensions(snapshot, route, rule).iter().any(|f| text(f, "/spec/urlRewrite/hostname/type") == "Backend")
 }
