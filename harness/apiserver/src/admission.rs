@@ -13,15 +13,12 @@ use super::schema::{prune, rules, validate};
 /// What is done about fields that the schema does not know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum UnknownFields {
-    /// Refuse the object.
     Strict,
     /// Drop them and say so in a warning.
     Warn,
-    /// Drop them.
     Ignore,
 }
 
-/// The fields of metadata.
 const METADATA: [&str; 15] = [
     "annotations",
     "creationTimestamp",
@@ -150,12 +147,10 @@ fn undecodable(resource: &Resource, version: &Version, why: &str) -> Failure {
     Failure::bad_request(format!("{kind} in version {:?} cannot be handled as a {kind}: {why}", version.name))
 }
 
-/// Fills in the defaults of the schema.
 pub(crate) fn default(version: &Version, object: &mut Value) {
     prune::default(version.schema.schema(), object);
 }
 
-/// Judges an object by schema and rules.
 pub(crate) fn validate(
     resource: &Resource,
     version: &Version,

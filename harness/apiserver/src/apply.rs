@@ -13,12 +13,9 @@ use super::resource::{Resource, Version};
 use super::schema::{ListType, Schema};
 use super::state::{State, Writing, Written, stamp};
 
-/// What is done about fields that others own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Force {
-    /// Refuse.
     No,
-    /// Take them.
     Yes,
 }
 
@@ -173,7 +170,6 @@ fn merge_kept_fields(merged: &mut Value, wanted: &Value, schema: &Schema, versio
     }
 }
 
-/// Merges an applied value into a live one.
 fn merge(schema: Option<&Schema>, live: &mut Value, wanted: &Value) {
     if is_piece(schema, wanted)
         && !matches!((&*live, wanted), (Value::Object(_), Value::Object(w)) if w.is_empty() && !schema.is_some_and(|s| s.atomic))

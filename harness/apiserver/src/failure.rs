@@ -4,7 +4,6 @@ use serde_json::{Value, json};
 
 use super::hooks::Denial;
 
-/// The API's reasons of causes.
 pub(crate) mod reason {
     pub const INVALID: &str = "FieldValueInvalid";
     pub const TYPE: &str = "FieldValueTypeInvalid";
@@ -19,40 +18,30 @@ pub(crate) mod reason {
 /// One cause of an invalid object or of a conflict.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cause {
-    /// The API's reason, `FieldValueRequired`.
     pub reason: &'static str,
     /// The message without the field.
     pub message: String,
-    /// The field, `spec.rules[0].matches`.
     pub field: String,
 }
 
-/// A refusal of the API server.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[error("{message}")]
 pub struct Failure {
-    /// The HTTP status code.
     pub code: u16,
     /// The API's reason, `NotFound`; empty where the API has none.
     pub reason: &'static str,
-    /// The message for people.
     pub message: String,
     /// What `details` of the Status holds.
     pub details: Option<Box<Details>>,
 }
 
-/// What a refusal is about.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Details {
-    /// The object's name.
     pub name: String,
-    /// The API group.
     pub group: String,
     /// The resource, or for invalid objects the kind.
     pub kind: String,
-    /// The object's uid where it is known.
     pub uid: String,
-    /// What is wrong, field by field.
     pub causes: Vec<Cause>,
 }
 
@@ -76,7 +65,6 @@ impl Failure {
         self
     }
 
-    /// 400.
     pub fn bad_request(message: impl Into<String>) -> Self {
         Self::new(400, "BadRequest", message)
     }
@@ -91,7 +79,6 @@ impl Failure {
         Self::new(404, "NotFound", "the server could not find the requested resource")
     }
 
-    /// 405.
     pub(crate) fn not_allowed() -> Self {
         Self::new(405, "MethodNotAllowed", "the server does not allow this method on the requested resource")
     }
@@ -122,7 +109,6 @@ impl Failure {
         )
     }
 
-    /// 403.
     pub fn forbidden(plural: &str, group: &str, name: &str, why: &str) -> Self {
         Self::new(403, "Forbidden", format!("{} {name:?} is forbidden: {why}", dotted(plural, group)))
             .about(plural, group, name)
@@ -171,12 +157,10 @@ impl Failure {
         failure
     }
 
-    /// Whether the object is absent.
     pub fn is_not_found(&self) -> bool {
         self.code == 404
     }
 
-    /// Whether the write lost against another one.
     pub fn is_conflict(&self) -> bool {
         self.code == 409
     }

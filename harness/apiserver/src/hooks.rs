@@ -12,15 +12,11 @@ pub trait Hooks: Send + Sync + 'static {
         "apiserver"
     }
 
-    /// Now, for time stamps and ages.
     fn now(&self) -> jiff::Timestamp {
         jiff::Timestamp::now()
     }
 
     /// Asks the validating webhooks about an object that is to be created.
-    ///
-    /// # Errors
-    /// Where one of them denies the request.
     fn validate(&self, _kind: &Kind, _object: &Value) -> Result<(), Denial> {
         Ok(())
     }
@@ -31,18 +27,15 @@ pub trait Hooks: Send + Sync + 'static {
     }
 }
 
-/// The hooks as they are written in [`Hooks`].
 #[derive(Clone, Copy, Debug)]
 pub struct NoHooks;
 
 impl Hooks for NoHooks {}
 
-/// What a webhook denies, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Denial {
     /// The name of the webhook, `inferenceservice.kserve-webhook-server.validator`.
     pub webhook: &'static str,
-    /// The message for people.
     pub message: String,
 }
 

@@ -6,7 +6,6 @@ use std::fmt;
 /// A kind of object: its API group (empty for the core group) and its kind, without a version.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub struct Kind {
-    /// The API group, empty for the core group.
     pub group: Cow<'static, str>,
     /// The kind in CamelCase, `HTTPRoute`.
     pub kind: Cow<'static, str>,
@@ -34,28 +33,16 @@ impl fmt::Display for Kind {
 pub mod kinds {
     use super::Kind;
 
-    /// core v1
     pub const NAMESPACE: Kind = Kind::of("", "Namespace");
-    /// core v1
     pub const POD: Kind = Kind::of("", "Pod");
-    /// core v1
     pub const SERVICE: Kind = Kind::of("", "Service");
-    /// core v1
     pub const CONFIG_MAP: Kind = Kind::of("", "ConfigMap");
-    /// core v1
     pub const SECRET: Kind = Kind::of("", "Secret");
-    /// core v1
     pub const SERVICE_ACCOUNT: Kind = Kind::of("", "ServiceAccount");
-    /// core v1
     pub const NODE: Kind = Kind::of("", "Node");
-    /// core v1
     pub const EVENT: Kind = Kind::of("", "Event");
-    /// discovery.k8s.io v1
     pub const ENDPOINT_SLICE: Kind = Kind::of("discovery.k8s.io", "EndpointSlice");
-    /// apps v1
     pub const DEPLOYMENT: Kind = Kind::of("apps", "Deployment");
-    /// apps v1
     pub const REPLICA_SET: Kind = Kind::of("apps", "ReplicaSet");
-    /// apiextensions.k8s.io v1
     pub const CUSTOM_RESOURCE_DEFINITION: Kind = Kind::of("apiextensions.k8s.io", "CustomResourceDefinition");
 }

@@ -24,7 +24,6 @@ pub enum Propagation {
     Orphan,
 }
 
-/// How an object is deleted.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Deletion {
     pub propagation: Propagation,
@@ -105,7 +104,6 @@ impl State {
         Ok(self.get(&resource.kind, namespace, name).unwrap_or(marked))
     }
 
-    /// Sets the deletion time of an object that finalizers hold.
     fn mark(
         &mut self,
         resource: &Resource,
@@ -243,7 +241,6 @@ impl State {
         }
     }
 
-    /// Deletes everything that a namespace holds.
     fn empty_namespace(&mut self, namespace: &str, now: jiff::Timestamp) {
         let content: Vec<(Kind, Key)> = self
             .everything()

@@ -23,7 +23,6 @@ pub(crate) fn meta_str<'a>(object: &'a Value, field: &str) -> &'a str {
     object["metadata"][field].as_str().unwrap_or("")
 }
 
-/// The name of an object.
 pub fn name(object: &Value) -> &str {
     meta_str(object, "name")
 }
@@ -33,7 +32,6 @@ pub(crate) fn namespace(object: &Value) -> &str {
     meta_str(object, "namespace")
 }
 
-/// The uid of an object.
 pub(crate) fn uid(object: &Value) -> &str {
     meta_str(object, "uid")
 }
@@ -48,12 +46,10 @@ pub(crate) fn group_version(api_version: &str) -> (&str, &str) {
     api_version.split_once('/').unwrap_or(("", api_version))
 }
 
-/// Whether the object is on its way out.
 pub(crate) fn is_going(object: &Value) -> bool {
     !meta_str(object, "deletionTimestamp").is_empty()
 }
 
-/// The finalizers of an object.
 pub(crate) fn finalizers(object: &Value) -> Vec<&str> {
     object["metadata"]["finalizers"]
         .as_array()

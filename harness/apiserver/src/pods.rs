@@ -6,7 +6,6 @@ use std::net::SocketAddr;
 use futures::future::BoxFuture;
 use tokio::net::TcpStream;
 
-/// How the server reaches what listens in pods.
 pub trait PodDialer: Send + Sync + 'static {
     /// Connects to a pod's own address, `10.244.0.7:8080`.
     fn dial(&self, address: SocketAddr) -> BoxFuture<'static, io::Result<TcpStream>>;

@@ -7,22 +7,17 @@ use serde_json::Value;
 use super::kind::Kind;
 use super::schema::SchemaSource;
 
-/// A kind that the server serves, in all its versions.
 #[derive(Debug)]
 pub struct Resource {
-    /// Group and kind.
     pub kind: Kind,
     /// The name in paths, `httproutes`.
     pub plural: String,
-    /// The name of one, `httproute`.
     pub singular: String,
     /// `HTTPRouteList`.
     pub list_kind: String,
-    /// Short names for kubectl.
     pub short_names: Vec<String>,
     /// Categories for kubectl, `all`.
     pub categories: Vec<String>,
-    /// Whether objects live in namespaces.
     pub namespaced: bool,
     /// The versions in the order of preference.
     pub versions: Vec<Version>,
@@ -33,12 +28,10 @@ pub struct Resource {
     storage: usize,
 }
 
-/// One version of a kind.
 #[derive(Debug)]
 pub struct Version {
     /// `v1beta1`.
     pub name: String,
-    /// Whether requests for it are answered.
     pub served: bool,
     /// The warning that each request for a deprecated version gets.
     pub deprecation: Option<String>,
@@ -48,14 +41,12 @@ pub struct Version {
     pub columns: Vec<Column>,
     /// Whether status has a subresource of its own.
     pub status: bool,
-    /// FieldSelector that selectors may name, besides name and namespace.
+    /// Fields that selectors may name, besides name and namespace.
     pub selectable: Vec<String>,
 }
 
-/// A printer column.
 #[derive(Clone, Debug)]
 pub struct Column {
-    /// The heading.
     pub name: String,
     /// `string`, `integer`, `date` ...
     pub kind: String,
@@ -65,7 +56,6 @@ pub struct Column {
     pub priority: i64,
 }
 
-/// Why a definition cannot be served.
 #[derive(Debug, thiserror::Error)]
 #[error("definition has no usable {0}")]
 pub struct BadDefinition(pub &'static str);
@@ -83,7 +73,6 @@ fn texts(value: &Value, pointer: &str) -> Vec<String> {
 }
 
 impl Resource {
-    /// Whether it has the subresource `scale`.
     pub(crate) fn is_scaled(&self) -> bool {
         self.kind.group == "apps" && matches!(self.kind.kind.as_ref(), "Deployment" | "ReplicaSet" | "StatefulSet")
     }
@@ -121,7 +110,6 @@ impl Resource {
         })
     }
 
-    /// The version that objects are kept in.
     pub fn storage(&self) -> &Version {
         &self.versions[self.storage]
     }

@@ -7,7 +7,6 @@ use super::meta;
 use super::names;
 use super::resource::{Resource, Version};
 
-/// One requirement on labels.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Requirement {
     In(Vec<String>),
@@ -18,15 +17,12 @@ enum Requirement {
     Less(i64),
 }
 
-/// A label selector.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LabelSelector(Vec<(String, Requirement)>);
 
-/// A field selector.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FieldSelector(Vec<(String, bool, String)>);
 
-/// Text that is no selector.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct BadSelector(String);
@@ -51,7 +47,6 @@ impl LabelSelector {
         Ok(Self(requirements))
     }
 
-    /// Whether the labels of an object fit.
     pub fn matches(&self, object: &Value) -> bool {
         let labels = &object["metadata"]["labels"];
         self.0.iter().all(|(key, requirement)| {
@@ -172,7 +167,6 @@ impl FieldSelector {
         Ok(())
     }
 
-    /// Whether the fields of an object fit; an absent field is empty.
     pub fn matches(&self, object: &Value) -> bool {
         self.0.iter().all(|(key, equal, wanted)| {
             let mut found = object;
@@ -215,7 +209,6 @@ fn by_kind(resource: &Resource) -> &'static [&'static str] {
     }
 }
 
-/// What a list or watch is about.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Scope {
     pub namespace: Option<String>,

@@ -21,25 +21,20 @@ struct Definition {
     object: Value,
 }
 
-/// Definitions in the short form that cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum BadShortForm {
-    /// The text is no YAML.
     #[error("definitions in the short form: not YAML")]
     Yaml(#[from] serde_saphyr::Error),
-    /// A definition says what cannot be served.
     #[error("definition of {kind}: {why}")]
     Definition {
         /// The kind, or what stands in its place.
         kind: String,
-        /// What was found.
         why: String,
     },
 }
 
 const PIECES: &str = include_str!("schemas/pieces.yaml");
 
-/// The kinds that every store serves.
 static BUILT_IN: LazyLock<Vec<Definition>> = LazyLock::new(|| {
     read("", &[include_str!("schemas/built-in.yaml")], Origin::BuiltIn).expect("the built-in kinds can be read")
 });
@@ -52,9 +47,6 @@ enum Origin {
 
 impl Definitions {
     /// Reads `documents` of the short form. `pieces` are nodes by name that they share, beside those of the built-in kinds.
-    ///
-    /// # Errors
-    /// Where a text is no YAML, uses a piece that is not there, or lacks what a definition needs.
     pub fn read(pieces: &str, documents: &[&str]) -> Result<Self, BadShortForm> {
         Ok(Self(read(pieces, documents, Origin::Custom)?.into()))
     }

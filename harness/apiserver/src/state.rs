@@ -15,29 +15,20 @@ use super::kind::Kind;
 use super::meta::{self, meta_mut};
 use super::resource::Resource;
 
-/// What became of an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {
-    /// It is new.
     Added,
-    /// It differs from before.
     Modified,
-    /// It is gone.
     Deleted,
 }
 
-/// One change in the world.
 #[derive(Clone, Debug)]
 pub struct WatchEvent {
-    /// The kind of the object.
     pub kind: Kind,
-    /// What became of it.
     pub change: Change,
     /// The object after the change, or its last state where it is gone.
     pub object: Arc<Value>,
-    /// The object before the change.
     pub before: Option<Arc<Value>>,
-    /// The resource version of the change.
     pub version: u64,
 }
 
@@ -59,24 +50,19 @@ struct Subscriber {
 /// How many changes the log holds before watches from older versions expire.
 pub(crate) const HISTORY: usize = 2048;
 
-/// Who writes, and how.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Writing<'a> {
-    /// The field manager.
     pub manager: &'a str,
     /// Judge and answer, keep nothing.
     pub dry_run: bool,
-    /// What is done about unknown fields.
     pub unknown: UnknownFields,
     /// Only the status is written.
     pub status: bool,
     /// A resource version is demanded of updates of custom resources.
     pub conditional: bool,
-    /// Now, for time stamps.
     pub now: jiff::Timestamp,
 }
 
-/// What a write came to.
 #[derive(Debug)]
 pub(crate) struct Written {
     pub object: Arc<Value>,
@@ -87,7 +73,6 @@ pub(crate) struct State {
     resources: BTreeMap<Kind, Arc<Resource>>,
     objects: BTreeMap<Kind, BTreeMap<Key, Arc<Value>>>,
     version: u64,
-    /// The last change of each kind.
     changed: BTreeMap<Kind, u64>,
     log: VecDeque<Arc<WatchEvent>>,
     forgotten: u64,
@@ -177,7 +162,6 @@ impl State {
         }
     }
 
-    /// Every object, in the order of kinds.
     pub(crate) fn everything(&self) -> impl Iterator<Item = (&Kind, &Arc<Value>)> {
         self.objects.iter().flat_map(|(kind, objects)| objects.values().map(move |o| (kind, o)))
     }
@@ -223,7 +207,6 @@ impl State {
         self.subscribers.push(Subscriber { kind, listener });
     }
 
-    /// Makes a change and tells everyone.
     pub(crate) fn commit(&mut self, kind: &Kind, key: Key, object: Option<Value>) -> Option<Arc<Value>> {
         let objects = self.objects.entry(kind.clone()).or_default();
         let before = objects.get(&key).cloned();

@@ -43,7 +43,6 @@ pub struct Subscription {
 }
 
 impl Subscription {
-    /// The next change; `None` when the store is gone.
     pub async fn next(&mut self) -> Option<Arc<WatchEvent>> {
         match self.first.next() {
             Some(event) => Some(event),
@@ -83,12 +82,10 @@ impl Store {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Now, by the world's clock.
     pub fn now(&self) -> jiff::Timestamp {
         self.0.hooks.now()
     }
 
-    /// The name of the program; see [`Hooks::name`].
     pub(crate) fn name(&self) -> &'static str {
         self.0.hooks.name()
     }
@@ -98,12 +95,10 @@ impl Store {
         self.lock().version()
     }
 
-    /// The resource version of the last change of each of these kinds, 0 where there was none.
     pub fn changed(&self, kinds: &[Kind]) -> Vec<u64> {
         self.lock().changed(kinds)
     }
 
-    /// An object by kind, namespace (empty for cluster-wide kinds) and name.
     pub fn get(&self, kind: &Kind, namespace: &str, name: &str) -> Option<Object> {
         self.lock().get(kind, namespace, name)
     }
@@ -269,7 +264,6 @@ impl Store {
         self.lock().forget();
     }
 
-    /// The rules of all definitions that are served.
     pub fn rules(&self) -> Rules {
         let resources: Vec<Arc<Resource>> = self.lock().resources().cloned().collect();
         let mut rules = Rules::default();
@@ -291,10 +285,8 @@ impl Store {
     }
 }
 
-/// The rules of the definitions that a store serves.
 #[derive(Clone, Debug, Default)]
 pub struct Rules {
-    /// How many there are.
     pub all: usize,
     /// Those that cannot be compiled here, and are not checked, with the reason.
     pub unreadable: Vec<String>,

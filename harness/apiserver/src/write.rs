@@ -15,7 +15,6 @@ use super::resource::{Resource, Version};
 use super::state::{State, Writing, Written, stamp};
 
 impl State {
-    /// Creates an object that was written in `version`.
     pub(crate) fn create(
         &mut self,
         resource: &Arc<Resource>,
@@ -98,7 +97,6 @@ impl State {
         Ok(Written { object, warnings })
     }
 
-    /// Checks the namespace of a new object and returns it.
     fn home(&self, resource: &Resource, object: &mut Value) -> Result<String, Failure> {
         let group = resource.kind.group.as_ref();
         let name = meta::name(object).to_owned();

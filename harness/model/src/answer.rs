@@ -4,22 +4,17 @@ use bytes::Bytes;
 use serde::Serialize;
 use verdict::history::Usage;
 
-/// What the model is about to say.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Answer {
-    /// Status code.
     pub status: u16,
     /// Content type, where there is a body or the simulator names one.
     pub content_type: Option<String>,
-    /// Further headers.
     pub headers: Vec<(String, String)>,
-    /// The body.
     pub payload: Payload,
     /// Tokens that the body reports.
     pub usage: Option<Usage>,
 }
 
-/// A body.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Payload {
     /// Sent at once, with its length.
@@ -28,18 +23,15 @@ pub enum Payload {
     Stream(Pieces),
 }
 
-/// The pieces of a streamed body.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Pieces {
     /// Sent with the head.
     pub before: Vec<Bytes>,
-    /// One for each token.
     pub tokens: Vec<Bytes>,
     /// Sent after the last token.
     pub after: Vec<Bytes>,
 }
 
-/// The simulator's error object.
 #[derive(Serialize)]
 struct ErrorBody<'a> {
     error: ErrorFields<'a>,
@@ -70,23 +62,19 @@ impl Pieces {
 }
 
 impl Answer {
-    /// Plain text, as the simulator's router says "Not Found".
     pub fn text(status: u16, text: &str) -> Self {
         Self::whole(status, "text/plain; charset=utf-8", Bytes::copy_from_slice(text.as_bytes()))
     }
 
-    /// JSON.
     pub fn json(status: u16, body: &impl Serialize) -> Self {
         Self::whole(status, "application/json", json_bytes(body))
     }
 
-    /// An error in the simulator's shape.
     pub fn error(status: u16, message: &str) -> Self {
         let fields = ErrorFields { message, r#type: error_type(status), param: None, code: status };
         Self::json(status, &ErrorBody { error: fields })
     }
 
-    /// A body of any kind.
     pub fn whole(status: u16, content_type: &str, body: Bytes) -> Self {
         Self {
             status,
@@ -97,12 +85,10 @@ impl Answer {
         }
     }
 
-    /// No body, and no content type.
     pub fn bare(status: u16) -> Self {
         Self { content_type: None, ..Self::whole(status, "", Bytes::new()) }
     }
 
-    /// A stream of server-sent events.
     pub fn stream(pieces: Pieces) -> Self {
         let content_type = Some("text/event-stream".to_owned());
         Self { status: 200, content_type, headers: Vec::new(), payload: Payload::Stream(pieces), usage: None }
@@ -119,13 +105,11 @@ impl Answer {
         self
     }
 
-    /// The same, and the tokens that it reports.
     pub fn reporting(mut self, usage: Option<Usage>) -> Self {
         self.usage = usage;
         self
     }
 
-    /// The same, with one more header.
     pub fn with_header(mut self, name: &str, value: impl Into<String>) -> Self {
         self.headers.push((name.to_owned(), value.into()));
         self
@@ -137,7 +121,6 @@ pub fn json_bytes(value: &impl Serialize) -> Bytes {
     Bytes::from(serde_json::to_vec(value).unwrap_or_default())
 }
 
-/// The simulator's name of an error, by status.
 fn error_type(status: u16) -> &'static str {
     match status {
         400 => "BadRequestError",

@@ -4,15 +4,12 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use futures::{FutureExt, future::BoxFuture};
 
-/// A source of now, and of delays.
 pub trait Clock: Send + Sync + 'static {
-    /// Milliseconds since the Unix epoch.
     fn now_ms(&self) -> u64;
     /// Completes when the clock shows so much more than at the call.
     fn delay(&self, by: Duration) -> BoxFuture<'static, ()>;
 }
 
-/// The machine's own time.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RealClock;
 

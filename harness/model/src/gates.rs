@@ -7,7 +7,6 @@ use std::{
 
 use tokio::sync::watch;
 
-/// How many gates a model remembers.
 const GATES: usize = 10_000;
 
 /// Gates by name. A gate exists from its first use, closed.

@@ -39,7 +39,6 @@ use verdict::history::ModelRecord;
 use crate::gates::Gates;
 pub use clock::{Clock, RealClock};
 
-/// Called with each record when it is complete.
 pub type OnRecord = logbook::OnRecord<ModelRecord>;
 
 /// What a model wrote down, as far as a reader asked for it.
@@ -64,11 +63,8 @@ pub struct Config {
     pub max_model_len: u64,
     /// Value of the `server` header.
     pub server: String,
-    /// Bound on the bytes of a request body.
     pub max_body: usize,
-    /// How many records are kept.
     pub keep_records: usize,
-    /// Waits and tells the time.
     pub clock: Arc<dyn Clock>,
     /// Called with each record when it is complete.
     pub on_record: Option<OnRecord>,
@@ -121,13 +117,11 @@ struct Shared {
 }
 
 impl Model {
-    /// A model that nothing leads to yet.
     pub fn new(config: Config) -> Self {
         let log = Log::new(config.keep_records, config.on_record.clone());
         Self(Arc::new(Shared { config, log, gates: Gates::default(), stop: CancellationToken::new() }))
     }
 
-    /// What it was made of.
     pub fn config(&self) -> &Config {
         &self.0.config
     }
@@ -182,20 +176,12 @@ pub async fn serve(listener: TcpListener, config: Config) {
     Model::new(config).serve(listener).await;
 }
 
-/// Why a model program could not run.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
-    /// No name to answer to.
     #[error("start a model without a name")]
     NoModel,
-    /// The port cannot be had.
     #[error("listen on port {port}")]
-    Listen {
-        /// The port.
-        port: u16,
-        /// Why not.
-        source: io::Error,
-    },
+    Listen { port: u16, source: io::Error },
 }
 
 /// The program `igc model`: listens on all addresses until `shutdown` completes, then lets replies in flight end.

@@ -25,11 +25,8 @@ pub enum Endpoint {
     Embeddings,
 }
 
-/// What is particular to one request besides its body.
 pub struct Asked<'a> {
-    /// Value of `x-return-error`.
     pub return_error: Option<&'a str>,
-    /// What the request wants of its reply.
     pub script: &'a Script,
     /// A UUID for ids.
     pub uuid: &'a str,
@@ -52,7 +49,6 @@ pub fn answer(config: &Config, endpoint: Endpoint, body: &[u8], asked: &Asked<'_
     }
 }
 
-/// An answer that is an error.
 struct Refused {
     status: u16,
     message: String,
@@ -71,7 +67,6 @@ impl Refused {
     }
 }
 
-/// The list of models.
 pub fn models(config: &Config, now: u64) -> Answer {
     let data = config.models.iter().map(|id| ModelEntry {
         id,

@@ -18,16 +18,13 @@ use wire::tap::Seen;
 
 use crate::{Model, answer::Payload, script::Script};
 
-/// What a body does next.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Step {
-    /// Sends a piece.
     Send(Bytes),
     /// Waits until so many tokens may pass the gate.
     Gate(u64),
     /// Waits until all that was sent is with the operating system.
     Flush,
-    /// Cuts the connection.
     Die,
 }
 
@@ -121,7 +118,6 @@ impl Packer {
     }
 }
 
-/// Takes the steps one after the other.
 fn frames(
     steps: Vec<Step>,
     gate: Option<String>,
@@ -251,12 +247,10 @@ pub struct Ticket {
 }
 
 impl Ticket {
-    /// For a request that has just arrived.
     pub fn new(model: Model, line: Arc<Line>, seen: Arc<Seen>, record: ModelRecord) -> Self {
         Self { model, line, seen, record: Some(record) }
     }
 
-    /// Adds to the record.
     pub fn note(&mut self, add: impl FnOnce(&mut ModelRecord)) {
         if let Some(record) = &mut self.record {
             add(record);

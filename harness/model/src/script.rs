@@ -24,7 +24,6 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use http::HeaderMap;
 use verdict::history::Usage;
 
-/// The headers of scripts that are our own.
 pub const HEADERS: [&str; 10] = [
     "x-igc-status",
     "x-igc-reply",
@@ -38,45 +37,28 @@ pub const HEADERS: [&str; 10] = [
     "x-igc-gzip",
 ];
 
-/// The most tokens that a script may ask for.
 const MOST_TOKENS: u64 = 100_000;
 
-/// The most bytes of padding that a script may ask for.
 const MOST_PADDING: u64 = 16 * 1024 * 1024;
 
-/// What a request asks of its reply.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Script {
-    /// `x-igc-status`.
     pub status: Option<u16>,
-    /// `x-igc-reply`.
     pub reply: Option<Vec<u8>>,
-    /// `x-igc-content-type`.
     pub content_type: Option<String>,
-    /// `x-igc-header`.
     pub headers: Vec<(String, String)>,
-    /// `x-igc-padding`.
     pub padding: Option<usize>,
-    /// `x-igc-usage`.
     pub usage: Reported,
-    /// `x-igc-delay-ms`.
     pub delay: Option<Duration>,
-    /// `x-igc-stream-tokens`.
     pub tokens: Option<u64>,
-    /// `x-igc-gate`.
     pub gate: Option<String>,
-    /// `x-igc-die-after`.
     pub die_after: Option<u64>,
-    /// `x-igc-split-utf8`.
     pub split_utf8: bool,
-    /// `x-igc-gzip`.
     pub gzip: bool,
 }
 
-/// What `usage` is to say.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Reported {
-    /// What was counted.
     #[default]
     Counted,
     /// Nothing: the field is absent.
@@ -85,7 +67,6 @@ pub enum Reported {
     Scripted(Usage),
 }
 
-/// A header that cannot be read.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("cannot read {header}: {expected} expected")]
 pub struct Unreadable {
@@ -94,7 +75,6 @@ pub struct Unreadable {
 }
 
 impl Script {
-    /// Reads the headers of a request.
     pub fn read(headers: &HeaderMap) -> Result<Self, Unreadable> {
         let number = |header, expected| {
             let read = |text: &str| text.trim().parse::<u64>().ok();

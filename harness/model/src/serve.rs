@@ -57,7 +57,6 @@ pub async fn listen(model: &Model, listener: TcpListener) {
     }
 }
 
-/// Serves one connection.
 pub async fn connection<S>(model: &Model, stream: S)
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
@@ -175,7 +174,6 @@ async fn respond(model: Model, line: Arc<Line>, seen: Arc<Seen>, request: Reques
     })
 }
 
-/// Puts a head on a body.
 fn dress(config: &Config, answer: Answer, body: impl FnOnce(Bytes) -> ReplyBody) -> Response<ReplyBody> {
     let bytes = match answer.payload {
         Payload::Whole(bytes) => bytes,
@@ -197,7 +195,6 @@ fn dress(config: &Config, answer: Answer, body: impl FnOnce(Bytes) -> ReplyBody)
     response
 }
 
-/// A body that arrived, whole or not.
 enum Arrived {
     Whole(Bytes),
     /// Larger than the bound, or the peer left in the middle.
@@ -254,7 +251,6 @@ async fn read(config: &Config, mut body: Incoming) -> Arrived {
     Arrived::Part { body: shown, too_large }
 }
 
-/// What a request is answered with.
 fn answer(model: &Model, head: &Parts, body: &Arrived, script: &Script) -> Answer {
     let config = &model.0.config;
     match (script.status, &script.reply) {

@@ -32,7 +32,6 @@ pub fn split(text: &str) -> Vec<&str> {
     tokens
 }
 
-/// How many tokens a text has.
 pub fn count(text: &str) -> u64 {
     split(text).len() as u64
 }

@@ -18,7 +18,6 @@ use verdict::history::{Ended, Exchange, Outcome};
 
 use crate::{Call, Client};
 
-/// What came of a burst.
 #[derive(Clone, Debug)]
 pub struct Burst {
     /// In order of sending.
@@ -32,21 +31,14 @@ pub struct Burst {
 /// Latencies of the exchanges that have a complete response, in microseconds from their intended times.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Latencies {
-    /// How many there are.
     pub count: u64,
     /// How many exchanges have no complete response.
     pub failed: u64,
-    /// The least.
     pub min_us: u64,
-    /// Half of them took no longer.
     pub p50_us: u64,
-    /// 90 of 100 took no longer.
     pub p90_us: u64,
-    /// 99 of 100 took no longer.
     pub p99_us: u64,
-    /// 999 of 1,000 took no longer.
     pub p999_us: u64,
-    /// The greatest.
     pub max_us: u64,
 }
 
@@ -74,7 +66,6 @@ impl Burst {
         }
     }
 
-    /// Exchanges a second.
     pub fn rate(&self) -> f64 {
         if self.seconds > 0.0 { self.exchanges.len() as f64 / self.seconds } else { 0.0 }
     }

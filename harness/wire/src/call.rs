@@ -14,7 +14,6 @@ pub const MAX_BYTES: u64 = 8 * 1024 * 1024;
 /// When a client leaves on purpose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Abandon {
-    /// After the response head.
     Head,
     /// After so many pieces of the body.
     Chunks(usize),
@@ -22,7 +21,6 @@ pub enum Abandon {
     Bytes(u64),
 }
 
-/// A request to send, with its bounds.
 #[derive(Clone, Debug)]
 pub struct Call {
     pub(crate) method: String,
@@ -63,12 +61,10 @@ impl Call {
         }
     }
 
-    /// A GET.
     pub fn get(target: &str) -> Self {
         Self::new("GET", target)
     }
 
-    /// A POST.
     pub fn post(target: &str) -> Self {
         Self::new("POST", target)
     }
@@ -98,7 +94,6 @@ impl Call {
         self
     }
 
-    /// A body of any bytes.
     pub fn body(mut self, bytes: impl Into<Bytes>, content_type: &str) -> Self {
         self.body = Payload::Bytes(bytes.into());
         self.content_type = Some(content_type.to_owned());
@@ -135,7 +130,6 @@ impl Call {
         self
     }
 
-    /// The bytes of the body.
     pub(crate) fn payload(&self) -> Bytes {
         match &self.body {
             Payload::Nothing => Bytes::new(),

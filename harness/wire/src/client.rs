@@ -49,9 +49,7 @@ struct Shared {
 /// What has arrived, as told to the gate of [`Client::send_with_gate`].
 #[derive(Clone, Debug, PartialEq)]
 pub enum Arrived {
-    /// The response head.
     Head {
-        /// Status code.
         status: u16,
         /// Milliseconds from sending.
         at_ms: f64,
@@ -60,23 +58,19 @@ pub enum Arrived {
     Chunk {
         /// Counts from 0.
         index: usize,
-        /// Its bytes.
         bytes: Bytes,
         /// Milliseconds from sending.
         at_ms: f64,
     },
 }
 
-/// What the client does next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Next {
-    /// Reads on.
     Read,
     /// Closes the connection; the response ends as abandoned.
     Leave,
 }
 
-/// A connection that HTTP has been spoken on, or is about to be. Dropping it closes the socket.
 struct Connection {
     sender: Sender,
     seen: Arc<Seen>,
@@ -102,7 +96,6 @@ const CONNECT: &str = "connect";
 const SEND: &str = "send";
 const HEAD: &str = "read the response head";
 
-/// What is known of a response while it arrives.
 struct Reply {
     status: u16,
     headers: Vec<(String, String)>,
@@ -132,12 +125,10 @@ impl Client {
         Self(Arc::new(Shared { dial, id_prefix, opened, sent: AtomicU64::new(0), kept }))
     }
 
-    /// Where it leads.
     pub fn describe(&self) -> String {
         self.0.dial.describe()
     }
 
-    /// Milliseconds since the stage was opened.
     pub fn now_ms(&self) -> f64 {
         millis(self.0.opened, Instant::now())
     }

@@ -18,7 +18,6 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
 /// Makes connections: over TCP, through a port-forward, or into the rehearsal's own network.
 pub trait Dial: Send + Sync + 'static {
-    /// A new connection.
     fn dial(&self) -> BoxFuture<'static, io::Result<Box<dyn Stream>>>;
     /// Where it leads, in words for transcripts and errors: `127.0.0.1:8080`.
     fn describe(&self) -> String;
@@ -29,7 +28,6 @@ pub trait Dial: Send + Sync + 'static {
 pub struct Tcp(String);
 
 impl Tcp {
-    /// From a socket address or a `host:port`.
     pub fn to(target: impl ToString) -> Self {
         Self(target.to_string())
     }

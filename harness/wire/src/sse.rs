@@ -19,7 +19,6 @@ pub struct Event {
     pub data: String,
     /// The `id` that was in force.
     pub last_id: String,
-    /// Offset of its first line.
     pub start: u64,
     /// Offset behind the byte that dispatched it: the first byte of the empty line's ending.
     pub end: u64,
@@ -28,38 +27,28 @@ pub struct Event {
 /// What is wrong with a stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// A line is not UTF-8.
     InvalidUtf8 {
         /// Offset of the first byte that is not.
         at: u64,
     },
-    /// The stream ends inside of an event: its fields are dispatched to nobody.
     IncompleteEvent {
-        /// Offset of its first line.
         at: u64,
-        /// The data that was lost.
         data: String,
     },
     /// A field that the standard does not know; readers ignore it.
     UnknownField {
-        /// Offset of its line.
         at: u64,
-        /// Its name.
         name: String,
     },
     /// An `id` with a NUL, or a `retry` with something else than digits; readers ignore it.
     BadValue {
-        /// Offset of its line.
         at: u64,
-        /// Name of the field.
         name: String,
     },
 }
 
-/// Events and faults of a whole stream.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Parsed {
-    /// In order of dispatch.
     pub events: Vec<Event>,
     /// In order of their offsets.
     pub faults: Vec<Fault>,
@@ -69,7 +58,6 @@ pub struct Parsed {
     pub comments: u64,
 }
 
-/// Reads a whole stream.
 pub fn parse(bytes: &[u8]) -> Parsed {
     let mut reader = Reader::new();
     reader.feed(bytes);
@@ -82,7 +70,6 @@ pub fn parse(bytes: &[u8]) -> Parsed {
 pub struct Reader {
     parsed: Parsed,
     line: Vec<u8>,
-    /// Offset of the next byte.
     at: u64,
     /// Offset of the first byte of the line.
     line_at: u64,
@@ -99,7 +86,6 @@ pub struct Reader {
 }
 
 impl Reader {
-    /// At the beginning of a stream.
     pub fn new() -> Self {
         Self::default()
     }

@@ -36,7 +36,6 @@ pub struct Seen {
 }
 
 impl<S> Tap<S> {
-    /// Puts a tap on a stream.
     pub fn on(stream: S) -> (Self, Arc<Seen>) {
         let seen = Arc::new(Seen { read: Mutex::default(), flushes: watch::Sender::new(0) });
         (Self { stream, seen: Arc::clone(&seen) }, seen)
@@ -53,7 +52,6 @@ impl Seen {
         self.bytes().clear();
     }
 
-    /// How often everything written so far had been handed to the operating system.
     pub fn flushes(&self) -> u64 {
         *self.flushes.borrow()
     }

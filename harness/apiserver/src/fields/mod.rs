@@ -11,7 +11,6 @@ mod set;
 
 pub(crate) use set::{FieldSet, difference, fields_of, is_piece, item_key};
 
-/// How a manager writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Operation {
     Apply,
@@ -27,7 +26,6 @@ impl Operation {
     }
 }
 
-/// One manager and its fields.
 #[derive(Clone, Debug)]
 pub(crate) struct Entry {
     pub manager: String,
@@ -46,7 +44,6 @@ impl Entry {
             && (self.subresource == "status") == writing.status
     }
 
-    /// The manager as conflicts name it.
     pub(crate) fn said(&self) -> String {
         let mut said = format!("{:?}", self.manager);
         if !self.subresource.is_empty() {
@@ -59,7 +56,6 @@ impl Entry {
     }
 }
 
-/// Reads the managers of an object.
 pub(crate) fn managers(object: &Value) -> Vec<Entry> {
     let text = |entry: &Value, key: &str| entry[key].as_str().unwrap_or("").to_owned();
     object["metadata"]["managedFields"]

@@ -23,7 +23,6 @@ impl FieldSet {
         !self.here && self.below.is_empty()
     }
 
-    /// Reads `fieldsV1`.
     pub(crate) fn read(value: &Value) -> Self {
         let mut set = Self::default();
         let Some(map) = value.as_object() else {
@@ -42,7 +41,6 @@ impl FieldSet {
         set
     }
 
-    /// Writes `fieldsV1`.
     pub(crate) fn write(&self) -> Value {
         let mut map = Map::new();
         if self.here && !self.below.is_empty() {
@@ -61,7 +59,6 @@ impl FieldSet {
         }
     }
 
-    /// Takes the fields of `other` out.
     pub(crate) fn subtract(&mut self, other: &Self) {
         if other.here {
             self.here = false;
@@ -101,7 +98,6 @@ impl FieldSet {
         }
     }
 
-    /// Leaves only what is below one field.
     pub(crate) fn keep_only(&mut self, field: &str) {
         self.here = false;
         self.below.retain(|key, _| *key == format!("f:{field}"));
@@ -173,7 +169,6 @@ pub(crate) fn item_key(schema: Option<&Schema>, item: &Value) -> Option<String> 
     }
 }
 
-/// The fields that a value sets.
 pub(crate) fn fields_of(schema: Option<&Schema>, value: &Value) -> FieldSet {
     let mut set = FieldSet::default();
     if is_piece(schema, value) {

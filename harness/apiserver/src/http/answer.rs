@@ -13,14 +13,12 @@ use crate::failure::Failure;
 
 /// The body of an answer; an error in it breaks the connection off.
 pub(super) type Body = UnsyncBoxBody<Bytes, io::Error>;
-/// An answer.
 pub(super) type Answer = Response<Body>;
 
 pub(super) fn full(bytes: impl Into<Bytes>) -> Body {
     Full::new(bytes.into()).map_err(|never| match never {}).boxed_unsync()
 }
 
-/// Bytes of a media type.
 pub(super) fn bytes(code: u16, media: &'static str, body: impl Into<Bytes>) -> Answer {
     let mut answer = Response::new(full(body));
     *answer.status_mut() = StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
@@ -28,17 +26,14 @@ pub(super) fn bytes(code: u16, media: &'static str, body: impl Into<Bytes>) -> A
     answer
 }
 
-/// A JSON document.
 pub(super) fn json(code: u16, value: &Value) -> Answer {
     bytes(code, "application/json", value.to_string())
 }
 
-/// Plain text.
 pub(super) fn text(body: impl Into<Bytes>) -> Answer {
     bytes(200, "text/plain; charset=utf-8", body)
 }
 
-/// A refusal.
 pub(super) fn failure(failure: &Failure) -> Answer {
     json(failure.code, &failure.status())
 }

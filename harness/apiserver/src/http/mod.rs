@@ -41,7 +41,6 @@ pub const LARGEST_BODY: usize = 3 * 1024 * 1024;
 /// What the server needs from the world around it.
 #[derive(Clone)]
 pub struct ServerOptions {
-    /// How pods are reached.
     pub pods: Arc<dyn PodDialer>,
     /// How often a watch that asked for bookmarks gets one.
     pub bookmark_every: Duration,
@@ -80,17 +79,14 @@ impl Server {
         Ok(Self { name, address, task, _guard: stop.clone().drop_guard(), stop })
     }
 
-    /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// `http://127.0.0.1:<port>`.
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
     }
 
-    /// A kubeconfig for it, as YAML.
     pub fn kubeconfig(&self) -> String {
         let name = self.name;
         let config = json!({
@@ -104,7 +100,6 @@ impl Server {
         serde_saphyr::to_string(&config).unwrap_or_else(|_| config.to_string())
     }
 
-    /// Writes the kubeconfig to a file.
     pub fn write_kubeconfig(&self, file: &Path) -> io::Result<()> {
         std::fs::write(file, self.kubeconfig())
     }
@@ -256,7 +251,6 @@ fn from_here(request: &Request<Incoming>) -> Result<(), Failure> {
     Err(Failure::new(403, "Forbidden", format!("the server answers on loopback only, not as {host:?}")))
 }
 
-/// Reads a body up to the limit.
 async fn collect(body: Incoming) -> Result<Bytes, Failure> {
     match Limited::new(body, LARGEST_BODY).collect().await {
         Ok(collected) => Ok(collected.to_bytes()),

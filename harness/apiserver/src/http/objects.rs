@@ -33,7 +33,6 @@ pub(super) struct Call<'a> {
     pub shape: Shape,
 }
 
-/// What a Scale shows of the metadata.
 const SCALE_METADATA: [&str; 5] = ["name", "namespace", "uid", "resourceVersion", "creationTimestamp"];
 /// The largest object that is kept: what etcd takes in one request.
 const LARGEST_OBJECT: usize = 1536 * 1024;
@@ -65,7 +64,6 @@ impl Call<'_> {
         }
     }
 
-    /// Whether objects can be created under this path.
     fn is_home(&self) -> bool {
         self.target.resource.namespaced == self.target.namespace.is_some()
     }
@@ -149,7 +147,6 @@ impl Call<'_> {
             .unwrap_or("")
     }
 
-    /// One object in the shape that was asked for.
     fn show(&self, code: u16, version: &Version, object: &Arc<Value>) -> Answer {
         let shown = present(&self.target.resource, &self.target.version, object);
         let body = match self.shape {
@@ -331,7 +328,6 @@ impl Call<'_> {
         ))
     }
 
-    /// The object after a patch that is not an apply.
     fn patched(
         &self,
         state: &State,
@@ -377,7 +373,7 @@ impl Call<'_> {
         Ok(object)
     }
 
-    /// FieldSelector of a patched object that the schema does not know.
+    /// Drops the fields of a patched object that the schema does not know, or refuses it; returns the warnings too.
     fn decode_patched(
         &self,
         version: &Version,
@@ -560,7 +556,6 @@ pub(super) fn present(resource: &Resource, version: &str, object: &Arc<Value>) -
     shown
 }
 
-/// The metadata of an object alone.
 pub(super) fn partial(object: &Value) -> Value {
     json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": object["metadata"]})
 }

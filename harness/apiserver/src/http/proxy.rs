@@ -16,7 +16,6 @@ use crate::kind::kinds;
 use crate::pods::PodDialer;
 use crate::store::Store;
 
-/// What a container has written.
 pub(super) fn log(store: &Store, pods: &dyn PodDialer, target: &Target, query: &Query) -> Result<Answer, Failure> {
     let name = target.name.as_deref().unwrap_or("");
     let pod = store.get(&kinds::POD, target.namespace(), name).ok_or_else(|| Failure::not_found("pods", "", name))?;

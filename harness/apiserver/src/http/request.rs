@@ -67,12 +67,10 @@ impl Target {
     }
 }
 
-/// The segments of a path, decoded.
 pub(super) fn segments(path: &str) -> Vec<String> {
     path.split('/').filter(|segment| !segment.is_empty()).map(|segment| decode(segment, false)).collect()
 }
 
-/// The parameters of a query.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Query(Vec<(String, String)>);
 
@@ -160,7 +158,6 @@ fn unsupported(field: &str, value: &str, supported: &str) -> Failure {
     )
 }
 
-/// What the client wants to see of objects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Shape {
     Whole,

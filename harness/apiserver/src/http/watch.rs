@@ -28,10 +28,8 @@ use crate::store::Store;
 const BACKLOG: usize = 1024;
 /// How long a watch lasts when the client does not say.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(1800);
-/// The annotation of the bookmark after the initial events.
 const INITIAL_END: &str = "k8s.io/initial-events-end";
 
-/// Starts a watch.
 pub(super) fn start(
     store: &Store,
     target: &Target,

@@ -3,13 +3,10 @@
 use json_patch::{PatchErrorKind, PatchOperation, patch_unsafe};
 use serde_json::{Value, json};
 
-/// Why a patch did not apply.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadPatch {
-    /// The patch itself cannot be read.
     #[error("{0}")]
     Unreadable(String),
-    /// It does not fit the object.
     #[error("{0}")]
     Unfit(String),
 }

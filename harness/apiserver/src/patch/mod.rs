@@ -35,7 +35,6 @@ mod tests {
     }
 
     proptest! {
-        /// No patch, however odd, makes the server panic.
         #[test]
         fn odd_patches_are_answered(target in any_json(), patch in any_json()) {
             let mut merged = target.clone();

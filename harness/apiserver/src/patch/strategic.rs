@@ -4,7 +4,6 @@ use serde_json::{Map, Value};
 
 use crate::schema::{ListType, Schema};
 
-/// Applies a strategic merge patch.
 pub fn apply(schema: Option<&Schema>, target: &Value, patch: &Value) -> Value {
     let mut merged = target.clone();
     merge(schema, &mut merged, patch);
@@ -70,7 +69,6 @@ fn merge(schema: Option<&Schema>, target: &mut Value, patch: &Value) {
     }
 }
 
-/// The field that tells the items of a list apart.
 fn key_of(schema: Option<&Schema>) -> Option<&str> {
     let schema = schema?;
     if let Some(key) = &schema.merge_key {

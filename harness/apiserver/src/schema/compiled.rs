@@ -8,20 +8,13 @@ use serde_json::Value;
 
 use super::rule::Rule;
 
-/// The type that a node demands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Type {
-    /// An object.
     Object,
-    /// An array.
     Array,
-    /// A string.
     String,
-    /// A whole number.
     Integer,
-    /// Any number.
     Number,
-    /// true or false.
     Boolean,
 }
 
@@ -38,7 +31,6 @@ impl Type {
         })
     }
 
-    /// As schemas write it.
     pub fn name(self) -> &'static str {
         match self {
             Self::Object => "object",
@@ -54,7 +46,6 @@ impl Type {
 /// How the items of a list belong together.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum ListType {
-    /// One value with one owner.
     #[default]
     Atomic,
     /// Each scalar has its own owner.
@@ -73,10 +64,8 @@ impl ListType {
     }
 }
 
-/// A pattern, compiled when it is first needed.
 #[derive(Debug)]
 pub struct Pattern {
-    /// The pattern as written.
     pub text: String,
     regex: OnceLock<Option<Regex>>,
 }
@@ -92,21 +81,16 @@ impl Pattern {
     }
 }
 
-/// A lower or upper bound of a number.
 #[derive(Clone, Debug)]
 pub struct Bound {
-    /// The bound as written.
     pub value: serde_json::Number,
-    /// Whether the bound itself is outside.
     pub exclusive: bool,
 }
 
 /// A node of a schema.
 #[derive(Debug, Default)]
 pub struct Schema {
-    /// The demanded type.
     pub kind: Option<Type>,
-    /// Whether null is allowed.
     pub nullable: bool,
     /// Whether both integers and strings are allowed.
     pub int_or_string: bool,
@@ -114,41 +98,25 @@ pub struct Schema {
     pub open: bool,
     /// Whether the value is an object with its own kind.
     pub embedded: bool,
-    /// The named fields.
     pub properties: BTreeMap<String, Schema>,
     /// The schema of fields that are not named.
     pub additional: Option<Box<Schema>>,
-    /// The schema of items.
     pub items: Option<Box<Schema>>,
-    /// The fields that must be there.
     pub required: Vec<String>,
     /// What is filled in.
     pub default: Option<Value>,
-    /// The allowed values.
     pub values: Option<Vec<Value>>,
-    /// What a string must match.
     pub pattern: Option<Pattern>,
-    /// The format of a string.
     pub format: Option<String>,
-    /// The least number.
     pub minimum: Option<Bound>,
-    /// The greatest number.
     pub maximum: Option<Bound>,
-    /// What a number must be a multiple of.
     pub multiple_of: Option<f64>,
-    /// The least number of characters.
     pub min_length: Option<u64>,
-    /// The greatest number of characters.
     pub max_length: Option<u64>,
-    /// The least number of items.
     pub min_items: Option<u64>,
-    /// The greatest number of items.
     pub max_items: Option<u64>,
-    /// Whether items must differ.
     pub unique_items: bool,
-    /// The least number of fields.
     pub min_properties: Option<u64>,
-    /// The greatest number of fields.
     pub max_properties: Option<u64>,
     /// All must hold.
     pub all_of: Vec<Schema>,
@@ -158,13 +126,11 @@ pub struct Schema {
     pub one_of: Vec<Schema>,
     /// Must not hold.
     pub not: Option<Box<Schema>>,
-    /// How items belong together.
     pub list: ListType,
     /// Whether an object has one owner as a whole.
     pub atomic: bool,
     /// The field by which strategic merges tell items apart.
     pub merge_key: Option<String>,
-    /// The rules of this node.
     pub rules: Vec<Rule>,
     /// Whether this node or one below has rules.
     pub has_rules: bool,

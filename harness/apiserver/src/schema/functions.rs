@@ -93,7 +93,6 @@ fn is_cidr(text: &str) -> bool {
     }
 }
 
-/// A Kubernetes quantity as a number.
 pub(crate) fn quantity(text: &str) -> Option<f64> {
     const UNITS: [(&str, f64); 14] = [
         ("Ki", 1024.0),

@@ -46,12 +46,10 @@ impl SchemaSource {
         schema
     }
 
-    /// The schema as it was written.
     pub fn source(&self) -> &Value {
         &self.source
     }
 
-    /// The compiled schema.
     pub fn schema(&self) -> &Schema {
         self.compiled.get_or_init(|| Schema::compile(&self.source))
     }

@@ -45,7 +45,6 @@ fn walk(schema: &Schema, value: &mut Value, resource: bool, path: &str, unknown:
     }
 }
 
-/// Fills in the defaults.
 pub(crate) fn default(schema: &Schema, value: &mut Value) {
     match value {
         Value::Object(map) => {

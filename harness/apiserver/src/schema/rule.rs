@@ -9,10 +9,8 @@ use serde_json::Value;
 use super::functions;
 use crate::failure::{Cause, reason};
 
-/// One rule.
 #[derive(Debug)]
 pub struct Rule {
-    /// The expression.
     pub rule: String,
     message: String,
     message_expression: Option<Expression>,
@@ -29,7 +27,6 @@ pub(super) struct Expression {
     program: OnceLock<Result<Program, String>>,
 }
 
-/// Longer expressions are not compiled.
 const LONGEST: usize = 16 * 1024;
 /// Expressions nested deeper than this are not compiled: the parser works on the stack.
 const DEEPEST: usize = 48;

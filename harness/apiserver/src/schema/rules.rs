@@ -67,7 +67,6 @@ fn node(schema: &Schema, value: &Value, old: Option<&Value>, path: &str, causes:
     }
 }
 
-/// A value as rules see it.
 pub(crate) fn cel_of(schema: Option<&Schema>, value: &Value) -> Cel {
     match value {
         Value::Null => Cel::Null,
@@ -239,13 +238,11 @@ mod tests {
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]
-        /// Whatever the text, compiling and evaluating it ends without a panic.
         #[test]
         fn odd_rules_are_answered(text in "[ a-z0-9.()\\[\\]{}!?:=&|'\"+*<>-]{0,60}") {
             let _ = holds(&text, &json!({"a": [1, "b"]}));
         }
 
-        /// So does what looks like a rule.
         #[test]
         fn likely_rules_are_answered(words in proptest::collection::vec(proptest::sample::select(WORDS), 0..12)) {
             let _ = holds(&words.join(" "), &json!({"a": [1, "b"]}));

@@ -31,7 +31,6 @@ fn invalid(path: &str, value: impl std::fmt::Display, detail: &str) -> Cause {
     cause(reason::INVALID, path, format!("Invalid value: {value}: {} {detail}", body(path)))
 }
 
-/// The type of a value as messages name it.
 fn type_name(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",

@@ -16,7 +16,6 @@ use crate::world::World;
 const PATH: &str = "/api/v1/namespaces/default/pods/p/portforward";
 const QUESTION: &[u8] = b"GET /x HTTP/1.1\r\nhost: a\r\n\r\n";
 
-/// How SPDY is carried.
 #[derive(Clone, Copy, Debug)]
 enum Carrier {
     Alone,
@@ -28,7 +27,6 @@ enum Wire {
     WebSocket(Box<WebSocketStream<TcpStream>>),
 }
 
-/// A client that speaks as kubectl does.
 struct Client {
     wire: Wire,
     read: Vec<u8>,
@@ -224,7 +222,6 @@ async fn other_ways_of_forwarding_are_refused() {
     assert_eq!(world.send_as("POST", &absent, &upgrade, "").await.code(), 404);
 }
 
-/// kubectl itself, where there is one.
 #[tokio::test]
 async fn kubectl_forwards() {
     let world = world().await;

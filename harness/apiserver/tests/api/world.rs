@@ -55,7 +55,6 @@ impl World {
         self.objects("v1", "ConfigMap", "configmaps")
     }
 
-    /// One request as it is, with its answer.
     pub async fn send(&self, method: &str, path: &str, media: &str, body: impl Into<Vec<u8>>) -> Answer {
         self.send_as(method, path, &[("content-type", media)], body).await
     }
@@ -87,7 +86,6 @@ impl World {
     }
 }
 
-/// An answer with its whole body.
 pub struct Answer(pub Response<bytes::Bytes>);
 
 impl Answer {
@@ -112,7 +110,6 @@ impl Answer {
     }
 }
 
-/// The Status behind an error of the client.
 #[track_caller]
 pub fn status(error: kube::Error) -> Box<Status> {
     match error {

@@ -44,7 +44,6 @@ fn standard(path: &str) -> String {
     standard
 }
 
-/// A value as a cell shows it.
 pub(super) fn shown(value: &Value) -> String {
     match value {
         Value::String(text) => text.clone(),

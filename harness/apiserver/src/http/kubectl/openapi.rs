@@ -12,7 +12,6 @@ use crate::store::Store;
 const EMPTY_V2: &[u8] = b"\x0a\x032.0";
 const PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
 
-/// Answers a path under `/openapi`.
 pub(crate) fn answer(store: &Store, path: &[String], accept: &str) -> Result<Answer, Failure> {
     let segments: Vec<&str> = path.iter().map(String::as_str).collect();
     match segments.as_slice() {

@@ -6,11 +6,9 @@ use serde_json::{Map, Value, json};
 
 use crate::failure::Failure;
 
-/// The media type.
 pub(crate) const MEDIA: &str = "application/vnd.kubernetes.protobuf";
 const MAGIC: &[u8] = b"k8s\0";
 
-/// What a field of a message holds.
 #[derive(Clone, Copy)]
 enum Holds {
     Text,
@@ -22,7 +20,6 @@ enum Holds {
     Message(&'static [Field]),
 }
 
-/// Number, name and content of a field.
 type Field = (u64, &'static str, Holds);
 
 const METADATA: &[Field] = &[
@@ -208,7 +205,6 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// A field of bytes.
     fn field(number: u8, bytes: &[u8]) -> Vec<u8> {
         let mut out = vec![number << 3 | 2, bytes.len() as u8];
         out.extend(bytes);

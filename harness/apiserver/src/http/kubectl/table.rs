@@ -7,7 +7,6 @@ use crate::kind::kinds;
 use crate::meta;
 use crate::resource::{Resource, Version};
 
-/// One column: heading, type, format and priority, and how a cell is made.
 struct Column<'a> {
     name: &'a str,
     kind: &'a str,

@@ -12,7 +12,6 @@ use tokio_tungstenite::tungstenite::protocol::Message;
 use super::pod::{Pod, Socket};
 use crate::failure::Failure;
 
-/// More ports in one request are refused.
 const MOST_PORTS: usize = 64;
 
 /// The ports of a request: `8080,8081`.
@@ -90,7 +89,6 @@ fn read_on(stream: TcpStream, channel: u8, tell: mpsc::Sender<FromPod>) -> Owned
     writer
 }
 
-/// Writes a frame of the client to its pod.
 async fn take(writers: &mut [Option<OwnedWriteHalf>], frame: &[u8]) {
     let Some((channel, bytes)) = frame.split_first() else {
         return;

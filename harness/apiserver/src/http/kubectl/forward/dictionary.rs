@@ -26,7 +26,6 @@ const REST: &str = concat!(
 /// Adler-32 of the dictionary, as streams that use it name it.
 pub(super) const ID: u32 = 0xe3c6_a7c2;
 
-/// The dictionary.
 pub(super) fn bytes() -> Vec<u8> {
     let mut bytes = Vec::new();
     for word in WORDS.split('|') {

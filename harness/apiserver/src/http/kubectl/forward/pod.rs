@@ -11,10 +11,8 @@ use crate::http::proxy::pod_address;
 use crate::pods::PodDialer;
 use crate::store::Store;
 
-/// The client's WebSocket.
 pub(super) type Socket = WebSocketStream<TokioIo<Upgraded>>;
 
-/// The pod that is forwarded to.
 #[derive(Clone)]
 pub(super) struct Pod {
     pub store: Store,

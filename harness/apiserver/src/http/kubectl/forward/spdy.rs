@@ -1,4 +1,4 @@
-//! FrameReader of SPDY/3.1, as much of it as streams of kubectl need (draft-mbelshe-httpbis-spdy-00, section 2). Windows are
+//! Frames of SPDY/3.1, as much of it as streams of kubectl need (draft-mbelshe-httpbis-spdy-00, section 2). Windows are
 //! not kept: kubectl's library has none either.
 
 use std::io;
@@ -10,7 +10,6 @@ use super::dictionary;
 
 /// The longest frame that is read; kubectl's own are of 32 KiB.
 const LONGEST: usize = 1 << 20;
-/// The longest block of headers.
 const HEADERS: usize = 1 << 16;
 /// The bit that tells control frames from data.
 const CONTROL: u32 = 1 << 31;
@@ -28,22 +27,20 @@ const HEADER_BLOCK: u16 = 8;
 /// Names in lower case, and values.
 pub(super) type Headers = Vec<(String, String)>;
 
-/// What a client says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Frame {
-    /// It opens a stream.
+    /// The client opens a stream.
     Open { stream: u32, headers: Headers },
     /// Bytes on a stream, and whether they are the last ones.
     Data { stream: u32, bytes: Vec<u8>, last: bool },
-    /// It wants no more of a stream.
+    /// The client wants no more of a stream.
     Reset(u32),
-    /// It wants an echo.
+    /// The client wants an echo.
     Ping(u32),
-    /// It leaves.
+    /// The client leaves.
     GoAway,
 }
 
-/// Reads the frames of a client.
 pub(super) struct FrameReader<R> {
     from: R,
     headers: Inflater,
@@ -93,7 +90,6 @@ fn malformed(what: impl Into<String>) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, what.into())
 }
 
-/// Four bytes as a number.
 fn number(bytes: &[u8], at: usize) -> io::Result<u32> {
     let four = bytes.get(at..at + 4).and_then(|four| four.try_into().ok());
     four.map(u32::from_be_bytes).ok_or_else(|| malformed("a frame that ends too early"))
@@ -203,7 +199,6 @@ impl FrameWriter {
     }
 }
 
-/// Bytes on a stream.
 pub(super) fn data(stream: u32, bytes: &[u8], last: bool) -> Vec<u8> {
     let flags = if last { FIN } else { 0 };
     frame(stream, flags, bytes)
@@ -214,7 +209,6 @@ pub(super) fn ping(number: u32) -> Vec<u8> {
     control(PING, &number.to_be_bytes())
 }
 
-/// Refuses a stream.
 pub(super) fn refuse(stream: u32) -> Vec<u8> {
     const REFUSED_STREAM: u32 = 3;
     control(RST_STREAM, &[stream.to_be_bytes(), REFUSED_STREAM.to_be_bytes()].concat())

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::pod::Pod;
 use super::spdy::{self, Frame, FrameReader, FrameWriter, Headers};
 
-/// FrameReader that wait for the client, and chunks that wait for a pod.
+/// Frames that wait for the client, and chunks that wait for a pod.
 const BACKLOG: usize = 16;
 
 /// What one connection hears from the client.
