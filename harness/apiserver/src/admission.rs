@@ -2,13 +2,10 @@
 
 use serde_json::{Map, Value};
 
-use super::definition;
 use super::failure::{Cause, Failure, reason};
-use super::kind::kinds;
-use super::meta;
-use super::names;
 use super::resource::{Resource, Version};
 use super::schema::{prune, rules, validate};
+use super::{definition, kind::kinds, meta, names};
 
 /// What is done about fields that the schema does not know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

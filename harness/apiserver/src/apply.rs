@@ -1,7 +1,6 @@
 //! Server-side apply: each manager says what it wants, the server merges and names conflicts.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use serde_json::{Map, Value};
 

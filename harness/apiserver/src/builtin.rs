@@ -2,13 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use base64::Engine;
-use base64::prelude::BASE64_STANDARD;
+use base64::{Engine, prelude::BASE64_STANDARD};
 use serde_json::{Value, json};
 
-use super::definition;
-use super::kind::Kind;
 use super::meta::{self, meta_mut};
+use super::{definition, kind::Kind};
 
 /// The addresses and node ports that Services take.
 #[derive(Clone, Debug, Default)]

@@ -1,7 +1,6 @@
 //! Kinds: how objects are called by controllers, whatever version they were written in.
 
-use std::borrow::Cow;
-use std::fmt;
+use std::{borrow::Cow, fmt};
 
 /// A kind of object: its API group (empty for the core group) and its kind, without a version.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]

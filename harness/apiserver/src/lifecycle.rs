@@ -1,16 +1,13 @@
 //! Leaving: deletion with finalizers, garbage collection by owner, the end of a namespace and of a definition.
 
-use std::collections::VecDeque;
-use std::sync::Arc;
+use std::{collections::VecDeque, sync::Arc};
 
 use serde_json::{Value, json};
 
-use super::definition;
-use super::failure::Failure;
 use super::kind::{Kind, kinds};
 use super::meta::{self, meta_mut, meta_str};
-use super::resource::Resource;
 use super::state::{Key, State, stamp};
+use super::{definition, failure::Failure, resource::Resource};
 
 /// What happens to the objects that the deleted one owns.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

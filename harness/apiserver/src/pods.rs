@@ -1,7 +1,6 @@
 //! Pods as the server reaches them: logs, proxies and forwards go through the world's dialer.
 
-use std::io;
-use std::net::SocketAddr;
+use std::{io, net::SocketAddr};
 
 use futures::future::BoxFuture;
 use tokio::net::TcpStream;

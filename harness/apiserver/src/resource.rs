@@ -4,8 +4,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::kind::Kind;
-use super::schema::SchemaSource;
+use super::{kind::Kind, schema::SchemaSource};
 
 #[derive(Debug)]
 pub struct Resource {

@@ -2,10 +2,8 @@
 
 use serde_json::Value;
 
-use super::failure::Failure;
-use super::meta;
-use super::names;
 use super::resource::{Resource, Version};
+use super::{failure::Failure, meta, names};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Requirement {

@@ -4,11 +4,8 @@ use std::sync::{Arc, LazyLock};
 
 use serde_json::{Map, Value, json};
 
-use super::definition;
-use super::kind::kinds;
-use super::meta;
-use super::resource::Resource;
 use super::state::{State, stamp};
+use super::{definition, kind::kinds, meta, resource::Resource};
 
 /// Definitions of custom resources that a store serves from its beginning. Clones share them.
 #[derive(Clone, Debug, Default)]

@@ -7,13 +7,8 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
-use super::admission::UnknownFields;
-use super::builtin;
-use super::failure::Failure;
-use super::hooks::Hooks;
-use super::kind::Kind;
 use super::meta::{self, meta_mut};
-use super::resource::Resource;
+use super::{admission::UnknownFields, builtin, failure::Failure, hooks::Hooks, kind::Kind, resource::Resource};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {

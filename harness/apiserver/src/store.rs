@@ -5,17 +5,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
-use super::admission::UnknownFields;
-use super::apply::Force;
-use super::failure::Failure;
-use super::hooks::Hooks;
-use super::kind::Kind;
 use super::lifecycle::{Deletion, Propagation};
-use super::meta;
-use super::resource::Resource;
-use super::schema::Schema;
 use super::short_form::{self, Definitions};
 use super::state::{Change, Listener, State, WatchEvent, Writing};
+use super::{
+    admission::UnknownFields, apply::Force, failure::Failure, hooks::Hooks, kind::Kind, meta, resource::Resource,
+    schema::Schema,
+};
 
 /// An object as it is kept; clones are cheap.
 pub type Object = Arc<Value>;

@@ -5,14 +5,12 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::admission::{self, UnknownFields};
-use super::builtin;
 use super::failure::{Cause, Failure};
 use super::fields::{self, Entry};
-use super::hooks::Fault;
-use super::kind::kinds;
 use super::meta::{self, meta_mut, meta_str};
 use super::resource::{Resource, Version};
 use super::state::{State, Writing, Written, stamp};
+use super::{builtin, hooks::Fault, kind::kinds};
 
 impl State {
     pub(crate) fn create(

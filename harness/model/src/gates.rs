@@ -1,9 +1,7 @@
 //! Gates: a scripted stream waits at one until a test has said, out of band, how many tokens may pass.
 
-use std::{
-    collections::HashMap,
-    sync::{Mutex, PoisonError},
-};
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
 
 use tokio::sync::watch;
 

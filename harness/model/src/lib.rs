@@ -29,10 +29,8 @@ pub mod tokens;
 use std::{fmt, io, net::Ipv4Addr, sync::Arc, time::Duration};
 
 use logbook::Log;
-use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    net::TcpListener,
-};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use verdict::history::ModelRecord;
 

@@ -4,13 +4,10 @@
 use serde_json::Value;
 use verdict::history::Usage;
 
-use crate::{
-    Config,
-    answer::{Answer, Pieces, json_bytes},
-    script::{Reported, Script},
-    shapes::*,
-    tokens,
-};
+use crate::answer::{Answer, Pieces, json_bytes};
+use crate::script::{Reported, Script};
+use crate::shapes::*;
+use crate::{Config, tokens};
 
 /// An endpoint that makes tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

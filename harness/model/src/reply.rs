@@ -1,12 +1,9 @@
 //! A reply on its way: an answer as steps, the body that takes them, and the record that is completed when it ends.
 
-use std::{
-    collections::VecDeque,
-    io::{self, Write},
-    pin::Pin,
-    sync::{Arc, Mutex, PoisonError},
-    task::{Context, Poll, ready},
-};
+use std::io::{self, Write};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, ready};
+use std::{collections::VecDeque, pin::Pin};
 
 use bytes::Bytes;
 use flate2::{Compression, write::GzEncoder};

@@ -10,21 +10,16 @@ use hyper_util::rt::TokioIo;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
-use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    net::TcpListener,
-    task::{JoinSet, yield_now},
-};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpListener;
+use tokio::task::{JoinSet, yield_now};
 use verdict::history::{Body, EXCHANGE_HEADER, ModelRecord, hex};
 use wire::tap::{Seen, Tap};
 
-use crate::{
-    Config, Model,
-    answer::{Answer, Payload, Pieces, json_bytes},
-    openai::{self, Asked, Endpoint},
-    reply::{Line, ReplyBody, Ticket, steps},
-    script::Script,
-};
+use crate::answer::{Answer, Payload, Pieces, json_bytes};
+use crate::openai::{self, Asked, Endpoint};
+use crate::reply::{Line, ReplyBody, Ticket, steps};
+use crate::{Config, Model, script::Script};
 
 /// Bound on the bytes of a request head; more is answered with 431.
 const MAX_HEAD: usize = 64 * 1024;

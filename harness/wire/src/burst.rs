@@ -4,13 +4,9 @@
 //! delays the calls behind it. An open burst sends by the clock, as the world does; a call that goes out late (because
 //! the machine was busy) is counted from its intended time, so that stalls are not hidden (coordinated omission).
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
-    time::{Duration, Instant},
-};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
 use tokio::{sync::mpsc, task::JoinSet};

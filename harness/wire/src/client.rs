@@ -1,32 +1,21 @@
 //! The client: sends calls, never fails, and keeps what came of each as an exchange.
 
-use std::{
-    error::Error,
-    io,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Instant,
-};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::{error::Error, io, time::Instant};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request as HttpRequest, Response as HttpResponse, Uri, header};
 use http_body_util::{BodyExt, Full};
-use hyper::{
-    body::Incoming,
-    client::conn::{http1, http2},
-};
+use hyper::body::Incoming;
+use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::{task::JoinHandle, time::timeout_at};
 use verdict::history::{Body, EXCHANGE_HEADER, Ended, Exchange, Outcome, Request, Response};
 
-use crate::{
-    call::{Abandon, Call},
-    dial::Dial,
-    redact::redacted,
-    tap::{Seen, Tap},
-};
+use crate::call::{Abandon, Call};
+use crate::tap::{Seen, Tap};
+use crate::{dial::Dial, redact::redacted};
 
 /// Bound on the bytes of a response head over HTTP/1.1, and on what is read ahead.
 pub const MAX_HEAD: usize = 64 * 1024;

@@ -3,11 +3,8 @@
 use std::{io, time::Duration};
 
 use futures::{FutureExt, future::BoxFuture};
-use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    net::TcpStream,
-    time::timeout,
-};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::{net::TcpStream, time::timeout};
 
 /// How long [`Tcp`] waits for a connection.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);

@@ -1,17 +1,12 @@
 //! A tap on a byte stream: HTTP libraries forget the case and order of headers; a tap still has the bytes.
 
-use std::{
-    io,
-    pin::Pin,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    task::{Context, Poll, ready},
-};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, ready};
+use std::{io, pin::Pin};
 
 use http::HeaderMap;
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    sync::watch,
-};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::watch;
 
 /// How many of the bytes that were read are kept for [`Seen::request_headers`] and [`Seen::response_headers`].
 const KEPT: usize = 128 * 1024;

@@ -2,10 +2,8 @@
 
 use serde_json::{Value, json};
 
-use super::meta::meta_mut;
-use super::resource::Resource;
-use super::schema::Schema;
 use super::state::{Writing, stamp};
+use super::{meta::meta_mut, resource::Resource, schema::Schema};
 
 mod set;
 

@@ -1,7 +1,6 @@
 //! Sets of fields, in the API's own notation (`f:spec`, `k:{"name":"x"}`, `v:"a"`).
 
-use std::collections::BTreeMap;
-use std::fmt::Write;
+use std::{collections::BTreeMap, fmt::Write};
 
 use serde_json::{Map, Value};
 

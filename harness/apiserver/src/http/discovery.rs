@@ -1,16 +1,13 @@
 //! Discovery: which groups, versions and resources there are, plain and aggregated.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
-use http::HeaderMap;
-use http::header::ACCEPT;
+use http::{HeaderMap, header::ACCEPT};
 use serde_json::{Value, json};
 
 use super::answer::{Answer, bytes, json as json_answer};
-use crate::failure::Failure;
 use crate::resource::{Resource, Version};
-use crate::store::Store;
+use crate::{failure::Failure, store::Store};
 
 const VERBS: [&str; 8] = ["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
 const STATUS_VERBS: [&str; 3] = ["get", "patch", "update"];

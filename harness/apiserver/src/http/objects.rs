@@ -2,8 +2,7 @@
 
 use std::sync::Arc;
 
-use base64::Engine;
-use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderValue};
 use http::{HeaderMap, Method};
@@ -11,17 +10,14 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::answer::{self, Answer};
-use super::kubectl::{protobuf, table::table};
 use super::request::{Query, Shape, Target};
+use super::{kubectl::protobuf, kubectl::table::table};
 use crate::admission::{self, UnknownFields};
-use crate::apply::Force;
 use crate::failure::{Cause, Failure};
 use crate::lifecycle::{Deletion, Propagation};
-use crate::meta;
-use crate::patch;
 use crate::resource::{Resource, Version};
 use crate::state::{State, Writing};
-use crate::store::Store;
+use crate::{apply::Force, meta, patch, store::Store};
 
 /// One request about objects, its body read.
 pub(super) struct Call<'a> {

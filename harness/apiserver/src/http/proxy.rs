@@ -11,10 +11,7 @@ use serde_json::Value;
 
 use super::answer::{self, Answer};
 use super::request::{Query, Target};
-use crate::failure::Failure;
-use crate::kind::kinds;
-use crate::pods::PodDialer;
-use crate::store::Store;
+use crate::{failure::Failure, kind::kinds, pods::PodDialer, store::Store};
 
 pub(super) fn log(store: &Store, pods: &dyn PodDialer, target: &Target, query: &Query) -> Result<Answer, Failure> {
     let name = target.name.as_deref().unwrap_or("");

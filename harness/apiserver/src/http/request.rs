@@ -5,11 +5,10 @@ use std::sync::Arc;
 use http::HeaderMap;
 use http::header::{ACCEPT, USER_AGENT};
 
-use crate::admission::UnknownFields;
 use crate::failure::{Cause, Failure};
 use crate::resource::{Resource, Version};
 use crate::selector::{FieldSelector, LabelSelector, Scope};
-use crate::store::Store;
+use crate::{admission::UnknownFields, store::Store};
 
 /// What a path under `/api` or `/apis` names.
 #[derive(Clone, Debug)]

@@ -1,9 +1,6 @@
 //! Watches: the changes of a kind as lines of JSON, from a resource version on.
 
-use std::collections::VecDeque;
-use std::io;
-use std::sync::Arc;
-use std::time::Duration;
+use std::{collections::VecDeque, io, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures::Stream;
@@ -15,14 +12,11 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 
-use super::answer::Answer;
-use super::kubectl::table::table;
 use super::objects::{partial, present};
 use super::request::{Query, Shape, Target};
-use crate::failure::Failure;
-use crate::selector::Scope;
+use super::{answer::Answer, kubectl::table::table};
 use crate::state::{Change, Listener, WatchEvent};
-use crate::store::Store;
+use crate::{failure::Failure, selector::Scope, store::Store};
 
 /// How many events wait for a client that does not read before its watch is closed.
 const BACKLOG: usize = 1024;

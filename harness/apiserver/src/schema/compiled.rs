@@ -1,7 +1,6 @@
 //! The compiled form of a structural schema.
 
-use std::collections::BTreeMap;
-use std::sync::OnceLock;
+use std::{collections::BTreeMap, sync::OnceLock};
 
 use regex::Regex;
 use serde_json::Value;

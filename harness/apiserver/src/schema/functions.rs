@@ -3,8 +3,7 @@
 use std::sync::{Arc, LazyLock};
 
 use cel::common::types::{BOOL_TYPE, CelBool, CelDouble, CelString, DOUBLE_TYPE, STRING_TYPE};
-use cel::common::value::CowVal;
-use cel::{Env, ExecutionError, extensions};
+use cel::{Env, ExecutionError, common::value::CowVal, extensions};
 
 /// The environment that rules are compiled and evaluated in.
 pub(crate) static ENV: LazyLock<Arc<Env>> = LazyLock::new(|| {

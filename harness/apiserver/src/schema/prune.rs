@@ -2,8 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::compiled::Schema;
-use super::field_path::join;
+use super::{compiled::Schema, field_path::join};
 
 /// Drops unknown fields; returns their paths, sorted.
 pub(crate) fn prune(schema: &Schema, object: &mut Value) -> Vec<String> {

@@ -2,14 +2,11 @@
 
 use std::collections::HashMap;
 
-use cel::objects::Key;
-use cel::{Context, Value as Cel};
+use cel::{Context, Value as Cel, objects::Key};
 use serde_json::Value;
 
 use super::compiled::{Schema, Type};
-use super::field_path::join;
-use super::functions;
-use super::rule::Expression;
+use super::{field_path::join, functions, rule::Expression};
 use crate::failure::Cause;
 
 /// Whether a rule holds for a value that no schema describes; never panics, whatever the rule.

@@ -6,12 +6,9 @@ use futures::{SinkExt, StreamExt};
 use rstest::rstest;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
-use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::client::IntoClientRequest;
-use tokio_tungstenite::tungstenite::protocol::Message;
+use tokio_tungstenite::{WebSocketStream, tungstenite::client::IntoClientRequest, tungstenite::protocol::Message};
 
-use crate::pods::world;
-use crate::world::World;
+use crate::{pods::world, world::World};
 
 const PATH: &str = "/api/v1/namespaces/default/pods/p/portforward";
 const QUESTION: &[u8] = b"GET /x HTTP/1.1\r\nhost: a\r\n\r\n";

@@ -3,9 +3,8 @@
 use apiserver::{Definitions, Hooks, ServerOptions, Store, kinds};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Namespace, Secret, Service};
-use kube::ResourceExt;
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions, PropagationPolicy};
-use kube::discovery::Discovery;
+use kube::{ResourceExt, discovery::Discovery};
 use rstest::rstest;
 use serde_json::{Value, json};
 

@@ -1,8 +1,6 @@
 //! Pods through the server: logs, proxies, forwards.
 
-use std::io;
-use std::net::SocketAddr;
-use std::sync::Arc;
+use std::{io, net::SocketAddr, sync::Arc};
 
 use apiserver::{PodDialer, ServerOptions, kinds};
 use futures::future::BoxFuture;

@@ -1,17 +1,11 @@
 //! Hostile input: refused cleanly, recorded where a request can be told, and never a panic.
 
-use model::{
-    Config,
-    answer::Payload,
-    openai::{self, Asked, Endpoint},
-    script::Script,
-};
+use model::openai::{self, Asked, Endpoint};
+use model::{Config, answer::Payload, script::Script};
 use proptest::prelude::*;
 use rstest::rstest;
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
-};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use wire::Call;
 
 use crate::served::{chat, config, response, serve};

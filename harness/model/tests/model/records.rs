@@ -1,9 +1,7 @@
 //! Records: what is written down, in which order, what is dropped, and what a reader is told of it.
 
-use std::{
-    future::ready,
-    sync::{Arc, Mutex},
-};
+use std::future::ready;
+use std::sync::{Arc, Mutex};
 
 use model::Config;
 use rstest::rstest;

@@ -8,10 +8,8 @@ use futures::{FutureExt, future::BoxFuture};
 use model::{Clock, Config};
 use rstest::rstest;
 use serde_json::{Value, json};
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    sync::{mpsc, watch},
-};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::{mpsc, watch};
 use verdict::history::{Ended, Usage};
 use wire::{Arrived, Call, Next};
 

@@ -1,9 +1,6 @@
 //! Bursts against servers that answer when enough requests have arrived, and not before.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering::SeqCst},
-};
+use std::{sync::Arc, sync::atomic::AtomicUsize, sync::atomic::Ordering::SeqCst};
 
 use crate::served::request;
 use tokio::{io::AsyncWriteExt, net::TcpListener, sync::Barrier};

@@ -5,11 +5,9 @@ use std::{future::ready, sync::Arc, time::Duration};
 use crate::served::{bytes, once, request};
 use rstest::rstest;
 use serde_json::json;
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpListener,
-    sync::{Notify, oneshot},
-};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+use tokio::sync::{Notify, oneshot};
 use verdict::history::{Ended, Exchange, Outcome, Response};
 use wire::{Abandon, Arrived, Call, Client, Next, Tcp};
 

@@ -7,11 +7,8 @@ use bytes::Bytes;
 use futures::{StreamExt, stream};
 use http::{Request, Response, Version};
 use http_body_util::{BodyExt, StreamBody};
-use hyper::{
-    body::{Frame, Incoming},
-    server::conn::http2,
-    service::service_fn,
-};
+use hyper::body::{Frame, Incoming};
+use hyper::{server::conn::http2, service::service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::json;
 use tokio::sync::Notify;

@@ -2,11 +2,10 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::failure::Failure;
 use crate::http::answer::{Answer, bytes, json as json_answer};
 use crate::http::discovery::{groups, versions};
 use crate::resource::{Resource, Version};
-use crate::store::Store;
+use crate::{failure::Failure, store::Store};
 
 /// An empty document of OpenAPI v2 in protobuf: field 1 (`swagger`) is "2.0".
 const EMPTY_V2: &[u8] = b"\x0a\x032.0";

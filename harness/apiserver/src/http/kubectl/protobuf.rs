@@ -1,7 +1,6 @@
 //! Protobuf as `kubectl create` sends it for the few kinds that it creates with typed clients.
 
-use base64::Engine;
-use base64::prelude::BASE64_STANDARD;
+use base64::{Engine, prelude::BASE64_STANDARD};
 use serde_json::{Map, Value, json};
 
 use crate::failure::Failure;

@@ -3,9 +3,8 @@
 use serde_json::{Value, json};
 
 use super::jsonpath;
-use crate::kind::kinds;
-use crate::meta;
 use crate::resource::{Resource, Version};
+use crate::{kind::kinds, meta};
 
 struct Column<'a> {
     name: &'a str,

@@ -1,12 +1,9 @@
 //! Channels in a WebSocket, as the kube client forwards (`v4.channel.k8s.io`): two a port, one for bytes and one for
 //! errors, each opened by a frame that names the port.
 
-use futures::stream::SplitSink;
-use futures::{SinkExt, StreamExt};
+use futures::{SinkExt, StreamExt, stream::SplitSink};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
-use tokio::net::tcp::OwnedWriteHalf;
-use tokio::sync::mpsc;
+use tokio::{net::TcpStream, net::tcp::OwnedWriteHalf, sync::mpsc};
 use tokio_tungstenite::tungstenite::protocol::Message;
 
 use super::pod::{Pod, Socket};

@@ -10,28 +10,22 @@ mod streams;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures::future::BoxFuture;
-use futures::{FutureExt, SinkExt, StreamExt};
+use futures::{FutureExt, SinkExt, StreamExt, future::BoxFuture};
 use http::header::{
     CONNECTION, HeaderName, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, UPGRADE,
 };
 use http::{HeaderMap, Request, Response, StatusCode};
-use hyper::body::Incoming;
-use hyper::upgrade::Upgraded;
+use hyper::{body::Incoming, upgrade::Upgraded};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::{Message, Role};
+use tokio_tungstenite::{WebSocketStream, tungstenite::handshake::derive_accept_key};
 
 use pod::{Pod, Socket};
 
-use crate::failure::Failure;
 use crate::http::answer::{self, Answer};
-use crate::http::proxy::pod_address;
 use crate::http::request::{Query, Target};
-use crate::pods::PodDialer;
-use crate::store::Store;
+use crate::{failure::Failure, http::proxy::pod_address, pods::PodDialer, store::Store};
 
 const CHANNELS: &str = "v4.channel.k8s.io";
 const STREAMS: &str = "portforward.k8s.io";

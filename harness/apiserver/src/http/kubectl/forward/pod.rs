@@ -7,9 +7,7 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio_tungstenite::WebSocketStream;
 
-use crate::http::proxy::pod_address;
-use crate::pods::PodDialer;
-use crate::store::Store;
+use crate::{http::proxy::pod_address, pods::PodDialer, store::Store};
 
 pub(super) type Socket = WebSocketStream<TokioIo<Upgraded>>;
 

@@ -1,12 +1,10 @@
 //! Streams of SPDY, as kubectl forwards (`portforward.k8s.io`): a pair for each connection, one for bytes and one for
 //! errors, held together by a request id.
 
-use std::collections::HashMap;
-use std::future::Future;
+use std::{collections::HashMap, future::Future};
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::TcpStream;
-use tokio::sync::mpsc;
+use tokio::{net::TcpStream, sync::mpsc};
 use tokio_util::sync::CancellationToken;
 
 use super::pod::Pod;
