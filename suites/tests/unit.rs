@@ -1,6 +1,8 @@
 //! What the suites do as a whole: with a program of somebody else's on a hop (one that passes on what it gets changes no
 //! verdict, one that alters its meaning is caught, one that never listens proves nothing), and with a run that was kept.
 
+mod toy;
+
 use std::{
     path::Path,
     process::{Command, Output},
