@@ -49,10 +49,14 @@ impl Checkout {
     }
 
     fn file(self, name: &str, text: &str) -> Self {
+        self.write(name, text);
+        self
+    }
+
+    fn write(&self, name: &str, text: &str) {
         let file = self.folder.path().join(name);
         fs::create_dir_all(file.parent().unwrap()).unwrap();
         fs::write(file, text).unwrap();
-        self
     }
 
     /// `igc`, with nothing in its environment but the suites and programs of this checkout.
@@ -591,7 +595,10 @@ fn a_front_is_named_in_help_with_what_it_can_do_besides() {
 
 /// A gateway of its own: a folder alone, the copy of another under a new name. No line of Rust knows it.
 fn with_a_toy(copied: &str) -> Checkout {
-    let checkout = Checkout::new();
+    let checkout = Checkout::new().file("Cargo.toml", "");
+    for generated in ["suites/requirements.yaml", "docs/capabilities.md"] {
+        checkout.write(generated, &fs::read_to_string(root().join(generated)).unwrap());
+    }
     let manifests = checkout.folder.path().join("manifests");
     let (own, toy) = (manifests.join("gateways").join(copied), manifests.join("gateways/toy"));
     copy(&own, &toy);
@@ -627,6 +634,9 @@ fn a_gateway_is_a_folder(#[case] copied: &str) {
     let listed: Vec<serde_json::Value> = serde_json::from_str(&out).unwrap();
     let declared = |gateway: &str| listed.iter().filter(|check| check["gateways"][gateway] == "declared").count();
     assert!(declared("toy") > 30, "{out}");
+
+    let (exit, out, err) = igc(&checkout, &["tidy"]);
+    assert_eq!((exit, out.as_str()), (0, ""), "{err}");
 
     // The Job's rights are those of the gateway that it copies.
     let rights = |gateway: &str| {
