@@ -9,12 +9,9 @@ use anyhow::Result;
 
 use crate::{program, run::Interrupts};
 
-/// What a step calls.
 #[derive(Clone, Copy)]
 enum Calls {
-    /// cargo with these words.
     Cargo(&'static [&'static str]),
-    /// `igc` with these words.
     Igc(&'static [&'static str]),
 }
 
@@ -31,7 +28,6 @@ const STEPS: [(&str, Calls); 5] = [
     ("tests", Calls::Cargo(&["test", "--workspace", "--lib", "--bins", "--tests", "--locked", "--no-fail-fast"])),
 ];
 
-/// `cargo xtask ci`.
 pub fn ci() -> Result<u8> {
     let interrupts = Interrupts::listen()?;
     for (name, calls) in STEPS {

@@ -44,7 +44,6 @@ fn usage(form: &str) -> u8 {
     2
 }
 
-/// Builds `igc` and the suites' binary, and starts `igc` with these words.
 fn hand_over(words: &[OsString]) -> Result<u8> {
     let interrupts = Interrupts::listen()?;
     match program::igc(words) {

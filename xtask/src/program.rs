@@ -11,7 +11,6 @@ use anyhow::{Context, Result, bail};
 
 use crate::OWN;
 
-/// The checkout.
 pub fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().map(Path::to_path_buf).unwrap_or_default()
 }
@@ -29,7 +28,6 @@ fn clean(program: impl AsRef<std::ffi::OsStr>) -> Command {
     command
 }
 
-/// cargo, in the checkout.
 pub fn cargo() -> Command {
     let mut command = clean(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(root());
@@ -75,7 +73,6 @@ pub fn igc(words: &[OsString]) -> Result<Command> {
     Ok(command)
 }
 
-/// `cargo xtask programs DIR`: what a run needs of this checkout's programs, in a folder.
 pub fn programs(folder: &Path) -> Result<u8> {
     std::fs::create_dir_all(folder).with_context(|| format!("failed to make {}", folder.display()))?;
     for (program, name) in built(false)?.iter().zip(["igc", "suites"]) {

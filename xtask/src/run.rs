@@ -27,7 +27,6 @@ impl Interrupts {
         Ok(Self(said))
     }
 
-    /// Whether the user has asked to stop.
     pub fn said(&self) -> bool {
         self.0.load(Ordering::SeqCst)
     }

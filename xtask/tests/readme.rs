@@ -31,7 +31,6 @@ fn checkout() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
-/// `igc` and the suites' test binary of this checkout, in a folder for `IGC_PROGRAMS`.
 fn programs() -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     let built = Command::new(env!("CARGO_BIN_EXE_xtask")).arg("programs").arg(folder.path()).output().unwrap();
@@ -44,7 +43,6 @@ fn xtask(programs: &Path, words: &[&str]) -> (i32, String, String) {
     xtask_in(programs, &[], words)
 }
 
-/// The same with variables.
 fn xtask_in(programs: &Path, variables: &[(&str, &str)], words: &[&str]) -> (i32, String, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
     command.env("IGC_PROGRAMS", programs).env_remove("IGC_RUN").env_remove("CI").args(words);
@@ -90,7 +88,6 @@ fn what_the_readme_says_of_a_rehearsal_is_so() {
     assert!(code == 0 && stdout.contains("to review"), "{stdout}");
 }
 
-/// A record of the last run below a folder, and its history.
 fn last(out: &Path, gateway: &str, check: &str) -> (Value, Value) {
     let read = |kind: &str| {
         let file = out.join("latest").join(kind).join(gateway).join(check).join("-/1.json");

@@ -91,7 +91,6 @@ fn histories(run: Option<&RunFolder>) -> Result<BTreeMap<(String, String), Key>,
     Ok(keys.into_iter().map(|key| ((key.gateway.clone(), key.title()), key)).collect())
 }
 
-/// What can be shown of two gateways beside each other.
 struct Sides<'o> {
     observations: &'o Observations,
     histories: BTreeMap<(String, String), Key>,
@@ -105,7 +104,6 @@ impl Sides<'_> {
         observed.map_or_else(|| gateway.to_owned(), |o| format!("{gateway} {} ({})", o.version, o.place.word()))
     }
 
-    /// What was sent and answered in the run, in its canonical form.
     fn transcript(&self, check: &str, gateway: &str) -> Result<Option<Value>, Failure> {
         let key = self.histories.get(&(gateway.to_owned(), check.to_owned()));
         let read = self.run.zip(key).map(|(run, key)| run.read_history(key)).transpose()?;

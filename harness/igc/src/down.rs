@@ -13,7 +13,6 @@ use verdict::{folder::Event, plan::GatewayPlan, record::Verdict};
 
 use crate::{failure::Failure, log::Log, options, places, plan::runs};
 
-/// Takes gateways of a run down.
 pub async fn down(
     place: &dyn Place,
     run: &PlannedRun,

@@ -36,7 +36,6 @@ enum Batch<'p> {
 }
 
 impl<'p> Batch<'p> {
-    /// The processes that run the checks of these gateways, one after the other.
     fn of(place: &dyn Place, gateways: &[&'p GatewayPlan]) -> Vec<Self> {
         if place.holds_all() {
             return vec![Batch::All];
@@ -44,7 +43,6 @@ impl<'p> Batch<'p> {
         gateways.iter().flat_map(|gateway| [true, false].map(|shared| Batch::Of { gateway, shared })).collect()
     }
 
-    /// How many of its checks are to be executed.
     fn planned(self, plan: &Plan) -> usize {
         let ours = |gateway: &str, exclusive: Exclusive| match self {
             Batch::All => true,
@@ -53,7 +51,6 @@ impl<'p> Batch<'p> {
         plan.checks.iter().filter(|c| c.runs() && ours(&c.gateway, c.exclusive)).count()
     }
 
-    /// How many of them run at once.
     fn jobs(self, plan: &Plan) -> u32 {
         match self {
             Batch::Of { shared: false, .. } => 1,
@@ -68,7 +65,6 @@ fn turns<'r>(place: &dyn Place, run: &'r PlannedRun) -> Vec<Vec<&'r GatewayPlan>
     if place.holds_all() { vec![gateways] } else { gateways.into_iter().map(|gateway| vec![gateway]).collect() }
 }
 
-/// A run that is driven to its end.
 struct Driver<'a> {
     root: &'a Root,
     suites: &'a Suites,
@@ -134,7 +130,6 @@ impl Driver<'_> {
     }
 }
 
-/// A file of the run's folder, appended to.
 fn append(run: &PlannedRun, name: &str) -> Result<File, Failure> {
     let path = run.folder.path().join(name);
     let opened = File::options().create(true).append(true).open(&path);
@@ -158,7 +153,6 @@ async fn planned(
     run
 }
 
-/// Plans a run and drives it, all but its report.
 async fn driven(
     root: &Root,
     suites: &Suites,
@@ -180,7 +174,6 @@ async fn driven(
     Ok(run)
 }
 
-/// `e2e`.
 pub async fn e2e(
     root: &Root,
     e2e: &E2e,

@@ -23,7 +23,6 @@ use crate::{
 /// How many runs are looked at, from the last one back.
 const RUNS: usize = 20;
 
-/// Prints what is known of the check.
 pub async fn explain(root: &Root, options: &options::Explain) -> Result<u8, Failure> {
     let requirements = Suites::find(root)?.requirements().await?;
     let Some(requirement) = requirements.get(&options.check) else {
@@ -42,7 +41,6 @@ pub async fn explain(root: &Root, options: &options::Explain) -> Result<u8, Fail
     Ok(0)
 }
 
-/// What the registry has of it.
 fn demand(requirement: &Requirement) -> String {
     let mut text = format!("{}  {}\n\n{}\n\n", requirement.check, requirement.level.word(), requirement.sentence);
     let mut line = |what: &str, value: &str| _ = writeln!(text, "{what:<12}{value}");
@@ -62,7 +60,6 @@ fn demand(requirement: &Requirement) -> String {
     text + "\n"
 }
 
-/// The last verdicts of each gateway and case, with their evidence.
 fn lately(runs: &PathBuf, check: &str) -> String {
     let entries = std::fs::read_dir(runs).into_iter().flatten().flatten();
     let mut folders: Vec<PathBuf> =

@@ -4,7 +4,6 @@ use std::fmt;
 
 use cluster::place::PlaceError;
 
-/// Why a command ended, and whose fault it is.
 #[derive(Debug)]
 pub enum Failure {
     /// What was asked for makes no sense: exit 2.
@@ -14,7 +13,6 @@ pub enum Failure {
 }
 
 impl Failure {
-    /// The exit code.
     pub fn code(&self) -> u8 {
         match self {
             Failure::Usage(_) => 2,
@@ -22,7 +20,6 @@ impl Failure {
         }
     }
 
-    /// What was asked for makes no sense.
     pub fn usage(error: impl fmt::Display) -> Self {
         Self::Usage(error.to_string())
     }

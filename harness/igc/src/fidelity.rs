@@ -24,13 +24,10 @@ use crate::{
     options::{Fidelity, Format},
 };
 
-/// The cases of the project.
 const CASES: &str = "harness/rehearsal/fidelity";
 
-/// Cases that are played at a time.
 const AT_ONCE: usize = 4;
 
-/// Everything that is said at the end.
 #[derive(Debug, Serialize)]
 struct Answer {
     counts: Counts,
@@ -50,7 +47,6 @@ struct Counts {
     stale: usize,
 }
 
-/// One case, and what came of it.
 #[derive(Debug, Serialize)]
 struct Outcome {
     case: String,
@@ -87,7 +83,6 @@ enum Word {
     Error,
 }
 
-/// A difference, and why it is accepted where it is.
 #[derive(Debug, Serialize)]
 struct Told {
     line: u64,
@@ -173,7 +168,6 @@ fn cases(root: &Root, paths: &[PathBuf]) -> Result<Vec<Case>, Failure> {
     if wrong.is_empty() { Ok(all) } else { Err(Failure::Usage(wrong.join("\nerror: "))) }
 }
 
-/// The observations that were accepted at real places.
 fn of_real_places(root: &Path) -> Result<Vec<Outcome>, Failure> {
     let mut found = Vec::new();
     for (gateway, title, golden) in golden::accepted(root)? {

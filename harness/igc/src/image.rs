@@ -8,7 +8,6 @@ use tokio::process::Command;
 
 use crate::{failure::Failure, log::Log};
 
-/// How cargo makes it.
 const BUILD: [&str; 10] = [
     "build",
     "--package",

@@ -21,14 +21,11 @@ use crate::{failure::Failure, options::Job};
 const RESULTS: &str = "/tmp/sonobuoy/results";
 /// The programs in the image, as `cargo xtask programs` puts them there.
 const PROGRAMS: &str = "/igc/programs";
-/// Where the kubeconfig of the pod's own account is.
 const KUBECONFIG: &str = "/igc/kubeconfig/config";
-/// What Kubernetes gives every pod.
 const ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 /// How long the results can be fetched after the checks, in seconds.
 const KEPT: u32 = 3_600;
 
-/// Prints the manifest.
 pub fn job(root: &Root, options: &Job) -> Result<u8, Failure> {
     print!("{}", manifest(options, &root.manifests())?);
     Ok(0)
@@ -43,7 +40,6 @@ fn manifest(options: &Job, manifests: &Path) -> Result<String, Failure> {
     Ok(documents.join("---\n"))
 }
 
-/// What the Job may do: what the gateway's checks need in these versions.
 fn rules(manifests: &Path, options: &Job) -> Result<Vec<Rule>, Failure> {
     let folder = GatewayFolder::read(&manifests.join("gateways"), &options.gateway).map_err(Failure::usage)?;
     let catalogue = Catalogue::read(manifests).map_err(Failure::usage)?;
@@ -78,7 +74,6 @@ fn environment() -> Value {
     json!([{"name": "KUBECONFIG", "value": KUBECONFIG}, {"name": "CI", "value": "true"}])
 }
 
-/// What nobody needs is not given.
 fn confined() -> Value {
     json!({
         "allowPrivilegeEscalation": false,

@@ -18,10 +18,8 @@ use crate::{
     suites::Suites,
 };
 
-/// The versions by which is told what a gateway declares.
 const PROFILE: &str = "current";
 
-/// One check of `list --format json`.
 #[derive(Debug, Serialize)]
 struct Listed<'r> {
     id: &'r str,
@@ -35,17 +33,14 @@ struct Listed<'r> {
     gateways: BTreeMap<String, Support>,
 }
 
-/// Whether a gateway declares what a check needs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Support {
-    /// It does.
     Declared,
     /// It does not, in no case of the check: why.
     Unsupported(String),
 }
 
-/// Prints the checks.
 pub async fn list(root: &Root, options: &options::List) -> Result<u8, Failure> {
     let requirements = Suites::find(root)?.requirements().await?;
     let plan = declared(root, &options.gateway, &requirements)?;
@@ -66,7 +61,6 @@ pub fn declared(root: &Root, gateway: &str, requirements: &Requirements) -> Resu
     everything(root, &gateways(root, gateway)?, PROFILE, requirements, &TestList::of(requirements))
 }
 
-/// What each gateway that the check belongs to declares of it.
 pub fn support(plan: &Plan, requirement: &Requirement) -> BTreeMap<String, Support> {
     let mut gateways = BTreeMap::new();
     for check in plan.checks.iter().filter(|c| c.check == requirement.check) {

@@ -28,7 +28,6 @@ pub struct Live {
 }
 
 impl Live {
-    /// Follows the events of the run in this folder.
     pub fn of(run: &Path, place: &str, style: Style) -> Self {
         let follower = Follower { path: run.join("events.jsonl"), file: None, rest: Vec::new() };
         let shown = Shown { follower, style, place: place.to_owned(), counts: None, line: None };
@@ -43,7 +42,6 @@ impl Live {
         Self { shown, over, thread: Some(thread) }
     }
 
-    /// So many checks of these gateways begin.
     pub fn checks(&self, gateways: &[&GatewayPlan], planned: usize) {
         let mut shown = lock(&self.shown);
         shown.step();
@@ -72,12 +70,9 @@ fn lock(shown: &Mutex<Shown>) -> std::sync::MutexGuard<'_, Shown> {
     shown.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What is printed while checks run, and for whom.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Style {
-    /// Nobody.
     Silent,
-    /// A program, on standard output.
     JsonLines,
     /// Somebody who reads a log: a line for each check.
     Plain,
@@ -86,7 +81,6 @@ pub enum Style {
 }
 
 impl Style {
-    /// As the command line and standard error want it.
     pub fn of(output: &Output) -> Self {
         let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
         match output.format {
@@ -98,7 +92,6 @@ impl Style {
     }
 }
 
-/// What the live line counts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Counts {
     gateways: Vec<String>,
@@ -116,7 +109,6 @@ impl Counts {
         self.others += usize::from(!breaks && event.verdict != Some(Verdict::Pass));
     }
 
-    /// The line, without its time.
     fn line(&self, place: &str) -> String {
         let mut line = format!("{} on {place}: {}/{} checks", self.gateways.join(", "), self.done, self.planned);
         if self.breaking > 0 {
@@ -161,7 +153,6 @@ impl Shown {
         }
     }
 
-    /// Says what has happened since the last step.
     fn step(&mut self) {
         for raw in self.follower.lines() {
             let Ok(event) = serde_json::from_str::<Event>(&raw) else { continue };

@@ -17,17 +17,14 @@ use crate::failure::Failure;
 pub struct Log(Arc<OnceLock<File>>);
 
 impl Log {
-    /// From now on all of it goes to this file.
     pub fn to_file(&self, file: File) {
         _ = self.0.set(file); // it is the first: a command has one run
     }
 
-    /// Says one line.
     pub fn say(&self, line: impl fmt::Display) {
         _ = writeln!(self.clone(), "{line}"); // a closed terminal is no reason to stop
     }
 
-    /// How an install says how far it is.
     pub fn progress(&self) -> Arc<dyn Progress> {
         match self.0.get() {
             Some(_) => Arc::new(Lines::new(self.clone())),
@@ -35,12 +32,10 @@ impl Log {
         }
     }
 
-    /// For the standard error of a program.
     pub fn stdio(&self) -> Result<Stdio, Failure> {
         Ok(self.0.get().map(File::try_clone).transpose()?.map_or_else(Stdio::inherit, Stdio::from))
     }
 
-    /// Whether it goes to a file.
     pub fn is_file(&self) -> bool {
         self.0.get().is_some()
     }

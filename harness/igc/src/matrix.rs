@@ -40,7 +40,6 @@ struct ShardOfCell {
 /// Processors and bytes of memory of the machine that a cell is for: models that are larger are asked for by name.
 const RUNNER: (u64, u64) = (2, 7 << 30);
 
-/// Prints one line of JSON.
 pub fn matrix(root: &Root, options: &Matrix) -> Result<u8, Failure> {
     println!("{}", serde_json::to_string(&cells(options, &root.manifests())?)?);
     Ok(0)

@@ -30,7 +30,6 @@ struct Matrix {
     include: Vec<Expected>,
 }
 
-/// Merges runs and says what came of all of them.
 pub fn merge(root: &Root, options: &options::Merge) -> Result<u8, Failure> {
     let expected = options.matrix.as_deref().map(cells).transpose()?.unwrap_or_default();
     let folders: Vec<RunFolder> =

@@ -5,7 +5,6 @@ use tokio_util::sync::CancellationToken;
 
 use crate::failure::Failure;
 
-/// Options of `igc model`.
 #[derive(Clone, Debug, ClapArgs)]
 pub struct Args {
     /// A model name to answer for; may be given several times
@@ -25,7 +24,6 @@ pub struct Args {
     namespace: String,
 }
 
-/// Serves until it is told to stop.
 pub async fn serve(args: Args, cancel: CancellationToken) -> Result<u8, Failure> {
     let pod = args.pod.or_else(|| std::env::var("HOSTNAME").ok()).unwrap_or_else(|| "igc-model".to_owned());
     let config = model::Config {

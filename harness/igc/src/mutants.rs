@@ -46,19 +46,15 @@ const PROFILE: &str = "recorded";
 /// A case of a check on a gateway.
 type Place = (String, String);
 
-/// A mutant, and a check that is to kill it.
 struct Pair {
     mutant: Mutant,
     check: String,
     /// Whether the requirement names the mutant; else it is tried to see whether it kills what it should not.
     named: bool,
-    /// Gateways and cases that are left to try.
     left: VecDeque<Place>,
-    /// What came of those that were tried.
     outcomes: Vec<(Place, Outcome)>,
 }
 
-/// What came of one try.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Outcome {
     /// The check failed with the mutant, and passed without it: the clause that shows it.
@@ -71,11 +67,9 @@ enum Outcome {
     Unreached(String),
     /// The check fails without the mutant, also on a mended gateway: nothing can be said.
     FailsWithout(String),
-    /// No record was left.
     NoRecord,
 }
 
-/// What came of a mutant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]
 enum State {
@@ -408,7 +402,6 @@ impl Answer {
     }
 }
 
-/// The kill table for people.
 fn table(answer: &Answer) -> String {
     use std::fmt::Write;
     let mut text = String::new();

@@ -10,7 +10,6 @@ const JOBS: u32 = 4;
 /// The model of a run that names none: the one that the guides use.
 pub const USUAL_MODEL: &str = "llm-d-sim";
 
-/// Where a run happens.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum On {
     /// kind where a container engine, kind and helm answer, else the rehearsal.
@@ -26,7 +25,6 @@ pub enum On {
     Context,
 }
 
-/// Whether pods of the cluster can reach what is outside of it while checks run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Egress {
     /// No; proven in every run.
@@ -74,11 +72,9 @@ pub struct Target {
     pub igc_image: Option<String>,
 }
 
-/// Options of `cargo xtask e2e`.
 #[derive(Clone, Debug, Args)]
 #[group(skip)]
 pub struct E2e {
-    /// Where, and on what
     #[command(flatten)]
     pub target: Target,
     /// Only suites that match, for example 'tokens' or 'guide-*'; may be given several times
@@ -110,9 +106,7 @@ pub struct E2e {
 /// One part of a run that several machines share, written `2/3`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shard {
-    /// Which, counted from 1.
     pub index: u32,
-    /// Of how many.
     pub of: u32,
 }
 
@@ -134,7 +128,6 @@ impl fmt::Display for Shard {
     }
 }
 
-/// What a run prints.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum OutputFormat {
     /// For people.
@@ -144,7 +137,6 @@ pub enum OutputFormat {
     JsonLines,
 }
 
-/// What a run prints, and how much.
 #[derive(Clone, Debug, Default, Args)]
 #[group(skip)]
 pub struct Output {
@@ -156,7 +148,6 @@ pub struct Output {
     pub format: OutputFormat,
 }
 
-/// Options of `cargo xtask report`.
 #[derive(Clone, Debug, Args)]
 #[group(skip)]
 pub struct Report {
@@ -169,12 +160,10 @@ pub struct Report {
     /// Print the JSON schema of report.json instead
     #[arg(long)]
     pub schema: bool,
-    /// How it is said
     #[command(flatten)]
     pub output: Output,
 }
 
-/// Options of `cargo xtask merge`.
 #[derive(Clone, Debug, Args)]
 #[group(skip)]
 pub struct Merge {
@@ -187,12 +176,10 @@ pub struct Merge {
     /// Folder that receives the merged run's folder [default: target/igc]
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
-    /// How it is said
     #[command(flatten)]
     pub output: Output,
 }
 
-/// Options of `cargo xtask review`.
 #[derive(Clone, Debug, Args)]
 #[group(skip)]
 pub struct Review {
@@ -213,7 +200,6 @@ pub struct Review {
     pub reason: Option<String>,
 }
 
-/// Options of `cargo xtask job`.
 #[derive(Clone, Debug, Args)]
 #[group(skip)]
 pub struct Job {
@@ -240,7 +226,6 @@ pub struct Job {
     pub sonobuoy: bool,
 }
 
-/// Options of `cargo xtask down`.
 #[derive(Clone, Debug, Args)]
 #[group(skip)]
 pub struct Down {
@@ -252,7 +237,6 @@ pub struct Down {
     pub context: Option<String>,
 }
 
-/// Options of `cargo xtask doctor`.
 #[derive(Clone, Debug, Args)]
 #[group(skip)]
 pub struct Doctor {
@@ -261,7 +245,6 @@ pub struct Doctor {
     pub format: Format,
 }
 
-/// How results are printed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum Format {
     /// For people.
@@ -271,7 +254,6 @@ pub enum Format {
     Json,
 }
 
-/// Options of `cargo xtask fidelity`.
 #[derive(Clone, Debug, Args)]
 #[group(skip)]
 pub struct Fidelity {
@@ -289,7 +271,6 @@ pub struct Fidelity {
     pub format: Format,
 }
 
-/// Options of `cargo xtask mutants`.
 #[derive(Clone, Debug, Args)]
 #[group(skip)]
 pub struct Mutants {
@@ -310,7 +291,6 @@ pub struct Mutants {
     pub broad: bool,
 }
 
-/// Options of `cargo xtask replay`.
 #[derive(Clone, Debug, Args)]
 #[group(skip)]
 pub struct Replay {
@@ -322,7 +302,6 @@ pub struct Replay {
     pub checks: Vec<String>,
 }
 
-/// Options of `cargo xtask differ`.
 #[derive(Clone, Debug, Args)]
 #[group(skip)]
 pub struct Differ {
@@ -340,7 +319,6 @@ pub struct Differ {
     pub format: Format,
 }
 
-/// Options of `cargo xtask matrix`.
 #[derive(Clone, Debug, Args)]
 #[group(skip)]
 pub struct Matrix {
@@ -361,7 +339,6 @@ pub struct Matrix {
     pub shards: u32,
 }
 
-/// Options of `cargo xtask list`.
 #[derive(Clone, Debug, Args)]
 #[group(skip)]
 pub struct List {
@@ -373,7 +350,6 @@ pub struct List {
     pub format: Format,
 }
 
-/// Options of `cargo xtask explain`.
 #[derive(Clone, Debug, Args)]
 #[group(skip)]
 pub struct Explain {
@@ -385,7 +361,6 @@ pub struct Explain {
     pub out: Option<PathBuf>,
 }
 
-/// Options of `cargo xtask tidy`.
 #[derive(Clone, Debug, Args)]
 #[group(skip)]
 pub struct Tidy {

@@ -84,7 +84,6 @@ fn earlier(folder: &RunFolder) -> Vec<Report> {
     reports
 }
 
-/// The ends of the logs below an evidence folder.
 fn logs(run: &Path, evidence: &str) -> Vec<Log> {
     let mut files = Vec::new();
     collect(&run.join(evidence).join("logs"), &mut files);

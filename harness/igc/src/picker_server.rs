@@ -30,7 +30,6 @@ const DRAIN: Duration = Duration::from_secs(10);
 /// How long a model may take to say its load.
 const ASK: Duration = Duration::from_secs(1);
 
-/// What `igc picker --help` teaches below the options.
 pub const HELP: &str = "\
 Examples:
   igc picker --endpoints 127.0.0.1:8001,127.0.0.1:8002 --secure-serving=false
@@ -76,7 +75,6 @@ What it saw, on --records-port:
   GET /igc/marker?x-igc-exchange=ID
       writes a record of its own: where it is found, none is missing";
 
-/// Options of `igc picker`.
 #[derive(Clone, Debug, ClapArgs)]
 #[command(after_long_help = HELP)]
 pub struct Args {
@@ -134,7 +132,6 @@ pub struct Args {
 const POOL_GROUPS: [(&str, &str); 2] =
     [("inference.networking.k8s.io", "v1"), ("inference.networking.x-k8s.io", "v1alpha2")];
 
-/// How a choice is told.
 #[derive(Clone, Copy, Debug, Default, ValueEnum)]
 enum Way {
     /// By header and by dynamic metadata, as the protocol wants it
@@ -272,7 +269,6 @@ async fn tell(
     }
 }
 
-/// An endpoint with what its model says of its load.
 async fn asked(address: &str) -> Endpoint {
     let client = Client::new(Arc::new(Tcp::to(address)), "load");
     let exchange = client.send("load", Call::get("/metrics").timeout(ASK)).await;

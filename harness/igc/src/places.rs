@@ -9,7 +9,6 @@ use verdict::plan::{self, RunInfo};
 
 use crate::{failure::Failure, options::On, rehearsed::Rehearsal};
 
-/// The place of this name.
 fn named(place: plan::Place, context: Option<&str>) -> Result<Box<dyn Place>, Failure> {
     let programs = Programs::from_env();
     Ok(match place {
@@ -23,7 +22,6 @@ fn named(place: plan::Place, context: Option<&str>) -> Result<Box<dyn Place>, Fa
     })
 }
 
-/// The place of a planned run.
 pub fn of(run: &RunInfo) -> Result<Box<dyn Place>, Failure> {
     named(run.place, run.context.as_deref())
 }
@@ -68,7 +66,6 @@ pub fn of_this_machine() -> [Box<dyn Place>; 2] {
     [Box::new(Rehearsal), Box::new(KindPlace::new(Programs::from_env()))]
 }
 
-/// A cluster of the user's.
 pub fn of_context(context: Option<&str>) -> impl Place {
     ContextPlace::new(Programs::from_env(), context)
 }

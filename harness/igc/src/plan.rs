@@ -35,7 +35,6 @@ use crate::{
     suites::Suites,
 };
 
-/// What `--gateway` says where it means every folder.
 pub const ALL: &str = "all";
 
 /// A name for a run: when, and four letters.
@@ -47,7 +46,6 @@ pub fn run_id() -> String {
     format!("{now}-{word}")
 }
 
-/// The folders of a gateway, or of `all`.
 pub fn gateways(root: &Root, named: &str) -> Result<Vec<GatewayFolder>, Failure> {
     let folder = root.manifests().join("gateways");
     let names = match named {
@@ -156,12 +154,10 @@ pub async fn plan(
     Ok(PlannedRun { manifests, folder, plan, options })
 }
 
-/// Where the folders of runs are, if nothing else is said.
 pub fn runs(root: &Root) -> PathBuf {
     root.target().join("igc")
 }
 
-/// The folder of a run: the last one where none is named.
 pub fn run_or_last(root: &Root, named: Option<&Path>) -> Result<RunFolder, Failure> {
     RunFolder::open(named.unwrap_or(&runs(root).join("latest"))).map_err(Failure::usage)
 }

@@ -12,7 +12,6 @@ use verdict::plan::{self, GatewayPlan};
 
 use crate::{failure::Failure, standing};
 
-/// See the module.
 pub struct Rehearsal;
 
 #[async_trait]

@@ -22,7 +22,6 @@ use crate::{
     terminal::colour,
 };
 
-/// Says what came of a run again; writes `report.{json,xml,md,html}` where asked.
 pub fn report(root: &Root, options: &options::Report) -> Result<u8, Failure> {
     if options.schema {
         println!("{}", serde_json::to_string_pretty(&report::schema())?);
@@ -44,7 +43,6 @@ pub fn report(root: &Root, options: &options::Report) -> Result<u8, Failure> {
     Ok(report.run.exit)
 }
 
-/// Writes the report of a run that has ended, and says what came of it.
 pub fn write(root: &Root, folder: &RunFolder, interrupted: bool, output: &options::Output) -> Result<u8, Failure> {
     let report = compiled(root, folder, |environment| ending(interrupted, environment))?;
     pages::write(root, folder, &report, &|key| folder.read_history(key).ok())?;
@@ -52,7 +50,6 @@ pub fn write(root: &Root, folder: &RunFolder, interrupted: bool, output: &option
     Ok(report.run.exit)
 }
 
-/// What the files of a run come to.
 pub fn compiled(
     root: &Root,
     folder: &RunFolder,
@@ -93,7 +90,6 @@ fn ending(interrupted: bool, environment: &Environment) -> Ending {
     }
 }
 
-/// Prints a report as it was asked for.
 pub fn say(report: &Report, folder: &RunFolder, output: &options::Output) {
     let folder = shown(folder.path());
     match (output.format, output.quiet) {

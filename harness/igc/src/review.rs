@@ -19,20 +19,16 @@ use verdict::{
 
 use crate::{failure::Failure, options, plan::run_or_last, terminal};
 
-/// Longest line of text from outside.
 const LINE: usize = 400;
 
-/// An observation that waits to be looked at.
 struct Pending {
     file: PathBuf,
     new: golden::Pending,
-    /// What it is held against.
     old: Option<Old>,
     /// What became of the check in this run.
     record: Option<Record>,
 }
 
-/// An observation that was accepted.
 struct Old {
     recording: Recording,
     observation: Value,
@@ -68,7 +64,6 @@ impl Pending {
         if self.old.as_ref().is_some_and(|old| old.compared) { "changed" } else { "new" }
     }
 
-    /// What a person needs to know before the two observations mean something.
     fn meaning(&self) -> String {
         let golden::Pending { gateway, recording, sentence, .. } = &self.new;
         let mut lines = vec![format!("{:<8} {}", self.state(), self.name()), format!("must hold: {sentence}")];
@@ -99,7 +94,6 @@ impl Pending {
         lines.iter().map(|line| inert(line, LINE, Lines::Joined) + "\n").collect()
     }
 
-    /// Both observations beside each other; what is new alone.
     fn sides(&self, width: usize, colour: Colour) -> String {
         let new = golden::yaml(&self.new.observation);
         match &self.old {
@@ -109,7 +103,6 @@ impl Pending {
     }
 }
 
-/// Where, when and on what something was observed.
 fn circumstances(gateway: &str, recording: &Recording) -> String {
     let Recording { version, profile, recorded, .. } = recording;
     let reason = recording.reason.as_ref().map(|r| format!(": {r}")).unwrap_or_default();
@@ -158,7 +151,6 @@ pub fn review(root: &Root, options: &options::Review) -> Result<u8, Failure> {
     Ok(0)
 }
 
-/// Does something to each that the glob selects.
 fn each(
     option: &'static str,
     glob: &str,
@@ -198,7 +190,6 @@ fn list(pending: &[Pending], mut out: impl Write) -> Result<(), Failure> {
     Ok(())
 }
 
-/// One by one, as the person says.
 fn ask(
     goldens: &Path,
     pending: &[Pending],

@@ -19,22 +19,17 @@ use verdict::{
 
 use crate::failure::Failure;
 
-/// The variable that names the binary.
 const VARIABLE: &str = "IGC_SUITES";
 
 /// How long the binary may take to end after Ctrl-C before it is killed.
 const GRACE: Duration = Duration::from_secs(4);
 
-/// How a run of the binary ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ended {
-    /// By itself.
     Exited(ExitStatus),
-    /// Because the user said so.
     Interrupted,
 }
 
-/// The binary.
 #[derive(Clone, Debug)]
 pub struct Suites {
     program: PathBuf,
@@ -66,7 +61,6 @@ impl Suites {
         command
     }
 
-    /// What every check demands, as the binary says it of itself.
     pub async fn requirements(&self) -> Result<Requirements, Failure> {
         let folder = tempfile::tempdir()?;
         let file = folder.path().join("registry.json");
@@ -80,7 +74,6 @@ impl Suites {
         Requirements::from_registry(&registry).map_err(Failure::usage)
     }
 
-    /// Checks and cases that the binary has tests of.
     pub async fn tests(&self) -> Result<TestList, Failure> {
         let listed = self.output(self.command().args(["--list", "--format", "terse"])).await?;
         TestList::parse(&listed).map_err(Failure::usage)
@@ -105,7 +98,6 @@ impl Suites {
         Failure::Environment(format!("failed to start {}: {error}", self.program.display()))
     }
 
-    /// A command that runs checks: all of them, but no other test.
     pub fn checks(&self) -> Command {
         let mut command = self.command();
         command.args(CHECKS_ALONE);

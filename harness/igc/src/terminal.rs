@@ -7,13 +7,11 @@ use verdict::render::Colour;
 /// How wide two columns are where the terminal does not say.
 const WIDTH: usize = 150;
 
-/// Colours are for terminals, and for those who want them.
 pub fn colour() -> Colour {
     let wanted = env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     if wanted && std::io::stdout().is_terminal() { Colour::Ansi } else { Colour::Plain }
 }
 
-/// How wide it is.
 pub fn width() -> usize {
     env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok()).unwrap_or(WIDTH)
 }

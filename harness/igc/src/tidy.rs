@@ -44,7 +44,6 @@ pub async fn tidy(root: &Root, options: &options::Tidy) -> Result<u8, Failure> {
     Ok(u8::from(!found.is_empty()))
 }
 
-/// A file that is generated: what is wrong with it.
 fn generated(file: &Path, text: &str, write: bool) -> Result<Vec<String>, Failure> {
     if fs::read_to_string(file).is_ok_and(|there| there == text) {
         return Ok(vec![]);
@@ -98,7 +97,6 @@ fn orphans(goldens: &Path, requirements: &Requirements) -> Result<Vec<String>, F
         .collect())
 }
 
-/// Checks that name no mutant that they kill, although somebody relies on them.
 fn toothless(requirements: &Requirements) -> impl Iterator<Item = String> {
     let is_toothless = |r: &&Requirement| r.level != Level::Info && r.kills.is_empty();
     requirements

@@ -68,7 +68,6 @@ fn say_how(run: &PlannedRun, gateway: &GatewayPlan) {
     }
 }
 
-/// `doctor`.
 pub async fn doctor(format: options::Format, cancel: &CancellationToken) -> Result<u8, Failure> {
     let mut lines = Vec::new();
     for place in places::of_this_machine() {

@@ -36,7 +36,6 @@ fn commands(name: &str) -> Vec<String> {
     scripts.join("\n").replace("\\\n", " ").lines().map(|line| line.trim().to_owned()).collect()
 }
 
-/// The words of a cell, as the matrix of this checkout has them.
 fn words_of_a_cell() -> String {
     let cells = Cli::try_parse_from(["cargo xtask", "matrix", "--shards", "2"]).unwrap();
     let cli::Command::Matrix(options) = cells.command else { panic!("it is a matrix") };
@@ -44,9 +43,7 @@ fn words_of_a_cell() -> String {
     serde_json::to_value(cells).unwrap()["include"][0]["words"].as_str().unwrap().to_owned()
 }
 
-/// Programs that a runner of the workflows has, beside the project's own.
 const OF_THE_RUNNER: [&str; 10] = ["cargo", "cat", "cp", "echo", "find", "gh", "go", "mkdir", "rustup", "number=$(gh"];
-/// Words of the shell.
 const OF_THE_SHELL: [&str; 5] = ["if", "elif", "else", "fi", ""];
 
 #[rstest]

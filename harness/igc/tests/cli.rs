@@ -40,7 +40,6 @@ impl Checkout {
         Self { folder }
     }
 
-    /// A program in PATH that is this script.
     fn program(self, name: &str, script: &str) -> Self {
         let file = self.folder.path().join("programs").join(name);
         fs::write(&file, format!("#!/bin/sh\n{script}\n")).unwrap();
@@ -72,7 +71,6 @@ impl Checkout {
         igc(self, &[&["e2e"], words].concat())
     }
 
-    /// The folder of the last run.
     fn latest(&self) -> PathBuf {
         fs::canonicalize(self.folder.path().join("target/igc/latest")).unwrap()
     }
@@ -359,7 +357,6 @@ fn there_is_nothing_to_merge(#[case] runs: &[&str], #[case] said: &str) {
     assert!(code == 2 && err.contains(said), "{err}");
 }
 
-/// The same as somebody accepted it.
 fn accepted(checkout: Checkout, gateway: &str, title: &str, reached: &str, body: &str) -> Checkout {
     let snapshot = format!(
         "recordings: [v1.0.0-rehearsal-echo]
@@ -499,7 +496,6 @@ fn what_was_accepted_of_gateways_differs_as_declared() {
     assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stdout));
 }
 
-/// A binary of suites that is not what it says.
 #[rstest]
 #[case::not_there(None, "there is no ")]
 #[case::says_nothing(Some("exit 0"), "wrote no registry of its checks")]
@@ -520,7 +516,6 @@ fn without_a_registry_nothing_is_planned(#[case] script: Option<&str>, #[case] s
     assert!(err.contains(said), "{err}");
 }
 
-/// `--suite 'pool/*'` is what `--suite pool` is.
 #[test]
 fn a_suite_may_be_written_as_its_checks() {
     let checkout = Checkout::new();

@@ -21,7 +21,6 @@ const AGENTGATEWAY: &str = "agentgateway.dev/v1alpha1";
 /// Long enough for a machine that is busy; nothing here takes so long.
 const PATIENCE: &str = "60s";
 
-/// Who applies and looks.
 #[derive(Clone, Copy, Debug)]
 enum By {
     Kubectl,
@@ -33,7 +32,6 @@ enum Hands {
     Own(Box<Cluster>),
 }
 
-/// What is waited for.
 #[derive(Clone, Copy)]
 enum For {
     Condition(&'static str),
@@ -41,7 +39,6 @@ enum For {
     Field(&'static str, &'static str),
 }
 
-/// `igc up`, and what it said.
 struct Standing {
     igc: Child,
     hands: Hands,
@@ -180,7 +177,6 @@ impl Standing {
         }
     }
 
-    /// The one Service with these labels.
     async fn service(&self, labels: &str) -> Value {
         match &self.hands {
             Hands::Kubectl => {

@@ -16,7 +16,6 @@ pub const PAGE: usize = 4 * 1024 * 1024;
 /// Bound on the bytes of text in a buffer.
 const KEEP_BYTES: usize = 256 * 1024 * 1024;
 
-/// Something that can be written down.
 pub trait Entry: Clone {
     /// Its number, from [`Log::arrive`].
     fn sequence(&self) -> u64;
@@ -52,13 +51,10 @@ impl Entry for PickerRecord {
     }
 }
 
-/// Called with each record when it is complete.
 pub type OnRecord<R> = Arc<dyn Fn(&R) + Send + Sync>;
 
-/// What was written down, as far as a reader asked for it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Page<R> {
-    /// Records in order of arrival.
     pub records: Vec<R>,
     /// How many records were dropped since the log began, the oldest first.
     pub dropped: u64,
@@ -66,7 +62,6 @@ pub struct Page<R> {
     pub next: u64,
     /// How many requests have arrived that have not ended.
     pub open: u64,
-    /// Whether there are more records than fit on this page.
     pub more: bool,
 }
 
@@ -85,7 +80,6 @@ impl<R> Page<R> {
     }
 }
 
-/// The buffer.
 pub struct Log<R> {
     keep: usize,
     on_record: Option<OnRecord<R>>,
@@ -102,7 +96,6 @@ struct Inner<R> {
 }
 
 impl<R: Entry> Log<R> {
-    /// A buffer of so many records.
     pub fn new(keep: usize, on_record: Option<OnRecord<R>>) -> Self {
         let inner = Inner { next: 0, open: BTreeSet::new(), done: BTreeMap::new(), weight: 0, dropped: 0 };
         Self { keep, on_record, inner: Mutex::new(inner), version: watch::Sender::new(0) }
@@ -112,7 +105,6 @@ impl<R: Entry> Log<R> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A request has arrived; its number.
     pub fn arrive(&self) -> u64 {
         let mut inner = self.inner();
         let sequence = inner.next;
@@ -121,7 +113,6 @@ impl<R: Entry> Log<R> {
         sequence
     }
 
-    /// A request has ended.
     pub fn complete(&self, record: R) {
         if let Some(on_record) = &self.on_record {
             on_record(&record);
@@ -147,7 +138,6 @@ impl<R: Entry> Log<R> {
         self.version.send_modify(|v| *v += 1);
     }
 
-    /// How many requests have arrived that have not ended.
     pub fn open(&self) -> u64 {
         self.inner().open.len() as u64
     }
@@ -189,7 +179,6 @@ impl<R: Entry> Log<R> {
         }
     }
 
-    /// Waits until the records are as wanted, and gives them.
     pub async fn wait(&self, wanted: impl Fn(&[R]) -> bool) -> Vec<R> {
         let mut version = self.version.subscribe();
         loop {

@@ -9,7 +9,6 @@ use std::{
 /// The variable that names the root, as `igc --root` does.
 pub const VARIABLE: &str = "IGC_ROOT";
 
-/// What a folder must have to be a root.
 const GATEWAYS: &str = "manifests/gateways";
 
 const ARCHIVE: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/shipped.tar.gz"));
@@ -23,33 +22,23 @@ pub struct Root {
     unpacked: bool,
 }
 
-/// There is no such root.
 #[derive(Debug, thiserror::Error)]
 pub enum RootError {
-    /// The folder that was named is none.
     #[error("--root {}: it has no {GATEWAYS}; name a checkout of this project, or leave it out", path.display())]
     None {
-        /// As it was named.
         path: PathBuf,
     },
-    /// What is packed cannot be put into files.
     #[error("failed to unpack manifests and goldens into {}: {source}", path.display())]
     Unpack {
-        /// Where.
         path: PathBuf,
-        /// What the system said.
         source: io::Error,
     },
-    /// The current directory.
     #[error("failed to find the current directory: {0}")]
     Here(io::Error),
 }
 
 impl Root {
     /// The folder that was named; else the nearest one at or above the current directory; else what is packed.
-    ///
-    /// # Errors
-    /// Where the named folder is no root, or nothing can be unpacked.
     pub fn find(named: Option<&Path>) -> Result<Self, RootError> {
         let here = env::current_dir().and_then(fs::canonicalize).map_err(RootError::Here)?;
         let is_root = |folder: &Path| folder.join(GATEWAYS).is_dir();
@@ -68,9 +57,6 @@ impl Root {
     }
 
     /// The same, with what [`VARIABLE`] names.
-    ///
-    /// # Errors
-    /// See [`Root::find`].
     pub fn of_the_environment() -> Result<Self, RootError> {
         Self::find(env::var_os(VARIABLE).filter(|path| !path.is_empty()).map(PathBuf::from).as_deref())
     }

@@ -12,11 +12,7 @@ use std::{
 /// The variable that names the programs that must be there, separated by commas.
 pub const REQUIRE: &str = "IGC_REQUIRE";
 
-/// The first of these programs that `PATH` has. `tool` is what it is called in [`REQUIRE`] and in the list of what is
-/// missing.
-///
-/// # Panics
-/// Where there is none and [`REQUIRE`] names it.
+/// The first of these programs that `PATH` has. Panics where there is none and [`REQUIRE`] names `tool`.
 pub fn in_path(tool: &str, programs: &[&str]) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     let folders: Vec<PathBuf> = env::split_paths(&path).collect();
@@ -28,10 +24,7 @@ pub fn in_path(tool: &str, programs: &[&str]) -> Option<PathBuf> {
     found
 }
 
-/// Counts a test that lacks a tool.
-///
-/// # Panics
-/// Where [`REQUIRE`] names it.
+/// Counts a test that lacks a tool. Panics where [`REQUIRE`] names it.
 pub fn missing(tool: &str, why: &str) {
     let required = env::var(REQUIRE).unwrap_or_default();
     assert!(!required.split(',').any(|name| name.trim() == tool), "{REQUIRE} names {tool}, and {why}");

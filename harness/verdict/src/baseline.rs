@@ -19,13 +19,10 @@ use crate::version::lenient as lenient_version;
 /// `golden/<gateway>/baseline.yaml`.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Baseline {
-    /// The file, for messages.
     pub path: PathBuf,
-    /// In the order of the file.
     pub entries: Vec<Entry>,
 }
 
-/// One known failure.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Entry {
     /// Its line in the file, counted from 1.
@@ -34,17 +31,12 @@ pub struct Entry {
     pub check: String,
     /// One case; absent means all of them.
     pub case: Option<String>,
-    /// Versions of the gateway that have it.
     pub versions: Versions,
     /// Where it is seen; absent means on real gateways and in the rehearsal.
     pub place: Option<Reality>,
-    /// How often it is seen.
     pub expect: Expect,
-    /// What it is known to be: `fail`, or `unproven` where the evidence cannot be had.
     pub verdict: Known,
-    /// Why it is accepted.
     pub reason: String,
-    /// Where it is reported.
     pub link: String,
     /// The last day on which it holds.
     pub expires: Date,
@@ -58,12 +50,10 @@ pub struct Entry {
 pub enum Reality {
     /// Container, kind and context.
     Real,
-    /// Rehearsal.
     Rehearsal,
 }
 
 impl Reality {
-    /// Of a place.
     pub fn of(place: Place) -> Self {
         if place.is_real() { Reality::Real } else { Reality::Rehearsal }
     }
@@ -80,14 +70,11 @@ pub enum Expect {
     Sometimes,
 }
 
-/// What a known failure looks like.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Known {
-    /// Judged false.
     #[default]
     Fail,
-    /// The evidence is missing.
     Unproven,
 }
 
@@ -114,7 +101,6 @@ impl From<Versions> for String {
 }
 
 impl Versions {
-    /// Understands a range; the error says what is wrong.
     pub fn parse(text: &str) -> Result<Self, String> {
         let bounds: Vec<String> = text
             .split(',')
@@ -192,7 +178,6 @@ impl Baseline {
         Ok(Self { path: path.to_owned(), entries })
     }
 
-    /// The entries that a run of this gateway at this place covers.
     pub fn in_force<'b>(&'b self, gateway: &GatewayPlan, place: Place) -> impl Iterator<Item = &'b Entry> {
         let version = gateway.versions.get(&gateway.version_of).cloned().unwrap_or_default();
         self.entries.iter().filter(move |e| e.is_seen_in(Reality::of(place)) && e.versions.contain(&version))
@@ -200,7 +185,6 @@ impl Baseline {
 }
 
 impl Entry {
-    /// Whether it is about the real gateway, or about the rehearsal.
     pub fn is_seen_in(&self, reality: Reality) -> bool {
         self.place.is_none_or(|place| place == reality)
     }
@@ -210,7 +194,6 @@ impl Entry {
         self.check == check && self.case.as_deref().is_none_or(|c| c == case)
     }
 
-    /// Whether its last day has passed.
     pub fn has_expired(&self, today: Date) -> bool {
         today > self.expires
     }

@@ -98,7 +98,6 @@ pub struct Refusal {
     pub content_type: Option<String>,
 }
 
-/// Parameters of `host-route`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct HostRoute {
@@ -126,7 +125,6 @@ pub struct PathRoute {
     pub regex_against_longer_prefix: PathKind,
 }
 
-/// Parameters of `model-route`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct ModelRoute {
@@ -134,7 +132,6 @@ pub struct ModelRoute {
     pub unknown_model: Refusal,
 }
 
-/// Parameters of `chat-errors`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct ChatErrors {
@@ -209,7 +206,6 @@ pub enum MarkedAnswers {
     Refusals,
 }
 
-/// Parameters of `token-limit`, `token-limit-per-user` and `token-limit-per-model`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct TokenLimit {
@@ -263,7 +259,6 @@ pub struct UsageChunks {
     pub refused: UsageChunk,
 }
 
-/// Parameters of `streaming`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Streaming {
@@ -283,7 +278,6 @@ pub enum HeaderSource {
     ResponseModel,
 }
 
-/// Parameters of `transformation` and `expression`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Transformation {
@@ -305,7 +299,6 @@ pub enum ListenerCondition {
     ResolvedRefs,
 }
 
-/// Parameters of `gateway-status`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct GatewayStatus {
@@ -323,7 +316,6 @@ pub struct MissingBackend {
     pub status: u16,
 }
 
-/// Parameters of `route-status`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct RouteStatus {
@@ -331,7 +323,6 @@ pub struct RouteStatus {
     pub missing_backend: MissingBackend,
 }
 
-/// Parameters of `kserve`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Kserve {

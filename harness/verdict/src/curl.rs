@@ -171,7 +171,6 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]
 
-        /// The shell itself is the judge.
         #[test]
         fn a_shell_reads_what_was_quoted(word in "(\\PC|[\n\t\r'\"$`\\\\!;&|<> ]|\u{1b}|\u{202e}|[0-9]){0,20}") {
             let quoted = quoted(&word);

@@ -14,14 +14,10 @@ use crate::file::{self, FileError};
 use crate::history::check_and_case;
 use crate::plan::{Filter, Place};
 
-/// What was observed of one gateway.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Observed {
-    /// Of the gateway itself.
     pub version: String,
-    /// Where.
     pub place: Place,
-    /// In its canonical form.
     pub observation: Value,
 }
 
@@ -44,14 +40,11 @@ struct Entry {
     declaration: Declaration,
 }
 
-/// Why a difference is accepted.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Declaration {
     /// File and line; `gateway.yaml` where it follows from what both gateways declare.
     pub place: String,
-    /// Why.
     pub reason: String,
-    /// Where it is documented or reported.
     pub link: Option<String>,
 }
 
@@ -94,7 +87,6 @@ const CONSEQUENCES: [Consequence; 11] = {
 
 const REACHED: &str = "exchanges/both-match/0/reached";
 
-/// Where two gateways may do otherwise under a check because they declare otherwise.
 fn consequences(check: &str, declared: [Option<&Value>; 2]) -> Vec<(Regex, Declaration)> {
     let [Some(left), Some(right)] = declared else { return vec![] };
     let (name, case) = check_and_case(check);
@@ -146,7 +138,6 @@ impl Declared {
         }
     }
 
-    /// Understands such a file; the path is only for messages.
     pub fn parse(text: &str, path: &Path) -> Result<Self, FileError> {
         let file: File = file::parse(text, path)?;
         let mut entries = Vec::new();
@@ -169,32 +160,25 @@ impl Declared {
     }
 }
 
-/// What came of comparing gateways.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Examination {
     /// Pairs of gateways under a check.
     pub compared: usize,
-    /// Those that do the same.
     pub same: usize,
-    /// Those that do not.
     pub differences: Vec<Difference>,
     /// Declarations of what no longer differs, as `file:line`.
     pub stale: Vec<String>,
 }
 
-/// One check that two gateways answer otherwise.
 #[derive(Clone, Debug, Serialize)]
 pub struct Difference {
     /// `suite/name`, and `@case`.
     pub check: String,
-    /// The two gateways.
     pub gateways: [String; 2],
-    /// Where they differ, each with its declaration where there is one.
     pub places: Vec<(String, Option<Declaration>)>,
 }
 
 impl Difference {
-    /// Places that nobody declared.
     pub fn undeclared(&self) -> impl Iterator<Item = &str> {
         self.places.iter().filter(|(_, declaration)| declaration.is_none()).map(|(at, _)| at.as_str())
     }
@@ -207,7 +191,6 @@ impl Examination {
     }
 }
 
-/// Compares every two gateways under every check that both have.
 pub fn examine(
     observations: &Observations,
     declared: &BTreeMap<String, Declared>,

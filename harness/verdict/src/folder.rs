@@ -23,48 +23,35 @@ mod records;
 pub use events::{Event, Events};
 pub use records::{Records, Unreadable};
 
-/// A folder of one run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RunFolder {
     root: PathBuf,
 }
 
-/// What went wrong with which file of a run folder.
 #[derive(Debug, thiserror::Error)]
 #[error("failed to {action} {}: {problem}", path.display())]
 pub struct FolderError {
     /// As it fits after "failed to".
     pub action: &'static str,
-    /// The file or folder.
     pub path: PathBuf,
-    /// What was found, and what to do.
     pub problem: Problem,
 }
 
-/// The kind of a [`FolderError`].
 #[derive(Debug, thiserror::Error)]
 pub enum Problem {
-    /// It must not be there, but it is.
     #[error("it is there already, and is never overwritten; use another run id or attempt")]
     Exists,
-    /// It must be there, but is not.
     #[error("it is not there; give the folder of a run, for example target/igc/latest")]
     Missing,
-    /// The operating system refused.
     #[error("{0}")]
     Io(#[from] std::io::Error),
-    /// The content is not what it must be.
     #[error("{0}; the file was cut short or made by another program")]
     Content(String),
-    /// The content is of a version that this program does not know.
     #[error("it is of {found}, this program reads {known}; use the version of igc that wrote it")]
     Version {
-        /// What the file says.
         found: String,
-        /// What is known.
         known: String,
     },
-    /// The key cannot be a path.
     #[error("{0:?} cannot be part of a path; names are letters, digits, '-', '_' and '.'")]
     Key(String),
 }
@@ -74,7 +61,6 @@ impl FolderError {
         Self { action, path: path.to_owned(), problem: problem.into() }
     }
 
-    /// Whether something was there already that must be exclusive.
     #[cfg(test)]
     pub(crate) fn is_existing(&self) -> bool {
         matches!(self.problem, Problem::Exists)
@@ -100,7 +86,6 @@ impl RunFolder {
         Ok(Self { root })
     }
 
-    /// The folder of a run that was made before.
     pub fn open(path: &Path) -> Result<Self, FolderError> {
         let root = fs::canonicalize(path).map_err(|e| match e.kind() {
             std::io::ErrorKind::NotFound => FolderError::new("open", path, Problem::Missing),
@@ -117,7 +102,6 @@ impl RunFolder {
         &self.root
     }
 
-    /// Name of the run.
     pub fn id(&self) -> &str {
         self.root.file_name().and_then(|n| n.to_str()).unwrap_or_default()
     }
@@ -140,12 +124,10 @@ impl RunFolder {
         sync(parent)
     }
 
-    /// Writes `plan.json`.
     pub fn write_plan(&self, plan: &Plan) -> Result<(), FolderError> {
         self.write_json("plan.json", plan)
     }
 
-    /// Reads `plan.json`.
     pub fn read_plan(&self) -> Result<Plan, FolderError> {
         let (path, bytes) = self.read_bytes("plan.json")?;
         let mut value: Value = parse_versioned(&path, &bytes, |head| {
@@ -172,13 +154,11 @@ impl RunFolder {
         write_whole(&self.root.join(name), content.as_bytes(), Existing::Replaced)
     }
 
-    /// Writes a value as a JSON file of the folder, whole or not at all. An older one is replaced.
     pub fn write_json(&self, name: &str, value: &impl Serialize) -> Result<(), FolderError> {
         let path = self.root.join(name);
         write_whole(&path, &json(&path, value)?, Existing::Replaced)
     }
 
-    /// Reads a JSON file of the folder.
     pub fn read_json<T: DeserializeOwned>(&self, name: &str) -> Result<T, FolderError> {
         let (path, bytes) = self.read_bytes(name)?;
         serde_json::from_slice(&bytes)
@@ -241,12 +221,9 @@ fn is_part(name: &str) -> bool {
         && name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'))
 }
 
-/// What to do with an older file of the same name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Existing {
-    /// It is an error.
     Refused,
-    /// It is replaced in one step.
     Replaced,
 }
 

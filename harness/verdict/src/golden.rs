@@ -32,42 +32,32 @@ pub struct Golden {
     pub observations: Vec<Accepted>,
 }
 
-/// An observation that a person accepted.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Accepted {
     /// Those that saw it, by id. Never empty.
     pub recordings: Vec<(String, Recording)>,
-    /// What was observed.
     pub observation: Value,
 }
 
-/// One recording of a golden, and what it saw.
 #[derive(Clone, Copy, Debug)]
 pub struct Seen<'g> {
-    /// Under which circumstances.
     pub recording: &'g Recording,
-    /// What was observed.
     pub observation: &'g Value,
 }
 
-/// How an observation compares with the golden.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Comparison {
-    /// Equal.
     Same,
-    /// Different.
     Changed {
         /// Unified difference of both as YAML.
         difference: String,
     },
     /// Nothing was accepted yet, or nothing that counts here.
     Missing {
-        /// Why what is there does not count.
         reason: Option<String>,
     },
     /// What was accepted is of other circumstances.
     NotCompared {
-        /// Which.
         reason: String,
     },
 }
@@ -84,31 +74,22 @@ impl Comparison {
     }
 }
 
-/// What is wrong with a golden.
 #[derive(Debug, thiserror::Error)]
 pub enum GoldenError {
-    /// A folder or a file cannot be read or removed.
     #[error("failed to {action} {}: {source}", path.display())]
     Io {
         /// As it fits after "failed to".
         action: &'static str,
-        /// The file or folder.
         path: PathBuf,
-        /// Why.
         source: std::io::Error,
     },
-    /// A file says what cannot be.
     #[error(transparent)]
     File(#[from] FileError),
-    /// A file cannot be written whole.
     #[error(transparent)]
     Folder(#[from] FolderError),
-    /// A pending observation cannot be accepted or rejected.
     #[error("failed to review {}: {problem}", path.display())]
     Review {
-        /// The pending file.
         path: PathBuf,
-        /// What is wrong and what to do.
         problem: String,
     },
 }

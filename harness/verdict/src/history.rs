@@ -9,7 +9,6 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-/// The version that this program writes.
 pub const HISTORY_VERSION: u32 = 1;
 
 /// The request header that names an exchange; models and pickers copy it into their records.
@@ -49,17 +48,13 @@ pub fn check_and_case(title: &str) -> (&str, &str) {
     title.split_once('@').unwrap_or((title, "-"))
 }
 
-/// All that is known of one attempt at a check.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct History {
     /// [`HISTORY_VERSION`] of the writer.
     pub version: u32,
-    /// What this is the history of.
     pub key: Key,
-    /// The hostname that belongs to this stage alone.
     pub hostname: String,
-    /// The namespace that belongs to this stage alone.
     pub namespace: String,
     /// `host:port` that the client connected to.
     pub address: Option<String>,
@@ -78,7 +73,6 @@ pub struct History {
     pub admissions: BTreeMap<String, Admission>,
     /// What each model recorded, by the model's name. A model without records of its own is absent.
     pub models: BTreeMap<String, ModelLog>,
-    /// What each endpoint picker recorded, by the picker's name. A picker without records of its own is absent.
     #[serde(default)]
     pub pickers: BTreeMap<String, PickerLog>,
     /// Facts that the drive measured, named by it; values are JSON.
@@ -88,7 +82,6 @@ pub struct History {
 }
 
 impl History {
-    /// An empty history. It proves nothing, and no judge may pass it.
     pub fn new(key: Key, namespace: &str, hostname: &str) -> Self {
         Self {
             version: HISTORY_VERSION,
@@ -109,7 +102,6 @@ impl History {
         }
     }
 
-    /// The exchanges that the drive gave this label, in order.
     pub fn labelled<'a>(&'a self, label: &'a str) -> impl Iterator<Item = &'a Exchange> {
         self.exchanges.iter().filter(move |e| e.label == label)
     }
@@ -128,15 +120,12 @@ impl History {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Settle {
-    /// Whether it settled before its deadline.
     pub settled: bool,
     /// From the first apply to the last of the good answers.
     pub seconds: f64,
-    /// Every exchange of it.
     pub exchanges: Vec<Exchange>,
 }
 
-/// One request and what came of it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Exchange {
@@ -146,14 +135,11 @@ pub struct Exchange {
     pub label: String,
     /// Milliseconds from the opening of the stage to the first byte sent.
     pub sent_ms: f64,
-    /// What was sent.
     pub request: Request,
-    /// What came back.
     pub outcome: Outcome,
 }
 
 impl Exchange {
-    /// The response, where there was one.
     pub fn response(&self) -> Option<&Response> {
         match &self.outcome {
             Outcome::Response(response) => Some(response),
@@ -161,7 +147,6 @@ impl Exchange {
         }
     }
 
-    /// The status, where there was a response.
     pub fn status(&self) -> Option<u16> {
         self.response().map(|r| r.status)
     }
@@ -175,11 +160,9 @@ impl Exchange {
     }
 }
 
-/// What a client sent.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Request {
-    /// For example `POST`.
     pub method: String,
     /// Path and query, as on the wire.
     pub target: String,
@@ -187,38 +170,29 @@ pub struct Request {
     pub host: String,
     /// In order of sending, Host left out.
     pub headers: Vec<(String, String)>,
-    /// The body.
     pub body: Body,
 }
 
-/// What came of a request.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Outcome {
-    /// A response, whole or cut short (see [`Response::ended`]).
     Response(Response),
-    /// No response: what was attempted (`connect`, `send`, `read the response head`) and the error.
     Failed {
         /// What was attempted, as it fits after "failed to".
         stage: String,
-        /// The error in words.
         error: String,
     },
 }
 
-/// What came back.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Response {
-    /// Status code.
     pub status: u16,
     /// In order of arrival, values as text (bytes that are not UTF-8 as U+FFFD).
     pub headers: Vec<(String, String)>,
-    /// The body.
     pub body: Body,
     /// Arrival of each piece of the body: (milliseconds from sending, bytes).
     pub chunks: Vec<(f64, u64)>,
-    /// How the body ended.
     pub ended: Ended,
     /// Milliseconds from sending to the response head.
     pub head_ms: f64,
@@ -232,7 +206,6 @@ impl Response {
         self.headers.iter().find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, v)| v.as_str())
     }
 
-    /// The body as JSON, where it is JSON.
     pub fn json(&self) -> Option<Value> {
         if self.body.truncated {
             return None;
@@ -241,7 +214,6 @@ impl Response {
     }
 }
 
-/// How a response body ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Ended {
@@ -255,7 +227,6 @@ pub enum Ended {
     Bounded,
 }
 
-/// A body, or as much of it as is kept.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Body {
@@ -265,12 +236,10 @@ pub struct Body {
     pub sha256: String,
     /// The text, up to [`BODY_KEPT`] bytes; absent where it is not UTF-8.
     pub text: Option<String>,
-    /// Whether `text` is only a beginning.
     pub truncated: bool,
 }
 
 impl Body {
-    /// Keeps what is to be kept of these bytes.
     pub fn of(bytes: &[u8]) -> Self {
         let mut kept = bytes.len().min(BODY_KEPT);
         while kept < bytes.len() && kept > 0 && bytes[kept] & 0xC0 == 0x80 {
@@ -285,7 +254,6 @@ impl Body {
     }
 }
 
-/// Bytes in hexadecimal.
 pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
@@ -296,27 +264,21 @@ pub fn hex(bytes: &[u8]) -> String {
 pub enum Admission {
     /// Stored, or it would have been (dry run).
     Accepted {
-        /// Warnings of the API server.
         warnings: Vec<String>,
     },
-    /// Refused.
     Refused {
-        /// HTTP status code.
         code: u16,
         /// `reason` of the Status object.
         reason: String,
-        /// `message` of the Status object.
         message: String,
     },
 }
 
-/// What one model wrote down, and the proof that its records were whole.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ModelLog {
     /// Exchange id of the marker request that the model answered before the drive.
     pub marker_before: Option<String>,
-    /// Exchange id of the marker request that the model answered after the drive.
     pub marker_after: Option<String>,
     /// Its records, in order of arrival.
     pub records: Vec<ModelRecord>,
@@ -334,7 +296,6 @@ fn has_both(before: &Option<String>, after: &Option<String>, recorded: &[Option<
     [before, after].iter().all(|marker| marker.is_some() && recorded.contains(&marker.as_deref()))
 }
 
-/// One request as a model saw it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ModelRecord {
@@ -342,23 +303,18 @@ pub struct ModelRecord {
     pub sequence: u64,
     /// Value of [`EXCHANGE_HEADER`], if it arrived.
     pub exchange: Option<String>,
-    /// The pod that answered.
     pub pod: String,
     /// Milliseconds since the Unix epoch, at the arrival of the head.
     pub at_ms: u64,
-    /// For example `POST`.
     pub method: String,
     /// Path and query, as on the wire.
     pub target: String,
     /// In order of arrival, as on the wire, credentials redacted.
     pub headers: Vec<(String, String)>,
-    /// The body that arrived.
     pub body: Body,
     /// `model` of the body, where it is JSON and has one.
     pub model: Option<String>,
-    /// The status that was answered.
     pub status: u16,
-    /// Tokens that were reported in `usage`: prompt, completion, total.
     pub usage: Option<Usage>,
     /// Whether the whole reply was taken by the peer; `false` when it left early.
     pub finished: bool,
@@ -368,26 +324,20 @@ pub struct ModelRecord {
 }
 
 impl ModelRecord {
-    /// The first value of a header; names are compared without case.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, v)| v.as_str())
     }
 }
 
-/// What one endpoint picker wrote down, and the proof that its records were whole.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PickerLog {
-    /// Exchange id of the marker that the picker wrote down before the drive.
     pub marker_before: Option<String>,
-    /// Exchange id of the marker that the picker wrote down after the drive.
     pub marker_after: Option<String>,
-    /// Its records, in order of arrival.
     pub records: Vec<PickerRecord>,
 }
 
 impl PickerLog {
-    /// Whether an absent record means that the picker was not asked: both markers were sent, and both are in the records.
     pub fn is_whole(&self) -> bool {
         let exchanges: Vec<_> = self.records.iter().map(|r| r.exchange.as_deref()).collect();
         has_both(&self.marker_before, &self.marker_after, &exchanges)
@@ -404,7 +354,6 @@ pub struct PickerRecord {
     pub exchange: Option<String>,
     /// Value of `x-request-id`, if the gateway sent one.
     pub request_id: Option<String>,
-    /// The pod of the picker.
     pub pod: String,
     /// Milliseconds since the Unix epoch, at the arrival of the head.
     pub at_ms: u64,
@@ -422,26 +371,21 @@ pub struct PickerRecord {
     pub candidates: Vec<String>,
     /// What was chosen: the first is to serve, the others are fallbacks in order. Empty where nothing was.
     pub chosen: Vec<String>,
-    /// Why.
     pub reason: Reason,
     /// Whole blocks of the prompt, and how many of them, from the beginning, the chosen endpoint was known to hold.
     pub prefix: Prefix,
     /// Status of the ImmediateResponse that the picker gave instead of an endpoint.
     pub refused: Option<u16>,
-    /// The request's body as it came by.
     pub request: Passed,
     /// `:status` of the response that came by.
     pub status: Option<u16>,
-    /// The response's body as it came by.
     pub response: Passed,
     /// The endpoint that served, as the gateway reported it (`x-gateway-destination-endpoint-served`).
     pub served: Option<String>,
-    /// How the stream ended.
     pub ended: StreamEnded,
 }
 
 impl PickerRecord {
-    /// The first value of a header; names are compared without case.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, v)| v.as_str())
     }
@@ -451,27 +395,22 @@ impl PickerRecord {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Prefix {
-    /// Whole blocks of the prompt that were looked at.
     pub blocks: u32,
     /// How many of them the chosen endpoint held before.
     pub matched: u32,
 }
 
-/// A body as it came by an endpoint picker.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Passed {
-    /// Length of all of it.
     pub bytes: u64,
     /// SHA-256 of all of it, in hexadecimal; empty where no message came.
     pub sha256: String,
-    /// How many messages it came in.
     pub messages: u64,
     /// How many ends of stream were said: in the head, with a message, or by trailers. One is right.
     pub ends: u64,
 }
 
-/// Why an endpoint picker chose what it chose.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Reason {
@@ -482,7 +421,6 @@ pub enum Reason {
     Commanded,
     /// A request header named an endpoint, and no candidate is it.
     NotInPool,
-    /// It is the only candidate.
     Only,
     /// It holds more of the prompt's beginning.
     Prefix,
@@ -490,7 +428,6 @@ pub enum Reason {
     Load,
     /// All are equal, and it is its turn.
     Turn,
-    /// There is no candidate.
     NoEndpoint,
     /// All candidates have as much to do as is allowed.
     Saturated,
@@ -498,7 +435,6 @@ pub enum Reason {
     Marker,
 }
 
-/// How the stream of one request ended for an endpoint picker.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum StreamEnded {
@@ -521,7 +457,6 @@ pub enum StreamEnded {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Sent {
-    /// How many.
     pub bytes: u64,
     /// Their SHA-256, in hexadecimal.
     pub sha256: String,
@@ -531,11 +466,8 @@ pub struct Sent {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Usage {
-    /// Tokens of the prompt.
     pub prompt_tokens: u64,
-    /// Tokens of the reply.
     pub completion_tokens: u64,
-    /// Their sum.
     pub total_tokens: u64,
 }
 

@@ -18,27 +18,21 @@ pub enum Holds {
     Unproven,
 }
 
-/// One statement about a history.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Clause {
     /// Its name in the check, for example `wrong-host-is-404`. Mutants name the clause that they break.
     pub name: String,
-    /// Whether it holds.
     pub holds: Holds,
-    /// What was expected, in words.
     pub expected: String,
-    /// What was found, in words.
     pub got: String,
     /// Ids of the exchanges that show it.
     pub exchanges: Vec<String>,
 }
 
-/// What a judge says.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Judgement {
-    /// In the order in which they were judged.
     pub clauses: Vec<Clause>,
 }
 

@@ -65,7 +65,6 @@ pub fn observe(history: &History) -> Value {
     Observer::new(history).all()
 }
 
-/// Turns parts of one history into their canonical form.
 #[derive(Clone, Debug)]
 pub struct Observer<'h> {
     history: &'h History,
@@ -74,7 +73,6 @@ pub struct Observer<'h> {
 }
 
 impl<'h> Observer<'h> {
-    /// An observer that knows the names of this history's stage.
     pub fn new(history: &'h History) -> Self {
         Self {
             history,
@@ -128,7 +126,6 @@ impl<'h> Observer<'h> {
         json!(counts)
     }
 
-    /// One exchange: request line, outcome, headers, body and the models that it reached.
     fn exchange(&self, exchange: &Exchange) -> Value {
         let mut seen = Map::new();
         let line = format!("{} {}", exchange.request.method, exchange.request.target);
@@ -175,7 +172,6 @@ impl<'h> Observer<'h> {
         Some(json!(reached))
     }
 
-    /// Values of the response headers that mean something, by name in lower case.
     fn header_values(&self, headers: &[(String, String)]) -> BTreeMap<String, String> {
         let mut kept: BTreeMap<String, Vec<String>> = BTreeMap::new();
         for (name, value) in headers {
@@ -192,7 +188,6 @@ impl<'h> Observer<'h> {
         kept.into_iter().map(|(name, values)| (name, values.join(", "))).collect()
     }
 
-    /// What the API server said to the manifests that the drive offered.
     fn admissions(&self) -> Value {
         let said = self.history.admissions.iter().map(|(name, admission)| {
             let said = match admission {

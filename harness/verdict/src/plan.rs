@@ -14,7 +14,6 @@ mod filter;
 pub use build::{PlanError, build};
 pub use filter::{Filter, FilterError};
 
-/// `schema` of `plan.json`.
 pub const PLAN_SCHEMA: &str = "igc.plan/v1";
 
 /// Where a run happens (design section 5).
@@ -32,7 +31,6 @@ pub enum Place {
 }
 
 impl Place {
-    /// As the command line and files write it.
     pub fn word(self) -> &'static str {
         match self {
             Place::Rehearsal => "rehearsal",
@@ -42,7 +40,6 @@ impl Place {
         }
     }
 
-    /// Whether gateways are real there.
     pub fn is_real(self) -> bool {
         self != Place::Rehearsal
     }
@@ -61,7 +58,6 @@ pub enum Level {
 }
 
 impl Level {
-    /// As requirements write it.
     pub fn word(self) -> &'static str {
         match self {
             Level::Must => "MUST",
@@ -100,7 +96,6 @@ impl TryFrom<String> for ModelName {
     }
 }
 
-/// What else may run on the gateway at the same time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Exclusive {
@@ -133,17 +128,13 @@ impl std::fmt::Display for Shard {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Plan {
-    /// [`PLAN_SCHEMA`].
     pub schema: String,
-    /// What was asked for.
     pub run: RunInfo,
-    /// The gateways, in the order in which they run.
     pub gateways: Vec<GatewayPlan>,
     /// Every check of every gateway, also those left out.
     pub checks: Vec<PlannedCheck>,
 }
 
-/// What was asked for.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RunInfo {
@@ -151,32 +142,23 @@ pub struct RunInfo {
     pub id: String,
     /// Start, RFC 3339 in UTC.
     pub started: String,
-    /// Where.
     pub place: Place,
-    /// `--context`.
     pub context: Option<String>,
-    /// `--profile`.
     pub profile: String,
     /// `--set`: component -> version.
     pub set: BTreeMap<String, String>,
-    /// `--model`.
     pub model: ModelName,
     /// `--suite` and `--check` as they were given; empty means all.
     pub suites: Vec<String>,
-    /// See `suites`.
     pub checks: Vec<String>,
-    /// `--shard`: only this part of the checks.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shard: Option<Shard>,
     /// `--strict`: a false SHOULD breaks the run.
     pub strict: bool,
-    /// `--retries`.
     pub retries: u32,
-    /// `--jobs`.
     pub jobs: u32,
     /// `CI` is set: a missing golden breaks the run.
     pub ci: bool,
-    /// `--allow-empty`.
     pub allow_empty: bool,
     /// The words of the command, to repeat it.
     pub command: Vec<String>,
@@ -219,21 +201,15 @@ impl RunInfo {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Trials {
-    /// Folder name under `manifests/gateways`.
     pub gateway: String,
-    /// `suite/name`.
     pub check: String,
-    /// Name of the case, `-` where a check has no cases.
     pub case: String,
-    /// Their names, in the order in which they are tried.
     pub mutants: Vec<String>,
 }
 
-/// A gateway of the plan.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct GatewayPlan {
-    /// Folder name under `manifests/gateways`.
     pub name: String,
     /// Component -> version.
     pub versions: BTreeMap<String, String>,
@@ -258,31 +234,21 @@ pub struct GatewayPlan {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PlannedCheck {
-    /// Folder name under `manifests/gateways`.
     pub gateway: String,
-    /// `suite/name`.
     pub check: String,
-    /// Name of the case, `-` where a check has no cases.
     pub case: String,
-    /// How much it matters.
     pub level: Level,
-    /// What must hold, in one sentence.
     pub sentence: String,
-    /// Where that is written.
     pub source: String,
     /// The capability whose parameters the judge needs, if any.
     pub capability: Option<String>,
-    /// What serves tokens in this check.
     pub model: ModelName,
     /// Retries are never allowed: every answer counts.
     pub counts_every_answer: bool,
-    /// What else may run beside it.
     pub exclusive: Exclusive,
-    /// Whether it will be executed, and why not.
     pub disposition: Disposition,
 }
 
-/// Whether a planned check is executed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Disposition {
@@ -290,12 +256,9 @@ pub enum Disposition {
     Run,
     /// The gateway's folder declares that it lacks the capability.
     Unsupported {
-        /// The folder's reason, with its source.
         reason: String,
     },
-    /// Left out by filter, place or model.
     NotRun {
-        /// Why.
         reason: String,
         /// Whether a filter of the command line is the reason.
         filtered: bool,
@@ -303,7 +266,6 @@ pub enum Disposition {
 }
 
 impl PlannedCheck {
-    /// The key of an attempt at it; attempts count from 1.
     pub fn key(&self, attempt: u32) -> crate::history::Key {
         crate::history::Key {
             gateway: self.gateway.clone(),
@@ -313,17 +275,14 @@ impl PlannedCheck {
         }
     }
 
-    /// `suite/name` or `suite/name@case`, as people write it.
     pub fn title(&self) -> String {
         self.key(1).title()
     }
 
-    /// The part of `check` before the slash.
     pub fn suite(&self) -> &str {
         self.check.split('/').next().unwrap_or_default()
     }
 
-    /// Whether it will be executed.
     pub fn runs(&self) -> bool {
         self.disposition == Disposition::Run
     }

@@ -5,7 +5,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::{history::Key, judge::Clause};
 
-/// `schema` of a record file.
 pub const RECORD_SCHEMA: &str = "igc.record/v1";
 
 /// What became of a check (design section 7).
@@ -29,7 +28,6 @@ pub enum Verdict {
 }
 
 impl Verdict {
-    /// As files and people write it.
     pub fn word(self) -> &'static str {
         match self {
             Verdict::Pass => "pass",
@@ -61,17 +59,13 @@ pub enum GoldenState {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Record {
-    /// [`RECORD_SCHEMA`].
     pub schema: String,
-    /// Which attempt.
     pub key: Key,
     /// `Pass`, `Fail`, `Unproven` or `Error`.
     pub verdict: Verdict,
     /// Why, in one line; for a pass, what showed it.
     pub reason: String,
-    /// What the judge said.
     pub clauses: Vec<Clause>,
-    /// How the observation compares with the golden file.
     pub golden: GoldenState,
     /// For `changed` the difference as a text, for `not-compared` the reason.
     pub golden_note: Option<String>,
@@ -96,7 +90,6 @@ pub struct Trial {
     pub mutant: Option<String>,
     /// Whether the gateway was rid of its known faults.
     pub mended: bool,
-    /// Whether the mutant came to act.
     pub reached: bool,
 }
 

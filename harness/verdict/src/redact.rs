@@ -53,7 +53,6 @@ pub fn is_mark(text: &str) -> bool {
 /// Ends of names of headers that providers and tenants make up.
 const SECRET_HEADER_ENDS: [&str; 4] = ["-api-key", "-apikey", "-security-token", "-access-token"];
 
-/// Whether a header of this name carries a credential.
 pub fn is_secret_header(name: &str) -> bool {
     let name = name.trim().to_ascii_lowercase();
     SECRET_HEADERS.contains(&name.as_str()) || SECRET_HEADER_ENDS.iter().any(|end| name.ends_with(end))
@@ -197,7 +196,6 @@ fn named_value(c: &Captures<'_>, marked: impl Fn(&str) -> String) -> String {
     format!("{}{}{open}{value}", &c[1], &c[2])
 }
 
-/// Headers as they may be kept.
 pub fn headers(headers: &mut [(String, String)]) {
     for (name, value) in headers {
         *value = header(name, value);
@@ -252,7 +250,6 @@ fn model_log(log: &mut ModelLog) {
     }
 }
 
-/// A record as it may be kept.
 pub fn record(record: &mut Record) {
     record.reason = text(&record.reason);
     if let Some(note) = &mut record.golden_note {

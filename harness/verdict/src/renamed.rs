@@ -17,27 +17,20 @@ pub enum Of {
     Clause(&'static str),
     /// A label of this check's exchanges.
     Label(&'static str),
-    /// A capability.
     Capability,
     /// A parameter of these capabilities; no other capability has one of its old name, which is all that a history says.
     Parameter(&'static [&'static str]),
 }
 
-/// A name of before and that of today.
 #[derive(Clone, Copy, Debug)]
 pub struct Renamed {
-    /// What it is the name of.
     pub of: Of,
-    /// Of before.
     pub old: &'static str,
-    /// Of today.
     pub new: &'static str,
 }
 
-/// The capabilities of limits.
 const LIMITS: &[&str] = &["token-limit", "token-limit-per-user", "token-limit-per-model"];
 
-/// All names that changed since runs are kept.
 pub const RENAMED: &[Renamed] = &[
     Renamed { of: Of::Clause("tokens/shape-429"), old: "x-ratelimit-limit", new: "refusal-headers" },
     Renamed { of: Of::Clause("tokens/shape-429"), old: "x-ratelimit-remaining", new: "refusal-headers" },
@@ -103,7 +96,6 @@ fn value_of_today(name: &str, value: Value) -> Value {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Names(&'static [Renamed]);
 
-/// All names that changed.
 pub(crate) const NAMES: Names = Names(RENAMED);
 
 /// Where an observation goes by label.
@@ -135,14 +127,12 @@ impl Names {
         self.0.iter().filter(|renamed| renamed.of == Of::Check).filter_map(of_before).collect()
     }
 
-    /// A key as it is called today.
     pub(crate) fn key(self, key: &mut Key) {
         let title = self.title(&key.title());
         let (check, case) = check_and_case(&title);
         (key.check, key.case) = (check.to_owned(), case.to_owned());
     }
 
-    /// A key as it may have been called before.
     pub(crate) fn keys_of_before(self, key: &Key) -> Vec<Key> {
         let of_title = |title: String| {
             let (check, case) = check_and_case(&title);
@@ -151,7 +141,6 @@ impl Names {
         self.titles_of_before(&key.title()).into_iter().map(of_title).collect()
     }
 
-    /// Check, and case where it is about one.
     pub(crate) fn check(self, check: &mut String, case: &mut Option<String>) {
         let before = case.as_ref().map_or_else(|| check.clone(), |case| format!("{check}@{case}"));
         let today = self.title(&before);
@@ -159,7 +148,6 @@ impl Names {
         check_and_case(&today).0.clone_into(check);
     }
 
-    /// A clause of a check.
     pub(crate) fn clause(self, check: &str, name: &mut String) {
         self.today(|of| matches!(of, Of::Clause(of) if of == check), name);
     }
@@ -180,7 +168,6 @@ impl Names {
         record.clauses = clauses;
     }
 
-    /// A history.
     pub(crate) fn history(self, history: &mut History) {
         self.key(&mut history.key);
         let check = history.key.check.as_str();
@@ -196,7 +183,6 @@ impl Names {
         }
     }
 
-    /// An observation of a check.
     pub(crate) fn observation(self, check: &str, observation: &mut Value) {
         for place in BY_LABEL {
             if let Some(Value::Object(labels)) = observation.get_mut(place) {
@@ -229,7 +215,6 @@ impl Names {
         (name, value)
     }
 
-    /// A plan.
     pub(crate) fn plan(self, plan: &mut Plan) {
         for check in &mut plan.checks {
             let mut key = check.key(1);
@@ -239,12 +224,10 @@ impl Names {
         }
     }
 
-    /// A capability.
     pub(crate) fn capability(self, name: &mut String) {
         self.today(|of| of == Of::Capability, name);
     }
 
-    /// The keys of a map.
     fn keys(self, of: impl Fn(Of) -> bool, map: &mut Map<String, Value>) {
         if self.0.iter().any(|renamed| of(renamed.of)) {
             let renamed = std::mem::take(map).into_iter().map(|(mut name, value)| {
@@ -365,7 +348,6 @@ mod tests {
         assert_eq!((check.as_str(), case.as_deref()), ("routing/host", Some("a")));
     }
 
-    /// Who follows the table ends at a name of today.
     #[test]
     fn no_new_name_is_an_old_one() {
         for renamed in RENAMED {

@@ -22,7 +22,6 @@ use crate::curl::is_invisible;
 use crate::record::Verdict;
 use crate::report::{CheckReport, Report};
 
-/// What served tokens, in words.
 fn models(report: &Report) -> String {
     report.run.models.iter().map(|m| m.word()).collect::<Vec<_>>().join(", ")
 }
@@ -58,7 +57,6 @@ pub fn inert(text: &str, most: usize, lines: Lines) -> String {
     out
 }
 
-/// What becomes of line ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lines {
     /// They stay: the text is shown as a block.

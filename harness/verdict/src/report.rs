@@ -27,41 +27,31 @@ pub use merge::{Expected, MergeError, Merged, merge};
 pub use repeat::repeat_command;
 pub use schema::schema;
 
-/// `schema` of `report.json`.
 pub const REPORT_SCHEMA: &str = "igc.report/v1";
 
-/// All that a report is made from.
 pub struct Inputs<'a> {
-    /// `plan.json`.
     pub plan: &'a Plan,
-    /// `records/`.
     pub records: &'a Records,
     /// Known failures, by gateway.
     pub baselines: &'a BTreeMap<String, Baseline>,
     /// Gives the history of an attempt; asked only for what did not pass.
     pub histories: &'a dyn Fn(&Key) -> Option<History>,
-    /// How the run ended.
     pub ending: Ending,
     /// The end of the run; expiry of baseline entries goes by its date in UTC.
     pub now: Timestamp,
     /// What is known of the way out of the cluster's network, for example `closed`, `not closed`, `open`.
     pub egress: Option<String>,
-    /// What a reader should know of the run as a whole.
     pub notes: Vec<String>,
 }
 
-/// How a run ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ending {
-    /// All that was planned was tried.
     Finished,
-    /// By a signal.
     Interrupted,
     /// The environment or the harness failed, with what happened.
     Broken(String),
 }
 
-/// Makes the report of a run folder.
 pub fn of_run(
     run: &RunFolder,
     baselines: &BTreeMap<String, Baseline>,
@@ -117,7 +107,6 @@ pub enum Word {
 }
 
 impl Word {
-    /// As it is written.
     pub fn word(self) -> &'static str {
         match self {
             Word::Conformant => "conformant",
@@ -213,7 +202,6 @@ pub struct Totals {
 }
 
 impl Totals {
-    /// Counts one more.
     pub fn add(&mut self, verdict: Verdict) {
         *match verdict {
             Verdict::Pass => &mut self.pass,
@@ -226,7 +214,6 @@ impl Totals {
         } += 1;
     }
 
-    /// Counts with their verdicts, in the order of columns.
     pub fn columns(&self) -> [(Verdict, u64); 7] {
         [
             (Verdict::Pass, self.pass),
@@ -241,7 +228,6 @@ impl Totals {
 }
 
 impl GatewayReport {
-    /// The gateway's own version.
     pub fn version(&self) -> &str {
         self.versions.get(&self.gateway).map(String::as_str).unwrap_or_default()
     }
@@ -297,12 +283,10 @@ pub struct CheckReport {
 }
 
 impl CheckReport {
-    /// `suite/name` or `suite/name@case`, as people write it.
     pub fn title(&self) -> String {
         self.case.as_ref().map_or_else(|| self.id.clone(), |case| format!("{}@{case}", self.id))
     }
 
-    /// The part of `id` before the slash.
     pub fn suite(&self) -> &str {
         self.id.split('/').next().unwrap_or_default()
     }
@@ -417,9 +401,6 @@ pub struct KnownReport {
 
 impl Report {
     /// Reads `report.json` of a run's folder, with names as of today; nothing where the run left none.
-    ///
-    /// # Errors
-    /// Where it cannot be read or understood.
     pub fn read(folder: &RunFolder) -> Result<Option<Self>, FolderError> {
         if !folder.path().join("report.json").exists() {
             return Ok(None);

@@ -8,32 +8,25 @@ use serde::{Deserialize, Serialize, Serializer};
 use crate::names;
 use crate::plan::{Exclusive, Level, ModelName, Place};
 
-/// `schema` of a registry.
 pub const REGISTRY_SCHEMA: &str = "igc.dev/registry/v1";
 
-/// Every requirement, in the order of the suites.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Requirements {
     /// At least one; ids are unique.
     pub checks: Vec<Requirement>,
 }
 
-/// What one check demands.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Requirement {
     /// `suite/name`.
     pub check: String,
-    /// How much it matters.
     pub level: Level,
-    /// What must hold, in one sentence.
     pub sentence: String,
-    /// Where that is written.
     pub source: String,
     /// How it is driven and judged, in a sentence or two.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub how: String,
-    /// The capability of the gateway that it needs, if any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub capability: Option<String>,
     /// Capabilities that single cases need besides: case -> capability.
@@ -42,7 +35,6 @@ pub struct Requirement {
     /// The model that it needs, because it reads that model's records; otherwise the run's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model: Option<ModelName>,
-    /// Names of its cases; empty means that it has none.
     #[serde(default, skip_serializing_if = "Vec::is_empty", serialize_with = "on_one_line")]
     pub cases: Vec<String>,
     /// Mutants that it must expose.
@@ -51,7 +43,6 @@ pub struct Requirement {
     /// The gateways that it belongs to; empty means all.
     #[serde(default, skip_serializing_if = "Vec::is_empty", serialize_with = "on_one_line")]
     pub gateways: Vec<String>,
-    /// What else may run beside it.
     #[serde(default, skip_serializing_if = "is_default")]
     pub exclusive: Exclusive,
     /// Retries are never allowed.
@@ -77,32 +68,24 @@ fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
 }
 
-/// Requirements that contradict themselves, or a text that is none.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RequirementsError {
-    /// The text has another shape; with the line.
     #[error("failed to understand the requirements: {0}")]
     Shape(String),
-    /// It is a registry of a version that this program does not know.
     #[error(
         "the suites' registry is of {0}, this program reads {REGISTRY_SCHEMA}; build igc and the suites' binary together"
     )]
     Version(String),
-    /// A check says something that cannot be.
     #[error("check {check}: {problem}")]
     Check {
-        /// Its id.
         check: String,
-        /// What is wrong, and what to do.
         problem: String,
     },
-    /// There is no check.
     #[error("there is no check; a run without requirements proves nothing")]
     Empty,
 }
 
 impl Requirement {
-    /// The part of the id before the slash.
     pub fn suite(&self) -> &str {
         self.check.split('/').next().unwrap_or_default()
     }
@@ -112,7 +95,6 @@ impl Requirement {
         if self.cases.is_empty() { vec!["-"] } else { self.cases.iter().map(String::as_str).collect() }
     }
 
-    /// The capabilities that a case of it needs.
     pub fn capabilities_of(&self, case: &str) -> impl Iterator<Item = &str> {
         self.capability.iter().chain(self.case_capabilities.get(case)).map(String::as_str)
     }
@@ -166,10 +148,7 @@ struct File {
 }
 
 impl Requirements {
-    /// These, in this order.
-    ///
-    /// # Errors
-    /// Where one contradicts itself, two have the same id, or there is none.
+    /// Refused where one contradicts itself, two have the same id, or there is none.
     pub fn of(checks: Vec<Requirement>) -> Result<Self, RequirementsError> {
         let mut ids = BTreeSet::new();
         for requirement in &checks {
@@ -182,19 +161,11 @@ impl Requirements {
         if checks.is_empty() { Err(RequirementsError::Empty) } else { Ok(Self { checks }) }
     }
 
-    /// Understands the text of `suites/requirements.yaml`.
-    ///
-    /// # Errors
-    /// See [`Requirements::of`]; a text of another shape with its line.
     pub fn parse(text: &str) -> Result<Self, RequirementsError> {
         let file: File = serde_saphyr::from_str(text).map_err(|e| RequirementsError::Shape(e.to_string()))?;
         Self::of(file.checks)
     }
 
-    /// Understands a registry, as [`Requirements::to_registry`] writes it.
-    ///
-    /// # Errors
-    /// See [`Requirements::of`]; a registry of another version.
     pub fn from_registry(json: &[u8]) -> Result<Self, RequirementsError> {
         /// What every version says.
         #[derive(Deserialize)]
@@ -211,18 +182,12 @@ impl Requirements {
         Self::of(registry.checks)
     }
 
-    /// The registry: JSON with the schema and every check.
-    ///
-    /// # Errors
-    /// What the writer of JSON says.
+    /// JSON with the schema and every check.
     pub fn to_registry(&self) -> Result<String, serde_json::Error> {
         serde_json::to_string(&Registry { schema: REGISTRY_SCHEMA.to_owned(), checks: self.checks.clone() })
     }
 
     /// The text of `suites/requirements.yaml`: suites under headings, each list on one line.
-    ///
-    /// # Errors
-    /// What the writer of YAML says.
     pub fn to_yaml(&self) -> Result<String, serde_saphyr::ser::Error> {
         let mut text = HEAD.to_owned();
         let mut suite = "";
@@ -241,10 +206,7 @@ impl Requirements {
         Ok(text)
     }
 
-    /// Whether each model that a check names is one of these.
-    ///
-    /// # Errors
-    /// The first that is not, with its check and the near names.
+    /// Refuses a model that is none of these, with its check and the near names.
     pub fn models_are_among(&self, known: &[String]) -> Result<(), RequirementsError> {
         for requirement in &self.checks {
             let unknown = |model: &&ModelName| !known.iter().any(|k| k == model.word());
@@ -257,19 +219,16 @@ impl Requirements {
         Ok(())
     }
 
-    /// The requirement with this id.
     pub fn get(&self, check: &str) -> Option<&Requirement> {
         self.checks.iter().find(|r| r.check == check)
     }
 
-    /// Known suites and checks that look like this one, the nearest first.
     pub fn near(&self, wanted: &str) -> Vec<String> {
         let suites = self.checks.iter().map(Requirement::suite);
         names::near(wanted, suites.chain(self.checks.iter().map(|r| r.check.as_str())))
     }
 }
 
-/// How `suites/requirements.yaml` begins.
 const HEAD: &str = "\
 # What is required, from where, and which wrong gateways (mutants) each check must expose.
 # Generated from the checks by `cargo xtask tidy --write`, for readers: change the check, not this file.

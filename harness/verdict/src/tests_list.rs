@@ -7,19 +7,15 @@ use crate::requirements::{Requirement, Requirements};
 /// Checks of a test binary: check -> cases (`-` where there is none).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TestList {
-    /// `suite/name` -> names of cases.
     pub checks: BTreeMap<String, BTreeSet<String>>,
 }
 
-/// A line that names a test which is neither a check nor a unit test.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "failed to place the test {test:?}: {problem}; a check is suite::name or suite::part::name, with ::case_N_name of rstest behind it, a unit test lies in a module called judges, registry, stage or unit"
 )]
 pub struct TestListError {
-    /// The test as it was printed.
     pub test: String,
-    /// What is wrong with it.
     pub problem: String,
 }
 
@@ -50,7 +46,6 @@ impl TestList {
         Self { checks: requirements.checks.iter().map(|r| (r.check.clone(), cases(r))).collect() }
     }
 
-    /// Whether this check has this case.
     pub fn has(&self, check: &str, case: &str) -> bool {
         self.checks.get(check).is_some_and(|cases| cases.contains(case))
     }

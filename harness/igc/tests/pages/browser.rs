@@ -13,13 +13,11 @@ use tempfile::TempDir;
 /// How many frames a page may take to do what a key asks for.
 const FRAMES: usize = 600;
 
-/// A headless Chromium with a profile of its own.
 pub struct Browser {
     program: PathBuf,
     profile: TempDir,
 }
 
-/// What became of a page.
 pub struct Shown {
     /// After its scripts ran.
     pub dom: String,
@@ -66,7 +64,6 @@ impl Browser {
     }
 }
 
-/// A page, and a keyboard before it.
 pub struct Keyboard {
     child: Child,
     say: File,
@@ -76,7 +73,6 @@ pub struct Keyboard {
 }
 
 impl Keyboard {
-    /// Opens a page.
     pub fn at(browser: &Browser, page: &Path) -> Self {
         let (to, from) = (browser.profile.path().join("to"), browser.profile.path().join("from"));
         let made = Command::new("mkfifo").args([&to, &from]).status();
@@ -107,7 +103,6 @@ impl Keyboard {
         keyboard
     }
 
-    /// Presses and releases a key.
     pub fn press(&mut self, key: &str) {
         let (code, text) = match key {
             "Tab" => (9, ""),
@@ -123,7 +118,6 @@ impl Keyboard {
         self.ask("Input.dispatchKeyEvent", stroke("keyUp"));
     }
 
-    /// Presses the keys of a text.
     pub fn write(&mut self, text: &str) {
         text.chars().for_each(|letter| self.press(&letter.to_string()));
     }
@@ -141,7 +135,6 @@ impl Keyboard {
         panic!("{expression} is {} after {FRAMES} frames, and not {expected}", self.read(expression));
     }
 
-    /// The value of an expression in the page.
     pub fn read(&mut self, expression: &str) -> Value {
         let came = self.ask("Runtime.evaluate", json!({"expression": expression, "returnByValue": true}));
         assert!(came["exceptionDetails"].is_null(), "{came}");

@@ -42,7 +42,6 @@ fn igc(checkout: &Path, words: &[&str]) -> (i32, String) {
     (output.status.code().unwrap_or(-1), String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// The check of this number.
 fn check(number: usize) -> String {
     format!("{}/check-{number}", ["routing", "tokens", "streaming", "pool"][number % 4])
 }
@@ -91,7 +90,6 @@ impl Planned {
         fs::write(file, serde_json::to_vec(value).unwrap()).unwrap();
     }
 
-    /// `igc report --write`, and what it printed.
     fn report(&self, words: &[&str]) -> (i32, String) {
         let run = self.run.path().display().to_string();
         igc(self.checkout.path(), &[&["report", "--write", &run], words].concat())
@@ -131,7 +129,6 @@ fn clause(holds: Holds, got: &str) -> Clause {
     }
 }
 
-/// A history of one exchange, with this body and header in its reply.
 fn history(key: &Key, body: &[u8], header: &str) -> History {
     let mut history = History::new(key.clone(), "igc-a1", "a1.igc.test");
     history.address = Some("127.0.0.1:30080".into());

@@ -9,7 +9,6 @@ use super::{FolderError, RunFolder};
 use crate::record::Verdict;
 use crate::redact;
 
-/// Something that happened in a run.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Event {
@@ -17,25 +16,20 @@ pub struct Event {
     pub at: String,
     /// For example `up`, `check` (one has ended), `down`.
     pub kind: String,
-    /// Folder name of the gateway it is about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gateway: Option<String>,
     /// `suite/name` of the check it is about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub check: Option<String>,
-    /// The case it is about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub case: Option<String>,
-    /// Of a check that has ended: which attempt.
+    /// This and the next three are of a check that has ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attempt: Option<u32>,
-    /// Of a check that has ended: what became of this attempt.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verdict: Option<Verdict>,
-    /// Of a check that has ended: whether it breaks the run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub breaks: Option<bool>,
-    /// Of a check that has ended: seconds that the attempt took.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seconds: Option<f64>,
     /// What happened, in one line.
@@ -43,7 +37,6 @@ pub struct Event {
 }
 
 impl Event {
-    /// An event of the run as a whole, now.
     pub fn now(kind: &str, text: impl Into<String>) -> Self {
         Self { at: now(), kind: kind.to_owned(), text: text.into(), ..Self::default() }
     }
@@ -54,10 +47,8 @@ fn now() -> String {
     jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%S%.3fZ").to_string()
 }
 
-/// What `events.jsonl` holds.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Events {
-    /// In the order of writing.
     pub events: Vec<Event>,
     /// Numbers of lines, counted from 1, that cannot be read: a killed run can leave half a line.
     pub torn: Vec<usize>,

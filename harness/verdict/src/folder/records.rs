@@ -9,7 +9,6 @@ use crate::record::{RECORD_SCHEMA, Record, Verdict};
 use crate::redact;
 use crate::renamed::NAMES;
 
-/// What `records/` holds.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Records {
     /// Sorted by key.
@@ -18,14 +17,11 @@ pub struct Records {
     pub unreadable: Vec<Unreadable>,
 }
 
-/// A file that should be a record and is not.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unreadable {
     /// Relative to the run folder.
     pub path: PathBuf,
-    /// The key that the path stands for, where it is one.
     pub key: Option<Key>,
-    /// What is wrong with it.
     pub problem: String,
 }
 
@@ -38,7 +34,6 @@ impl RunFolder {
         write_whole(&path, &json(&path, &kept)?, Existing::Refused)
     }
 
-    /// Reads all records. What cannot be read is reported beside them.
     pub fn read_records(&self) -> Result<Records, FolderError> {
         let top = self.path().join("records");
         let mut found = Records::default();
@@ -103,7 +98,6 @@ impl RunFolder {
         Ok(kept)
     }
 
-    /// Reads the history of a key. One of an unknown version is refused with words that say so.
     pub fn read_history(&self, key: &Key) -> Result<History, FolderError> {
         let mut path = self.place_of("history", key, ".json")?;
         for key in NAMES.keys_of_before(key) {

@@ -16,18 +16,13 @@ use crate::renamed::NAMES;
 
 const ENDING: &str = ".snap.new";
 
-/// An observation that waits to be looked at.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Pending {
-    /// Folder name of the gateway.
     pub gateway: String,
     /// `suite/name`, and `@case`.
     pub title: String,
-    /// The check's sentence.
     pub sentence: String,
-    /// Under which circumstances it was made.
     pub recording: Recording,
-    /// What was observed.
     pub observation: Value,
 }
 
@@ -84,7 +79,6 @@ impl Pending {
             .ok_or_else(|| shape("what is to be written would not be read as it is".to_owned()))
     }
 
-    /// Reads a file that lies in `golden` of a run folder.
     pub fn read(path: &Path) -> Result<Self, GoldenError> {
         let text = std::fs::read_to_string(path).map_err(|source| FileError::read(path, source))?;
         Ok(Self::parse(&text, path)?)
@@ -159,12 +153,10 @@ impl Pending {
     }
 }
 
-/// Every pending file of a run, sorted.
 pub fn pending(run: &RunFolder) -> Result<Vec<PathBuf>, GoldenError> {
     files(&run.path().join("golden"), ENDING)
 }
 
-/// The copy of what was accepted, for cargo-insta.
 fn copy_beside(path: &Path) -> PathBuf {
     path.with_extension("")
 }
@@ -180,7 +172,6 @@ fn removed(path: &Path) -> Result<(), GoldenError> {
 
 const ELSEWHERE: &str = "its path does not end in golden/<gateway>/<suite>/<check>[@case].snap.new";
 
-/// Gateway and title of a pending file.
 fn relative_to_golden(path: &Path) -> Option<(String, String)> {
     let parts: Vec<&str> = path.iter().map(|p| p.to_str()).collect::<Option<_>>()?;
     let [.., "golden", gateway, suite, file] = parts.as_slice() else { return None };

@@ -11,23 +11,18 @@ use crate::folder::{Existing, write_whole};
 use crate::names;
 use crate::plan::{GatewayPlan, ModelName, Place, PlannedCheck, RunInfo};
 
-/// The circumstances of an observation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Recording {
-    /// Where.
     pub place: Place,
     /// Version of the gateway itself, for example `v1.0.0`.
     pub version: String,
     /// All components: name -> version.
     pub versions: BTreeMap<String, String>,
-    /// What served tokens.
     pub model: ModelName,
-    /// `--profile` of the run.
     pub profile: String,
     /// Date of the run, for example `2026-11-21`.
     pub recorded: String,
-    /// Name of the run.
     pub run: String,
     /// Why it was accepted; absent while it is pending.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -35,7 +30,6 @@ pub struct Recording {
 }
 
 impl Recording {
-    /// The circumstances of a planned check.
     pub fn of(run: &RunInfo, gateway: &GatewayPlan, check: &PlannedCheck) -> Self {
         Self {
             place: run.place,
@@ -89,7 +83,6 @@ struct File {
 }
 
 impl Recordings {
-    /// Reads those of a gateway; a gateway without the file has none.
     pub fn find(root: &Path, gateway: &str) -> Result<Self, FileError> {
         let path = root.join(gateway).join("recordings.yaml");
         let by_id = match file::read_if_there(&path)? {
@@ -102,7 +95,6 @@ impl Recordings {
         Ok(Self { path, by_id })
     }
 
-    /// Ids, sorted.
     pub fn ids(&self) -> impl Iterator<Item = &str> {
         self.by_id.keys().map(String::as_str)
     }

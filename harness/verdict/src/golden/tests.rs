@@ -35,7 +35,6 @@ fn pending_of(title: &str, observation: Value) -> Pending {
     }
 }
 
-/// A run folder, a folder of goldens, and what they lie in.
 struct World {
     parent: tempfile::TempDir,
     run: RunFolder,
@@ -63,7 +62,6 @@ impl World {
         Golden::find(&self.root(), "gw", "routing/host").unwrap()
     }
 
-    /// Each observation with the ids of those that saw it.
     fn seen(&self) -> Vec<(Value, Vec<String>)> {
         let ids = |accepted: &Accepted| accepted.recordings.iter().map(|(id, _)| id.clone()).collect();
         self.golden().observations.iter().map(|accepted| (accepted.observation.clone(), ids(accepted))).collect()

@@ -48,7 +48,6 @@ pub(super) fn observed(body: &Body, content_type: &str, observer: &Observer<'_>)
     Some(json!({"text": kept}))
 }
 
-/// JSON with placeholders for what differs from reply to reply.
 pub(super) fn canonical(value: &Value, placeholders: &Placeholders) -> Value {
     match value {
         Value::String(text) => Value::String(placeholders.apply(text)),

@@ -8,7 +8,6 @@ use regex::{Captures, Regex};
 
 use crate::history::History;
 
-/// Replaces what differs from run to run.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Placeholders {
     /// (text, placeholder), the longest text first.
@@ -75,7 +74,6 @@ static FORMS: LazyLock<Vec<Form>> = LazyLock::new(|| {
 });
 
 impl Placeholders {
-    /// The names that belong to one history.
     pub(super) fn of(history: &History) -> Self {
         let mut known = Self::default();
         known.name(&history.hostname, "hostname");
@@ -109,7 +107,6 @@ impl Placeholders {
         self.names.insert(at, (text.to_owned(), format!("<{placeholder}>")));
     }
 
-    /// The text with placeholders.
     pub(super) fn apply(&self, text: &str) -> String {
         let mut text = text.to_owned();
         for (name, placeholder) in &self.names {

@@ -6,7 +6,6 @@ use serde_json::json;
 use super::*;
 use crate::history::{Body, Key, ModelLog, ModelRecord, Request, Response};
 
-/// What differs from run to run.
 struct Names {
     run: &'static str,
     namespace: &'static str,

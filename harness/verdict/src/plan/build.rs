@@ -10,49 +10,34 @@ use crate::tests_list::TestList;
 /// Why there is no plan. All of these are exit code 2: nothing was tried.
 #[derive(Debug, thiserror::Error)]
 pub enum PlanError {
-    /// Requirements without tests: (`suite/name` or `suite/name@case`).
     #[error("failed to plan: no test for {}; write it under suites/tests, or take the check out", checks.join(", "))]
     NoTest {
-        /// What is planned to run but cannot.
         checks: Vec<String>,
     },
-    /// Tests without requirements: (`suite/name` or `suite/name@case`).
     #[error("failed to plan: no requirement for the test of {}; give it a check with level, sentence and source", checks.join(", "))]
     NoRequirement {
-        /// What a test claims to check.
         checks: Vec<String>,
     },
-    /// No check belongs to any gateway of the run.
     #[error("failed to plan: no check belongs to {}", gateways_in_words(gateways))]
     Empty {
-        /// The gateways of the run.
         gateways: Vec<String>,
     },
-    /// A word of a filter matches no check at all.
     #[error(
         "failed to plan: {option} {word:?} matches no check of {}{}",
         gateways_in_words(gateways),
         names::suggestion(near)
     )]
     Unknown {
-        /// `--suite` or `--check`.
         option: &'static str,
-        /// As it was given.
         word: String,
-        /// The gateways of the run.
         gateways: Vec<String>,
-        /// Names that look like it, the nearest first.
         near: Vec<String>,
     },
-    /// Checks are selected, but none can run.
     #[error("failed to plan: {what} selects nothing that can run: {}; --allow-empty accepts that", reasons.join("; "))]
     NothingRuns {
-        /// The filter, or `the run`.
         what: String,
-        /// Why each of what is selected cannot run, at most five.
         reasons: Vec<String>,
     },
-    /// A word of the command line is not a glob.
     #[error(transparent)]
     Filter(#[from] FilterError),
 }
@@ -118,7 +103,6 @@ impl Turns {
         Self { shard: run.shard, dealt: 0 }
     }
 
-    /// Deals the next one.
     fn next_is_ours(&mut self) -> bool {
         let turn = self.dealt;
         self.dealt += 1;

@@ -11,27 +11,22 @@ pub struct Filter {
     checks: Vec<GlobMatcher>,
 }
 
-/// A word of the command line that is not a glob.
 #[derive(Debug, thiserror::Error)]
 #[error("failed to understand {option} {word:?}: {problem}; write a name or a glob such as 'tokens/*'")]
 pub struct FilterError {
     /// `--suite` or `--check`.
     pub option: &'static str,
-    /// As it was given.
     pub word: String,
-    /// What is wrong.
     pub problem: String,
 }
 
 /// One word of a filter, for messages about it.
 pub(super) struct Word<'f> {
-    /// `--suite` or `--check`.
     pub(super) option: &'static str,
     glob: &'f GlobMatcher,
 }
 
 impl Filter {
-    /// Understands `suites` and `checks` of the run.
     pub fn of(run: &RunInfo) -> Result<Self, FilterError> {
         Ok(Self { suites: compile("--suite", &run.suites)?, checks: compile("--check", &run.checks)? })
     }
@@ -41,7 +36,6 @@ impl Filter {
         Ok(Self { suites: Vec::new(), checks: compile(option, words)? })
     }
 
-    /// Whether nothing was asked for, so that everything is selected.
     pub fn is_empty(&self) -> bool {
         self.suites.is_empty() && self.checks.is_empty()
     }
@@ -52,7 +46,6 @@ impl Filter {
             && (self.checks.is_empty() || self.checks.iter().any(|g| matches_check(g, check, case)))
     }
 
-    /// Its words, each to be judged alone.
     pub(super) fn words(&self) -> impl Iterator<Item = Word<'_>> {
         let suites = self.suites.iter().map(|glob| Word { option: "--suite", glob });
         suites.chain(self.checks.iter().map(|glob| Word { option: "--check", glob }))

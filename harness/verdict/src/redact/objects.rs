@@ -187,7 +187,6 @@ fn secret_lines(document: &[&str], out: &mut String) {
     }
 }
 
-/// Where in a YAML document the data of a Secret stands.
 struct Below {
     /// Indent of `data` itself.
     top: usize,

@@ -16,13 +16,9 @@ use super::{Lines, inert};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Implementation {
-    /// Who maintains it.
     pub organization: String,
-    /// What it is called there.
     pub project: String,
-    /// Where it is.
     pub url: String,
-    /// Where its maintainers are reached.
     pub contact: Vec<String>,
 }
 

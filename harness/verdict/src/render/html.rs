@@ -22,7 +22,6 @@ mod sequence;
 
 /// Where the page gets what the report itself does not hold.
 pub struct Sources<'a> {
-    /// The history of an attempt.
     pub histories: &'a dyn Fn(&Key) -> Option<History>,
     /// The ends of the logs below an evidence folder (relative to the run folder); asked only for what did not pass.
     pub logs: &'a dyn Fn(&str) -> Vec<Log>,
@@ -30,12 +29,10 @@ pub struct Sources<'a> {
     pub earlier: &'a [Report],
 }
 
-/// The end of one log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Log {
     /// Relative to the run folder.
     pub path: String,
-    /// Its last lines.
     pub end: String,
 }
 
@@ -53,7 +50,6 @@ const BLOCK: usize = 6_000;
 /// How many checks that break the run are listed at the top.
 const LISTED: usize = 100;
 
-/// The report as one HTML page.
 pub fn html(report: &Report, sources: &Sources<'_>) -> Result<String, minijinja::Error> {
     let mut environment = Environment::new();
     environment.set_undefined_behavior(UndefinedBehavior::Strict);
@@ -142,7 +138,6 @@ impl Run {
     }
 }
 
-/// A time as people read it, to the second.
 fn moment(rfc3339: &str) -> String {
     let seconds = rfc3339.split(['.', 'Z']).next().unwrap_or_default();
     line(&format!("{} UTC", seconds.replacen('T', " ", 1)))
@@ -243,7 +238,6 @@ struct Row {
 #[derive(Serialize)]
 struct Cell {
     verdict: &'static str,
-    /// Whether the baseline explains it.
     known: bool,
     mark: &'static str,
     anchor: Option<String>,
@@ -354,7 +348,6 @@ struct Detail {
     anchor: String,
     verdict: &'static str,
     mark: &'static str,
-    /// Whether it is open from the beginning.
     open: bool,
     title: String,
     gateway: String,
@@ -386,7 +379,6 @@ struct Clause {
     exchanges: Vec<(String, String)>,
 }
 
-/// A line of a difference, with the class that colours it.
 #[derive(Serialize)]
 struct Difference {
     class: &'static str,
@@ -497,7 +489,6 @@ fn known(report: &Report) -> Vec<String> {
     report.baseline.iter().map(entry).collect()
 }
 
-/// A run of the trend.
 #[derive(Serialize)]
 struct Past {
     id: String,

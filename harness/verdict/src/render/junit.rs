@@ -9,12 +9,9 @@ use crate::judge::Holds;
 use crate::record::{GoldenState, Verdict};
 use crate::report::{CheckReport, KnownState, Report, Try};
 
-/// Longest message.
 const MESSAGE: usize = 500;
-/// Longest text of a failure.
 const TEXT: usize = 20_000;
 
-/// Why a report could not be written as JUnit.
 #[derive(Debug, thiserror::Error)]
 #[error("failed to write the report as JUnit: {0}")]
 pub struct JunitError(#[from] quick_junit::SerializeError);
@@ -173,7 +170,6 @@ fn flaky(check: &CheckReport) -> TestCaseStatus {
     status
 }
 
-/// Sentence, clauses, exchanges, difference, and how to repeat it.
 fn text(check: &CheckReport) -> String {
     let mut text = format!("must hold: {}\nsource: {}\n", check.sentence, check.source);
     for clause in check.clauses.iter().filter(|c| c.holds != Holds::Yes) {

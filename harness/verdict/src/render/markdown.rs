@@ -8,14 +8,11 @@ use crate::report::{CheckReport, Report};
 
 use super::{Lines, inert, models};
 
-/// Longest line of text from outside.
 const LINE: usize = 200;
 /// How many checks are shown in full.
 const SHOWN: usize = 20;
-/// Longest difference.
 const DIFFERENCE_LINES: usize = 40;
 
-/// The report as Markdown (CommonMark with tables).
 pub fn markdown(report: &Report) -> String {
     let mut out = String::new();
     let _ = writeln!(out, "### Inference gateway conformance: {}\n", report.run.word.word());
@@ -52,7 +49,6 @@ pub fn markdown(report: &Report) -> String {
     out
 }
 
-/// A row for each gateway.
 fn table(out: &mut String, report: &Report) {
     let verdicts: Vec<Verdict> =
         report.totals.columns().into_iter().filter(|(v, n)| *n > 0 || *v == Verdict::Pass).map(|(v, _)| v).collect();
@@ -77,7 +73,6 @@ fn table(out: &mut String, report: &Report) {
     out.push('\n');
 }
 
-/// One check, folded.
 fn full(out: &mut String, check: &CheckReport) {
     let word = if check.finding.is_some() { "finding" } else { check.verdict.word() };
     let summary = format!("{} on {}", check.title(), check.gateway);

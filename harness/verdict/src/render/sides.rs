@@ -6,7 +6,6 @@ use super::{Colour, Lines, inert};
 
 /// Lines around a difference that are shown.
 const AROUND: usize = 3;
-/// Narrowest column.
 const NARROW: usize = 20;
 
 /// Both texts beside each other in so many characters: only where they differ, with a few lines around.
@@ -48,7 +47,6 @@ pub fn side_by_side(left: &str, right: &str, width: usize, colour: Colour) -> St
     out
 }
 
-/// A line in so many characters.
 fn cut(line: &str, column: usize) -> String {
     let shown = inert(line, 1_000, Lines::Joined);
     match shown.chars().count() > column {

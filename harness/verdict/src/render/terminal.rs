@@ -11,20 +11,15 @@ use crate::plan::Level;
 use crate::record::{GoldenState, Verdict};
 use crate::report::{CheckReport, ClauseReport, GatewayReport, KnownState, Report, Totals, Word};
 
-/// Whether ANSI colours are used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Colour {
-    /// Nothing but text.
     Plain,
-    /// Colours and bold.
     Ansi,
 }
 
-/// Longest line of text from outside.
 const LINE: usize = 300;
 /// Longest command line; longer ones cannot be pasted whole.
 const COMMAND: usize = 6_000;
-/// Longest difference.
 const DIFFERENCE_LINES: usize = 60;
 /// How many checks left out for one reason are named.
 const NAMED: usize = 6;
@@ -107,7 +102,6 @@ impl Page {
         }
     }
 
-    /// Head and table of one gateway.
     fn gateway(&mut self, report: &Report, gateway: &GatewayReport) {
         let versions: Vec<String> = gateway.versions.iter().map(|(n, v)| format!("{n} {v}")).collect();
         let name = self.ink(Ink::Bold, &one_line(&gateway.name));
@@ -150,7 +144,6 @@ impl Page {
         self.line("");
     }
 
-    /// A failure that the baseline explains, in one line; its evidence is on the page.
     fn known_failure(&mut self, check: &CheckReport) {
         let known = check.baseline.as_ref().map_or("", |known| known.reason.as_str());
         let word = self.ink(Ink::Doubt, &format!("known {}", check.verdict.word()));
@@ -163,7 +156,6 @@ impl Page {
         self.line(&format!("{word}  {}", one_line(&title)));
     }
 
-    /// One check in full.
     fn check(&mut self, check: &CheckReport, folder: &str) {
         let mark = match (check.verdict, &check.finding, &check.golden) {
             (_, Some(_), _) => self.ink(Ink::Doubt, "finding"),
@@ -300,7 +292,6 @@ impl Page {
         }
     }
 
-    /// What was left out or never tried, by reason.
     fn left_out(&mut self, report: &Report) {
         let mut reasons: Vec<(&str, &str, Vec<String>)> = Vec::new();
         let left = |c: &&CheckReport| matches!(c.verdict, Verdict::Unsupported | Verdict::NotRun) || was_never_tried(c);

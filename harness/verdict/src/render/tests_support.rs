@@ -6,7 +6,6 @@ use crate::record::tests_support::clause;
 use crate::record::{GoldenState, Verdict};
 use crate::report::tests::World;
 
-/// One check of every kind.
 pub(crate) fn everything() -> World {
     let mut world = World::new();
     world.plan.gateways[0].stand_ins = vec!["cert-manager (self-made certificates)".into()];
@@ -43,7 +42,6 @@ pub(crate) fn everything() -> World {
     world
 }
 
-/// What a hostile gateway would put into everything that reaches a report.
 pub(crate) fn hostile() -> World {
     let attack = format!(
         "\u{1b}[2J\u{1b}]0;owned\u{7}\u{9b}31m\u{202e}\u{0}\u{ffff}]]></failure><x>\r\nrouting/forged pass\n{}",

@@ -6,11 +6,8 @@ use crate::plan::{Disposition, Level, PlannedCheck};
 use crate::record::{Record, Verdict};
 use crate::report::Ending;
 
-/// What the records of one planned check come to.
 pub(super) struct Combined<'r> {
-    /// Of all attempts together.
     pub verdict: Verdict,
-    /// Why, in one line.
     pub reason: String,
     /// What was found, where an INFO check does not hold.
     pub finding: Option<String>,
@@ -86,7 +83,6 @@ fn judge_all<'r>(records: &[&'r Record]) -> Vec<(Verdict, String, &'r Record)> {
     records.iter().map(judge).collect()
 }
 
-/// What is wrong with the records themselves.
 fn accident(
     planned: &PlannedCheck,
     records: &[&Record],

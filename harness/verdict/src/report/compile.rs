@@ -215,7 +215,6 @@ fn check_report(
     }
 }
 
-/// The text, or its beginning with a word on how much is left out.
 fn bounded(text: &str, most: usize) -> String {
     match text.char_indices().nth(most) {
         None => text.to_owned(),

@@ -53,7 +53,6 @@ pub(super) fn statement(word: Word, checks: &[CheckReport]) -> String {
     }
 }
 
-/// Whether the verdict alone breaks the run.
 pub(super) fn verdict_breaks(plan: &Plan, level: Level, verdict: Verdict, known: Option<&KnownFailure>) -> bool {
     match verdict {
         Verdict::Pass | Verdict::Unsupported | Verdict::NotRun => false,
@@ -80,7 +79,6 @@ pub(super) fn golden_breaks(
         }
 }
 
-/// Why the exit code is not 0, and the exit code.
 pub(super) fn exit(
     plan: &Plan,
     ending: &Ending,

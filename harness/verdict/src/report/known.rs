@@ -37,7 +37,6 @@ impl<'b> InForce<'b> {
         Self { entries, today }
     }
 
-    /// The entry that explains this verdict, if its day has not passed.
     pub(super) fn explains(
         &self,
         gateway: &str,
@@ -58,7 +57,6 @@ impl<'b> InForce<'b> {
             })
     }
 
-    /// What became of every entry, given all checks that were planned to run.
     pub(super) fn states(&self, seen: &[Seen<'_>]) -> Vec<KnownReport> {
         let mut by_check: BTreeMap<(&str, &str), Vec<&Seen<'_>>> = BTreeMap::new();
         for one in seen {

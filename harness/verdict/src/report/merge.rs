@@ -8,28 +8,21 @@ use super::{CheckReport, GatewayReport, KnownReport, KnownState, REPORT_SCHEMA, 
 use crate::plan::{ModelName, Place, Shard};
 use crate::record::Verdict;
 
-/// Why reports do not go into one.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum MergeError {
-    /// There is nothing to merge.
     #[error("failed to merge: no run was given")]
     Nothing,
     /// A stand-in beside a real gateway would lend it its word.
     #[error("failed to merge: {first} ran on {}, {second} on {}; merge runs of one place", places.0.word(), places.1.word())]
     Places {
-        /// A run.
         first: String,
-        /// Another.
         second: String,
-        /// Where each of them ran.
         places: (Place, Place),
     },
     /// Two runs judged the same check under the same circumstances, and nothing says which of them counts.
     #[error("failed to merge: {first} and {second} both ran {check} on {column}; give one of them")]
     Twice {
-        /// A run.
         first: String,
-        /// Another.
         second: String,
         /// `suite/name[@case]`.
         check: String,
@@ -42,22 +35,15 @@ pub enum MergeError {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Expected {
-    /// What the cell is called.
     pub name: String,
-    /// Folder name under `manifests/gateways`.
     pub gateway: String,
-    /// `--profile`.
     pub profile: String,
-    /// `--model`.
     pub model: ModelName,
-    /// `--on`.
     pub on: Place,
-    /// `--shard`, where cells have parts.
     #[serde(default)]
     pub shard: Option<Shard>,
 }
 
-/// One report of several, and where each of its checks comes from.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Merged {
     /// The report. Its gateways are columns: one for each gateway and the circumstances that tell it apart.

@@ -94,7 +94,6 @@ fn an_earlier_attempt_is_never_overwritten() {
     assert_eq!(folder.read_records().unwrap().records[0].verdict, Verdict::Fail);
 }
 
-/// What another version of the gateway did says nothing of this one, and is not said to be the same.
 #[test]
 fn a_golden_of_another_version_is_not_accepted() {
     let world = World::new();

@@ -84,7 +84,6 @@ mod tests {
         }
     }
 
-    /// What stands beside a reference.
     fn wrong_beside(value: &Value, schema: &Value, root: &Value, at: &str, found: &mut Vec<String>) {
         let mut beside = schema.clone();
         beside.as_object_mut().map(|fields| fields.remove("$ref"));

@@ -13,7 +13,6 @@ const CONDITIONS: usize = 24;
 /// Longest text of an object.
 const TEXT: usize = 3_000;
 
-/// An object that was read.
 #[derive(Serialize)]
 pub struct Object {
     name: String,
@@ -39,12 +38,10 @@ pub struct Said {
     words: String,
 }
 
-/// The objects of a history.
 pub fn with_conditions(history: &History) -> Vec<Object> {
     history.objects.iter().map(|(name, object)| Object::of(name, object)).collect()
 }
 
-/// The answers of the API server.
 pub fn admissions(history: &History) -> Vec<Said> {
     let said = |(name, admission): (&String, &Admission)| {
         let (class, words) = match admission {

@@ -21,7 +21,6 @@ const LANE: u32 = 230;
 /// Pixels left of the first lane: times.
 const LEFT: u32 = 150;
 
-/// A drawing in pixels.
 #[derive(Serialize)]
 pub struct Drawing {
     width: u32,
@@ -84,7 +83,6 @@ pub fn draw(history: &History, shown: &BTreeSet<&str>, loud: bool) -> Option<Dra
     })
 }
 
-/// Who takes part.
 #[derive(PartialEq)]
 enum Party<'a> {
     Client,

@@ -22,7 +22,6 @@ fn page_of(report: &Report, histories: &dyn Fn(&Key) -> Option<History>, earlier
     page.replace("&#x2f;", "/").replace("&#x27;", "'")
 }
 
-/// Values of an attribute, in order.
 fn attributes<'a>(page: &'a str, before: &str) -> Vec<&'a str> {
     page.split(before).skip(1).filter_map(|rest| rest.split('"').next()).collect()
 }
