@@ -1,11 +1,8 @@
 //! Packs what the programs read at run time, so that they work without a checkout.
 
-use std::{
-    fs,
-    hash::{DefaultHasher, Hasher},
-    io,
-    path::{Path, PathBuf},
-};
+use std::hash::{DefaultHasher, Hasher};
+use std::path::{Path, PathBuf};
+use std::{fs, io};
 
 use flate2::{Compression, write::GzEncoder};
 

@@ -1,9 +1,7 @@
 //! What a commit must pass, in the order in which it fails fastest; and how long each step took.
 
-use std::{
-    ffi::OsString,
-    time::{Instant, SystemTime, UNIX_EPOCH},
-};
+use std::ffi::OsString;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::Result;
 

@@ -1,11 +1,8 @@
 //! The programs of a run, built: `igc`, and the test binary of the suites.
 
-use std::{
-    env,
-    ffi::OsString,
-    path::{Path, PathBuf},
-    process::{Command, Stdio},
-};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::{env, ffi::OsString};
 
 use anyhow::{Context, Result, bail};
 

@@ -1,10 +1,7 @@
 //! The README's commands, run: those that need no cluster, with the programs that this build has left.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    process::Command,
-};
+use std::path::{Path, PathBuf};
+use std::{fs, process::Command};
 
 use serde_json::Value;
 use tempfile::TempDir;

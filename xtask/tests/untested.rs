@@ -1,10 +1,8 @@
 //! The last test of `cargo test --workspace`, because of its name and that of its package: it says what was not tested for
 //! lack of a tool, just before the closing lines of the test runner.
 
-use std::{
-    io::{self, Write},
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::io::{self, Write};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 #[test]
 fn what_was_not_tested_is_said() {

@@ -1,30 +1,19 @@
 //! `differ`: the same check, two gateways, side by side; what differs is declared in `golden/<gateway>/differences.yaml`
 //! or is news.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    io::Write,
-    path::Path,
-};
+use std::collections::{BTreeMap, BTreeSet};
+use std::{io::Write, path::Path};
 
 use cluster::gateway::{self, GatewayFolder};
 use serde_json::Value;
 use shipped::Root;
-use verdict::{
-    differ::{Capabilities, Declared, Difference, Examination, Observations, Observed, examine},
-    folder::RunFolder,
-    golden::{self, Pending, Recording},
-    history::{Key, check_and_case},
-    observation,
-    plan::Filter,
-    render::side_by_side,
-};
+use verdict::differ::{Capabilities, Declared, Difference, Examination, Observations, Observed, examine};
+use verdict::golden::{self, Pending, Recording};
+use verdict::history::{Key, check_and_case};
+use verdict::{folder::RunFolder, observation, plan::Filter, render::side_by_side};
 
-use crate::{
-    failure::Failure,
-    options::{self, Format},
-    terminal,
-};
+use crate::options::{self, Format};
+use crate::{failure::Failure, terminal};
 
 /// Compares, and says what is declared nowhere. The exit code is 1 where something is not, or is declared and differs no more.
 pub fn differ(root: &Root, options: &options::Differ) -> Result<u8, Failure> {

@@ -1,12 +1,8 @@
 //! Taking down: evidence first, then nothing is left; and sweeping what runs that were killed have left.
 
-use cluster::{
-    place::{
-        Ending, Place,
-        sweep::{self, Swept},
-    },
-    run::PlannedRun,
-};
+use cluster::place::sweep::{self, Swept};
+use cluster::place::{Ending, Place};
+use cluster::run::PlannedRun;
 use shipped::Root;
 use tokio_util::sync::CancellationToken;
 use verdict::{folder::Event, plan::GatewayPlan, record::Verdict};

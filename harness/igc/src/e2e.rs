@@ -2,26 +2,16 @@
 
 use std::{fs::File, time::Duration};
 
-use cluster::{
-    place::{Audience, Ending, Place},
-    programs::processes::Recorded,
-    run::PlannedRun,
-};
+use cluster::place::{Audience, Ending, Place};
+use cluster::{programs::processes::Recorded, run::PlannedRun};
 use shipped::Root;
 use tokio_util::sync::CancellationToken;
 use verdict::plan::{Exclusive, GatewayPlan, Plan};
 
-use crate::{
-    down,
-    failure::Failure,
-    fidelity as recordings,
-    live::{Live, Style},
-    log::Log,
-    options::{self, E2e, Target},
-    places, plan, report,
-    suites::{Ended, Suites},
-    up,
-};
+use crate::live::{Live, Style};
+use crate::options::{self, E2e, Target};
+use crate::suites::{Ended, Suites};
+use crate::{down, failure::Failure, fidelity as recordings, log::Log, places, plan, report, up};
 
 /// How long what stands a place up may take to end after Ctrl-C.
 const GRACE: Duration = Duration::from_secs(4);

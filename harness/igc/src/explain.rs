@@ -4,21 +4,11 @@ use std::{fmt::Write, path::PathBuf};
 
 use rehearsal::mutants::Mutant;
 use shipped::Root;
-use verdict::{
-    folder::RunFolder,
-    names::suggestion,
-    record::Record,
-    render::{Lines, inert},
-    requirements::Requirement,
-};
+use verdict::render::{Lines, inert};
+use verdict::{folder::RunFolder, names::suggestion, record::Record, requirements::Requirement};
 
-use crate::{
-    failure::Failure,
-    list::{Support, declared, support},
-    options,
-    plan::runs,
-    suites::Suites,
-};
+use crate::list::{Support, declared, support};
+use crate::{failure::Failure, options, plan::runs, suites::Suites};
 
 /// How many runs are looked at, from the last one back.
 const RUNS: usize = 20;

@@ -1,28 +1,19 @@
 //! `fidelity`: recordings of real gateways played in the rehearsal, and what came of each.
 
-use std::{
-    collections::BTreeMap,
-    path::{Path, PathBuf},
-};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 
 use futures::StreamExt;
 use globset::{Glob, GlobSet, GlobSetBuilder};
 use rehearsal::fidelity::{self, Accepted, Case, Difference};
 use serde::Serialize;
 use shipped::Root;
-use verdict::{
-    folder::RunFolder,
-    golden::{self, Recording},
-    history::Key,
-    names,
-    record::GoldenState,
-    render::{Lines, inert},
-};
+use verdict::golden::{self, Recording};
+use verdict::render::{Lines, inert};
+use verdict::{folder::RunFolder, history::Key, names, record::GoldenState};
 
-use crate::{
-    failure::Failure,
-    options::{Fidelity, Format},
-};
+use crate::failure::Failure;
+use crate::options::{Fidelity, Format};
 
 const CASES: &str = "harness/rehearsal/fidelity";
 

@@ -3,14 +3,9 @@
 
 use std::path::Path;
 
-use cluster::{
-    gateway::GatewayFolder,
-    install::{
-        component::Catalogue,
-        profile::{Profile, Selection},
-    },
-    rights::{self, Rule},
-};
+use cluster::install::profile::{Profile, Selection};
+use cluster::rights::{self, Rule};
+use cluster::{gateway::GatewayFolder, install::component::Catalogue};
 use serde_json::{Value, json};
 use shipped::Root;
 use verdict::golden::yaml;

@@ -4,19 +4,12 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 use shipped::Root;
-use verdict::{
-    plan::{Disposition, Level, ModelName, Plan},
-    requirements::{Requirement, Requirements},
-    tests_list::TestList,
-};
+use verdict::plan::{Disposition, Level, ModelName, Plan};
+use verdict::requirements::{Requirement, Requirements};
+use verdict::tests_list::TestList;
 
-use crate::{
-    failure::Failure,
-    mutants::everything,
-    options::{self, Format},
-    plan::gateways,
-    suites::Suites,
-};
+use crate::options::{self, Format};
+use crate::{failure::Failure, mutants::everything, plan::gateways, suites::Suites};
 
 const PROFILE: &str = "current";
 

@@ -1,16 +1,10 @@
 //! What is said while checks run: the run's events, for people as one live line or plain lines, for programs as JSON lines.
 
-use std::{
-    fs::File,
-    io::{self, IsTerminal, Read, Write},
-    path::{Path, PathBuf},
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
-    thread::JoinHandle,
-    time::Duration,
-};
+use std::io::{self, IsTerminal, Read, Write};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::{fs::File, thread::JoinHandle, time::Duration};
 
 use indicatif::{ProgressBar, ProgressStyle};
 use verdict::{folder::Event, plan::GatewayPlan, record::Verdict};

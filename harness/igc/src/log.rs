@@ -1,12 +1,8 @@
 //! What is said of a place that comes and goes: on standard error, or in a file of the run's folder where nobody listens.
 
-use std::{
-    fmt,
-    fs::File,
-    io::{self, Write},
-    process::Stdio,
-    sync::{Arc, OnceLock},
-};
+use std::io::{self, Write};
+use std::sync::{Arc, OnceLock};
+use std::{fmt, fs::File, process::Stdio};
 
 use cluster::install::progress::{self, Lines, Progress};
 

@@ -41,11 +41,8 @@ use std::{io::IsTerminal, process::ExitCode};
 use shipped::Root;
 use tokio_util::sync::CancellationToken;
 
-use crate::{
-    cli::{Cli, Command},
-    failure::Failure,
-    log::Log,
-};
+use crate::cli::{Cli, Command};
+use crate::{failure::Failure, log::Log};
 
 /// What is logged where IGC_LOG says nothing. An answer of an API server that is no good is said where it was asked for.
 const LOGGED: &str = "warn,kube_client::client::builder=off";

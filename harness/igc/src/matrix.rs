@@ -7,10 +7,8 @@ use cluster::install::model::ModelFile;
 use serde::Serialize;
 use shipped::Root;
 
-use crate::{
-    failure::Failure,
-    options::{Matrix, On, Shard, USUAL_MODEL, value_name},
-};
+use crate::failure::Failure;
+use crate::options::{Matrix, On, Shard, USUAL_MODEL, value_name};
 
 /// What a workflow's `strategy.matrix` takes.
 #[derive(Debug, Serialize)]

@@ -1,25 +1,15 @@
 //! `merge`: the folders of several runs become the folder of one, with everything that its page shows.
 
-use std::{
-    fs, io,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
+use std::{fs, io};
 
 use serde::Deserialize;
 use shipped::Root;
-use verdict::{
-    folder::RunFolder,
-    history::Key,
-    report::{self, Ending, Expected, Merged, Report},
-};
+use verdict::report::{self, Ending, Expected, Merged, Report};
+use verdict::{folder::RunFolder, history::Key};
 
-use crate::{
-    cli,
-    failure::Failure,
-    options, pages,
-    plan::{run_id, runs},
-    report as reports,
-};
+use crate::plan::{run_id, runs};
+use crate::{cli, failure::Failure, options, pages, report as reports};
 
 /// What of a run's folder the merged one keeps: what its pages lead to.
 const KEPT: [&str; 5] = ["plan.json", "report.json", "records", "history", "evidence"];

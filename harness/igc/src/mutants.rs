@@ -3,42 +3,24 @@
 //! The suites' test binary tries a case of a check on the gateway as it is and then on mutants of it, in one process. A pair
 //! of mutant and check goes on to the next case or gateway, round by round, until the mutant is killed.
 
-use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
-    fs::File,
-};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::fs::File;
 
-use cluster::{
-    environment::{Environment, Stood},
-    gateway::GatewayFolder,
-    install::{
-        component::Catalogue,
-        profile::{Profile, Selection},
-    },
-    place::Place as _,
-};
+use cluster::environment::{Environment, Stood};
+use cluster::install::profile::{Profile, Selection};
+use cluster::{gateway::GatewayFolder, install::component::Catalogue, place::Place as _};
 use globset::{Glob, GlobSetBuilder};
 use rehearsal::mutants::Mutant;
 use serde::Serialize;
 use shipped::Root;
 use tokio_util::sync::CancellationToken;
-use verdict::{
-    baseline::{Baseline, Reality},
-    folder::RunFolder,
-    judge::Holds,
-    names,
-    plan::{Level, Plan, PlannedCheck, RunInfo, Trials, build},
-    record::{Record, Verdict},
-    requirements::Requirements,
-    tests_list::TestList,
-};
+use verdict::baseline::{Baseline, Reality};
+use verdict::plan::{Level, Plan, PlannedCheck, RunInfo, Trials, build};
+use verdict::record::{Record, Verdict};
+use verdict::{folder::RunFolder, judge::Holds, names, requirements::Requirements, tests_list::TestList};
 
-use crate::{
-    failure::Failure,
-    options, plan,
-    rehearsed::Rehearsal,
-    suites::{Ended, Suites},
-};
+use crate::suites::{Ended, Suites};
+use crate::{failure::Failure, options, plan, rehearsed::Rehearsal};
 
 /// The versions that goldens were recorded with: what is rehearsed best.
 const PROFILE: &str = "recorded";

@@ -1,18 +1,13 @@
 //! The files that a report is written to, and what they are filled from besides the report.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use std::fs;
+use std::path::{Path, PathBuf};
 
 use cluster::gateway::GatewayFolder;
 use shipped::Root;
-use verdict::{
-    folder::RunFolder,
-    history::{History, Key},
-    render::{Log, Sources, conformance, html, junit, markdown},
-    report::Report,
-};
+use verdict::history::{History, Key};
+use verdict::render::{Log, Sources, conformance, html, junit, markdown};
+use verdict::{folder::RunFolder, report::Report};
 
 use crate::failure::Failure;
 

@@ -1,25 +1,15 @@
 //! `igc picker`: our own endpoint picker as a program, in a container or by hand.
 
-use std::{
-    fs,
-    net::Ipv4Addr,
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+use std::path::{Path, PathBuf};
+use std::{fs, net::Ipv4Addr, sync::Arc, time::Duration};
 
 use clap::{ArgAction, Args as ClapArgs, ValueEnum};
-use cluster::{
-    api::{Cluster, ObjectRef},
-    pool,
-};
+use cluster::api::{Cluster, ObjectRef};
+use cluster::pool;
 use futures::future::join_all;
 use picker::{AnswerBy, Endpoint, Listeners, Load, Options, Scheduling, Tls};
-use tokio::{
-    net::TcpListener,
-    sync::watch,
-    time::{interval, timeout},
-};
+use tokio::time::{interval, timeout};
+use tokio::{net::TcpListener, sync::watch};
 use tokio_util::sync::CancellationToken;
 use wire::{Call, Client, Tcp};
 

@@ -1,9 +1,7 @@
 //! The places that there are, by what the command line and files call them.
 
-use cluster::{
-    place::{Place, PlaceError, context::ContextPlace, kind::KindPlace},
-    programs::child::Programs,
-};
+use cluster::place::{Place, PlaceError};
+use cluster::{place::context::ContextPlace, place::kind::KindPlace, programs::child::Programs};
 use tokio_util::sync::CancellationToken;
 use verdict::plan::{self, RunInfo};
 

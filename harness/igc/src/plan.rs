@@ -1,39 +1,22 @@
 //! From the options of the command line to a run folder with a plan, before anything is stood up.
 
-use std::{
-    collections::BTreeMap,
-    fs,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
+use std::{collections::BTreeMap, fs};
 
-use cluster::{
-    gateway::{self, GatewayFolder},
-    install::{
-        bundle::Bundle,
-        component::Catalogue,
-        model::{self, ModelFile},
-        profile::{Profile, Selection},
-    },
-    place::Audience,
-    run::{PlaceOptions, PlannedRun},
-};
+use cluster::gateway::{self, GatewayFolder};
+use cluster::install::model::{self, ModelFile};
+use cluster::install::profile::{Profile, Selection};
+use cluster::run::{PlaceOptions, PlannedRun};
+use cluster::{install::bundle::Bundle, install::component::Catalogue, place::Audience};
 use rand::RngExt;
 use rehearsal::hops::{Hops, PROXY};
 use shipped::Root;
 use tokio_util::sync::CancellationToken;
-use verdict::{
-    folder::RunFolder,
-    plan::{self, RunInfo, Shard},
-    tests_list::TestList,
-};
+use verdict::plan::{self, RunInfo, Shard};
+use verdict::{folder::RunFolder, tests_list::TestList};
 
-use crate::{
-    cli,
-    failure::Failure,
-    options::{E2e, Egress},
-    places,
-    suites::Suites,
-};
+use crate::options::{E2e, Egress};
+use crate::{cli, failure::Failure, places, suites::Suites};
 
 pub const ALL: &str = "all";
 

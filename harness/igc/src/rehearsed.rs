@@ -1,11 +1,8 @@
 //! Place `rehearsal`: the embedded stand-in, where every check has a world of its own and no gateway is tested.
 
 use async_trait::async_trait;
-use cluster::{
-    environment::Stood,
-    place::{Audience, Ending, Held, Place, PlaceError, Up},
-    run::PlannedRun,
-};
+use cluster::place::{Audience, Ending, Held, Place, PlaceError, Up};
+use cluster::{environment::Stood, run::PlannedRun};
 use rehearsal::{dialects, hops::Hops};
 use tokio_util::sync::CancellationToken;
 use verdict::plan::{self, GatewayPlan};

@@ -1,27 +1,16 @@
 //! `replay`: runs that were kept, judged again by the judges of today, and what would change.
 
-use std::{
-    collections::BTreeMap,
-    path::{Path, PathBuf},
-    process::Stdio,
-};
+use std::path::{Path, PathBuf};
+use std::{collections::BTreeMap, process::Stdio};
 
 use shipped::Root;
 use tokio_util::sync::CancellationToken;
-use verdict::{
-    folder::RunFolder,
-    history::Key,
-    judge::{Clause, Holds},
-    plan::Filter,
-    record::{Record, Verdict},
-};
+use verdict::judge::{Clause, Holds};
+use verdict::record::{Record, Verdict};
+use verdict::{folder::RunFolder, history::Key, plan::Filter};
 
-use crate::{
-    failure::Failure,
-    options,
-    plan::runs,
-    suites::{Ended, Suites},
-};
+use crate::suites::{Ended, Suites};
+use crate::{failure::Failure, options, plan::runs};
 
 /// Judges the runs again. The exit code is 1 where a verdict or a clause is not as it was recorded, or a history was not
 /// judged.

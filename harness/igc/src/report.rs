@@ -1,26 +1,16 @@
 //! `report`: what came of a run, from its plan, its records and the baselines; the exit code is the run's.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    path::Path,
-};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
 use cluster::environment::Environment;
 use shipped::Root;
-use verdict::{
-    baseline::Baseline,
-    folder::RunFolder,
-    render::{closing, json_lines, terminal},
-    report::{self, Ending, Inputs, Report},
-};
+use verdict::render::{closing, json_lines, terminal};
+use verdict::report::{self, Ending, Inputs, Report};
+use verdict::{baseline::Baseline, folder::RunFolder};
 
-use crate::{
-    failure::Failure,
-    options::{self, OutputFormat},
-    pages,
-    plan::run_or_last,
-    terminal::colour,
-};
+use crate::options::{self, OutputFormat};
+use crate::{failure::Failure, pages, plan::run_or_last, terminal::colour};
 
 pub fn report(root: &Root, options: &options::Report) -> Result<u8, Failure> {
     if options.schema {

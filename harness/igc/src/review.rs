@@ -1,21 +1,16 @@
 //! `review`: observations of a run that differ from their goldens; each is shown beside the accepted one, with what the
 //! difference means, and is accepted with a reason or rejected.
 
-use std::{
-    io::{BufRead, IsTerminal, Write},
-    path::{Path, PathBuf},
-};
+use std::io::{BufRead, IsTerminal, Write};
+use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 use shipped::Root;
-use verdict::{
-    folder::RunFolder,
-    golden::{self, Comparison, Golden, Recording},
-    history::{Key, check_and_case},
-    plan::Filter,
-    record::{Record, Verdict},
-    render::{Colour, Lines, inert, side_by_side},
-};
+use verdict::golden::{self, Comparison, Golden, Recording};
+use verdict::history::{Key, check_and_case};
+use verdict::record::{Record, Verdict};
+use verdict::render::{Colour, Lines, inert, side_by_side};
+use verdict::{folder::RunFolder, plan::Filter};
 
 use crate::{failure::Failure, options, plan::run_or_last, terminal};
 
@@ -240,10 +235,8 @@ fn answer(question: &str, said: &mut impl BufRead, out: &mut impl Write) -> Resu
 mod tests {
     use rstest::rstest;
     use serde_json::json;
-    use verdict::{
-        plan::Place,
-        record::{GoldenState, RECORD_SCHEMA},
-    };
+    use verdict::plan::Place;
+    use verdict::record::{GoldenState, RECORD_SCHEMA};
 
     use super::*;
 

@@ -2,23 +2,12 @@
 
 use std::time::Duration;
 
-use cluster::{
-    api::{Apply, Cluster, ObjectRef, Target, Until},
-    environment::Stood,
-    gateway::SharedGateway,
-    install::{
-        component::Variables,
-        profile::{Selected, Selection},
-    },
-    run::PlannedRun,
-    shared::{self, Existing},
-};
-use rehearsal::{
-    clock::Clock,
-    controllers::NodePorts,
-    hops::Hops,
-    world::{World, WorldConfig},
-};
+use cluster::api::{Apply, Cluster, ObjectRef, Target, Until};
+use cluster::install::profile::{Selected, Selection};
+use cluster::shared::{self, Existing};
+use cluster::{environment::Stood, gateway::SharedGateway, install::component::Variables, run::PlannedRun};
+use rehearsal::world::{World, WorldConfig};
+use rehearsal::{clock::Clock, controllers::NodePorts, hops::Hops};
 use serde_json::json;
 use verdict::plan::GatewayPlan;
 

@@ -1,21 +1,16 @@
 //! The suites' test binary: where it is, which checks it holds, and how it is run.
 
-use std::{
-    env, fs,
-    path::{Path, PathBuf},
-    process::{ExitStatus, Stdio},
-    time::Duration,
-};
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+use std::{env, fs, time::Duration};
 
 use cluster::programs::processes::Recorded;
 use rustix::process::{Pid, Signal, kill_process};
 use shipped::Root;
 use tokio::process::Command;
 use tokio_util::sync::CancellationToken;
-use verdict::{
-    requirements::Requirements,
-    tests_list::{CHECKS_ALONE, TestList},
-};
+use verdict::requirements::Requirements;
+use verdict::tests_list::{CHECKS_ALONE, TestList};
 
 use crate::failure::Failure;
 

@@ -1,16 +1,12 @@
 //! What no compiler sees: files that nothing refers to, and scalars that YAML readers disagree on.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use std::fs;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use shipped::Root;
-use verdict::{
-    plan::Level,
-    requirements::{Requirement, Requirements},
-};
+use verdict::plan::Level;
+use verdict::requirements::{Requirement, Requirements};
 
 use crate::{failure::Failure, options, suites::Suites};
 

@@ -1,9 +1,7 @@
 //! From a plan to a place where its gateways stand, with everything that their checks need.
 
-use cluster::{
-    place::{Audience, Place, Up, doctor},
-    run::PlannedRun,
-};
+use cluster::place::{Audience, Place, Up, doctor};
+use cluster::run::PlannedRun;
 use shipped::Root;
 use tokio_util::sync::CancellationToken;
 use verdict::{folder::Event, plan::GatewayPlan};

@@ -1,21 +1,14 @@
 //! Tests of .github/workflows: they are well formed, and every command in them exists.
 
-use std::{
-    collections::BTreeSet,
-    fs,
-    path::{Path, PathBuf},
-    process::Command,
-};
+use std::path::{Path, PathBuf};
+use std::{collections::BTreeSet, fs, process::Command};
 
 use clap::Parser;
 use rstest::rstest;
 use serde_json::Value;
 
-use crate::{
-    cli::{self, Cli},
-    matrix,
-    readme::OF_XTASK,
-};
+use crate::cli::{self, Cli};
+use crate::{matrix, readme::OF_XTASK};
 
 fn checkout() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")

@@ -1,11 +1,8 @@
 //! The command line of igc: what it says to bad input, and with which exit code. Nothing here needs a container engine:
 //! programs are scripts in a folder that is all of PATH.
 
-use std::{
-    fs,
-    os::unix::fs::PermissionsExt,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
+use std::{fs, os::unix::fs::PermissionsExt};
 
 use assert_cmd::Command;
 use rstest::rstest;

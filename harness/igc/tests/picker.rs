@@ -1,11 +1,9 @@
 //! `igc picker` as a program: what it says to bad input, that its help can be followed, and that it serves until it is told
 //! to stop.
 
-use std::{
-    io::{BufRead, BufReader, Read, Write},
-    net::TcpStream,
-    process::{Command, Stdio},
-};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::process::{Command, Stdio};
 
 use rstest::rstest;
 

@@ -7,10 +7,8 @@ use cluster::api::{Apply, Cluster, ObjectRef, Until};
 use rstest::rstest;
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tokio::{
-    io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
-    process::{Child, Command},
-};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::process::{Child, Command};
 use verdict::history::{Admission, Exchange};
 use wire::{Call, Client, Tcp};
 

@@ -2,10 +2,8 @@
 //!
 //! Model and endpoint picker serve theirs at `GET /igc/records?since=N`, as a JSON array with the headers of [`Page::headers`].
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
 use verdict::history::{ModelRecord, PickerRecord};

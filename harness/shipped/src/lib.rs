@@ -1,10 +1,8 @@
 //! The root of a run's data: manifests, goldens and cases of fidelity, in a folder that was named, in the checkout around
 //! the current directory, or else as they were packed into this program.
 
-use std::{
-    env, fs, io,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
+use std::{env, fs, io};
 
 /// The variable that names the root, as `igc --root` does.
 pub const VARIABLE: &str = "IGC_ROOT";
@@ -25,14 +23,9 @@ pub struct Root {
 #[derive(Debug, thiserror::Error)]
 pub enum RootError {
     #[error("--root {}: it has no {GATEWAYS}; name a checkout of this project, or leave it out", path.display())]
-    None {
-        path: PathBuf,
-    },
+    None { path: PathBuf },
     #[error("failed to unpack manifests and goldens into {}: {source}", path.display())]
-    Unpack {
-        path: PathBuf,
-        source: io::Error,
-    },
+    Unpack { path: PathBuf, source: io::Error },
     #[error("failed to find the current directory: {0}")]
     Here(io::Error),
 }

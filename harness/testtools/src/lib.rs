@@ -2,12 +2,10 @@
 //! last test of `cargo test --workspace` names what was not there, and where `IGC_REQUIRE=kubectl,envoy,...` names the
 //! program the test fails.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    env, fs,
-    io::{self, Write},
-    path::{Path, PathBuf},
-};
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::{env, fs};
 
 /// The variable that names the programs that must be there, separated by commas.
 pub const REQUIRE: &str = "IGC_REQUIRE";

@@ -10,11 +10,8 @@ use serde_saphyr::Spanned;
 
 use crate::file::{self, FileError};
 use crate::judge::{Clause, Holds};
-use crate::names;
 use crate::plan::{GatewayPlan, Place};
-use crate::record::Verdict;
-use crate::renamed::NAMES;
-use crate::version::lenient as lenient_version;
+use crate::{names, record::Verdict, renamed::NAMES, version::lenient as lenient_version};
 
 /// `golden/<gateway>/baseline.yaml`.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -256,8 +253,7 @@ mod tests {
     use rstest::rstest;
 
     use super::*;
-    use crate::plan::tests_support::gateway;
-    use crate::record::tests_support::clause;
+    use crate::{plan::tests_support::gateway, record::tests_support::clause};
 
     const GOOD: &str = "
 entries:

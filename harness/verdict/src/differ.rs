@@ -1,9 +1,7 @@
 //! Cross-examination: where gateways do otherwise under the same check, and which of it is declared, with reason and link.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    path::{Path, PathBuf},
-};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 
 use regex::Regex;
 use serde::{Deserialize, Serialize};

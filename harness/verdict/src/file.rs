@@ -1,10 +1,7 @@
 //! Files that people write, in YAML: how they are read, and what can be wrong with them, by line.
 
-use std::{
-    fmt::Display,
-    io,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
+use std::{fmt::Display, io};
 
 use regex::Regex;
 use serde::de::DeserializeOwned;
@@ -20,10 +17,7 @@ pub enum FileError {
         advice: &'static str,
     },
     #[error("failed to understand {}: {message}", path.display())]
-    Shape {
-        path: PathBuf,
-        message: String,
-    },
+    Shape { path: PathBuf, message: String },
     #[error("failed to accept {} line {line}: {problem}", path.display())]
     Entry {
         path: PathBuf,

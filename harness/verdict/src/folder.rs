@@ -7,15 +7,11 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
-use crate::history::Key;
-use crate::names;
 use crate::plan::{PLAN_SCHEMA, Plan};
-use crate::redact;
-use crate::renamed::NAMES;
+use crate::{history::Key, names, redact, renamed::NAMES};
 
 mod events;
 mod records;
@@ -48,10 +44,7 @@ pub enum Problem {
     #[error("{0}; the file was cut short or made by another program")]
     Content(String),
     #[error("it is of {found}, this program reads {known}; use the version of igc that wrote it")]
-    Version {
-        found: String,
-        known: String,
-    },
+    Version { found: String, known: String },
     #[error("{0:?} cannot be part of a path; names are letters, digits, '-', '_' and '.'")]
     Key(String),
 }

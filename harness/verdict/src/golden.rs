@@ -11,11 +11,9 @@ use serde_json::Value;
 
 use crate::file::{FileError, read_if_there};
 use crate::folder::{FolderError, RunFolder};
-use crate::history::check_and_case;
 use crate::plan::{GatewayPlan, Place, PlannedCheck, RunInfo};
-use crate::record::GoldenState;
-use crate::renamed::NAMES;
 use crate::version::{lenient as lenient_version, minor};
+use crate::{history::check_and_case, record::GoldenState, renamed::NAMES};
 
 mod pending;
 mod recordings;
@@ -88,10 +86,7 @@ pub enum GoldenError {
     #[error(transparent)]
     Folder(#[from] FolderError),
     #[error("failed to review {}: {problem}", path.display())]
-    Review {
-        path: PathBuf,
-        problem: String,
-    },
+    Review { path: PathBuf, problem: String },
 }
 
 impl Golden {

@@ -263,9 +263,7 @@ pub fn hex(bytes: &[u8]) -> String {
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Admission {
     /// Stored, or it would have been (dry run).
-    Accepted {
-        warnings: Vec<String>,
-    },
+    Accepted { warnings: Vec<String> },
     Refused {
         code: u16,
         /// `reason` of the Status object.

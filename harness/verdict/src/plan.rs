@@ -255,9 +255,7 @@ pub enum Disposition {
     /// It is; a missing record is an error.
     Run,
     /// The gateway's folder declares that it lacks the capability.
-    Unsupported {
-        reason: String,
-    },
+    Unsupported { reason: String },
     NotRun {
         reason: String,
         /// Whether a filter of the command line is the reason.

@@ -5,8 +5,7 @@ use serde_json::{Map, Value};
 
 use crate::history::{History, Key, check_and_case};
 use crate::judge::{Clause, Holds};
-use crate::plan::Plan;
-use crate::record::Record;
+use crate::{plan::Plan, record::Record};
 
 /// What a name is the name of. Checks and capabilities that qualify another name are called as today.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -253,11 +252,8 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::plan::{
-        Level,
-        tests_support::{planned, small_plan},
-    };
-    use crate::record::{Verdict, tests_support::record};
+    use crate::plan::tests_support::{planned, small_plan};
+    use crate::{plan::Level, record::Verdict, record::tests_support::record};
 
     const TABLE: Names = Names(&[
         Renamed { of: Of::Check, old: "routing/hots", new: "routing/host" },

@@ -18,9 +18,8 @@ pub use markdown::markdown;
 pub use sides::side_by_side;
 pub use terminal::{Colour, closing, terminal};
 
-use crate::curl::is_invisible;
-use crate::record::Verdict;
 use crate::report::{CheckReport, Report};
+use crate::{curl::is_invisible, record::Verdict};
 
 fn models(report: &Report) -> String {
     report.run.models.iter().map(|m| m.word()).collect::<Vec<_>>().join(", ")

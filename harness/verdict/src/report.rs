@@ -9,10 +9,9 @@ use serde::{Deserialize, Serialize};
 use crate::baseline::{Baseline, Expect};
 use crate::folder::{FolderError, Records, RunFolder};
 use crate::history::{History, Key};
-use crate::judge::Holds;
 use crate::plan::{Level, ModelName, Place, Plan, Shard};
 use crate::record::{GoldenState, Verdict};
-use crate::renamed::NAMES;
+use crate::{judge::Holds, renamed::NAMES};
 
 mod attempts;
 mod compile;

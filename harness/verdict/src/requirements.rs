@@ -77,10 +77,7 @@ pub enum RequirementsError {
     )]
     Version(String),
     #[error("check {check}: {problem}")]
-    Check {
-        check: String,
-        problem: String,
-    },
+    Check { check: String, problem: String },
     #[error("there is no check; a run without requirements proves nothing")]
     Empty,
 }

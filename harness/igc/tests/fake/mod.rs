@@ -1,10 +1,7 @@
 //! A binary of suites that says which checks it holds, and drives none of them.
 
-use std::{
-    fs,
-    os::unix::fs::PermissionsExt,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
+use std::{fs, os::unix::fs::PermissionsExt};
 
 use verdict::requirements::Requirements;
 

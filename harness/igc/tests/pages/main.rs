@@ -5,23 +5,16 @@ mod browser;
 #[path = "../fake/mod.rs"]
 mod fake;
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    process::Command,
-    time::Instant,
-};
+use std::path::{Path, PathBuf};
+use std::{fs, process::Command, time::Instant};
 
 use browser::{Browser, Keyboard};
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use verdict::{
-    folder::RunFolder,
-    history::{Body, Ended, Exchange, History, Key, Outcome, Request, Response},
-    judge::{Clause, Holds},
-    record::{GoldenState, RECORD_SCHEMA, Record, Verdict},
-    requirements::Requirements,
-};
+use verdict::history::{Body, Ended, Exchange, History, Key, Outcome, Request, Response};
+use verdict::judge::{Clause, Holds};
+use verdict::record::{GoldenState, RECORD_SCHEMA, Record, Verdict};
+use verdict::{folder::RunFolder, requirements::Requirements};
 
 /// A checkout with as many requirements as it is told, and a planned run of all of them.
 struct Planned {

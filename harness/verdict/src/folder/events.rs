@@ -6,8 +6,7 @@ use std::io::{Read, Seek, SeekFrom, Write};
 use serde::{Deserialize, Serialize};
 
 use super::{FolderError, RunFolder};
-use crate::record::Verdict;
-use crate::redact;
+use crate::{record::Verdict, redact};
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

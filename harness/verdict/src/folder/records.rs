@@ -6,8 +6,7 @@ use std::path::{Path, PathBuf};
 use super::{Existing, FolderError, Problem, RunFolder, json, make_folders, parse_versioned, write_whole};
 use crate::history::{HISTORY_VERSION, History, Key};
 use crate::record::{RECORD_SCHEMA, Record, Verdict};
-use crate::redact;
-use crate::renamed::NAMES;
+use crate::{redact, renamed::NAMES};
 
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Records {

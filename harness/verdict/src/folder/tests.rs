@@ -6,10 +6,8 @@ use proptest::prelude::*;
 use rstest::rstest;
 
 use super::*;
-use crate::history::History;
-use crate::plan::tests_support::small_plan;
-use crate::record::tests_support::record;
 use crate::record::{Record, Verdict};
+use crate::{history::History, plan::tests_support::small_plan, record::tests_support::record};
 
 fn key(check: &str, attempt: u32) -> Key {
     Key { gateway: "gw".into(), check: check.into(), case: "-".into(), attempt }

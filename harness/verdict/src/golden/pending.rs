@@ -7,12 +7,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{Accepted, Golden, GoldenError, Recording, Recordings, files, gateway_and_title, text};
-use crate::file::FileError;
 use crate::folder::{Existing, RunFolder, write_whole};
-use crate::history::check_and_case;
-use crate::observation;
-use crate::plan::PlannedCheck;
-use crate::renamed::NAMES;
+use crate::{file::FileError, history::check_and_case, observation, plan::PlannedCheck, renamed::NAMES};
 
 const ENDING: &str = ".snap.new";
 

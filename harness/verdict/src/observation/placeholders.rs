@@ -1,8 +1,6 @@
 //! Placeholders: what differs from run to run, and what stands for it.
 
-use std::borrow::Cow;
-use std::collections::BTreeSet;
-use std::sync::LazyLock;
+use std::{borrow::Cow, collections::BTreeSet, sync::LazyLock};
 
 use regex::{Captures, Regex};
 

@@ -1,43 +1,28 @@
 //! Building a plan: every check, case and gateway, each with its disposition; and what makes a plan unusable.
 
-use crate::names;
 use crate::plan::{
     Disposition, Filter, FilterError, GatewayPlan, ModelName, PLAN_SCHEMA, Plan, PlannedCheck, RunInfo, Shard,
 };
 use crate::requirements::{Requirement, Requirements};
-use crate::tests_list::TestList;
+use crate::{names, tests_list::TestList};
 
 /// Why there is no plan. All of these are exit code 2: nothing was tried.
 #[derive(Debug, thiserror::Error)]
 pub enum PlanError {
     #[error("failed to plan: no test for {}; write it under suites/tests, or take the check out", checks.join(", "))]
-    NoTest {
-        checks: Vec<String>,
-    },
+    NoTest { checks: Vec<String> },
     #[error("failed to plan: no requirement for the test of {}; give it a check with level, sentence and source", checks.join(", "))]
-    NoRequirement {
-        checks: Vec<String>,
-    },
+    NoRequirement { checks: Vec<String> },
     #[error("failed to plan: no check belongs to {}", gateways_in_words(gateways))]
-    Empty {
-        gateways: Vec<String>,
-    },
+    Empty { gateways: Vec<String> },
     #[error(
         "failed to plan: {option} {word:?} matches no check of {}{}",
         gateways_in_words(gateways),
         names::suggestion(near)
     )]
-    Unknown {
-        option: &'static str,
-        word: String,
-        gateways: Vec<String>,
-        near: Vec<String>,
-    },
+    Unknown { option: &'static str, word: String, gateways: Vec<String>, near: Vec<String> },
     #[error("failed to plan: {what} selects nothing that can run: {}; --allow-empty accepts that", reasons.join("; "))]
-    NothingRuns {
-        what: String,
-        reasons: Vec<String>,
-    },
+    NothingRuns { what: String, reasons: Vec<String> },
     #[error(transparent)]
     Filter(#[from] FilterError),
 }

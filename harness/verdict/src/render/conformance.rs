@@ -6,9 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use crate::plan::Level;
-use crate::record::Verdict;
 use crate::report::{CheckReport, GatewayReport, Report};
+use crate::{plan::Level, record::Verdict};
 
 use super::{Lines, inert};
 
@@ -158,9 +157,7 @@ fn status<'c>(checks: impl Iterator<Item = &'c CheckReport>) -> Status {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plan::Place;
-    use crate::render::tests_support::everything;
-    use crate::report::tests::World;
+    use crate::{plan::Place, render::tests_support::everything, report::tests::World};
 
     fn maker() -> Implementation {
         Implementation {

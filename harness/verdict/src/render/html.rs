@@ -3,17 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use base64::{Engine, prelude::BASE64_STANDARD};
-use minijinja::syntax::SyntaxConfig;
-use minijinja::value::Serde;
-use minijinja::{AutoEscape, Environment, UndefinedBehavior};
+use minijinja::{AutoEscape, Environment, UndefinedBehavior, syntax::SyntaxConfig, value::Serde};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use crate::history::{History, Key};
-use crate::judge::Holds;
-use crate::plan::Level;
 use crate::record::{GoldenState, Verdict};
 use crate::report::{CheckReport, Report, Totals, Word};
+use crate::{judge::Holds, plan::Level};
 
 use super::{Lines, inert, models};
 

@@ -5,11 +5,9 @@ use std::fmt::Write;
 use similar::{ChangeTag, TextDiff};
 
 use super::{Lines, inert, is_shown};
-use crate::baseline::Expect;
-use crate::judge::Holds;
-use crate::plan::Level;
 use crate::record::{GoldenState, Verdict};
 use crate::report::{CheckReport, ClauseReport, GatewayReport, KnownState, Report, Totals, Word};
+use crate::{baseline::Expect, judge::Holds, plan::Level};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Colour {

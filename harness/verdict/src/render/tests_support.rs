@@ -1,10 +1,8 @@
 //! Made-up reports that show everything, for tests of all renderings.
 
-use crate::judge::Holds;
 use crate::plan::{Disposition, Level};
-use crate::record::tests_support::clause;
 use crate::record::{GoldenState, Verdict};
-use crate::report::tests::World;
+use crate::{judge::Holds, record::tests_support::clause, report::tests::World};
 
 pub(crate) fn everything() -> World {
     let mut world = World::new();

@@ -1,10 +1,9 @@
 //! Attempts: one verdict from all records of a planned check. A record can only be believed less, never more.
 
-use crate::folder::Unreadable;
 use crate::judge::{Holds, Judgement};
 use crate::plan::{Disposition, Level, PlannedCheck};
 use crate::record::{Record, Verdict};
-use crate::report::Ending;
+use crate::{folder::Unreadable, report::Ending};
 
 pub(super) struct Combined<'r> {
     pub verdict: Verdict,

@@ -2,8 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use jiff::Timestamp;
-use jiff::tz::TimeZone;
+use jiff::{Timestamp, tz::TimeZone};
 
 use super::attempts::{Combined, combine};
 use super::known::{InForce, Seen};
@@ -11,12 +10,9 @@ use super::{
     CheckReport, ClauseReport, Ending, GatewayReport, GoldenReport, Inputs, REPORT_SCHEMA, Report, RunReport,
     ShownExchange, Totals, Try, ending, repeat_command,
 };
-use crate::curl;
-use crate::folder::Unreadable;
-use crate::history::Key;
-use crate::judge::Holds;
 use crate::plan::{Disposition, PlannedCheck};
 use crate::record::{Record, Verdict};
+use crate::{curl, folder::Unreadable, history::Key, judge::Holds};
 
 /// How many exchanges of a clause are shown.
 const EXCHANGES_SHOWN: usize = 3;

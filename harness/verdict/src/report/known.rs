@@ -5,10 +5,9 @@ use std::collections::BTreeMap;
 use jiff::civil::Date;
 
 use crate::baseline::{Baseline, Entry, Expect, Known};
-use crate::judge::Clause;
-use crate::plan::Plan;
 use crate::record::{Record, Verdict};
 use crate::report::{KnownFailure, KnownReport, KnownState};
+use crate::{judge::Clause, plan::Plan};
 
 /// Baseline entries that the run covers, by gateway.
 pub(super) struct InForce<'b> {

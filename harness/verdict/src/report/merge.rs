@@ -14,11 +14,7 @@ pub enum MergeError {
     Nothing,
     /// A stand-in beside a real gateway would lend it its word.
     #[error("failed to merge: {first} ran on {}, {second} on {}; merge runs of one place", places.0.word(), places.1.word())]
-    Places {
-        first: String,
-        second: String,
-        places: (Place, Place),
-    },
+    Places { first: String, second: String, places: (Place, Place) },
     /// Two runs judged the same check under the same circumstances, and nothing says which of them counts.
     #[error("failed to merge: {first} and {second} both ran {check} on {column}; give one of them")]
     Twice {
@@ -297,9 +293,7 @@ fn worse(a: KnownState, b: KnownState) -> KnownState {
 mod tests {
     use rstest::rstest;
 
-    use super::super::Word;
-    use super::super::tests::World;
-    use super::*;
+    use super::{super::Word, super::tests::World, *};
     use crate::plan::{Disposition, Level};
 
     /// A run of two checks on `gw`, changed.

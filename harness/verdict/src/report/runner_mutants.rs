@@ -5,12 +5,10 @@ use rstest::rstest;
 use serde_json::json;
 
 use super::tests::{World, key};
-use crate::folder::RunFolder;
 use crate::golden::{self, Accepted, Golden, Recording};
-use crate::history::History;
 use crate::plan::{Disposition, Level};
-use crate::record::tests_support::record;
 use crate::record::{GoldenState, Verdict};
+use crate::{folder::RunFolder, history::History, record::tests_support::record};
 
 /// A seam at which a runner is wrong: what it does to the plan, the records and the baselines of a run.
 type Seam = fn(&mut World);

@@ -6,12 +6,11 @@ use proptest::prelude::*;
 use rstest::rstest;
 
 use super::*;
-use crate::folder::Unreadable;
 use crate::history::{Body, Exchange, Outcome, Request};
 use crate::plan::tests_support::{planned, small_plan};
 use crate::plan::{Disposition, Exclusive};
-use crate::record::Record;
 use crate::record::tests_support::{clause, record};
+use crate::{folder::Unreadable, record::Record};
 
 /// A made-up run: one MUST check `routing/host` that passed, unless changed.
 pub(crate) struct World {

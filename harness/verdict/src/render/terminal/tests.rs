@@ -5,8 +5,7 @@ use rstest::rstest;
 
 use super::*;
 use crate::render::tests_support::{everything, hostile};
-use crate::report::Ending;
-use crate::report::tests::World;
+use crate::{report::Ending, report::tests::World};
 
 #[test]
 fn everything_is_shown() {
