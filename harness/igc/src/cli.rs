@@ -4,11 +4,9 @@ use std::{env, path::PathBuf};
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use crate::{model_server, options, picker_server};
+use verdict::front;
 
-/// The variable by which the front says how it is called and, a line each, what else it can do: `NAME`, then `COMMAND`,
-/// a tab, and what it does.
-const FRONT: &str = "IGC_FRONT";
+use crate::{model_server, options, picker_server};
 
 /// The front by which help and examples are written.
 const CARGO_XTASK: &str = "cargo xtask";
@@ -191,35 +189,22 @@ impl Cli {
     }
 }
 
-/// How this program is called, and commands of its front: name, and what each does.
-fn front() -> (String, Vec<(String, String)>) {
-    let said = env::var(FRONT).unwrap_or_default();
-    let mut lines = said.lines();
-    let name = lines.next().unwrap_or("igc").to_owned();
-    (name, lines.filter_map(|line| line.split_once('\t')).map(|(n, what)| (n.to_owned(), what.to_owned())).collect())
-}
-
-/// How this program is called.
-pub fn name() -> String {
-    front().0
-}
-
 /// The words of this command, to be typed again.
 pub fn typed() -> Vec<String> {
-    name().split(' ').map(str::to_owned).chain(env::args().skip(1)).collect()
+    front::name().split(' ').map(str::to_owned).chain(env::args().skip(1)).collect()
 }
 
 /// The command tree, with the commands of the front, and examples as they are typed here.
 pub fn tree() -> clap::Command {
-    let (name, commands) = front();
+    let (name, said) = (front::name(), env::var(front::VARIABLE).unwrap_or_default());
     let as_typed = |command: clap::Command| match command.get_after_help().map(ToString::to_string) {
         Some(help) => command.after_help(help.replace(CARGO_XTASK, &name)),
         None => command,
     };
     let mut tree = as_typed(Cli::command().mut_subcommands(as_typed)).bin_name(&name);
-    for (command, what) in commands {
-        let command: &'static str = command.leak(); // clap keeps names for as long as the program runs
-        tree = tree.subcommand(clap::Command::new(command).about(what));
+    for (command, about) in said.lines().filter_map(|line| line.split_once('\t')) {
+        let command: &'static str = command.to_owned().leak(); // clap keeps names for as long as the program runs
+        tree = tree.subcommand(clap::Command::new(command).about(about.to_owned()));
     }
     tree
 }

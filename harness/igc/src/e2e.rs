@@ -6,6 +6,7 @@ use cluster::place::{Audience, Ending, Place};
 use cluster::{programs::processes::Recorded, run::PlannedRun};
 use shipped::Root;
 use tokio_util::sync::CancellationToken;
+use verdict::front;
 use verdict::plan::{Exclusive, GatewayPlan, Plan};
 
 use crate::live::{Live, Style};
@@ -109,7 +110,7 @@ impl Driver<'_> {
             self.live.rest();
             let ending = if self.cancel.is_cancelled() { Ending::Interrupted } else { Ending::Done };
             if let Err(failure) = down::down(self.place, self.run, &gateways, ending, self.log).await {
-                eprintln!("warning: {failure}; `cargo xtask down` removes what is left");
+                eprintln!("warning: {failure}; `{}` removes what is left", front::command("down"));
             }
             ended?;
             if ending == Ending::Interrupted {

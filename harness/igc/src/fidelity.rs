@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use futures::StreamExt;
-use globset::{Glob, GlobSet, GlobSetBuilder};
 use rehearsal::fidelity::{self, Accepted, Case, Difference};
 use serde::Serialize;
 use shipped::Root;
@@ -12,17 +11,17 @@ use verdict::golden::{self, Recording};
 use verdict::render::{Lines, inert};
 use verdict::{folder::RunFolder, history::Key, names, record::GoldenState};
 
-use crate::failure::Failure;
-use crate::options::{Fidelity, Format};
+use crate::options::{Fidelity, Format, globs};
+use crate::{failure::Failure, terminal::shown};
 
 const CASES: &str = "harness/rehearsal/fidelity";
 
 const AT_ONCE: usize = 4;
 
 #[derive(Debug, Serialize)]
-struct Answer {
+struct Results {
     counts: Counts,
-    cases: Vec<Outcome>,
+    cases: Vec<CaseResult>,
     /// Accepted differences that are no more.
     stale: Vec<String>,
 }
@@ -39,7 +38,7 @@ struct Counts {
 }
 
 #[derive(Debug, Serialize)]
-struct Outcome {
+struct CaseResult {
     case: String,
     kind: Kind,
     gateway: String,
@@ -50,8 +49,8 @@ struct Outcome {
     file: PathBuf,
     line: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
-    outcome: Option<Word>,
-    differences: Vec<Told>,
+    outcome: Option<Status>,
+    differences: Vec<ReportedDifference>,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,
 }
@@ -67,7 +66,7 @@ enum Kind {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-enum Word {
+enum Status {
     Agree,
     Accepted,
     Differ,
@@ -75,7 +74,7 @@ enum Word {
 }
 
 #[derive(Debug, Serialize)]
-struct Told {
+struct ReportedDifference {
     line: u64,
     at: String,
     recorded: String,
@@ -86,9 +85,9 @@ struct Told {
 
 /// Plays the cases and says what came of them; the exit code is 1 where one differs or an acceptance is stale.
 pub async fn fidelity(root: &Root, run: Option<&RunFolder>, options: &Fidelity) -> Result<u8, Failure> {
-    let wanted = globs(&options.cases)?;
-    let mut outcomes: Vec<(Outcome, Option<Case>)> =
-        cases(root, &options.paths)?.into_iter().map(|case| (Outcome::of(&case), Some(case))).collect();
+    let wanted = globs("--case", &options.cases)?;
+    let mut outcomes: Vec<(CaseResult, Option<Case>)> =
+        cases(root, &options.paths)?.into_iter().map(|case| (CaseResult::of(&case), Some(case))).collect();
     if options.paths.is_empty() && (options.list || run.is_some()) {
         outcomes.extend(of_real_places(&root.goldens())?.into_iter().map(|golden| (golden, None)));
     }
@@ -111,34 +110,25 @@ pub async fn fidelity(root: &Root, run: Option<&RunFolder>, options: &Fidelity) 
         if let Some(case) = case {
             // A task of its own: cases are played on all processors, and a crash of one is its error alone.
             match tokio::spawn(async move { fidelity::play(&case).await }).await {
-                Ok(Ok(differences)) => outcome.tell(differences),
-                Ok(Err(error)) => outcome.fail(format!("failed to {error}")),
-                Err(crashed) => outcome.fail(format!("playing it crashed: {crashed}")),
+                Ok(Ok(differences)) => outcome.set_differences(differences),
+                Ok(Err(error)) => outcome.set_error(format!("failed to {error}")),
+                Err(crashed) => outcome.set_error(format!("playing it crashed: {crashed}")),
             }
         }
         outcome
     });
-    let mut outcomes: Vec<Outcome> = played.buffered(AT_ONCE).collect().await;
+    let mut outcomes: Vec<CaseResult> = played.buffered(AT_ONCE).collect().await;
     if let Some(run) = run {
         compared(run, &mut outcomes)?;
     }
     let whole = options.paths.is_empty() && options.cases.is_empty();
     let stale = accept(root, &mut outcomes, whole && run.is_some())?;
-    let answer = Answer { counts: Counts::of(&outcomes, stale.len()), cases: outcomes, stale };
+    let results = Results { counts: Counts::of(&outcomes, stale.len()), cases: outcomes, stale };
     match options.format {
-        Format::Json => println!("{}", serde_json::to_string_pretty(&answer)?),
-        Format::Text => print!("{}", text(&answer)),
+        Format::Json => println!("{}", serde_json::to_string_pretty(&results)?),
+        Format::Text => print!("{}", text(&results)),
     }
-    Ok(answer.counts.exit())
-}
-
-fn globs(words: &[String]) -> Result<GlobSet, Failure> {
-    let mut set = GlobSetBuilder::new();
-    let all = ["**".to_owned()];
-    for word in if words.is_empty() { &all } else { words } {
-        set.add(Glob::new(word).map_err(|e| Failure::Usage(format!("--case {word:?} is no glob: {e}")))?);
-    }
-    set.build().map_err(Failure::usage)
+    Ok(results.counts.exit())
 }
 
 /// The cases of these files and folders, of the project's own where there are none.
@@ -159,11 +149,11 @@ fn cases(root: &Root, paths: &[PathBuf]) -> Result<Vec<Case>, Failure> {
     if wrong.is_empty() { Ok(all) } else { Err(Failure::Usage(wrong.join("\nerror: "))) }
 }
 
-fn of_real_places(root: &Path) -> Result<Vec<Outcome>, Failure> {
+fn of_real_places(root: &Path) -> Result<Vec<CaseResult>, Failure> {
     let mut found = Vec::new();
     for (gateway, title, golden) in golden::accepted(root)? {
         if let Some(seen) = golden.latest().filter(|seen| seen.recording.place.is_real()) {
-            found.push(Outcome::golden(root, gateway, &title, seen.recording));
+            found.push(CaseResult::golden(root, gateway, &title, seen.recording));
         }
     }
     found.sort_by(|a, b| a.case.cmp(&b.case));
@@ -171,22 +161,24 @@ fn of_real_places(root: &Path) -> Result<Vec<Outcome>, Failure> {
 }
 
 /// Fills in how the checks of a rehearsed run compare with their goldens.
-fn compared(folder: &RunFolder, outcomes: &mut [Outcome]) -> Result<(), Failure> {
+fn compared(folder: &RunFolder, outcomes: &mut [CaseResult]) -> Result<(), Failure> {
     let records = folder.read_records()?;
     for outcome in outcomes.iter_mut().filter(|o| o.kind == Kind::Golden) {
         let title = |key: &Key| format!("golden/{}/{}", key.gateway, key.title());
         let record = records.records.iter().filter(|r| title(&r.key) == outcome.case).max_by_key(|r| r.key.attempt);
         let note = || record.and_then(|r| r.golden_note.clone()).unwrap_or_default();
         match record.map(|r| r.golden) {
-            Some(GoldenState::Same) => outcome.tell(vec![]),
-            Some(GoldenState::Changed) => outcome.tell(vec![Difference {
+            Some(GoldenState::Same) => outcome.set_differences(vec![]),
+            Some(GoldenState::Changed) => outcome.set_differences(vec![Difference {
                 line: 1,
                 at: "observation".to_owned(),
                 recorded: outcome.recording.clone(),
                 here: note(),
             }]),
-            Some(GoldenState::Missing | GoldenState::NotCompared) => outcome.fail(format!("not compared: {}", note())),
-            None => outcome.fail("no check of the rehearsed run drove it".to_owned()),
+            Some(GoldenState::Missing | GoldenState::NotCompared) => {
+                outcome.set_error(format!("not compared: {}", note()))
+            }
+            None => outcome.set_error("no check of the rehearsed run drove it".to_owned()),
         }
     }
     Ok(())
@@ -194,7 +186,7 @@ fn compared(folder: &RunFolder, outcomes: &mut [Outcome]) -> Result<(), Failure>
 
 /// Marks what is accepted; what is accepted and agrees is stale. An acceptance of a case that is nowhere is stale where
 /// everything was played.
-fn accept(root: &Root, outcomes: &mut [Outcome], everything: bool) -> Result<Vec<String>, Failure> {
+fn accept(root: &Root, outcomes: &mut [CaseResult], everything: bool) -> Result<Vec<String>, Failure> {
     let mut stale = Vec::new();
     let mut gateways: Vec<String> = outcomes.iter().map(|o| o.gateway.clone()).collect();
     if everything {
@@ -209,16 +201,16 @@ fn accept(root: &Root, outcomes: &mut [Outcome], everything: bool) -> Result<Vec
         for outcome in outcomes.iter_mut().filter(|o| o.gateway == gateway && o.is_our_own(root)) {
             for entry in accepted.entries.iter().filter(|e| e.case == outcome.case) {
                 let mut covered = false;
-                for told in outcome.differences.iter_mut().filter(|t| t.accepted.is_none()) {
-                    if entry.covers(&outcome.case, &told.at) {
-                        told.accepted = Some(entry.reason.clone());
+                for difference in outcome.differences.iter_mut().filter(|t| t.accepted.is_none()) {
+                    if entry.covers(&outcome.case, &difference.at) {
+                        difference.accepted = Some(entry.reason.clone());
                         covered = true;
                     }
                 }
-                used.insert(entry.line, covered || outcome.outcome == Some(Word::Error));
+                used.insert(entry.line, covered || outcome.outcome == Some(Status::Error));
             }
-            if outcome.outcome == Some(Word::Differ) && outcome.differences.iter().all(|t| t.accepted.is_some()) {
-                outcome.outcome = Some(Word::Accepted);
+            if outcome.outcome == Some(Status::Differ) && outcome.differences.iter().all(|t| t.accepted.is_some()) {
+                outcome.outcome = Some(Status::Accepted);
             }
         }
         for entry in &accepted.entries {
@@ -236,7 +228,7 @@ fn accept(root: &Root, outcomes: &mut [Outcome], everything: bool) -> Result<Vec
     Ok(stale)
 }
 
-impl Outcome {
+impl CaseResult {
     fn of(case: &Case) -> Self {
         Self {
             case: case.id.clone(),
@@ -276,34 +268,35 @@ impl Outcome {
         self.kind == Kind::Golden || self.file.starts_with(root.path().join(CASES))
     }
 
-    fn tell(&mut self, differences: Vec<Difference>) {
-        self.outcome = Some(if differences.is_empty() { Word::Agree } else { Word::Differ });
-        let told = |d: Difference| Told { line: d.line, at: d.at, recorded: d.recorded, here: d.here, accepted: None };
-        self.differences = differences.into_iter().map(told).collect();
+    fn set_differences(&mut self, differences: Vec<Difference>) {
+        self.outcome = Some(if differences.is_empty() { Status::Agree } else { Status::Differ });
+        let reported =
+            |Difference { line, at, recorded, here }| ReportedDifference { line, at, recorded, here, accepted: None };
+        self.differences = differences.into_iter().map(reported).collect();
     }
 
-    fn fail(&mut self, error: String) {
-        self.outcome = Some(Word::Error);
+    fn set_error(&mut self, error: String) {
+        self.outcome = Some(Status::Error);
         self.error = Some(error);
     }
 }
 
 impl Counts {
-    fn of(outcomes: &[Outcome], stale: usize) -> Self {
-        let count = |word: Word| outcomes.iter().filter(|o| o.outcome == Some(word)).count();
+    fn of(outcomes: &[CaseResult], stale: usize) -> Self {
+        let count = |word: Status| outcomes.iter().filter(|o| o.outcome == Some(word)).count();
         let goldens = outcomes.iter().filter(|o| o.kind == Kind::Golden).count();
         Self {
             cases: outcomes.len() - goldens,
             goldens,
-            agree: count(Word::Agree),
-            accepted: count(Word::Accepted),
-            differ: count(Word::Differ),
-            errors: outcomes.len() - count(Word::Agree) - count(Word::Accepted) - count(Word::Differ),
+            agree: count(Status::Agree),
+            accepted: count(Status::Accepted),
+            differ: count(Status::Differ),
+            errors: outcomes.len() - count(Status::Agree) - count(Status::Accepted) - count(Status::Differ),
             stale,
         }
     }
 
-    /// What could not be played makes the answer worth nothing: it comes before what differs.
+    /// What could not be played makes the results worth nothing: it comes before what differs.
     fn exit(&self) -> u8 {
         match (self.errors, self.differ + self.stale) {
             (0, 0) => 0,
@@ -313,17 +306,10 @@ impl Counts {
     }
 }
 
-/// A path as people type it: relative to the checkout where it is below it.
-fn shown(path: &Path) -> PathBuf {
-    let here = std::env::current_dir().unwrap_or_default();
-    let whole = path.canonicalize().unwrap_or_else(|_| path.to_owned());
-    whole.strip_prefix(&here).map_or_else(|_| path.to_owned(), Path::to_owned)
-}
-
-fn list(outcomes: &[(Outcome, Option<Case>)], format: Format) -> Result<u8, Failure> {
+fn list(outcomes: &[(CaseResult, Option<Case>)], format: Format) -> Result<u8, Failure> {
     match format {
         Format::Json => {
-            let all: Vec<&Outcome> = outcomes.iter().map(|(o, _)| o).collect();
+            let all: Vec<&CaseResult> = outcomes.iter().map(|(o, _)| o).collect();
             println!("{}", serde_json::to_string_pretty(&all)?);
         }
         Format::Text => {
@@ -338,30 +324,30 @@ fn list(outcomes: &[(Outcome, Option<Case>)], format: Format) -> Result<u8, Fail
     Ok(0)
 }
 
-fn text(answer: &Answer) -> String {
+fn text(results: &Results) -> String {
     let mut out = String::new();
     let mut say = |line: String| {
         out.push_str(&inert(&line, 4_000, Lines::Joined));
         out.push('\n');
     };
-    for outcome in &answer.cases {
+    for outcome in &results.cases {
         let word = match outcome.outcome {
-            Some(Word::Agree) => "agree",
-            Some(Word::Accepted) => "accepted",
-            Some(Word::Differ) => "differ",
-            Some(Word::Error) | None => "error",
+            Some(Status::Agree) => "agree",
+            Some(Status::Accepted) => "accepted",
+            Some(Status::Differ) => "differ",
+            Some(Status::Error) | None => "error",
         };
-        let Outcome { case, gateway, version, place, date, .. } = outcome;
+        let CaseResult { case, gateway, version, place, date, .. } = outcome;
         say(format!("{word:<9} {case}  ({gateway} {version}, {place} {date})"));
         outcome.error.iter().for_each(|error| say(format!("    {}: {error}", outcome.file.display())));
-        for told in &outcome.differences {
-            say(format!("    {}:{} {}", outcome.file.display(), told.line, told.at));
-            difference(told).into_iter().for_each(|line| say(format!("      {line}")));
-            told.accepted.iter().for_each(|reason| say(format!("      accepted: {reason}")));
+        for difference in &outcome.differences {
+            say(format!("    {}:{} {}", outcome.file.display(), difference.line, difference.at));
+            lines_of(difference).into_iter().for_each(|line| say(format!("      {line}")));
+            difference.accepted.iter().for_each(|reason| say(format!("      accepted: {reason}")));
         }
     }
-    answer.stale.iter().for_each(|stale| say(format!("stale     {stale}")));
-    let Counts { cases, goldens, agree, accepted, differ, errors, stale } = answer.counts;
+    results.stale.iter().for_each(|stale| say(format!("stale     {stale}")));
+    let Counts { cases, goldens, agree, accepted, differ, errors, stale } = results.counts;
     say(format!(
         "{cases} cases and {goldens} goldens of real places: {agree} agree, {accepted} accepted, {differ} differ, \
          {errors} errors; {stale} stale acceptances"
@@ -370,14 +356,14 @@ fn text(answer: &Answer) -> String {
 }
 
 /// What was recorded and what is here; longer texts line by line.
-fn difference(told: &Told) -> Vec<String> {
-    if told.at == "observation" {
-        return told.here.lines().map(str::to_owned).collect();
+fn lines_of(difference: &ReportedDifference) -> Vec<String> {
+    if difference.at == "observation" {
+        return difference.here.lines().map(str::to_owned).collect();
     }
-    if !told.recorded.contains('\n') && !told.here.contains('\n') {
-        return vec![format!("- {}", told.recorded), format!("+ {}", told.here)];
+    if !difference.recorded.contains('\n') && !difference.here.contains('\n') {
+        return vec![format!("- {}", difference.recorded), format!("+ {}", difference.here)];
     }
-    let lines = similar::TextDiff::from_lines(&told.recorded, &told.here);
+    let lines = similar::TextDiff::from_lines(&difference.recorded, &difference.here);
     lines
         .iter_all_changes()
         .map(|change| format!("{} {}", change.tag(), change.value().trim_end_matches('\n')))
@@ -405,7 +391,7 @@ mod tests {
 
     #[test]
     fn what_has_no_outcome_is_an_error() {
-        let golden = |outcome| Outcome {
+        let golden = |outcome| CaseResult {
             case: "golden/g/a/b".into(),
             kind: Kind::Golden,
             gateway: "g".into(),
@@ -419,7 +405,7 @@ mod tests {
             differences: vec![],
             error: None,
         };
-        let counts = Counts::of(&[golden(Some(Word::Agree)), golden(None)], 0);
+        let counts = Counts::of(&[golden(Some(Status::Agree)), golden(None)], 0);
         assert_eq!((counts.goldens, counts.agree, counts.errors, counts.exit()), (2, 1, 1, 3));
     }
 }

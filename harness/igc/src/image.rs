@@ -8,18 +8,8 @@ use tokio::process::Command;
 
 use crate::{failure::Failure, log::Log};
 
-const BUILD: [&str; 10] = [
-    "build",
-    "--package",
-    "igc",
-    "--bin",
-    "igc",
-    "--profile",
-    "image",
-    "--target",
-    "x86_64-unknown-linux-gnu",
-    "--message-format=json-render-diagnostics",
-];
+const BUILD: &str = "build --package igc --bin igc --profile image --target x86_64-unknown-linux-gnu \
+                     --message-format=json-render-diagnostics";
 
 /// Built by cargo where the root is a checkout; else this program's own file, which is static where it was released.
 pub async fn program(root: &Root, log: &Log) -> Result<PathBuf, Failure> {
@@ -27,7 +17,7 @@ pub async fn program(root: &Root, log: &Log) -> Result<PathBuf, Failure> {
         return Ok(std::env::current_exe()?);
     }
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    command.args(BUILD).args(log.is_file().then_some("--quiet")).current_dir(root.absolute());
+    command.args(BUILD.split(' ')).args(log.is_file().then_some("--quiet")).current_dir(root.absolute());
     command.env("RUSTFLAGS", "-C target-feature=+crt-static").kill_on_drop(true);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log.stdio()?);
     let failed = |why: String| Failure::Environment(format!("failed to build the static igc of the image: {why}"));

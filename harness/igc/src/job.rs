@@ -44,24 +44,23 @@ fn rules(manifests: &Path, options: &Job) -> Result<Vec<Rule>, Failure> {
 }
 
 /// What is typed behind `igc` in the pod.
-fn words(options: &Job) -> Vec<String> {
-    let mut words = vec!["e2e", "--on", "context", "--context", &options.cluster, "--gateway", &options.gateway];
-    words.extend(["--profile", &options.profile, "--igc-image", &options.image, "--out", "/tmp/igc"]);
-    let mut words: Vec<String> = words.into_iter().map(str::to_owned).collect();
-    options.suite.iter().for_each(|suite| words.extend(["--suite".to_owned(), suite.clone()]));
-    words
+fn arguments(options: &Job) -> Vec<&str> {
+    let mut arguments = vec!["e2e", "--on", "context", "--context", &options.cluster, "--gateway", &options.gateway];
+    arguments.extend(["--profile", &options.profile, "--igc-image", &options.image, "--out", "/tmp/igc"]);
+    options.suite.iter().for_each(|suite| arguments.extend(["--suite", suite]));
+    arguments
 }
 
 /// Runs the checks, then leaves the run's folder as Sonobuoy wants it: an archive, and a file that names it. Its own exit
 /// code is kept beside them, so that whoever fetches the results can have it.
 fn script(options: &Job) -> String {
-    let words: Vec<String> = words(options).iter().map(|word| verdict::curl::quoted(word)).collect();
+    let arguments: Vec<String> = arguments(options).into_iter().map(verdict::curl::quoted).collect();
     format!(
         "{PROGRAMS}/igc {}\ncode=$?\nmkdir -p {RESULTS}\necho $code > {RESULTS}/exit-code\n\
          tar -czf {RESULTS}/igc.tar.gz -C /tmp/igc --exclude=latest .\n\
          cp /tmp/igc/latest/report.xml {RESULTS}/report.xml\n\
          printf %s {RESULTS}/igc.tar.gz > {RESULTS}/done\n",
-        words.join(" ")
+        arguments.join(" ")
     )
 }
 
@@ -165,20 +164,14 @@ fn plugin(options: &Job) -> Value {
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser;
     use rstest::rstest;
 
     use super::*;
+    use crate::options::{E2e, parsed};
 
-    #[derive(Parser)]
-    struct Program {
-        #[command(flatten)]
-        job: Job,
-    }
-
-    fn of(words: &[&str]) -> Job {
-        let usual = ["igc", "--image", "registry.example/igc:1", "--gateway", "agentgateway", "--cluster", "blue"];
-        Program::try_parse_from(usual.iter().chain(words)).unwrap().job
+    fn of(arguments: &[&str]) -> Job {
+        let usual = ["--image", "registry.example/igc:1", "--gateway", "agentgateway", "--cluster", "blue"];
+        parsed(&[&usual, arguments].concat()).unwrap()
     }
 
     fn written(job: &Job) -> Result<String, String> {
@@ -201,18 +194,11 @@ mod tests {
 
     #[test]
     fn the_command_in_the_pod_is_one_that_a_plan_understands() {
-        #[derive(Parser)]
-        struct Plan {
-            #[command(flatten)]
-            e2e: crate::options::E2e,
-        }
-        let words = words(&of(&["--suite", "guide-*"]));
-        let plan = Plan::try_parse_from(words).unwrap().e2e;
+        let job = of(&["--suite", "guide-*"]);
+        let plan: E2e = parsed(&arguments(&job)[1..]).unwrap();
         assert_eq!((plan.target.context.as_deref(), plan.target.gateway.as_str()), (Some("blue"), "agentgateway"));
-        assert_eq!(
-            (plan.suite, plan.target.igc_image.as_deref()),
-            (vec!["guide-*".to_owned()], Some("registry.example/igc:1"))
-        );
+        assert_eq!(plan.suite, ["guide-*"]);
+        assert_eq!(plan.target.igc_image.as_deref(), Some("registry.example/igc:1"));
     }
 
     #[test]

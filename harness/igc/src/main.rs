@@ -40,6 +40,7 @@ use std::{io::IsTerminal, process::ExitCode};
 
 use shipped::Root;
 use tokio_util::sync::CancellationToken;
+use verdict::front;
 
 use crate::cli::{Cli, Command};
 use crate::{failure::Failure, log::Log};
@@ -81,7 +82,7 @@ async fn command(cli: Cli, log: Log, cancel: &CancellationToken) -> Result<u8, F
         Command::Explain(options) => return explain::explain(&root()?, &options).await,
         Command::Tidy(options) => return tidy::tidy(&root()?, &options).await,
         Command::Completions { shell } => {
-            let name = cli::name().replace(' ', "-");
+            let name = front::name().replace(' ', "-");
             clap_complete::generate(shell, &mut cli::tree(), name, &mut std::io::stdout());
             return Ok(0);
         }

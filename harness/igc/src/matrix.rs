@@ -6,9 +6,10 @@ use anyhow::Context;
 use cluster::install::model::ModelFile;
 use serde::Serialize;
 use shipped::Root;
+use verdict::plan::Shard;
 
 use crate::failure::Failure;
-use crate::options::{Matrix, On, Shard, USUAL_MODEL, value_name};
+use crate::options::{Matrix, On, USUAL_MODEL, value_name};
 
 /// What a workflow's `strategy.matrix` takes.
 #[derive(Debug, Serialize)]
@@ -24,15 +25,9 @@ struct Cell {
     profile: String,
     model: String,
     #[serde(skip_serializing_if = "Option::is_none")]
-    shard: Option<ShardOfCell>,
-    /// What stands behind `cargo xtask e2e`.
+    shard: Option<Shard>,
+    /// What stands behind `igc e2e`.
     words: String,
-}
-
-#[derive(Debug, Serialize)]
-struct ShardOfCell {
-    index: u32,
-    of: u32,
 }
 
 /// Processors and bytes of memory of the machine that a cell is for: models that are larger are asked for by name.
@@ -74,16 +69,8 @@ fn cell(options: &Matrix, gateway: &str, profile: &str, model: &str, shard: Shar
         name += &format!("-{}of{}", shard.index, shard.of);
         words += &format!(" --shard {shard}");
     }
-    let part = (shard.of > 1).then_some(ShardOfCell { index: shard.index, of: shard.of });
-    Cell {
-        name,
-        on,
-        gateway: gateway.to_owned(),
-        profile: profile.to_owned(),
-        model: model.to_owned(),
-        shard: part,
-        words,
-    }
+    let [gateway, profile, model] = [gateway, profile, model].map(str::to_owned);
+    Cell { name, on, gateway, profile, model, shard: (shard.of > 1).then_some(shard), words }
 }
 
 /// The models that fit on a runner, the one that a run has without being asked for first.
@@ -99,14 +86,13 @@ fn small(manifests: &Path) -> Result<Vec<String>, Failure> {
 fn named(option: &str, asked: &[String], folder: &Path) -> Result<Vec<String>, Failure> {
     let mut there = BTreeSet::new();
     for entry in fs::read_dir(folder).with_context(|| format!("failed to list {}", folder.display()))? {
-        let path = entry.with_context(|| format!("failed to list {}", folder.display()))?.path();
+        let path = entry?.path();
         let is_one = path.is_dir() || path.extension().is_some_and(|e| e == "yaml");
         there.extend(path.file_stem().filter(|_| is_one).map(|name| name.to_string_lossy().into_owned()));
     }
     if let Some(unknown) = asked.iter().find(|name| !there.contains(*name)) {
-        let there: Vec<String> = there.into_iter().collect();
-        let has = format!("{} has {}", folder.display(), there.join(", "));
-        return Err(Failure::Usage(format!("{option} {unknown}: {has}")));
+        let there = there.into_iter().collect::<Vec<_>>().join(", ");
+        return Err(Failure::Usage(format!("{option} {unknown}: {} has {there}", folder.display())));
     }
     Ok(if asked.is_empty() { there.into_iter().collect() } else { asked.to_vec() })
 }
@@ -115,25 +101,18 @@ fn named(option: &str, asked: &[String], folder: &Path) -> Result<Vec<String>, F
 mod tests {
     use std::path::PathBuf;
 
-    use clap::Parser;
     use rstest::rstest;
 
     use super::*;
-
-    #[derive(Parser)]
-    struct Program {
-        #[command(flatten)]
-        matrix: Matrix,
-    }
+    use crate::options::parsed;
 
     fn manifests() -> PathBuf {
         Root::find(None).unwrap().manifests()
     }
 
-    /// The cells of `cargo xtask matrix WORDS...`, by name and words.
-    fn of(words: &[&str]) -> Result<Vec<(String, String)>, Failure> {
-        let options = Program::try_parse_from(["matrix"].iter().chain(words)).map_err(Failure::usage)?.matrix;
-        let cells = cells(&options, &manifests())?;
+    /// The cells of `igc matrix ARGUMENTS...`, by name and words.
+    fn of(arguments: &[&str]) -> Result<Vec<(String, String)>, Failure> {
+        let cells = cells(&parsed(arguments).map_err(Failure::usage)?, &manifests())?;
         Ok(cells.include.into_iter().map(|c| (c.name, c.words)).collect())
     }
 
@@ -147,23 +126,11 @@ mod tests {
 
     #[test]
     fn a_cell_says_how_it_is_run() {
-        let words = [
-            "--on",
-            "rehearsal",
-            "--gateway",
-            "agentgateway",
-            "--profile",
-            "current",
-            "--model",
-            "echo",
-            "--shards",
-            "2",
-        ];
-        let of_part = |part: &str| {
-            let words = "--on rehearsal --gateway agentgateway --profile current --model echo --shard";
-            (format!("agentgateway-current-echo-{part}of2"), format!("{words} {part}/2"))
-        };
-        assert_eq!(of(&words).unwrap(), [of_part("1"), of_part("2")]);
+        let common = "--on rehearsal --gateway agentgateway --profile current --model echo";
+        let of_part =
+            |part: &str| (format!("agentgateway-current-echo-{part}of2"), format!("{common} --shard {part}/2"));
+        let arguments: Vec<&str> = common.split(' ').chain(["--shards", "2"]).collect();
+        assert_eq!(of(&arguments).unwrap(), [of_part("1"), of_part("2")]);
     }
 
     #[rstest]

@@ -14,7 +14,7 @@ use crate::{cli, failure::Failure, options, pages, report as reports};
 /// What of a run's folder the merged one keeps: what its pages lead to.
 const KEPT: [&str; 5] = ["plan.json", "report.json", "records", "history", "evidence"];
 
-/// What `cargo xtask matrix` printed.
+/// What `igc matrix` printed.
 #[derive(Deserialize)]
 struct Matrix {
     include: Vec<Expected>,
@@ -44,7 +44,7 @@ pub fn merge(root: &Root, options: &options::Merge) -> Result<u8, Failure> {
 fn cells(path: &Path) -> Result<Vec<Expected>, Failure> {
     let bytes = fs::read(path).map_err(|e| Failure::Usage(format!("failed to read {}: {e}", path.display())))?;
     let matrix: Matrix = serde_json::from_slice(&bytes)
-        .map_err(|e| Failure::Usage(format!("{} is not what `cargo xtask matrix` prints: {e}", path.display())))?;
+        .map_err(|e| Failure::Usage(format!("{} is not what `igc matrix` prints: {e}", path.display())))?;
     Ok(matrix.include)
 }
 

@@ -9,7 +9,7 @@ use std::fs::File;
 use cluster::environment::{Environment, Stood};
 use cluster::install::profile::{Profile, Selection};
 use cluster::{gateway::GatewayFolder, install::component::Catalogue, place::Place as _};
-use globset::{Glob, GlobSetBuilder};
+use globset::GlobSet;
 use rehearsal::mutants::Mutant;
 use serde::Serialize;
 use shipped::Root;
@@ -20,21 +20,26 @@ use verdict::record::{Record, Verdict};
 use verdict::{folder::RunFolder, judge::Holds, names, requirements::Requirements, tests_list::TestList};
 
 use crate::suites::{Ended, Suites};
-use crate::{failure::Failure, options, plan, rehearsed::Rehearsal};
+use crate::{
+    failure::Failure,
+    options::{self, globs},
+    plan,
+    rehearsed::Rehearsal,
+};
 
 /// The versions that goldens were recorded with: what is rehearsed best.
 const PROFILE: &str = "recorded";
 
 /// A case of a check on a gateway.
-type Place = (String, String);
+type CaseOnGateway = (String, String);
 
 struct Pair {
     mutant: Mutant,
     check: String,
     /// Whether the requirement names the mutant; else it is tried to see whether it kills what it should not.
     named: bool,
-    left: VecDeque<Place>,
-    outcomes: Vec<(Place, Outcome)>,
+    left: VecDeque<CaseOnGateway>,
+    outcomes: Vec<(CaseOnGateway, Outcome)>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,7 +67,7 @@ enum State {
 
 /// `mutants.json`.
 #[derive(Debug, Serialize)]
-struct Answer {
+struct Results {
     mutants: Vec<Row>,
     /// Checks that kill nothing of what they name.
     toothless: Vec<String>,
@@ -110,13 +115,13 @@ pub async fn mutants(root: &Root, options: &options::Mutants, cancel: &Cancellat
             pairs[at].outcomes.push((place, outcome));
         }
     }
-    let answer = answer(&requirements, &pairs);
+    let results = results(&requirements, &pairs);
     std::fs::create_dir_all(&out)?;
-    std::fs::write(out.join("mutants.json"), serde_json::to_string_pretty(&answer)? + "\n")?;
-    let table = table(&answer);
+    std::fs::write(out.join("mutants.json"), serde_json::to_string_pretty(&results)? + "\n")?;
+    let table = table(&results);
     std::fs::write(out.join("mutants.txt"), &table)?;
     print!("{table}");
-    Ok(u8::from(!answer.holds()))
+    Ok(u8::from(!results.holds()))
 }
 
 /// A plan of every check of these gateways in a rehearsal, in the versions of a profile.
@@ -182,7 +187,7 @@ fn pairs(
     Ok(pairs)
 }
 
-/// Which check names which mutant; a name that is none, or a mutant that nobody names, is a mistake. What is only told and
+/// Which check names which mutant; a name that is none, or a mutant that nobody names, is a mistake. What is only with_outcomes and
 /// never fails (INFO) does not count.
 fn named(requirements: &Requirements) -> Result<BTreeSet<(&str, Mutant)>, Failure> {
     let mut named = BTreeSet::new();
@@ -208,22 +213,19 @@ fn named(requirements: &Requirements) -> Result<BTreeSet<(&str, Mutant)>, Failur
     }
 }
 
-fn wanted(only: &[String]) -> Result<globset::GlobSet, Failure> {
-    let mut set = GlobSetBuilder::new();
-    let all = ["*".to_owned()];
-    for word in if only.is_empty() { &all } else { only } {
-        let glob = Glob::new(word).map_err(|e| Failure::Usage(format!("--only {word:?} is no glob: {e}")))?;
-        if !Mutant::all().any(|m| glob.compile_matcher().is_match(m.name())) {
-            let near = names::near(word, Mutant::all().map(Mutant::name));
-            return Err(Failure::Usage(format!("--only {word:?} matches no mutant{}", names::suggestion(&near))));
+fn wanted(only: &[String]) -> Result<GlobSet, Failure> {
+    for name in only {
+        let named = globs("--only", std::slice::from_ref(name))?;
+        if !Mutant::all().any(|m| named.is_match(m.name())) {
+            let near = names::near(name, Mutant::all().map(Mutant::name));
+            return Err(Failure::Usage(format!("--only {name:?} matches no mutant{}", names::suggestion(&near))));
         }
-        set.add(glob);
     }
-    set.build().map_err(Failure::usage)
+    globs("--only", only)
 }
 
 /// The next try of every pair that has not killed yet; `once`: of one pair of every mutant that nobody has killed yet.
-fn next(pairs: &mut [Pair], once: bool) -> Vec<(usize, Place)> {
+fn next(pairs: &mut [Pair], once: bool) -> Vec<(usize, CaseOnGateway)> {
     let mut served: BTreeSet<Mutant> = pairs.iter().filter(|p| once && p.has_killed()).map(|p| p.mutant).collect();
     let mut next = Vec::new();
     for (at, pair) in pairs.iter_mut().enumerate() {
@@ -241,7 +243,7 @@ fn next(pairs: &mut [Pair], once: bool) -> Vec<(usize, Place)> {
 }
 
 /// The plan of one round: the checks that are tried, each once for all its mutants.
-fn plan_of(whole: &Plan, pairs: &[Pair], next: &[(usize, Place)], options: &options::Mutants) -> Plan {
+fn plan_of(whole: &Plan, pairs: &[Pair], next: &[(usize, CaseOnGateway)], options: &options::Mutants) -> Plan {
     let mut trials: BTreeMap<(&str, &str, &str), Vec<String>> = BTreeMap::new();
     for (at, (gateway, case)) in next {
         let pair = &pairs[*at];
@@ -287,7 +289,7 @@ async fn drive(
     Ok(suites.run(&mut command, run.path(), cancel).await? != Ended::Interrupted)
 }
 
-fn outcome(records: &[Record], pair: &Pair, (gateway, case): &Place) -> Outcome {
+fn outcome(records: &[Record], pair: &Pair, (gateway, case): &CaseOnGateway) -> Outcome {
     let tried: Vec<_> = records
         .iter()
         .filter(|r| (&r.key.gateway, &r.key.check, &r.key.case) == (gateway, &pair.check, case))
@@ -312,7 +314,7 @@ fn outcome(records: &[Record], pair: &Pair, (gateway, case): &Place) -> Outcome 
 }
 
 impl Outcome {
-    fn words(&self) -> String {
+    fn describe(&self) -> String {
         match self {
             Outcome::Killed(clause) => format!("killed by {clause}"),
             Outcome::WrongReason(clauses) => format!("failed for another reason: {clauses}"),
@@ -337,17 +339,17 @@ impl Pair {
         self.killed().is_some()
     }
 
-    fn words(&self) -> String {
+    fn describe(&self) -> String {
         let words: Vec<String> = self
             .outcomes
             .iter()
-            .map(|((gateway, case), outcome)| format!("{gateway} {case}: {}", outcome.words()))
+            .map(|((gateway, case), outcome)| format!("{gateway} {case}: {}", outcome.describe()))
             .collect();
         words.join("; ")
     }
 }
 
-fn answer(requirements: &Requirements, pairs: &[Pair]) -> Answer {
+fn results(requirements: &Requirements, pairs: &[Pair]) -> Results {
     let tried = |mutant: Mutant| pairs.iter().filter(move |p| p.mutant == mutant && !p.outcomes.is_empty());
     let mutants = Mutant::all().filter(|m| tried(*m).next().is_some()).map(|mutant| {
         let named = || tried(mutant).filter(|p| p.named);
@@ -361,34 +363,34 @@ fn answer(requirements: &Requirements, pairs: &[Pair]) -> Answer {
         };
         let fails =
             |p: &&Pair| p.outcomes.iter().any(|(_, o)| matches!(o, Outcome::Killed(_) | Outcome::WrongReason(_)));
-        let told = |p: &Pair| (p.check.clone(), p.words());
+        let with_outcomes = |p: &Pair| (p.check.clone(), p.describe());
         Row {
             name: mutant.name(),
             state,
             killed_by: named().filter(|p| p.has_killed()).map(|p| p.check.clone()).collect(),
             violates: mutant.sentence(),
-            missed: named().filter(|p| !p.has_killed()).map(told).collect(),
-            unexpected: tried(mutant).filter(|p| !p.named).filter(fails).map(told).collect(),
+            missed: named().filter(|p| !p.has_killed()).map(with_outcomes).collect(),
+            unexpected: tried(mutant).filter(|p| !p.named).filter(fails).map(with_outcomes).collect(),
         }
     });
     let toothless = requirements.checks.iter().filter(|r| {
         let mut own = pairs.iter().filter(|p| p.named && p.check == r.check).peekable();
         own.peek().is_some() && own.all(|p| !p.has_killed() && !p.outcomes.is_empty())
     });
-    Answer { mutants: mutants.collect(), toothless: toothless.map(|r| r.check.clone()).collect() }
+    Results { mutants: mutants.collect(), toothless: toothless.map(|r| r.check.clone()).collect() }
 }
 
-impl Answer {
+impl Results {
     fn holds(&self) -> bool {
         self.toothless.is_empty() && self.mutants.iter().all(|m| m.state == State::Killed && m.missed.is_empty())
     }
 }
 
-fn table(answer: &Answer) -> String {
+fn table(results: &Results) -> String {
     use std::fmt::Write;
     let mut text = String::new();
-    let width = answer.mutants.iter().map(|m| m.name.len()).max().unwrap_or(0);
-    for row in &answer.mutants {
+    let width = results.mutants.iter().map(|m| m.name.len()).max().unwrap_or(0);
+    for row in &results.mutants {
         let state = format!("{:?}", row.state).to_lowercase();
         _ = writeln!(text, "{:<width$}  {state:<8}  {}", row.name, row.killed_by.join(", "));
         for (check, words) in &row.missed {
@@ -398,16 +400,16 @@ fn table(answer: &Answer) -> String {
             _ = writeln!(text, "{:width$}  besides   {check}: {words}", "");
         }
     }
-    let of = |state| answer.mutants.iter().filter(|m| m.state == state).count();
-    let missed: usize = answer.mutants.iter().map(|m| m.missed.len()).sum();
+    let of = |state| results.mutants.iter().filter(|m| m.state == state).count();
+    let missed: usize = results.mutants.iter().map(|m| m.missed.len()).sum();
     _ = writeln!(
         text,
         "{} mutants: {} killed, {} survived, {} void; {missed} checks missed a mutant that they name; toothless: {}",
-        answer.mutants.len(),
+        results.mutants.len(),
         of(State::Killed),
         of(State::Survived),
         of(State::Void),
-        if answer.toothless.is_empty() { "none".to_owned() } else { answer.toothless.join(", ") }
+        if results.toothless.is_empty() { "none".to_owned() } else { results.toothless.join(", ") }
     );
     text
 }
@@ -473,26 +475,26 @@ mod tests {
         #[case] toothless: usize,
         #[case] holds: bool,
     ) {
-        let answer = answer(&requirements("MUST"), &[pair("streaming/end", true, outcomes)]);
-        assert_eq!((answer.mutants[0].state, answer.toothless.len(), answer.holds()), (state, toothless, holds));
+        let results = results(&requirements("MUST"), &[pair("streaming/end", true, outcomes)]);
+        assert_eq!((results.mutants[0].state, results.toothless.len(), results.holds()), (state, toothless, holds));
     }
 
     #[test]
     fn who_does_not_name_a_mutant_does_not_kill_it() {
         let pairs = [pair("routing/all", false, vec![killed()]), pair("streaming/end", true, vec![Outcome::NoRecord])];
-        let answer = answer(&requirements("MUST"), &pairs);
-        let row = &answer.mutants[0];
+        let results = results(&requirements("MUST"), &pairs);
+        let row = &results.mutants[0];
         assert_eq!((row.state, row.killed_by.len(), row.unexpected.len()), (State::Void, 0, 1));
-        assert_eq!(answer.toothless, ["streaming/end"]);
+        assert_eq!(results.toothless, ["streaming/end"]);
     }
 
     #[test]
     fn a_check_that_misses_what_it_names_is_shown_although_another_one_killed() {
         let survived = vec![Outcome::Survived("pass: 3 clauses hold".into())];
         let pairs = [pair("routing/all", true, vec![killed()]), pair("streaming/end", true, survived)];
-        let answer = answer(&requirements("MUST"), &pairs);
+        let results = results(&requirements("MUST"), &pairs);
         assert_eq!(
-            (answer.mutants[0].state, answer.mutants[0].missed.len(), answer.holds()),
+            (results.mutants[0].state, results.mutants[0].missed.len(), results.holds()),
             (State::Killed, 1, false)
         );
     }

@@ -1,8 +1,12 @@
 //! The options of the commands.
 
-use std::{fmt, path::PathBuf, str::FromStr};
+use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
+use globset::{Glob, GlobSet, GlobSetBuilder};
+use verdict::plan::Shard;
+
+use crate::failure::Failure;
 
 /// Checks at a time where nothing is said.
 const JOBS: u32 = 4;
@@ -101,31 +105,6 @@ pub struct E2e {
     /// Tries after a false one; a check that is then true is `flaky`, never `pass`
     #[arg(long, default_value_t = 0, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=10))]
     pub retries: u32,
-}
-
-/// One part of a run that several machines share, written `2/3`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Shard {
-    pub index: u32,
-    pub of: u32,
-}
-
-impl FromStr for Shard {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let parts = text.split_once('/').and_then(|(index, of)| Some((index.parse().ok()?, of.parse().ok()?)));
-        match parts {
-            Some((index, of)) if (1..=of).contains(&index) => Ok(Self { index, of }),
-            _ => Err("it is written K/N with K from 1 to N, for example 2/3".to_owned()),
-        }
-    }
-}
-
-impl fmt::Display for Shard {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.index, self.of)
-    }
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -373,72 +352,35 @@ fn processors() -> u32 {
     std::thread::available_parallelism().ok().and_then(|n| u32::try_from(n.get()).ok()).unwrap_or(1)
 }
 
+/// What the values of an option select; all where there are none.
+pub fn globs(option: &str, values: &[String]) -> Result<GlobSet, Failure> {
+    let mut set = GlobSetBuilder::new();
+    let all = ["*".to_owned()];
+    for value in if values.is_empty() { &all } else { values } {
+        set.add(Glob::new(value).map_err(|e| Failure::Usage(format!("{option} {value:?} is no glob: {e}")))?);
+    }
+    set.build().map_err(Failure::usage)
+}
+
+/// The options of a command line with these arguments.
+pub fn parsed<O: Args>(arguments: &[&str]) -> Result<O, clap::Error> {
+    let command = O::augment_args(clap::Command::new("igc").no_binary_name(true));
+    O::from_arg_matches(&command.try_get_matches_from(arguments)?)
+}
+
 impl Default for Target {
     fn default() -> Self {
-        Self {
-            on: On::default(),
-            context: None,
-            gateway: "all".into(),
-            profile: "current".into(),
-            set: vec![],
-            model: USUAL_MODEL.to_owned(),
-            egress: None,
-            out: None,
-            bundle: None,
-            node_image: None,
-            igc_image: None,
-        }
+        parsed(&[]).unwrap_or_else(|error| error.exit())
     }
 }
 
 impl Default for E2e {
     fn default() -> Self {
-        Self {
-            target: Target::default(),
-            suite: vec![],
-            check: vec![],
-            strict: false,
-            allow_empty: false,
-            keep: false,
-            shard: None,
-            jobs: JOBS,
-            retries: 0,
-        }
+        parsed(&[]).unwrap_or_else(|error| error.exit())
     }
 }
 
 /// How an enum's value is written on the command line.
 pub fn value_name(value: impl ValueEnum) -> String {
     value.to_possible_value().map(|v| v.get_name().to_owned()).unwrap_or_default()
-}
-
-#[cfg(test)]
-mod tests {
-    use clap::Parser;
-    use rstest::rstest;
-
-    use super::{E2e, Shard};
-
-    #[derive(Parser)]
-    struct Program {
-        #[command(flatten)]
-        e2e: E2e,
-    }
-
-    #[test]
-    fn defaults_are_those_of_the_command_line() {
-        assert_eq!(format!("{:?}", Program::parse_from(["igc"]).e2e), format!("{:?}", E2e::default()));
-    }
-
-    #[rstest]
-    #[case::first("1/3", true)]
-    #[case::last("3/3", true)]
-    #[case::counted_from_zero("0/3", false)]
-    #[case::beyond("4/3", false)]
-    #[case::no_parts("0/0", false)]
-    #[case::one_number("2", false)]
-    #[case::words("a/b", false)]
-    fn parts_of_a_run(#[case] text: &str, #[case] good: bool) {
-        assert_eq!(text.parse::<Shard>().map(|s| s.to_string()).ok(), good.then(|| text.to_owned()));
-    }
 }

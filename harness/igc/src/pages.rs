@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 
 use cluster::gateway::GatewayFolder;
 use shipped::Root;
+use verdict::folder::{RunFolder, files_below};
 use verdict::history::{History, Key};
 use verdict::render::{Log, Sources, conformance, html, junit, markdown};
-use verdict::{folder::RunFolder, report::Report};
+use verdict::report::Report;
 
 use crate::failure::Failure;
 
@@ -79,10 +80,9 @@ fn earlier(folder: &RunFolder) -> Vec<Report> {
     reports
 }
 
+/// The ends of the logs below an evidence folder; one that cannot be read is left out.
 fn logs(run: &Path, evidence: &str) -> Vec<Log> {
-    let mut files = Vec::new();
-    collect(&run.join(evidence).join("logs"), &mut files);
-    files.sort();
+    let files = files_below(&run.join(evidence).join("logs")).unwrap_or_default();
     let end = |path: &PathBuf| {
         let text = fs::read_to_string(path).ok()?;
         let lines: Vec<&str> = text.lines().collect();
@@ -91,14 +91,4 @@ fn logs(run: &Path, evidence: &str) -> Vec<Log> {
         (!last.is_empty()).then(|| Log { path, end: last.join("\n") })
     };
     files.iter().filter_map(end).take(LOGS).collect()
-}
-
-fn collect(folder: &Path, files: &mut Vec<PathBuf>) {
-    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-        match entry.file_type() {
-            Ok(kind) if kind.is_dir() => collect(&entry.path(), files),
-            Ok(kind) if kind.is_file() => files.push(entry.path()),
-            _ => {}
-        }
-    }
 }

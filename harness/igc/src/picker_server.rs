@@ -109,7 +109,7 @@ pub struct Args {
     config_text: Option<String>,
     /// How the choice is told to the gateway
     #[arg(long, value_enum, value_name = "WAY", default_value_t)]
-    answer_by: Way,
+    answer_by: AnswerChannel,
     /// Ask the models for their load (/metrics) so often; 0 is never
     #[arg(long, value_name = "MILLISECONDS", default_value_t = 0)]
     metrics_every: u64,
@@ -123,7 +123,7 @@ const POOL_GROUPS: [(&str, &str); 2] =
     [("inference.networking.k8s.io", "v1"), ("inference.networking.x-k8s.io", "v1alpha2")];
 
 #[derive(Clone, Copy, Debug, Default, ValueEnum)]
-enum Way {
+enum AnswerChannel {
     /// By header and by dynamic metadata, as the protocol wants it
     #[default]
     Both,
@@ -133,12 +133,12 @@ enum Way {
     Metadata,
 }
 
-impl From<Way> for AnswerBy {
-    fn from(way: Way) -> Self {
-        match way {
-            Way::Both => Self::HeaderAndMetadata,
-            Way::Header => Self::Header,
-            Way::Metadata => Self::Metadata,
+impl From<AnswerChannel> for AnswerBy {
+    fn from(channel: AnswerChannel) -> Self {
+        match channel {
+            AnswerChannel::Both => Self::HeaderAndMetadata,
+            AnswerChannel::Header => Self::Header,
+            AnswerChannel::Metadata => Self::Metadata,
         }
     }
 }

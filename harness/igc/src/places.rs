@@ -3,6 +3,7 @@
 use cluster::place::{Place, PlaceError};
 use cluster::{place::context::ContextPlace, place::kind::KindPlace, programs::child::Programs};
 use tokio_util::sync::CancellationToken;
+use verdict::front;
 use verdict::plan::{self, RunInfo};
 
 use crate::{failure::Failure, options::On, rehearsed::Rehearsal};
@@ -39,7 +40,7 @@ pub async fn choose(
                 Err(why) => {
                     let (why, found) = (why.to_string(), rehearsal.look(cancel).await?);
                     let why = why.lines().next().unwrap_or_default();
-                    (rehearsal, format!("{found}, because {why}; `cargo xtask doctor` says what to install"))
+                    (rehearsal, format!("{found}, because {why}; `{}` says what to install", front::command("doctor")))
                 }
             });
         }
@@ -52,8 +53,8 @@ pub async fn choose(
     match place.look(cancel).await {
         Ok(found) => Ok((place, format!("asked for; {found}"))),
         Err(PlaceError::Environment(why)) => {
-            let doctor = "`cargo xtask doctor` lists what is missing";
-            Err(Failure::Environment(format!("--on {}: {why}\n{doctor}", asked.word())))
+            let doctor = front::command("doctor");
+            Err(Failure::Environment(format!("--on {}: {why}\n`{doctor}` lists what is missing", asked.word())))
         }
         Err(usage) => Err(usage.into()),
     }

@@ -1,7 +1,7 @@
 //! From the options of the command line to a run folder with a plan, before anything is stood up.
 
+use std::fs;
 use std::path::{Path, PathBuf};
-use std::{collections::BTreeMap, fs};
 
 use cluster::gateway::{self, GatewayFolder};
 use cluster::install::model::{self, ModelFile};
@@ -12,7 +12,7 @@ use rand::RngExt;
 use rehearsal::hops::{Hops, PROXY};
 use shipped::Root;
 use tokio_util::sync::CancellationToken;
-use verdict::plan::{self, RunInfo, Shard};
+use verdict::plan::{self, RunInfo};
 use verdict::{folder::RunFolder, tests_list::TestList};
 
 use crate::options::{E2e, Egress};
@@ -89,23 +89,18 @@ pub async fn plan(
     place.preflight(&model, cancel).await?;
 
     let id = run_id();
+    let set = e2e.target.set.iter().filter_map(|set| set.split_once('='));
     let run = RunInfo {
         id: id.clone(),
         started: jiff::Timestamp::now().to_string(),
         place: named,
         context: place.context().map(str::to_owned),
         profile: profile.name.clone(),
-        set: e2e
-            .target
-            .set
-            .iter()
-            .filter_map(|s| s.split_once('='))
-            .map(|(k, v)| (k.trim().to_owned(), v.trim().to_owned()))
-            .collect::<BTreeMap<_, _>>(),
+        set: set.map(|(component, version)| (component.trim().to_owned(), version.trim().to_owned())).collect(),
         model: model.name.parse().map_err(Failure::Usage)?,
         suites: e2e.suite.clone(),
         checks: e2e.check.clone(),
-        shard: e2e.shard.map(|s| Shard { index: s.index, of: s.of }),
+        shard: e2e.shard,
         strict: e2e.strict,
         retries: e2e.retries,
         jobs: e2e.jobs,

@@ -15,12 +15,12 @@ fn commands() -> Vec<Vec<String>> {
     let examples = text.split("```console\n").skip(1).filter_map(|rest| rest.split("```").next());
     let lines = examples.flat_map(str::lines).filter_map(|line| line.strip_prefix("$ cargo xtask "));
     lines
-        .map(|line| words(line.split(" # ").next().unwrap_or_default().split(" > ").next().unwrap_or_default()))
+        .map(|line| arguments(line.split(" # ").next().unwrap_or_default().split(" > ").next().unwrap_or_default()))
         .collect()
 }
 
 /// Words as a shell has them, with single quotes.
-fn words(line: &str) -> Vec<String> {
+fn arguments(line: &str) -> Vec<String> {
     let mut words = vec![String::new()];
     for (at, part) in line.split('\'').enumerate() {
         if at % 2 == 1 {

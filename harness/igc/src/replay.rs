@@ -38,7 +38,7 @@ pub async fn replay(root: &Root, options: &options::Replay, cancel: &Cancellatio
         if kept.is_empty() {
             return Err(Failure::Usage(format!("{} has no history of such a check", path.display())));
         }
-        let lines = answer(run.id(), &kept, &before, &now);
+        let lines = summary(run.id(), &kept, &before, &now);
         lines.iter().for_each(|line| print!("{line}"));
         changes += lines.len() - 1;
     }
@@ -46,9 +46,9 @@ pub async fn replay(root: &Root, options: &options::Replay, cancel: &Cancellatio
 }
 
 /// What is said of a run: a heading, then each history that is judged otherwise than recorded, or not at all.
-fn answer(run: &str, kept: &[Key], before: &BTreeMap<Key, Record>, now: &BTreeMap<Key, Record>) -> Vec<String> {
+fn summary(run: &str, kept: &[Key], before: &BTreeMap<Key, Record>, now: &BTreeMap<Key, Record>) -> Vec<String> {
     let changed: Vec<String> =
-        now.values().filter_map(|now| change(before.get(&now.key), now).map(|words| told(now, &words))).collect();
+        now.values().filter_map(|now| change(before.get(&now.key), now).map(|words| line(now, &words))).collect();
     let unjudged: Vec<&Key> = kept.iter().filter(|key| !now.contains_key(key)).collect();
     let mut heading = format!("{run}: {} histories judged again, {} otherwise than recorded", now.len(), changed.len());
     if !unjudged.is_empty() {
@@ -117,7 +117,7 @@ fn change(before: Option<&Record>, now: &Record) -> Option<String> {
     }
 }
 
-fn told(now: &Record, words: &str) -> String {
+fn line(now: &Record, words: &str) -> String {
     let mut text = format!("  {} on {}, attempt {}: {words}\n", now.key.title(), now.key.gateway, now.key.attempt);
     for clause in now.clauses.iter().filter(|c| c.holds != Holds::Yes) {
         text += &format!("      {}: expected {}, got {}\n", clause.name, clause.expected, clause.got);
@@ -162,11 +162,11 @@ mod tests {
         let all = BTreeMap::from([(was.key.clone(), was.clone())]);
         let gone = Key { check: "a/gone".into(), ..was.key.clone() };
         assert_eq!(
-            answer("r", std::slice::from_ref(&was.key), &all, &all),
+            summary("r", std::slice::from_ref(&was.key), &all, &all),
             ["r: 1 histories judged again, 0 otherwise than recorded\n"]
         );
         assert_eq!(
-            answer("r", &[was.key.clone(), gone], &all, &all),
+            summary("r", &[was.key.clone(), gone], &all, &all),
             [
                 "r: 1 histories judged again, 0 otherwise than recorded, 1 not judged\n",
                 "  a/gone on g, attempt 1: not judged: the suites have no such check\n",

@@ -1,7 +1,6 @@
 //! `report`: what came of a run, from its plan, its records and the baselines; the exit code is the run's.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
 
 use cluster::environment::Environment;
 use shipped::Root;
@@ -10,7 +9,8 @@ use verdict::report::{self, Ending, Inputs, Report};
 use verdict::{baseline::Baseline, folder::RunFolder};
 
 use crate::options::{self, OutputFormat};
-use crate::{failure::Failure, pages, plan::run_or_last, terminal::colour};
+use crate::terminal::{colour, shown};
+use crate::{failure::Failure, pages, plan::run_or_last};
 
 pub fn report(root: &Root, options: &options::Report) -> Result<u8, Failure> {
     if options.schema {
@@ -81,7 +81,7 @@ fn ending(interrupted: bool, environment: &Environment) -> Ending {
 }
 
 pub fn say(report: &Report, folder: &RunFolder, output: &options::Output) {
-    let folder = shown(folder.path());
+    let folder = shown(folder.path()).display().to_string();
     match (output.format, output.quiet) {
         (OutputFormat::Text, true) => println!("{}", closing(report, &folder)),
         (OutputFormat::Text, false) => print!("{}", terminal(report, &folder, colour())),
@@ -96,10 +96,4 @@ pub fn say(report: &Report, folder: &RunFolder, output: &options::Output) {
 fn ended(folder: &RunFolder) -> jiff::Timestamp {
     let last = folder.read_events().ok().and_then(|e| e.events.last()?.at.parse().ok());
     last.unwrap_or_else(jiff::Timestamp::now)
-}
-
-/// A path as people type it: relative to the checkout where it is below it.
-fn shown(path: &Path) -> String {
-    let here = std::env::current_dir().unwrap_or_default();
-    path.strip_prefix(&here).unwrap_or(path).display().to_string()
 }

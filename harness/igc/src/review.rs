@@ -10,7 +10,7 @@ use verdict::golden::{self, Comparison, Golden, Recording};
 use verdict::history::{Key, check_and_case};
 use verdict::record::{Record, Verdict};
 use verdict::render::{Colour, Lines, inert, side_by_side};
-use verdict::{folder::RunFolder, plan::Filter};
+use verdict::{folder::RunFolder, front, plan::Filter};
 
 use crate::{failure::Failure, options, plan::run_or_last, terminal};
 
@@ -181,7 +181,8 @@ fn list(pending: &[Pending], mut out: impl Write) -> Result<(), Failure> {
         writeln!(out)?;
     }
     let count = pending.len();
-    writeln!(out, "{count} to review; accept with: cargo xtask review --accept '<suite>/<check>' --reason '...'")?;
+    let accept = front::command("review --accept '<suite>/<check>' --reason '...'");
+    writeln!(out, "{count} to review; accept with: {accept}")?;
     Ok(())
 }
 
@@ -196,10 +197,10 @@ fn ask(
     'all: for (at, one) in pending.iter().enumerate() {
         write!(out, "\n{} of {}  {}\n{}\n", at + 1, pending.len(), one.meaning(), one.sides(width, colour))?;
         loop {
-            let Some(answer) = answer("[a]ccept, [r]eject, [s]kip, [q]uit? ", &mut said, &mut out)? else { break 'all };
+            let Some(answer) = prompt("[a]ccept, [r]eject, [s]kip, [q]uit? ", &mut said, &mut out)? else { break 'all };
             match answer.as_str() {
                 "a" | "accept" => {
-                    let Some(reason) = self::answer("why is it right? ", &mut said, &mut out)? else { break 'all };
+                    let Some(reason) = prompt("why is it right? ", &mut said, &mut out)? else { break 'all };
                     match golden::Pending::accept(&one.file, goldens, &reason) {
                         Ok(place) => {
                             writeln!(out, "accepted {}", place.display())?;
@@ -224,7 +225,7 @@ fn ask(
 }
 
 /// What is answered to a question; nothing where nobody answers any more.
-fn answer(question: &str, said: &mut impl BufRead, out: &mut impl Write) -> Result<Option<String>, Failure> {
+fn prompt(question: &str, said: &mut impl BufRead, out: &mut impl Write) -> Result<Option<String>, Failure> {
     write!(out, "{question}")?;
     out.flush()?;
     let mut line = String::new();
@@ -236,7 +237,6 @@ mod tests {
     use rstest::rstest;
     use serde_json::json;
     use verdict::plan::Place;
-    use verdict::record::{GoldenState, RECORD_SCHEMA};
 
     use super::*;
 
@@ -262,20 +262,8 @@ mod tests {
     }
 
     fn record(verdict: Verdict) -> Record {
-        Record {
-            schema: RECORD_SCHEMA.into(),
-            key: Key { gateway: "gw".into(), check: "routing/host".into(), case: "-".into(), attempt: 1 },
-            verdict,
-            reason: "because".into(),
-            clauses: vec![],
-            golden: GoldenState::Changed,
-            golden_note: None,
-            started: "2026-11-21T12:03:06Z".into(),
-            seconds: 1.0,
-            settle_seconds: 0.0,
-            address: None,
-            trial: None,
-        }
+        let key = Key { gateway: "gw".into(), check: "routing/host".into(), case: "-".into(), attempt: 1 };
+        Record { verdict, reason: "because".into(), ..Record::new(key) }
     }
 
     /// A pending observation of v2 in a folder like that of a run.

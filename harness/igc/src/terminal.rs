@@ -1,8 +1,16 @@
 //! What is known of the terminal that this program prints to.
 
+use std::path::{Path, PathBuf};
 use std::{env, io::IsTerminal};
 
 use verdict::render::Colour;
+
+/// A path as people type it: relative to the current directory where it is below it.
+pub fn shown(path: &Path) -> PathBuf {
+    let here = env::current_dir().unwrap_or_default();
+    let whole = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    whole.strip_prefix(&here).map_or_else(|_| path.to_owned(), Path::to_owned)
+}
 
 /// How wide two columns are where the terminal does not say.
 const WIDTH: usize = 150;

@@ -1,12 +1,12 @@
 //! What no compiler sees: files that nothing refers to, and scalars that YAML readers disagree on.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::Context;
 use shipped::Root;
-use verdict::plan::Level;
 use verdict::requirements::{Requirement, Requirements};
+use verdict::{folder::files_below, front, plan::Level};
 
 use crate::{failure::Failure, options, suites::Suites};
 
@@ -48,21 +48,7 @@ fn generated(file: &Path, text: &str, write: bool) -> Result<Vec<String>, Failur
         fs::write(file, text).with_context(|| format!("failed to write {}", file.display()))?;
         return Ok(vec![]);
     }
-    Ok(vec![format!("{}: it is not current; `cargo xtask tidy --write` writes it", file.display())])
-}
-
-fn files_below(folder: &Path) -> Result<Vec<PathBuf>, Failure> {
-    let mut files = Vec::new();
-    let mut folders = vec![folder.to_path_buf()];
-    while let Some(folder) = folders.pop() {
-        let Ok(entries) = fs::read_dir(&folder) else { continue };
-        for entry in entries {
-            let path = entry.with_context(|| format!("failed to list {}", folder.display()))?.path();
-            if path.is_dir() { folders.push(path) } else { files.push(path) }
-        }
-    }
-    files.sort();
-    Ok(files)
+    Ok(vec![format!("{}: it is not current; `{}` writes it", file.display(), front::command("tidy --write"))])
 }
 
 /// Scalars that kubectl and this project's reader take for different things: (line, what to do).

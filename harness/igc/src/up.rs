@@ -4,7 +4,7 @@ use cluster::place::{Audience, Place, Up, doctor};
 use cluster::run::PlannedRun;
 use shipped::Root;
 use tokio_util::sync::CancellationToken;
-use verdict::{folder::Event, plan::GatewayPlan};
+use verdict::{folder::Event, front, plan::GatewayPlan};
 
 use crate::{failure::Failure, image, log::Log, options, places};
 
@@ -42,9 +42,8 @@ pub async fn up(
         }
     }
     if !held.is_empty() {
-        println!(
-            "# no gateway is tested: all of this is the stand-in; it ends with Ctrl-C, or with `cargo xtask down`"
-        );
+        let down = front::command("down");
+        println!("# no gateway is tested: all of this is the stand-in; it ends with Ctrl-C, or with `{down}`");
         cancel.cancelled().await;
     }
     Ok(())
@@ -62,7 +61,7 @@ fn say_how(run: &PlannedRun, gateway: &GatewayPlan) {
         println!("# {note}");
     }
     if run.plan.run.place.is_real() {
-        println!("# take it down again with: cargo xtask down");
+        println!("# take it down again with: {}", front::command("down"));
     }
 }
 

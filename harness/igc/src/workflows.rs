@@ -29,7 +29,7 @@ fn commands(name: &str) -> Vec<String> {
     scripts.join("\n").replace("\\\n", " ").lines().map(|line| line.trim().to_owned()).collect()
 }
 
-fn words_of_a_cell() -> String {
+fn arguments_of_a_cell() -> String {
     let cells = Cli::try_parse_from(["cargo xtask", "matrix", "--shards", "2"]).unwrap();
     let cli::Command::Matrix(options) = cells.command else { panic!("it is a matrix") };
     let cells = matrix::cells(&options, &checkout().join("manifests")).unwrap();
@@ -52,7 +52,7 @@ fn every_command_exists(#[case] name: &str, #[case] least: usize) {
     let ours: BTreeSet<&String> = commands.iter().filter(|c| c.starts_with("cargo ")).collect();
     assert!(ours.len() >= least, "{ours:?}");
     for command in ours {
-        let plain = command.replace("${{ matrix.words }}", &words_of_a_cell()).replace("\"$SHARDS\"", "2");
+        let plain = command.replace("${{ matrix.words }}", &arguments_of_a_cell()).replace("\"$SHARDS\"", "2");
         let plain = plain.split(" > ").next().unwrap_or_default();
         assert!(!plain.contains(['$', '"', '\'', '|', '&']), "not understood by this test: {plain}");
         let words: Vec<&str> = plain.split_whitespace().skip(1).collect(); // cargo xtask ... is parsed as `xtask ...`

@@ -6,7 +6,10 @@ use std::{fs, os::unix::fs::PermissionsExt};
 
 use assert_cmd::Command;
 use rstest::rstest;
+use serde_json::Value;
 use tempfile::TempDir;
+use verdict::judge::{Clause, Holds};
+use verdict::record::{GoldenState, Record, Verdict};
 
 mod fake;
 
@@ -50,9 +53,7 @@ impl Checkout {
     }
 
     fn write(&self, name: &str, text: &str) {
-        let file = self.folder.path().join(name);
-        fs::create_dir_all(file.parent().unwrap()).unwrap();
-        fs::write(file, text).unwrap();
+        write(&self.folder.path().join(name), text);
     }
 
     /// `igc`, with nothing in its environment but the suites and programs of this checkout.
@@ -98,9 +99,7 @@ contexts: [{name: my-cluster, context: {cluster: here, user: me}}]
 fn bad_input_is_refused_in_words(#[case] words: &[&str], #[case] code: i32, #[case] said: &[&str]) {
     let (exit, out, err) = Checkout::new().file(".kube/config", KUBECONFIG).e2e(words);
     assert_eq!(exit, code, "{err}");
-    for words in said {
-        assert!(err.contains(words), "{words:?} is not said in: {err}");
-    }
+    assert_said(&err, said);
     assert_eq!(out, "", "a refusal makes no report");
 }
 
@@ -123,9 +122,7 @@ fn a_machine_that_lacks_something_is_told_what(
     }
     let (exit, _, err) = checkout.e2e(&["--on", "kind"]);
     assert_eq!(exit, 3, "{err}");
-    for words in said {
-        assert!(err.contains(words), "{words:?} is not said in: {err}");
-    }
+    assert_said(&err, said);
 }
 
 #[test]
@@ -162,8 +159,7 @@ fn a_run_without_records_is_an_error_and_never_a_pass() {
     let (code, said, _) = checkout.e2e(&["--gateway", "envoy-ai-gateway", "--check", "routing/host"]);
     assert_eq!(code, 3, "{said}");
     assert!(said.contains("error") && said.contains("routing/host"), "{said}");
-    let written = fs::read_to_string(checkout.latest().join("report.json")).unwrap();
-    let written: serde_json::Value = serde_json::from_str(&written).unwrap();
+    let written: Value = read_json(&checkout.latest().join("report.json"));
     assert_eq!((&written["schema"], &written["run"]["word"]), (&"igc.report/v1".into(), &"rehearsed".into()));
     assert_eq!(written["totals"]["error"], 1, "{written}");
 }
@@ -172,15 +168,34 @@ fn a_run_without_records_is_an_error_and_never_a_pass() {
 fn fidelity(files: &[(&str, &str)], words: &[&str]) -> (i32, String, String) {
     let folder = tempfile::tempdir().unwrap();
     for (name, text) in files {
-        let file = folder.path().join(name);
-        fs::create_dir_all(file.parent().unwrap()).unwrap();
-        fs::write(file, text).unwrap();
+        write(&folder.path().join(name), text);
     }
     fs::create_dir_all(folder.path().join("manifests/gateways")).unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_igc"));
-    let output = command.current_dir(folder.path()).arg("fidelity").args(words).output().unwrap();
+    ended(command.current_dir(folder.path()).arg("fidelity").args(words))
+}
+
+fn write(file: &Path, text: &str) {
+    fs::create_dir_all(file.parent().unwrap()).unwrap();
+    fs::write(file, text).unwrap();
+}
+
+/// Exit code, standard output and standard error of a command.
+fn ended(command: &mut Command) -> (i32, String, String) {
+    let output = command.output().unwrap();
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     (output.status.code().unwrap_or(-1), text(&output.stdout), text(&output.stderr))
+}
+
+#[track_caller]
+fn assert_said(text: &str, said: &[&str]) {
+    for words in said {
+        assert!(text.contains(words), "{words:?} is not said in: {text}");
+    }
+}
+
+fn read_json<T: serde::de::DeserializeOwned>(file: &Path) -> T {
+    serde_json::from_slice(&fs::read(file).unwrap()).unwrap()
 }
 
 /// A file with one case about the gateway's class.
@@ -230,9 +245,7 @@ fn recordings_agree_or_differ(
 ) {
     let (exit, out, err) = fidelity(files, words);
     assert_eq!(exit, code, "{out}{err}");
-    for words in said {
-        assert!(out.contains(words), "{words:?} is not said in: {out}");
-    }
+    assert_said(&out, said);
 }
 
 #[rstest]
@@ -248,9 +261,7 @@ fn recordings_agree_or_differ(
 fn bad_cases_are_refused_in_words(#[case] files: &[(&str, &str)], #[case] words: &[&str], #[case] said: &[&str]) {
     let (exit, out, err) = fidelity(files, words);
     assert_eq!(exit, 2, "{out}{err}");
-    for words in said {
-        assert!(err.contains(words), "{words:?} is not said in: {err}");
-    }
+    assert_said(&err, said);
 }
 
 /// A rehearsed run of one check that passed, as a part of a run or whole; its folder.
@@ -260,37 +271,18 @@ fn finished(checkout: &Checkout, words: &[&str]) -> PathBuf {
     assert_eq!(code, 3, "{out}{err}");
     let run = verdict::folder::RunFolder::open(&checkout.latest()).unwrap();
     for check in run.read_plan().unwrap().checks.iter().filter(|c| c.runs()) {
-        let clause = verdict::judge::Clause {
-            name: "c".into(),
-            holds: verdict::judge::Holds::Yes,
-            expected: "e".into(),
-            got: "e".into(),
-            exchanges: vec![],
-        };
-        run.write_record(&verdict::record::Record {
-            schema: verdict::record::RECORD_SCHEMA.into(),
-            key: check.key(1),
-            verdict: verdict::record::Verdict::Pass,
-            reason: "it holds".into(),
-            clauses: vec![clause],
-            golden: verdict::record::GoldenState::Same,
-            golden_note: None,
-            started: "2026-11-21T12:03:06Z".into(),
-            seconds: 0.5,
-            settle_seconds: 0.1,
-            address: None,
-            trial: None,
-        })
-        .unwrap();
+        let (name, expected, got) = ("c".into(), "e".into(), "e".into());
+        let clause = Clause { name, holds: Holds::Yes, expected, got, exchanges: vec![] };
+        let mut record = Record::new(check.key(1));
+        (record.verdict, record.golden, record.clauses) = (Verdict::Pass, GoldenState::Same, vec![clause]);
+        run.write_record(&record).unwrap();
     }
     run.path().to_owned()
 }
 
 /// `igc WORDS...` in the checkout: exit code, standard output, standard error.
 fn igc(checkout: &Checkout, words: &[&str]) -> (i32, String, String) {
-    let output = checkout.igc().args(words).output().unwrap();
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    (output.status.code().unwrap_or(-1), text(&output.stdout), text(&output.stderr))
+    ended(checkout.igc().args(words))
 }
 
 const TWO: [&str; 4] = ["--check", "routing/host", "--check", "status/gateway"];
@@ -307,9 +299,8 @@ fn parts_of_a_run_on_two_machines_become_one_report() {
     let (first, second) = (part("1/2"), part("2/2"));
     let (code, out, err) = igc(&checkout, &["merge", &first, &second]);
     assert_eq!(code, 0, "{out}{err}");
-    let merged = fs::canonicalize(checkout.folder.path().join("target/igc/latest")).unwrap();
-    let report: serde_json::Value =
-        serde_json::from_str(&fs::read_to_string(merged.join("report.json")).unwrap()).unwrap();
+    let merged = checkout.latest();
+    let report: Value = read_json(&merged.join("report.json"));
     assert_eq!(report["totals"]["pass"], 2, "{report}");
     for check in report["checks"].as_array().unwrap().iter().filter(|c| c["verdict"] == "pass") {
         let records = check["evidence"].as_str().unwrap().replace("/evidence/", "/records/");
@@ -343,7 +334,7 @@ fn a_cell_whose_job_died_is_an_error_of_the_whole() {
     assert!(out.contains("there is no run of gone"), "{out}");
     fs::write(&matrix, "[]").unwrap();
     let (code, _, err) = merge();
-    assert!(code == 2 && err.contains("is not what `cargo xtask matrix` prints"), "{err}");
+    assert!(code == 2 && err.contains("is not what `igc matrix` prints"), "{err}");
 }
 
 #[rstest]
@@ -453,7 +444,7 @@ fn what_gateways_do_differently_is_declared_or_shown(
     assert!(!out.contains("words of its own"), "{out}");
     let (ended, out, _) = igc(&checkout, &["differ", "--format", "json"]);
     assert_eq!(ended, code);
-    let came: serde_json::Value = serde_json::from_str(&out).unwrap();
+    let came: Value = serde_json::from_str(&out).unwrap();
     assert_eq!(came["compared"], 1);
 }
 
@@ -479,8 +470,7 @@ fn what_a_run_observed_counts_in_place_of_what_was_accepted() {
     let run = finished(&checkout, &["--check", "routing/host"]);
     assert_eq!(igc(&checkout, &["differ", run.to_str().unwrap()]).0, 0);
     let pending = run.join("golden/a/routing/host.snap.new");
-    fs::create_dir_all(pending.parent().unwrap()).unwrap();
-    fs::write(pending, observed("a", "beta", "none")).unwrap();
+    write(&pending, &observed("a", "beta", "none"));
     let (code, out, err) = igc(&checkout, &["differ", run.to_str().unwrap()]);
     assert_eq!(code, 1, "{out}{err}");
     assert!(out.contains("undeclared  exchanges/known/0/reached"), "{out}");
@@ -518,9 +508,7 @@ fn a_suite_may_be_written_as_its_checks() {
     let checkout = Checkout::new();
     let planned = |suite: &str| {
         checkout.e2e(&["--on", "rehearsal", "--suite", suite]);
-        let plan: serde_json::Value =
-            serde_json::from_slice(&fs::read(checkout.latest().join("plan.json")).unwrap()).unwrap();
-        plan["checks"].clone()
+        read_json::<Value>(&checkout.latest().join("plan.json"))["checks"].clone()
     };
     assert_eq!(planned("pool/*"), planned("pool"));
 }
@@ -530,13 +518,13 @@ fn checks_are_listed_with_what_gateways_declare() {
     let checkout = Checkout::new();
     let (code, out, err) = igc(&checkout, &["list", "--format", "json"]);
     assert_eq!(code, 0, "{err}");
-    let listed: Vec<serde_json::Value> = serde_json::from_str(&out).unwrap();
+    let listed: Vec<Value> = serde_json::from_str(&out).unwrap();
     let registry = fs::read_to_string(checkout.folder.path().join("registry.json")).unwrap();
     assert_eq!(listed.len(), registry.matches("\"check\":").count());
     let of = |id: &str| listed.iter().find(|check| check["id"] == id).unwrap();
     assert_eq!(of("routing/host")["gateways"]["agentgateway"], "declared");
     assert_eq!(of("routing/host")["level"], "MUST");
-    let unsupported = |check: &serde_json::Value| {
+    let unsupported = |check: &Value| {
         let mut gateways = check["gateways"].as_object().unwrap().values();
         gateways.any(|support| support["unsupported"].as_str().is_some_and(|reason| !reason.is_empty()))
     };
@@ -551,15 +539,14 @@ fn a_check_is_explained_with_its_last_verdict() {
     let run = finished(&checkout, &["--check", "routing/host"]);
     let (code, out, err) = igc(&checkout, &["explain", "routing/host"]);
     assert_eq!(code, 0, "{err}");
-    for said in [
+    let said = [
         "a hostname selects its route",
         "kills       ignores-host: ",
         "agentgateway: declared",
         "pass      routing/host on agentgateway, rehearsal, ",
         &format!("{}/records/agentgateway/routing/host/-/1.json", run.display()),
-    ] {
-        assert!(out.contains(said), "{said:?} is not in: {out}");
-    }
+    ];
+    assert_said(&out, &said);
 }
 
 #[rstest]
@@ -607,8 +594,7 @@ fn a_gateway_is_a_folder(#[case] copied: &str) {
     // Without a rehearsal it is left out of one, and the report says so.
     let (_, out, err) = checkout.e2e(&["--on", "rehearsal", "--format", "json-lines"]);
     assert!(err.contains("note: toy is left out: no rehearsal of toy"), "{err}");
-    let plan: verdict::plan::Plan =
-        serde_json::from_slice(&fs::read(checkout.latest().join("plan.json")).unwrap()).unwrap();
+    let plan: verdict::plan::Plan = read_json(&checkout.latest().join("plan.json"));
     let of_toy: Vec<_> = plan.checks.iter().filter(|c| c.gateway == "toy").collect();
     assert!(of_toy.len() > 50 && of_toy.iter().all(|c| !c.runs()), "{out}");
     assert!(plan.checks.iter().any(|c| c.gateway == copied && c.runs()));
@@ -623,7 +609,7 @@ fn a_gateway_is_a_folder(#[case] copied: &str) {
 
     let (exit, out, err) = igc(&checkout, &["list", "--gateway", "toy", "--format", "json"]);
     assert_eq!(exit, 0, "{err}");
-    let listed: Vec<serde_json::Value> = serde_json::from_str(&out).unwrap();
+    let listed: Vec<Value> = serde_json::from_str(&out).unwrap();
     let declared = |gateway: &str| listed.iter().filter(|check| check["gateways"][gateway] == "declared").count();
     assert!(declared("toy") > 30, "{out}");
 

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::process::{Child, Command};
+use verdict::guides;
 use verdict::history::{Admission, Exchange};
 use wire::{Call, Client, Tcp};
 
@@ -17,7 +18,7 @@ mod fake;
 const GATEWAY_API: &str = "gateway.networking.k8s.io/v1";
 const AGENTGATEWAY: &str = "agentgateway.dev/v1alpha1";
 /// Long enough for a machine that is busy; nothing here takes so long.
-const PATIENCE: &str = "60s";
+const PATIENCE: &str = "--timeout=60s";
 
 #[derive(Clone, Copy, Debug)]
 enum By {
@@ -98,6 +99,13 @@ impl Standing {
         command
     }
 
+    /// What kubectl prints where it succeeds.
+    async fn output(&self, words: &[&str]) -> Vec<u8> {
+        let output = self.kubectl(words).output().await.unwrap();
+        assert!(output.status.success(), "{words:?}: {}", String::from_utf8_lossy(&output.stderr));
+        output.stdout
+    }
+
     /// Applies a manifest as the guides do; a refusal in its own words.
     async fn apply(&self, manifest: &str) -> Result<(), String> {
         match &self.hands {
@@ -138,14 +146,10 @@ impl Standing {
                     For::Condition(name) => format!("--for=condition={name}"),
                     For::Field(path, value) => format!("--for=jsonpath={{{path}}}={value}"),
                 };
-                let timeout = format!("--timeout={PATIENCE}");
                 // One that is not there yet is awaited too.
-                let waits = ["wait", "--for=create", &timeout, &named(object), "-n", namespace(object)];
-                let waited = self.kubectl(&waits).output().await.unwrap();
-                assert!(waited.status.success(), "{}", String::from_utf8_lossy(&waited.stderr));
-                let waits = ["wait", &until, &timeout, &named(object), "-n", namespace(object)];
-                let waited = self.kubectl(&waits).output().await.unwrap();
-                assert!(waited.status.success(), "{object}: {}", String::from_utf8_lossy(&waited.stderr));
+                for until in ["--for=create", &until] {
+                    self.output(&["wait", until, PATIENCE, &named(object), "-n", namespace(object)]).await;
+                }
             }
             Hands::Own(cluster) => {
                 let until = match wanted {
@@ -163,13 +167,8 @@ impl Standing {
     async fn get(&self, object: &ObjectRef) -> Value {
         match &self.hands {
             Hands::Kubectl => {
-                let got = self
-                    .kubectl(&["get", &named(object), "-n", namespace(object), "-o", "json"])
-                    .output()
-                    .await
-                    .unwrap();
-                serde_json::from_slice(&got.stdout)
-                    .unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&got.stderr)))
+                let got = self.output(&["get", &named(object), "-n", namespace(object), "-o", "json"]).await;
+                serde_json::from_slice(&got).unwrap()
             }
             Hands::Own(cluster) => cluster.get(object).await.unwrap().unwrap_or_default(),
         }
@@ -178,9 +177,8 @@ impl Standing {
     async fn service(&self, labels: &str) -> Value {
         match &self.hands {
             Hands::Kubectl => {
-                let got =
-                    self.kubectl(&["get", "svc", "-A", "--selector", labels, "-o", "json"]).output().await.unwrap();
-                serde_json::from_slice::<Value>(&got.stdout).unwrap()["items"][0].clone()
+                let got = self.output(&["get", "svc", "-A", "--selector", labels, "-o", "json"]).await;
+                serde_json::from_slice::<Value>(&got).unwrap()["items"][0].clone()
             }
             Hands::Own(cluster) => cluster.list("v1", "Service", None, labels).await.unwrap().remove(0),
         }
@@ -207,12 +205,9 @@ impl Standing {
     async fn down(mut self) {
         let pid = self.igc.id().expect("it runs");
         // Without a container engine in reach, so that nothing but processes is swept.
-        let swept = igc()
-            .args(["down", "--out"])
-            .arg(self.folder.path().join("runs"))
-            .env("PATH", "")
-            .output()
-            .expect("igc runs");
+        let mut down = igc();
+        let swept = down.args(["down", "--out"]).arg(self.folder.path().join("runs")).env("PATH", "").output();
+        let swept = swept.expect("igc runs");
         let said = String::from_utf8_lossy(&swept.stdout);
         assert!(said.contains(&format!("ended process {pid}")), "{said}");
         assert_eq!(self.igc.wait().await.expect("it has ended").code(), Some(0));
@@ -244,6 +239,12 @@ fn header<'e>(exchange: &'e Exchange, name: &str) -> Option<&'e str> {
     exchange.response()?.header(name)
 }
 
+/// What guides print, as one manifest.
+fn printed(names: &[&str]) -> String {
+    let manifests: Vec<&str> = names.iter().map(|name| guides::printed(name).expect("a guide prints it")).collect();
+    manifests.join("---\n")
+}
+
 const NAMESPACE: &str = "apiVersion: v1\nkind: Namespace\nmetadata: {name: kserve-test}\n";
 
 /// Guide 002: refused where it is out of date, and as corrected; then its requests, up to its limit of an hour.
@@ -253,7 +254,7 @@ async fn guide_002(#[values(By::Kubectl, By::OwnClient)] by: By) {
     let Some(standing) = Standing::of("envoy-ai-gateway", by).await else { return };
     standing.applied(NAMESPACE).await;
     standing.applied("apiVersion: v1\nkind: Secret\nmetadata: {name: hf-secret, namespace: kserve-test}\nstringData: {HF_TOKEN: none}\n").await;
-    standing.applied(LLAMA).await;
+    standing.applied(&printed(&["guide-002/inference-service"])).await;
     let service = ObjectRef::new("serving.kserve.io/v1beta1", "InferenceService", "kserve-test", "llama3-1b");
     standing.wait(&service, For::Condition("Ready")).await;
     assert_eq!(standing.get(&service).await["status"]["url"], "http://llama3-1b-kserve-test.example.com");
@@ -261,31 +262,19 @@ async fn guide_002(#[values(By::Kubectl, By::OwnClient)] by: By) {
     let direct = client(&standing.kserve).send("kserve", hello("llama3-1b", "Hello").host(host)).await;
     assert_eq!(direct.status(), Some(200), "{}", direct.outcome_words());
 
-    let backend = |more: &str| {
-        format!(
-            "apiVersion: aigateway.envoyproxy.io/v1alpha1\nkind: AIServiceBackend\nmetadata: {{name: kserve, namespace: default}}\n\
-             spec:\n  schema: {{name: OpenAI}}\n  backendRef: {{group: '', kind: Service, name: llama3-1b-predictor, namespace: kserve-test, port: 80}}\n{more}"
-        )
-    };
-    standing.refused(&backend("  timeouts: {request: 60s}\n"), "unknown field \"spec.timeouts\"").await;
-    standing.refused(&backend(""), "BackendRef must be a Backend resource of Envoy Gateway").await;
-    standing.refused(PRINTED_ROUTE, "unknown field \"spec.schema\"").await;
-    standing.applied(GATEWAY_002).await;
+    let backend = printed(&["guide-002/ai-backend"]);
+    standing.refused(&backend, "unknown field \"spec.timeouts\"").await;
+    let backend = backend.replace("  timeouts:\n    request: 60s\n", "");
+    standing.refused(&backend, "BackendRef must be a Backend resource of Envoy Gateway").await;
+    standing.refused(&printed(&["guide-002/route"]), "unknown field \"spec.schema\"").await;
+    standing.applied(&printed(&["guide-002/reference-grant", "guide-002/gateway", "guide-002/token-limit"])).await;
     standing.applied(CORRECTED_002).await;
-    standing
-        .wait(
-            &ObjectRef::new("aigateway.envoyproxy.io/v1beta1", "AIGatewayRoute", "default", "envoy-ai-gateway"),
-            For::Condition("Accepted"),
-        )
-        .await;
+    let route = ObjectRef::new("aigateway.envoyproxy.io/v1beta1", "AIGatewayRoute", "default", "envoy-ai-gateway");
+    standing.wait(&route, For::Condition("Accepted")).await;
     let route = ObjectRef::new(GATEWAY_API, "HTTPRoute", "default", "envoy-ai-gateway");
     standing.wait(&route, For::Field(".status.parents[0].conditions[0].status", "True")).await;
-    let policy = ObjectRef::new(
-        "gateway.envoyproxy.io/v1alpha1",
-        "BackendTrafficPolicy",
-        "default",
-        "model-specific-token-limit-policy",
-    );
+    let (envoy, name) = ("gateway.envoyproxy.io/v1alpha1", "model-specific-token-limit-policy");
+    let policy = ObjectRef::new(envoy, "BackendTrafficPolicy", "default", name);
     standing.wait(&policy, For::Field(".status.ancestors[0].conditions[0].status", "True")).await;
 
     let labels = "gateway.envoyproxy.io/owning-gateway-namespace=default,gateway.envoyproxy.io/owning-gateway-name=envoy-ai-gateway-basic";
@@ -324,13 +313,13 @@ async fn guide_000(#[values(By::Kubectl, By::OwnClient)] by: By) {
     let Some(standing) = Standing::of("agentgateway", by).await else { return };
     let manager = ObjectRef::new("apps/v1", "Deployment", "cert-manager", "cert-manager-webhook");
     standing.wait(&manager, For::Condition("Available")).await;
-    standing.applied(GATEWAY_000).await;
+    standing.applied(&printed(&["guide-000/gateway"])).await;
     let gateway = ObjectRef::new(GATEWAY_API, "Gateway", "kserve", "kserve-ingress-gateway");
     standing.wait(&gateway, For::Condition("Programmed")).await;
     let service = standing.get(&ObjectRef::new("v1", "Service", "kserve", "kserve-ingress-gateway")).await;
     assert_eq!((&service["spec"]["type"], &service["status"]["loadBalancer"]), (&json!("LoadBalancer"), &json!({})));
     standing.applied(NAMESPACE).await;
-    standing.applied(MOCK).await;
+    standing.applied(&printed(&["guide-000/inference-service"])).await;
     let mock = ObjectRef::new("serving.kserve.io/v1beta1", "InferenceService", "kserve-test", "mock-llm");
     standing.wait(&mock, For::Condition("Ready")).await;
     let host = "mock-llm-kserve-test.example.com";
@@ -342,20 +331,19 @@ async fn guide_000(#[values(By::Kubectl, By::OwnClient)] by: By) {
     let hello = || hello("mock-llm", "Hello");
     let plain = client.send("plain", hello().host(host)).await;
     assert_eq!((plain.status(), header(&plain, "x-requested-model")), (Some(200), None), "{}", plain.outcome_words());
-    standing.applied(TRANSFORMATION).await;
+    standing.applied(&printed(&["guide-000/transformation"])).await;
     let attached = For::Field(".status.ancestors[0].conditions[1].status", "True");
-    standing
-        .wait(&ObjectRef::new(AGENTGATEWAY, "AgentgatewayPolicy", "kserve-test", "model-echo-headers"), attached)
-        .await;
+    let policy = ObjectRef::new(AGENTGATEWAY, "AgentgatewayPolicy", "kserve-test", "model-echo-headers");
+    standing.wait(&policy, attached).await;
     let enriched = client.send("enriched", hello().host(host)).await;
     let models = ["x-requested-model", "x-actual-model"].map(|name| header(&enriched, name));
     assert_eq!(models, [Some("mock-llm"), Some("mock-llm")]);
 
-    standing.applied(OVERLAY).await;
+    standing.applied(&printed(&["guide-000/backend", "guide-000/route"])).await;
     let overlay = ObjectRef::new(GATEWAY_API, "HTTPRoute", "kserve-test", "mock-llm-ai");
     standing.wait(&overlay, For::Field(".status.parents[0].conditions[0].status", "True")).await;
-    let printed = client.send("as-printed", hello()).await;
-    assert_eq!(printed.status(), Some(404), "the guide leaves the hostname out, which no route has");
+    let as_printed = client.send("as-printed", hello()).await;
+    assert_eq!(as_printed.status(), Some(404), "the guide leaves the hostname out, which no route has");
     let answer = client.send("with-host", hello().host(host)).await;
     let usage = answer.response().and_then(|r| r.json()).unwrap_or_default()["usage"].clone();
     assert_eq!(
@@ -365,7 +353,8 @@ async fn guide_000(#[values(By::Kubectl, By::OwnClient)] by: By) {
 
     let budget = ObjectRef::new(AGENTGATEWAY, "AgentgatewayPolicy", "kserve-test", "llm-token-budget");
     for (tokens, admitted) in [(70, 10), (100, 15)] {
-        standing.applied(&BUDGET.replace("TOKENS", &tokens.to_string())).await;
+        let limit = printed(&["guide-000/token-budget"]).replace("tokens: 70", &format!("tokens: {tokens}"));
+        standing.applied(&limit).await;
         standing.wait(&budget, attached).await;
         let generation = standing.get(&budget).await["metadata"]["generation"].clone();
         let observed = if generation == 1 { "1" } else { "2" };
@@ -380,49 +369,6 @@ async fn guide_000(#[values(By::Kubectl, By::OwnClient)] by: By) {
     drop(forward);
     standing.down().await;
 }
-
-const LLAMA: &str = r#"
-apiVersion: serving.kserve.io/v1beta1
-kind: InferenceService
-metadata: {name: llama3-1b, namespace: kserve-test}
-spec:
-  predictor:
-    model:
-      modelFormat: {name: huggingface}
-      args: [--model_name=llama3-1b, --model_id=meta-llama/Llama-3.2-1B-Instruct]
-      env:
-      - {name: HF_TOKEN, valueFrom: {secretKeyRef: {name: hf-secret, key: HF_TOKEN, optional: false}}}
-      - {name: KSERVE_OPENAI_ROUTE_PREFIX, value: ""}
-      resources: {requests: {cpu: "4", memory: 12Gi, nvidia.com/gpu: "1"}, limits: {cpu: "6", memory: 12Gi, nvidia.com/gpu: "1"}}
-"#;
-
-const PRINTED_ROUTE: &str = r"
-apiVersion: aigateway.envoyproxy.io/v1alpha1
-kind: AIGatewayRoute
-metadata: {name: envoy-ai-gateway, namespace: default}
-spec:
-  schema: {name: OpenAI}
-  targetRefs: [{name: envoy-ai-gateway-basic, kind: Gateway, group: gateway.networking.k8s.io}]
-  rules:
-  - matches: [{headers: [{type: Exact, name: x-ai-eg-model, value: llama3-1b}]}]
-    backendRefs: [{name: kserve, weight: 100}]
-";
-
-const GATEWAY_002: &str = r"
-apiVersion: gateway.networking.k8s.io/v1beta1
-kind: ReferenceGrant
-metadata: {name: envoy-gateway-ref-grant, namespace: kserve-test}
-spec:
-  from: [{group: gateway.networking.k8s.io, kind: HTTPRoute, namespace: default}]
-  to: [{group: '', kind: Service}]
----
-apiVersion: gateway.networking.k8s.io/v1
-kind: Gateway
-metadata: {name: envoy-ai-gateway-basic, namespace: default}
-spec:
-  gatewayClassName: envoy-ai-gateway-basic
-  listeners: [{name: http, protocol: HTTP, port: 80}]
-";
 
 const CORRECTED_002: &str = r"
 apiVersion: gateway.networking.k8s.io/v1
@@ -454,90 +400,4 @@ spec:
   - {metadataKey: llm_input_token, type: InputToken}
   - {metadataKey: llm_output_token, type: OutputToken}
   - {metadataKey: llm_total_token, type: TotalToken}
----
-apiVersion: gateway.envoyproxy.io/v1alpha1
-kind: BackendTrafficPolicy
-metadata: {name: model-specific-token-limit-policy, namespace: default}
-spec:
-  targetRefs: [{name: envoy-ai-gateway-basic, kind: Gateway, group: gateway.networking.k8s.io}]
-  rateLimit:
-    type: Global
-    global:
-      rules:
-      - clientSelectors:
-        - headers: [{name: x-user-id, type: Distinct}, {name: x-ai-eg-model, type: Exact, value: llama3-1b}]
-        limit: {requests: 1000, unit: Hour}
-        cost:
-          request: {from: Number, number: 0}
-          response: {from: Metadata, metadata: {namespace: io.envoy.ai_gateway, key: llm_total_token}}
-";
-
-const GATEWAY_000: &str = r"
-apiVersion: gateway.networking.k8s.io/v1
-kind: Gateway
-metadata: {name: kserve-ingress-gateway, namespace: kserve}
-spec:
-  gatewayClassName: agentgateway
-  listeners: [{name: http, protocol: HTTP, port: 80, allowedRoutes: {namespaces: {from: All}}}]
-  infrastructure: {labels: {serving.kserve.io/gateway: kserve-ingress-gateway}}
-";
-
-const MOCK: &str = r#"
-apiVersion: serving.kserve.io/v1beta1
-kind: InferenceService
-metadata: {name: mock-llm, namespace: kserve-test}
-spec:
-  predictor:
-    containers:
-    - name: kserve-container
-      image: ghcr.io/llm-d/llm-d-inference-sim:v0.9.0-rc3
-      args: [--model, mock-llm, --port, "8080", --mode, echo]
-      ports: [{containerPort: 8080, protocol: TCP}]
-      resources: {requests: {cpu: 100m, memory: 128Mi}, limits: {cpu: 500m, memory: 256Mi}}
-"#;
-
-const TRANSFORMATION: &str = r"
-apiVersion: agentgateway.dev/v1alpha1
-kind: AgentgatewayPolicy
-metadata: {name: model-echo-headers, namespace: kserve-test}
-spec:
-  targetRefs: [{group: gateway.networking.k8s.io, kind: HTTPRoute, name: mock-llm}]
-  traffic:
-    transformation:
-      response:
-        set:
-        - {name: x-requested-model, value: string(json(request.body).model)}
-        - {name: x-actual-model, value: string(json(response.body).model)}
-";
-
-const OVERLAY: &str = r"
-apiVersion: agentgateway.dev/v1alpha1
-kind: AgentgatewayBackend
-metadata: {name: mock-llm-backend, namespace: kserve-test}
-spec:
-  ai:
-    provider:
-      openai: {model: mock-llm}
-      host: mock-llm-predictor.kserve-test.svc.cluster.local
-      port: 80
-      path: /v1/chat/completions
----
-apiVersion: gateway.networking.k8s.io/v1
-kind: HTTPRoute
-metadata: {name: mock-llm-ai, namespace: kserve-test}
-spec:
-  parentRefs: [{group: gateway.networking.k8s.io, kind: Gateway, name: kserve-ingress-gateway, namespace: kserve}]
-  hostnames: [mock-llm-kserve-test.example.com]
-  rules:
-  - matches: [{path: {type: PathPrefix, value: /v1/chat/completions}}]
-    backendRefs: [{group: agentgateway.dev, kind: AgentgatewayBackend, name: mock-llm-backend, namespace: kserve-test}]
-";
-
-const BUDGET: &str = r"
-apiVersion: agentgateway.dev/v1alpha1
-kind: AgentgatewayPolicy
-metadata: {name: llm-token-budget, namespace: kserve-test}
-spec:
-  targetRefs: [{group: gateway.networking.k8s.io, kind: HTTPRoute, name: mock-llm-ai}]
-  traffic: {rateLimit: {local: [{tokens: TOKENS, unit: Minutes}]}}
 ";

@@ -340,16 +340,29 @@ impl Capability {
     pub fn schema(&self) -> Schema {
         (self.schema)()
     }
+
+    /// Whether it has this parameter; one inside another is `outer.inner`.
+    #[cfg(test)]
+    pub(crate) fn has(&self, parameter: &str) -> bool {
+        let schema = self.schema().to_value();
+        parameters(&schema, &schema, "").iter().any(|row| row.starts_with(&format!("| `{parameter}` |")))
+    }
 }
 
 /// The parameters of a history as the type that they are of. What else is declared there is passed over: programs of before
 /// knew other parameters, and those of today are checked where they are read from a folder.
-pub fn of_history<C: DeserializeOwned + JsonSchema>(declared: &BTreeMap<String, Value>) -> Result<C, Problem> {
-    let schema = schemars::schema_for!(C);
-    let known = schema.get("properties").and_then(Value::as_object);
-    let is_known = |name: &&String| known.is_some_and(|known| known.contains_key(*name));
-    let kept = declared.keys().filter(is_known).map(|name| (name.clone(), declared[name].clone())).collect();
-    decode(Value::Object(kept))
+pub fn of_history<C: DeserializeOwned>(declared: &BTreeMap<String, Value>) -> Result<C, Problem> {
+    let mut known = declared.clone();
+    loop {
+        match typed(&known) {
+            Err(Problem { path, problem }) if problem.starts_with("unknown field") && path.len() == 1 => {
+                if known.remove(&path[0]).is_none() {
+                    return Err(Problem { path, problem });
+                }
+            }
+            typed => return typed,
+        }
+    }
 }
 
 /// The parameters as the type that they are of, where they are.
@@ -380,10 +393,7 @@ fn with_near_name(message: &str) -> String {
     }
 }
 
-/// Every capability and parameter is one that there is.
-///
-/// # Errors
-/// The first that is not, by its path.
+/// Every capability and parameter is one that there is; the error names the first that is not, by its path.
 pub fn check(declared: &Declared) -> Result<(), Problem> {
     for (name, parameters) in declared {
         let capability = Capability::named(name).ok_or_else(|| unknown(name))?;

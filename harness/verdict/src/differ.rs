@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use serde_saphyr::Spanned;
 
+use crate::capability::Capability;
 use crate::file::{self, FileError};
 use crate::history::check_and_case;
 use crate::plan::{Filter, Place};
@@ -51,7 +52,8 @@ pub type Capabilities = BTreeMap<String, Value>;
 
 /// Where gateways do otherwise as soon as they declare a parameter otherwise.
 struct Consequence {
-    /// `<capability>/<parameter>`.
+    capability: &'static Capability,
+    /// One inside another is `outer/inner`.
     parameter: &'static str,
     /// Glob of checks.
     check: &'static str,
@@ -60,26 +62,29 @@ struct Consequence {
 }
 
 const CONSEQUENCES: [Consequence; 11] = {
-    const fn of(parameter: &'static str, check: &'static str, at: &'static str) -> Consequence {
-        Consequence { parameter, check, at }
+    const fn of(
+        capability: &'static Capability,
+        parameter: &'static str,
+        check: &'static str,
+        at: &'static str,
+    ) -> Consequence {
+        Consequence { capability, parameter, check, at }
     }
+    use crate::capability::{CHAT_ERRORS, PATH_ROUTE, STREAMING, TOKEN_LIMIT, TRANSFORMATION};
+    const VALUES: &str = "exchanges/[^/]+/[0-9]+/(headers|values/x-(actual|requested)-model)";
     const ERROR: &str = "exchanges/[^/]+/[0-9]+/(status|body/(text|json)|values/content-type)";
     [
-        of("chat-errors/malformed-json", "errors/malformed-json", ERROR),
-        of("chat-errors/no-model", "errors/no-model", ERROR),
-        of("path-route/regex-against-shorter-prefix", "routing/path-precedence@regex-and-shorter-prefix", REACHED),
-        of("path-route/regex-against-longer-prefix", "routing/path-precedence@regex-and-longer-prefix", REACHED),
-        of("streaming/usage-chunk/not-asked", "streaming/usage-chunk", "exchanges/not-asked/0/body/stream/.*"),
-        of("streaming/usage-chunk/refused", "streaming/usage-chunk", "exchanges/refused/0/body/stream/.*"),
-        of("token-limit/body", "tokens/*", "(refusal|spent/[^/]+/then)/(body|headers)"),
-        of("token-limit/block-when", "tokens/*", "spent/[^/]+/(admitted|then)"),
-        of("token-limit/charged-fields", "tokens/charged-fields", "spent/spend/admitted"),
-        of("token-limit/marked-answers", "tokens/failed-request-free", "spent/before/then/(headers|marked)"),
-        of(
-            "transformation/sources",
-            "transformation/*",
-            "exchanges/[^/]+/[0-9]+/(headers|values/x-(actual|requested)-model)",
-        ),
+        of(CHAT_ERRORS, "malformed-json", "errors/malformed-json", ERROR),
+        of(CHAT_ERRORS, "no-model", "errors/no-model", ERROR),
+        of(PATH_ROUTE, "regex-against-shorter-prefix", "routing/path-precedence@regex-and-shorter-prefix", REACHED),
+        of(PATH_ROUTE, "regex-against-longer-prefix", "routing/path-precedence@regex-and-longer-prefix", REACHED),
+        of(STREAMING, "usage-chunk/not-asked", "streaming/usage-chunk", "exchanges/not-asked/0/body/stream/.*"),
+        of(STREAMING, "usage-chunk/refused", "streaming/usage-chunk", "exchanges/refused/0/body/stream/.*"),
+        of(TOKEN_LIMIT, "body", "tokens/*", "(refusal|spent/[^/]+/then)/(body|headers)"),
+        of(TOKEN_LIMIT, "block-when", "tokens/*", "spent/[^/]+/(admitted|then)"),
+        of(TOKEN_LIMIT, "charged-fields", "tokens/charged-fields", "spent/spend/admitted"),
+        of(TOKEN_LIMIT, "marked-answers", "tokens/failed-request-free", "spent/before/then/(headers|marked)"),
+        of(TRANSFORMATION, "sources", "transformation/*", VALUES),
     ]
 };
 
@@ -89,7 +94,8 @@ fn consequences(check: &str, declared: [Option<&Value>; 2]) -> Vec<(Regex, Decla
     let [Some(left), Some(right)] = declared else { return vec![] };
     let (name, case) = check_and_case(check);
     let mut found = Vec::new();
-    for Consequence { parameter, check, at } in &CONSEQUENCES {
+    for Consequence { capability, parameter, check, at } in &CONSEQUENCES {
+        let parameter = format!("{}/{parameter}", capability.name);
         let pointer = format!("/{parameter}");
         let (Some(left), Some(right)) = (left.pointer(&pointer), right.pointer(&pointer)) else { continue };
         #[expect(
@@ -350,7 +356,9 @@ differences:
         assert!(!explained("status/route", otherwise()), "another check");
         let elsewhere = with_capabilities(check, [json!({"a": 1}), json!({"a": 2})], "differences: []", otherwise());
         assert!(!elsewhere.is_explained(), "another place");
-        assert!(CONSEQUENCES.iter().any(|row| row.parameter == parameter));
+        let named = |row: &&Consequence| format!("{}/{}", row.capability.name, row.parameter) == parameter;
+        let row = CONSEQUENCES.iter().find(named).unwrap();
+        assert!(row.capability.has(&row.parameter.replace('/', ".")));
     }
 
     #[rstest]

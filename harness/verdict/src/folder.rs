@@ -50,8 +50,20 @@ pub enum Problem {
 }
 
 impl FolderError {
-    fn new(action: &'static str, path: &Path, problem: impl Into<Problem>) -> Self {
+    pub(crate) fn new(action: &'static str, path: &Path, problem: impl Into<Problem>) -> Self {
         Self { action, path: path.to_owned(), problem: problem.into() }
+    }
+
+    /// Of what the operating system said where the file must be there.
+    fn of_existing(action: &'static str, path: &Path, error: std::io::Error) -> Self {
+        match error.kind() {
+            std::io::ErrorKind::NotFound => Self::new(action, path, Problem::Missing),
+            _ => Self::new(action, path, error),
+        }
+    }
+
+    fn content(action: &'static str, path: &Path, error: impl std::fmt::Display) -> Self {
+        Self::new(action, path, Problem::Content(error.to_string()))
     }
 
     #[cfg(test)]
@@ -80,10 +92,7 @@ impl RunFolder {
     }
 
     pub fn open(path: &Path) -> Result<Self, FolderError> {
-        let root = fs::canonicalize(path).map_err(|e| match e.kind() {
-            std::io::ErrorKind::NotFound => FolderError::new("open", path, Problem::Missing),
-            _ => FolderError::new("open", path, e),
-        })?;
+        let root = fs::canonicalize(path).map_err(|e| FolderError::of_existing("open", path, e))?;
         if !root.is_dir() {
             return Err(FolderError::new("open", path, Problem::Missing));
         }
@@ -128,18 +137,17 @@ impl RunFolder {
             (found == PLAN_SCHEMA).then_some(()).ok_or_else(|| (found.to_owned(), PLAN_SCHEMA.to_owned()))
         })?;
         NAMES.declared(&mut value);
-        let mut plan: Plan = serde_json::from_value(value)
-            .map_err(|e| FolderError::new("understand", &path, Problem::Content(e.to_string())))?;
+        let mut plan: Plan = serde_json::from_value(value).map_err(|e| FolderError::content("understand", &path, e))?;
         NAMES.plan(&mut plan);
         Ok(plan)
     }
 
     /// Writes `environment.json`: versions of tools, machine, cluster; any JSON object, redacted.
     pub fn write_environment(&self, environment: &impl Serialize) -> Result<(), FolderError> {
-        let value = serde_json::to_value(environment).map_err(|e| {
-            FolderError::new("write", &self.root.join("environment.json"), Problem::Content(e.to_string()))
-        })?;
-        self.write_json("environment.json", &redact::object(&value))
+        let name = "environment.json";
+        let value = serde_json::to_value(environment);
+        let value = value.map_err(|e| FolderError::content("write", &self.root.join(name), e))?;
+        self.write_json(name, &redact::object(&value))
     }
 
     /// Writes a file of the folder, for example `report.xml`, whole or not at all. An older one is replaced.
@@ -154,16 +162,12 @@ impl RunFolder {
 
     pub fn read_json<T: DeserializeOwned>(&self, name: &str) -> Result<T, FolderError> {
         let (path, bytes) = self.read_bytes(name)?;
-        serde_json::from_slice(&bytes)
-            .map_err(|e| FolderError::new("understand", &path, Problem::Content(e.to_string())))
+        serde_json::from_slice(&bytes).map_err(|e| FolderError::content("understand", &path, e))
     }
 
     fn read_bytes(&self, name: &str) -> Result<(PathBuf, Vec<u8>), FolderError> {
         let path = self.root.join(name);
-        let bytes = fs::read(&path).map_err(|e| match e.kind() {
-            std::io::ErrorKind::NotFound => FolderError::new("read", &path, Problem::Missing),
-            _ => FolderError::new("read", &path, e),
-        })?;
+        let bytes = fs::read(&path).map_err(|e| FolderError::of_existing("read", &path, e))?;
         Ok((path, bytes))
     }
 
@@ -171,18 +175,13 @@ impl RunFolder {
     fn place_of(&self, kind: &str, key: &Key, suffix: &str) -> Result<PathBuf, FolderError> {
         let path = self.root.join(kind).join(format!("{}{suffix}", key.path()));
         let refuse = |part: &str| FolderError::new("name", &path, Problem::Key(part.to_owned()));
-        if !names::is_check_id(&key.check) {
-            return Err(refuse(&key.check));
+        match key {
+            Key { check, .. } if !names::is_check_id(check) => Err(refuse(check)),
+            Key { gateway, .. } if !is_part(gateway) => Err(refuse(gateway)),
+            Key { case, .. } if !is_part(case) => Err(refuse(case)),
+            Key { attempt: 0, .. } => Err(refuse("attempt 0")),
+            _ => Ok(path),
         }
-        for part in [&key.gateway, &key.case] {
-            if !is_part(part) {
-                return Err(refuse(part));
-            }
-        }
-        if key.attempt == 0 {
-            return Err(refuse("attempt 0"));
-        }
-        Ok(path)
     }
 }
 
@@ -192,7 +191,7 @@ fn parse_versioned<T: DeserializeOwned>(
     bytes: &[u8],
     version: impl Fn(&Head) -> Result<(), (String, String)>,
 ) -> Result<T, FolderError> {
-    let content = |e: serde_json::Error| FolderError::new("understand", path, Problem::Content(e.to_string()));
+    let content = |e: serde_json::Error| FolderError::content("understand", path, e);
     let head: Head = serde_json::from_slice(bytes).map_err(content)?;
     version(&head).map_err(|(found, known)| FolderError::new("understand", path, Problem::Version { found, known }))?;
     serde_json::from_slice(bytes).map_err(content)
@@ -221,8 +220,7 @@ pub(crate) enum Existing {
 }
 
 fn json(path: &Path, value: &impl Serialize) -> Result<Vec<u8>, FolderError> {
-    let mut bytes = serde_json::to_vec_pretty(value)
-        .map_err(|e| FolderError::new("write", path, Problem::Content(e.to_string())))?;
+    let mut bytes = serde_json::to_vec_pretty(value).map_err(|e| FolderError::content("write", path, e))?;
     bytes.push(b'\n');
     Ok(bytes)
 }
@@ -249,6 +247,25 @@ pub(crate) fn write_whole(path: &Path, bytes: &[u8], existing: Existing) -> Resu
         _ => failed(e.error),
     })?;
     sync(folder)
+}
+
+/// Every file below a folder, sorted; none where it is not there.
+pub fn files_below(folder: &Path) -> Result<Vec<PathBuf>, FolderError> {
+    let (mut found, mut folders) = (Vec::new(), vec![folder.to_owned()]);
+    while let Some(folder) = folders.pop() {
+        let failed = |e| FolderError::new("read", &folder, Problem::Io(e));
+        let entries = match fs::read_dir(&folder) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => continue,
+            entries => entries.map_err(failed)?,
+        };
+        for entry in entries {
+            let entry = entry.map_err(failed)?;
+            let is_folder = entry.file_type().map_err(failed)?.is_dir();
+            if is_folder { folders.push(entry.path()) } else { found.push(entry.path()) }
+        }
+    }
+    found.sort();
+    Ok(found)
 }
 
 /// Makes the folder and what is above it, each of them on the disk.

@@ -10,10 +10,10 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use crate::file::{FileError, read_if_there};
-use crate::folder::{FolderError, RunFolder};
+use crate::folder::{FolderError, RunFolder, files_below};
 use crate::plan::{GatewayPlan, Place, PlannedCheck, RunInfo};
 use crate::version::{lenient as lenient_version, minor};
-use crate::{history::check_and_case, record::GoldenState, renamed::NAMES};
+use crate::{record::GoldenState, renamed::NAMES};
 
 mod pending;
 mod recordings;
@@ -38,7 +38,7 @@ pub struct Accepted {
 }
 
 #[derive(Clone, Copy, Debug)]
-pub struct Seen<'g> {
+pub struct RecordedObservation<'g> {
     pub recording: &'g Recording,
     pub observation: &'g Value,
 }
@@ -74,13 +74,6 @@ impl Comparison {
 
 #[derive(Debug, thiserror::Error)]
 pub enum GoldenError {
-    #[error("failed to {action} {}: {source}", path.display())]
-    Io {
-        /// As it fits after "failed to".
-        action: &'static str,
-        path: PathBuf,
-        source: std::io::Error,
-    },
     #[error(transparent)]
     File(#[from] FileError),
     #[error(transparent)]
@@ -95,37 +88,33 @@ impl Golden {
         let file = |title: &str| root.join(gateway).join(format!("{title}.snap"));
         let before = NAMES.titles_of_before(title).iter().map(|title| file(title)).find(|path| path.exists());
         let path = before.filter(|_| !file(title).exists()).unwrap_or_else(|| file(title));
-        Self::read(&path, title, &Recordings::find(root, gateway)?)
+        Self::read(&path, &Recordings::find(root, gateway)?)
     }
 
-    fn read(path: &Path, title: &str, recordings: &Recordings) -> Result<Self, GoldenError> {
+    fn read(path: &Path, recordings: &Recordings) -> Result<Self, GoldenError> {
         let Some(text) = read_if_there(path)? else { return Ok(Self::default()) };
-        let mut golden = text::parse(&text, path, recordings)?;
-        for accepted in &mut golden.observations {
-            NAMES.observation(check_and_case(title).0, &mut accepted.observation);
-        }
-        Ok(golden)
+        Ok(text::parse(&text, path, recordings)?)
     }
 
-    fn seen(&self) -> impl Iterator<Item = Seen<'_>> {
+    fn recorded(&self) -> impl Iterator<Item = RecordedObservation<'_>> {
         self.observations.iter().flat_map(|accepted| {
             let observation = &accepted.observation;
-            accepted.recordings.iter().map(move |(_, recording)| Seen { recording, observation })
+            accepted.recordings.iter().map(move |(_, recording)| RecordedObservation { recording, observation })
         })
     }
 
     /// What this observation is held against, if anything is; whether it may be is for [`compare`] to say. What can measure the
     /// place comes first, then the same gateway version and model, then the nearer place, then the later day.
-    pub fn nearest(&self, now: &Recording) -> Option<Seen<'_>> {
-        self.seen().min_by_key(|Seen { recording: then, .. }| {
+    pub fn nearest(&self, now: &Recording) -> Option<RecordedObservation<'_>> {
+        self.recorded().min_by_key(|RecordedObservation { recording: then, .. }| {
             let distance = distance(now.place, then.place);
             (distance.is_none(), now.differs_from(then).is_some(), distance, Reverse((&then.recorded, &then.run)))
         })
     }
 
     /// What the gateway is known to do: seen of a real one before it was rehearsed, of the newest version, last.
-    pub fn latest(&self) -> Option<Seen<'_>> {
-        self.seen().max_by_key(|Seen { recording: r, .. }| {
+    pub fn latest(&self) -> Option<RecordedObservation<'_>> {
+        self.recorded().max_by_key(|RecordedObservation { recording: r, .. }| {
             (r.place.is_real(), lenient_version(&r.version), r.recorded.clone(), r.run.clone())
         })
     }
@@ -214,7 +203,7 @@ pub fn accepted(root: &Path) -> Result<Vec<(String, String, Golden)>, GoldenErro
             of_gateway = Some((gateway.clone(), Recordings::find(root, &gateway)?));
         }
         let Some((_, recordings)) = &of_gateway else { continue };
-        let golden = Golden::read(&path, &title, recordings)?;
+        let golden = Golden::read(&path, recordings)?;
         all.push((gateway, title, golden));
     }
     Ok(all)
@@ -229,25 +218,9 @@ fn gateway_and_title(relative: &Path, ending: &str) -> Option<(String, String)> 
 }
 
 /// Every file below a folder whose name ends so, sorted.
-fn files(top: &Path, ending: &str) -> Result<Vec<PathBuf>, GoldenError> {
-    let mut found = Vec::new();
-    let mut folders = vec![top.to_owned()];
-    while let Some(folder) = folders.pop() {
-        let failed = |source| GoldenError::Io { action: "read", path: folder.clone(), source };
-        let entries = match std::fs::read_dir(&folder) {
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => continue,
-            entries => entries.map_err(failed)?,
-        };
-        for entry in entries {
-            let path = entry.map_err(failed)?.path();
-            if path.is_dir() {
-                folders.push(path);
-            } else if path.to_string_lossy().ends_with(ending) {
-                found.push(path);
-            }
-        }
-    }
-    found.sort();
+fn files(top: &Path, ending: &str) -> Result<Vec<PathBuf>, FolderError> {
+    let mut found = files_below(top)?;
+    found.retain(|path| path.to_string_lossy().ends_with(ending));
     Ok(found)
 }
 

@@ -18,7 +18,7 @@ pub const EXCHANGE_HEADER: &str = "x-igc-exchange";
 pub const BODY_KEPT: usize = 64 * 1024;
 
 /// Which attempt of which case of which check, on which gateway. Also the place of its files in a run folder.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Key {
     /// Folder name under `manifests/gateways`.
@@ -48,7 +48,7 @@ pub fn check_and_case(title: &str) -> (&str, &str) {
     title.split_once('@').unwrap_or((title, "-"))
 }
 
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct History {
     /// [`HISTORY_VERSION`] of the writer.
@@ -88,17 +88,7 @@ impl History {
             key,
             hostname: hostname.to_owned(),
             namespace: namespace.to_owned(),
-            address: None,
-            controller: String::new(),
-            declared: BTreeMap::new(),
-            settle: Settle::default(),
-            exchanges: Vec::new(),
-            objects: BTreeMap::new(),
-            admissions: BTreeMap::new(),
-            models: BTreeMap::new(),
-            pickers: BTreeMap::new(),
-            facts: BTreeMap::new(),
-            notes: Vec::new(),
+            ..Self::default()
         }
     }
 
@@ -160,7 +150,7 @@ impl Exchange {
     }
 }
 
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Request {
     pub method: String,
@@ -184,7 +174,7 @@ pub enum Outcome {
     },
 }
 
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Response {
     pub status: u16,
@@ -207,17 +197,15 @@ impl Response {
     }
 
     pub fn json(&self) -> Option<Value> {
-        if self.body.truncated {
-            return None;
-        }
-        serde_json::from_str(self.body.text.as_deref()?).ok()
+        serde_json::from_str(self.body.text.as_deref().filter(|_| !self.body.truncated)?).ok()
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Ended {
     /// As its framing promised.
+    #[default]
     Complete,
     /// The connection ended before its framing allowed.
     Truncated,
@@ -285,16 +273,12 @@ pub struct ModelLog {
 impl ModelLog {
     /// Whether an absent record means that nothing arrived: both markers were sent, and both are in the records.
     pub fn is_whole(&self) -> bool {
-        let exchanges: Vec<_> = self.records.iter().map(|r| r.exchange.as_deref()).collect();
-        has_both(&self.marker_before, &self.marker_after, &exchanges)
+        let has = |marker: &Option<String>| marker.is_some() && self.records.iter().any(|r| r.exchange == *marker);
+        has(&self.marker_before) && has(&self.marker_after)
     }
 }
 
-fn has_both(before: &Option<String>, after: &Option<String>, recorded: &[Option<&str>]) -> bool {
-    [before, after].iter().all(|marker| marker.is_some() && recorded.contains(&marker.as_deref()))
-}
-
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ModelRecord {
     /// Counts from 0 in each pod.
@@ -336,9 +320,10 @@ pub struct PickerLog {
 }
 
 impl PickerLog {
+    /// As [`ModelLog::is_whole`].
     pub fn is_whole(&self) -> bool {
-        let exchanges: Vec<_> = self.records.iter().map(|r| r.exchange.as_deref()).collect();
-        has_both(&self.marker_before, &self.marker_after, &exchanges)
+        let has = |marker: &Option<String>| marker.is_some() && self.records.iter().any(|r| r.exchange == *marker);
+        has(&self.marker_before) && has(&self.marker_after)
     }
 }
 
@@ -508,34 +493,13 @@ mod tests {
         #[case] recorded: &[&str],
         #[case] whole: bool,
     ) {
-        let record = |exchange: &&str| ModelRecord {
-            sequence: 0,
-            exchange: Some((*exchange).to_owned()),
-            pod: "p".into(),
-            at_ms: 0,
-            method: "POST".into(),
-            target: "/".into(),
-            headers: vec![],
-            body: Body::default(),
-            model: None,
-            status: 200,
-            usage: None,
-            finished: true,
-            sent: None,
-        };
-        let log = ModelLog {
-            marker_before: before.map(str::to_owned),
-            marker_after: after.map(str::to_owned),
-            records: recorded.iter().map(record).collect(),
-        };
-        assert_eq!(log.is_whole(), whole);
-        let picked = |exchange: &&str| PickerRecord { exchange: Some((*exchange).to_owned()), ..Default::default() };
-        let log = PickerLog {
-            marker_before: log.marker_before,
-            marker_after: log.marker_after,
-            records: recorded.iter().map(picked).collect(),
-        };
-        assert_eq!(log.is_whole(), whole);
+        let [marker_before, marker_after] = [before, after].map(|marker| marker.map(str::to_owned));
+        let exchanges = || recorded.iter().map(|exchange| Some((*exchange).to_owned()));
+        let records = exchanges().map(|exchange| PickerRecord { exchange, ..Default::default() }).collect();
+        let (before, after) = (marker_before.clone(), marker_after.clone());
+        assert_eq!(PickerLog { marker_before: before, marker_after: after, records }.is_whole(), whole);
+        let records = exchanges().map(|exchange| ModelRecord { exchange, ..Default::default() }).collect();
+        assert_eq!(ModelLog { marker_before, marker_after, records }.is_whole(), whole);
     }
 
     #[rstest]

@@ -89,17 +89,10 @@ impl<'h> Observer<'h> {
 
     /// Exchanges, admissions and conditions; what is empty is left out.
     pub fn all(&self) -> Value {
-        let mut all = Map::new();
         let exchanges = self.exchanges(self.history.exchanges.iter());
-        for (name, value) in
-            [("admissions", self.admissions()), ("conditions", self.conditions()), ("exchanges", exchanges)]
-        {
-            let empty = value.as_array().is_some_and(Vec::is_empty) || value.as_object().is_some_and(Map::is_empty);
-            if !empty {
-                all.insert(name.to_owned(), value);
-            }
-        }
-        Value::Object(all)
+        let all = [("admissions", self.admissions()), ("conditions", self.conditions()), ("exchanges", exchanges)];
+        let there = all.into_iter().filter(|(_, value)| value.as_object().is_some_and(|map| !map.is_empty()));
+        there.map(|(name, value)| (name.to_owned(), value)).collect()
     }
 
     /// These exchanges by label, in order within each; neighbours that look the same are one entry with `times`.
@@ -127,33 +120,24 @@ impl<'h> Observer<'h> {
     }
 
     fn exchange(&self, exchange: &Exchange) -> Value {
-        let mut seen = Map::new();
         let line = format!("{} {}", exchange.request.method, exchange.request.target);
-        seen.insert("request".into(), json!(self.text(&line)));
+        let mut seen = vec![("request", Some(json!(self.text(&line))))];
         match &exchange.outcome {
             Outcome::Response(response) => {
-                seen.insert("status".into(), json!(response.status));
-                seen.insert("headers".into(), json!(header_names(&response.headers)));
                 let values = self.header_values(&response.headers);
-                if !values.is_empty() {
-                    seen.insert("values".into(), json!(values));
-                }
                 let content_type = response.header("content-type").unwrap_or_default();
-                if let Some(body) = self.body(&response.body, content_type) {
-                    seen.insert("body".into(), body);
-                }
-                if response.ended != Ended::Complete {
-                    seen.insert("ended".into(), json!(response.ended));
-                }
+                seen.extend([
+                    ("status", Some(json!(response.status))),
+                    ("headers", Some(json!(header_names(&response.headers)))),
+                    ("values", (!values.is_empty()).then(|| json!(values))),
+                    ("body", self.body(&response.body, content_type)),
+                    ("ended", (response.ended != Ended::Complete).then(|| json!(response.ended))),
+                ]);
             }
-            Outcome::Failed { stage, .. } => {
-                seen.insert("failed".into(), json!(stage));
-            }
+            Outcome::Failed { stage, .. } => seen.push(("failed", Some(json!(stage)))),
         }
-        if let Some(reached) = self.reached(exchange) {
-            seen.insert("reached".into(), reached);
-        }
-        Value::Object(seen)
+        seen.push(("reached", self.reached(exchange)));
+        seen.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect()
     }
 
     /// Models that recorded this exchange, each as often as it did. Nothing where no model keeps records.

@@ -118,6 +118,18 @@ pub struct Shard {
     pub of: u32,
 }
 
+impl FromStr for Shard {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let parts = text.split_once('/').and_then(|(index, of)| Some((index.parse().ok()?, of.parse().ok()?)));
+        match parts {
+            Some((index, of)) if (1..=of).contains(&index) => Ok(Self { index, of }),
+            _ => Err("it is written K/N with K from 1 to N, for example 2/3".to_owned()),
+        }
+    }
+}
+
 impl std::fmt::Display for Shard {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}/{}", self.index, self.of)
@@ -283,6 +295,25 @@ impl PlannedCheck {
 
     pub fn runs(&self) -> bool {
         self.disposition == Disposition::Run
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::Shard;
+
+    #[rstest]
+    #[case::first("1/3", true)]
+    #[case::last("3/3", true)]
+    #[case::counted_from_zero("0/3", false)]
+    #[case::beyond("4/3", false)]
+    #[case::no_parts("0/0", false)]
+    #[case::one_number("2", false)]
+    #[case::words("a/b", false)]
+    fn parts_of_a_run(#[case] text: &str, #[case] good: bool) {
+        assert_eq!(text.parse::<Shard>().map(|s| s.to_string()).ok(), good.then(|| text.to_owned()));
     }
 }
 

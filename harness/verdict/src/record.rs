@@ -82,6 +82,26 @@ pub struct Record {
     pub trial: Option<Trial>,
 }
 
+impl Record {
+    /// Of an attempt of which nothing is known yet: an error.
+    pub fn new(key: Key) -> Self {
+        Self {
+            schema: RECORD_SCHEMA.into(),
+            key,
+            verdict: Verdict::Error,
+            reason: String::new(),
+            clauses: vec![],
+            golden: GoldenState::NotCompared,
+            golden_note: Some("nothing was observed".into()),
+            started: jiff::Timestamp::now().to_string(),
+            seconds: 0.0,
+            settle_seconds: 0.0,
+            address: None,
+            trial: None,
+        }
+    }
+}
+
 /// The world of an attempt that tries the check and not a gateway.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -117,8 +137,6 @@ pub(crate) mod tests_support {
             _ => Holds::Unproven,
         };
         Record {
-            schema: RECORD_SCHEMA.into(),
-            key,
             verdict,
             reason: "because".into(),
             clauses: if verdict == Verdict::Error { vec![] } else { vec![clause("wrong-host-is-404", holds)] },
@@ -128,7 +146,7 @@ pub(crate) mod tests_support {
             seconds: 1.5,
             settle_seconds: 0.5,
             address: Some("127.0.0.1:30080".into()),
-            trial: None,
+            ..Record::new(key)
         }
     }
 }

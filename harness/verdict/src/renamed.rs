@@ -3,76 +3,51 @@
 
 use serde_json::{Map, Value};
 
+use crate::capability::{TOKEN_LIMIT, TOKEN_LIMIT_PER_MODEL, TOKEN_LIMIT_PER_USER};
 use crate::history::{History, Key, check_and_case};
 use crate::judge::{Clause, Holds};
 use crate::{plan::Plan, record::Record};
 
 /// What a name is the name of. Checks and capabilities that qualify another name are called as today.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Of {
+enum Of {
     /// A check, `suite/name`, or a case of one, `suite/name@case`.
     Check,
     /// A clause of this check.
     Clause(&'static str),
-    /// A label of this check's exchanges.
-    Label(&'static str),
     Capability,
     /// A parameter of these capabilities; no other capability has one of its old name, which is all that a history says.
     Parameter(&'static [&'static str]),
 }
 
 #[derive(Clone, Copy, Debug)]
-pub struct Renamed {
-    pub of: Of,
-    pub old: &'static str,
-    pub new: &'static str,
+struct Renamed {
+    of: Of,
+    old: &'static str,
+    new: &'static str,
 }
 
-const LIMITS: &[&str] = &["token-limit", "token-limit-per-user", "token-limit-per-model"];
+const LIMITS: &[&str] = &[TOKEN_LIMIT.name, TOKEN_LIMIT_PER_USER.name, TOKEN_LIMIT_PER_MODEL.name];
 
-pub const RENAMED: &[Renamed] = &[
-    Renamed { of: Of::Clause("tokens/shape-429"), old: "x-ratelimit-limit", new: "refusal-headers" },
-    Renamed { of: Of::Clause("tokens/shape-429"), old: "x-ratelimit-remaining", new: "refusal-headers" },
-    Renamed { of: Of::Clause("tokens/shape-429"), old: "x-ratelimit-reset", new: "refusal-headers" },
-    Renamed {
-        of: Of::Clause("pool/follows-choice"),
-        old: "commanded-the-picker-named-what-was-commanded",
-        new: "commanded-named-as-commanded",
-    },
-    Renamed {
-        of: Of::Clause("pool/served-reported"),
-        old: "post-the-endpoint-that-served-is-reported",
-        new: "post-served-is-reported",
-    },
-    Renamed {
-        of: Of::Clause("pool/body-sizes"),
-        old: "1-kib-the-picker-saw-all-of-it-and-one-end",
-        new: "1-kib-seen-whole",
-    },
-    Renamed {
-        of: Of::Clause("pool/body-sizes"),
-        old: "64-kib-the-picker-saw-all-of-it-and-one-end",
-        new: "64-kib-seen-whole",
-    },
-    Renamed {
-        of: Of::Clause("pool/body-sizes"),
-        old: "256-kib-the-picker-saw-all-of-it-and-one-end",
-        new: "256-kib-seen-whole",
-    },
-    Renamed {
-        of: Of::Clause("pool/body-sizes"),
-        old: "2-mib-the-picker-saw-all-of-it-and-one-end",
-        new: "2-mib-seen-whole",
-    },
-    Renamed {
-        of: Of::Clause("guide-004/completion"),
-        old: "as-printed-the-picker-read-the-model",
-        new: "as-printed-model-is-read",
-    },
+const RENAMED: &[Renamed] = &[
+    clause("tokens/shape-429", "x-ratelimit-limit", "refusal-headers"),
+    clause("tokens/shape-429", "x-ratelimit-remaining", "refusal-headers"),
+    clause("tokens/shape-429", "x-ratelimit-reset", "refusal-headers"),
+    clause("pool/follows-choice", "commanded-the-picker-named-what-was-commanded", "commanded-named-as-commanded"),
+    clause("pool/served-reported", "post-the-endpoint-that-served-is-reported", "post-served-is-reported"),
+    clause("pool/body-sizes", "1-kib-the-picker-saw-all-of-it-and-one-end", "1-kib-seen-whole"),
+    clause("pool/body-sizes", "64-kib-the-picker-saw-all-of-it-and-one-end", "64-kib-seen-whole"),
+    clause("pool/body-sizes", "256-kib-the-picker-saw-all-of-it-and-one-end", "256-kib-seen-whole"),
+    clause("pool/body-sizes", "2-mib-the-picker-saw-all-of-it-and-one-end", "2-mib-seen-whole"),
+    clause("guide-004/completion", "as-printed-the-picker-read-the-model", "as-printed-model-is-read"),
     Renamed { of: Of::Parameter(LIMITS), old: "mark", new: "mark-header" },
     Renamed { of: Of::Parameter(LIMITS), old: "marks", new: "marked-answers" },
     Renamed { of: Of::Parameter(LIMITS), old: "charges", new: "charged-fields" },
 ];
+
+const fn clause(check: &'static str, old: &'static str, new: &'static str) -> Renamed {
+    Renamed { of: Of::Clause(check), old, new }
+}
 
 /// What programs took for granted before it was a parameter, in histories: (a parameter that tells the capability, the
 /// parameter, its value as JSON).
@@ -96,9 +71,6 @@ fn value_of_today(name: &str, value: Value) -> Value {
 pub(crate) struct Names(&'static [Renamed]);
 
 pub(crate) const NAMES: Names = Names(RENAMED);
-
-/// Where an observation goes by label.
-const BY_LABEL: [&str; 4] = ["exchanges", "labels", "spent", "streams"];
 
 impl Names {
     fn today(self, of: impl Fn(Of) -> bool, name: &mut String) {
@@ -169,23 +141,11 @@ impl Names {
 
     pub(crate) fn history(self, history: &mut History) {
         self.key(&mut history.key);
-        let check = history.key.check.as_str();
-        for exchange in history.exchanges.iter_mut().chain(&mut history.settle.exchanges) {
-            self.today(|of| matches!(of, Of::Label(of) if of == check), &mut exchange.label);
-        }
         let declared = std::mem::take(&mut history.declared).into_iter();
         history.declared = declared.map(|(name, value)| self.parameter(|_| true, name, value)).collect();
         for (of, name, value) in TAKEN_FOR_GRANTED {
             if history.declared.contains_key(*of) && !history.declared.contains_key(*name) {
                 history.declared.insert((*name).to_owned(), serde_json::from_str(value).unwrap_or_default());
-            }
-        }
-    }
-
-    pub(crate) fn observation(self, check: &str, observation: &mut Value) {
-        for place in BY_LABEL {
-            if let Some(Value::Object(labels)) = observation.get_mut(place) {
-                self.keys(|of| matches!(of, Of::Label(of) if of == check), labels);
             }
         }
     }
@@ -252,6 +212,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::capability::Capability;
     use crate::plan::tests_support::{planned, small_plan};
     use crate::{plan::Level, record::Verdict, record::tests_support::record};
 
@@ -260,7 +221,6 @@ mod tests {
         Renamed { of: Of::Check, old: "routing/host-a", new: "routing/host@a" },
         Renamed { of: Of::Check, old: "routing/path@old", new: "routing/path@new" },
         Renamed { of: Of::Clause("routing/host"), old: "wrong-host-is-404", new: "refused" },
-        Renamed { of: Of::Label("routing/host"), old: "wrong", new: "unknown-host" },
         Renamed { of: Of::Capability, old: "host", new: "host-route" },
         Renamed { of: Of::Parameter(&["host-route"]), old: "marks", new: "refusals" },
     ]);
@@ -297,17 +257,12 @@ mod tests {
     }
 
     #[test]
-    fn histories_and_observations() {
+    fn histories() {
         let mut history = crate::report::tests::World::history_of(&key("routing/hots")).unwrap();
-        history.exchanges[0].label = "wrong".into();
         history.declared.insert("marks".into(), json!(1));
         TABLE.history(&mut history);
-        assert_eq!((history.key, history.exchanges[0].label.as_str()), (key("routing/host"), "unknown-host"));
+        assert_eq!(history.key, key("routing/host"));
         assert_eq!(history.declared, [("refusals".to_owned(), json!(1))].into());
-        let mut observation = json!({"exchanges": {"wrong": [1], "right": [2]}, "conditions": {"wrong": 3}});
-        TABLE.observation("routing/host", &mut observation);
-        let expected = json!({"exchanges": {"unknown-host": [1], "right": [2]}, "conditions": {"wrong": 3}});
-        assert_eq!(observation, expected);
     }
 
     #[test]
@@ -318,9 +273,6 @@ mod tests {
         NAMES.history(&mut history);
         assert_eq!(history.declared["marked-answers"], "refusals");
         assert_eq!(history.declared["charged-fields"], json!(["total"]));
-        for (_, name, value) in TAKEN_FOR_GRANTED {
-            assert!(serde_json::from_str::<Value>(value).is_ok(), "{name}: {value}");
-        }
     }
 
     #[test]
@@ -348,6 +300,14 @@ mod tests {
     fn no_new_name_is_an_old_one() {
         for renamed in RENAMED {
             assert!(RENAMED.iter().all(|other| other.of != renamed.of || other.old != renamed.new), "{renamed:?}");
+            if let Of::Parameter(capabilities) = renamed.of {
+                let known = |name: &&str| Capability::named(name).is_some_and(|c| c.has(renamed.new));
+                assert!(capabilities.iter().all(known), "{renamed:?}");
+            }
+        }
+        for (of, name, value) in TAKEN_FOR_GRANTED {
+            assert!(TOKEN_LIMIT.has(of) && TOKEN_LIMIT.has(name), "{of}, {name}");
+            assert!(serde_json::from_str::<Value>(value).is_ok(), "{name}: {value}");
         }
     }
 }

@@ -51,25 +51,6 @@ pub enum Ending {
     Broken(String),
 }
 
-pub fn of_run(
-    run: &RunFolder,
-    baselines: &BTreeMap<String, Baseline>,
-    ending: Ending,
-    now: Timestamp,
-) -> Result<Report, FolderError> {
-    let (plan, records) = (run.read_plan()?, run.read_records()?);
-    Ok(compile(&Inputs {
-        plan: &plan,
-        records: &records,
-        baselines,
-        histories: &|key| run.read_history(key).ok(),
-        ending,
-        now,
-        egress: None,
-        notes: Vec::new(),
-    }))
-}
-
 /// `report.json`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Report {
@@ -201,16 +182,20 @@ pub struct Totals {
 }
 
 impl Totals {
-    pub fn add(&mut self, verdict: Verdict) {
-        *match verdict {
-            Verdict::Pass => &mut self.pass,
-            Verdict::Fail => &mut self.fail,
-            Verdict::Flaky => &mut self.flaky,
-            Verdict::Unsupported => &mut self.unsupported,
-            Verdict::Unproven => &mut self.unproven,
-            Verdict::NotRun => &mut self.not_run,
-            Verdict::Error => &mut self.error,
-        } += 1;
+    pub fn of<'c>(checks: impl IntoIterator<Item = &'c CheckReport>) -> Self {
+        let mut totals = Self::default();
+        for check in checks {
+            *match check.verdict {
+                Verdict::Pass => &mut totals.pass,
+                Verdict::Fail => &mut totals.fail,
+                Verdict::Flaky => &mut totals.flaky,
+                Verdict::Unsupported => &mut totals.unsupported,
+                Verdict::Unproven => &mut totals.unproven,
+                Verdict::NotRun => &mut totals.not_run,
+                Verdict::Error => &mut totals.error,
+            } += 1;
+        }
+        totals
     }
 
     pub fn columns(&self) -> [(Verdict, u64); 7] {

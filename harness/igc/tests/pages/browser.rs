@@ -11,6 +11,9 @@ use tempfile::TempDir;
 /// How many frames a page may take to do what a key asks for.
 const FRAMES: usize = 600;
 
+const ARGUMENTS: &str = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-sync \
+                         --disable-background-networking --disable-component-update --hide-scrollbars";
+
 pub struct Browser {
     program: PathBuf,
     profile: TempDir,
@@ -31,29 +34,20 @@ impl Browser {
 
     pub fn call(&self, words: &[&str], page: &Path) -> (String, String) {
         let mut command = Command::new(&self.program);
-        command.args(self.words()).arg("--enable-logging=stderr").args(words).arg(format!("file://{}", page.display()));
+        command
+            .args(self.arguments())
+            .arg("--enable-logging=stderr")
+            .args(words)
+            .arg(format!("file://{}", page.display()));
         let output = command.output().unwrap();
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         assert!(output.status.success(), "{}", text(&output.stderr));
         (text(&output.stdout), text(&output.stderr))
     }
 
-    fn words(&self) -> Vec<String> {
-        let mut words = [
-            "--headless",
-            "--no-sandbox",
-            "--disable-gpu",
-            "--disable-quic",
-            "--no-first-run",
-            "--disable-sync",
-            "--disable-background-networking",
-            "--disable-component-update",
-            "--hide-scrollbars",
-        ]
-        .map(str::to_owned)
-        .to_vec();
-        words.push(format!("--user-data-dir={}", self.profile.path().display()));
-        words
+    fn arguments(&self) -> Vec<String> {
+        let profile = format!("--user-data-dir={}", self.profile.path().display());
+        ARGUMENTS.split(' ').map(str::to_owned).chain([profile]).collect()
     }
 
     pub fn dom(&self, page: &Path) -> Shown {
@@ -79,7 +73,7 @@ impl Keyboard {
         let child = Command::new("sh")
             .args(["-c", "exec \"$0\" \"$@\" 3<\"$TO\" 4>\"$FROM\""])
             .arg(&browser.program)
-            .args(browser.words())
+            .args(browser.arguments())
             .args(["--remote-debugging-pipe", "about:blank"])
             .env("TO", &to)
             .env("FROM", &from)

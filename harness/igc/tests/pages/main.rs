@@ -11,9 +11,9 @@ use std::{fs, process::Command, time::Instant};
 use browser::{Browser, Keyboard};
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use verdict::history::{Body, Ended, Exchange, History, Key, Outcome, Request, Response};
+use verdict::history::{Body, Exchange, History, Key, Outcome, Request, Response};
 use verdict::judge::{Clause, Holds};
-use verdict::record::{GoldenState, RECORD_SCHEMA, Record, Verdict};
+use verdict::record::{GoldenState, Record, Verdict};
 use verdict::{folder::RunFolder, requirements::Requirements};
 
 /// A checkout with as many requirements as it is told, and a planned run of all of them.
@@ -94,22 +94,9 @@ impl Planned {
 }
 
 fn record(key: Key, verdict: Verdict, clauses: Vec<Clause>) -> Record {
-    Record {
-        schema: RECORD_SCHEMA.into(),
-        key,
-        verdict,
-        reason: clauses
-            .first()
-            .map_or("because".into(), |c| format!("{}: expected {}, got {}", c.name, c.expected, c.got)),
-        clauses,
-        golden: GoldenState::Same,
-        golden_note: None,
-        started: "2026-11-21T12:03:06Z".into(),
-        seconds: 0.5,
-        settle_seconds: 0.1,
-        address: Some("127.0.0.1:30080".into()),
-        trial: None,
-    }
+    let reason = |c: &Clause| format!("{}: expected {}, got {}", c.name, c.expected, c.got);
+    let reason = clauses.first().map_or("because".into(), reason);
+    Record { verdict, reason, clauses, golden: GoldenState::Same, golden_note: None, ..Record::new(key) }
 }
 
 fn clause(holds: Holds, got: &str) -> Clause {
@@ -140,10 +127,7 @@ fn history(key: &Key, body: &[u8], header: &str) -> History {
             status: 500,
             headers: vec![("x-hostile".into(), header.into())],
             body: Body::of(body),
-            chunks: vec![],
-            ended: Ended::Complete,
-            head_ms: 1.0,
-            end_ms: 2.5,
+            ..Response::default()
         }),
     });
     history.objects.insert(

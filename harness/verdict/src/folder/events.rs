@@ -59,7 +59,7 @@ impl RunFolder {
         let path = self.path().join("events.jsonl");
         let failed = |e| FolderError::new("append to", &path, super::Problem::Io(e));
         let mut line = serde_json::to_string(&Event { text: redact::text(&event.text), ..event.clone() })
-            .map_err(|e| FolderError::new("append to", &path, super::Problem::Content(e.to_string())))?;
+            .map_err(|e| FolderError::content("append to", &path, e))?;
         line.push('\n');
         let mut file = OpenOptions::new().create(true).read(true).append(true).open(&path).map_err(failed)?;
         if file.seek(SeekFrom::End(-1)).is_ok() {

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::{Existing, FolderError, Problem, RunFolder, json, make_folders, parse_versioned, write_whole};
+use super::{Existing, FolderError, RunFolder, files_below, json, make_folders, parse_versioned, write_whole};
 use crate::history::{HISTORY_VERSION, History, Key};
 use crate::record::{RECORD_SCHEMA, Record, Verdict};
 use crate::{redact, renamed::NAMES};
@@ -34,12 +34,8 @@ impl RunFolder {
     }
 
     pub fn read_records(&self) -> Result<Records, FolderError> {
-        let top = self.path().join("records");
         let mut found = Records::default();
-        let mut files = Vec::new();
-        if top.is_dir() {
-            files_below(&top, &mut files)?;
-        }
+        let files = written_below(&self.path().join("records"))?;
         let readers = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let share = files.len().div_ceil(readers).max(1);
         std::thread::scope(|scope| {
@@ -103,10 +99,7 @@ impl RunFolder {
             let before = self.place_of("history", &key, ".json")?;
             path = if before.exists() && !path.exists() { before } else { path };
         }
-        let bytes = fs::read(&path).map_err(|e| match e.kind() {
-            std::io::ErrorKind::NotFound => FolderError::new("read", &path, Problem::Missing),
-            _ => FolderError::new("read", &path, e),
-        })?;
+        let bytes = fs::read(&path).map_err(|e| FolderError::of_existing("read", &path, e))?;
         let mut history: History = parse_versioned(&path, &bytes, |head| {
             let found = head.version;
             let words = || found.map_or("no version".to_owned(), |n| format!("version {n}"));
@@ -123,10 +116,7 @@ impl RunFolder {
     /// Keys of all histories, sorted: what a replay can judge again, also where a killed test left no record.
     pub fn history_keys(&self) -> Result<Vec<Key>, FolderError> {
         let top = self.path().join("history");
-        let mut files = Vec::new();
-        if top.is_dir() {
-            files_below(&top, &mut files)?;
-        }
+        let files = written_below(&top)?;
         let mut keys: Vec<Key> = files.iter().filter_map(|f| key_today(f.strip_prefix(&top).ok()?)).collect();
         keys.sort();
         Ok(keys)
@@ -141,20 +131,10 @@ impl RunFolder {
 }
 
 /// Every file below a folder, those being written left out.
-pub(super) fn files_below(folder: &Path, found: &mut Vec<PathBuf>) -> Result<(), FolderError> {
-    let failed = |e| FolderError::new("read", folder, Problem::Io(e));
-    for entry in fs::read_dir(folder).map_err(failed)? {
-        let entry = entry.map_err(failed)?;
-        if entry.file_name().to_string_lossy().starts_with(".part-") {
-            continue;
-        }
-        if entry.file_type().map_err(failed)?.is_dir() {
-            files_below(&entry.path(), found)?;
-        } else {
-            found.push(entry.path());
-        }
-    }
-    Ok(())
+fn written_below(folder: &Path) -> Result<Vec<PathBuf>, FolderError> {
+    let mut files = files_below(folder)?;
+    files.retain(|file| !file.file_name().is_some_and(|name| name.to_string_lossy().starts_with(".part-")));
+    Ok(files)
 }
 
 /// The key that `<gateway>/<suite>/<check>/<case>/<attempt>.json` stands for, as it is called today.

@@ -194,8 +194,7 @@ fn nothing_secret_is_written() {
     assert!(!folder.write_history(&history).unwrap().notes[0].contains(secret));
     folder.append_event(&Event::now("x", secret)).unwrap();
     folder.write_environment(&serde_json::json!({"HF_TOKEN": secret})).unwrap();
-    let mut files = Vec::new();
-    records::files_below(folder.path(), &mut files).unwrap();
+    let files = files_below(folder.path()).unwrap();
     assert_eq!(files.len(), 4);
     for file in files {
         let text = fs::read_to_string(&file).unwrap();

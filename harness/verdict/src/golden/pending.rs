@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{Accepted, Golden, GoldenError, Recording, Recordings, files, gateway_and_title, text};
-use crate::folder::{Existing, RunFolder, write_whole};
-use crate::{file::FileError, history::check_and_case, observation, plan::PlannedCheck, renamed::NAMES};
+use crate::folder::{Existing, FolderError, RunFolder, write_whole};
+use crate::{file::FileError, observation, plan::PlannedCheck};
 
 const ENDING: &str = ".snap.new";
 
@@ -96,8 +96,7 @@ impl Pending {
         let info = Value::Object(front.info);
         let recording = serde_json::from_value(info).map_err(|e| shape(format!("front matter: info: {e}")))?;
         let (_, title) = relative_to_golden(path).ok_or_else(|| shape(ELSEWHERE.to_owned()))?;
-        let mut observation = observation::by_label(observation);
-        NAMES.observation(check_and_case(&title).0, &mut observation);
+        let observation = observation::by_label(observation);
         let gateway = gateway.to_owned();
         Ok(Self { gateway, title, sentence: front.description, recording, observation })
     }
@@ -120,8 +119,9 @@ impl Pending {
         let recording = Recording { reason: Some(reason.to_owned()), ..pending.recording };
         let mut recordings = Recordings::find(root, &gateway)?;
         let snapshot = root.join(format!("{gateway}/{title}.snap"));
-        let mut golden = Golden::read(&snapshot, &title, &recordings)?;
-        if golden.seen().any(|seen| seen.recording.supersedes(&recording) && !recording.supersedes(seen.recording)) {
+        let mut golden = Golden::read(&snapshot, &recordings)?;
+        let is_worse = |then: &Recording| then.supersedes(&recording) && !recording.supersedes(then);
+        if golden.recorded().any(|recorded| is_worse(recorded.recording)) {
             return Err(refuse("it was rehearsed, and what a real gateway left is not replaced by that"));
         }
         let id = recordings.id_of(&recording)?;
@@ -149,7 +149,7 @@ impl Pending {
     }
 }
 
-pub fn pending(run: &RunFolder) -> Result<Vec<PathBuf>, GoldenError> {
+pub fn pending(run: &RunFolder) -> Result<Vec<PathBuf>, FolderError> {
     files(&run.path().join("golden"), ENDING)
 }
 
@@ -159,9 +159,7 @@ fn copy_beside(path: &Path) -> PathBuf {
 
 fn removed(path: &Path) -> Result<(), GoldenError> {
     match std::fs::remove_file(path) {
-        Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
-            Err(GoldenError::Io { action: "remove", path: path.to_owned(), source })
-        }
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(FolderError::new("remove", path, e).into()),
         _ => Ok(()),
     }
 }

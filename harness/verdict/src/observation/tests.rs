@@ -56,8 +56,7 @@ fn history(n: &Names) -> History {
             method: "POST".into(),
             target: format!("/v1/chat/completions?from={}", n.namespace),
             host: n.hostname.into(),
-            headers: vec![],
-            body: Body::default(),
+            ..Request::default()
         },
         outcome: Outcome::Response(Response {
             status: 200,
@@ -70,10 +69,7 @@ fn history(n: &Names) -> History {
                 ("Location".into(), format!("http://{}/x", n.hostname)),
             ],
             body: Body::of(body.to_string().as_bytes()),
-            chunks: vec![],
-            ended: Ended::Complete,
-            head_ms: 1.0,
-            end_ms: 2.0,
+            ..Response::default()
         }),
     });
     let marker = |exchange: &str, sequence| ModelRecord {
@@ -81,15 +77,7 @@ fn history(n: &Names) -> History {
         exchange: Some(exchange.into()),
         pod: n.pod.into(),
         at_ms: n.created,
-        method: "POST".into(),
-        target: "/".into(),
-        headers: vec![],
-        body: Body::default(),
-        model: None,
-        status: 200,
-        usage: None,
-        finished: true,
-        sent: None,
+        ..ModelRecord::default()
     };
     let records = vec![marker("m-1", 0), marker(n.id, 1), marker("m-2", 2)];
     let log = ModelLog { marker_before: Some("m-1".into()), marker_after: Some("m-2".into()), records };

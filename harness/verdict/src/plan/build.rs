@@ -13,13 +13,9 @@ pub enum PlanError {
     NoTest { checks: Vec<String> },
     #[error("failed to plan: no requirement for the test of {}; give it a check with level, sentence and source", checks.join(", "))]
     NoRequirement { checks: Vec<String> },
-    #[error("failed to plan: no check belongs to {}", gateways_in_words(gateways))]
+    #[error("failed to plan: no check belongs to {}", listed(gateways))]
     Empty { gateways: Vec<String> },
-    #[error(
-        "failed to plan: {option} {word:?} matches no check of {}{}",
-        gateways_in_words(gateways),
-        names::suggestion(near)
-    )]
+    #[error("failed to plan: {option} {word:?} matches no check of {}{}", listed(gateways), names::suggestion(near))]
     Unknown { option: &'static str, word: String, gateways: Vec<String>, near: Vec<String> },
     #[error("failed to plan: {what} selects nothing that can run: {}; --allow-empty accepts that", reasons.join("; "))]
     NothingRuns { what: String, reasons: Vec<String> },
@@ -71,7 +67,7 @@ pub fn build(
     }
     every_planned_has_a_test(&checks, tests)?;
     if !run.allow_empty {
-        every_word_selects(&filter, &checks, &unfiltered, requirements, &gateways)?;
+        every_term_selects(&filter, &checks, &unfiltered, requirements, &gateways)?;
         something_runs(&filter, run.shard, &checks)?;
     }
     Ok(Plan { schema: PLAN_SCHEMA.to_owned(), run, gateways, checks })
@@ -182,28 +178,28 @@ fn every_planned_has_a_test(checks: &[PlannedCheck], tests: &TestList) -> Result
     if missing.is_empty() { Ok(()) } else { Err(PlanError::NoTest { checks: missing }) }
 }
 
-/// Every word of the filter must find something that can run; a typing error must not make a run small.
-fn every_word_selects(
+/// Every term of the filter must find something that can run; a typing error must not make a run small.
+fn every_term_selects(
     filter: &Filter,
     checks: &[PlannedCheck],
     unfiltered: &[Disposition],
     requirements: &Requirements,
     gateways: &[GatewayPlan],
 ) -> Result<(), PlanError> {
-    for word in filter.words() {
+    for term in filter.terms() {
         let found: Vec<(&PlannedCheck, &Disposition)> =
-            checks.iter().zip(unfiltered).filter(|(c, _)| word.selects(&c.check, &c.case)).collect();
+            checks.iter().zip(unfiltered).filter(|(c, _)| term.selects(&c.check, &c.case)).collect();
         if found.is_empty() {
             return Err(PlanError::Unknown {
-                option: word.option,
-                word: word.text().to_owned(),
+                option: term.option,
+                word: term.text().to_owned(),
                 gateways: gateways.iter().map(|g| g.name.clone()).collect(),
-                near: near(&word, requirements, checks),
+                near: near(&term, requirements, checks),
             });
         }
         if !found.iter().any(|(_, d)| **d == Disposition::Run) {
             return Err(PlanError::NothingRuns {
-                what: format!("{} {:?}", word.option, word.text()),
+                what: format!("{} {:?}", term.option, term.text()),
                 reasons: reasons(found.into_iter()),
             });
         }
@@ -211,9 +207,9 @@ fn every_word_selects(
     Ok(())
 }
 
-fn near(word: &super::filter::Word<'_>, requirements: &Requirements, checks: &[PlannedCheck]) -> Vec<String> {
-    let text = word.text();
-    match word.option {
+fn near(term: &super::filter::Term<'_>, requirements: &Requirements, checks: &[PlannedCheck]) -> Vec<String> {
+    let text = term.text();
+    match term.option {
         "--suite" => names::near(text, requirements.checks.iter().map(Requirement::suite)),
         _ if text.contains('@') => {
             let titles: Vec<String> = checks.iter().map(PlannedCheck::title).collect();
@@ -262,7 +258,7 @@ fn title(check: &str, case: &str) -> String {
     if case == "-" { check.to_owned() } else { format!("{check}@{case}") }
 }
 
-fn gateways_in_words(gateways: &[String]) -> String {
+fn listed(gateways: &[String]) -> String {
     if gateways.is_empty() { "any gateway (none was given)".to_owned() } else { gateways.join(", ") }
 }
 
@@ -279,20 +275,9 @@ pub(crate) mod tests {
             id: "20261121-120305-k3f9".into(),
             started: "2026-11-21T12:03:05Z".into(),
             place: Place::Kind,
-            context: None,
-            profile: "current".into(),
-            set: BTreeMap::new(),
-            model: RunInfo::usual_model(),
-            suites: vec![],
-            checks: vec![],
-            shard: None,
-            strict: false,
-            retries: 0,
             jobs: 2,
-            ci: false,
             allow_empty: false,
-            command: vec!["cargo".into(), "xtask".into(), "e2e".into()],
-            trials: vec![],
+            ..RunInfo::rehearsal("current", &["cargo", "xtask", "e2e"])
         }
     }
 
@@ -336,11 +321,15 @@ checks:
     fn plan(change: impl FnOnce(&mut RunInfo)) -> Result<Plan, PlanError> {
         let mut run = run_info();
         change(&mut run);
-        let requirements = requirements();
-        build(&requirements, vec![gateway("envoy-ai-gateway"), gateway("other")], run, &tests_of(&requirements))
+        plan_of(vec![gateway("envoy-ai-gateway"), gateway("other")], run)
     }
 
-    fn words(plan: &Plan, gateway: &str) -> Vec<String> {
+    fn plan_of(gateways: Vec<GatewayPlan>, run: RunInfo) -> Result<Plan, PlanError> {
+        let requirements = requirements();
+        build(&requirements, gateways, run, &tests_of(&requirements))
+    }
+
+    fn dispositions(plan: &Plan, gateway: &str) -> Vec<String> {
         let of = |c: &PlannedCheck| match &c.disposition {
             Disposition::Run => format!("{} runs with {}", c.title(), c.model.word()),
             Disposition::Unsupported { reason } => format!("{} unsupported: {reason}", c.title()),
@@ -367,14 +356,14 @@ checks:
         ];
         let tokens = |g: &str| format!("tokens/other unsupported: the folder of {g} declares no capability tokens");
         let expected = |g: &str, guide: &[&str]| {
-            let words = common.iter().map(|&w| w.to_owned());
-            let words = words.chain([tokens(g)]).chain(guide.iter().map(|&w| w.to_owned()));
-            words.chain(rest.iter().map(|&w| w.to_owned())).collect::<Vec<_>>()
+            let tokens = [tokens(g)];
+            let all = common.iter().copied().chain(tokens.iter().map(String::as_str)).chain(guide.iter().copied());
+            all.chain(rest).map(str::to_owned).collect::<Vec<_>>()
         };
         let guide = ["guide-002/route runs with llm-d-sim"];
-        assert_eq!(words(&plan, "envoy-ai-gateway"), expected("envoy-ai-gateway", &guide));
+        assert_eq!(dispositions(&plan, "envoy-ai-gateway"), expected("envoy-ai-gateway", &guide));
         // Checks that belong to another gateway are not planned at all.
-        assert_eq!(words(&plan, "other"), expected("other", &[]));
+        assert_eq!(dispositions(&plan, "other"), expected("other", &[]));
     }
 
     #[test]
@@ -384,44 +373,43 @@ checks:
             run.model = "vllm-cpu".parse().unwrap();
         })
         .unwrap();
-        let words = words(&plan, "other");
-        assert!(words.contains(&"change/refill runs with vllm-cpu".to_owned()), "{words:?}");
-        assert!(words.contains(&"change/sizes runs with vllm-cpu".to_owned()), "{words:?}");
+        let planned = dispositions(&plan, "other");
+        assert!(planned.contains(&"change/refill runs with vllm-cpu".to_owned()), "{planned:?}");
+        assert!(planned.contains(&"change/sizes runs with vllm-cpu".to_owned()), "{planned:?}");
     }
 
     #[test]
     fn a_capability_may_want_a_model_of_its_own() {
-        let requirements = requirements();
         let mut gateway = gateway("other");
         gateway.capabilities.insert("tokens".into(), BTreeMap::from([("model".to_owned(), "echo".into())]));
         gateway.capabilities.insert("host-route".into(), BTreeMap::from([("model".to_owned(), "llm-d-sim".into())]));
-        let plan = build(&requirements, vec![gateway], run_info(), &tests_of(&requirements)).unwrap();
-        let words = words(&plan, "other");
-        assert!(words.contains(&"tokens/other runs with echo".to_owned()), "{words:?}");
-        assert!(words.contains(&"routing/host runs with echo".to_owned()), "the check's own wish counts: {words:?}");
+        let plan = plan_of(vec![gateway], run_info()).unwrap();
+        let planned = dispositions(&plan, "other");
+        assert!(planned.contains(&"tokens/other runs with echo".to_owned()), "{planned:?}");
+        assert!(
+            planned.contains(&"routing/host runs with echo".to_owned()),
+            "the check's own wish counts: {planned:?}"
+        );
     }
 
     #[test]
     fn a_capability_whose_parts_are_not_to_be_had_is_not_run() {
-        let requirements = requirements();
         let why = "bundle b has no chart x v1; it has none";
         let missing = BTreeMap::from([("host-route".to_owned(), why.to_owned())]);
         let gateway = GatewayPlan { missing, ..gateway("other") };
-        let plan = build(&requirements, vec![gateway], run_info(), &tests_of(&requirements)).unwrap();
-        let words = words(&plan, "other");
-        assert!(words.contains(&format!("routing/host not-run: {why}")), "{words:?}");
-        assert!(words.contains(&"routing/paths@one runs with llm-d-sim".to_owned()), "{words:?}");
+        let plan = plan_of(vec![gateway], run_info()).unwrap();
+        let planned = dispositions(&plan, "other");
+        assert!(planned.contains(&format!("routing/host not-run: {why}")), "{planned:?}");
+        assert!(planned.contains(&"routing/paths@one runs with llm-d-sim".to_owned()), "{planned:?}");
     }
 
     #[test]
     fn a_gateway_that_cannot_stand_here_is_left_out_with_the_reason() {
-        let requirements = requirements();
         let left_out = GatewayPlan { left_out: Some("no rehearsal of toy".into()), ..gateway("toy") };
-        let plan =
-            build(&requirements, vec![gateway("other"), left_out], run_info(), &tests_of(&requirements)).unwrap();
-        let words = words(&plan, "toy");
-        assert_eq!(words.len(), 9, "{words:?}");
-        assert!(words.iter().all(|w| w.ends_with(" not-run: no rehearsal of toy")), "{words:?}");
+        let plan = plan_of(vec![gateway("other"), left_out], run_info()).unwrap();
+        let planned = dispositions(&plan, "toy");
+        assert_eq!(planned.len(), 9, "{planned:?}");
+        assert!(planned.iter().all(|w| w.ends_with(" not-run: no rehearsal of toy")), "{planned:?}");
         assert!(plan.checks.iter().any(|c| c.gateway == "other" && c.runs()));
     }
 
@@ -503,8 +491,7 @@ checks:
 
     #[test]
     fn an_empty_plan_is_an_error() {
-        let requirements = requirements();
-        let error = build(&requirements, vec![], run_info(), &tests_of(&requirements)).unwrap_err();
+        let error = plan_of(vec![], run_info()).unwrap_err();
         assert!(matches!(error, PlanError::Empty { .. }), "{error}");
     }
 

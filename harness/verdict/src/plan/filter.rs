@@ -20,8 +20,8 @@ pub struct FilterError {
     pub problem: String,
 }
 
-/// One word of a filter, for messages about it.
-pub(super) struct Word<'f> {
+/// One glob of a filter, for messages about it.
+pub(super) struct Term<'f> {
     pub(super) option: &'static str,
     glob: &'f GlobMatcher,
 }
@@ -46,9 +46,9 @@ impl Filter {
             && (self.checks.is_empty() || self.checks.iter().any(|g| matches_check(g, check, case)))
     }
 
-    pub(super) fn words(&self) -> impl Iterator<Item = Word<'_>> {
-        let suites = self.suites.iter().map(|glob| Word { option: "--suite", glob });
-        suites.chain(self.checks.iter().map(|glob| Word { option: "--check", glob }))
+    pub(super) fn terms(&self) -> impl Iterator<Item = Term<'_>> {
+        let suites = self.suites.iter().map(|glob| Term { option: "--suite", glob });
+        suites.chain(self.checks.iter().map(|glob| Term { option: "--check", glob }))
     }
 }
 
@@ -60,7 +60,7 @@ fn compile(option: &'static str, words: &[String]) -> Result<Vec<GlobMatcher>, F
     words.iter().map(matcher).collect()
 }
 
-impl Word<'_> {
+impl Term<'_> {
     pub(super) fn text(&self) -> &str {
         self.glob.glob().glob()
     }

@@ -145,27 +145,13 @@ fn telling(token: &str) -> History {
     let mut history = History::new(key, "ns", "host");
     let secret = || vec![("authorization".to_owned(), format!("Bearer {token}")), ("cookie".into(), token.to_owned())];
     let body = || Body::of(format!(r#"{{"api_key":"{token}"}}"#).as_bytes());
-    let response = Response {
-        status: 401,
-        headers: secret(),
-        body: body(),
-        chunks: vec![],
-        ended: crate::history::Ended::Complete,
-        head_ms: 1.0,
-        end_ms: 1.0,
-    };
+    let target = format!("/?api-key={token}");
     let mut exchange = Exchange {
         id: "x".into(),
         label: "l".into(),
         sent_ms: 0.0,
-        request: Request {
-            method: "GET".into(),
-            target: format!("/?api-key={token}"),
-            host: "h".into(),
-            headers: secret(),
-            body: body(),
-        },
-        outcome: Outcome::Response(response),
+        request: Request { target, headers: secret(), body: body(), ..Request::default() },
+        outcome: Outcome::Response(Response { headers: secret(), body: body(), ..Response::default() }),
     };
     history.settle.exchanges.push(exchange.clone());
     history.exchanges.push(exchange.clone());
@@ -179,21 +165,8 @@ fn telling(token: &str) -> History {
     let refused = Admission::Refused { code: 400, reason: "r".into(), message: format!("authorization: {token}") };
     history.admissions.insert("b".into(), refused);
     history.notes.push(format!("sk-{token}"));
-    let record = ModelRecord {
-        sequence: 0,
-        exchange: None,
-        pod: "p".into(),
-        at_ms: 0,
-        method: "POST".into(),
-        target: format!("/?api_key={token}"),
-        headers: secret(),
-        body: body(),
-        model: None,
-        status: 200,
-        usage: None,
-        finished: true,
-        sent: None,
-    };
+    let target = format!("/?api_key={token}");
+    let record = ModelRecord { target, headers: secret(), body: body(), ..ModelRecord::default() };
     history.models.insert("m".into(), ModelLog { records: vec![record], ..ModelLog::default() });
     history
 }

@@ -5,11 +5,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use base64::{Engine, prelude::BASE64_STANDARD};
 use minijinja::{AutoEscape, Environment, UndefinedBehavior, syntax::SyntaxConfig, value::Serde};
 use serde::Serialize;
+use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::history::{History, Key};
 use crate::record::{GoldenState, Verdict};
-use crate::report::{CheckReport, Report, Totals, Word};
+use crate::report::{
+    CheckReport, ClauseReport, GatewayReport, KnownFailure, KnownReport, KnownState, Report, ShownExchange, Totals,
+    Try, Word,
+};
 use crate::{judge::Holds, plan::Level};
 
 use super::{Lines, inert, models};
@@ -58,81 +62,54 @@ pub fn html(report: &Report, sources: &Sources<'_>) -> Result<String, minijinja:
 
     let details = details(&environment, report, sources)?;
     let trend = trend(report, sources.earlier);
-    let page = Page {
-        style,
-        script,
-        script_hash: BASE64_STANDARD.encode(Sha256::digest(script)),
-        run: Run::of(report),
-        gateways: report.gateways.iter().map(Column::of).collect(),
-        broken: broken(report, &trend),
-        suites: suites(report, &details.kept, &trend),
-        details: details.text,
-        left_out: details.left_out,
-        known: known(report),
-        problems: report.problems.iter().map(|p| line(p)).collect(),
-        runs: sources.earlier.iter().chain([report]).map(Past::of).collect(),
-    };
+    let page = json!({
+        "style": style,
+        "script": script,
+        "script_hash": BASE64_STANDARD.encode(Sha256::digest(script)),
+        "run": run(report),
+        "gateways": report.gateways.iter().map(column).collect::<Vec<_>>(),
+        "broken": broken(report, &trend),
+        "suites": suites(report, &details.kept, &trend),
+        "details": details.text,
+        "left_out": details.left_out,
+        "known": known(report),
+        "problems": lines(&report.problems),
+        "runs": sources.earlier.iter().chain([report]).map(past).collect::<Vec<_>>(),
+    });
     environment.get_template("page")?.render(Serde(page))
 }
 
-#[derive(Serialize)]
-struct Page {
-    style: &'static str,
-    script: &'static str,
-    script_hash: String,
-    run: Run,
-    gateways: Vec<Column>,
-    broken: Vec<Broken>,
-    suites: Vec<Suite>,
-    details: String,
-    left_out: usize,
-    known: Vec<String>,
-    problems: Vec<String>,
-    runs: Vec<Past>,
-}
-
-#[derive(Serialize)]
-struct Run {
-    id: String,
-    word: &'static str,
-    /// `good`, `known` where only the baseline keeps it from breaking, or `bad`.
-    tone: &'static str,
-    statement: String,
-    facts: Vec<(&'static str, String)>,
-    breaks: Vec<String>,
-}
-
-impl Run {
-    fn of(report: &Report) -> Self {
-        let run = &report.run;
-        let mut facts = vec![
-            ("place", run.place.word().to_owned()),
-            ("profile", line(&run.profile)),
-            ("model", models(report)),
-            ("started", moment(&run.started)),
-            ("took", format!("{:.1} s", run.seconds)),
-            ("exit code", run.exit.to_string()),
-        ];
-        facts.extend(run.context.iter().map(|c| ("context", line(c))));
-        facts.extend(run.egress.iter().map(|e| ("egress", line(e))));
-        facts.extend(run.error.iter().map(|e| ("error", line(e))));
-        facts.extend(run.notes.iter().map(|n| ("note", line(n))));
-        if !run.command.is_empty() {
-            facts.push(("command", line(&run.command.join(" "))));
-        }
-        Self {
-            id: line(&run.id),
-            word: run.word.word(),
-            tone: match (run.exit, run.word) {
-                (0, Word::Conformant | Word::Rehearsed) => "good",
-                (0, _) => "known",
-                _ => "bad",
-            },
-            statement: line(&run.statement),
-            facts,
-            breaks: report.breaks.iter().map(|b| line(b)).collect(),
-        }
+fn run(report: &Report) -> Value {
+    let run = &report.run;
+    let mut facts = vec![
+        ("place", run.place.word().to_owned()),
+        ("profile", line(&run.profile)),
+        ("model", models(report)),
+        ("started", moment(&run.started)),
+        ("took", format!("{:.1} s", run.seconds)),
+        ("exit code", run.exit.to_string()),
+    ];
+    facts.extend(run.context.iter().map(|c| ("context", line(c))));
+    facts.extend(run.egress.iter().map(|e| ("egress", line(e))));
+    facts.extend(run.error.iter().map(|e| ("error", line(e))));
+    facts.extend(run.notes.iter().map(|n| ("note", line(n))));
+    if !run.command.is_empty() {
+        facts.push(("command", line(&run.command.join(" "))));
     }
+    // Known: only the baseline keeps it from breaking.
+    let tone = match (run.exit, run.word) {
+        (0, Word::Conformant | Word::Rehearsed) => "good",
+        (0, _) => "known",
+        _ => "bad",
+    };
+    json!({
+        "id": line(&run.id),
+        "word": run.word.word(),
+        "tone": tone,
+        "statement": line(&run.statement),
+        "facts": facts,
+        "breaks": lines(&report.breaks),
+    })
 }
 
 fn moment(rfc3339: &str) -> String {
@@ -140,73 +117,41 @@ fn moment(rfc3339: &str) -> String {
     line(&format!("{} UTC", seconds.replacen('T', " ", 1)))
 }
 
-#[derive(Serialize)]
-struct Column {
-    name: String,
-    word: &'static str,
-    versions: Vec<String>,
-    version: String,
-    stand_ins: Vec<String>,
-    bar: Vec<Share>,
+fn column(gateway: &GatewayReport) -> Value {
+    let versions = gateway.versions.iter().map(|(name, version)| line(&format!("{name} {version}")));
+    json!({
+        "name": line(&gateway.name),
+        "word": gateway.word.word(),
+        "versions": versions.collect::<Vec<_>>(),
+        "version": line(gateway.version()),
+        "stand_ins": lines(&gateway.stand_ins),
+        "bar": bar(&gateway.totals),
+    })
 }
 
-impl Column {
-    fn of(gateway: &crate::report::GatewayReport) -> Self {
-        Self {
-            name: line(&gateway.name),
-            word: gateway.word.word(),
-            versions: gateway.versions.iter().map(|(name, version)| line(&format!("{name} {version}"))).collect(),
-            version: line(gateway.version()),
-            stand_ins: gateway.stand_ins.iter().map(|s| line(s)).collect(),
-            bar: shares(&gateway.totals),
-        }
-    }
-}
-
-/// A part of a bar: verdict, count, and its part of the whole in percent.
-#[derive(Serialize)]
-struct Share {
-    verdict: &'static str,
-    count: u64,
-    percent: String,
-}
-
-fn shares(totals: &Totals) -> Vec<Share> {
+/// The segments of a bar: verdict, count, and its part of the whole in percent.
+fn bar(totals: &Totals) -> Vec<Value> {
     let all: u64 = totals.columns().iter().map(|(_, n)| n).sum();
-    let share = |(verdict, count): (Verdict, u64)| Share {
-        verdict: verdict.word(),
-        count,
-        percent: format!("{:.2}", 100.0 * count as f64 / all.max(1) as f64),
-    };
-    totals.columns().into_iter().filter(|(_, n)| *n > 0).map(share).collect()
+    let percent = |count: u64| format!("{:.2}", 100.0 * count as f64 / all.max(1) as f64);
+    let segment = |(verdict, count): (Verdict, u64)| json!({"verdict": verdict.word(), "count": count, "percent": percent(count)});
+    totals.columns().into_iter().filter(|(_, n)| *n > 0).map(segment).collect()
 }
 
-#[derive(Serialize)]
-struct Broken {
-    anchor: String,
-    title: String,
-    gateway: String,
-    word: &'static str,
-    reason: String,
-    /// What became of it in the last run before that judged it.
-    before: Option<&'static str>,
-    repeat: String,
-}
-
-fn broken(report: &Report, trend: &Trend) -> Vec<Broken> {
-    let breaking = report.checks.iter().enumerate().filter(|(_, c)| c.breaks);
-    breaking
-        .take(LISTED)
-        .map(|(at, check)| Broken {
-            anchor: anchor(at),
-            title: line(&check.title()),
-            gateway: line(&check.gateway),
-            word: mark(check),
-            reason: line(&check.reason),
-            before: trend.get(&(check.gateway.clone(), check.title())).and_then(|signs| before(signs)),
-            repeat: inert(&check.repeat, BLOCK, Lines::Joined),
+/// What breaks the run, with what became of it in the last run before that judged it.
+fn broken(report: &Report, trend: &Trend) -> Vec<Value> {
+    let breaking = report.checks.iter().enumerate().filter(|(_, c)| c.breaks).take(LISTED);
+    let entry = |(at, check): (usize, &CheckReport)| {
+        json!({
+            "anchor": anchor(at),
+            "title": line(&check.title()),
+            "gateway": line(&check.gateway),
+            "word": mark(check),
+            "reason": line(&check.reason),
+            "before": trend.get(&(check.gateway.clone(), check.title())).and_then(|signs| before(signs)),
+            "repeat": block(&check.repeat),
         })
-        .collect()
+    };
+    breaking.map(entry).collect()
 }
 
 /// The last of the signs of earlier runs, in words: whether something broke now or was broken before.
@@ -229,16 +174,8 @@ struct Row {
     title: String,
     level: &'static str,
     sentence: String,
-    cells: Vec<Option<Cell>>,
-}
-
-#[derive(Serialize)]
-struct Cell {
-    verdict: &'static str,
-    known: bool,
-    mark: &'static str,
-    anchor: Option<String>,
-    trend: String,
+    /// One for each gateway; null where it has no such check.
+    cells: Vec<Value>,
 }
 
 /// The matrix: rows in the order of the plan, a column for each gateway.
@@ -259,17 +196,17 @@ fn suites(report: &Report, kept: &BTreeSet<usize>, trend: &Trend) -> Vec<Suite> 
                 title: line(&title),
                 level: check.level.word(),
                 sentence: line(&check.sentence),
-                cells: columns.iter().map(|_| None).collect(),
+                cells: vec![Value::Null; columns.len()],
             });
             (suite, suites[suite].rows.len() - 1)
         });
         let Some(column) = columns.get(check.gateway.as_str()) else { continue };
-        suites[suite].rows[row].cells[*column] = Some(Cell {
-            verdict: check.verdict.word(),
-            known: check.baseline.is_some() && !check.breaks,
-            mark: mark(check),
-            anchor: kept.contains(&at).then(|| anchor(at)),
-            trend: trend.get(&(check.gateway.clone(), title)).cloned().unwrap_or_default(),
+        suites[suite].rows[row].cells[*column] = json!({
+            "verdict": check.verdict.word(),
+            "known": check.baseline.is_some() && !check.breaks,
+            "mark": mark(check),
+            "anchor": kept.contains(&at).then(|| anchor(at)),
+            "trend": trend.get(&(check.gateway.clone(), title)),
         });
     }
     suites
@@ -320,8 +257,7 @@ fn details(environment: &Environment<'_>, report: &Report, sources: &Sources<'_>
             continue;
         }
         open += usize::from(check.breaks);
-        let part =
-            template.render(Serde(Detail { open: check.breaks && open <= OPEN, ..Detail::of(at, check, sources) }))?;
+        let part = template.render(Serde(detail(at, check, check.breaks && open <= OPEN, sources)))?;
         size += part.len();
         parts.insert(at, part);
     }
@@ -340,111 +276,59 @@ fn is_judged_otherwise(verdict: Verdict) -> bool {
     !matches!(verdict, Verdict::Pass | Verdict::Unsupported | Verdict::NotRun)
 }
 
-#[derive(Serialize)]
-struct Detail {
-    anchor: String,
-    verdict: &'static str,
-    mark: &'static str,
-    open: bool,
-    title: String,
-    gateway: String,
-    level: &'static str,
-    reason: String,
-    sentence: String,
-    source: String,
-    known: Option<String>,
-    clauses: Vec<Clause>,
-    tries: Vec<String>,
-    golden: Vec<Difference>,
-    golden_state: Option<&'static str>,
-    drawing: Option<sequence::Drawing>,
-    objects: Vec<objects::Object>,
-    admissions: Vec<objects::Said>,
-    notes: Vec<String>,
-    logs: Vec<Log>,
-    evidence: Option<String>,
-    repeat: String,
-    seconds: String,
+fn detail(at: usize, check: &CheckReport, open: bool, sources: &Sources<'_>) -> Value {
+    let history = history_of(check, sources);
+    let loud = check.breaks || is_judged_otherwise(check.verdict);
+    let shown: BTreeSet<&str> = check.clauses.iter().flat_map(|c| &c.exchanges).map(|e| e.id.as_str()).collect();
+    let attempt = |t: &Try| line(&format!("attempt {}: {}: {}", t.attempt, t.verdict.word(), t.reason));
+    let tries = if check.tries.len() > 1 { &check.tries[..] } else { &[] };
+    let known = |k: &KnownFailure| line(&format!("{} ({}, until {})", k.reason, k.link, k.expires));
+    let differences = check.golden.iter().filter_map(|g| g.note.as_deref()).flat_map(difference);
+    let logs = check.evidence.iter().filter(|_| loud).flat_map(|folder| (sources.logs)(folder));
+    let inert_log = |log: Log| json!({"path": line(&log.path), "end": inert(&log.end, BLOCK, Lines::Kept)});
+    json!({
+        "anchor": anchor(at),
+        "verdict": check.verdict.word(),
+        "mark": mark(check),
+        "open": open,
+        "title": line(&check.title()),
+        "gateway": line(&check.gateway),
+        "level": check.level.word(),
+        "reason": line(check.finding.as_ref().unwrap_or(&check.reason)),
+        "sentence": line(&check.sentence),
+        "source": line(&check.source),
+        "known": check.baseline.as_ref().map(known),
+        "clauses": check.clauses.iter().map(clause).collect::<Vec<_>>(),
+        "tries": tries.iter().map(attempt).collect::<Vec<_>>(),
+        "golden": differences.collect::<Vec<_>>(),
+        "golden_state": check.golden.as_ref().map(|g| golden_word(g.state)),
+        "drawing": history.as_ref().and_then(|h| sequence::draw(h, &shown, loud)),
+        "objects": history.as_ref().map(objects::with_conditions).unwrap_or_default(),
+        "admissions": history.as_ref().map(objects::admissions).unwrap_or_default(),
+        "notes": history.map(|h| lines(&h.notes)).unwrap_or_default(),
+        "logs": logs.map(inert_log).collect::<Vec<_>>(),
+        "evidence": check.evidence.as_ref().map(|e| line(e)),
+        "repeat": block(&check.repeat),
+        "seconds": format!("{:.1}", check.seconds),
+    })
 }
 
-#[derive(Serialize)]
-struct Clause {
-    name: String,
-    holds: &'static str,
-    expected: String,
-    got: String,
-    exchanges: Vec<(String, String)>,
+fn clause(clause: &ClauseReport) -> Value {
+    let holds = match clause.holds {
+        Holds::Yes => "holds",
+        Holds::No => "false",
+        Holds::Unproven => "unproven",
+    };
+    let exchange = |e: &ShownExchange| (line(&format!("{} -> {}", e.label, e.outcome)), block(&e.curl));
+    json!({
+        "name": line(&clause.name),
+        "holds": holds,
+        "expected": line(&clause.expected),
+        "got": line(&clause.got),
+        "exchanges": clause.exchanges.iter().map(exchange).collect::<Vec<_>>(),
+    })
 }
 
-#[derive(Serialize)]
-struct Difference {
-    class: &'static str,
-    text: String,
-}
-
-impl Detail {
-    fn of(at: usize, check: &CheckReport, sources: &Sources<'_>) -> Self {
-        let history = history_of(check, sources);
-        let loud = check.breaks || is_judged_otherwise(check.verdict);
-        let shown: BTreeSet<&str> = check.clauses.iter().flat_map(|c| &c.exchanges).map(|e| e.id.as_str()).collect();
-        Self {
-            anchor: anchor(at),
-            verdict: check.verdict.word(),
-            mark: mark(check),
-            open: false,
-            title: line(&check.title()),
-            gateway: line(&check.gateway),
-            level: check.level.word(),
-            reason: line(check.finding.as_ref().unwrap_or(&check.reason)),
-            sentence: line(&check.sentence),
-            source: line(&check.source),
-            known: check.baseline.as_ref().map(|k| line(&format!("{} ({}, until {})", k.reason, k.link, k.expires))),
-            clauses: check.clauses.iter().map(Clause::of).collect(),
-            tries: if check.tries.len() > 1 {
-                let words =
-                    |t: &crate::report::Try| format!("attempt {}: {}: {}", t.attempt, t.verdict.word(), t.reason);
-                check.tries.iter().map(|t| line(&words(t))).collect()
-            } else {
-                Vec::new()
-            },
-            golden: check.golden.iter().filter_map(|g| g.note.as_deref()).flat_map(difference).collect(),
-            golden_state: check.golden.as_ref().map(|g| golden_word(g.state)),
-            drawing: history.as_ref().and_then(|h| sequence::draw(h, &shown, loud)),
-            objects: history.as_ref().map(objects::with_conditions).unwrap_or_default(),
-            admissions: history.as_ref().map(objects::admissions).unwrap_or_default(),
-            notes: history.iter().flat_map(|h| &h.notes).map(|n| line(n)).collect(),
-            logs: match &check.evidence {
-                Some(folder) if loud => (sources.logs)(folder).iter().map(inert_log).collect(),
-                _ => Vec::new(),
-            },
-            evidence: check.evidence.as_ref().map(|e| line(e)),
-            repeat: inert(&check.repeat, BLOCK, Lines::Joined),
-            seconds: format!("{:.1}", check.seconds),
-        }
-    }
-}
-
-impl Clause {
-    fn of(clause: &crate::report::ClauseReport) -> Self {
-        Self {
-            name: line(&clause.name),
-            holds: match clause.holds {
-                Holds::Yes => "holds",
-                Holds::No => "false",
-                Holds::Unproven => "unproven",
-            },
-            expected: line(&clause.expected),
-            got: line(&clause.got),
-            exchanges: clause
-                .exchanges
-                .iter()
-                .map(|e| (line(&format!("{} -> {}", e.label, e.outcome)), inert(&e.curl, BLOCK, Lines::Joined)))
-                .collect(),
-        }
-    }
-}
-
-/// The history of the last attempt.
 fn history_of(check: &CheckReport, sources: &Sources<'_>) -> Option<History> {
     let last = check.tries.last()?;
     (sources.histories)(&Key {
@@ -455,28 +339,25 @@ fn history_of(check: &CheckReport, sources: &Sources<'_>) -> Option<History> {
     })
 }
 
-fn inert_log(log: &Log) -> Log {
-    Log { path: line(&log.path), end: inert(&log.end, BLOCK, Lines::Kept) }
-}
-
-fn difference(note: &str) -> Vec<Difference> {
-    let shown = inert(note, BLOCK, Lines::Kept);
+/// The lines of a difference, each with the class that colours it.
+fn difference(note: &str) -> Vec<Value> {
     let class = |text: &str| match text.chars().next() {
         Some('+') => "new",
         Some('-') => "old",
         _ => "same",
     };
-    shown.lines().map(|text| Difference { class: class(text), text: text.to_owned() }).collect()
+    let shown = inert(note, BLOCK, Lines::Kept);
+    shown.lines().map(|text| json!({"class": class(text), "text": text})).collect()
 }
 
 fn known(report: &Report) -> Vec<String> {
-    let entry = |k: &crate::report::KnownReport| {
+    let entry = |k: &KnownReport| {
         let case = k.case.as_ref().map(|c| format!("@{c}")).unwrap_or_default();
         let state = match k.state {
-            crate::report::KnownState::Holds => "holds",
-            crate::report::KnownState::Stale => "stale: the check passed, remove the entry",
-            crate::report::KnownState::Expired => "expired: look again",
-            crate::report::KnownState::NotJudged => "not judged in this run",
+            KnownState::Holds => "holds",
+            KnownState::Stale => "stale: the check passed, remove the entry",
+            KnownState::Expired => "expired: look again",
+            KnownState::NotJudged => "not judged in this run",
         };
         line(&format!(
             "{}: {}{case}: {state}; {} of {} attempts failed; until {}: {} ({})",
@@ -486,28 +367,17 @@ fn known(report: &Report) -> Vec<String> {
     report.baseline.iter().map(entry).collect()
 }
 
-#[derive(Serialize)]
-struct Past {
-    id: String,
-    place: &'static str,
-    word: &'static str,
-    exit: u8,
-    versions: String,
-    bar: Vec<Share>,
-}
-
-impl Past {
-    fn of(report: &Report) -> Self {
-        let version = |g: &crate::report::GatewayReport| format!("{} {}", g.name, g.version()).trim_end().to_owned();
-        Self {
-            id: line(&report.run.id),
-            place: report.run.place.word(),
-            word: report.run.word.word(),
-            exit: report.run.exit,
-            versions: line(&report.gateways.iter().map(version).collect::<Vec<_>>().join(", ")),
-            bar: shares(&report.totals),
-        }
-    }
+/// A run of the trend.
+fn past(report: &Report) -> Value {
+    let version = |g: &GatewayReport| format!("{} {}", g.name, g.version()).trim_end().to_owned();
+    json!({
+        "id": line(&report.run.id),
+        "place": report.run.place.word(),
+        "word": report.run.word.word(),
+        "exit": report.run.exit,
+        "versions": line(&report.gateways.iter().map(version).collect::<Vec<_>>().join(", ")),
+        "bar": bar(&report.totals),
+    })
 }
 
 /// The word of a cell: the verdict, or what is worse than it.
@@ -536,6 +406,14 @@ fn anchor(at: usize) -> String {
 
 fn line(text: &str) -> String {
     inert(text, LINE, Lines::Joined)
+}
+
+fn lines(texts: &[String]) -> Vec<String> {
+    texts.iter().map(|text| line(text)).collect()
+}
+
+fn block(text: &str) -> String {
+    inert(text, BLOCK, Lines::Joined)
 }
 
 #[cfg(test)]

@@ -27,17 +27,12 @@ pub fn junit(report: &Report) -> Result<String, JunitError> {
     let mut suites: Vec<(String, TestSuite)> = Vec::new();
     for check in &report.checks {
         let name = format!("{}.{}", check.gateway, check.suite());
-        let suite = match suites.iter_mut().find(|(known, _)| *known == name) {
-            Some((_, suite)) => suite,
-            None => {
-                suites.push((name.clone(), suite_of(report, &name)));
-                match suites.last_mut() {
-                    Some((_, suite)) => suite,
-                    None => continue,
-                }
-            }
-        };
-        suite.add_test_case(case_of(check, &name));
+        let known = suites.iter().position(|(known, _)| *known == name);
+        let at = known.unwrap_or_else(|| {
+            suites.push((name.clone(), suite_of(report, &name)));
+            suites.len() - 1
+        });
+        suites[at].1.add_test_case(case_of(check, &name));
     }
     suites.push(("igc.run".to_owned(), run_suite(report)));
     for (_, mut suite) in suites {

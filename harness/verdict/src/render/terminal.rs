@@ -1,13 +1,11 @@
 //! Terminal: a table by suite, then everything that did not hold, in full.
 
-use std::fmt::Write;
-
 use similar::{ChangeTag, TextDiff};
 
 use super::{Lines, inert, is_shown};
 use crate::record::{GoldenState, Verdict};
 use crate::report::{CheckReport, ClauseReport, GatewayReport, KnownState, Report, Totals, Word};
-use crate::{baseline::Expect, judge::Holds, plan::Level};
+use crate::{baseline::Expect, front, judge::Holds, plan::Level};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Colour {
@@ -30,7 +28,7 @@ const NAMED_AGAIN: usize = 10;
 /// What matters most comes last, where a terminal stands when the run is over: known failures in a line each, then what else
 /// did not pass in full, and of that last what breaks the run.
 pub fn terminal(report: &Report, folder: &str, colour: Colour) -> String {
-    let mut page = Page { out: String::new(), colour };
+    let mut page = Page { out: String::new(), colour, front: front::of(&report.run.command) };
     for gateway in &report.gateways {
         page.gateway(report, gateway);
     }
@@ -69,6 +67,7 @@ fn is_known(check: &CheckReport) -> bool {
 struct Page {
     out: String,
     colour: Colour,
+    front: &'static str,
 }
 
 #[derive(Clone, Copy)]
@@ -107,35 +106,24 @@ impl Page {
         if !versions.is_empty() {
             self.line(&self.ink(Ink::Faint, &format!("  {}", one_line(&versions.join(", ")))));
         }
-        let checks = || report.checks.iter().filter(|c| c.gateway == gateway.name);
-        let mut suites: Vec<(&str, Totals)> = Vec::new();
-        for check in checks() {
+        let mut suites: Vec<(&str, Vec<&CheckReport>)> = Vec::new();
+        for check in report.checks.iter().filter(|c| c.gateway == gateway.name) {
             match suites.iter_mut().find(|(name, _)| *name == check.suite()) {
-                Some((_, totals)) => totals.add(check.verdict),
-                None => {
-                    let mut totals = Totals::default();
-                    totals.add(check.verdict);
-                    suites.push((check.suite(), totals));
-                }
+                Some((_, checks)) => checks.push(check),
+                None => suites.push((check.suite(), vec![check])),
             }
         }
         let columns: Vec<Verdict> =
             gateway.totals.columns().iter().filter(|(v, n)| *n > 0 || *v == Verdict::Pass).map(|(v, _)| *v).collect();
         let width = suites.iter().map(|(name, _)| name.chars().count()).chain([5]).max().unwrap_or(5);
-        let head: String = columns.iter().fold(format!("  {:width$}", "suite"), |mut head, v| {
-            let _ = write!(head, "  {}", v.word());
-            head
-        });
-        self.line(&self.ink(Ink::Faint, &head));
-        for (name, totals) in suites.iter().map(|(n, t)| (*n, t)).chain([("total", &gateway.totals)]) {
+        let head: String = columns.iter().map(|v| format!("  {}", v.word())).collect();
+        self.line(&self.ink(Ink::Faint, &format!("  {:width$}{head}", "suite")));
+        let of_suites = suites.into_iter().map(|(name, checks)| (name, Totals::of(checks)));
+        for (name, totals) in of_suites.chain([("total", gateway.totals)]) {
             let mut row = format!("  {name:width$}");
             for (verdict, count) in totals.columns().into_iter().filter(|(v, _)| columns.contains(v)) {
-                let cell = format!("{count:>width$}", width = verdict.word().len());
-                let _ = write!(
-                    row,
-                    "  {}",
-                    if count == 0 { self.ink(Ink::Faint, &cell) } else { self.ink(ink_of(verdict), &cell) }
-                );
+                let ink = if count == 0 { Ink::Faint } else { ink_of(verdict) };
+                row += &format!("  {}", self.ink(ink, &format!("{count:>width$}", width = verdict.word().len())));
             }
             self.line(&row);
         }
@@ -238,7 +226,10 @@ impl Page {
         let Some(golden) = &check.golden else { return };
         match golden.state {
             GoldenState::Changed => {
-                self.line("    golden:    changed; cargo xtask review shows it and accepts it with a reason");
+                self.line(&format!(
+                    "    golden:    changed; {} review shows it and accepts it with a reason",
+                    self.front
+                ));
                 let note = golden.note.clone().unwrap_or_default();
                 let count = note.lines().count();
                 for line in note.lines().take(DIFFERENCE_LINES) {
@@ -254,7 +245,8 @@ impl Page {
                 }
             }
             GoldenState::Missing if check.breaks && check.verdict == Verdict::Pass => {
-                self.line("    golden:    there is none, and CI demands one; accept one with cargo xtask review");
+                let front = self.front;
+                self.line(&format!("    golden:    there is none, and CI demands one; accept one with {front} review"));
             }
             _ => {}
         }
@@ -306,7 +298,7 @@ impl Page {
             let more = titles.len().saturating_sub(NAMED);
             let mut names = titles.into_iter().take(NAMED).collect::<Vec<_>>().join(", ");
             if more > 0 {
-                let _ = write!(names, " and {more} more");
+                names += &format!(" and {more} more");
             }
             let ink = if word == Verdict::Error.word() { Ink::Bad } else { Ink::Faint };
             let word = self.ink(ink, word);

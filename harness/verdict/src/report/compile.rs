@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use jiff::{Timestamp, tz::TimeZone};
 
 use super::attempts::{Combined, combine};
-use super::known::{InForce, Seen};
+use super::known::{CheckOutcome, InForce};
 use super::{
     CheckReport, ClauseReport, Ending, GatewayReport, GoldenReport, Inputs, REPORT_SCHEMA, Report, RunReport,
     ShownExchange, Totals, Try, ending, repeat_command,
@@ -48,16 +48,14 @@ pub fn compile(inputs: &Inputs<'_>) -> Report {
     let in_force = InForce::of(plan, inputs.baselines, today);
 
     let mut checks = Vec::with_capacity(plan.checks.len());
-    let mut seen = Vec::new();
+    let mut outcomes = Vec::new();
     for planned in &plan.checks {
         let mine = records.get(&slot_of(planned)).map_or(&[][..], Vec::as_slice);
         let torn = unreadable.get(&slot_of(planned)).map_or(&[][..], Vec::as_slice);
         let combined = combine(planned, mine, torn, &inputs.ending);
         if planned.runs() {
-            seen.push(Seen {
-                gateway: &planned.gateway,
-                check: &planned.check,
-                case: &planned.case,
+            outcomes.push(CheckOutcome {
+                planned,
                 verdict: if combined.finding.is_some() { Verdict::Fail } else { combined.verdict },
                 records: mine,
             });
@@ -65,7 +63,7 @@ pub fn compile(inputs: &Inputs<'_>) -> Report {
         let ran = if planned.runs() { mine } else { &[] };
         checks.push(check_report(inputs, planned, combined, ran, &in_force));
     }
-    let baseline = in_force.states(&seen);
+    let baseline = in_force.states(&outcomes);
     let problems = problems(inputs);
     let (breaks, exit) = ending::exit(plan, &inputs.ending, &checks, &baseline, problems.len());
 
@@ -83,7 +81,7 @@ pub fn compile(inputs: &Inputs<'_>) -> Report {
                 runs: vec![plan.run.id.clone()],
                 versions: gateway.versions.clone(),
                 word: ending::word_of(plan.run.place.is_real(), inputs.ending == Ending::Finished, mine.clone()),
-                totals: totals(mine),
+                totals: Totals::of(mine),
                 stand_ins: gateway.stand_ins.clone(),
             }
         })
@@ -114,18 +112,12 @@ pub fn compile(inputs: &Inputs<'_>) -> Report {
             command: plan.run.command.clone(),
         },
         gateways,
-        totals: totals(checks.iter()),
+        totals: Totals::of(&checks),
         checks,
         breaks,
         problems,
         baseline,
     }
-}
-
-fn totals<'c>(checks: impl Iterator<Item = &'c CheckReport>) -> Totals {
-    let mut totals = Totals::default();
-    checks.for_each(|c| totals.add(c.verdict));
-    totals
 }
 
 /// Seconds with three decimals; 0 where the start is no time or lies ahead.
@@ -165,9 +157,7 @@ fn check_report(
     in_force: &InForce<'_>,
 ) -> CheckReport {
     let Combined { verdict, reason, finding, telling } = combined;
-    let baseline = telling.and_then(|record| {
-        in_force.explains(&planned.gateway, &planned.check, &planned.case, verdict, &record.clauses)
-    });
+    let baseline = telling.and_then(|record| in_force.explains(planned, verdict, &record.clauses));
     let golden = records.last().map(|record| GoldenReport {
         state: record.golden,
         note: record.golden_note.as_deref().map(|note| bounded(note, 10 * TEXT)),

@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use jiff::civil::Date;
 
 use crate::baseline::{Baseline, Entry, Expect, Known};
+use crate::judge::Clause;
+use crate::plan::{Plan, PlannedCheck};
 use crate::record::{Record, Verdict};
 use crate::report::{KnownFailure, KnownReport, KnownState};
-use crate::{judge::Clause, plan::Plan};
 
 /// Baseline entries that the run covers, by gateway.
 pub(super) struct InForce<'b> {
@@ -15,11 +16,9 @@ pub(super) struct InForce<'b> {
     today: Date,
 }
 
-/// One judged check, as baseline entries see it.
-pub(super) struct Seen<'r> {
-    pub gateway: &'r str,
-    pub check: &'r str,
-    pub case: &'r str,
+/// What came of a check that was planned to run.
+pub(super) struct CheckOutcome<'r> {
+    pub planned: &'r PlannedCheck,
     /// Before an INFO failure became a finding.
     pub verdict: Verdict,
     pub records: &'r [&'r Record],
@@ -36,63 +35,47 @@ impl<'b> InForce<'b> {
         Self { entries, today }
     }
 
-    pub(super) fn explains(
-        &self,
-        gateway: &str,
-        check: &str,
-        case: &str,
-        verdict: Verdict,
-        clauses: &[Clause],
-    ) -> Option<KnownFailure> {
-        self.entries
-            .get(gateway)?
-            .iter()
-            .find(|e| e.is_about(check, case) && !e.has_expired(self.today) && e.explains(verdict, clauses))
-            .map(|e| KnownFailure {
-                reason: e.reason.clone(),
-                link: e.link.clone(),
-                expires: e.expires.to_string(),
-                expect: e.expect,
-            })
+    /// The entry that explains this verdict, if its day has not passed.
+    pub(super) fn explains(&self, check: &PlannedCheck, verdict: Verdict, clauses: &[Clause]) -> Option<KnownFailure> {
+        let explains = |e: &&&Entry| {
+            e.is_about(&check.check, &check.case) && !e.has_expired(self.today) && e.explains(verdict, clauses)
+        };
+        self.entries.get(check.gateway.as_str())?.iter().find(explains).map(|e| KnownFailure {
+            reason: e.reason.clone(),
+            link: e.link.clone(),
+            expires: e.expires.to_string(),
+            expect: e.expect,
+        })
     }
 
-    pub(super) fn states(&self, seen: &[Seen<'_>]) -> Vec<KnownReport> {
-        let mut by_check: BTreeMap<(&str, &str), Vec<&Seen<'_>>> = BTreeMap::new();
-        for one in seen {
-            by_check.entry((one.gateway, one.check)).or_default().push(one);
-        }
+    /// What became of every entry.
+    pub(super) fn states(&self, outcomes: &[CheckOutcome<'_>]) -> Vec<KnownReport> {
         let mut states = Vec::new();
         for (gateway, entries) in &self.entries {
+            let of_gateway: Vec<_> = outcomes.iter().filter(|o| o.planned.gateway == *gateway).collect();
             for entry in entries {
-                let about: Vec<&Seen<'_>> = by_check
-                    .get(&(*gateway, entry.check.as_str()))
-                    .into_iter()
-                    .flatten()
-                    .copied()
-                    .filter(|s| entry.is_about(s.check, s.case))
-                    .collect();
+                let is_about = |o: &&&CheckOutcome<'_>| entry.is_about(&o.planned.check, &o.planned.case);
+                let about: Vec<_> = of_gateway.iter().filter(is_about).copied().collect();
                 states.push(self.state(gateway, entry, &about));
             }
         }
         states
     }
 
-    fn state(&self, gateway: &str, entry: &Entry, about: &[&Seen<'_>]) -> KnownReport {
+    fn state(&self, gateway: &str, entry: &Entry, about: &[&CheckOutcome<'_>]) -> KnownReport {
         let known = match entry.verdict {
             Known::Fail => Verdict::Fail,
             Known::Unproven => Verdict::Unproven,
         };
         let records =
-            || about.iter().flat_map(|s| s.records).filter(|r| r.verdict == Verdict::Pass || r.verdict == known);
-        let judged: Vec<&&Seen<'_>> = about
-            .iter()
-            .filter(|s| matches!(s.verdict, Verdict::Pass | Verdict::Fail | Verdict::Flaky) || s.verdict == known)
-            .collect();
+            || about.iter().flat_map(|o| o.records).filter(|r| r.verdict == Verdict::Pass || r.verdict == known);
+        let is_judged = |verdict| matches!(verdict, Verdict::Pass | Verdict::Fail | Verdict::Flaky) || verdict == known;
+        let judged: Vec<Verdict> = about.iter().map(|o| o.verdict).filter(|verdict| is_judged(*verdict)).collect();
         let state = if !about.is_empty() && entry.has_expired(self.today) {
             KnownState::Expired
         } else if judged.is_empty() {
             KnownState::NotJudged
-        } else if entry.expect == Expect::Always && judged.iter().all(|s| s.verdict == Verdict::Pass) {
+        } else if entry.expect == Expect::Always && judged.iter().all(|verdict| *verdict == Verdict::Pass) {
             KnownState::Stale
         } else {
             KnownState::Holds

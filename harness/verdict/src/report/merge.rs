@@ -144,8 +144,7 @@ pub fn merge(runs: &[Report], id: &str, command: &[String], expected: &[Expected
     problems.extend(runs.iter().flat_map(|r| r.problems.iter().map(|p| format!("{}: {p}", r.run.id))));
     let baseline = known(runs, label);
     let word = ending::word_of_all(gateways.iter().map(|g| g.word));
-    let mut totals = Totals::default();
-    checks.iter().for_each(|c| totals.add(c.verdict));
+    let totals = Totals::of(&checks);
     let run = RunReport { id: id.to_owned(), command: command.to_vec(), exit, word, ..run_of(runs, &checks, word) };
     let report = Report { schema: REPORT_SCHEMA.into(), run, gateways, checks, totals, breaks, problems, baseline };
     Ok(Merged { report, origins })
@@ -218,8 +217,6 @@ fn column_of(
     column: String,
     checks: &[CheckReport],
 ) -> GatewayReport {
-    let mut totals = Totals::default();
-    checks.iter().for_each(|c| totals.add(c.verdict));
     let finished = parts.iter().all(|(at, _)| !runs[*at].run.interrupted && runs[*at].run.error.is_none());
     let real = parts.iter().all(|(at, _)| runs[*at].run.place.is_real());
     let stand_ins: BTreeSet<&String> = parts.iter().flat_map(|(_, g)| &g.stand_ins).collect();
@@ -227,7 +224,7 @@ fn column_of(
     GatewayReport {
         name: column,
         word: ending::word_of(real, finished, checks.iter()),
-        totals,
+        totals: Totals::of(checks),
         stand_ins: stand_ins.into_iter().cloned().collect(),
         runs: parts.iter().flat_map(|(_, g)| g.runs.clone()).collect(),
         ..like.clone()

@@ -1,12 +1,12 @@
 //! The command that runs one check alone, under the circumstances of the run.
 
-use crate::curl::quoted;
 use crate::plan::{Place, PlannedCheck, RunInfo};
+use crate::{curl::quoted, front};
 
-/// `cargo xtask e2e ... --check suite/name@case`, to be pasted into a shell.
+/// `igc e2e ... --check suite/name@case`, by the front that the run was started with, to be pasted into a shell.
 pub fn repeat_command(run: &RunInfo, check: &PlannedCheck) -> String {
-    let mut words: Vec<String> = ["cargo", "xtask", "e2e", "--on", run.place.word()].map(str::to_owned).into();
-    let mut option = |name: &str, value: &str| words.extend([name.to_owned(), quoted(value)]);
+    let mut command = format!("{} e2e --on {}", front::of(&run.command), run.place.word());
+    let mut option = |name: &str, value: &str| command += &format!(" {name} {}", quoted(value));
     if let (Place::Context, Some(context)) = (run.place, &run.context) {
         option("--context", context);
     }
@@ -17,5 +17,5 @@ pub fn repeat_command(run: &RunInfo, check: &PlannedCheck) -> String {
     }
     option("--model", run.model.word());
     option("--check", &check.title());
-    words.join(" ")
+    command
 }

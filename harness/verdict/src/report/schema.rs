@@ -20,74 +20,49 @@ mod tests {
     use crate::render::tests_support::{everything, hostile};
 
     /// What of the value is not as the schema has it. It knows the keywords that the published schema uses, and no others.
-    fn wrong(value: &Value, schema: &Value, root: &Value, at: &str, found: &mut Vec<String>) {
-        let told = |what: String| format!("{at}: {what}");
-        for (keyword, wanted) in schema.as_object().into_iter().flatten() {
-            match keyword.as_str() {
-                "$schema" | "$defs" | "title" | "description" | "format" | "default" => {}
-                "$ref" => {
-                    let target = wanted.as_str().and_then(|r| root.pointer(r.trim_start_matches('#')));
-                    wrong(value, target.unwrap_or_else(|| panic!("{wanted} leads nowhere")), root, at, found);
-                    return wrong_beside(value, schema, root, at, found);
-                }
-                "type" => {
-                    let types = wanted.as_array().cloned().unwrap_or_else(|| vec![wanted.clone()]);
-                    if !types.iter().any(|t| is_of(value, t.as_str().unwrap_or_default())) {
-                        found.push(told(format!("{value} is not of type {wanted}")));
-                    }
-                }
-                "const" if value != wanted => found.push(told(format!("{value} is not {wanted}"))),
-                "const" => {}
-                "enum" if !wanted.as_array().is_some_and(|all| all.contains(value)) => {
-                    found.push(told(format!("{value} is none of {wanted}")));
-                }
-                "enum" => {}
-                "minimum" if is_less(value, wanted) => found.push(told(format!("{value} is below {wanted}"))),
-                "maximum" if is_less(wanted, value) => found.push(told(format!("{value} is above {wanted}"))),
-                "minimum" | "maximum" => {}
-                "anyOf" | "oneOf" => {
-                    let fits = |one: &&Value| {
-                        let mut found = Vec::new();
-                        wrong(value, one, root, at, &mut found);
-                        found.is_empty()
-                    };
-                    if wanted.as_array().into_iter().flatten().filter(fits).count() == 0 {
-                        found.push(told(format!("{value} fits none of {keyword}")));
-                    }
-                }
-                "required" => {
-                    let missing = wanted.as_array().into_iter().flatten().filter_map(Value::as_str);
-                    missing
-                        .filter(|name| value.get(name).is_none())
-                        .for_each(|name| found.push(told(format!("{name} is missing"))));
-                }
-                "properties" => {
-                    for (name, schema) in wanted.as_object().into_iter().flatten() {
-                        if let Some(value) = value.get(name) {
-                            wrong(value, schema, root, &format!("{at}/{name}"), found);
-                        }
-                    }
-                }
-                "additionalProperties" => {
-                    let named = |name: &str| schema["properties"].get(name).is_some();
-                    for (name, value) in value.as_object().into_iter().flatten().filter(|(name, _)| !named(name)) {
-                        wrong(value, wanted, root, &format!("{at}/{name}"), found);
-                    }
-                }
-                "items" => {
-                    for (index, value) in value.as_array().into_iter().flatten().enumerate() {
-                        wrong(value, wanted, root, &format!("{at}/{index}"), found);
-                    }
-                }
-                unknown => panic!("this test does not know the keyword {unknown}"),
+    fn wrong(value: &Value, schema: &Value, root: &Value, at: &str) -> Vec<String> {
+        let each = |wanted: &Value| wanted.as_array().cloned().unwrap_or_else(|| vec![wanted.clone()]);
+        let unless = |holds: bool, what: String| if holds { vec![] } else { vec![format!("{at}: {what}")] };
+        let below = |name: &str, value: &Value, schema: &Value| wrong(value, schema, root, &format!("{at}/{name}"));
+        let fields = |value: &Value| value.as_object().cloned().unwrap_or_default();
+        let of_keyword = |(keyword, wanted): (&String, &Value)| match keyword.as_str() {
+            "$schema" | "$defs" | "title" | "description" | "format" | "default" => vec![],
+            "$ref" => {
+                let target = wanted.as_str().and_then(|r| root.pointer(r.trim_start_matches('#')));
+                wrong(value, target.unwrap_or_else(|| panic!("{wanted} leads nowhere")), root, at)
             }
-        }
-    }
-
-    fn wrong_beside(value: &Value, schema: &Value, root: &Value, at: &str, found: &mut Vec<String>) {
-        let mut beside = schema.clone();
-        beside.as_object_mut().map(|fields| fields.remove("$ref"));
-        wrong(value, &beside, root, at, found);
+            "type" => {
+                let is_one = each(wanted).iter().any(|kind| is_of(value, kind.as_str().unwrap_or_default()));
+                unless(is_one, format!("{value} is not of type {wanted}"))
+            }
+            "const" => unless(value == wanted, format!("{value} is not {wanted}")),
+            "enum" => unless(each(wanted).contains(value), format!("{value} is none of {wanted}")),
+            "minimum" => unless(!is_less(value, wanted), format!("{value} is below {wanted}")),
+            "maximum" => unless(!is_less(wanted, value), format!("{value} is above {wanted}")),
+            "anyOf" | "oneOf" => {
+                let fits = each(wanted).iter().any(|one| wrong(value, one, root, at).is_empty());
+                unless(fits, format!("{value} fits none of {keyword}"))
+            }
+            "required" => {
+                let names = each(wanted);
+                let names = names.iter().filter_map(Value::as_str);
+                names.flat_map(|name| unless(value.get(name).is_some(), format!("{name} is missing"))).collect()
+            }
+            "properties" => {
+                let of_field = |(name, schema): (String, Value)| Some(below(&name, value.get(&name)?, &schema));
+                fields(wanted).into_iter().filter_map(of_field).flatten().collect()
+            }
+            "additionalProperties" => {
+                let others = fields(value).into_iter().filter(|(name, _)| schema["properties"].get(name).is_none());
+                others.flat_map(|(name, value)| below(&name, &value, wanted)).collect()
+            }
+            "items" => {
+                let items = value.as_array().into_iter().flatten().enumerate();
+                items.flat_map(|(index, item)| below(&index.to_string(), item, wanted)).collect()
+            }
+            unknown => panic!("this test does not know the keyword {unknown}"),
+        };
+        schema.as_object().into_iter().flatten().flat_map(of_keyword).collect()
     }
 
     fn is_of(value: &Value, kind: &str) -> bool {
@@ -108,9 +83,8 @@ mod tests {
     }
 
     fn faults(report: &Value) -> Vec<String> {
-        let (schema, mut found) = (schema(), Vec::new());
-        wrong(report, &schema, &schema, "", &mut found);
-        found
+        let schema = schema();
+        wrong(report, &schema, &schema, "")
     }
 
     #[test]

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use rstest::rstest;
 
 use super::*;
-use crate::history::{Body, Exchange, Outcome, Request};
+use crate::history::{Exchange, Outcome, Request};
 use crate::plan::tests_support::{planned, small_plan};
 use crate::plan::{Disposition, Exclusive};
 use crate::record::tests_support::{clause, record};
@@ -73,7 +73,7 @@ impl World {
                 target: "/v1/models".into(),
                 host: "wrong.igc.test".into(),
                 headers: vec![("x-igc-exchange".into(), "x-1".into())],
-                body: Body::default(),
+                ..Request::default()
             },
             outcome: Outcome::Failed { stage: "connect".into(), error: "refused".into() },
         });
@@ -329,18 +329,6 @@ fn the_file_has_the_promised_shape() {
     assert_eq!((&written["checks"][0]["verdict"], &written["checks"][0]["level"]), (&"fail".into(), &"MUST".into()));
     assert_eq!(written["run"]["seconds"], 60.5);
     assert_eq!(serde_json::from_value::<Report>(written).unwrap(), report);
-}
-
-#[test]
-fn a_run_folder_becomes_a_report() {
-    let parent = tempfile::tempdir().unwrap();
-    let run = RunFolder::create(parent.path(), "r").unwrap();
-    let world = World::new();
-    run.write_plan(&world.plan).unwrap();
-    run.write_record(&record(key("routing/host", 1), Fail)).unwrap();
-    run.write_history(&World::history_of(&key("routing/host", 1)).unwrap()).unwrap();
-    let report = of_run(&run, &BTreeMap::new(), Ending::Finished, world.now).unwrap();
-    assert_eq!((report.run.exit, report.checks[0].clauses[0].exchanges.len()), (1, 1));
 }
 
 #[test]

@@ -43,9 +43,9 @@ struct Arrow {
     from: u32,
     to: u32,
     y: u32,
-    /// Middle of the words above it.
+    /// Middle of the label above it.
     middle: u32,
-    words: String,
+    label: String,
     class: &'static str,
 }
 
@@ -73,7 +73,7 @@ pub fn draw(history: &History, shown: &BTreeSet<&str>, loud: bool) -> Option<Dra
     Some(Drawing {
         width: pen.x(pen.lanes.len() - 1) + LANE / 2,
         height: pen.y,
-        lanes: pen.lanes.iter().enumerate().map(|(at, lane)| Lane { x: pen.x(at), name: lane.words() }).collect(),
+        lanes: pen.lanes.iter().enumerate().map(|(at, lane)| Lane { x: pen.x(at), name: lane.label() }).collect(),
         more: match history.exchanges.len() - chosen.len() {
             0 => String::new(),
             left => format!("{left} more exchanges are in the history"),
@@ -92,7 +92,7 @@ enum Party<'a> {
 }
 
 impl Party<'_> {
-    fn words(&self) -> String {
+    fn label(&self) -> String {
         match self {
             Party::Client => "client".to_owned(),
             Party::Gateway => "gateway".to_owned(),
@@ -121,11 +121,11 @@ impl<'a> Pen<'a> {
         LEFT + LANE / 2 + LANE * u32::try_from(lane).unwrap_or(0)
     }
 
-    fn arrow(&mut self, from: &Party<'_>, to: &Party<'_>, words: &str, class: &'static str) {
+    fn arrow(&mut self, from: &Party<'_>, to: &Party<'_>, label: &str, class: &'static str) {
         let place = |party: &Party<'_>| self.x(self.lanes.iter().position(|l| l == party).unwrap_or(1));
         let (from, to) = (place(from), place(to));
         let (y, middle) = (self.y, u32::midpoint(from, to));
-        self.arrows.push(Arrow { from, to, y, middle, words: short(words, 30), class });
+        self.arrows.push(Arrow { from, to, y, middle, label: short(label, 30), class });
         self.y += STEP;
     }
 
@@ -145,12 +145,12 @@ impl<'a> Pen<'a> {
             let answered = format!("{}{tokens} ({})", record.status, record.pod);
             self.arrow(&Party::Model(model), &Party::Gateway, &answered, "answer");
         }
-        let (words, class) = match &exchange.outcome {
+        let (label, class) = match &exchange.outcome {
             Outcome::Response(r) if r.status < 400 => (format!("{} after {:.1} ms", r.status, r.end_ms), "answer"),
             Outcome::Response(r) => (format!("{} after {:.1} ms", r.status, r.end_ms), "refusal"),
             Outcome::Failed { stage, error } => (format!("failed to {stage}: {error}"), "refusal"),
         };
-        self.arrow(&Party::Gateway, &Party::Client, &words, class);
+        self.arrow(&Party::Gateway, &Party::Client, &label, class);
         self.y += STEP / 2;
     }
 }

@@ -6,9 +6,7 @@ use proptest::prelude::*;
 use rstest::rstest;
 
 use super::*;
-use crate::history::{
-    Admission, Body, Ended, Exchange, ModelLog, ModelRecord, Outcome, PickerLog, PickerRecord, Request, Response,
-};
+use crate::history::{Admission, Exchange, ModelLog, ModelRecord, Outcome, PickerLog, PickerRecord, Request, Response};
 use crate::render::tests_support::{everything, hostile};
 use crate::report::tests::World;
 
@@ -132,37 +130,16 @@ fn seen(status: u16) -> History {
         id: "x-1".into(),
         label: "right-host".into(),
         sent_ms: 12.0,
-        request: Request {
-            method: "POST".into(),
-            target: "/v1/chat/completions".into(),
-            host: "h".into(),
-            headers: vec![],
-            body: Body::default(),
-        },
-        outcome: Outcome::Response(Response {
-            status,
-            headers: vec![],
-            body: Body::default(),
-            chunks: vec![],
-            ended: Ended::Complete,
-            head_ms: 1.0,
-            end_ms: 2.5,
-        }),
+        request: Request { method: "POST".into(), target: "/v1/chat/completions".into(), ..Request::default() },
+        outcome: Outcome::Response(Response { status, end_ms: 2.5, ..Response::default() }),
     };
     let record = ModelRecord {
-        sequence: 0,
         exchange: Some("x-1".into()),
         pod: "alpha-0".into(),
-        at_ms: 0,
         method: "POST".into(),
         target: "/v1/chat/completions".into(),
-        headers: vec![],
-        body: Body::default(),
-        model: None,
         status: 200,
-        usage: None,
-        finished: true,
-        sent: None,
+        ..ModelRecord::default()
     };
     history.models.insert("alpha".into(), ModelLog { records: vec![record], ..ModelLog::default() });
     let picked =
@@ -177,7 +154,7 @@ fn seen(status: u16) -> History {
 fn a_drawing_shows_who_was_asked(#[case] status: u16, #[case] class: &str) {
     let drawing = sequence::draw(&seen(status), &BTreeSet::new(), true).unwrap();
     let drawing = serde_json::to_value(drawing).unwrap();
-    let words: Vec<&str> = drawing["arrows"].as_array().unwrap().iter().map(|a| a["words"].as_str().unwrap()).collect();
+    let words: Vec<&str> = drawing["arrows"].as_array().unwrap().iter().map(|a| a["label"].as_str().unwrap()).collect();
     let end = format!("{status} after 2.5 ms");
     let expected = [
         "POST /v1/chat/completions",
