@@ -1,9 +1,9 @@
 //! LLMInferenceService in a world: its children, the group of its pool, what it takes to be ready, and its end.
 
-use crate::stage::{Stage, bounded, chat, condition, response};
-use apiserver::Kind;
+use crate::stage::{Stage, chat, condition, printed, response, said};
+use apiserver::{Kind, Object};
 use rehearsal::{
-    dialects::object::{list, text},
+    dialects::object::{annotation, list, text},
     kinds,
 };
 use rstest::rstest;
@@ -28,49 +28,17 @@ spec:
       env: [{name: POD_NAME, valueFrom: {fieldRef: {fieldPath: metadata.name}}}]
 "#;
 
-/// Names and shapes as guide 001 prints them: the older version and the older pool.
-const AS_THE_GUIDE_HAS_IT: &str = r#"
-apiVersion: serving.kserve.io/v1alpha1
-kind: LLMInferenceServiceConfig
-metadata: {name: custom-config-llm-template, namespace: kserve-test}
-spec:
-  template:
-    containers:
-    - name: main
-      image: ghcr.io/llm-d/llm-d-inference-sim:v0.10.2
-      command: [/app/llm-d-inference-sim]
-      args: ["--port", "8000", "--model", "{{ .Spec.Model.Name }}"]
-  router:
-    scheduler:
-      pool:
-        spec:
-          extensionRef: {failureMode: FailOpen, kind: Service, name: "{{ ChildName .ObjectMeta.Name `-epp-service` }}"}
-          selector: {}
-          targetPortNumber: 8000
----
-apiVersion: serving.kserve.io/v1alpha1
-kind: LLMInferenceService
-metadata: {name: qwen-instruct, namespace: kserve-test}
-spec:
-  model: {uri: "hf://Qwen/Qwen2.5-0.5B-Instruct", name: Qwen/Qwen2.5-0.5B-Instruct}
-  replicas: 4
-  router: {scheduler: {}, route: {}, gateway: {}}
-  baseRefs: [{name: custom-config-llm-template}]
-"#;
-
-async fn until(stage: &Stage, name: &str, kind: &str, status: &str) -> Value {
-    let wanted = |o: &Value| condition(o, kind) == status;
-    (*stage.object(&kinds::LLM_INFERENCE_SERVICE, "kserve-test", name, wanted).await).clone()
+async fn service(stage: &Stage, name: &str) -> Object {
+    stage.object(&kinds::LLM_INFERENCE_SERVICE, "kserve-test", name).await
 }
 
-fn reason(service: &Value, kind: &str) -> String {
+async fn ready(stage: &Stage, name: &str) -> String {
+    condition(&*service(stage, name).await, "Ready").to_owned()
+}
+
+fn reason<'a>(service: &'a Value, kind: &str) -> &'a str {
     let said = list(service, "/status/conditions").find(|c| text(c, "/type") == kind);
-    said.map_or("absent", |c| text(c, "/reason")).to_owned()
-}
-
-fn group_of_the_route(stage: &Stage, route: &str) -> String {
-    let route = stage.world.store().get(&kinds::HTTP_ROUTE, "kserve-test", route).expect("a route");
-    text(&route, "/spec/rules/0/backendRefs/0/group").to_owned()
+    said.map_or("absent", |c| text(c, "/reason"))
 }
 
 const OLD_POOL: Kind = Kind::of("inference.networking.x-k8s.io", "InferencePool");
@@ -84,7 +52,8 @@ const BINDING: Kind = Kind::of("rbac.authorization.k8s.io", "ClusterRoleBinding"
 async fn it_becomes_ready_behind_both_gateways(#[case] gateway: &str, #[case] version: &str) {
     let stage = Stage::of(gateway, version).await;
     stage.apply(SERVICE);
-    let service = until(&stage, "mock-llm", "Ready", "True").await;
+    let service = service(&stage, "mock-llm").await;
+    assert_eq!(condition(&service, "Ready"), "True");
     let store = stage.world.store();
     for (kind, name) in [
         (kinds::DEPLOYMENT, "mock-llm-kserve"),
@@ -98,9 +67,10 @@ async fn it_becomes_ready_behind_both_gateways(#[case] gateway: &str, #[case] ve
     ] {
         assert!(store.get(&kind, "kserve-test", name).is_some(), "{kind} {name}");
     }
-    assert_eq!(group_of_the_route(&stage, "mock-llm-kserve-route"), "inference.networking.k8s.io", "it has moved on");
-    let locked = |o: &Value| o["metadata"]["annotations"]["serving.kserve.io/inference-pool-migrated"] == "v1";
-    stage.object(&kinds::HTTP_ROUTE, "kserve-test", "mock-llm-kserve-route", locked).await;
+    let route = store.get(&kinds::HTTP_ROUTE, "kserve-test", "mock-llm-kserve-route").expect("a route");
+    let group = text(&route, "/spec/rules/0/backendRefs/0/group");
+    assert_eq!(group, "inference.networking.k8s.io", "it has moved on");
+    assert_eq!(annotation(&route, "serving.kserve.io/inference-pool-migrated"), Some("v1"));
     assert_eq!(text(&service, "/status/url"), "", "a private address is none that it names");
     let path = "/kserve-test/mock-llm/v1/chat/completions";
     let exchange = stage.send(Call::post(path).host("any.test").json(&chat("mock-llm"))).await;
@@ -120,24 +90,21 @@ async fn it_waits_for_a_gateway_that_knows_pools() {
         });
     assert!(switched.is_ok());
     stage.apply(SERVICE);
-    let waiting =
-        |o: &Value| reason(o, "HTTPRoutesReady") == "HTTPRoutesNotReady" && condition(o, "MainWorkloadReady") == "True";
-    let service = stage.object(&kinds::LLM_INFERENCE_SERVICE, "kserve-test", "mock-llm", waiting).await;
+    let service = service(&stage, "mock-llm").await;
+    assert_eq!(reason(&service, "HTTPRoutesReady"), "HTTPRoutesNotReady");
     assert_eq!(reason(&service, "InferencePoolReady"), "WaitingForGateway");
-    assert_eq!(
-        (condition(&service, "WorkloadsReady"), condition(&service, "Ready")),
-        ("True".to_owned(), "False".to_owned())
-    );
+    assert_eq!((condition(&service, "WorkloadsReady"), condition(&service, "Ready")), ("True", "False"));
     let path = "/kserve-test/mock-llm/v1/chat/completions";
     let exchange = stage.send(Call::post(path).host("any.test").json(&chat("mock-llm"))).await;
-    assert_eq!(response(&exchange).status, 500);
+    assert_eq!(said(&exchange), (500, "backend does not exist"));
 }
 
 #[tokio::test]
 async fn the_guides_older_shape_is_read() {
     let stage = Stage::of("envoy-ai-gateway", "v1.1.0").await;
-    stage.apply(AS_THE_GUIDE_HAS_IT);
-    until(&stage, "qwen-instruct", "Ready", "True").await;
+    stage.apply(&printed("guide-001/llm-service-config"));
+    stage.apply(&printed("guide-001/llm-service"));
+    assert_eq!(ready(&stage, "qwen-instruct").await, "True");
     let store = stage.world.store();
     let pool = store.get(&kinds::INFERENCE_POOL, "kserve-test", "qwen-instruct-inference-pool").expect("a pool");
     let picker = &pool["spec"]["endpointPickerRef"];
@@ -151,9 +118,10 @@ async fn the_guides_older_shape_is_read() {
 async fn a_preset_that_is_missing_blocks_it_and_leaves_what_was() {
     let stage = Stage::of("envoy-ai-gateway", "v1.1.0").await;
     stage.apply(SERVICE);
-    until(&stage, "mock-llm", "Ready", "True").await;
+    assert_eq!(ready(&stage, "mock-llm").await, "True");
     stage.apply(&SERVICE.replace("replicas: 2", "replicas: 2\n  baseRefs: [{name: nowhere}]"));
-    let service = until(&stage, "mock-llm", "PresetsCombined", "False").await;
+    let service = service(&stage, "mock-llm").await;
+    assert_eq!(condition(&service, "PresetsCombined"), "False");
     assert_eq!(reason(&service, "PresetsCombined"), "CombineBaseError");
     assert_eq!(condition(&service, "Ready"), "True", "stale, as KServe leaves it");
 }
@@ -162,17 +130,14 @@ async fn a_preset_that_is_missing_blocks_it_and_leaves_what_was() {
 async fn its_end_takes_everything_along() {
     let stage = Stage::of("agentgateway", "v1.3.1").await;
     stage.apply(SERVICE);
-    until(&stage, "mock-llm", "Ready", "True").await;
+    assert_eq!(ready(&stage, "mock-llm").await, "True");
     let store = stage.world.store();
     let binding = "kserve-test-mock-llm-epp-auth-rb";
     assert!(store.get(&BINDING, "", binding).is_some());
     store.delete(&kinds::LLM_INFERENCE_SERVICE, "kserve-test", "mock-llm").expect("a service to delete");
-    let gone = stage.world.until(|store| {
-        let left = [kinds::DEPLOYMENT, kinds::INFERENCE_POOL, kinds::HTTP_ROUTE, OLD_POOL, kinds::POD]
-            .iter()
-            .flat_map(|kind| store.list(kind, Some("kserve-test")))
-            .count();
-        (left == 0 && store.get(&BINDING, "", binding).is_none()).then_some(())
-    });
-    bounded("the end of all children", gone).await;
+    stage.settled().await;
+    for kind in [kinds::DEPLOYMENT, kinds::INFERENCE_POOL, kinds::HTTP_ROUTE, OLD_POOL, kinds::POD] {
+        assert!(store.list(&kind, Some("kserve-test")).is_empty(), "{kind}");
+    }
+    assert!(store.get(&BINDING, "", binding).is_none());
 }

@@ -1,8 +1,7 @@
-//! Worlds from end to end, in this process: what the recordings of real gateways say, said again.
+//! Worlds from end to end, in this process: what no recording of a real gateway shows.
 
 mod agentgateway;
 mod envoy_ai_gateway;
-mod kubernetes;
 mod llmisvc;
 mod picker;
 mod pools;

@@ -44,7 +44,7 @@ async fn restored(backup: &Backup, gateway: &str, version: &str) -> Stage {
     config.kserve_gateway = ("igc".to_owned(), "gw".to_owned());
     let world = World::restore(backup, config).await.expect("a world");
     bounded("rest", world.settled()).await;
-    Stage::at(world).await
+    Stage::at(world)
 }
 
 #[rstest]
@@ -67,7 +67,7 @@ async fn they_serve_as_it_did_and_go_their_own_ways(#[case] gateway: &str, #[cas
     assert_eq!(one.world.models()[0].0, other.world.models()[0].0, "pods keep their names");
 
     one.world.store().delete(&kinds::INFERENCE_SERVICE, "kserve-test", "mock-llm").expect("it is there");
-    bounded("its end", one.world.settled()).await;
+    one.settled().await;
     assert_eq!(one.chat(KSERVE_HOST, "mock-llm", &[]).await.status(), Some(404));
     assert_eq!(other.chat(KSERVE_HOST, "mock-llm", &[]).await.status(), Some(200));
     assert_eq!(objects(other.world.store()), was);
@@ -76,7 +76,7 @@ async fn they_serve_as_it_did_and_go_their_own_ways(#[case] gateway: &str, #[cas
         deployment["spec"]["replicas"] = json!(3);
     });
     scaled.expect("it is there");
-    bounded("more pods", other.world.settled()).await;
+    other.settled().await;
     let pods = other.world.store().list(&kinds::POD, None);
     let addresses: BTreeMap<&str, &str> =
         pods.iter().map(|pod| (text(pod, "/status/podIP"), text(pod, "/metadata/name"))).collect();

@@ -4,12 +4,15 @@ use std::{future::Future, sync::Arc, time::Duration};
 
 use apiserver::{Kind, Object};
 use rehearsal::{
-    dialects::object::{list, text},
+    dialects::object::{key, list, text},
     kinds,
     world::{World, WorldConfig},
 };
 use serde_json::{Value, json};
-use verdict::history::{Exchange, Response};
+use verdict::{
+    guides,
+    history::{Exchange, Response},
+};
 use wire::{Call, Client, Tcp};
 
 const BOUND: Duration = Duration::from_secs(20);
@@ -29,47 +32,33 @@ pub struct Stage {
 impl Stage {
     /// A world with a Gateway that all namespaces may use, programmed, and the namespace `kserve-test`.
     pub async fn of(gateway: &str, version: &str) -> Self {
-        Self::with(gateway, WorldConfig::new(gateway, version).expect("a known gateway")).await
-    }
-
-    pub async fn with(gateway: &str, mut config: WorldConfig) -> Self {
+        let mut config = WorldConfig::new(gateway, version).expect("a known gateway");
         config.kserve_gateway = ("igc".to_owned(), "gw".to_owned());
         let world = World::start(config).await.expect("a world");
         let stage = Self { world, client: Client::new(Arc::new(Tcp::to("127.0.0.1:1")), "none") };
-        stage.apply(match gateway {
-            "envoy-ai-gateway" => ENVOY_GATEWAY,
-            _ => AGENTGATEWAY,
+        stage.apply(SHARED);
+        stage.apply(&match gateway {
+            "envoy-ai-gateway" => GATEWAY.replace("agentgateway", "envoy"),
+            _ => GATEWAY.replace("parametersRef", "# parametersRef"),
         });
-        bounded(
-            "Programmed",
-            stage.world.until(|store| {
-                let gateway = store.get(&kinds::GATEWAY, "igc", "gw")?;
-                list(&gateway, "/status/conditions")
-                    .any(|c| text(c, "/type") == "Programmed" && text(c, "/status") == "True")
-                    .then_some(())
-            }),
-        )
-        .await;
-        Self::at(stage.world).await
+        let gateway = stage.object(&kinds::GATEWAY, "igc", "gw").await;
+        assert_eq!(condition(&gateway, "Programmed"), "True");
+        Self::at(stage.world)
     }
 
-    pub async fn at(world: World) -> Self {
-        let address = bounded(
-            "a node port",
-            world.until(|store| {
-                store
-                    .list(&kinds::SERVICE, None)
-                    .iter()
-                    .find(|s| {
-                        s["metadata"]["labels"]["app.kubernetes.io/managed-by"]
-                            .as_str()
-                            .is_some_and(|by| by.contains("gateway"))
-                    })
-                    .and_then(|s| world.node_port(text(s, "/metadata/namespace"), text(s, "/metadata/name"), 80))
-            }),
-        )
-        .await;
+    /// A world with such a Gateway, settled.
+    pub fn at(world: World) -> Self {
+        let is_proxys =
+            |labels: &Value| labels["app.kubernetes.io/managed-by"].as_str().is_some_and(|by| by.contains("gateway"));
+        let services = world.store().list(&kinds::SERVICE, None);
+        let service = services.iter().find(|s| is_proxys(&s["metadata"]["labels"])).expect("the proxy's Service");
+        let (namespace, name) = key(service);
+        let address = world.node_port(&namespace, &name, 80).expect("a node port");
         Self { world, client: Client::new(Arc::new(Tcp::to(address)), "x") }
+    }
+
+    pub async fn settled(&self) {
+        bounded("rest", self.world.settled()).await;
     }
 
     pub fn apply(&self, manifests: &str) {
@@ -82,14 +71,18 @@ impl Stage {
         }
     }
 
-    pub async fn object(&self, kind: &Kind, namespace: &str, name: &str, wanted: impl Fn(&Value) -> bool) -> Object {
-        let what = format!("{kind} {namespace}/{name}");
-        bounded(&what, self.world.until(|store| store.get(kind, namespace, name).filter(|o| wanted(o)))).await
+    /// An object when the controllers have nothing left to do.
+    pub async fn object(&self, kind: &Kind, namespace: &str, name: &str) -> Object {
+        self.settled().await;
+        let found = self.world.store().get(kind, namespace, name);
+        found.unwrap_or_else(|| panic!("there is no {kind} {namespace}/{name}"))
     }
 
-    pub async fn inference_service(&self) -> Object {
-        self.apply(INFERENCE_SERVICE);
-        self.object(&kinds::INFERENCE_SERVICE, "kserve-test", "mock-llm", |o| condition(o, "Ready") == "True").await
+    /// Serves `mock-llm` by KServe, as guide 000 has it.
+    pub async fn inference_service(&self) {
+        self.apply(&printed("guide-000/inference-service"));
+        let service = self.object(&kinds::INFERENCE_SERVICE, "kserve-test", "mock-llm").await;
+        assert_eq!(condition(&service, "Ready"), "True");
     }
 
     pub async fn chat(&self, host: &str, model: &str, headers: &[(&str, &str)]) -> Exchange {
@@ -104,6 +97,7 @@ impl Stage {
         self.client.send("test", call.timeout(BOUND)).await
     }
 
+    /// Of `n` chats, one after the other.
     pub async fn statuses(&self, n: usize, host: &str, headers: &[(&str, &str)]) -> Vec<u16> {
         let mut statuses = Vec::new();
         for _ in 0..n {
@@ -117,10 +111,9 @@ pub fn response(exchange: &Exchange) -> &Response {
     exchange.response().unwrap_or_else(|| panic!("{}", exchange.outcome_words()))
 }
 
-pub fn said<const N: usize>(exchange: &Exchange, headers: [&str; N]) -> (u16, String, [Option<String>; N]) {
+pub fn said(exchange: &Exchange) -> (u16, &str) {
     let response = response(exchange);
-    let body = response.body.text.clone().unwrap_or_default();
-    (response.status, body, headers.map(|h| response.header(h).map(str::to_owned)))
+    (response.status, response.body.text.as_deref().unwrap_or_default())
 }
 
 /// A chat of six tokens and an answer of one.
@@ -128,20 +121,38 @@ pub fn chat(model: &str) -> Value {
     json!({"model": model, "messages": [{"role": "user", "content": "Hello"}]})
 }
 
-pub fn condition(object: &Value, kind: &str) -> String {
-    list(object, "/status/conditions")
-        .find(|c| text(c, "/type") == kind)
-        .map_or_else(|| "absent".to_owned(), |c| text(c, "/status").to_owned())
+pub fn condition<'a>(object: &'a Value, kind: &str) -> &'a str {
+    list(object, "/status/conditions").find(|c| text(c, "/type") == kind).map_or("absent", |c| text(c, "/status"))
 }
 
-/// `type=status/reason: message` of conditions, in their order.
-pub fn conditions<'a>(all: impl IntoIterator<Item = &'a Value>) -> Vec<String> {
-    all.into_iter()
+/// `type=status/reason: message` of the conditions at a pointer, in their order.
+pub fn conditions(object: &Value, pointer: &str) -> Vec<String> {
+    list(object, pointer)
         .map(|c| format!("{}={}/{}: {}", text(c, "/type"), text(c, "/status"), text(c, "/reason"), text(c, "/message")))
         .collect()
 }
 
-const ENVOY_GATEWAY: &str = r"
+/// What a guide prints, with the Gateway of the stage in the place of its own.
+pub fn printed(name: &str) -> String {
+    let printed = guides::printed(name).expect("a guide's manifest");
+    printed.replace("name: kserve-ingress-gateway\n", "name: gw\n").replace("namespace: kserve\n", "namespace: igc\n")
+}
+
+pub fn route(name: &str, host: &str, backends: &str) -> String {
+    format!(
+        r"
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {{name: {name}, namespace: kserve-test}}
+spec:
+  parentRefs: [{{name: gw, namespace: igc}}]
+  hostnames: [{host}]
+  rules: [{{backendRefs: [{backends}]}}]
+"
+    )
+}
+
+const SHARED: &str = r"
 apiVersion: v1
 kind: Namespace
 metadata: {name: igc}
@@ -154,51 +165,20 @@ apiVersion: gateway.envoyproxy.io/v1alpha1
 kind: EnvoyProxy
 metadata: {name: gw, namespace: igc}
 spec: {provider: {type: Kubernetes, kubernetes: {envoyService: {type: NodePort}}}}
----
+";
+
+/// `parametersRef` is Envoy Gateway's alone.
+const GATEWAY: &str = r"
 apiVersion: gateway.networking.k8s.io/v1
 kind: Gateway
 metadata: {name: gw, namespace: igc}
 spec:
-  gatewayClassName: envoy
+  gatewayClassName: agentgateway
   infrastructure:
     labels: {serving.kserve.io/gateway: gw}
     parametersRef: {group: gateway.envoyproxy.io, kind: EnvoyProxy, name: gw}
   listeners: [{name: http, port: 80, protocol: HTTP, allowedRoutes: {namespaces: {from: All}}}]
 ";
 
-const AGENTGATEWAY: &str = r"
-apiVersion: v1
-kind: Namespace
-metadata: {name: igc}
----
-apiVersion: v1
-kind: Namespace
-metadata: {name: kserve-test}
----
-apiVersion: gateway.networking.k8s.io/v1
-kind: Gateway
-metadata: {name: gw, namespace: igc}
-spec:
-  gatewayClassName: agentgateway
-  infrastructure: {labels: {serving.kserve.io/gateway: gw}}
-  listeners: [{name: http, port: 80, protocol: HTTP, allowedRoutes: {namespaces: {from: All}}}]
-";
-
-const INFERENCE_SERVICE: &str = r"
-apiVersion: serving.kserve.io/v1beta1
-kind: InferenceService
-metadata: {name: mock-llm, namespace: kserve-test, annotations: {serving.kserve.io/deploymentMode: Standard}}
-spec:
-  predictor:
-    containers:
-    - name: kserve-container
-      image: ghcr.io/llm-d/llm-d-inference-sim:v0.10.2
-      args: ['--model', 'mock-llm', '--port', '8080', '--mode', 'echo', '--force-dummy-tokenizer']
-      env:
-      - {name: POD_NAME, valueFrom: {fieldRef: {fieldPath: metadata.name}}}
-      - {name: POD_NAMESPACE, valueFrom: {fieldRef: {fieldPath: metadata.namespace}}}
-      ports: [{containerPort: 8080, protocol: TCP}]
-      resources: {requests: {cpu: 50m, memory: 128Mi}, limits: {cpu: 500m, memory: 256Mi}}
-";
-
+/// The host that KServe publishes `mock-llm` under.
 pub const KSERVE_HOST: &str = "mock-llm-kserve-test.example.com";
