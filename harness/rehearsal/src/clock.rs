@@ -4,14 +4,16 @@
 //! Sockets, watches and tokio's own time stay real (product.md section 10, "Clock").
 
 use std::{
-    cmp::Reverse,
-    collections::BinaryHeap,
+    collections::BTreeMap,
     future::Future,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+use futures::{FutureExt, future::BoxFuture};
 use tokio::sync::{oneshot, watch};
+
+use crate::lock;
 
 /// Milliseconds since the Unix epoch.
 pub type UnixMillis = u64;
@@ -30,32 +32,8 @@ enum Kind {
 struct Hands {
     now: UnixMillis,
     order: u64,
-    parked: BinaryHeap<Reverse<Parked>>,
-}
-
-/// A delay that waits for the clock to be moved. Ordered by deadline, then by arrival.
-#[derive(Debug)]
-struct Parked {
-    at: UnixMillis,
-    order: u64,
-    wake: oneshot::Sender<()>,
-}
-
-impl PartialEq for Parked {
-    fn eq(&self, other: &Self) -> bool {
-        (self.at, self.order) == (other.at, other.order)
-    }
-}
-impl Eq for Parked {}
-impl PartialOrd for Parked {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-impl Ord for Parked {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        (self.at, self.order).cmp(&(other.at, other.order))
-    }
+    /// Delays that wait for the clock to be moved, by deadline and then by arrival.
+    parked: BTreeMap<(UnixMillis, u64), oneshot::Sender<()>>,
 }
 
 impl Clock {
@@ -64,7 +42,7 @@ impl Clock {
     }
 
     pub fn movable(now: UnixMillis) -> Self {
-        let hands = Hands { now, order: 0, parked: BinaryHeap::new() };
+        let hands = Hands { now, order: 0, parked: BTreeMap::new() };
         Self(Arc::new(Kind::Movable(Mutex::new(hands), watch::Sender::default())))
     }
 
@@ -79,17 +57,13 @@ impl Clock {
         }
     }
 
-    pub fn is_movable(&self) -> bool {
-        matches!(&*self.0, Kind::Movable(..))
-    }
-
     /// How many delays wait for the clock to be moved; 0 on real time.
     pub fn parked(&self) -> usize {
         match &*self.0 {
             Kind::Real => 0,
             Kind::Movable(hands, _) => {
                 let mut hands = lock(hands);
-                hands.parked.retain(|Reverse(p)| !p.wake.is_closed());
+                hands.parked.retain(|_, wake| !wake.is_closed());
                 hands.parked.len()
             }
         }
@@ -110,15 +84,12 @@ impl Clock {
     /// Moves the clock forward to `to` and completes every delay that ends by then, in the order of their ends.
     /// Returns `false`, and does nothing, on real time. A clock never goes back: an earlier `to` is "now".
     pub fn advance_to(&self, to: UnixMillis) -> bool {
-        let Kind::Movable(hands, _) = &*self.0 else {
-            return false;
-        };
+        let Kind::Movable(hands, _) = &*self.0 else { return false };
         let mut hands = lock(hands);
-        hands.now = hands.now.max(to);
-        while hands.parked.peek().is_some_and(|Reverse(p)| p.at <= hands.now) {
-            if let Some(Reverse(parked)) = hands.parked.pop() {
-                let _gone = parked.wake.send(()); // the waiter may have left
-            }
+        let now = hands.now.max(to);
+        hands.now = now;
+        while let Some(parked) = hands.parked.first_entry().filter(|parked| parked.key().0 <= now) {
+            _ = parked.remove().send(()); // the waiter may have left
         }
         true
     }
@@ -137,7 +108,7 @@ impl Clock {
                 let (wake, woken) = oneshot::channel();
                 hands.order += 1;
                 let (at, order) = (hands.now.saturating_add(millis(by)), hands.order);
-                hands.parked.push(Reverse(Parked { at, order, wake }));
+                hands.parked.insert((at, order), wake);
                 parkings.send_replace(order);
                 Some(woken)
             }
@@ -147,9 +118,7 @@ impl Clock {
         let clock = self.clone(); // keeps the hands alive, so that the sender is never dropped unsent
         async move {
             match (waiting, deadline) {
-                (Some(woken), _) => {
-                    let _woken = woken.await;
-                }
+                (Some(woken), _) => _ = woken.await,
                 (None, Some(deadline)) if real && !by.is_zero() => tokio::time::sleep_until(deadline).await,
                 (None, _) => {}
             }
@@ -166,14 +135,19 @@ fn machine_now() -> UnixMillis {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, millis)
 }
 
-fn lock(hands: &Mutex<Hands>) -> MutexGuard<'_, Hands> {
-    hands.lock().unwrap_or_else(PoisonError::into_inner)
+impl model::Clock for Clock {
+    fn now_ms(&self) -> u64 {
+        Self::now_ms(self)
+    }
+
+    fn delay(&self, by: Duration) -> BoxFuture<'static, ()> {
+        Self::delay(self, by).boxed()
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use futures::FutureExt;
 
     #[test]
     fn a_movable_clock_stands_until_it_is_moved() {

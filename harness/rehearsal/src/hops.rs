@@ -10,7 +10,7 @@ use std::{
     net::SocketAddr,
     process::Stdio,
     sync::{
-        Arc, Mutex, OnceLock, PoisonError,
+        Arc, Mutex, OnceLock,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -20,6 +20,8 @@ use tokio::{
     io::{AsyncBufReadExt as _, BufReader, Lines},
     process::{Child, ChildStdout, Command},
 };
+
+use crate::lock;
 
 /// The variable that names the program.
 pub const PROXY: &str = "IGC_MUTANT_PROXY";
@@ -147,7 +149,7 @@ impl Hops {
     /// Why nothing that was seen in the world counts, where that is so.
     pub fn void(&self) -> Option<String> {
         let seam = self.0.as_ref()?;
-        let mut running = seam.running.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut running = lock(&seam.running);
         let ended = running.iter_mut().find_map(|child| child.try_wait().ok().flatten());
         let ended = ended.map(|status| format!("{:?} ended with the world still there ({status})", seam.command));
         seam.void.get().cloned().or(ended)
@@ -155,7 +157,7 @@ impl Hops {
 
     pub fn end(&self) {
         let Some(seam) = &self.0 else { return };
-        for mut child in seam.running.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+        for mut child in lock(&seam.running).drain(..) {
             _ = child.start_kill(); // gone already is fine
         }
     }
@@ -174,11 +176,12 @@ impl Seam {
             Err(_) => Err(format!("did not say where it listens within {} s", SILENCE.as_secs())),
             Ok(None) => Err("ended before it said where it listens".to_owned()),
             Ok(Some(place)) => {
-                resolved(&place).await.ok_or_else(|| format!("listens at {place:?}, which is no address"))
+                let found = tokio::net::lookup_host(&place).await.ok().and_then(|mut all| all.next());
+                found.ok_or_else(|| format!("listens at {place:?}, which is no address"))
             }
         }?;
         tokio::spawn(async move { while let Ok(Some(_)) = said.next_line().await {} }); // so that it can go on talking
-        self.running.lock().unwrap_or_else(PoisonError::into_inner).push(child);
+        lock(&self.running).push(child);
         Ok(listening)
     }
 }
@@ -190,10 +193,6 @@ async fn listening(said: &mut Lines<BufReader<ChildStdout>>) -> Option<String> {
         }
     }
     None
-}
-
-async fn resolved(place: &str) -> Option<SocketAddr> {
-    tokio::net::lookup_host(place).await.ok()?.next()
 }
 
 #[cfg(test)]

@@ -11,3 +11,10 @@ pub mod kinds;
 pub mod mutants;
 mod webhooks;
 pub mod world;
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// A panic of another holder does not take the value away.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

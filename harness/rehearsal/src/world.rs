@@ -7,8 +7,7 @@ use std::{
     io,
     net::SocketAddr,
     path::Path,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    sync::{Arc, Mutex},
 };
 
 use apiserver::{Denial, Failure, Fault, Kind, PodDialer, Server, ServerOptions, Store};
@@ -31,7 +30,7 @@ use crate::{
         object::{self, list, text},
     },
     hops::Hops,
-    kinds,
+    kinds, lock,
     mutants::{Mutants, mutant},
     webhooks,
 };
@@ -139,16 +138,8 @@ impl World {
         self.server.url()
     }
 
-    pub fn kubeconfig(&self) -> String {
-        self.server.kubeconfig()
-    }
-
     pub fn write_kubeconfig(&self, file: &Path) -> io::Result<()> {
         self.server.write_kubeconfig(file)
-    }
-
-    pub fn advance_by(&self, by: Duration) -> bool {
-        self.context.clock.advance_by(by)
     }
 
     pub fn store(&self) -> &Store {
@@ -167,20 +158,6 @@ impl World {
         &self.context.network
     }
 
-    /// Waits until the objects are as wanted. It waits for ever: the caller bounds it.
-    pub async fn until<T>(&self, mut wanted: impl FnMut(&Store) -> Option<T>) -> T {
-        let mut events = self.context.store.subscribe(None);
-        loop {
-            if let Some(found) = wanted(&self.context.store) {
-                return found;
-            }
-            if events.next().await.is_none() {
-                std::future::pending::<()>().await;
-            }
-            while events.try_next().is_some() {}
-        }
-    }
-
     /// Waits until the controllers have nothing left to do about what is there now.
     pub async fn settled(&self) {
         let mut done = self.context.done.subscribe();
@@ -192,22 +169,21 @@ impl World {
         }
     }
 
-    /// What it is when it has settled, for others to start from.
     pub async fn backup(&self) -> Backup {
         self.settled().await;
-        let applied = self.context.applied.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let applied = lock(&self.context.applied).clone();
         let hooks = Hooks { clock: self.context.clock.clone(), mutants: Mutants::default() };
         Backup { store: self.context.store.copy(hooks), applied }
     }
 
     /// The models that run, by the namespace and name of their pods.
     pub fn models(&self) -> Vec<(Name, Model)> {
-        let models = self.context.models.lock().unwrap_or_else(PoisonError::into_inner);
+        let models = lock(&self.context.models);
         models.iter().map(|(name, model)| (name.clone(), model.clone())).collect()
     }
 
     pub fn pickers(&self) -> Vec<picker::Journal> {
-        self.context.pickers.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+        lock(&self.context.pickers).values().cloned().collect()
     }
 
     pub fn gateway(&self) -> &dyn GatewayController {
@@ -297,7 +273,6 @@ impl PodDialer for Pods {
     }
 }
 
-/// The node, cert-manager, KServe and what the gateway's charts bring.
 fn installation(config: &WorldConfig) -> Vec<Value> {
     let (gateway_namespace, gateway) = &config.kserve_gateway;
     let ingress = json!({
@@ -308,7 +283,6 @@ fn installation(config: &WorldConfig) -> Vec<Value> {
         "urlScheme": "http",
         "disableIstioVirtualHost": true,
     });
-    let labels = json!({"control-plane": "kserve-controller-manager"});
     let mut objects = vec![
         json!({
             "apiVersion": "v1", "kind": "Node",
@@ -316,30 +290,24 @@ fn installation(config: &WorldConfig) -> Vec<Value> {
                 "kubernetes.io/hostname": controllers::NODE, "node-role.kubernetes.io/control-plane": ""}},
             "spec": {"podCIDR": "10.244.0.0/24"},
         }),
-        json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "kserve"}}),
+        object::namespace_named("kserve"),
         json!({
             "apiVersion": "v1", "kind": "ConfigMap",
             "metadata": {"name": "inferenceservice-config", "namespace": "kserve"},
             "data": {"ingress": ingress.to_string(), "deploy": "{\"defaultDeploymentMode\": \"Standard\"}"},
         }),
-        json!({
-            "apiVersion": "apps/v1", "kind": "Deployment",
-            "metadata": {"name": "kserve-controller-manager", "namespace": "kserve", "labels": labels},
-            "spec": {"replicas": 1, "selector": {"matchLabels": labels}, "template": {
-                "metadata": {"labels": labels},
-                "spec": {"containers": [{"name": "manager", "image": "docker.io/kserve/kserve-controller:v0.17.0"}]}}},
-        }),
+        object::installed(
+            "kserve",
+            "kserve-controller-manager",
+            json!({"control-plane": "kserve-controller-manager"}),
+            json!({"name": "manager", "image": "docker.io/kserve/kserve-controller:v0.17.0"}),
+        ),
+        object::namespace_named("cert-manager"),
     ];
-    objects.push(json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "cert-manager"}}));
     for (name, image) in [("", "controller"), ("-cainjector", "cainjector"), ("-webhook", "webhook")] {
         let labels = json!({"app.kubernetes.io/instance": "cert-manager", "app.kubernetes.io/component": image});
-        objects.push(json!({
-            "apiVersion": "apps/v1", "kind": "Deployment",
-            "metadata": {"name": format!("cert-manager{name}"), "namespace": "cert-manager", "labels": labels},
-            "spec": {"replicas": 1, "selector": {"matchLabels": labels}, "template": {
-                "metadata": {"labels": labels},
-                "spec": {"containers": [{"name": image, "image": format!("quay.io/jetstack/cert-manager-{image}:v1.20.2")}]}}},
-        }));
+        let container = json!({"name": image, "image": format!("quay.io/jetstack/cert-manager-{image}:v1.20.2")});
+        objects.push(object::installed("cert-manager", &format!("cert-manager{name}"), labels, container));
     }
     objects.extend(controllers::llmisvc::installation());
     objects.extend(config.gateway.installation());
@@ -360,8 +328,6 @@ fn say_node_ready(store: &Store) {
         tracing::warn!(?failure, "the node's status was refused");
     }
 }
-
-pub fn warm_up() {}
 
 #[cfg(test)]
 mod tests {

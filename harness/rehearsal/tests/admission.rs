@@ -9,7 +9,6 @@ use rehearsal::{
 };
 use serde_json::Value;
 
-/// The recorded answers: cases of fidelity, which are played by our own definitions there.
 fn cases() -> Vec<Case> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fidelity");
     ["agentgateway-admission.yaml", "envoy-ai-gateway-admission.yaml"]
@@ -27,19 +26,13 @@ fn every_rule_of_our_own_definitions_is_checked() {
 
 /// The newest version folder of each project, or the one that was recorded.
 fn real_definitions(root: &Path) -> Vec<PathBuf> {
-    let mut files = Vec::new();
-    let mut projects: Vec<PathBuf> = std::fs::read_dir(root).unwrap().map(|e| e.unwrap().path()).collect();
-    projects.sort();
-    for project in projects.iter().filter(|p| p.is_dir()) {
-        let mut versions: Vec<PathBuf> = std::fs::read_dir(project).unwrap().map(|e| e.unwrap().path()).collect();
-        versions.sort();
-        if let Some(newest) = versions.last() {
-            let mut found: Vec<PathBuf> = std::fs::read_dir(newest).unwrap().map(|e| e.unwrap().path()).collect();
-            found.sort();
-            files.extend(found);
-        }
-    }
-    files
+    let inside = |folder: &Path| {
+        let mut paths: Vec<PathBuf> = std::fs::read_dir(folder).unwrap().map(|e| e.unwrap().path()).collect();
+        paths.sort();
+        paths
+    };
+    let projects = inside(root).into_iter().filter(|project| project.is_dir());
+    projects.filter_map(|project| inside(&project).pop()).flat_map(|newest| inside(&newest)).collect()
 }
 
 /// Serves the real definitions; returns how many there are.

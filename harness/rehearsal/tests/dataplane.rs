@@ -11,9 +11,8 @@ use rehearsal::{
         network::{Network, PodPort, PortOf, pod_address},
         proxy::{Proxy, SharedWindows},
         routing::{
-            Backend, Entry, Filter, GlobalLimit, HeaderCase, HeaderEdit, HostPattern, HostRule, IncludeUsage, Listener,
-            Match, PathMatch, PathRewrite, Precedence, Provider, RouteId, Rule, Table, Target, TieBreak,
-            regex_before_prefix,
+            Backend, Entry, Filter, GlobalLimit, HeaderCase, HeaderEdit, HostPattern, IncludeUsage, Listener, Match,
+            PathMatch, PathRewrite, Precedence, Provider, RouteId, Rule, Table, Target,
         },
         usage::Cost,
     },
@@ -55,10 +54,6 @@ fn local_reply(failure: &Failure) -> LocalReply {
     }
 }
 
-fn backend(target: Target) -> Backend {
-    Backend { weight: 1, target, host_rewrite: None, request: HeaderEdit::default(), provider: None }
-}
-
 impl Between {
     async fn with(rule: impl FnOnce(Target) -> Rule) -> Self {
         let stop = CancellationToken::new();
@@ -76,18 +71,15 @@ impl Between {
         let client = Client::new(Arc::new(Tcp::to(front.local_addr().expect("an address"))), "x");
         let (accepting, stopped) = (proxy.clone(), stop.clone());
         tokio::spawn(async move {
-            loop {
-                tokio::select! {
-                    Ok((stream, _)) = front.accept() => accepting.serve(stream, 80),
-                    () = stopped.cancelled() => break,
-                }
+            while let Some(Ok((stream, _))) = stopped.run_until_cancelled(front.accept()).await {
+                accepting.serve(stream, 80);
             }
         });
         Self { model, proxy, clock, client, address, network, _stop: stop.drop_guard() }
     }
 
     async fn plain() -> Self {
-        Self::with(|target| Rule { backends: vec![backend(target)], ..Rule::default() }).await
+        Self::with(|target| Rule { backends: vec![Backend::plain(target)], ..Rule::default() }).await
     }
 
     async fn send(&self, call: Call) -> Exchange {
@@ -105,9 +97,7 @@ fn table(rule: Rule) -> Arc<Table> {
     let matches = Match { path: PathMatch::Prefix("/".into()), ..Match::default() };
     let entry = Entry { id, created: String::new(), matches, rule: Arc::new(rule) };
     let listener = Listener { name: "http".into(), port: 80, host, entries: vec![Arc::new(entry)] };
-    let precedence =
-        Precedence { paths: regex_before_prefix, ties: TieBreak::Oldest, hosts: HostRule::MostSpecificOnly };
-    Arc::new(Table::new(vec![listener], precedence, local_reply, HeaderCase::Lower))
+    Arc::new(Table::new(vec![listener], Precedence::default(), local_reply, HeaderCase::Lower))
 }
 
 fn chat() -> Value {
@@ -176,7 +166,7 @@ async fn a_client_that_leaves_ends_the_upstream_too(#[case] http2: bool) {
 #[tokio::test]
 async fn a_routes_time_ends(#[case] stream: bool, #[case] status: Option<u16>, #[case] ended: Ended) {
     let between = Between::with(|target| Rule {
-        backends: vec![backend(target)],
+        backends: vec![Backend::plain(target)],
         timeout: Some(Duration::from_secs(60)),
         ..Rule::default()
     })
@@ -209,7 +199,7 @@ async fn a_routes_time_ends(#[case] stream: bool, #[case] status: Option<u16>, #
 #[tokio::test]
 async fn what_cannot_be_reached(#[case] host: &str, #[case] port: u16, #[case] said: &str) {
     let target = Target::Host { host: host.to_owned(), port };
-    let between = Between::with(|_| Rule { backends: vec![backend(target)], ..Rule::default() }).await;
+    let between = Between::with(|_| Rule { backends: vec![Backend::plain(target)], ..Rule::default() }).await;
     let exchange = between.send(Call::get("/v1/models").host("m.test")).await;
     assert_eq!(exchange.status(), Some(503));
     assert_eq!(exchange.response().and_then(|r| r.body.text.clone()).as_deref(), Some(said));
@@ -238,7 +228,7 @@ async fn what_crosses_the_proxy(#[case] http2: bool) {
             Filter::Response(HeaderEdit { set: vec![("server".into(), "hidden".into())], ..HeaderEdit::default() }),
             Filter::Rewrite { host: Some("up.test".into()), path: Some(PathRewrite::Prefix("/openai".into())) },
         ],
-        backends: vec![backend(target)],
+        backends: vec![Backend::plain(target)],
         ..Rule::default()
     })
     .await;
@@ -286,7 +276,7 @@ async fn charges(#[case] script: &[(&str, &str)], #[case] abandon: Option<Abando
     let between = Between::with(|target| Rule {
         backends: vec![Backend {
             provider: Some(Provider { include_usage: IncludeUsage::Always, ..Provider::default() }),
-            ..backend(target)
+            ..Backend::plain(target)
         }],
         global_limits: vec![limit],
         costs: vec![("total".into(), Cost::Total)],

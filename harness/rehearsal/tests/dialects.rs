@@ -4,9 +4,12 @@ use std::sync::Arc;
 
 use http::{HeaderMap, Method};
 use rehearsal::{
-    dataplane::routing::{RequestHead, Rule, Unit},
+    dataplane::{
+        local_reply::Failure,
+        routing::{Entry, RequestHead, Rule, Unit},
+    },
     dialects::{
-        self, Snapshot, Translation, Version, agentgateway, envoy_ai_gateway,
+        self, Snapshot, Translation, Version, envoy_ai_gateway,
         object::{self, list, text},
     },
     kinds,
@@ -51,11 +54,14 @@ fn short(status: &Value, pointer: &str) -> Vec<String> {
         .collect()
 }
 
-fn rule(translation: &Translation, host: &str, path: &str) -> Arc<Rule> {
+fn chosen<'a>(translation: &'a Translation, host: &str, path: &str) -> Result<&'a Arc<Entry>, Failure> {
     let table = &translation.tables[&("igc".to_owned(), "gw".to_owned())];
     let (method, headers) = (Method::POST, HeaderMap::new());
-    let asked = RequestHead { method: &method, host, path, query: "", headers: &headers };
-    Arc::clone(&table.choose(80, &asked).expect("a route").rule)
+    table.choose(80, &RequestHead { method: &method, host, path, query: "", headers: &headers })
+}
+
+fn rule<'a>(translation: &'a Translation, host: &str, path: &str) -> &'a Rule {
+    &chosen(translation, host, path).expect("a route").rule
 }
 
 const ENVOY: &str = r"
@@ -254,86 +260,41 @@ fn policies_are_merged_by_field() {
     assert_eq!(a.local_limits[0].bucket, b.local_limits[0].bucket, "a Gateway's bucket is one for all its routes");
 }
 
-/// All ports reserved: Programmed, and nothing is made (seen on a real cluster).
-#[rstest]
-#[case(15021, 0)]
-#[case(8080, 4)]
-fn reserved_ports(#[case] port: u16, #[case] children: usize) {
-    let translation = agentgateway(&format!(
-        r"
-apiVersion: gateway.networking.k8s.io/v1
-kind: Gateway
-metadata: {{name: other, namespace: igc}}
-spec: {{gatewayClassName: agentgateway, listeners: [{{name: http, port: {port}, protocol: HTTP}}]}}
-"
-    ));
-    let made = translation.children.iter().filter(|c| object::name(c) == "other").count();
-    assert_eq!(made, children);
-    let said = status(&translation, &kinds::GATEWAY, "other");
-    assert_eq!(short(said, "/conditions"), ["Accepted=True/Accepted", "Programmed=True/Programmed"]);
-}
-
-/// A policy on a Gateway of another controller claims to be attached (seen on a real cluster).
-#[test]
-fn a_foreign_gateway_is_claimed_all_the_same() {
-    let translation = agentgateway(
-        &[
-            local("p", "kind: Gateway, name: foreign", "{rateLimit: {local: [{requests: 5, unit: Seconds}]}}"),
-            "apiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\nmetadata: {name: foreign, namespace: igc}\n\
-             spec: {gatewayClassName: no-such-class, listeners: []}\n"
-                .to_owned(),
-        ]
-        .concat(),
-    );
-    let said = status(&translation, &agentgateway::kinds::AGENTGATEWAY_POLICY, "p");
-    assert_eq!(short(said, "/ancestors/0/conditions"), ["Accepted=True/Valid", "Attached=True/Attached"]);
-    assert!(!translation.tables.contains_key(&("igc".to_owned(), "foreign".to_owned())));
-    assert!(translation.statuses.iter().all(|s| s.name.1 != "foreign"));
-}
-
 /// KServe's `^/.*$` and a user's route on one hostname: which of them gets `/v1/chat/completions`, and whether a host with
 /// routes of its own falls back to routes without a hostname (route-precedence-regex-vs-prefix.txt; facts, section 4).
 #[rstest]
 #[case::longer_prefix("PathPrefix", "/v1/chat/completions", "kserve", "overlay")]
 #[case::shorter_prefix("PathPrefix", "/v1", "kserve", "kserve")]
 #[case::exact("Exact", "/v1/chat/completions", "overlay", "overlay")]
+#[case::longer_regex("RegularExpression", "/v1/chat/.*", "overlay", "overlay")]
 fn an_overlay_of_kserves_route(#[case] kind: &str, #[case] path: &str, #[case] eg: &str, #[case] agw: &str) {
-    let manifests = format!(
-        r"
+    let route = |name: &str, host: &str, kind: &str, path: &str| {
+        format!(
+            r"
 apiVersion: gateway.networking.k8s.io/v1
 kind: HTTPRoute
-metadata: {{name: kserve, namespace: igc}}
-spec: {{parentRefs: [{{name: gw}}], hostnames: [m.test], rules: [{{matches: [{{path: {{type: RegularExpression, value: '^/.*$'}}}}]}}]}}
----
-apiVersion: gateway.networking.k8s.io/v1
-kind: HTTPRoute
-metadata: {{name: overlay, namespace: igc}}
-spec: {{parentRefs: [{{name: gw}}], hostnames: [m.test], rules: [{{matches: [{{path: {{type: {kind}, value: {path}}}}}]}}]}}
----
-apiVersion: gateway.networking.k8s.io/v1
-kind: HTTPRoute
-metadata: {{name: own, namespace: igc}}
-spec: {{parentRefs: [{{name: gw}}], hostnames: [own.test], rules: [{{matches: [{{path: {{type: Exact, value: /own}}}}]}}]}}
----
-apiVersion: gateway.networking.k8s.io/v1
-kind: HTTPRoute
-metadata: {{name: any, namespace: igc}}
-spec: {{parentRefs: [{{name: gw}}], rules: [{{matches: [{{path: {{type: PathPrefix, value: /any}}}}]}}]}}
+metadata: {{name: {name}, namespace: igc}}
+spec: {{parentRefs: [{{name: gw}}], {host} rules: [{{matches: [{{path: {{type: {kind}, value: '{path}'}}}}]}}]}}
 ---
 "
-    );
-    let route = |translation: &Translation, host: &str, path: &str| {
-        let table = &translation.tables[&("igc".to_owned(), "gw".to_owned())];
-        let (method, headers) = (Method::POST, HeaderMap::new());
-        let asked = RequestHead { method: &method, host, path, query: "", headers: &headers };
-        table.choose(80, &asked).map(|e| e.id.name.clone()).unwrap_or_else(|failure| format!("{failure:?}"))
+        )
     };
-    // The host `own.test` has routes of its own: in Envoy it never falls back, in agentgateway it does.
-    for (translation, expected, own_host) in
+    let manifests = [
+        route("kserve", "hostnames: [m.test],", "RegularExpression", "^/.*$"),
+        route("overlay", "hostnames: [m.test],", kind, path),
+        route("own", "hostnames: [own.test],", "Exact", "/own"),
+        route("any", "", "PathPrefix", "/any"),
+    ]
+    .concat();
+    for (translation, overlaid, own_host) in
         [(envoy(&manifests), eg, "NoRoute"), (agentgateway(&manifests), agw, "any")]
     {
-        assert_eq!(route(&translation, "m.test", "/v1/chat/completions"), expected);
-        assert_eq!(route(&translation, "other.test", "/any"), "any");
-        assert_eq!(route(&translation, "own.test", "/any"), own_host);
+        let chosen = |host, path| match chosen(&translation, host, path) {
+            Ok(entry) => entry.id.name.clone(),
+            Err(failure) => format!("{failure:?}"),
+        };
+        assert_eq!(chosen("m.test", "/v1/chat/completions"), overlaid);
+        assert_eq!(chosen("other.test", "/any"), "any");
+        assert_eq!((chosen("own.test", "/own").as_str(), chosen("own.test", "/any").as_str()), ("own", own_host));
     }
 }

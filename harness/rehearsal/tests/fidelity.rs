@@ -5,10 +5,6 @@ use std::path::{Path, PathBuf};
 use rehearsal::fidelity::{self, Accepted, Case, Difference};
 use rstest::rstest;
 
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
-}
-
 async fn play(case: &Case) -> Vec<Difference> {
     match fidelity::play(case).await {
         Ok(differences) => differences,
@@ -20,10 +16,11 @@ async fn play(case: &Case) -> Vec<Difference> {
 #[rstest]
 #[tokio::test]
 async fn recordings_are_reproduced(#[files("fidelity/*.yaml")] file: PathBuf) {
+    let goldens = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../golden");
     let mut wrong = Vec::new();
     for case in fidelity::read(&file).unwrap_or_else(|error| panic!("{error}")) {
         let differences = play(&case).await;
-        let accepted = Accepted::find(&root().join("golden"), &case.gateway).unwrap_or_else(|error| panic!("{error}"));
+        let accepted = Accepted::find(&goldens, &case.gateway).unwrap_or_else(|error| panic!("{error}"));
         let entries: Vec<_> = accepted.entries.iter().filter(|e| e.case == case.id).collect();
         let unknown = differences.iter().filter(|d| !entries.iter().any(|e| e.covers(&case.id, &d.at)));
         wrong.extend(unknown.map(|d| {

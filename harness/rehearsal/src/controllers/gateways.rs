@@ -30,7 +30,7 @@ impl Gateways {
         context.mutants.distort(snapshot, &mut translation);
         context.gateway.mutate(&context.mutants, snapshot, &mut translation);
         pods.load(std::mem::take(&mut translation.tables));
-        hold(context, snapshot, &translation.finalizers);
+        finalizers(context, snapshot, &translation.finalizers);
         let mut unowned = BTreeSet::new();
         for child in &translation.children {
             let (kind, key) = (object::kind(child), object::key(child));
@@ -54,22 +54,25 @@ impl Gateways {
     }
 }
 
-/// Puts finalizers on what should carry them, and takes them off what is leaving and should not any more.
-pub(super) fn hold(context: &Context, snapshot: &Snapshot, wanted: &[(Kind, Name, &'static str)]) {
+fn finalizers(context: &Context, snapshot: &Snapshot, wanted: &[(Kind, Name, &'static str)]) {
     for (kind, key, finalizer) in wanted {
-        if let Some(object) = snapshot.get(kind, &key.0, &key.1).filter(|o| !is_going(o))
-            && !carries(object, finalizer)
-        {
-            let written = context.store.change(kind, &key.0, &key.1, |object| {
-                let mut all: Vec<Value> = list(object, "/metadata/finalizers").cloned().collect();
-                all.push(json!(finalizer));
-                object["metadata"]["finalizers"] = json!(all);
-            });
-            settle("a finalizer", written);
+        if let Some(object) = snapshot.get(kind, &key.0, &key.1).filter(|o| !is_going(o)) {
+            hold(context, kind, object, finalizer);
         }
     }
     for (kind, finalizer) in context.gateway.finalizers() {
         release(context, snapshot, &kind, finalizer, |key| wanted.iter().any(|(k, n, _)| *k == kind && n == key));
+    }
+}
+
+/// Puts a finalizer on an object that does not carry it.
+pub(super) fn hold(context: &Context, kind: &Kind, object: &Value, finalizer: &str) {
+    if !carries(object, finalizer) {
+        let written = context.store.change(kind, namespace(object), name(object), |object| {
+            let all = list(object, "/metadata/finalizers").cloned().chain([json!(finalizer)]);
+            object["metadata"]["finalizers"] = all.collect();
+        });
+        settle("a finalizer", written);
     }
 }
 
@@ -84,9 +87,8 @@ pub(super) fn release(
     for object in snapshot.all(kind).filter(|o| is_going(o) && carries(o, finalizer)) {
         if !still_needed(&object::key(object)) {
             let written = context.store.change(kind, namespace(object), name(object), |object| {
-                let rest: Vec<Value> =
-                    list(object, "/metadata/finalizers").filter(|f| **f != json!(finalizer)).cloned().collect();
-                object["metadata"]["finalizers"] = json!(rest);
+                let rest = list(object, "/metadata/finalizers").filter(|f| *f != finalizer).cloned();
+                object["metadata"]["finalizers"] = rest.collect();
             });
             settle("a finalizer's end", written);
         }

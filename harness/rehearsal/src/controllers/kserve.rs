@@ -3,8 +3,6 @@
 //! Shapes as recorded in `envoy-ai-gateway/isvc-objects.yaml` (KServe v0.17.0); order and reasons from
 //! docs/facts/kserve.md (K1, K2).
 
-use std::sync::Arc;
-
 use serde_json::{Value, json};
 
 use super::{Context, apply, gateways, settle, write_status};
@@ -12,7 +10,7 @@ use crate::{
     dialects::{
         Snapshot,
         gateway_api::GROUP,
-        object::{self, annotation, condition, list, name, namespace, text, text_or},
+        object::{self, annotation, condition, condition_of, list, name, namespace, text, text_or},
     },
     kinds,
     mutants::mutant,
@@ -23,7 +21,6 @@ pub(crate) const CONFIG: &str = "inferenceservice-config";
 const MODE: &str = "serving.kserve.io/deploymentMode";
 const FINALIZER: &str = "inferenceservice.finalizers";
 
-/// The part of KServe's `ingress` configuration that is used.
 pub(super) struct Ingress {
     domain: String,
     /// Namespace and name of the Gateway.
@@ -63,18 +60,14 @@ fn is_standard(service: &Value) -> bool {
     annotation(service, MODE).is_none_or(|mode| matches!(mode, "Standard" | "RawDeployment"))
 }
 
-fn inference_service(context: &Context, snapshot: &Snapshot, service: &Arc<Value>, ingress: Option<&Ingress>) {
+fn inference_service(context: &Context, snapshot: &Snapshot, service: &Value, ingress: Option<&Ingress>) {
     let (home, isvc) = (namespace(service), name(service));
-    if annotation(service, MODE) != Some("Standard") || list(service, "/metadata/finalizers").all(|f| f != FINALIZER) {
+    gateways::hold(context, &kinds::INFERENCE_SERVICE, service, FINALIZER);
+    if annotation(service, MODE) != Some("Standard") {
         let marked = context.store.change(&kinds::INFERENCE_SERVICE, home, isvc, |service| {
             service["metadata"]["annotations"][MODE] = json!("Standard");
-            let mut finalizers: Vec<Value> = list(service, "/metadata/finalizers").cloned().collect();
-            if finalizers.iter().all(|f| f != FINALIZER) {
-                finalizers.push(json!(FINALIZER));
-            }
-            service["metadata"]["finalizers"] = json!(finalizers);
         });
-        settle("an InferenceService's marks", marked);
+        settle("an InferenceService's mode", marked);
     }
     let predictor = format!("{isvc}-predictor");
     let existing = context.fresh(snapshot, &kinds::DEPLOYMENT, home, &predictor);
@@ -88,16 +81,24 @@ fn inference_service(context: &Context, snapshot: &Snapshot, service: &Arc<Value
         apply(context, snapshot, child);
     }
     let deployment = context.fresh(snapshot, &kinds::DEPLOYMENT, home, &predictor);
-    let ready = deployment.as_ref().is_some_and(|d| object::condition_status(d, "Available") == Some("True"));
+    let available = deployment.as_ref().is_some_and(|d| object::condition_status(d, "Available") == Some("True"));
     let is_local = service["metadata"]["labels"]["networking.kserve.io/visibility"] == json!("cluster-local");
     let exposed = ingress.filter(|_| !is_local);
-    if let Some(ingress) = exposed.filter(|_| ready) {
-        for route in routes(context, &predictor, isvc) {
+    let both = [predictor.as_str(), isvc];
+    let routes = || if context.mutants.is(mutant::FORGETS_PREDICTOR_ROUTE) { &both[1..] } else { &both[..] };
+    if let Some(ingress) = exposed.filter(|_| available) {
+        for route in routes() {
             apply(context, snapshot, route_of(service, route, &predictor, ingress));
         }
     }
-    let conditions =
-        conditions(context, snapshot, service, &predictor, deployment.as_deref(), ready, exposed.is_some());
+    let ingress_problem = match (available, exposed) {
+        (false, _) => Some(("Predictor Deployment NotReady".to_owned(), "Predictor ingress not created".to_owned())),
+        (true, None) => None,
+        (true, Some(_)) => routes()
+            .iter()
+            .find_map(|route| route_problem(context.fresh(snapshot, &kinds::HTTP_ROUTE, home, route).as_deref())),
+    };
+    let conditions = conditions(deployment.as_deref(), available, ingress_problem);
     let is_ready = conditions[2]["status"] == json!("True");
     let mut status = json!({
         "conditions": conditions,
@@ -106,7 +107,7 @@ fn inference_service(context: &Context, snapshot: &Snapshot, service: &Arc<Value
         "modelStatus": {"states": {"activeModelState": "", "targetModelState": "Pending"},
                         "transitionStatus": "InProgress"},
     });
-    if ready {
+    if available {
         let copies = deployment.as_deref().and_then(|d| object::number(d, "/status/replicas")).unwrap_or(1);
         status["modelStatus"] = json!({
             "copies": {"failedCopies": 0, "totalCopies": copies},
@@ -128,25 +129,14 @@ fn inference_service(context: &Context, snapshot: &Snapshot, service: &Arc<Value
 }
 
 /// The four conditions, in the order of their names.
-fn conditions(
-    context: &Context,
-    snapshot: &Snapshot,
-    service: &Value,
-    predictor: &str,
-    deployment: Option<&Value>,
-    available: bool,
-    exposed: bool,
-) -> [Value; 4] {
+fn conditions(deployment: Option<&Value>, available: bool, ingress_problem: Option<(String, String)>) -> [Value; 4] {
     let bare = |kind: &str| json!({"type": kind, "status": "True"});
-    let of_deployment = |kind: &str| {
-        deployment.and_then(|d| list(d, "/status/conditions").find(|c| text(c, "/type") == kind)).map(|c| {
-            let (reason, message) = (text(c, "/reason"), text(c, "/message"));
-            condition("PredictorReady", available, reason, message)
-        })
+    let source = if available { "Progressing" } else { "Available" };
+    let predictor_ready = match deployment.and_then(|d| condition_of(d, "/status/conditions", source)) {
+        Some(said) => condition("PredictorReady", available, text(said, "/reason"), text(said, "/message")),
+        None => json!({"type": "PredictorReady", "status": "False"}),
     };
-    let predictor_ready = of_deployment(if available { "Progressing" } else { "Available" })
-        .unwrap_or_else(|| json!({"type": "PredictorReady", "status": "False"}));
-    let ingress_ready = match ingress_problem(context, snapshot, service, predictor, available, exposed) {
+    let ingress_ready = match ingress_problem {
         None => bare("IngressReady"),
         Some((reason, message)) => condition("IngressReady", false, &reason, &message),
     };
@@ -158,46 +148,18 @@ fn conditions(
 }
 
 /// What keeps the ingress from being ready: reason and message.
-fn ingress_problem(
-    context: &Context,
-    snapshot: &Snapshot,
-    service: &Value,
-    predictor: &str,
-    available: bool,
-    exposed: bool,
-) -> Option<(String, String)> {
-    if !available {
-        return Some(("Predictor Deployment NotReady".to_owned(), "Predictor ingress not created".to_owned()));
+fn route_problem(route: Option<&Value>) -> Option<(String, String)> {
+    let problem = |reason: &str, message: &str| Some((reason.to_owned(), message.to_owned()));
+    let Some(route) = route else {
+        return problem("Predictor ingress not created", "Predictor ingress not created");
+    };
+    let mut parents = list(route, "/status/parents").peekable();
+    if parents.peek().is_none() {
+        return problem("ParentStatusNotAvailable", "HttpRouteNotReady");
     }
-    if !exposed {
-        return None;
-    }
-    for route in routes(context, predictor, name(service)) {
-        let Some(route) = context.fresh(snapshot, &kinds::HTTP_ROUTE, namespace(service), route) else {
-            return Some(("Predictor ingress not created".to_owned(), "Predictor ingress not created".to_owned()));
-        };
-        let mut parents = list(&route, "/status/parents").peekable();
-        if parents.peek().is_none() {
-            return Some(("ParentStatusNotAvailable".to_owned(), "HttpRouteNotReady".to_owned()));
-        }
-        // Any condition that is False, of any type (docs/facts/kserve.md K2).
-        if let Some(bad) = parents.flat_map(|p| list(p, "/conditions")).find(|c| text(c, "/status") == "False") {
-            return Some((text(bad, "/reason").to_owned(), text(bad, "/message").to_owned()));
-        }
-    }
-    None
-}
-
-fn routes<'a>(context: &Context, predictor: &'a str, service: &'a str) -> Vec<&'a str> {
-    if context.mutants.is(mutant::FORGETS_PREDICTOR_ROUTE) { vec![service] } else { vec![predictor, service] }
-}
-
-fn labels(service: &Value, predictor: &str) -> Value {
-    let mut labels = object::texts(service.pointer("/metadata/labels"));
-    labels.insert("app".to_owned(), json!(format!("isvc.{predictor}")));
-    labels.insert("component".to_owned(), json!("predictor"));
-    labels.insert("serving.kserve.io/inferenceservice".to_owned(), json!(name(service)));
-    json!(labels)
+    // Any condition that is False, of any type (docs/facts/kserve.md K2).
+    let bad = parents.flat_map(|p| list(p, "/conditions")).find(|c| text(c, "/status") == "False")?;
+    problem(text(bad, "/reason"), text(bad, "/message"))
 }
 
 fn metadata(service: &Value, child: &str) -> Value {
@@ -207,6 +169,16 @@ fn metadata(service: &Value, child: &str) -> Value {
         "annotations": {MODE: "Standard"},
         "ownerReferences": [object::owned_by(service, true)],
     })
+}
+
+fn labelled_metadata(service: &Value, predictor: &str) -> Value {
+    let mut labels = object::texts(service.pointer("/metadata/labels"));
+    labels.insert("app".to_owned(), json!(format!("isvc.{predictor}")));
+    labels.insert("component".to_owned(), json!("predictor"));
+    labels.insert("serving.kserve.io/inferenceservice".to_owned(), json!(name(service)));
+    let mut metadata = metadata(service, predictor);
+    metadata["labels"] = json!(labels);
+    metadata
 }
 
 /// The containers of a predictor; `model:` becomes the runtime that the guides use.
@@ -244,9 +216,8 @@ fn deployment(service: &Value, predictor: &str, existing: Option<&Value>) -> Opt
     // Where no size is written, a Deployment that was scaled by hand stays so (its autoscaler owns the field).
     let written = object::number(service, "/spec/predictor/minReplicas");
     let replicas = written.or_else(|| object::number(existing?, "/spec/replicas")).unwrap_or(1);
-    let labels = labels(service, predictor);
-    let mut metadata = metadata(service, predictor);
-    metadata["labels"] = labels.clone();
+    let metadata = labelled_metadata(service, predictor);
+    let labels = metadata["labels"].clone();
     Some(json!({
         "apiVersion": "apps/v1", "kind": "Deployment",
         "metadata": metadata,
@@ -267,11 +238,9 @@ fn deployment(service: &Value, predictor: &str, existing: Option<&Value>) -> Opt
 
 fn cluster_service(service: &Value, predictor: &str) -> Option<Value> {
     let port = containers(service)?.first().and_then(|c| object::port(c, "/ports/0/containerPort")).unwrap_or(8080);
-    let mut metadata = metadata(service, predictor);
-    metadata["labels"] = labels(service, predictor);
     Some(json!({
         "apiVersion": "v1", "kind": "Service",
-        "metadata": metadata,
+        "metadata": labelled_metadata(service, predictor),
         "spec": {"type": "ClusterIP", "selector": {"app": format!("isvc.{predictor}")},
                  "ports": [{"port": 80, "protocol": "TCP", "targetPort": port}]},
     }))

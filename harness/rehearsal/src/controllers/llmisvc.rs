@@ -17,7 +17,7 @@ use crate::{
     dialects::{
         Snapshot,
         gateway_api::GROUP,
-        object::{self, annotation, condition, list, name, namespace, text, text_or},
+        object::{self, annotation, condition, condition_of, list, name, namespace, text, text_or},
         pools,
     },
     kinds,
@@ -28,16 +28,26 @@ const FINALIZER: &str = "serving.kserve.io/llmisvc-finalizer";
 const MIGRATED: &str = "serving.kserve.io/inference-pool-migrated";
 /// The group that managed routes begin with, although it is the older one.
 const OLD_GROUP: &str = "inference.networking.x-k8s.io";
+const RBAC: &str = "rbac.authorization.k8s.io/v1";
 const MODEL_PORT: u16 = 8000;
 const PICKER_PORT: u16 = 9002;
 
 /// What the charts of LLMInferenceService install: the controller, and presets that every service is combined with.
 pub(crate) fn installation() -> Vec<Value> {
-    let labels = json!({"control-plane": "llmisvc-controller-manager"});
+    let manager = "llmisvc-controller-manager";
+    let container = json!({"name": "manager", "image": "docker.io/kserve/llmisvc-controller:v0.17.0"});
+    let controller = object::installed(NAMESPACE, manager, json!({"control-plane": manager}), container);
     let preset = |name: &str, spec: Value| {
         json!({"apiVersion": "serving.kserve.io/v1alpha2", "kind": "LLMInferenceServiceConfig",
             "metadata": {"name": format!("kserve-config-llm-{name}"), "namespace": NAMESPACE}, "spec": spec})
     };
+    let model = json!({
+        "name": "main",
+        "image": "ghcr.io/llm-d/llm-d-cuda:v0.4.0",
+        "command": ["vllm", "serve", "/mnt/models"],
+        "args": ["--served-model-name", "{{ .Spec.Model.Name }}", "--port", "8000"],
+        "ports": [{"containerPort": MODEL_PORT, "protocol": "TCP"}],
+    });
     let picker = json!({
         "name": "main",
         "image": "ghcr.io/llm-d/llm-d-inference-scheduler:v0.4.0",
@@ -45,35 +55,16 @@ pub(crate) fn installation() -> Vec<Value> {
                  "--pool-namespace", "{{ .ObjectMeta.Namespace }}"],
         "ports": [{"name": "grpc", "containerPort": PICKER_PORT}, {"name": "grpc-health", "containerPort": 9003}],
     });
+    let pool = json!({
+        "targetPorts": [{"number": MODEL_PORT}],
+        "endpointPickerRef": {"kind": "Service", "name": "{{ ChildName .ObjectMeta.Name `-epp-service` }}",
+            "port": {"number": PICKER_PORT}, "failureMode": "FailOpen"},
+    });
+    let scheduler = json!({"pool": {"spec": pool}, "template": {"containers": [picker]}});
     vec![
-        json!({
-            "apiVersion": "apps/v1", "kind": "Deployment",
-            "metadata": {"name": "llmisvc-controller-manager", "namespace": NAMESPACE, "labels": labels},
-            "spec": {"replicas": 1, "selector": {"matchLabels": labels}, "template": {
-                "metadata": {"labels": labels},
-                "spec": {"containers": [{"name": "manager", "image": "docker.io/kserve/llmisvc-controller:v0.17.0"}]}}},
-        }),
-        preset(
-            "template",
-            json!({"template": {"containers": [{
-                "name": "main",
-                "image": "ghcr.io/llm-d/llm-d-cuda:v0.4.0",
-                "command": ["vllm", "serve", "/mnt/models"],
-                "args": ["--served-model-name", "{{ .Spec.Model.Name }}", "--port", "8000"],
-                "ports": [{"containerPort": MODEL_PORT, "protocol": "TCP"}],
-            }]}}),
-        ),
-        preset(
-            "scheduler",
-            json!({"router": {"scheduler": {
-                "pool": {"spec": {
-                    "targetPorts": [{"number": MODEL_PORT}],
-                    "endpointPickerRef": {"kind": "Service", "name": "{{ ChildName .ObjectMeta.Name `-epp-service` }}",
-                        "port": {"number": PICKER_PORT}, "failureMode": "FailOpen"},
-                }},
-                "template": {"containers": [picker]},
-            }}}),
-        ),
+        controller,
+        preset("template", json!({"template": {"containers": [model]}})),
+        preset("scheduler", json!({"router": {"scheduler": scheduler}})),
     ]
 }
 
@@ -83,28 +74,20 @@ pub(super) fn reconcile(context: &Context, snapshot: &Snapshot) {
         settle("a binding's end", context.store.delete(&CLUSTER_ROLE_BINDING, "", &binding(service)));
     }
     gateways::release(context, snapshot, &kinds::LLM_INFERENCE_SERVICE, FINALIZER, |_| false);
-    for service in snapshot.all(&kinds::LLM_INFERENCE_SERVICE).filter(|s| !object::is_going(s)) {
-        mark(context, service);
-        let mut standing = Standing::default();
-        match combined(snapshot, service) {
+    for object in snapshot.all(&kinds::LLM_INFERENCE_SERVICE).filter(|s| !object::is_going(s)) {
+        gateways::hold(context, &kinds::LLM_INFERENCE_SERVICE, object, FINALIZER);
+        let status = match combined(snapshot, object) {
+            Ok(spec) => Service { context, snapshot, object, spec }.reconcile(),
             Err(problem) => {
                 // What was there before is left as it is, and so is what was said of it.
-                let mut status = service.get("status").cloned().unwrap_or_else(|| json!({}));
+                let mut status = object.get("status").cloned().unwrap_or_else(|| json!({}));
                 let others = list(&status, "/conditions").filter(|c| text(c, "/type") != "PresetsCombined").cloned();
-                let mut conditions: Vec<Value> = others.collect();
-                conditions.push(condition("PresetsCombined", false, "CombineBaseError", &problem));
-                status["conditions"] = json!(conditions);
-                write_status(context, &kinds::LLM_INFERENCE_SERVICE, service, status);
-                continue;
+                let failed = condition("PresetsCombined", false, "CombineBaseError", &problem);
+                status["conditions"] = others.chain([failed]).collect();
+                status
             }
-            Ok(spec) => {
-                standing.say("PresetsCombined", None);
-                let service = Service { context, snapshot, object: service, spec };
-                service.reconcile(&mut standing);
-                let status = service.status(standing);
-                write_status(context, &kinds::LLM_INFERENCE_SERVICE, service.object, status);
-            }
-        }
+        };
+        write_status(context, &kinds::LLM_INFERENCE_SERVICE, object, status);
     }
 }
 
@@ -112,18 +95,6 @@ const CLUSTER_ROLE_BINDING: Kind = Kind::of("rbac.authorization.k8s.io", "Cluste
 
 fn binding(service: &Value) -> String {
     format!("{}-{}-epp-auth-rb", namespace(service), name(service))
-}
-
-fn mark(context: &Context, service: &Value) {
-    if list(service, "/metadata/finalizers").all(|f| f != FINALIZER) {
-        let marked =
-            context.store.change(&kinds::LLM_INFERENCE_SERVICE, namespace(service), name(service), |service| {
-                let mut finalizers: Vec<Value> = list(service, "/metadata/finalizers").cloned().collect();
-                finalizers.push(json!(FINALIZER));
-                service["metadata"]["finalizers"] = json!(finalizers);
-            });
-        settle("an LLMInferenceService's marks", marked);
-    }
 }
 
 /// What presets, baseRefs and the service itself say together: the later over the earlier, templates filled in.
@@ -195,34 +166,31 @@ fn fill(value: &mut Value, service: &Value) {
 /// Reason and message of what is not as it should be.
 type Problem = (String, String);
 
-/// Conditions in the making: type, and what is wrong.
+/// Conditions by their type, with what is wrong where they are False.
 #[derive(Debug, Default)]
-struct Standing(Vec<(&'static str, Option<Problem>)>);
+struct Conditions(Vec<(&'static str, Option<Problem>)>);
 
-impl Standing {
-    fn say(&mut self, kind: &'static str, problem: Option<Problem>) {
+impl Conditions {
+    fn push(&mut self, kind: &'static str, problem: Option<Problem>) {
         self.0.push((kind, problem));
     }
 
-    fn first(&self, kinds: &[&str]) -> Option<Problem> {
+    fn problem(&self, kinds: &[&str]) -> Option<Problem> {
         self.0.iter().filter(|(kind, _)| kinds.contains(kind)).find_map(|(_, problem)| problem.clone())
     }
 
-    fn conditions(mut self) -> Vec<Value> {
-        let workloads = self.first(&["MainWorkloadReady"]);
-        let router = self.first(&["SchedulerWorkloadReady", "GatewaysReady", "HTTPRoutesReady", "InferencePoolReady"]);
-        self.say("WorkloadsReady", workloads);
-        self.say("RouterReady", router);
-        let ready = self.first(&["WorkloadsReady", "RouterReady"]);
-        self.say("Ready", ready);
+    /// With those that follow from the others, in the order of their types.
+    fn written(mut self) -> Vec<Value> {
+        let router = ["SchedulerWorkloadReady", "GatewaysReady", "HTTPRoutesReady", "InferencePoolReady"];
+        self.push("WorkloadsReady", self.problem(&["MainWorkloadReady"]));
+        self.push("RouterReady", self.problem(&router));
+        self.push("Ready", self.problem(&["WorkloadsReady", "RouterReady"]));
         self.0.sort_by_key(|(kind, _)| *kind);
-        self.0
-            .iter()
-            .map(|(kind, problem)| match problem {
-                None => json!({"type": kind, "status": "True"}),
-                Some((reason, message)) => condition(kind, false, reason, message),
-            })
-            .collect()
+        let written = self.0.iter().map(|(kind, problem)| match problem {
+            None => json!({"type": kind, "status": "True"}),
+            Some((reason, message)) => condition(kind, false, reason, message),
+        });
+        written.collect()
     }
 }
 
@@ -269,40 +237,38 @@ impl Service<'_> {
         object
     }
 
-    /// Why the Deployment of a child is not available.
-    fn available(&self, suffix: &str) -> Option<Problem> {
+    fn unavailable(&self, suffix: &str) -> Option<Problem> {
         let deployment = self.context.fresh(self.snapshot, &kinds::DEPLOYMENT, self.home(), &self.child(suffix));
-        let said =
-            deployment.as_ref().and_then(|d| list(d, "/status/conditions").find(|c| text(c, "/type") == "Available"));
-        match said {
+        match deployment.as_ref().and_then(|d| condition_of(d, "/status/conditions", "Available")) {
             Some(said) if text(said, "/status") == "True" => None,
             Some(said) => Some((text(said, "/reason").to_owned(), text(said, "/message").to_owned())),
             None => Some(("MinimumReplicasUnavailable".to_owned(), "the Deployment has no status".to_owned())),
         }
     }
 
-    fn reconcile(&self, standing: &mut Standing) {
+    /// Brings the children to what they should be; returns the status.
+    fn reconcile(&self) -> Value {
+        let mut conditions = Conditions::default();
+        conditions.push("PresetsCombined", None);
         self.workload();
-        standing.say("MainWorkloadReady", self.available("-kserve"));
-        if !self.has("/router") {
-            return;
-        }
+        conditions.push("MainWorkloadReady", self.unavailable("-kserve"));
         if self.has("/router/scheduler") {
             self.scheduler();
-            standing.say("SchedulerWorkloadReady", self.available("-kserve-router-scheduler"));
+            conditions.push("SchedulerWorkloadReady", self.unavailable("-kserve-router-scheduler"));
         }
         if self.has("/router/gateway/refs") {
-            standing.say("GatewaysReady", self.gateways());
+            conditions.push("GatewaysReady", self.gateways());
         }
         if self.has("/router/route") {
             if !self.has("/router/route/http/refs") {
                 self.route();
             }
-            standing.say("HTTPRoutesReady", self.routes());
+            conditions.push("HTTPRoutesReady", self.routes());
         }
         if self.has("/router/scheduler") {
-            standing.say("InferencePoolReady", self.pool_status());
+            conditions.push("InferencePoolReady", self.pool_status());
         }
+        self.status(conditions)
     }
 
     fn workload(&self) {
@@ -327,48 +293,32 @@ impl Service<'_> {
         let labels = self.labels("llminferenceservice-router-scheduler");
         let account = self.child("-epp-sa");
         self.apply("v1", "ServiceAccount", "-epp-sa", &labels, json!({}));
-        let read = json!(["get", "list", "watch"]);
-        self.apply(
-            "rbac.authorization.k8s.io/v1",
-            "Role",
-            "-epp-role",
-            &labels,
-            json!({"rules": [
-                {"apiGroups": [""], "resources": ["pods"], "verbs": read},
-                {"apiGroups": [pools::GROUP, OLD_GROUP], "resources": ["inferencepools"], "verbs": read},
-            ]}),
-        );
+        let verbs = ["get", "list", "watch"];
+        let read =
+            |groups: &[&str], resource: &str| json!({"apiGroups": groups, "resources": [resource], "verbs": verbs});
+        let rules = [read(&[""], "pods"), read(&[pools::GROUP, OLD_GROUP], "inferencepools")];
+        self.apply(RBAC, "Role", "-epp-role", &labels, json!({"rules": rules}));
         let subjects = json!([{"kind": "ServiceAccount", "name": account, "namespace": self.home()}]);
         let role =
             |kind: &str, name: &str| json!({"apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": name});
         let bound = json!({"subjects": subjects, "roleRef": role("Role", &self.child("-epp-role"))});
-        self.apply("rbac.authorization.k8s.io/v1", "RoleBinding", "-epp-rb", &labels, bound);
-        apply(
-            self.context,
-            self.snapshot,
-            json!({
-                "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding",
-                "metadata": {"name": binding(self.object), "labels": labels},
-                "subjects": subjects, "roleRef": role("ClusterRole", "system:auth-delegator"),
-            }),
-        );
+        self.apply(RBAC, "RoleBinding", "-epp-rb", &labels, bound);
+        let of_the_cluster = json!({
+            "apiVersion": RBAC, "kind": "ClusterRoleBinding",
+            "metadata": {"name": binding(self.object), "labels": labels},
+            "subjects": subjects, "roleRef": role("ClusterRole", "system:auth-delegator"),
+        });
+        apply(self.context, self.snapshot, of_the_cluster);
         let mut pod = self.spec["router"]["scheduler"]["template"].clone();
         pod["serviceAccountName"] = json!(account);
         let replicas = object::number(&self.spec, "/router/scheduler/replicas").unwrap_or(1);
-        let template = json!({"metadata": {"labels": labels}, "spec": pod});
-        self.apply(
-            "apps/v1",
-            "Deployment",
-            "-kserve-router-scheduler",
-            &labels,
-            json!({"spec": {
-            "replicas": replicas, "strategy": {"type": "Recreate"},
-            "selector": {"matchLabels": labels}, "template": template}}),
-        );
+        let spec = json!({"replicas": replicas, "strategy": {"type": "Recreate"}, "selector": {"matchLabels": labels},
+            "template": {"metadata": {"labels": labels}, "spec": pod}});
+        self.apply("apps/v1", "Deployment", "-kserve-router-scheduler", &labels, json!({"spec": spec}));
         let port = |name: &str, port: u16| json!({"name": name, "port": port, "targetPort": port, "protocol": "TCP"});
-        self.apply("v1", "Service", "-epp-service", &labels, json!({"spec": {
-            "type": "ClusterIP", "selector": labels,
-            "ports": [port("grpc", PICKER_PORT), port("grpc-health", 9003), port("metrics", 9090), port("zmq", 5557)]}}));
+        let ports = [port("grpc", PICKER_PORT), port("grpc-health", 9003), port("metrics", 9090), port("zmq", 5557)];
+        let spec = json!({"type": "ClusterIP", "selector": labels, "ports": ports});
+        self.apply("v1", "Service", "-epp-service", &labels, json!({"spec": spec}));
         if !self.has("/router/scheduler/pool/ref") {
             self.pools(&labels);
         }
@@ -383,31 +333,26 @@ impl Service<'_> {
             .find(|s| s.as_object().is_some_and(|s| !s.is_empty() && s.values().all(Value::is_string)));
         let own = json!({"app.kubernetes.io/name": name(self.object), "kserve.io/component": "workload"});
         let selector = chosen.unwrap_or(&own);
-        let port = [object::port(written, "/targetPorts/0/number"), object::port(written, "/targetPortNumber")];
-        let port = port.into_iter().flatten().next().unwrap_or(MODEL_PORT);
-        let reference = [written.get("endpointPickerRef"), written.get("extensionRef")].into_iter().flatten().next();
+        let port = object::port(written, "/targetPorts/0/number").or(object::port(written, "/targetPortNumber"));
+        let port = port.unwrap_or(MODEL_PORT);
+        let reference = written.get("endpointPickerRef").or(written.get("extensionRef"));
         let reference = reference.cloned().unwrap_or_default();
         let picker = text_or(&reference, "/name", &self.child("-epp-service")).to_owned();
-        let at = [object::port(&reference, "/port/number"), object::port(&reference, "/portNumber")];
-        let at = at.into_iter().flatten().next().unwrap_or(PICKER_PORT);
+        let at = object::port(&reference, "/port/number").or(object::port(&reference, "/portNumber"));
+        let at = at.unwrap_or(PICKER_PORT);
         let mode = text_or(&reference, "/failureMode", "FailOpen");
-        self.apply(
+        let apply = |version: &str, spec| {
+            self.apply(version, "InferencePool", "-inference-pool", labels, json!({"spec": spec}));
+        };
+        let picker_ref = json!({"name": picker, "port": {"number": at}, "failureMode": mode});
+        apply(
             "inference.networking.k8s.io/v1",
-            "InferencePool",
-            "-inference-pool",
-            labels,
-            json!({"spec": {
-            "selector": {"matchLabels": selector}, "targetPorts": [{"number": port}],
-            "endpointPickerRef": {"name": picker, "port": {"number": at}, "failureMode": mode}}}),
+            json!({"selector": {"matchLabels": selector}, "targetPorts": [{"number": port}], "endpointPickerRef": picker_ref}),
         );
-        self.apply(
+        let extension_ref = json!({"name": picker, "portNumber": at, "failureMode": mode});
+        apply(
             "inference.networking.x-k8s.io/v1alpha2",
-            "InferencePool",
-            "-inference-pool",
-            labels,
-            json!({"spec": {
-            "selector": selector, "targetPortNumber": port,
-            "extensionRef": {"name": picker, "portNumber": at, "failureMode": mode}}}),
+            json!({"selector": selector, "targetPortNumber": port, "extensionRef": extension_ref}),
         );
     }
 
@@ -440,17 +385,13 @@ impl Service<'_> {
             "port": MODEL_PORT, "weight": 1});
         let (group, moved) = self.pool_group();
         let pool = if self.has("/router/scheduler") {
-            let named =
-                text_or(&self.spec, "/router/scheduler/pool/ref/name", &self.child("-inference-pool")).to_owned();
-            json!({"group": group, "kind": "InferencePool", "name": named, "port": MODEL_PORT, "weight": 1})
+            let name = self.pool_name();
+            json!({"group": group, "kind": "InferencePool", "name": name, "port": MODEL_PORT, "weight": 1})
         } else {
             service.clone()
         };
-        let mut rules: Vec<Value> = ["/v1/completions", "/v1/chat/completions"]
-            .iter()
-            .map(|path| rule(&format!("{base}{path}"), path, pool.clone()))
-            .collect();
-        rules.push(rule(&base, "/", service));
+        let chat = |path: &str| rule(&format!("{base}{path}"), path, pool.clone());
+        let rules = [chat("/v1/completions"), chat("/v1/chat/completions"), rule(&base, "/", service)];
         let labels = self.labels("llminferenceservice-router");
         let content = json!({"spec": {"parentRefs": self.parents(), "rules": rules}});
         let mut route = self.made("gateway.networking.k8s.io/v1", "HTTPRoute", "-kserve-route", &labels, content);
@@ -468,8 +409,7 @@ impl Service<'_> {
         }
         let route = self.snapshot.get(&kinds::HTTP_ROUTE, self.home(), &self.child("-kserve-route"));
         let current = route.and_then(|r| r.pointer("/spec/rules/0/backendRefs/0/group")).and_then(Value::as_str);
-        let resolved =
-            route.and_then(|r| list(r, "/status/parents/0/conditions").find(|c| text(c, "/type") == "ResolvedRefs"));
+        let resolved = route.and_then(|r| condition_of(r, "/status/parents/0/conditions", "ResolvedRefs"));
         let unknown_kind = resolved.map(|c| text(c, "/status") == "False" && text(c, "/reason") == "InvalidKind");
         let locked = route.is_some_and(|r| annotation(r, MIGRATED) == Some("v1"));
         let moves = match current {
@@ -508,7 +448,7 @@ impl Service<'_> {
             let generation = object::generation(&route);
             parents.find_map(|parent| {
                 ["Accepted", "ResolvedRefs"].iter().find_map(|kind| {
-                    let said = list(parent, "/conditions").find(|c| text(c, "/type") == *kind);
+                    let said = condition_of(parent, "/conditions", kind);
                     let holds = said.is_some_and(|c| {
                         text(c, "/status") == "True" && object::number(c, "/observedGeneration") == Some(generation)
                     });
@@ -522,27 +462,26 @@ impl Service<'_> {
     /// Some parent must speak of the pool, and all that do must have accepted it: a gateway that writes no status keeps the
     /// service waiting.
     fn pool_status(&self) -> Option<Problem> {
-        let named = text_or(&self.spec, "/router/scheduler/pool/ref/name", &self.child("-inference-pool")).to_owned();
-        let pool = self.snapshot.get(&kinds::INFERENCE_POOL, self.home(), &named);
-        let accepts = |parent: &Value| {
-            list(parent, "/conditions").any(|c| text(c, "/type") == "Accepted" && text(c, "/status") == "True")
-        };
-        let accepted = pool.is_some_and(|pool| {
+        let (home, name) = (self.home(), self.pool_name());
+        let accepts =
+            |parent| condition_of(parent, "/conditions", "Accepted").is_some_and(|c| text(c, "/status") == "True");
+        let accepted = self.snapshot.get(&kinds::INFERENCE_POOL, home, &name).is_some_and(|pool| {
             let mut parents = list(pool, "/status/parents").peekable();
             parents.peek().is_some() && parents.all(accepts)
         });
-        (!accepted).then(|| {
-            let message =
-                format!("Inference Pool {}/{named} exists but no Gateway controller has accepted it yet", self.home());
-            ("WaitingForGateway".to_owned(), message)
-        })
+        let message = format!("Inference Pool {home}/{name} exists but no Gateway controller has accepted it yet");
+        (!accepted).then(|| ("WaitingForGateway".to_owned(), message))
+    }
+
+    fn pool_name(&self) -> String {
+        text_or(&self.spec, "/router/scheduler/pool/ref/name", &self.child("-inference-pool")).to_owned()
     }
 
     /// Addresses of the Gateways below which the managed route serves. Private ones are internal, and `url` names none
     /// of them.
-    fn status(&self, standing: Standing) -> Value {
+    fn status(&self, conditions: Conditions) -> Value {
         let mut status = json!({
-            "conditions": standing.conditions(),
+            "conditions": conditions.written(),
             "observedGeneration": object::generation(self.object),
         });
         if !self.has("/router/route") || self.has("/router/route/http/refs") {
@@ -560,7 +499,7 @@ impl Service<'_> {
                 addresses.push(json!({"name": kind, "url": url}));
             }
         }
-        if let Some(external) = addresses.iter().find(|a| text(a, "/name") == "gateway-external") {
+        if let Some(external) = addresses.iter().find(|a| a["name"] == "gateway-external") {
             status["url"] = external["url"].clone();
         }
         if !addresses.is_empty() {
@@ -620,11 +559,8 @@ mod tests {
 
     #[test]
     fn readiness_is_that_of_workloads_and_router() {
-        let mut standing = Standing::default();
-        standing.say("PresetsCombined", None);
-        standing.say("MainWorkloadReady", None);
-        standing.say("InferencePoolReady", Some(("WaitingForGateway".to_owned(), "m".to_owned())));
-        let conditions = standing.conditions();
+        let waiting = Some(("WaitingForGateway".to_owned(), "m".to_owned()));
+        let conditions = Conditions(vec![("MainWorkloadReady", None), ("InferencePoolReady", waiting)]).written();
         let of = |kind: &str| conditions.iter().find(|c| c["type"] == kind).cloned().unwrap_or_default();
         assert_eq!((&of("WorkloadsReady")["status"], &of("RouterReady")["status"]), (&json!("True"), &json!("False")));
         assert_eq!(of("Ready")["reason"], "WaitingForGateway");

@@ -12,7 +12,7 @@ mod workloads;
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
 };
 
 use apiserver::{Failure, Kind, Store};
@@ -28,7 +28,7 @@ use crate::{
     clock::Clock,
     dataplane::{network::Network, proxy::SharedWindows},
     dialects::{GatewayController, Name, Snapshot, object},
-    kinds,
+    kinds, lock,
     mutants::{Mutants, mutant},
 };
 
@@ -57,8 +57,8 @@ pub type Models = Arc<Mutex<HashMap<Name, model::Model>>>;
 /// Records of pickers by the namespace and name of their pods.
 pub type Journals = Arc<Mutex<HashMap<Name, picker::Journal>>>;
 
-/// The kinds that the controllers here read beside those of the dialect.
-const READS: [Kind; 8] = [
+/// The kinds that controllers read in every world; a dialect adds its own.
+const READS: [Kind; 16] = [
     kinds::NAMESPACE,
     kinds::NODE,
     kinds::POD,
@@ -67,31 +67,24 @@ const READS: [Kind; 8] = [
     kinds::DEPLOYMENT,
     kinds::REPLICA_SET,
     kinds::CONFIG_MAP,
+    kinds::GATEWAY_CLASS,
+    kinds::GATEWAY,
+    kinds::HTTP_ROUTE,
+    kinds::REFERENCE_GRANT,
+    kinds::INFERENCE_POOL,
+    kinds::INFERENCE_SERVICE,
+    kinds::LLM_INFERENCE_SERVICE,
+    kinds::LLM_INFERENCE_SERVICE_CONFIG,
 ];
 
 pub async fn run(context: Context) {
     let mut events = context.store.observe(None);
-    let mut kinds: Vec<Kind> = READS.into_iter().chain(context.gateway.reads()).collect();
-    kinds.extend([
-        kinds::HTTP_ROUTE,
-        kinds::INFERENCE_SERVICE,
-        kinds::INFERENCE_POOL,
-        kinds::LLM_INFERENCE_SERVICE,
-        kinds::LLM_INFERENCE_SERVICE_CONFIG,
-    ]);
-    kinds.sort();
-    kinds.dedup();
+    let kinds: Vec<Kind> = READS.into_iter().chain(context.gateway.reads()).collect();
     let mut controllers = Controllers::default();
     loop {
-        let first = tokio::select! {
-            event = events.next() => event,
-            () = context.stop.cancelled() => break,
-        };
-        if first.is_none() {
-            break;
-        }
+        let Some(Some(first)) = context.stop.run_until_cancelled(events.next()).await else { break };
         let seen = context.store.version(); // its events are here already, and those before it
-        let mut relevant = first.is_some_and(|e| kinds.contains(&e.kind));
+        let mut relevant = kinds.contains(&first.kind);
         while let Some(event) = events.try_next() {
             relevant |= kinds.contains(&event.kind);
         }
@@ -103,7 +96,7 @@ pub async fn run(context: Context) {
 }
 
 /// The controllers of a world, in the order of their turns: what one writes, the next one sees.
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Controllers {
     snapshot: Snapshot,
     workloads: Workloads,
@@ -122,11 +115,8 @@ impl Turn {
         let changed = |seen: &[(Kind, u64)]| seen.iter().any(|(kind, version)| snapshot.version(kind) != *version);
         if self.0.as_deref().is_none_or(changed) {
             reconcile(snapshot);
-            let seen = snapshot.take_asked().into_iter().map(|kind| {
-                let version = snapshot.version(&kind);
-                (kind, version)
-            });
-            self.0 = Some(seen.collect());
+            let asked = snapshot.take_asked().into_iter();
+            self.0 = Some(asked.map(|kind| (kind.clone(), snapshot.version(&kind))).collect());
         }
     }
 }
@@ -184,7 +174,7 @@ fn apply(context: &Context, snapshot: &Snapshot, mut object: Value) {
     }
     let (kind, key) = (object::kind(&object), object::key(&object));
     let there = snapshot.get(&kind, &key.0, &key.1).is_some_and(|existing| object::covers(existing, &object));
-    let mut applied = context.applied.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut applied = lock(&context.applied);
     if there && applied.get(&(kind.clone(), key.clone())) == Some(&object) {
         return;
     }

@@ -5,22 +5,19 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    fmt,
     net::{IpAddr, SocketAddr},
-    sync::{Arc, MutexGuard, PoisonError},
+    sync::Arc,
     time::Duration,
 };
 
-use futures::{FutureExt, future::BoxFuture};
 use model::Model;
 use picker::Endpoint;
 use serde_json::{Value, json};
 use tokio::{net::TcpListener, sync::watch};
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::{Context, settle};
 use crate::{
-    clock::Clock,
     dataplane::{
         network::{Network, PodPort, PortOf, pod_address},
         proxy::Proxy,
@@ -32,13 +29,13 @@ use crate::{
         pools,
     },
     hops::Between,
-    kinds,
+    kinds, lock,
 };
 
 pub const NODE: &str = "rehearsal-control-plane";
 
 /// The pods that run, by uid.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Pods {
     running: HashMap<String, Running>,
     addresses: u32,
@@ -46,36 +43,19 @@ pub struct Pods {
     tables: BTreeMap<Name, Arc<Table>>,
 }
 
-#[derive(Debug)]
 struct Running {
     name: Name,
     address: IpAddr,
-    stop: CancellationToken,
+    _stop: DropGuard,
     proxy: Option<(Name, Proxy)>,
     picker: Option<Picker>,
 }
 
-/// An endpoint picker that runs: the pool that it picks for, and how it hears of the pool's endpoints.
-#[derive(Debug)]
 struct Picker {
     pool: Name,
     endpoints: watch::Sender<Option<Vec<Endpoint>>>,
-    serving: Serving,
-}
-
-/// Its death is the picker's.
-struct Serving(picker::Handle);
-
-impl fmt::Debug for Serving {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Serving")
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        self.stop.cancel();
-    }
+    /// Its death is the picker's.
+    serving: picker::Handle,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -111,8 +91,8 @@ impl Pods {
             let stays = present.contains_key(uid.as_str());
             if !stays {
                 context.network.remove_pod(pod.address);
-                models(context).remove(&pod.name);
-                journals(context).remove(&pod.name);
+                lock(&context.models).remove(&pod.name);
+                lock(&context.pickers).remove(&pod.name);
             }
             stays
         });
@@ -178,7 +158,7 @@ fn start(
         Program::Nothing => {}
         Program::Model { names, port, chat_path, knows_pod } => {
             let mut config = model::Config { models: names, port, chat_path, ..model::Config::default() };
-            config.clock = Arc::new(ModelClock(context.clock.clone()));
+            config.clock = Arc::new(context.clock.clone());
             config.drain = Duration::ZERO;
             if knows_pod {
                 config.pod = name(pod).to_owned();
@@ -186,29 +166,19 @@ fn start(
             }
             let model = Model::new(config);
             let (listener, socket) = listen(0)?;
-            models(context).insert(object::key(pod), model.clone());
+            lock(&context.models).insert(object::key(pod), model.clone());
             let (serving, stopped) = (model.clone(), stop.clone());
-            tokio::spawn(async move {
-                tokio::select! {
-                    () = serving.serve(listener) => {}
-                    () = stopped.cancelled() => {}
-                }
-            });
+            tokio::spawn(async move { stopped.run_until_cancelled(serving.serve(listener)).await });
             let stopped = stop.clone();
             let door = Arc::new(move |stream| {
                 let (model, stopped) = (model.clone(), stopped.clone());
-                tokio::spawn(async move {
-                    tokio::select! {
-                        () = model.serve_connection(stream) => {}
-                        () = stopped.cancelled() => {}
-                    }
-                });
+                tokio::spawn(async move { stopped.run_until_cancelled(model.serve_connection(stream)).await });
             });
             context.network.add_pod_port(address, port, PodPort { socket, door: Some(door), of: PortOf::Others });
         }
         Program::Picker(arguments) => {
             let started = start_picker(context, name(pod), address, arguments)?;
-            journals(context).insert(object::key(pod), started.serving.0.journal());
+            lock(&context.pickers).insert(object::key(pod), started.serving.journal());
             picker = Some(started);
         }
         Program::Proxy(gateway) => {
@@ -226,15 +196,7 @@ fn start(
             proxy = Some((gateway, replica));
         }
     }
-    Ok(Running { name: object::key(pod), address, stop, proxy, picker })
-}
-
-fn models(context: &Context) -> MutexGuard<'_, HashMap<Name, Model>> {
-    context.models.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn journals(context: &Context) -> MutexGuard<'_, HashMap<Name, picker::Journal>> {
-    context.pickers.lock().unwrap_or_else(PoisonError::into_inner)
+    Ok(Running { name: object::key(pod), address, _stop: stop.drop_guard(), proxy, picker })
 }
 
 /// A picker that serves, over TLS with a certificate of its own unless it is told not to. It learns of endpoints when
@@ -263,7 +225,7 @@ fn start_picker(context: &Context, pod: &str, address: IpAddr, arguments: Picker
     let listeners =
         picker::Listeners { grpc: bound(grpc)?, health: Some(bound(health)?), admin: Some(bound(records)?) };
     let serving = picker::serve(listeners, options, known);
-    Ok(Picker { pool, endpoints, serving: Serving(serving) })
+    Ok(Picker { pool, endpoints, serving })
 }
 
 /// The ready endpoints of a pool, as its picker finds them; `None` while there is no such pool.
@@ -293,13 +255,10 @@ fn serve_proxy(
     let (listener, socket) = listen(0)?;
     let (accepting, stopped) = (proxy.clone(), stop.clone());
     tokio::spawn(async move {
-        loop {
-            tokio::select! {
-                accepted = listener.accept() => match accepted {
-                    Ok((stream, _)) => accepting.serve(stream, listener_port),
-                    Err(error) => tracing::debug!(%error, "a connection was not accepted"),
-                },
-                () = stopped.cancelled() => break,
+        while let Some(accepted) = stopped.run_until_cancelled(listener.accept()).await {
+            match accepted {
+                Ok((stream, _)) => accepting.serve(stream, listener_port),
+                Err(error) => tracing::debug!(%error, "a connection was not accepted"),
             }
         }
     });
@@ -317,7 +276,6 @@ fn program(context: &Context, pod: &Value) -> Program {
     picker.or_else(|| list(pod, "/spec/containers").find_map(model_of)).unwrap_or(Program::Nothing)
 }
 
-/// The arguments of a container, with those of its command.
 struct Arguments<'c>(Vec<&'c str>);
 
 impl<'c> Arguments<'c> {
@@ -348,7 +306,6 @@ impl<'c> Arguments<'c> {
     }
 }
 
-/// The picker that a container runs, by the arguments of `igc picker` and of the pickers upstream.
 fn picker_of(container: &Value, home: &str) -> Option<Program> {
     let arguments = Arguments::of(container);
     let image = text(container, "/image");
@@ -369,7 +326,6 @@ fn picker_of(container: &Value, home: &str) -> Option<Program> {
     }))
 }
 
-/// The model that a container runs, by the arguments of llm-d-inference-sim and of `igc model`.
 fn model_of(container: &Value) -> Option<Program> {
     let arguments = Arguments::of(container);
     let image = text(container, "/image");
@@ -378,14 +334,9 @@ fn model_of(container: &Value) -> Option<Program> {
     if !is_simulator && !is_own {
         return None;
     }
-    let served = arguments.values("--served-model-name");
-    let mut names = if served.is_empty() { arguments.values("--model") } else { served };
-    if names.is_empty() {
-        names = arguments.values("--model_name");
-    }
-    if names.is_empty() {
-        names = model::Config::default().models;
-    }
+    let flags = ["--served-model-name", "--model", "--model_name"];
+    let names = flags.map(|flag| arguments.values(flag)).into_iter().find(|names| !names.is_empty());
+    let names = names.unwrap_or_else(|| model::Config::default().models);
     let written = arguments.value("--port").and_then(|p| p.parse().ok());
     let port = written.or_else(|| object::port(container, "/ports/0/containerPort")).unwrap_or(8000);
     let chat_path = arguments.value("--chat-path");
@@ -426,19 +377,6 @@ fn say_running(context: &Context, pod: &Value, address: IpAddr) {
     settle("a Pod's status", written);
 }
 
-#[derive(Debug)]
-struct ModelClock(Clock);
-
-impl model::Clock for ModelClock {
-    fn now_ms(&self) -> u64 {
-        self.0.now_ms()
-    }
-
-    fn delay(&self, by: Duration) -> BoxFuture<'static, ()> {
-        self.0.delay(by).boxed()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -446,29 +384,20 @@ mod tests {
 
     #[rstest]
     #[case(json!({"image": "ghcr.io/llm-d/llm-d-inference-sim:v0.10.2", "args": ["--model", "mock-llm", "--port", "8080"]}),
-        Some((vec!["mock-llm"], 8080, false)))]
+        Some((vec!["mock-llm"], 8080, None, false)))]
     #[case(json!({"image": "ghcr.io/llm-d/llm-d-inference-sim:v0.10.2", "args": ["--model=a", "--served-model-name", "b", "c"],
-        "env": [{"name": "POD_NAME"}]}), Some((vec!["b", "c"], 8000, true)))]
+        "env": [{"name": "POD_NAME"}]}), Some((vec!["b", "c"], 8000, None, true)))]
     #[case(json!({"image": "igc:dev", "args": ["model", "--model", "m"], "ports": [{"containerPort": 8080}]}),
-        Some((vec!["m"], 8080, true)))]
-    #[case(json!({"image": "igc:dev", "command": ["/igc", "model", "--model", "m"]}), Some((vec!["m"], 8000, true)))]
+        Some((vec!["m"], 8080, None, true)))]
+    #[case(json!({"image": "igc:dev", "command": ["/igc", "model", "--model", "m", "--chat-path", "/llm/chat/completions"]}),
+        Some((vec!["m"], 8000, Some("/llm/chat/completions"), true)))]
     #[case(json!({"image": "redis:8", "args": ["--port", "6379"]}), None)]
-    fn what_a_container_runs(#[case] container: Value, #[case] expected: Option<(Vec<&str>, u16, bool)>) {
-        let expected = expected.map(|(names, port, knows_pod)| Program::Model {
-            names: names.into_iter().map(str::to_owned).collect(),
-            port,
-            chat_path: None,
-            knows_pod,
+    fn what_a_container_runs(#[case] container: Value, #[case] expected: Option<(Vec<&str>, u16, Option<&str>, bool)>) {
+        let expected = expected.map(|(names, port, chat_path, knows_pod)| {
+            let names = names.into_iter().map(str::to_owned).collect();
+            Program::Model { names, port, chat_path: chat_path.map(str::to_owned), knows_pod }
         });
         assert_eq!(model_of(&container), expected);
-    }
-
-    #[test]
-    fn chats_may_be_elsewhere() {
-        let container =
-            json!({"image": "igc:dev", "args": ["model", "--model", "m", "--chat-path", "/llm/chat/completions"]});
-        let Some(Program::Model { chat_path, .. }) = model_of(&container) else { panic!("a model") };
-        assert_eq!(chat_path.as_deref(), Some("/llm/chat/completions"));
     }
 
     #[rstest]

@@ -11,7 +11,7 @@ use std::{
 
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::DropGuard;
 
 use super::{Context, pods, settle, workloads::is_ready};
 use crate::{
@@ -44,13 +44,7 @@ pub struct Services {
 #[derive(Debug)]
 struct NodePort {
     number: u16,
-    stop: CancellationToken,
-}
-
-impl Drop for NodePort {
-    fn drop(&mut self) {
-        self.stop.cancel();
-    }
+    _stop: DropGuard,
 }
 
 impl Services {
@@ -73,14 +67,12 @@ impl Services {
         let name = object::key(service);
         for written in service["spec"]["ports"].as_array_mut().into_iter().flatten() {
             let Some(port) = object::port(written, "/port") else { continue };
-            let number = self.number(context, (name.clone(), port), object::port(written, "/nodePort"));
-            if let Some(number) = number {
+            if let Some(number) = self.number(context, (name.clone(), port), object::port(written, "/nodePort")) {
                 written["nodePort"] = json!(number);
             }
         }
     }
 
-    /// The number of a node port, which is opened where it is not.
     fn number(&mut self, context: &Context, key: (Name, u16), written: Option<u16>) -> Option<u16> {
         if let Some(open) = self.open.get(&key) {
             return Some(open.number);
@@ -136,13 +128,8 @@ fn open(context: &Context, key: &(Name, u16), written: Option<u16>) -> std::io::
     let stop = context.stop.child_token();
     let (network, stopped) = (context.network.clone(), stop.clone());
     let (home, service, port) = (home.clone(), service.clone(), *port);
-    tokio::spawn(async move {
-        tokio::select! {
-            () = lead(&listener, &network, &home, &service, port) => {}
-            () = stopped.cancelled() => {}
-        }
-    });
-    Ok(NodePort { number: socket.port(), stop })
+    tokio::spawn(async move { stopped.run_until_cancelled(lead(&listener, &network, &home, &service, port)).await });
+    Ok(NodePort { number: socket.port(), _stop: stop.drop_guard() })
 }
 
 /// Leads every connection to one of the endpoints, in turn; without an endpoint it is closed, as kube-proxy refuses it.

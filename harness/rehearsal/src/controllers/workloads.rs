@@ -9,7 +9,7 @@ use super::{Context, settle, write_status};
 use crate::{
     dialects::{
         Snapshot,
-        object::{self, list, name, namespace, number, text},
+        object::{self, name, namespace, number, text},
     },
     kinds,
     mutants::mutant,
@@ -111,20 +111,19 @@ fn deployment(context: &Context, deployment: &Value, sets: &[&Arc<Value>]) -> bo
     let lags = namespace(deployment) == "cert-manager" && context.mutants.is(mutant::NEVER_AVAILABLE);
     let available = all_ready >= wanted && !lags;
     let progressed = newest.is_some() && ready >= wanted;
-    let mut conditions = vec![if available {
-        object::condition("Available", true, "MinimumReplicasAvailable", "Deployment has minimum availability.")
-    } else {
-        let message = "Deployment does not have minimum availability.";
-        object::condition("Available", false, "MinimumReplicasUnavailable", message)
-    }];
+    let (reason, message) = match available {
+        true => ("MinimumReplicasAvailable", "Deployment has minimum availability."),
+        false => ("MinimumReplicasUnavailable", "Deployment does not have minimum availability."),
+    };
+    let is_available = object::condition("Available", available, reason, message);
     let (reason, message) = match (newest, progressed) {
         (_, true) => ("NewReplicaSetAvailable", format!("ReplicaSet \"{current}\" has successfully progressed.")),
         (None, _) => ("NewReplicaSetCreated", format!("Created new replica set \"{current}\"")),
         (Some(_), false) => ("ReplicaSetUpdated", format!("ReplicaSet \"{current}\" is progressing.")),
     };
-    conditions.push(object::condition("Progressing", true, reason, &message));
+    let progressing = object::condition("Progressing", true, reason, &message);
     let mut status = json!({
-        "conditions": conditions,
+        "conditions": [is_available, progressing],
         "observedGeneration": object::generation(deployment),
         "replicas": all,
         "updatedReplicas": newest.map_or(0, |s| number(s, "/status/replicas").unwrap_or(0)),
@@ -210,7 +209,7 @@ fn new_pod(set: &Value) -> Value {
 }
 
 pub(super) fn is_ready(pod: &Value) -> bool {
-    list(pod, "/status/conditions").any(|c| text(c, "/type") == "Ready" && text(c, "/status") == "True")
+    object::condition_status(pod, "Ready") == Some("True")
 }
 
 #[cfg(test)]

@@ -2,14 +2,13 @@
 
 use std::{
     error::Error,
-    fmt,
     future::Future,
     pin::Pin,
     task::{Context, Poll},
 };
 
 use bytes::{Bytes, BytesMut};
-use http_body_util::{BodyExt, Full, combinators::UnsyncBoxBody};
+use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use tokio::task::JoinHandle;
 
@@ -58,7 +57,6 @@ pub async fn hold(mut body: Body, bound: usize) -> Result<Held, BodyError> {
     Ok(Held::Whole(read.freeze()))
 }
 
-/// A body that was partly read: what was read, then the rest.
 pub fn resumed(read: Bytes, rest: Body) -> Body {
     boxed(Resumed { read: Some(read).filter(|r| !r.is_empty()), rest })
 }
@@ -95,18 +93,8 @@ impl HttpBody for Resumed {
 
 /// The same bytes without a known length, so that they are framed as a stream.
 pub fn unsized_body(bytes: Bytes) -> Body {
-    boxed(Unsized(Some(bytes)))
-}
-
-struct Unsized(Option<Bytes>);
-
-impl HttpBody for Unsized {
-    type Data = Bytes;
-    type Error = BodyError;
-
-    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        Poll::Ready(self.0.take().filter(|b| !b.is_empty()).map(|b| Ok(Frame::data(b))))
-    }
+    let frame = (!bytes.is_empty()).then(|| Ok::<_, BodyError>(Frame::data(bytes)));
+    boxed(StreamBody::new(futures::stream::iter(frame)))
 }
 
 #[derive(Debug)]
@@ -140,12 +128,6 @@ impl MeteredBody {
         if let Some(at_end) = self.at_end.take() {
             at_end(self.usage.usage());
         }
-    }
-}
-
-impl fmt::Debug for MeteredBody {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("MeteredBody").field("usage", &self.usage).finish_non_exhaustive()
     }
 }
 
@@ -246,7 +228,7 @@ mod tests {
     async fn a_reply_that_does_not_end_is_free(#[case] late: bool) {
         let event = Bytes::from_static(b"data: {\"usage\":{\"total_tokens\":7}}\n\n");
         let frames: [Result<Frame<Bytes>, BodyError>; 2] = [Ok(Frame::data(event)), Err("cut".into())];
-        let body = boxed(http_body_util::StreamBody::new(futures::stream::iter(frames)));
+        let body = boxed(StreamBody::new(futures::stream::iter(frames)));
         let ends = Arc::new(Mutex::new(Vec::new()));
         let mut reply = MeteredBody { usage: UsageReader::of(Some("text/event-stream")), ..passing(body, &ends) };
         assert!(reply.frame().await.is_some_and(|f| f.is_ok()));

@@ -58,31 +58,22 @@ use super::{
 };
 use crate::hops::Between;
 
-pub(super) enum Answer {
-    Changes(HeaderMutation, Body, Session),
-    Immediate(LocalReply),
-}
-
 /// The session about one request. Dropped before its end it is broken off.
 pub(super) struct Session {
     messages: UnboundedSender<ProcessingRequest>,
-    heads: UnboundedReceiver<HeadAnswer>,
+    heads: UnboundedReceiver<Headers>,
     request: UnboundedReceiver<Piece>,
     reply: UnboundedReceiver<Piece>,
     stop: CancellationToken,
     unfinished: DropGuard,
 }
 
-enum HeadAnswer {
-    Changes(HeaderMutation),
-    Immediate(LocalReply),
-}
+/// What a picker says of the headers of a request or a reply: changes of them, or what the client gets instead.
+type Headers = Result<HeaderMutation, LocalReply>;
 
-/// A piece of a body that the picker hands back, and whether it is the last one.
 type Piece = (Bytes, bool);
 
 impl Session {
-    /// Opens a stream to one of the endpoints of the picker's Service.
     pub(super) async fn open(network: &Network, picker: &Picker) -> io::Result<Self> {
         let Picker { namespace, service, port } = picker;
         let network = network.over(Between::GatewayPicker);
@@ -103,20 +94,19 @@ impl Session {
         let (to_reply, reply) = unbounded();
         let stop = CancellationToken::new();
         run(&stop, async move { Ok(connection.await?) });
-        let answers = Answers { heads: to_heads, request: to_request, reply: to_reply };
-        run(&stop, receive(client, outgoing, answers));
+        let responses = Responses { heads: to_heads, request: to_request, reply: to_reply };
+        run(&stop, receive(client, outgoing, responses));
         let unfinished = stop.clone().drop_guard();
         Ok(Self { messages, heads, request, reply, stop, unfinished })
     }
 
-    /// Sends a request, and waits for the answer to its headers.
     pub(super) async fn request(
         mut self,
         pseudo: &[(&str, String)],
         headers: &HeaderMap,
         body: Body,
         interceptor: Arc<dyn Interceptor>,
-    ) -> Result<Answer, Failure> {
+    ) -> Result<Result<(HeaderMutation, Body, Self), LocalReply>, Failure> {
         let is_whole = body.is_end_stream();
         let mode = BodySendMode::FullDuplexStreamed.into();
         let modes = ProtocolConfiguration {
@@ -139,11 +129,11 @@ impl Session {
             let pieces = std::mem::replace(&mut self.request, nothing);
             bodies::boxed(HandedBack { pieces, ended: false, unfinished: None })
         };
-        match self.answer().await? {
-            HeadAnswer::Changes(changes) => Ok(Answer::Changes(changes, body, self)),
-            HeadAnswer::Immediate(reply) => {
+        match self.headers().await? {
+            Ok(changes) => Ok(Ok((changes, body, self))),
+            Err(reply) => {
                 self.unfinished.disarm();
-                Ok(Answer::Immediate(reply))
+                Ok(Err(reply))
             }
         }
     }
@@ -161,9 +151,9 @@ impl Session {
         let status = parts.status.as_u16().to_string();
         let message = processing_request(Sent::ResponseHeaders(head(&[(":status", status)], &parts.headers, is_whole)));
         self.send(ProcessingRequest { metadata_context: served.clone(), ..message });
-        match self.answer().await? {
-            HeadAnswer::Changes(changes) => change(&mut parts.headers, &changes),
-            HeadAnswer::Immediate(reply) => {
+        match self.headers().await? {
+            Ok(changes) => change(&mut parts.headers, &changes),
+            Err(reply) => {
                 self.unfinished.disarm();
                 return Ok(Err(reply));
             }
@@ -188,7 +178,7 @@ impl Session {
         _ = self.messages.unbounded_send(message); // a picker that is gone is noticed where its answer is waited for
     }
 
-    async fn answer(&mut self) -> Result<HeadAnswer, Failure> {
+    async fn headers(&mut self) -> Result<Headers, Failure> {
         self.heads.next().await.ok_or(Failure::PickerSilent)
     }
 }
@@ -204,8 +194,8 @@ fn run(stop: &CancellationToken, part: impl Future<Output = Result<(), BodyError
     });
 }
 
-struct Answers {
-    heads: UnboundedSender<HeadAnswer>,
+struct Responses {
+    heads: UnboundedSender<Headers>,
     request: UnboundedSender<Piece>,
     reply: UnboundedSender<Piece>,
 }
@@ -213,19 +203,19 @@ struct Answers {
 async fn receive(
     mut client: ExternalProcessorClient<Connection>,
     outgoing: UnboundedReceiver<ProcessingRequest>,
-    answers: Answers,
+    responses: Responses,
 ) -> Result<(), BodyError> {
     let mut incoming = client.process(outgoing).await?.into_inner();
     while let Some(answer) = incoming.message().await? {
         // A part that nobody waits for was given up by the exchange: that is noticed there.
         _ = match answer.response {
             Some(Received::RequestHeaders(head) | Received::ResponseHeaders(head)) => {
-                answers.heads.unbounded_send(HeadAnswer::Changes(changes_of(head))).is_ok()
+                responses.heads.unbounded_send(Ok(changes_of(head))).is_ok()
             }
-            Some(Received::RequestBody(body)) => answers.request.unbounded_send(piece_of(body)?).is_ok(),
-            Some(Received::ResponseBody(body)) => answers.reply.unbounded_send(piece_of(body)?).is_ok(),
-            Some(Received::ImmediateResponse(answer)) => {
-                answers.heads.unbounded_send(HeadAnswer::Immediate(reply_of(answer))).is_ok()
+            Some(Received::RequestBody(body)) => responses.request.unbounded_send(piece_of(body)?).is_ok(),
+            Some(Received::ResponseBody(body)) => responses.reply.unbounded_send(piece_of(body)?).is_ok(),
+            Some(Received::ImmediateResponse(immediate)) => {
+                responses.heads.unbounded_send(Err(reply_of(immediate))).is_ok()
             }
             _ => true, // no trailers were sent
         };

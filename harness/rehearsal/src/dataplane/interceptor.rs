@@ -37,7 +37,6 @@ impl LimitInterceptor for Passthrough {}
 impl PickerInterceptor for Passthrough {}
 impl UpstreamInterceptor for Passthrough {}
 
-/// Between a client and the choice of a route.
 pub trait RouteInterceptor {
     fn forwarded_headers(&self, _received: &HeaderMap, _forwarded: &mut HeaderMap) {}
 
@@ -69,7 +68,6 @@ pub trait RouteInterceptor {
     }
 }
 
-/// Around limiters: what they are asked, what they say, and what they are charged.
 pub trait LimitInterceptor {
     /// The time that a limiter goes by for a bucket whose windows or refills have this length.
     fn limiter_time(&self, _bucket: &str, _window_ms: u64, now: UnixMillis) -> UnixMillis {
@@ -107,7 +105,6 @@ pub trait LimitInterceptor {
     fn charges(&self, _table: &Table, _rule: &Rule, _usage: &Usage, _charges: &mut Charges) {}
 }
 
-/// Between a proxy and an endpoint picker.
 pub trait PickerInterceptor {
     fn before_picker(&self, _headers: &mut HeaderMap) {}
 
@@ -147,7 +144,6 @@ pub trait PickerInterceptor {
     }
 }
 
-/// Between a proxy and a backend, and on the reply's way back.
 pub trait UpstreamInterceptor {
     fn call<'a>(
         &'a self,

@@ -9,7 +9,6 @@ use std::collections::HashMap;
 
 use crate::clock::UnixMillis;
 
-/// A budget of hits in each window of whole seconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WindowLimit {
     pub hits: u64,
@@ -35,7 +34,6 @@ pub struct WindowState {
     pub limit: WindowLimit,
     pub over: bool,
     pub remaining: u64,
-    /// Whole seconds until the window ends.
     pub reset: u64,
 }
 
@@ -107,7 +105,6 @@ pub struct BucketLimit {
 pub struct BucketDenial {
     pub limit: u64,
     pub remaining: u64,
-    /// Whole seconds until the next refill.
     pub reset: u64,
 }
 
@@ -179,16 +176,6 @@ mod tests {
     const HOUR: u64 = 3600;
     const NOON: UnixMillis = 1_795_262_400_000; // 2026-11-21T12:00:00Z, the start of an hour
 
-    fn passes_in_a_window(limit: u64, cost: u64) -> usize {
-        let (mut windows, limit) = (Windows::default(), WindowLimit { hits: limit, seconds: HOUR });
-        let mut passed = 0;
-        while !windows.ask(NOON, "route/user-a", limit, 0).over && passed < 1000 {
-            windows.charge(NOON, "route/user-a", limit, cost);
-            passed += 1;
-        }
-        passed
-    }
-
     /// Equal to the limit still passes, so a limit of 70 lets eleven calls of 7 through.
     #[rstest]
     #[case(70, 7, 11)]
@@ -198,7 +185,13 @@ mod tests {
     #[case(1, 7, 1)]
     #[case(69, 7, 10)]
     fn sequential_calls_until_a_window_is_overspent(#[case] limit: u64, #[case] cost: u64, #[case] passes: usize) {
-        assert_eq!(passes_in_a_window(limit, cost), passes);
+        let (mut windows, limit) = (Windows::default(), WindowLimit { hits: limit, seconds: HOUR });
+        let mut passed = 0;
+        while !windows.ask(NOON, "route/user-a", limit, 0).over && passed < 1000 {
+            windows.charge(NOON, "route/user-a", limit, cost);
+            passed += 1;
+        }
+        assert_eq!(passed, passes);
     }
 
     #[rstest]

@@ -69,24 +69,9 @@ pub enum Failure {
     /// The client sent a header that belongs to the gateway.
     ForeignDestination,
     PickerUnreachable,
-    /// The endpoint picker broke off without an answer.
     PickerSilent,
     /// The endpoint picker's choice is no address: the parser's words.
     UnreadableChoice(String),
     OverWindow(WindowState),
     OverBucket(BucketDenial),
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn replies_carry_their_type_and_limits_go_in_front() {
-        let reply = LocalReply::text(429, "rate limit exceeded").with_headers([("x-ratelimit-limit", "70".to_owned())]);
-        assert_eq!(reply.headers[0], ("x-ratelimit-limit".to_owned(), "70".to_owned()));
-        assert_eq!(reply.headers[1], ("content-type".to_owned(), "text/plain".to_owned()));
-        assert_eq!(reply.body.len(), 19);
-        assert_ne!(LocalReply::empty(404), LocalReply::text(404, ""));
-    }
 }

@@ -10,7 +10,6 @@ pub enum Metering {
     Never,
     /// When it has ended, for the usage that it reports.
     AtEnd,
-    /// When it begins, for this usage.
     AtHead(Usage),
 }
 
@@ -19,7 +18,6 @@ pub struct MeteredReply {
     pub of_ai: bool,
     pub success: bool,
     pub streaming: bool,
-    /// Whether the client asked for the usage of a stream.
     pub usage_asked: bool,
 }
 
@@ -32,7 +30,6 @@ impl Metering {
 
 #[derive(Debug, Default)]
 pub struct Charges {
-    /// Windows of the rate limit service.
     pub windows: Vec<WindowCharge>,
     /// Buckets of this replica, with the tokens for each.
     pub buckets: Vec<(LocalLimit, u64)>,
@@ -48,7 +45,6 @@ pub struct WindowCharge {
 }
 
 impl Charges {
-    /// Windows that the request fell in are charged by the rule's costs, local buckets by tokens.
     pub fn of(rule: &Rule, asked: Vec<(String, GlobalLimit)>, usage: &Usage) -> Self {
         let window = |(bucket, limit)| WindowCharge::of(rule, bucket, limit, usage);
         let of_tokens = rule.local_limits.iter().filter(|limit| limit.unit == Unit::Tokens);

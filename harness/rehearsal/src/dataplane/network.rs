@@ -7,12 +7,15 @@ use std::{
     collections::{HashMap, HashSet},
     fmt, io,
     net::{IpAddr, Ipv4Addr, SocketAddr},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard},
 };
 
 use tokio::net::TcpStream;
 
-use crate::hops::{Between, Hops};
+use crate::{
+    hops::{Between, Hops},
+    lock,
+};
 
 /// Takes a connection that would have been made to a pod's port, without a socket in between.
 pub type Door = Arc<dyn Fn(TcpStream) + Send + Sync>;
@@ -78,14 +81,13 @@ pub enum Unreachable {
 
 impl Network {
     fn tables(&self) -> MutexGuard<'_, Tables> {
-        self.tables.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.tables)
     }
 
     pub fn with_hops(hops: Hops) -> Self {
         Self { hops, ..Self::default() }
     }
 
-    /// The same network, for those who dial over this hop.
     pub fn over(&self, hop: Between) -> Self {
         Self { hop: Some(hop), ..self.clone() }
     }
@@ -130,13 +132,6 @@ impl Network {
         endpoints.get(*turn % endpoints.len().max(1)).copied()
     }
 
-    pub fn has_service_port(&self, namespace: &str, name: &str, port: u16) -> bool {
-        self.tables()
-            .services
-            .get(&(namespace.to_owned(), name.to_owned()))
-            .is_some_and(|s| s.ports.iter().any(|p| p.port == port))
-    }
-
     /// What a name resolves to, as the cluster's DNS answers: `<service>.<namespace>[.svc[.cluster.local]]` or an address.
     fn resolve(&self, host: &str) -> Option<IpAddr> {
         if let Ok(address) = host.parse() {
@@ -165,8 +160,9 @@ impl Network {
         match service {
             Some((namespace, name)) => {
                 let (address, port) = self.endpoint(&namespace, &name, port).ok_or_else(refused)?;
-                let pod = self.tables().pods.get(&(address, port)).map(|p| p.socket);
-                pod.or_else(|| own(address, port)).ok_or_else(refused)
+                // Endpoints that a test wrote by hand may name loopback sockets.
+                let own = address.is_loopback().then(|| SocketAddr::new(address, port));
+                self.tables().pods.get(&(address, port)).map(|p| p.socket).or(own).ok_or_else(refused)
             }
             None if self.tables().addresses.contains(&address) => Err(refused()),
             None => Err(Unreachable::Connect(io::Error::from(io::ErrorKind::HostUnreachable))),
@@ -193,29 +189,22 @@ impl Network {
     }
 }
 
-/// Endpoints that a test wrote by hand may name loopback sockets.
-fn own(address: IpAddr, port: u16) -> Option<SocketAddr> {
-    address.is_loopback().then(|| SocketAddr::new(address, port))
-}
-
 pub fn pod_address(n: u32) -> IpAddr {
     IpAddr::V4(Ipv4Addr::from_bits(Ipv4Addr::new(10, 244, 0, 0).to_bits() | (n & 0xFFFF)))
-}
-
-pub fn service_address(n: u32) -> IpAddr {
-    IpAddr::V4(Ipv4Addr::from_bits(Ipv4Addr::new(10, 96, 0, 0).to_bits() | (n & 0xFFFF)))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    const SERVICE: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 96, 0, 9));
+
     fn network() -> (Network, IpAddr) {
         let (network, pod) = (Network::default(), pod_address(7));
         let socket = SocketAddr::from(([127, 0, 0, 1], 40_007));
         network.add_pod_port(pod, 8080, PodPort { socket, door: None, of: PortOf::Others });
         let entry = ServiceEntry {
-            cluster_ip: Some(service_address(9)),
+            cluster_ip: Some(SERVICE),
             ports: vec![
                 ServicePort { port: 80, endpoints: vec![(pod, 8080)] },
                 ServicePort { port: 81, endpoints: vec![] },
@@ -232,11 +221,11 @@ mod tests {
         network.add_pod(idle);
         assert_eq!(pod.to_string(), "10.244.0.7");
         assert_eq!(network.socket(pod, 8080).ok().map(|s| s.port()), Some(40_007));
-        assert_eq!(network.socket(service_address(9), 80).ok().map(|s| s.port()), Some(40_007));
+        assert_eq!(network.socket(SERVICE, 80).ok().map(|s| s.port()), Some(40_007));
         for (address, port, kind) in [
             (pod, 8081, io::ErrorKind::ConnectionRefused),
             (idle, 8080, io::ErrorKind::ConnectionRefused),
-            (service_address(9), 81, io::ErrorKind::ConnectionRefused),
+            (SERVICE, 81, io::ErrorKind::ConnectionRefused),
             (IpAddr::from([192, 0, 2, 1]), 80, io::ErrorKind::HostUnreachable),
         ] {
             match network.socket(address, port) {
@@ -250,12 +239,11 @@ mod tests {
     fn names_resolve_as_in_a_cluster() {
         let (network, _) = network();
         for name in ["svc.ns.svc.cluster.local", "svc.ns.svc", "svc.ns", "10.96.0.9"] {
-            assert_eq!(network.resolve(name), Some(service_address(9)), "{name}");
+            assert_eq!(network.resolve(name), Some(SERVICE), "{name}");
         }
         for name in ["svc", "other.ns.svc.cluster.local", "example.com"] {
             assert_eq!(network.resolve(name), None, "{name}");
         }
         assert_eq!(network.endpoint("ns", "svc", 81), None);
-        assert!(network.has_service_port("ns", "svc", 81) && !network.has_service_port("ns", "svc", 82));
     }
 }

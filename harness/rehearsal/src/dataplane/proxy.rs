@@ -16,19 +16,15 @@ use super::{
     local_reply::{Failure, LocalReply},
     metering::Charges,
     network::Network,
-    routing::{HeaderCase, HostRule, LocalLimit, Precedence, Rule, Table, TieBreak, regex_before_prefix},
+    routing::{HeaderCase, LocalLimit, Precedence, Rule, Table},
 };
-use crate::clock::{Clock, UnixMillis};
+use crate::{
+    clock::{Clock, UnixMillis},
+    lock,
+};
 
 /// Counters that all replicas of all gateways of a world share: the rate limit service and its Redis.
-#[derive(Clone, Debug, Default)]
-pub struct SharedWindows(Arc<Mutex<Windows>>);
-
-impl SharedWindows {
-    pub fn lock(&self) -> MutexGuard<'_, Windows> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
+pub type SharedWindows = Arc<Mutex<Windows>>;
 
 /// A handle on one replica. Clones share it. Its connections end when `stop` is cancelled.
 #[derive(Clone, Debug)]
@@ -56,9 +52,8 @@ impl Proxy {
         interceptor: Arc<dyn Interceptor>,
         stop: CancellationToken,
     ) -> Self {
-        let precedence =
-            Precedence { paths: regex_before_prefix, ties: TieBreak::Oldest, hosts: HostRule::MostSpecificOnly };
-        let empty = Table::new(Vec::new(), precedence, |_: &Failure| LocalReply::empty(404), HeaderCase::Lower);
+        let not_found: fn(&Failure) -> LocalReply = |_| LocalReply::empty(404);
+        let empty = Table::new(Vec::new(), Precedence::default(), not_found, HeaderCase::Lower);
         Self(Arc::new(Inner {
             table: RwLock::new(Arc::new(empty)),
             network,
@@ -87,7 +82,7 @@ impl Proxy {
                 buckets.entry(name.to_owned()).or_insert_with(|| Bucket::new(limit.limit, now));
             }
         }
-        self.0.turns.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        lock(&self.0.turns).clear();
         *self.0.table.write().unwrap_or_else(PoisonError::into_inner) = table;
     }
 
@@ -95,12 +90,8 @@ impl Proxy {
         Arc::clone(&self.0.table.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    pub(super) fn interceptor(&self) -> &dyn Interceptor {
-        &*self.0.interceptor
-    }
-
-    pub(super) fn shared_interceptor(&self) -> Arc<dyn Interceptor> {
-        Arc::clone(&self.0.interceptor)
+    pub(super) fn interceptor(&self) -> &Arc<dyn Interceptor> {
+        &self.0.interceptor
     }
 
     pub(super) fn stop(&self) -> &CancellationToken {
@@ -115,12 +106,12 @@ impl Proxy {
         &self.0.clock
     }
 
-    pub(super) fn windows(&self) -> &SharedWindows {
-        &self.0.windows
+    pub(super) fn windows(&self) -> MutexGuard<'_, Windows> {
+        lock(&self.0.windows)
     }
 
     fn buckets(&self) -> MutexGuard<'_, HashMap<String, Bucket>> {
-        self.0.buckets.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0.buckets)
     }
 
     pub(super) fn admit(&self, limit: &LocalLimit, units: u64) -> Result<(), Failure> {
@@ -139,7 +130,7 @@ impl Proxy {
         for window in &charges.windows {
             let limit = window.limit.limit;
             let now = self.time_for(&window.bucket, limit.seconds * 1000);
-            self.0.windows.lock().charge(now, &window.bucket, limit, window.hits);
+            self.windows().charge(now, &window.bucket, limit, window.hits);
         }
         for (limit, units) in &charges.buckets {
             let now = self.time_for(&limit.bucket, limit.limit.interval_ms);
@@ -159,22 +150,19 @@ impl Proxy {
         if total == 0 {
             return None;
         }
-        let key = Arc::as_ptr(rule) as usize;
-        let mut turns = self.0.turns.lock().unwrap_or_else(PoisonError::into_inner);
-        let turn = turns.entry(key).or_default();
+        let mut turns = lock(&self.0.turns);
+        let turn = turns.entry(Arc::as_ptr(rule) as usize).or_default();
         let mut at = *turn % total;
         *turn += 1;
         // A step that shares no divisor with the total spreads the shares over the round.
         let step = (1..=total).rev().find(|s| gcd(*s, total) == 1 && *s <= total / 2 + 1).unwrap_or(1);
         at = (at * step) % total;
-        rule.backends.iter().position(|b| {
-            let weight = u64::from(b.weight);
-            if at < weight {
-                true
-            } else {
-                at -= weight;
+        rule.backends.iter().position(|backend| match at.checked_sub(u64::from(backend.weight)) {
+            Some(rest) => {
+                at = rest;
                 false
             }
+            None => true,
         })
     }
 }
@@ -198,17 +186,8 @@ mod tests {
     }
 
     fn rule(weights: &[u32]) -> Arc<Rule> {
-        let backends = weights
-            .iter()
-            .map(|weight| Backend {
-                weight: *weight,
-                target: Target::Broken,
-                host_rewrite: None,
-                request: Default::default(),
-                provider: None,
-            })
-            .collect();
-        Arc::new(Rule { backends, ..Rule::default() })
+        let backends = weights.iter().map(|weight| Backend { weight: *weight, ..Backend::plain(Target::Broken) });
+        Arc::new(Rule { backends: backends.collect(), ..Rule::default() })
     }
 
     #[rstest]

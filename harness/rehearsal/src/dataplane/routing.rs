@@ -7,10 +7,13 @@ use std::{cmp::Ordering, collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
 use http::HeaderMap;
 
-use super::limits::{BucketLimit, WindowLimit};
-use super::local_reply::{Failure, LocalReply};
-use super::pool::Pool;
-use super::usage::Cost;
+use super::{
+    limits::{BucketLimit, WindowLimit},
+    local_reply::{Failure, LocalReply},
+    pool::Pool,
+    transform::Transformation,
+    usage::Cost,
+};
 
 pub use super::matching::{HostPattern, Match, PathMatch, RequestHead, ValueMatch, joined};
 
@@ -72,7 +75,6 @@ pub enum Filter {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Target {
-    /// The endpoints of a Service, chosen by the proxy itself.
     Service {
         namespace: String,
         name: String,
@@ -93,7 +95,6 @@ pub enum Target {
 
 #[derive(Clone, Debug)]
 pub struct Backend {
-    /// Share of the traffic; 0 takes none.
     pub weight: u32,
     pub target: Target,
     /// Host that the backend sees, where it is not the client's.
@@ -103,6 +104,11 @@ pub struct Backend {
 }
 
 impl Backend {
+    /// One that changes nothing.
+    pub fn plain(target: Target) -> Self {
+        Self { weight: 1, target, host_rewrite: None, request: HeaderEdit::default(), provider: None }
+    }
+
     pub fn is_pool(&self) -> bool {
         matches!(self.target, Target::Pool(_))
     }
@@ -110,9 +116,7 @@ impl Backend {
 
 #[derive(Clone, Debug, Default)]
 pub struct Provider {
-    /// The model that replaces the client's.
     pub model: Option<String>,
-    /// The path that replaces the client's.
     pub path: Option<String>,
     /// What replaces the `/v1` of the client's path.
     pub prefix: Option<String>,
@@ -141,14 +145,12 @@ pub enum IncludeUsage {
 pub struct Extraction {
     pub header: &'static str,
     pub existing: ExistingHeader,
-    /// The header whose mere presence makes an AI route fail.
     pub destination_header: &'static str,
     pub paths: &'static [&'static str],
     /// What `GET /v1/models` answers for a host: (pattern, model, owner, created in Unix seconds).
     pub models: Vec<(HostPattern, String, String, u64)>,
 }
 
-/// What happens to a routing header that the client sent itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ExistingHeader {
     /// Replaced by the body's model (v1.1.0 and later).
@@ -176,7 +178,6 @@ pub enum Selector {
         /// Name, lower case.
         name: String,
         value: ValueMatch,
-        /// Whether it must not hold.
         invert: bool,
     },
     /// Each value has a bucket of its own. Absent: the request is not limited (docs/facts/envoy-ai-gateway.md E5).
@@ -225,16 +226,13 @@ pub struct Rule {
     pub backends: Vec<Backend>,
     /// From the request's arrival to the last byte of the reply.
     pub timeout: Option<Duration>,
-    /// Largest request body that is buffered, where bodies are buffered.
     pub buffer_limit: Option<usize>,
     pub extraction: Option<Arc<Extraction>>,
     /// What a successful reply's usage is called, for limits.
     pub costs: Vec<(String, Cost)>,
-    /// Limits of the rate limit service.
     pub global_limits: Vec<GlobalLimit>,
-    /// Limits of this replica.
     pub local_limits: Vec<LocalLimit>,
-    pub transformation: Option<Arc<super::transform::Transformation>>,
+    pub transformation: Option<Arc<Transformation>>,
 }
 
 /// Whether a host that has routes of its own falls back to less specific ones.
@@ -278,6 +276,13 @@ pub struct Precedence {
     pub paths: PathOrder,
     pub ties: TieBreak,
     pub hosts: HostRule,
+}
+
+impl Default for Precedence {
+    /// Envoy Gateway's.
+    fn default() -> Self {
+        Self { paths: regex_before_prefix, ties: TieBreak::Oldest, hosts: HostRule::MostSpecificOnly }
+    }
 }
 
 impl Precedence {
@@ -325,7 +330,6 @@ pub enum HeaderCase {
 }
 
 impl Table {
-    /// Sorts the entries of every listener.
     pub fn new(
         mut listeners: Vec<Listener>,
         precedence: Precedence,

@@ -5,8 +5,6 @@ use rstest::rstest;
 
 use super::*;
 
-const ENVOY: Precedence =
-    Precedence { paths: regex_before_prefix, ties: TieBreak::Oldest, hosts: HostRule::MostSpecificOnly };
 const AGENTGATEWAY: Precedence =
     Precedence { paths: regex_beside_prefix, ties: TieBreak::Name, hosts: HostRule::FallThrough };
 
@@ -23,10 +21,6 @@ fn entry(name: &str, host: Option<&str>, matches: Match) -> Arc<Entry> {
         matches,
         rule: Arc::default(),
     })
-}
-
-fn path(path: PathMatch) -> Match {
-    Match { path, ..Match::default() }
 }
 
 fn table(precedence: Precedence, entries: Vec<Arc<Entry>>) -> Table {
@@ -80,37 +74,6 @@ fn paths_cover(#[case] matching: PathMatch, #[case] path: &str, #[case] covered:
     assert_eq!(matching.covers(path), covered);
 }
 
-/// KServe's route is the regular expression `^/.*$` of five characters; a user lays a route over it.
-#[rstest]
-#[case::longer_prefix(PathMatch::Prefix("/v1/chat/completions".into()), "kserve", "overlay")]
-#[case::shorter_prefix(PathMatch::Prefix("/v1".into()), "kserve", "kserve")]
-#[case::exact(PathMatch::Exact("/v1/chat/completions".into()), "overlay", "overlay")]
-#[case::longer_regex(PathMatch::regex("/v1/chat/.*"), "overlay", "overlay")]
-fn an_overlay_of_kserves_route(#[case] overlay: PathMatch, #[case] envoy: &str, #[case] agentgateway: &str) {
-    for (precedence, expected) in [(ENVOY, envoy), (AGENTGATEWAY, agentgateway)] {
-        let entries = vec![
-            entry("kserve", Some("m.test"), path(PathMatch::regex("^/.*$"))),
-            entry("overlay", Some("m.test"), path(overlay.clone())),
-        ];
-        let chosen = chosen(&table(precedence, entries), "m.test", "/v1/chat/completions", &HeaderMap::new());
-        assert_eq!(chosen.as_deref(), Ok(expected));
-    }
-}
-
-#[rstest]
-#[case::falls(AGENTGATEWAY, Ok("any"))]
-#[case::stays(ENVOY, Err(Failure::NoRoute))]
-fn a_host_with_routes_of_its_own(#[case] precedence: Precedence, #[case] expected: Result<&str, Failure>) {
-    let entries = vec![
-        entry("own", Some("m.test"), path(PathMatch::Prefix("/own".into()))),
-        entry("any", None, path(PathMatch::Prefix("/".into()))),
-    ];
-    let table = table(precedence, entries);
-    assert_eq!(chosen(&table, "m.test", "/v1", &HeaderMap::new()), expected.map(str::to_owned));
-    assert_eq!(chosen(&table, "m.test", "/own", &HeaderMap::new()).as_deref(), Ok("own"));
-    assert_eq!(chosen(&table, "other.test", "/own", &HeaderMap::new()).as_deref(), Ok("any"));
-}
-
 #[test]
 fn more_headers_win_and_age_or_name_breaks_ties() {
     let with_header = |name: &str, value: &str| Match {
@@ -122,7 +85,7 @@ fn more_headers_win_and_age_or_name_breaks_ties() {
     let entries =
         vec![Arc::new(young), entry("z-old", None, Match::default()), entry("ai", None, with_header("x-m", "one"))];
     let mut headers = HeaderMap::new();
-    for (precedence, tie) in [(ENVOY, "z-old"), (AGENTGATEWAY, "a-young")] {
+    for (precedence, tie) in [(Precedence::default(), "z-old"), (AGENTGATEWAY, "a-young")] {
         let table = table(precedence, entries.clone());
         headers.insert("x-m", HeaderValue::from_static("one"));
         assert_eq!(chosen(&table, "h", "/", &headers).as_deref(), Ok("ai"));
@@ -133,7 +96,7 @@ fn more_headers_win_and_age_or_name_breaks_ties() {
 
 #[test]
 fn an_unknown_host_and_an_unknown_port_are_told_apart() {
-    let table = table(ENVOY, vec![entry("own", Some("m.test"), Match::default())]);
+    let table = table(Precedence::default(), vec![entry("own", Some("m.test"), Match::default())]);
     assert_eq!(chosen(&table, "other.test", "/", &HeaderMap::new()), Err(Failure::NoHost));
     let (method, headers) = (Method::GET, HeaderMap::new());
     let asked = RequestHead { method: &method, host: "m.test", path: "/", query: "", headers: &headers };

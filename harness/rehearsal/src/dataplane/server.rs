@@ -12,7 +12,6 @@ use tokio::net::TcpStream;
 use super::{exchange, proxy::Proxy};
 
 impl Proxy {
-    /// Serves a connection that a client made to a port of the Gateway. Returns at once.
     pub fn serve(&self, stream: TcpStream, port: u16) {
         let proxy = self.clone();
         let peer = stream.peer_addr().unwrap_or_else(|_| SocketAddr::from(([127, 0, 0, 1], 0)));

@@ -4,39 +4,30 @@
 //! an empty body. Source: docs/facts/agentgateway.md A5 to A7; recordings 10, 11, 12, 14, 28, 31, 33
 //! of `agentgateway-standalone`.
 
-use std::{collections::HashMap, fmt, sync::Arc};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use cel::{Context, Program, Value as Cel};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
-use super::usage::Usage;
+use super::{matching::joined, usage::Usage};
 
 /// A CEL expression. One that does not parse is kept, and always fails.
+#[derive(Debug)]
 pub struct Expression {
     text: String,
-    program: Result<Program, String>,
-}
-
-impl fmt::Debug for Expression {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Expression").field(&self.text).finish()
-    }
+    program: Option<Program>,
 }
 
 impl Expression {
     pub fn new(text: &str) -> Self {
-        Self { text: text.to_owned(), program: Program::compile(text).map_err(|e| e.to_string()) }
-    }
-
-    pub fn text(&self) -> &str {
-        &self.text
+        Self { text: text.to_owned(), program: Program::compile(text).ok() }
     }
 
     /// Whether it parses. An unknown variable is found only when it runs.
     pub fn is_valid(&self) -> bool {
-        self.program.is_ok()
+        self.program.is_some()
     }
 
     fn mentions(&self, variable: &str) -> bool {
@@ -45,7 +36,7 @@ impl Expression {
 
     /// Its value as text; `None` where it fails or gives something that is not text, a number or a boolean.
     fn evaluate(&self, facts: &Facts<'_>) -> Option<String> {
-        let program = self.program.as_ref().ok()?;
+        let program = self.program.as_ref()?;
         let context = facts.context()?;
         match program.execute(&context).ok()? {
             Cel::String(text) => Some(text.to_string()),
@@ -78,19 +69,11 @@ impl Side {
         }
         for (pairs, adds) in [(&self.set, false), (&self.add, true)] {
             for (name, expression) in pairs {
-                let Ok(name) = HeaderName::try_from(name.as_str()) else {
-                    continue;
-                };
+                let Ok(name) = HeaderName::try_from(name.as_str()) else { continue };
                 match expression.evaluate(facts).and_then(|v| HeaderValue::try_from(v).ok()) {
-                    Some(value) if adds => {
-                        headers.append(name, value);
-                    }
-                    Some(value) => {
-                        headers.insert(name, value);
-                    }
-                    None => {
-                        headers.remove(name);
-                    }
+                    Some(value) if adds => _ = headers.append(name, value),
+                    Some(value) => _ = headers.insert(name, value),
+                    None => _ = headers.remove(name),
                 }
             }
         }
@@ -118,7 +101,6 @@ impl Transformation {
         self.response.expressions().any(|e| e.mentions("response.body"))
     }
 
-    /// Changes a request; returns a new body where there is one.
     pub fn on_request(&self, client: &ClientRequest, headers: &mut HeaderMap) -> Option<Bytes> {
         self.request.apply(&Facts { client, llm: None, response: None }, headers)
     }
@@ -138,7 +120,6 @@ impl Transformation {
     }
 }
 
-/// A request as it came from the client: what expressions see.
 #[derive(Clone, Debug)]
 pub struct ClientRequest {
     method: String,
@@ -163,7 +144,6 @@ impl ClientRequest {
 /// What an AI backend read of the exchange (`llm.*`).
 #[derive(Clone, Debug, Default)]
 pub struct LlmFacts {
-    /// The model that was asked of the upstream.
     pub request_model: Option<String>,
     pub response_model: Option<String>,
     pub streaming: bool,
@@ -219,18 +199,8 @@ impl Facts<'_> {
 }
 
 fn headers_as_map(headers: &HeaderMap) -> Value {
-    let mut joined: HashMap<&str, String> = HashMap::new();
-    for (name, value) in headers {
-        let text = String::from_utf8_lossy(value.as_bytes());
-        joined
-            .entry(name.as_str())
-            .and_modify(|all| {
-                all.push(',');
-                all.push_str(&text);
-            })
-            .or_insert_with(|| text.clone().into_owned());
-    }
-    Value::Object(joined.into_iter().map(|(n, v)| (n.to_owned(), Value::String(v))).collect::<Map<_, _>>())
+    let names = headers.keys().map(|name| (name.to_string(), json!(joined(headers, name.as_str()))));
+    Value::Object(names.collect())
 }
 
 /// A body that is not text, or was not read, is an absent variable.
@@ -252,17 +222,8 @@ mod tests {
             &Uri::from_static("/v1/chat/completions?a=b"),
             &HeaderMap::from_iter([(HeaderName::from_static("x-user"), HeaderValue::from_static("u"))]),
         );
-        seen.body = body.map(Bytes::from_static_str);
+        seen.body = body.map(Bytes::from);
         seen
-    }
-
-    trait FromStaticStr {
-        fn from_static_str(text: &'static str) -> Self;
-    }
-    impl FromStaticStr for Bytes {
-        fn from_static_str(text: &'static str) -> Self {
-            Bytes::from_static(text.as_bytes())
-        }
     }
 
     #[rstest]

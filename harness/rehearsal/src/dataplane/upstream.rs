@@ -48,7 +48,6 @@ pub(super) fn end_to_end(headers: &HeaderMap) -> HeaderMap {
 pub struct Upstream<'a> {
     pub network: &'a Network,
     pub target: &'a Target,
-    /// The endpoint, where the target is a pool.
     pub endpoint: Option<SocketAddr>,
 }
 

@@ -25,7 +25,6 @@ struct OfListener {
     entries: Vec<Arc<Entry>>,
 }
 
-/// A reference that does not resolve: reason and message of the condition.
 pub struct Unresolved {
     pub reason: &'static str,
     pub message: String,

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use apiserver::Kind;
 use http::Method;
 use serde_json::Value;
 
@@ -18,7 +19,6 @@ pub const GROUP: &str = "gateway.networking.k8s.io";
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Refusal {
-    /// No listener has the section name or port.
     NoSuchListener {
         section: Option<String>,
     },
@@ -29,6 +29,45 @@ pub enum Refusal {
     NoCommonHostname {
         hostname: String,
     },
+}
+
+impl Refusal {
+    /// Of the condition `Accepted`, in the words of the Gateway API.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::NoSuchListener { .. } => "NoMatchingParent",
+            Self::NotAllowed { .. } => "NotAllowedByListeners",
+            Self::NoCommonHostname { .. } => "NoMatchingListenerHostname",
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TargetRef<'a> {
+    pub kind: &'a str,
+    pub name: &'a str,
+    pub section: Option<&'a str>,
+}
+
+pub fn targets(policy: &Value) -> impl Iterator<Item = TargetRef<'_>> {
+    list(policy, "/spec/targetRefs").chain(policy.pointer("/spec/targetRef")).map(|t| TargetRef {
+        kind: text(t, "/kind"),
+        name: text(t, "/name"),
+        section: t.get("sectionName").and_then(Value::as_str),
+    })
+}
+
+/// Whether a policy is on an object or a section of it, in its own namespace.
+pub fn is_on(policy: &Value, kind: &str, target: &Value, section: Option<&str>) -> bool {
+    object::namespace(policy) == object::namespace(target)
+        && targets(policy).any(|t| t == TargetRef { kind, name: object::name(target), section })
+}
+
+/// The policies of a kind, oldest first.
+pub fn policies(snapshot: &Snapshot, kind: &Kind) -> Vec<Arc<Value>> {
+    let mut all: Vec<_> = snapshot.all(kind).filter(|p| !object::is_going(p)).map(Arc::clone).collect();
+    all.sort_by_key(|p| (text(p, "/metadata/creationTimestamp").to_owned(), object::key(p)));
+    all
 }
 
 /// A listener that a route attaches to: its place in the Gateway, and the hostnames that both have.
@@ -79,10 +118,7 @@ pub fn attach(
     if named.is_empty() {
         return Err(Refusal::NoSuchListener { section: section.map(str::to_owned) });
     }
-    let hostnames: Vec<_> = match list(route, "/spec/hostnames").filter_map(Value::as_str).collect::<Vec<_>>() {
-        none if none.is_empty() => vec![HostPattern::Any],
-        some => some.into_iter().map(|h| HostPattern::parse(Some(h))).collect(),
-    };
+    let hostnames = hostnames(route);
     let (mut attached, mut refusal) = (Vec::new(), None);
     for (at, listener) in named {
         let hostname = text(listener, "/hostname").to_owned();
@@ -100,6 +136,13 @@ pub fn attach(
         Some(refusal) if attached.is_empty() => Err(refusal),
         _ => Ok(attached),
     }
+}
+
+/// The hostnames of a route; none written is one that covers every host.
+pub fn hostnames(route: &Value) -> Vec<HostPattern> {
+    let named: Vec<_> =
+        list(route, "/spec/hostnames").filter_map(Value::as_str).map(|h| HostPattern::parse(Some(h))).collect();
+    if named.is_empty() { vec![HostPattern::Any] } else { named }
 }
 
 /// Whether a listener allows routes of a route's namespace (default: the Gateway's own).
@@ -131,6 +174,10 @@ pub fn is_granted(snapshot: &Snapshot, from: (&str, &str, &str), to: (&str, &str
                     && t.get("name").and_then(Value::as_str).is_none_or(|n| n == to_name)
             })
         })
+}
+
+pub fn weight(backend_ref: &Value) -> u32 {
+    object::number(backend_ref, "/weight").and_then(|w| u32::try_from(w).ok()).unwrap_or(1)
 }
 
 /// The matches of a rule; none written is one that covers every path.

@@ -28,7 +28,6 @@ pub struct Dialect {
     /// Name of the gateway's folder under `manifests/gateways`.
     pub name: &'static str,
     controller: fn(Version) -> Arc<dyn GatewayController>,
-    /// The definitions of its custom resources, in the API server's short form.
     schemas: &'static [&'static str],
     mutants: &'static [Mutant],
 }
@@ -70,9 +69,12 @@ pub trait GatewayController: Send + Sync + fmt::Debug {
         None
     }
 
+    /// The kinds of its own that it reads.
     fn reads(&self) -> Vec<Kind>;
 
-    fn finalizers(&self) -> Vec<(Kind, &'static str)>;
+    fn finalizers(&self) -> Vec<(Kind, &'static str)> {
+        Vec::new()
+    }
 
     fn installation(&self) -> Vec<Value>;
 
@@ -106,13 +108,12 @@ impl FromStr for Version {
     type Err = NotAVersion;
 
     fn from_str(text: &str) -> Result<Self, NotAVersion> {
-        let refused = || NotAVersion(text.to_owned());
         let plain = text.strip_prefix('v').unwrap_or(text);
         let plain = plain.split(['-', '+']).next().unwrap_or(plain);
         let mut parts = plain.split('.').map(str::parse::<u16>);
         match (parts.next(), parts.next(), parts.next(), parts.next()) {
             (Some(Ok(a)), Some(Ok(b)), Some(Ok(c)), None) => Ok(Self(a, b, c)),
-            _ => Err(refused()),
+            _ => Err(NotAVersion(text.to_owned())),
         }
     }
 }

@@ -1,5 +1,7 @@
 //! The object room: how Kubernetes objects are read and written here, as JSON values.
 
+use std::{collections::BTreeSet, time::Duration};
+
 use apiserver::Kind;
 use serde_json::{Map, Value, json};
 
@@ -66,13 +68,9 @@ pub fn annotation<'a>(object: &'a Value, name: &str) -> Option<&'a str> {
     object.get("metadata")?.get("annotations")?.get(name)?.as_str()
 }
 
-/// The group of an `apiVersion`, empty for the core group.
-pub fn group(object: &Value) -> &str {
-    text(object, "/apiVersion").split_once('/').map_or("", |(group, _)| group)
-}
-
 pub fn kind(object: &Value) -> Kind {
-    Kind::new(group(object), text(object, "/kind"))
+    let group = text(object, "/apiVersion").split_once('/').map_or("", |(group, _)| group);
+    Kind::new(group, text(object, "/kind"))
 }
 
 /// Whether labels hold a `matchLabels` selector; an empty selector holds nothing here.
@@ -106,14 +104,39 @@ pub fn condition(kind: &str, status: bool, reason: &str, message: &str) -> Value
     json!({"type": kind, "status": if status { "True" } else { "False" }, "reason": reason, "message": message})
 }
 
-pub fn observed(generation: u64, kind: &str, status: bool, reason: &str, message: &str) -> Value {
+/// A condition of an object's generation, without a time.
+pub fn observed(object: &Value, kind: &str, status: bool, reason: &str, message: &str) -> Value {
     let mut condition = condition(kind, status, reason, message);
-    condition["observedGeneration"] = json!(generation);
+    condition["observedGeneration"] = json!(generation(object));
     condition
 }
 
+/// The condition of a type in the list at a pointer.
+pub fn condition_of<'a>(object: &'a Value, pointer: &str, kind: &str) -> Option<&'a Value> {
+    list(object, pointer).find(|c| text(c, "/type") == kind)
+}
+
 pub fn condition_status<'a>(object: &'a Value, kind: &str) -> Option<&'a str> {
-    list(object, "/status/conditions").find(|c| text(c, "/type") == kind).map(|c| text(c, "/status"))
+    condition_of(object, "/status/conditions", kind).map(|c| text(c, "/status"))
+}
+
+/// A Deployment of one container, as charts install controllers.
+pub fn installed(namespace: &str, name: &str, labels: Value, container: Value) -> Value {
+    json!({
+        "apiVersion": "apps/v1", "kind": "Deployment",
+        "metadata": {"name": name, "namespace": namespace, "labels": labels},
+        "spec": {"replicas": 1, "selector": {"matchLabels": labels}, "template": {
+            "metadata": {"labels": labels}, "spec": {"containers": [container]}}},
+    })
+}
+
+pub fn namespace_named(name: &str) -> Value {
+    json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
+}
+
+pub fn listener_ports(gateway: &Value) -> Vec<u16> {
+    let ports: BTreeSet<u16> = list(gateway, "/spec/listeners").filter_map(|l| port(l, "/port")).collect();
+    ports.into_iter().collect()
 }
 
 /// A moment as Kubernetes writes it, in whole seconds.
@@ -186,27 +209,8 @@ pub fn bytes(quantity: &Value) -> Option<usize> {
 }
 
 /// A Gateway API duration like `60s`, `1m30s` or `500ms`; `None` where it is none.
-pub fn duration(text: &str) -> Option<std::time::Duration> {
-    let (mut rest, mut millis) = (text, 0_u64);
-    if rest.is_empty() {
-        return None;
-    }
-    while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit())?;
-        let number: u64 = rest.get(..digits)?.parse().ok()?;
-        rest = &rest[digits..];
-        let unit = rest.find(|c: char| c.is_ascii_digit()).unwrap_or(rest.len());
-        let factor = match &rest[..unit] {
-            "h" => 3_600_000,
-            "m" => 60_000,
-            "s" => 1000,
-            "ms" => 1,
-            _ => return None,
-        };
-        millis = millis.checked_add(number.checked_mul(factor)?)?;
-        rest = &rest[unit..];
-    }
-    Some(std::time::Duration::from_millis(millis))
+pub fn duration(text: &str) -> Option<Duration> {
+    text.parse::<jiff::SignedDuration>().ok().and_then(|duration| duration.try_into().ok())
 }
 
 /// Whether an object has all that a child wants; the server may have filled in more.

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{
     Name, Snapshot,
@@ -55,10 +55,14 @@ pub fn fails_open(pool: &Value) -> bool {
     text(pool, "/spec/endpointPickerRef/failureMode") == "FailOpen"
 }
 
+/// The status of a pool; nothing where no parent has a word on it.
+pub fn status(parents: &[Value]) -> Value {
+    if parents.is_empty() { json!({}) } else { json!({"parents": parents}) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
     use std::sync::Arc;
 
     #[test]

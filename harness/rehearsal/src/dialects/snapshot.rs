@@ -51,7 +51,6 @@ impl Snapshot {
         }
     }
 
-    /// The last change of a kind's objects that is known.
     pub fn version(&self, kind: &Kind) -> u64 {
         self.objects.get(kind).map_or(0, |k| k.version)
     }
@@ -61,7 +60,6 @@ impl Snapshot {
         self.objects.get(kind)?.objects.get(&(namespace.to_owned(), name.to_owned()))
     }
 
-    /// All objects of a kind, by namespace and name.
     pub fn all<'a>(&'a self, kind: &Kind) -> impl Iterator<Item = &'a Arc<Value>> + use<'a> {
         self.ask(kind);
         self.objects.get(kind).into_iter().flat_map(|k| k.objects.values())

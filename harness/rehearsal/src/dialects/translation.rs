@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use apiserver::Kind;
 use serde_json::Value;
 
-use super::object::Name;
+use super::object::{self, Name};
 use crate::dataplane::routing::Table;
 
 #[derive(Clone, Debug, PartialEq)]
@@ -14,6 +14,12 @@ pub struct StatusOf {
     pub name: Name,
     /// The whole status. Conditions carry no times; the controller keeps or sets them.
     pub status: Value,
+}
+
+impl StatusOf {
+    pub fn new(kind: Kind, object: &Value, status: Value) -> Self {
+        Self { kind, name: object::key(object), status }
+    }
 }
 
 #[derive(Debug, Default)]

@@ -9,7 +9,7 @@ use wire::{Call, Client, Tcp};
 
 use super::{
     case::{Admitted, Apply, Refusal},
-    compare::Found,
+    compare::Differences,
     rules::Cover,
 };
 use crate::dialects::object;
@@ -21,19 +21,18 @@ pub(super) struct Api<'a> {
 }
 
 #[derive(Clone, Debug)]
-pub(super) struct Answer {
+pub(super) struct ApiResponse {
     pub code: u16,
     /// The object, or the Status.
     pub body: Value,
     pub warnings: Vec<String>,
 }
 
-impl Answer {
+impl ApiResponse {
     pub(super) fn is_accepted(&self) -> bool {
         (200..300).contains(&self.code)
     }
 
-    /// What went wrong on the way: the server closed the connection, or said no JSON.
     fn broken(why: String) -> Self {
         Self { code: 0, body: json!({"message": why}), warnings: vec![] }
     }
@@ -111,7 +110,7 @@ impl<'a> Api<'a> {
     }
 
     /// Gives a manifest to the API server as `kubectl apply` does: creates it, or patches what was applied before.
-    pub(super) async fn apply(&mut self, manifest: &Value, namespace: &str, how: &Apply) -> Answer {
+    pub(super) async fn apply(&mut self, manifest: &Value, namespace: &str, how: &Apply) -> ApiResponse {
         let (group, version) = match object::text(manifest, "/apiVersion").split_once('/') {
             Some((group, version)) => (group, version),
             None => ("", object::text(manifest, "/apiVersion")),
@@ -119,7 +118,7 @@ impl<'a> Api<'a> {
         let kind = Kind::new(group, object::text(manifest, "/kind"));
         let Some((plural, namespaced)) = self.store.served_as(&kind, version) else {
             let written = object::text(manifest, "/apiVersion");
-            return Answer::broken(format!("no matches for kind {:?} in version {written:?}", kind.kind));
+            return ApiResponse::broken(format!("no matches for kind {:?} in version {written:?}", kind.kind));
         };
         let mut manifest = manifest.clone();
         let home = match object::namespace(&manifest) {
@@ -153,18 +152,18 @@ impl<'a> Api<'a> {
         answer
     }
 
-    pub(super) async fn patch(&self, kind: &Kind, namespace: &str, name: &str, patch: &Value) -> Answer {
+    pub(super) async fn patch(&self, kind: &Kind, namespace: &str, name: &str, patch: &Value) -> ApiResponse {
         let Some(path) = self.store.path(kind, namespace, name) else {
-            return Answer::broken(format!("the server does not serve {kind}"));
+            return ApiResponse::broken(format!("the server does not serve {kind}"));
         };
         let call = Call::new("PATCH", &format!("{path}?fieldManager=kubectl-patch&fieldValidation=Strict"));
         self.send(call.body(patch.to_string(), "application/merge-patch+json")).await
     }
 
-    async fn send(&self, call: Call) -> Answer {
+    async fn send(&self, call: Call) -> ApiResponse {
         match self.client.send("api", call).await.outcome {
-            Outcome::Failed { stage, error } => Answer::broken(format!("failed to {stage}: {error}")),
-            Outcome::Response(response) => Answer {
+            Outcome::Failed { stage, error } => ApiResponse::broken(format!("failed to {stage}: {error}")),
+            Outcome::Response(response) => ApiResponse {
                 code: response.status,
                 body: response.json().unwrap_or_default(),
                 warnings: response
@@ -191,7 +190,7 @@ fn merge_patch(before: &Value, now: &Value) -> Value {
 }
 
 /// Compares an answer with what was recorded; without a word about it, it was accepted.
-pub(super) fn compare(recorded: Option<&Admitted>, answer: &Answer, found: &mut Found) {
+pub(super) fn compare(recorded: Option<&Admitted>, answer: &ApiResponse, found: &mut Differences) {
     let plain = Admitted { accepted: Some(true), ..Admitted::default() };
     let recorded = recorded.unwrap_or(&plain);
     let here = || if answer.is_accepted() { "accepted".to_owned() } else { answer.words() };

@@ -32,7 +32,6 @@ pub struct Case {
     /// The namespace of objects that name none.
     pub namespace: String,
     pub kserve: Kserve,
-    /// What was there before the first step.
     pub manifests: Vec<Value>,
     pub steps: Vec<Step>,
 }
@@ -61,27 +60,17 @@ impl Recording {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, default)]
 pub struct Kserve {
     /// `namespace/name` of the Gateway that its routes attach to.
-    #[serde(default = "kserve_gateway")]
     pub gateway: String,
-    #[serde(default = "kserve_domain")]
     pub domain: String,
 }
 
 impl Default for Kserve {
     fn default() -> Self {
-        Self { gateway: kserve_gateway(), domain: kserve_domain() }
+        Self { gateway: "kserve/kserve-ingress-gateway".to_owned(), domain: "example.com".to_owned() }
     }
-}
-
-fn kserve_gateway() -> String {
-    "kserve/kserve-ingress-gateway".to_owned()
-}
-
-fn kserve_domain() -> String {
-    "example.com".to_owned()
 }
 
 #[derive(Clone, Debug)]
@@ -127,14 +116,13 @@ impl Validation {
     }
 }
 
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Admitted {
     pub accepted: Option<bool>,
     /// It did not, and said this: as kubectl prints it, as the message of the Status, or as the list of its causes.
     pub refused: Option<Refusal>,
     pub code: Option<u16>,
-    /// The reason of the Status, for example `Invalid`.
     pub reason: Option<String>,
     /// Every warning, in order.
     pub warnings: Option<Vec<String>>,
@@ -142,7 +130,7 @@ pub struct Admitted {
     pub object: Option<Value>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Refusal {
     Said(Vec<String>),
     Rule(TextRule),

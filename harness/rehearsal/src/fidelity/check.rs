@@ -8,14 +8,14 @@ use verdict::names;
 use super::{
     case::{Action, Admitted, Case, Step},
     exchange::{Reply, Request, Upstream},
-    looks::Looks,
+    looks::{Condition, Looks},
     rules::{self, BodyRule, Rule, TextRule},
     written::Refused,
 };
 
 impl Case {
     pub(super) fn check(&self) -> Result<(), Refused> {
-        if self.kserve.gateway.split_once('/').is_none_or(|(home, name)| home.is_empty() || name.is_empty()) {
+        if !is_namespaced(&self.kserve.gateway) {
             return Err((self.line, format!("kserve.gateway {:?} is not namespace/name", self.kserve.gateway)));
         }
         let mut expectations = 0;
@@ -28,6 +28,10 @@ impl Case {
         }
         Ok(())
     }
+}
+
+fn is_namespaced(text: &str) -> bool {
+    text.split_once('/').is_some_and(|(home, name)| !home.is_empty() && !name.is_empty())
 }
 
 impl Step {
@@ -55,7 +59,7 @@ fn check_admitted(said: Option<&Admitted>, objects: usize) -> Result<usize, Stri
     if said.accepted == Some(true) && (said.refused.is_some() || said.reason.is_some()) {
         return Err("it is accepted or refused, not both".to_owned());
     }
-    if said.accepted.is_none() && !refused && said.warnings.is_none() && said.object.is_none() {
+    if *said == Admitted::default() {
         return Err("expect is empty: write accepted, refused, warnings or object".to_owned());
     }
     if refused && objects > 1 {
@@ -75,7 +79,7 @@ impl Request {
         if let Some(pad) = &self.pad {
             let parent = pad.at.rsplit_once('/').map(|(parent, _)| parent);
             let there = parent.and_then(|p| self.json.as_ref()?.pointer(p)).is_some_and(Value::is_object);
-            if !there || pad.of.is_empty() || pad.bytes > 64 * 1024 * 1024 {
+            if !there || pad.of.as_deref() == Some("") || pad.bytes > 64 * 1024 * 1024 {
                 return Err(format!(
                     "pad needs a json body with an object above {}, a text, and at most 64 MiB",
                     pad.at
@@ -86,7 +90,7 @@ impl Request {
             return Err("a request goes to a gateway or to a service, not both".to_owned());
         }
         for name in self.to.gateway.iter().chain(&self.to.service) {
-            if name.split_once('/').is_none_or(|(home, name)| home.is_empty() || name.is_empty()) {
+            if !is_namespaced(name) {
                 return Err(format!("{name:?} is not namespace/name"));
             }
         }
@@ -121,7 +125,6 @@ impl Request {
         Ok(replies.len())
     }
 
-    /// How many requests are sent.
     pub fn count(&self, replies: &[Reply]) -> usize {
         match replies {
             [one] => self.times.or(one.times).or(one.statuses.as_ref().map(|s| s.0.len())).unwrap_or(1),
@@ -132,17 +135,7 @@ impl Request {
 
 impl Reply {
     fn check(&self) -> Result<(), String> {
-        let nothing = self.status.is_none()
-            && self.statuses.is_none()
-            && self.headers.is_empty()
-            && self.header_names.is_none()
-            && self.body.is_none()
-            && self.events.is_none()
-            && self.ended.is_none()
-            && self.no_response.is_none()
-            && self.upstream.is_none()
-            && self.picker.is_none();
-        if nothing {
+        if *self == (Self { times: self.times, ..Self::default() }) {
             return Err("expect is empty: write status, headers, body, upstream or picker".to_owned());
         }
         if self.status.as_ref().is_some_and(|s| s.0.is_empty())
@@ -179,20 +172,13 @@ fn check_body(body: &Rule<BodyRule>) -> Result<(), String> {
 
 impl Looks {
     fn check(&self) -> Result<usize, String> {
-        let parts = [&self.parents, &self.ancestors, &self.listeners];
-        let nothing = self.absent.is_none()
-            && self.conditions.is_empty()
-            && parts.iter().all(|p| p.is_none())
-            && self.status.is_none()
-            && self.has.is_none();
-        if nothing {
+        if *self == Self::default() {
             return Err("an object without `expect` says nothing: write conditions, status, match or absent".to_owned());
         }
-        for condition in
-            self.conditions.iter().chain(parts.iter().filter_map(|p| p.as_ref()).flatten().flat_map(|p| &p.conditions))
-        {
-            let says = condition.status.is_some() || condition.reason.is_some() || condition.message.is_some();
-            if !says && condition.current.is_none() && !condition.absent {
+        let parts = [&self.parents, &self.ancestors, &self.listeners];
+        let of_parts = parts.into_iter().flatten().flatten().flat_map(|p| &p.conditions);
+        for condition in self.conditions.iter().chain(of_parts) {
+            if *condition == (Condition { kind: condition.kind.clone(), ..Condition::default() }) {
                 return Err(format!("condition {}: write status, reason, message or absent: true", condition.kind));
             }
         }

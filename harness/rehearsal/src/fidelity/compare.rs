@@ -3,26 +3,25 @@
 use std::collections::BTreeMap;
 
 use serde_json::Value;
-use verdict::history::{self, Body, Exchange, ModelRecord};
+use verdict::history::{self, Body, Ended, Exchange, ModelRecord};
 use wire::sse;
 
 use super::{
     Difference,
-    exchange::{Arrived, Ended, Picker, Reply, Upstream},
+    exchange::{Arrived, Picker, Reply, Upstream},
     looks::{Condition, Looks, StatusEntry},
     rules::{BodyRule, Cover, Rule, TextRule, differences, shown},
 };
 use crate::dialects::object::{self, list, text};
 
 #[derive(Debug, Default)]
-pub(super) struct Found {
-    /// In the order of the steps.
+pub(super) struct Differences {
     pub all: Vec<Difference>,
     line: u64,
     at: String,
 }
 
-impl Found {
+impl Differences {
     /// What follows is about a step.
     pub(super) fn step(&mut self, line: u64) {
         self.line = line;
@@ -99,7 +98,7 @@ pub(super) struct Served {
     pub picker: bool,
 }
 
-pub(super) fn reply(recorded: &Reply, exchange: &Exchange, seen: &Served, found: &mut Found) {
+pub(super) fn reply(recorded: &Reply, exchange: &Exchange, seen: &Served, found: &mut Differences) {
     let response = match (exchange.response(), recorded.no_response) {
         (None, Some(true)) => None,
         (None, _) => {
@@ -125,13 +124,7 @@ pub(super) fn reply(recorded: &Reply, exchange: &Exchange, seen: &Served, found:
         if let Some(recorded) = &recorded.events {
             events(recorded, response, found);
         }
-        let ended = match response.ended {
-            history::Ended::Complete => "complete",
-            history::Ended::Truncated => "truncated",
-            history::Ended::Abandoned => "abandoned",
-            history::Ended::Bounded => "bounded",
-        };
-        found.equal("end", recorded.ended.map(Ended::word), ended);
+        found.equal("end", recorded.ended.map(ended), ended(response.ended));
     }
     let asked = if seen.picker { Picker::Asked } else { Picker::Nothing };
     found.equal("picker", recorded.picker.map(Picker::word), asked.word());
@@ -149,17 +142,21 @@ pub(super) fn reply(recorded: &Reply, exchange: &Exchange, seen: &Served, found:
     }
 }
 
-impl Ended {
-    fn word(self) -> &'static str {
-        match self {
-            Ended::Complete => "complete",
-            Ended::Truncated => "truncated",
-            Ended::Abandoned => "abandoned",
-        }
+fn ended(how: Ended) -> &'static str {
+    match how {
+        Ended::Complete => "complete",
+        Ended::Truncated => "truncated",
+        Ended::Abandoned => "abandoned",
+        Ended::Bounded => "bounded",
     }
 }
 
-fn headers(what: &str, recorded: &BTreeMap<String, Rule<TextRule>>, here: &[(String, String)], found: &mut Found) {
+fn headers(
+    what: &str,
+    recorded: &BTreeMap<String, Rule<TextRule>>,
+    here: &[(String, String)],
+    found: &mut Differences,
+) {
     for (name, Rule(rule)) in recorded {
         let values: Vec<&str> =
             here.iter().filter(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, v)| v.as_str()).collect();
@@ -169,20 +166,20 @@ fn headers(what: &str, recorded: &BTreeMap<String, Rule<TextRule>>, here: &[(Str
 }
 
 /// All names, with their case, in any order.
-fn header_names(recorded: Option<&[String]>, here: &[(String, String)], found: &mut Found) {
+fn header_names(recorded: Option<&[String]>, here: &[(String, String)], found: &mut Differences) {
     let Some(recorded) = recorded else { return };
-    let sorted = |names: &mut dyn Iterator<Item = &String>| {
-        let mut names: Vec<&str> = names.map(String::as_str).collect();
+    let sorted = |mut names: Vec<&str>| {
         names.sort_unstable();
         names.join(" ")
     };
-    let (recorded, here) = (sorted(&mut recorded.iter()), sorted(&mut here.iter().map(|(name, _)| name)));
+    let here = sorted(here.iter().map(|(name, _)| name.as_str()).collect());
+    let recorded = sorted(recorded.iter().map(String::as_str).collect());
     if recorded != here {
         found.differ("header names", recorded, here);
     }
 }
 
-fn body(what: &str, rule: &BodyRule, here: &Body, found: &mut Found) {
+fn body(what: &str, rule: &BodyRule, here: &Body, found: &mut Differences) {
     let text = here.text.as_deref();
     let words = || text.map_or_else(|| format!("{} bytes that are no text", here.bytes), str::to_owned);
     let value = text.filter(|_| !here.truncated).and_then(|t| serde_json::from_str::<Value>(t).ok());
@@ -207,7 +204,7 @@ fn body(what: &str, rule: &BodyRule, here: &Body, found: &mut Found) {
     found.equal(&format!("{what} sha256"), rule.sha256.clone(), here.sha256.clone());
 }
 
-fn events(recorded: &[Rule<BodyRule>], response: &history::Response, found: &mut Found) {
+fn events(recorded: &[Rule<BodyRule>], response: &history::Response, found: &mut Differences) {
     let parsed = sse::parse(response.body.text.as_deref().unwrap_or_default().as_bytes());
     if parsed.events.len() != recorded.len() {
         let data: Vec<&str> = parsed.events.iter().map(|e| e.data.as_str()).collect();
@@ -220,7 +217,7 @@ fn events(recorded: &[Rule<BodyRule>], response: &history::Response, found: &mut
     }
 }
 
-fn upstream(wanted: &Arrived, here: &ModelRecord, found: &mut Found) {
+fn upstream(wanted: &Arrived, here: &ModelRecord, found: &mut Differences) {
     let text = |rule: &Option<Rule<TextRule>>| {
         rule.as_ref().map(|r| r.0.clone()).unwrap_or(TextRule { present: None, ..TextRule::default() })
     };
@@ -240,7 +237,7 @@ fn upstream(wanted: &Arrived, here: &ModelRecord, found: &mut Found) {
     found.equal("upstream reply taken whole", wanted.finished, here.finished);
 }
 
-pub(super) fn looks(recorded: &Looks, here: Option<&Value>, found: &mut Found) {
+pub(super) fn looks(recorded: &Looks, here: Option<&Value>, found: &mut Differences) {
     let here = match (here, recorded.absent) {
         (None, Some(true)) => return,
         (Some(_), Some(true)) => return found.differ("", "absent".to_owned(), "there".to_owned()),
@@ -289,7 +286,7 @@ fn conditions_of(object: &Value) -> Result<Vec<&Value>, String> {
     }
 }
 
-fn conditions(recorded: &[Condition], here: &[&Value], object: &Value, found: &mut Found) {
+fn conditions(recorded: &[Condition], here: &[&Value], object: &Value, found: &mut Differences) {
     for wanted in recorded {
         let there = here.iter().find(|c| text(c, "/type") == wanted.kind);
         let what = format!("condition {}", wanted.kind);
@@ -314,7 +311,7 @@ fn conditions(recorded: &[Condition], here: &[&Value], object: &Value, found: &m
     }
 }
 
-fn part(what: &str, wanted: &StatusEntry, there: &Value, reference: &str, object: &Value, found: &mut Found) {
+fn part(what: &str, wanted: &StatusEntry, there: &Value, reference: &str, object: &Value, found: &mut Differences) {
     if let Some(expected) = &wanted.reference {
         found.json(&format!("{what} {reference}"), expected, there.get(reference), Cover::Part);
     }
@@ -323,12 +320,8 @@ fn part(what: &str, wanted: &StatusEntry, there: &Value, reference: &str, object
         found.text(&format!("{what} controllerName"), rule, there.get("controllerName").and_then(Value::as_str));
     }
     if let Some(routes) = wanted.attached_routes {
-        let here = object::number(there, "/attachedRoutes");
-        found.equal(
-            &format!("{what} attachedRoutes"),
-            Some(Some(routes).map_or(String::new(), |n| n.to_string())),
-            here.map_or("absent".to_owned(), |n| n.to_string()),
-        );
+        let here = object::number(there, "/attachedRoutes").map_or("absent".to_owned(), |n| n.to_string());
+        found.equal(&format!("{what} attachedRoutes"), Some(routes.to_string()), here);
     }
     let conditions_here: Vec<&Value> = list(there, "/conditions").collect();
     let before = found.at.clone();

@@ -7,8 +7,10 @@ use serde::{
     de::{self, MapAccess, Visitor},
 };
 use serde_json::Value;
+use verdict::history::Ended;
 
 use super::rules::{BodyRule, Many, Rule, TextRule};
+use crate::dialects::object;
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
@@ -18,7 +20,6 @@ pub struct Request {
     pub to: To,
     /// POST where there is a body, GET where there is none.
     pub method: Option<String>,
-    /// Path and query.
     pub path: String,
     /// The Host header; the address where it is absent.
     pub host: Option<String>,
@@ -53,19 +54,14 @@ pub struct To {
     pub port: Option<u16>,
 }
 
-/// A text of so many bytes in a JSON body.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Pad {
     /// Where, as a JSON pointer: `/user`.
     pub at: String,
     pub bytes: usize,
-    #[serde(default = "pad_text")]
-    pub of: String,
-}
-
-fn pad_text() -> String {
-    "x".to_owned()
+    /// What is repeated; `x` where it is absent.
+    pub of: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
@@ -83,16 +79,15 @@ pub struct Span(pub Duration);
 impl<'de> Deserialize<'de> for Span {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         let text = String::deserialize(from)?;
-        let seconds = text.parse::<u64>().ok().map(Duration::from_secs);
-        let spelled = || text.parse::<jiff::SignedDuration>().ok().and_then(|d| Duration::try_from(d).ok());
+        let seconds = text.parse().ok().map(Duration::from_secs);
         seconds
-            .or_else(spelled)
+            .or_else(|| object::duration(&text))
             .map(Self)
             .ok_or_else(|| de::Error::custom(format!("{text:?} is no time; write for example 60s, 1m 30s or 1h")))
     }
 }
 
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Reply {
     /// In a list of replies: how many of them in a row are like this; 1 where it is absent.
@@ -115,7 +110,6 @@ pub struct Reply {
     pub picker: Option<Picker>,
 }
 
-/// What an endpoint picker saw of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Picker {
@@ -132,27 +126,17 @@ impl Picker {
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Ended {
-    Complete,
-    Truncated,
-    Abandoned,
-}
-
-/// What arrived at models because of a request.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Upstream {
     Nothing,
     Arrived(Box<Arrived>),
 }
 
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Arrived {
     pub pod: Option<Rule<TextRule>>,
     pub method: Option<String>,
-    /// Path and query.
     pub path: Option<Rule<TextRule>>,
     #[serde(default)]
     pub headers: BTreeMap<String, Rule<TextRule>>,

@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::rules::{Rule, TextRule};
 
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Looks {
     pub absent: Option<bool>,
@@ -25,7 +25,7 @@ pub struct Looks {
     pub has: Option<Value>,
 }
 
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct Condition {
     #[serde(rename = "type")]
@@ -40,14 +40,12 @@ pub struct Condition {
     pub absent: bool,
 }
 
-/// An entry of a status: a parent, an ancestor, a listener.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct StatusEntry {
     /// What `parentRef` or `ancestorRef` has.
     #[serde(rename = "ref")]
     pub reference: Option<Value>,
-    /// The name of a listener.
     pub name: Option<String>,
     pub controller_name: Option<Rule<TextRule>>,
     pub attached_routes: Option<u64>,

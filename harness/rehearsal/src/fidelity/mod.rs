@@ -32,7 +32,6 @@ pub struct Difference {
     /// Which part of what came of it: `reply 11 header x-ratelimit-limit`.
     pub at: String,
     pub recorded: String,
-    /// What the rehearsal does.
     pub here: String,
 }
 

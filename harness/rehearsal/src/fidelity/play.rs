@@ -13,7 +13,7 @@ use super::{
     Difference,
     admission::{self, Api},
     case::{Action, Apply, Case, MODEL, Reference, Validation, gateway_of},
-    compare::{self, Found, Served},
+    compare::{self, Differences, Served},
     exchange::{Leave, Reply, Request, Statuses, To},
     fill::Fill,
     rules::shown,
@@ -25,7 +25,6 @@ use crate::{
     world::{World, WorldConfig, WorldError},
 };
 
-/// Bound on one exchange, and on the controllers' coming to rest.
 const BOUND: Duration = Duration::from_secs(20);
 
 /// The definition that the recordings' clusters had not: KServe's chart for LLMInferenceServices brings it, and none of them
@@ -60,7 +59,7 @@ pub async fn play(case: &Case) -> Result<Vec<Difference>, PlayError> {
         .map_err(|failure| WorldError::Install { what: NOT_THERE.to_owned(), failure: Box::new(failure) })?;
     let address = world.url();
     let api = Api::new(address.trim_start_matches("http://"), world.store());
-    let mut player = Player { case, world: &world, api, found: Found::default(), sent: 0 };
+    let mut player = Player { case, world: &world, api, found: Differences::default(), sent: 0 };
     match player.run().await {
         // What differs may be why the rest cannot be played.
         Err(error) if !player.found.all.is_empty() => {
@@ -76,7 +75,7 @@ pub async fn play(case: &Case) -> Result<Vec<Difference>, PlayError> {
 /// is `host:port`.
 pub async fn admit(case: &Case, address: &str, store: &Store) -> Result<Vec<Difference>, PlayError> {
     let mut api = Api::new(address, store);
-    let mut found = Found::default();
+    let mut found = Differences::default();
     for step in &case.steps {
         let Action::Apply(apply, said) = &step.action else { continue };
         found.step(step.line);
@@ -94,7 +93,7 @@ struct Player<'a> {
     case: &'a Case,
     world: &'a World,
     api: Api<'a>,
-    found: Found,
+    found: Differences,
     /// Requests are known to models by names that no other step has.
     sent: usize,
 }
@@ -155,7 +154,7 @@ impl Player<'_> {
                 Ok(())
             }
             Action::Advance(by) => {
-                self.world.advance_by(*by);
+                self.world.clock().advance_by(*by);
                 Ok(())
             }
             Action::Object(reference, recorded) => {
@@ -221,7 +220,6 @@ impl Player<'_> {
         let arrived = if watched { self.records().await? } else { vec![] };
         let asked = if replies.iter().any(|r| r.picker.is_some()) { self.asked().await? } else { vec![] };
         if let [Reply { statuses: Some(Statuses(wanted)), .. }] = replies {
-            let words = |statuses: &[String]| Statuses::words(statuses);
             let mut wanted: Vec<String> = wanted.iter().map(u16::to_string).collect();
             let mut here: Vec<String> =
                 exchanges.iter().map(|e| e.status().map_or("none".to_owned(), |s| s.to_string())).collect();
@@ -231,7 +229,7 @@ impl Player<'_> {
             }
             if wanted != here {
                 self.found.about(String::new());
-                self.found.differ("statuses", words(&wanted), words(&here));
+                self.found.differ("statuses", Statuses::words(&wanted), Statuses::words(&here));
             }
         }
         let wanted = replies.iter().flat_map(|reply| {
@@ -239,7 +237,7 @@ impl Player<'_> {
             std::iter::repeat_n(reply, times)
         });
         let each = wanted.zip(&exchanges).map(|(reply, exchange)| {
-            let mut found = Found::default();
+            let mut found = Differences::default();
             let of_it = |id: &Option<String>| id.as_deref() == Some(exchange.id.as_str());
             let seen = Served {
                 arrived: arrived.iter().filter(|r| of_it(&r.exchange)).cloned().collect(),
@@ -252,7 +250,6 @@ impl Player<'_> {
         Ok(())
     }
 
-    /// Sends a call; time goes by once something in the world waits for it.
     async fn send(&self, client: &Client, call: Call, request: &Request) -> Exchange {
         let sending = client.send("fidelity", call);
         let Some(by) = request.meanwhile else { return sending.await };
@@ -353,7 +350,7 @@ fn call(request: &Request) -> Call {
             && let Some((parent, key)) = pad.at.rsplit_once('/')
             && let Some(parent) = json.pointer_mut(parent)
         {
-            let text: Vec<u8> = pad.of.bytes().cycle().take(pad.bytes).collect();
+            let text: Vec<u8> = pad.of.as_deref().unwrap_or("x").bytes().cycle().take(pad.bytes).collect();
             parent[key] = json!(String::from_utf8_lossy(&text));
         }
         call = call.json(&json);

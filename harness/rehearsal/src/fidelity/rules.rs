@@ -10,7 +10,7 @@ use serde::{
 use serde_json::Value;
 
 /// What a text (a header's value, a message) must be. A scalar is the text itself.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct TextRule {
     pub equals: Option<String>,
@@ -29,6 +29,12 @@ pub struct TextRule {
 
 #[derive(Clone, Debug)]
 pub struct Pattern(Regex);
+
+impl PartialEq for Pattern {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.as_str() == other.0.as_str()
+    }
+}
 
 impl<'de> Deserialize<'de> for Pattern {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
@@ -51,13 +57,7 @@ impl TextRule {
     }
 
     pub fn is_empty(&self) -> bool {
-        self.equals.is_none()
-            && self.one_of.is_empty()
-            && self.contains.0.is_empty()
-            && self.matches.is_none()
-            && self.at_least.is_none()
-            && self.at_most.is_none()
-            && self.present.is_none()
+        *self == Self::default()
     }
 
     pub fn holds(&self, text: Option<&str>) -> bool {
@@ -94,7 +94,7 @@ impl fmt::Display for TextRule {
 }
 
 /// A scalar where a rule may stand: it is the text that is meant. Null means absent.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Rule<T>(pub T);
 
 impl<'de, T: Deserialize<'de> + From<TextRule>> Deserialize<'de> for Rule<T> {
@@ -143,7 +143,7 @@ fn spellings(yes: bool) -> Vec<String> {
     vec![upper.to_owned(), lower.to_owned()]
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Many<T>(pub Vec<T>);
 
 impl<T> Default for Many<T> {
@@ -181,7 +181,7 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Many<T> {
 }
 
 /// What a body must be. A scalar is the whole text.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct BodyRule {
     pub text: Option<String>,
@@ -194,7 +194,6 @@ pub struct BodyRule {
     pub json_exactly: Option<Value>,
     pub is_json: Option<bool>,
     pub bytes: Option<u64>,
-    /// The SHA-256 of it, in hexadecimal.
     pub sha256: Option<String>,
 }
 
@@ -207,14 +206,7 @@ impl From<TextRule> for BodyRule {
 
 impl BodyRule {
     pub fn is_empty(&self) -> bool {
-        self.text.is_none()
-            && self.contains.0.is_empty()
-            && self.matches.is_none()
-            && self.json.is_none()
-            && self.json_exactly.is_none()
-            && self.is_json.is_none()
-            && self.bytes.is_none()
-            && self.sha256.is_none()
+        *self == Self::default()
     }
 }
 

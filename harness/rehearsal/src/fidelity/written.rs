@@ -129,61 +129,52 @@ impl<'de> Visitor<'de> for StepVisitor {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<WrittenStep, A::Error> {
         let mut action: Option<Action> = None;
-        let (mut dry_run, mut validation, mut times, mut at_once) = (None, None, None, None);
+        let (mut dry_run, mut validation): (Option<bool>, Option<Validation>) = (None, None);
+        let (mut times, mut at_once): (Option<usize>, Option<bool>) = (None, None);
         while let Some(key) = map.next_key::<String>()? {
-            let done = match key.as_str() {
-                "note" => {
-                    map.next_value::<String>()?;
-                    None
-                }
-                "dry-run" => {
-                    dry_run = Some(map.next_value::<bool>()?);
-                    None
-                }
-                "validation" => {
-                    validation = Some(map.next_value::<Validation>()?);
-                    None
-                }
-                "times" => {
-                    times = Some(map.next_value::<usize>()?);
-                    None
-                }
-                "at-once" => {
-                    at_once = Some(map.next_value::<bool>()?);
-                    None
-                }
-                "expect" => {
-                    match &mut action {
-                        Some(Action::Apply(_, said) | Action::Patch(_, said)) => *said = Some(map.next_value()?),
-                        Some(Action::Request(_, replies)) => *replies = map.next_value::<Many<Reply>>()?.0,
-                        Some(Action::Object(_, looks)) => **looks = map.next_value()?,
-                        Some(Action::Delete(_)) => return Err(de::Error::custom("a deletion expects nothing")),
-                        Some(Action::Advance(_)) => return Err(de::Error::custom("advance expects nothing")),
-                        None => return Err(de::Error::custom("write what is done before `expect`")),
-                    }
-                    None
-                }
+            let begun = match key.as_str() {
                 "apply" => {
                     let Manifests(manifests) = map.next_value()?;
-                    Some(Action::Apply(Apply { manifests, dry_run: false, validation: Validation::Strict }, None))
+                    Action::Apply(Apply { manifests, dry_run: false, validation: Validation::Strict }, None)
                 }
-                "delete" => Some(Action::Delete(map.next_value()?)),
-                "patch" => Some(Action::Patch(map.next_value()?, None)),
-                "advance" => Some(Action::Advance(map.next_value::<Span>()?.0)),
+                "delete" => Action::Delete(map.next_value()?),
+                "patch" => Action::Patch(map.next_value()?, None),
+                "advance" => Action::Advance(map.next_value::<Span>()?.0),
                 "request" => {
                     let mut request: Box<Request> = Box::new(map.next_value()?);
                     if request.json.is_none() && request.body.as_ref().is_some_and(|b| b.is_object() || b.is_array()) {
                         request.json = request.body.take();
                     }
-                    Some(Action::Request(request, vec![]))
+                    Action::Request(request, vec![])
                 }
-                "object" => Some(Action::Object(map.next_value()?, Box::default())),
-                other => return Err(de::Error::unknown_field(other, STEP_FIELDS)),
+                "object" => Action::Object(map.next_value()?, Box::default()),
+                other => {
+                    match (other, &mut action) {
+                        ("note", _) => _ = map.next_value::<String>()?,
+                        ("dry-run", _) => dry_run = Some(map.next_value()?),
+                        ("validation", _) => validation = Some(map.next_value()?),
+                        ("times", _) => times = Some(map.next_value()?),
+                        ("at-once", _) => at_once = Some(map.next_value()?),
+                        ("expect", Some(Action::Apply(_, said) | Action::Patch(_, said))) => {
+                            *said = Some(map.next_value()?);
+                        }
+                        ("expect", Some(Action::Request(_, replies))) => *replies = map.next_value::<Many<Reply>>()?.0,
+                        ("expect", Some(Action::Object(_, looks))) => **looks = map.next_value()?,
+                        ("expect", Some(Action::Delete(_))) => {
+                            return Err(de::Error::custom("a deletion expects nothing"));
+                        }
+                        ("expect", Some(Action::Advance(_))) => {
+                            return Err(de::Error::custom("advance expects nothing"));
+                        }
+                        ("expect", None) => return Err(de::Error::custom("write what is done before `expect`")),
+                        _ => return Err(de::Error::unknown_field(other, STEP_FIELDS)),
+                    }
+                    continue;
+                }
             };
-            if done.is_some() && action.is_some() {
+            if action.replace(begun).is_some() {
                 return Err(de::Error::custom(format!("a step does one thing: write `{key}` in a step of its own")));
             }
-            action = done.or(action);
         }
         let Some(mut action) = action else {
             return Err(de::Error::custom("a step does one of apply, delete, patch, advance, request, object"));

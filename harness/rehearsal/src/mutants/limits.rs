@@ -17,11 +17,9 @@ use crate::{
 
 /// By how much a budget is whole too early, in milliseconds.
 const EARLY: u64 = 10_000;
-/// What a reply is guessed to cost before it has come.
 const GUESS: Usage = Usage { input: 6, output: 1, total: 7, cached: 0, reasoning: 0 };
 
 impl Mutants {
-    /// Whether a request that is to be refused passes all the same.
     fn lets_pass(&self) -> bool {
         self.is(mutant::NEVER_BLOCKS) || self.is(mutant::FAILS_OPEN_ONE_IN_TEN) && self.is_one_in(10)
     }

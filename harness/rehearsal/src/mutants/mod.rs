@@ -6,7 +6,6 @@
 //! the mutant acts, and is remembered ([`Mutants::reached`]). A world can also be mended: rid of the faults that the real
 //! gateways have, for checks that would fail without a mutant.
 
-mod catalogue;
 mod limits;
 pub(crate) mod mutant;
 mod picking;
@@ -18,7 +17,7 @@ use std::{
     collections::HashMap,
     net::SocketAddr,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
@@ -28,7 +27,8 @@ pub(crate) use mutant::mutants;
 
 use crate::{
     dataplane::{interceptor::Interceptor, routing::Entry},
-    dialects::object::Name,
+    dialects::{self, object::Name},
+    lock,
 };
 
 /// What is wrong with one world. Clones share it.
@@ -47,7 +47,6 @@ struct Inner {
     memory: Mutex<Memory>,
 }
 
-/// What mutants remember from one request to the next.
 #[derive(Debug, Default)]
 struct Memory {
     first: HashMap<String, u64>,
@@ -97,7 +96,7 @@ impl Mutants {
     }
 
     fn memory(&self) -> MutexGuard<'_, Memory> {
-        self.0.memory.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0.memory)
     }
 
     fn is_one_in(&self, many: u64) -> bool {
@@ -119,18 +118,33 @@ impl Mutants {
         mutants.wake();
         mutants
     }
-
-    /// The choice that was made for the request before, where there is one.
-    fn choice_before(&self, choice: SocketAddr) -> SocketAddr {
-        self.memory().choice.replace(choice).unwrap_or(choice)
-    }
 }
 
 impl Interceptor for Mutants {}
 
+impl Mutant {
+    /// Those of the common tables, and those of the dialects.
+    pub fn all() -> impl Iterator<Item = Self> {
+        mutant::ALL.iter().chain(upstream::ALL).chain(dialects::mutants()).copied()
+    }
+
+    pub fn named(name: &str) -> Option<Self> {
+        Self::all().find(|mutant| mutant.name() == name)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn names_are_told_apart() {
+        let names: BTreeSet<&str> = Mutant::all().map(Mutant::name).collect();
+        assert_eq!(names.len(), Mutant::all().count());
+        assert!(Mutant::all().all(|m| Mutant::named(m.name()) == Some(m)));
+        assert_eq!(Mutant::named("none-of-them"), None);
+    }
 
     #[test]
     fn a_mutant_is_reached_where_it_is_the_one_that_is_asked_for() {

@@ -17,7 +17,6 @@ impl Mutant {
         self.name
     }
 
-    /// What it violates.
     pub fn sentence(self) -> &'static str {
         self.sentence
     }

@@ -101,7 +101,7 @@ impl PickerInterceptor for Mutants {
             return *another;
         }
         if others_under_way && self.is(mutant::SWAPS_CHOICES) {
-            return self.choice_before(endpoint);
+            return self.memory().choice.replace(endpoint).unwrap_or(endpoint); // of the request before
         }
         endpoint
     }

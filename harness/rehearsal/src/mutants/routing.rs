@@ -52,8 +52,7 @@ impl RouteInterceptor for Mutants {
         served || self.is(mutant::PASSES_UNKNOWN_PATHS)
     }
 
-    fn model(&self, extraction: &Extraction, request: &RequestHead<'_>, model: Option<String>) -> Option<String> {
-        let mut model = model;
+    fn model(&self, extraction: &Extraction, request: &RequestHead<'_>, mut model: Option<String>) -> Option<String> {
         if model.as_ref().is_none_or(String::is_empty) && self.is(mutant::DEFAULTS_TO_FIRST_MODEL) {
             let mut models = extraction.models.iter().filter(|(host, ..)| host.covers(request.host));
             model = models.next().map(|(_, model, ..)| model.clone());

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::{Mutants, mutant};
 use crate::{
     dataplane::{
-        pool::{Asks, Pool, Served, WithoutPicker},
+        pool::{Asks, Follows, Picker, Pool, Served, WithoutPicker},
         routing::{Backend, Entry, Filter, HeaderEdit, PathMatch, Rule, Table, Target, regex_before_prefix},
     },
     dialects::{
@@ -66,12 +66,15 @@ impl Mutants {
         if let Some(order) = order {
             table.precedence.paths = order;
         }
-        let everywhere = Everywhere::of(self, table);
+        let spread = spread(self, table);
         let first_picker = table.entries().find_map(|e| picker_of(&e.rule));
         for listener in &mut table.listeners {
             for entry in &mut listener.entries {
                 let mut rule = Rule::clone(&entry.rule);
-                self.rule(snapshot, entry, &everywhere, &mut rule);
+                if let Some(spread) = &spread {
+                    take(&mut rule, spread);
+                }
+                self.rule(snapshot, entry, &mut rule);
                 for backend in &mut rule.backends {
                     self.backend(snapshot, entry, &first_picker, backend);
                 }
@@ -81,8 +84,7 @@ impl Mutants {
         }
     }
 
-    fn rule(&self, snapshot: &Snapshot, entry: &Entry, everywhere: &Everywhere, rule: &mut Rule) {
-        everywhere.put_on(rule);
+    fn rule(&self, snapshot: &Snapshot, entry: &Entry, rule: &mut Rule) {
         if self.is(mutant::ONLY_FIRST_LIMIT) {
             rule.local_limits.truncate(1);
             rule.global_limits.truncate(1);
@@ -104,7 +106,7 @@ impl Mutants {
         if route.is_some_and(|route| object::generation(route) > 1) && self.is(mutant::TRANSFORMATION_LOST_AFTER_UPDATE)
         {
             rule.transformation = None;
-            rule.filters.retain(|filter| !matches!(filter, Filter::Response(_)));
+            rule.filters.retain(|filter| !is_of_reply(filter));
         }
         let granted = snapshot.all(&kinds::REFERENCE_GRANT).any(|g| object::namespace(g) == entry.id.namespace);
         if granted && self.is(mutant::TAKES_A_GRANT_FOR_A_BAN) {
@@ -134,7 +136,7 @@ impl Mutants {
             backend.target = Target::Pool(Arc::new(Pool {
                 picker: None,
                 endpoints: pools::endpoints(snapshot, pool),
-                follows: crate::dataplane::pool::Follows::Endpoints,
+                follows: Follows::Endpoints,
                 without_picker: WithoutPicker::GoOn,
                 served: Served::Untold,
                 asks: Asks::Once,
@@ -152,8 +154,9 @@ impl Mutants {
                 wrong.without_picker = WithoutPicker::GoOn;
             }
         }
+        let lacks_picker = |p: &Picker| snapshot.get(&kinds::SERVICE, &p.namespace, &p.service).is_none();
         if self.is(mutant::SKIPS_PICKER)
-            || self.lacks_its_picker(snapshot, &wrong) && self.is(mutant::SERVES_WITHOUT_A_PICKER)
+            || wrong.picker.as_ref().is_some_and(lacks_picker) && self.is(mutant::SERVES_WITHOUT_A_PICKER)
         {
             wrong.picker = None;
         }
@@ -200,12 +203,6 @@ impl Mutants {
         *pool = Arc::new(wrong);
     }
 
-    fn lacks_its_picker(&self, snapshot: &Snapshot, pool: &Pool) -> bool {
-        let there =
-            |p: &crate::dataplane::pool::Picker| snapshot.get(&kinds::SERVICE, &p.namespace, &p.service).is_some();
-        pool.picker.as_ref().is_some_and(|picker| !there(picker))
-    }
-
     fn statuses(&self, snapshot: &Snapshot, translation: &mut Translation) {
         if self.is_mended() {
             let idle = |(at, status): (usize, &StatusOf)| limits_nothing(snapshot, translation, status).then_some(at);
@@ -228,10 +225,12 @@ impl Mutants {
                 let class = text(g, "/spec/gatewayClassName");
                 snapshot.get(&kinds::GATEWAY_CLASS, "", class).is_none()
             });
-            let accepted = |g: &Value| object::observed(object::generation(g), "Accepted", true, "Accepted", "");
-            translation.statuses.extend(classless.filter(|_| self.is(mutant::ACCEPTS_GATEWAYS_OF_NO_CLASS)).map(|g| {
-                StatusOf { kind: kinds::GATEWAY, name: object::key(g), status: json!({"conditions": [accepted(g)]}) }
-            }));
+            let accepted = |g: &Arc<Value>| {
+                let condition = object::observed(g, "Accepted", true, "Accepted", "");
+                StatusOf::new(kinds::GATEWAY, g, json!({"conditions": [condition]}))
+            };
+            let classless = classless.filter(|_| self.is(mutant::ACCEPTS_GATEWAYS_OF_NO_CLASS));
+            translation.statuses.extend(classless.map(accepted));
         }
     }
 
@@ -297,47 +296,41 @@ impl Mutants {
     }
 }
 
-/// What one rule has and every rule gets.
-#[derive(Default)]
-struct Everywhere {
-    from: Option<Rule>,
+/// What of one rule every rule gets.
+fn spread(mutants: &Mutants, table: &Table) -> Option<Rule> {
+    let rules = || table.entries().map(|e| &e.rule);
+    let limited = |r: &&Arc<Rule>| !r.local_limits.is_empty() || !r.global_limits.is_empty();
+    let transforms = |r: &&Arc<Rule>| r.transformation.is_some() || r.filters.iter().any(is_of_reply);
+    if let Some(rule) = rules().find(limited)
+        && mutants.is(mutant::LIMITS_EVERY_ROUTE)
+    {
+        let (local_limits, global_limits) = (rule.local_limits.clone(), rule.global_limits.clone());
+        Some(Rule { local_limits, global_limits, ..Rule::default() })
+    } else if let Some(rule) = rules().find(transforms)
+        && mutants.is(mutant::TRANSFORMATION_ON_ALL_ROUTES)
+    {
+        let filters = rule.filters.iter().filter(|f| is_of_reply(f)).cloned().collect();
+        Some(Rule { filters, transformation: rule.transformation.clone(), ..Rule::default() })
+    } else {
+        None
+    }
 }
 
-impl Everywhere {
-    fn of(mutants: &Mutants, table: &Table) -> Self {
-        let rules = || table.entries().map(|e| &e.rule);
-        let limited = |r: &&Arc<Rule>| !r.local_limits.is_empty() || !r.global_limits.is_empty();
-        let changes = |f: &Filter| matches!(f, Filter::Response(_));
-        let transforms = |r: &&Arc<Rule>| r.transformation.is_some() || r.filters.iter().any(changes);
-        let mut found = Rule::default();
-        if let Some(rule) = rules().find(limited)
-            && mutants.is(mutant::LIMITS_EVERY_ROUTE)
-        {
-            found.local_limits.clone_from(&rule.local_limits);
-            found.global_limits.clone_from(&rule.global_limits);
-        } else if let Some(rule) = rules().find(transforms)
-            && mutants.is(mutant::TRANSFORMATION_ON_ALL_ROUTES)
-        {
-            found.transformation.clone_from(&rule.transformation);
-            found.filters = rule.filters.iter().filter(|f| changes(f)).cloned().collect();
-        } else {
-            return Self::default();
-        }
-        Self { from: Some(found) }
-    }
+fn is_of_reply(filter: &Filter) -> bool {
+    matches!(filter, Filter::Response(_))
+}
 
-    fn put_on(&self, rule: &mut Rule) {
-        let Some(from) = &self.from else { return };
-        if rule.local_limits.is_empty() && rule.global_limits.is_empty() {
-            rule.local_limits.clone_from(&from.local_limits);
-            rule.global_limits.clone_from(&from.global_limits);
-        }
-        if rule.transformation.is_none() {
-            rule.transformation.clone_from(&from.transformation);
-        }
-        if !rule.filters.iter().any(|f| matches!(f, Filter::Response(_))) {
-            rule.filters.extend(from.filters.iter().cloned());
-        }
+/// A rule that has nothing of the kind takes what is spread.
+fn take(rule: &mut Rule, spread: &Rule) {
+    if rule.local_limits.is_empty() && rule.global_limits.is_empty() {
+        rule.local_limits.clone_from(&spread.local_limits);
+        rule.global_limits.clone_from(&spread.global_limits);
+    }
+    if rule.transformation.is_none() {
+        rule.transformation.clone_from(&spread.transformation);
+    }
+    if !rule.filters.iter().any(is_of_reply) {
+        rule.filters.extend(spread.filters.iter().cloned());
     }
 }
 

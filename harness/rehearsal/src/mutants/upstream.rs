@@ -29,13 +29,12 @@ impl UpstreamInterceptor for Mutants {
     fn call<'a>(
         &'a self,
         upstream: &'a Upstream<'a>,
-        request: Request<Body>,
+        mut request: Request<Body>,
     ) -> BoxFuture<'a, Result<(Response<Incoming>, AbortOnDrop), Failure>> {
         async move {
             if self.is(mutant::LOSES_CHARGES_IN_FLIGHT) {
                 self.enter();
             }
-            let mut request = request;
             if self.is(mutant::RESERIALISES_JSON) {
                 request = reserialised(request).await?;
             }
@@ -134,14 +133,11 @@ impl Mutants {
         } else if self.is(mutant::SWALLOWS_UPSTREAM_DEATH) {
             of_stream(pieces(body).take_while(|piece| std::future::ready(piece.is_ok())))
         } else if self.is(mutant::DROPS_DONE) {
-            events(body, |event| if event.starts_with(b"data: [DONE]") { Bytes::new() } else { event })
+            without_events(body, |event| event.starts_with(b"data: [DONE]"))
         } else if self.is(mutant::REWRITES_EVENTS) {
-            events(
-                body,
-                |event| if event.starts_with(b":") || event.starts_with(b"id:") { Bytes::new() } else { event },
-            )
+            without_events(body, |event| event.starts_with(b":") || event.starts_with(b"id:"))
         } else if self.is(mutant::DROPS_USAGE_CHUNK) {
-            events(body, |event| if reports_usage(&event) { Bytes::new() } else { event })
+            without_events(body, reports_usage)
         } else if self.is(mutant::DUPLICATES_USAGE_CHUNK) {
             events(body, |event| if reports_usage(&event) { [&event[..], &event].concat().into() } else { event })
         } else {
@@ -167,7 +163,6 @@ async fn reserialised(request: Request<Body>) -> Result<Request<Body>, Failure> 
     Ok(Request::from_parts(head, body))
 }
 
-/// A request twice, unless it is large.
 async fn duplicated(request: Request<Body>) -> Result<(Option<Request<Body>>, Request<Body>), Failure> {
     let (head, body) = request.into_parts();
     Ok(match bodies::hold(body, READ_BUFFER).await.map_err(|_| Failure::BodyUnreadable)? {
@@ -234,6 +229,10 @@ fn events(body: Body, change: impl Fn(Bytes) -> Bytes + Send + Sync + 'static) -
             }
         }
     }))
+}
+
+fn without_events(body: Body, drops: fn(&[u8]) -> bool) -> Body {
+    events(body, move |event| if drops(&event) { Bytes::new() } else { event })
 }
 
 /// Reads a body to its end, whether anybody listens or not.

@@ -26,7 +26,7 @@ impl Exchange<'_> {
 
     fn check_budgets(&mut self, entry: &Entry) -> Result<(), Failure> {
         let (now, interceptor) = (self.proxy.clock().now_ms(), self.interceptor());
-        let mut windows = self.proxy.windows().lock();
+        let mut windows = self.proxy.windows();
         for limit in &entry.rule.global_limits {
             let bucket = limit.bucket(&entry.id, &self.headers);
             if let Some(bucket) = interceptor.bucket(limit, &entry.id, &self.headers, bucket) {
@@ -55,7 +55,6 @@ impl Exchange<'_> {
         reservations.into_iter().try_for_each(|(limit, tokens)| self.proxy.admit(limit, tokens))
     }
 
-    /// Sees to it that a reply is charged, and that it ends with the route's time.
     pub(super) fn meter(
         &mut self,
         rule: &Arc<Rule>,

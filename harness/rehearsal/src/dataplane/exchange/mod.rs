@@ -58,7 +58,6 @@ struct Exchange<'a> {
     table: &'a Table,
     port: u16,
     peer: SocketAddr,
-    /// The request as it came, for expressions.
     client: ClientRequest,
     method: Method,
     host: String,
@@ -66,15 +65,12 @@ struct Exchange<'a> {
     query: String,
     headers: HeaderMap,
     body: Option<Body>,
-    /// The request's body, once it was read whole.
     read: Option<Bytes>,
     entry: Option<Arc<Entry>>,
     /// How the budgets of the rate limit service stood when the request came.
     budgets: Vec<WindowState>,
-    /// The buckets of that service that the request fell in.
     buckets: Vec<(String, GlobalLimit)>,
     llm: LlmFacts,
-    /// Whether the client asked for the usage of a stream.
     usage_asked: bool,
 }
 
@@ -134,7 +130,7 @@ impl<'a> Exchange<'a> {
     }
 
     fn interceptor(&self) -> &'a dyn Interceptor {
-        self.proxy.interceptor()
+        &**self.proxy.interceptor()
     }
 
     fn head(&self) -> RequestHead<'_> {

@@ -7,7 +7,7 @@ use hyper::body::Body as _;
 
 use super::{Exchange, Stop, reply::Reply};
 use crate::dataplane::{
-    ext_proc::{Answer, Session, change},
+    ext_proc::{Session, change},
     local_reply::Failure,
     pool::{Asks, DESTINATION, Picker, Pool, Served, WithoutPicker},
     routing::{Entry, Target},
@@ -28,7 +28,6 @@ impl Picked {
 }
 
 impl Exchange<'_> {
-    /// Finds the endpoint of a pool: by its picker where that is asked and answers, else as the dialect has it.
     pub(super) async fn pick(&mut self, pool: &Pool) -> Result<Picked, Stop> {
         let Some(picker) = &pool.picker else {
             return Ok(Picked::without_picker(pool.in_turn(self.proxy.next_endpoint())?));
@@ -65,9 +64,9 @@ impl Exchange<'_> {
         let (pseudo, body) = (self.pseudo_headers(), self.take_body());
         let has_body = !body.is_end_stream();
         let body = self.interceptor().body_for_picker(body);
-        match session.request(&pseudo, &self.headers, body, self.proxy.shared_interceptor()).await? {
-            Answer::Immediate(reply) => Err(Stop::Reply(self.interceptor().immediate_response(reply))),
-            Answer::Changes(mut changes, handed_back, session) => {
+        match session.request(&pseudo, &self.headers, body, Arc::clone(self.proxy.interceptor())).await? {
+            Err(reply) => Err(Stop::Reply(self.interceptor().immediate_response(reply))),
+            Ok((mut changes, handed_back, session)) => {
                 self.interceptor().picker_changes(&self.headers, &mut changes);
                 change(&mut self.headers, &changes);
                 if has_body {

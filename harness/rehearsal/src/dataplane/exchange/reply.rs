@@ -30,7 +30,6 @@ pub(super) struct Reply {
 }
 
 impl Exchange<'_> {
-    /// Calls a backend; returns when its reply begins.
     pub(super) async fn call(
         &mut self,
         backend: &Backend,

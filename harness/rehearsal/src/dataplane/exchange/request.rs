@@ -46,7 +46,6 @@ impl Exchange<'_> {
         Ok(host)
     }
 
-    /// What an AI backend makes of a request, and the limits on tokens that stand before it.
     pub(super) async fn ask_provider(
         &mut self,
         rule: &Rule,

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::{kinds, pools::Pools};
 use crate::{
-    dataplane::routing::{Backend, HeaderEdit, IncludeUsage, Provider, Target},
+    dataplane::routing::{Backend, IncludeUsage, Provider, Target},
     dialects::{
         Snapshot, StatusOf, Translation,
         attachments::Unresolved,
@@ -15,10 +15,6 @@ use crate::{
         pools,
     },
 };
-
-pub(super) fn plain(target: Target) -> Backend {
-    Backend { weight: 1, target, host_rewrite: None, request: HeaderEdit::default(), provider: None }
-}
 
 /// Where a backendRef leads (words of recording `20-status-gateway-route.txt`).
 pub(super) fn backend(
@@ -53,7 +49,7 @@ pub(super) fn backend(
         "Service" if snapshot.get(&kinds::SERVICE, home, name).is_some() => {
             // Whether the Service has that port is not asked (seen on a real cluster: ResolvedRefs=True).
             let port = object::port(backend_ref, "/port").unwrap_or(0);
-            Ok(plain(Target::Service { namespace: home.to_owned(), name: name.to_owned(), port }))
+            Ok(Backend::plain(Target::Service { namespace: home.to_owned(), name: name.to_owned(), port }))
         }
         "Service" => unresolved("BackendNotFound", format!("backend({name}.{home}.svc.cluster.local) not found")),
         "AgentgatewayBackend" => match snapshot.get(&kinds::AGENTGATEWAY_BACKEND, home, name) {
@@ -61,7 +57,7 @@ pub(super) fn backend(
             None => unresolved("BackendNotFound", format!("Backend not found: {home}/{name}")),
         },
         _ => match pools.of_route(home, name) {
-            Some(target) => Ok(plain(target)),
+            Some(target) => Ok(Backend::plain(target)),
             None => unresolved("BackendNotFound", format!("backendRef {home}/{name} not found")),
         },
     }
@@ -70,13 +66,13 @@ pub(super) fn backend(
 /// An AgentgatewayBackend of type `ai` (the first provider of a group) or `static`.
 fn of_backend(snapshot: &Snapshot, pools: &Pools<'_>, backend: &Value) -> Backend {
     if translation_error(snapshot, backend).is_some() {
-        return plain(Target::Broken);
+        return Backend::plain(Target::Broken);
     }
     if let Some(host) = backend.pointer("/spec/static") {
-        return plain(target(host).unwrap_or(Target::Broken));
+        return Backend::plain(target(host).unwrap_or(Target::Broken));
     }
     let provider = backend.pointer("/spec/ai/provider").or_else(|| backend.pointer("/spec/ai/groups/0/providers/0"));
-    let Some(provider) = provider else { return plain(Target::Broken) };
+    let Some(provider) = provider else { return Backend::plain(Target::Broken) };
     let model = ["openai", "custom", "anthropic", "gemini"]
         .iter()
         .find_map(|kind| provider.pointer(&format!("/{kind}/model")))
@@ -107,7 +103,7 @@ fn of_backend(snapshot: &Snapshot, pools: &Pools<'_>, backend: &Value) -> Backen
         wraps_errors: false,
         include_usage: IncludeUsage::WhereAbsent,
     };
-    Backend { host_rewrite, provider: Some(provider), ..plain(target) }
+    Backend { host_rewrite, provider: Some(provider), ..Backend::plain(target) }
 }
 
 fn target(written: &Value) -> Option<Target> {
@@ -125,12 +121,11 @@ fn translation_error(snapshot: &Snapshot, backend: &Value) -> Option<String> {
 /// How AgentgatewayBackends stand (recording `22-status-backend-pool.txt`).
 pub(super) fn statuses(snapshot: &Snapshot, translation: &mut Translation) {
     for backend in snapshot.all(&kinds::AGENTGATEWAY_BACKEND).filter(|b| !object::is_going(b)) {
-        let generation = object::generation(backend);
         let condition = match translation_error(snapshot, backend) {
-            None => observed(generation, "Accepted", true, "Accepted", "Backend successfully accepted"),
-            Some(error) => observed(generation, "Accepted", false, "TranslationError", &error),
+            None => observed(backend, "Accepted", true, "Accepted", "Backend successfully accepted"),
+            Some(error) => observed(backend, "Accepted", false, "TranslationError", &error),
         };
         let status = json!({"conditions": [condition]});
-        translation.statuses.push(StatusOf { kind: kinds::AGENTGATEWAY_BACKEND, name: object::key(backend), status });
+        translation.statuses.push(StatusOf::new(kinds::AGENTGATEWAY_BACKEND, backend, status));
     }
 }

@@ -18,76 +18,39 @@ use crate::dialects::{
 const RESERVED: [u16; 3] = [15000, 15020, 15021];
 
 /// What the class says that it supports (recording 00-install of v1.3.1).
-const FEATURES: [&str; 47] = [
-    "BackendTLSPolicy",
-    "BackendTLSPolicySANValidation",
-    "GRPCRoute",
-    "GRPCRouteNamedRouteRule",
-    "Gateway",
-    "GatewayAddressEmpty",
-    "GatewayBackendClientCertificate",
-    "GatewayFrontendClientCertificateValidation",
-    "GatewayFrontendClientCertificateValidationInsecureFallback",
-    "GatewayHTTPListenerIsolation",
-    "GatewayHTTPSListenerDetectMisdirectedRequests",
-    "GatewayInfrastructurePropagation",
-    "GatewayPort8080",
-    "GatewayStaticAddresses",
-    "HTTPRoute",
-    "HTTPRoute303RedirectStatusCode",
-    "HTTPRoute307RedirectStatusCode",
-    "HTTPRoute308RedirectStatusCode",
-    "HTTPRouteBackendProtocolH2C",
-    "HTTPRouteBackendProtocolWebSocket",
-    "HTTPRouteBackendRequestHeaderModification",
-    "HTTPRouteBackendTimeout",
-    "HTTPRouteCORS",
-    "HTTPRouteDestinationPortMatching",
-    "HTTPRouteHostRewrite",
-    "HTTPRouteMethodMatching",
-    "HTTPRouteNamedRouteRule",
-    "HTTPRouteParentRefPort",
-    "HTTPRoutePathRedirect",
-    "HTTPRoutePathRewrite",
-    "HTTPRoutePortRedirect",
-    "HTTPRouteQueryParamMatching",
-    "HTTPRouteRequestMirror",
-    "HTTPRouteRequestMultipleMirrors",
-    "HTTPRouteRequestPercentageMirror",
-    "HTTPRouteRequestTimeout",
-    "HTTPRouteResponseHeaderModification",
-    "HTTPRouteRetry",
-    "HTTPRouteRetryBackendTimeout",
-    "HTTPRouteRetryConnectionError",
-    "HTTPRouteSchemeRedirect",
-    "ListenerSet",
-    "ReferenceGrant",
-    "TCPRoute",
-    "TLSRoute",
-    "TLSRouteModeMixed",
-    "TLSRouteModeTerminate",
-];
+const FEATURES: &str = "
+    BackendTLSPolicy BackendTLSPolicySANValidation GRPCRoute GRPCRouteNamedRouteRule Gateway GatewayAddressEmpty
+    GatewayBackendClientCertificate GatewayFrontendClientCertificateValidation
+    GatewayFrontendClientCertificateValidationInsecureFallback GatewayHTTPListenerIsolation
+    GatewayHTTPSListenerDetectMisdirectedRequests GatewayInfrastructurePropagation GatewayPort8080
+    GatewayStaticAddresses HTTPRoute HTTPRoute303RedirectStatusCode HTTPRoute307RedirectStatusCode
+    HTTPRoute308RedirectStatusCode HTTPRouteBackendProtocolH2C HTTPRouteBackendProtocolWebSocket
+    HTTPRouteBackendRequestHeaderModification HTTPRouteBackendTimeout HTTPRouteCORS
+    HTTPRouteDestinationPortMatching HTTPRouteHostRewrite HTTPRouteMethodMatching HTTPRouteNamedRouteRule
+    HTTPRouteParentRefPort HTTPRoutePathRedirect HTTPRoutePathRewrite HTTPRoutePortRedirect
+    HTTPRouteQueryParamMatching HTTPRouteRequestMirror HTTPRouteRequestMultipleMirrors
+    HTTPRouteRequestPercentageMirror HTTPRouteRequestTimeout HTTPRouteResponseHeaderModification HTTPRouteRetry
+    HTTPRouteRetryBackendTimeout HTTPRouteRetryConnectionError HTTPRouteSchemeRedirect ListenerSet
+    ReferenceGrant TCPRoute TLSRoute TLSRouteModeMixed TLSRouteModeTerminate
+";
 
-/// What the charts install, with the GatewayClass that the controller makes.
 pub(super) fn installation(version: Version) -> Vec<Value> {
     let labels = json!({"agentgateway": "agentgateway", "app.kubernetes.io/name": "agentgateway",
         "app.kubernetes.io/instance": "agentgateway"});
     vec![
-        json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}}),
+        object::namespace_named(NAMESPACE),
         json!({
             "apiVersion": "gateway.networking.k8s.io/v1", "kind": "GatewayClass", "metadata": {"name": CLASS},
             "spec": {"controllerName": CONTROLLER,
                 "description": "Specialized class for agentgateway."},
         }),
-        json!({
-            "apiVersion": "apps/v1", "kind": "Deployment",
-            "metadata": {"name": "agentgateway", "namespace": NAMESPACE, "labels": labels},
-            "spec": {"replicas": 1, "selector": {"matchLabels": labels}, "template": {
-                "metadata": {"labels": labels},
-                "spec": {"containers": [{"name": "agentgateway",
-                    "image": format!("cr.agentgateway.dev/controller:{version}"),
-                    "env": [{"name": "AGW_ENABLE_INFER_EXT", "value": "true"}]}]}}},
-        }),
+        object::installed(
+            NAMESPACE,
+            "agentgateway",
+            labels.clone(),
+            json!({"name": "agentgateway", "image": format!("cr.agentgateway.dev/controller:{version}"),
+                "env": [{"name": "AGW_ENABLE_INFER_EXT", "value": "true"}]}),
+        ),
         json!({
             "apiVersion": "v1", "kind": "Service",
             "metadata": {"name": "agentgateway", "namespace": NAMESPACE, "labels": labels},
@@ -100,16 +63,12 @@ pub(super) fn installation(version: Version) -> Vec<Value> {
 }
 
 pub(super) fn classes(snapshot: &Snapshot, translation: &mut Translation) {
-    let features: Vec<_> = FEATURES.iter().map(|name| json!({"name": name})).collect();
+    let features: Vec<_> = FEATURES.split_whitespace().map(|name| json!({"name": name})).collect();
     for class in snapshot.all(&kinds::GATEWAY_CLASS).filter(|c| text(c, "/spec/controllerName") == CONTROLLER) {
-        let generation = object::generation(class);
-        let accepted =
-            observed(generation, "Accepted", true, "Accepted", "GatewayClass accepted by agentgateway controller");
-        translation.statuses.push(StatusOf {
-            kind: kinds::GATEWAY_CLASS,
-            name: object::key(class),
-            status: json!({"conditions": [accepted], "supportedFeatures": features}),
-        });
+        let message = "GatewayClass accepted by agentgateway controller";
+        let accepted = observed(class, "Accepted", true, "Accepted", message);
+        let status = json!({"conditions": [accepted], "supportedFeatures": features});
+        translation.statuses.push(StatusOf::new(kinds::GATEWAY_CLASS, class, status));
     }
 }
 
@@ -121,13 +80,13 @@ pub(super) fn gateway(
     attachments: &Attachments,
     translation: &mut Translation,
 ) {
-    let (key, generation) = (object::key(gateway), object::generation(gateway));
+    let key = object::key(gateway);
     translation.children.extend(children(version, snapshot, gateway));
     let listeners: Vec<_> = list(gateway, "/spec/listeners")
         .enumerate()
         .map(|(at, listener)| {
             let fine =
-                |kind: &str, status: bool, reason: &str| observed(generation, kind, status, reason, "No errors found");
+                |kind: &str, status: bool, reason: &str| observed(gateway, kind, status, reason, "No errors found");
             json!({
                 "attachedRoutes": attachments.count(&key, at),
                 "conditions": [
@@ -144,8 +103,8 @@ pub(super) fn gateway(
     let mut status = json!({
         "attachedListenerSets": 0,
         "conditions": [
-            observed(generation, "Accepted", true, "Accepted", ""),
-            observed(generation, "Programmed", true, "Programmed", "Successfully programmed Gateway"),
+            observed(gateway, "Accepted", true, "Accepted", ""),
+            observed(gateway, "Programmed", true, "Programmed", "Successfully programmed Gateway"),
         ],
         "listeners": listeners,
     });
@@ -153,7 +112,7 @@ pub(super) fn gateway(
     if !addresses.is_empty() {
         status["addresses"] = json!(addresses);
     }
-    translation.statuses.push(StatusOf { kind: kinds::GATEWAY, name: key, status });
+    translation.statuses.push(StatusOf::new(kinds::GATEWAY, gateway, status));
 }
 
 /// What the load balancer says; for other types the ClusterIP (docs/facts/agentgateway.md A2).
@@ -182,9 +141,7 @@ fn parameters<'a>(snapshot: &'a Snapshot, gateway: &Value, pointer: &str) -> Opt
 /// Everything is named like the Gateway. Nothing is made while all ports are reserved ones.
 fn children(version: Version, snapshot: &Snapshot, gateway: &Value) -> Vec<Value> {
     let name = object::name(gateway);
-    let mut ports: Vec<u16> = list(gateway, "/spec/listeners").filter_map(|l| object::port(l, "/port")).collect();
-    ports.sort_unstable();
-    ports.dedup();
+    let mut ports = object::listener_ports(gateway);
     ports.retain(|p| !RESERVED.contains(p));
     if ports.is_empty() {
         return Vec::new();
@@ -219,15 +176,12 @@ fn children(version: Version, snapshot: &Snapshot, gateway: &Value) -> Vec<Value
     object::overlay_node_ports(&mut service_ports, overlay.into_iter().flatten());
     let container_ports: Vec<_> =
         ports.iter().map(|p| json!({"containerPort": p, "name": format!("listener-{p}"), "protocol": "TCP"})).collect();
-    let kind = parameters(snapshot, gateway, "/spec/service/spec/type").cloned();
-    let replicas = parameters(snapshot, gateway, "/spec/deployment/spec/replicas").cloned();
-    let core = |kind: &str, suffix: &str, labels: &Map<String, Value>, body: (&str, Value)| {
-        let mut object = json!({"apiVersion": "v1", "kind": kind, "metadata": metadata(suffix, labels)});
-        object[body.0] = body.1;
-        object
+    let kind = parameters(snapshot, gateway, "/spec/service/spec/type").and_then(Value::as_str);
+    let core = |kind: &str, suffix: &str, labels: &Map<String, Value>, field: &str, content: Value| {
+        let metadata = metadata(suffix, labels);
+        json!({"apiVersion": "v1", "kind": kind, "metadata": metadata, field: content})
     };
-    let service = json!({"type": kind.unwrap_or_else(|| json!("LoadBalancer")), "selector": selector,
-        "ports": service_ports});
+    let service = json!({"type": kind.unwrap_or("LoadBalancer"), "selector": selector, "ports": service_ports});
     let mut deployment = json!({
         "apiVersion": "apps/v1", "kind": "Deployment", "metadata": metadata("", &of_objects),
         "spec": {"selector": {"matchLabels": selector}, "template": {
@@ -236,15 +190,15 @@ fn children(version: Version, snapshot: &Snapshot, gateway: &Value) -> Vec<Value
                 "name": "agentgateway", "args": ["-f", "/config/config.yaml"],
                 "image": format!("cr.agentgateway.dev/agentgateway:{version}"), "ports": container_ports}]}}},
     });
-    if let Some(replicas) = replicas {
-        deployment["spec"]["replicas"] = replicas; // else a size that was set by hand stays
+    if let Some(replicas) = parameters(snapshot, gateway, "/spec/deployment/spec/replicas") {
+        deployment["spec"]["replicas"] = replicas.clone(); // else a size that was set by hand stays
     }
     vec![
         json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata("", &of_objects)}),
-        core("ConfigMap", "", &of_objects, ("data", json!({"config.yaml": "config: {}\n"}))),
-        core("ConfigMap", "-xds-ca", &of_objects, ("data", json!({"ca.crt": ""}))),
-        core("Secret", "-session-key", &of_secret, ("type", json!("Opaque"))),
+        core("ConfigMap", "", &of_objects, "data", json!({"config.yaml": "config: {}\n"})),
+        core("ConfigMap", "-xds-ca", &of_objects, "data", json!({"ca.crt": ""})),
+        core("Secret", "-session-key", &of_secret, "type", json!("Opaque")),
         deployment,
-        core("Service", "", &of_objects, ("spec", service)),
+        core("Service", "", &of_objects, "spec", service),
     ]
 }

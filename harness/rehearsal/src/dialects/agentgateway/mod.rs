@@ -36,6 +36,9 @@ pub const CONTROLLER: &str = "agentgateway.dev/agentgateway";
 pub const CLASS: &str = "agentgateway";
 pub const NAMESPACE: &str = "agentgateway-system";
 
+const PRECEDENCE: Precedence =
+    Precedence { paths: regex_beside_prefix, ties: TieBreak::Name, hosts: HostRule::FallThrough };
+
 #[derive(Clone, Debug)]
 pub struct Agentgateway {
     version: Version,
@@ -50,33 +53,11 @@ impl Agentgateway {
     fn enforced_local_limits(&self) -> usize {
         if self.version >= Version(1, 5, 0) { usize::MAX } else { 1 }
     }
-
-    fn precedence(&self) -> Precedence {
-        Precedence { paths: regex_beside_prefix, ties: TieBreak::Name, hosts: HostRule::FallThrough }
-    }
 }
 
 impl GatewayController for Agentgateway {
     fn reads(&self) -> Vec<Kind> {
-        vec![
-            kinds::NAMESPACE,
-            kinds::POD,
-            kinds::SERVICE,
-            kinds::SECRET,
-            kinds::DEPLOYMENT,
-            kinds::GATEWAY_CLASS,
-            kinds::GATEWAY,
-            kinds::HTTP_ROUTE,
-            kinds::REFERENCE_GRANT,
-            kinds::INFERENCE_POOL,
-            kinds::AGENTGATEWAY_POLICY,
-            kinds::AGENTGATEWAY_BACKEND,
-            kinds::AGENTGATEWAY_PARAMETERS,
-        ]
-    }
-
-    fn finalizers(&self) -> Vec<(Kind, &'static str)> {
-        Vec::new()
+        vec![kinds::SECRET, kinds::AGENTGATEWAY_POLICY, kinds::AGENTGATEWAY_BACKEND, kinds::AGENTGATEWAY_PARAMETERS]
     }
 
     fn installation(&self) -> Vec<Value> {
@@ -99,7 +80,7 @@ impl GatewayController for Agentgateway {
         for gateway in &gateways {
             infrastructure::gateway(self.version, snapshot, gateway, &attachments, &mut translation);
             let listeners = attachments.take_listeners(gateway);
-            let mut table = Table::new(listeners, self.precedence(), local_replies::local_reply, HeaderCase::Kept);
+            let mut table = Table::new(listeners, PRECEDENCE, local_replies::local_reply, HeaderCase::Kept);
             table.passes_keep_alive = true;
             translation.tables.insert(object::key(gateway), Arc::new(table));
         }

@@ -24,35 +24,14 @@ pub(super) struct Policies {
     enforced: usize,
 }
 
-struct TargetRef<'a> {
-    kind: &'a str,
-    name: &'a str,
-    section: Option<&'a str>,
-}
-
-fn targets(policy: &Value) -> impl Iterator<Item = TargetRef<'_>> {
-    list(policy, "/spec/targetRefs").map(|t| TargetRef {
-        kind: text(t, "/kind"),
-        name: text(t, "/name"),
-        section: t.get("sectionName").and_then(Value::as_str),
-    })
-}
-
 impl Policies {
-    /// Reads them, oldest first.
     pub(super) fn read(dialect: &Agentgateway, snapshot: &Snapshot) -> Self {
-        let mut all: Vec<_> =
-            snapshot.all(&kinds::AGENTGATEWAY_POLICY).filter(|p| !object::is_going(p)).map(Arc::clone).collect();
-        all.sort_by_key(|p| (text(p, "/metadata/creationTimestamp").to_owned(), object::key(p)));
+        let all = gateway_api::policies(snapshot, &kinds::AGENTGATEWAY_POLICY);
         Self { all, enforced: dialect.enforced_local_limits() }
     }
 
-    /// The policies on an object or a section of it, oldest first.
     fn on<'a>(&'a self, kind: &'a str, target: &'a Value, section: Option<&'a str>) -> impl Iterator<Item = &'a Value> {
-        self.all.iter().map(|p| &**p).filter(move |p| {
-            object::namespace(p) == object::namespace(target)
-                && targets(p).any(|t| t.kind == kind && t.name == object::name(target) && t.section == section)
-        })
+        self.all.iter().map(|p| &**p).filter(move |p| gateway_api::is_on(p, kind, target, section))
     }
 
     /// Puts on a rule what policies say. Fields are taken whole from the most specific policy that has them:
@@ -91,9 +70,9 @@ impl Policies {
     /// there, whether it has an effect or not.
     pub(super) fn statuses(&self, snapshot: &Snapshot, attachments: &Attachments, translation: &mut Translation) {
         for policy in &self.all {
-            let (home, generation) = (object::namespace(policy), object::generation(policy));
+            let home = object::namespace(policy);
             let (mut gateways, mut pending) = (BTreeSet::<Name>::new(), Vec::new());
-            for target in targets(policy) {
+            for target in gateway_api::targets(policy) {
                 let key = (home.to_owned(), target.name.to_owned());
                 let kind = match target.kind {
                     "Gateway" => kinds::GATEWAY,
@@ -112,10 +91,9 @@ impl Policies {
                 }
             }
             let problems = problems(snapshot, policy);
-            let accepted = if problems.is_empty() {
-                observed(generation, "Accepted", true, "Valid", "Policy accepted")
-            } else {
-                observed(generation, "Accepted", true, "PartiallyValid", &problems.join("; "))
+            let accepted = match problems.as_slice() {
+                [] => observed(policy, "Accepted", true, "Valid", "Policy accepted"),
+                some => observed(policy, "Accepted", true, "PartiallyValid", &some.join("; ")),
             };
             let ancestor = |reference: Value, attached: Value| {
                 let mut conditions = vec![accepted.clone()];
@@ -128,20 +106,17 @@ impl Policies {
                 .iter()
                 .map(|(namespace, name)| {
                     let reference = json!({"group": GROUP, "kind": "Gateway", "name": name, "namespace": namespace});
-                    ancestor(reference, observed(generation, "Attached", true, "Attached", "Attached to all targets"))
+                    ancestor(reference, observed(policy, "Attached", true, "Attached", "Attached to all targets"))
                 })
                 .collect();
             if !pending.is_empty() {
                 let message = format!("Policy is not attached: {}", pending.join(", "));
                 let reference = json!({"group": "agentgateway.dev", "kind": "Gateway", "name": "StatusSummary"});
-                ancestors.push(ancestor(reference, observed(generation, "Attached", false, "Pending", &message)));
+                ancestors.push(ancestor(reference, observed(policy, "Attached", false, "Pending", &message)));
             }
             ancestors.sort_by_key(|a| a["ancestorRef"].to_string());
-            translation.statuses.push(StatusOf {
-                kind: kinds::AGENTGATEWAY_POLICY,
-                name: object::key(policy),
-                status: json!({"ancestors": ancestors}),
-            });
+            let status = json!({"ancestors": ancestors});
+            translation.statuses.push(StatusOf::new(kinds::AGENTGATEWAY_POLICY, policy, status));
         }
     }
 }

@@ -106,23 +106,21 @@ impl<'a> Pools<'a> {
                 })
                 .collect();
             if !parents.is_empty() || pool.pointer("/status/parents").is_some() {
-                let status = if parents.is_empty() { json!({}) } else { json!({"parents": parents}) };
-                translation.statuses.push(StatusOf { kind: kinds::INFERENCE_POOL, name: object::key(pool), status });
+                translation.statuses.push(StatusOf::new(kinds::INFERENCE_POOL, pool, pools::status(&parents)));
             }
         }
     }
 }
 
 fn conditions(pool: &Value, error: Option<&str>) -> [Value; 2] {
-    let generation = object::generation(pool);
     let message = format!("InferencePool has been accepted by controller {CONTROLLER}");
-    let accepted = observed(generation, "Accepted", true, "Accepted", &message);
+    let accepted = observed(pool, "Accepted", true, "Accepted", &message);
     let resolved = match error {
         None => {
             let message = "All InferencePool references have been resolved";
-            observed(generation, "ResolvedRefs", true, "ResolvedRefs", message)
+            observed(pool, "ResolvedRefs", true, "ResolvedRefs", message)
         }
-        Some(error) => observed(generation, "ResolvedRefs", false, "InvalidExtensionRef", &format!("error: {error}")),
+        Some(error) => observed(pool, "ResolvedRefs", false, "InvalidExtensionRef", &format!("error: {error}")),
     };
     [accepted, resolved]
 }
@@ -174,8 +172,6 @@ mod tests {
                 object("open", pool("FailOpen", good.clone())),
                 object("closed", pool("FailClose", good)),
                 object("no-service", pool("FailOpen", json!({"name": "nope", "port": {"number": 9002}}))),
-                object("no-port", pool("FailOpen", json!({"name": "epp", "port": {"number": 9999}}))),
-                object("no-kind", pool("FailOpen", json!({"name": "epp", "group": "apps", "kind": "Deployment"}))),
             ],
         );
         let environment: Vec<_> = switch.iter().map(|v| json!({"name": SWITCH, "value": v})).collect();
@@ -225,23 +221,9 @@ mod tests {
         assert_eq!(pools.of_route("ns", "open").is_some(), known);
         let mut translation = Translation::default();
         pools.statuses(&Attachments::default(), &mut translation);
-        assert_eq!(!translation.statuses.is_empty(), known);
-    }
-
-    /// Words as recorded.
-    #[rstest]
-    #[case("open", None)]
-    #[case("no-service", Some("endpointPickerRef Service ns/nope not found"))]
-    #[case("no-port", Some("endpointPickerRef.port 9999 must reference a TCP Service port on ns/epp"))]
-    #[case(
-        "no-kind",
-        Some(
-            "endpointPickerRef.group must be empty, got \"apps\"; endpointPickerRef.kind must be \"Service\", got \"Deployment\""
-        )
-    )]
-    fn what_is_wrong_with_a_picker(#[case] name: &str, #[case] words: Option<&str>) {
-        let snapshot = world(None);
-        let pool = snapshot.get(&kinds::INFERENCE_POOL, "ns", name).expect("a pool");
-        assert_eq!(picker_error(&snapshot, pool).as_deref(), words);
+        let said = translation.statuses.iter().map(|s| (s.name.1.as_str(), &s.status["parents"][0]["parentRef"]));
+        // Of a pool that no route leads to, nothing is said but what is wrong with it.
+        let nobody = json!({"group": gateway_api::GROUP, "kind": "Status", "name": "default"});
+        assert_eq!(said.collect::<Vec<_>>(), known.then_some(("no-service", &nobody)).into_iter().collect::<Vec<_>>());
     }
 }

@@ -31,8 +31,7 @@ pub(super) fn translate(
             policies.apply(rule, route, name, gateway, listener);
         });
     }
-    let status = json!({"parents": parents});
-    attachments.statuses.push(StatusOf { kind: kinds::HTTP_ROUTE, name: object::key(route), status });
+    attachments.statuses.push(StatusOf::new(kinds::HTTP_ROUTE, route, json!({"parents": parents})));
 }
 
 /// The status of one parent, in the words of recording `20-status-gateway-route.txt`.
@@ -43,31 +42,25 @@ fn parent_status(
     attached: &Result<Vec<Attached>, Refusal>,
     unresolved: Option<&Unresolved>,
 ) -> Value {
-    let generation = object::generation(route);
     let accepted = match attached {
-        Ok(_) => observed(generation, "Accepted", true, "Accepted", ""),
+        Ok(_) => observed(route, "Accepted", true, "Accepted", ""),
         Err(refusal) => {
-            let (reason, message) = match refusal {
+            let message = match refusal {
                 Refusal::NoSuchListener { section } => {
-                    ("NoMatchingParent", format!("sectionName {:?} not found", section.as_deref().unwrap_or("")))
+                    format!("sectionName {:?} not found", section.as_deref().unwrap_or(""))
                 }
-                Refusal::NotAllowed { hostname } => (
-                    "NotAllowedByListeners",
-                    format!(
-                        "hostnames matched parent hostname {hostname:?}, but namespace {:?} is not allowed by the parent",
-                        object::namespace(route)
-                    ),
+                Refusal::NotAllowed { hostname } => format!(
+                    "hostnames matched parent hostname {hostname:?}, but namespace {:?} is not allowed by the parent",
+                    object::namespace(route)
                 ),
-                Refusal::NoCommonHostname { hostname } => {
-                    ("NoMatchingListenerHostname", format!("no hostnames matched parent hostname {hostname:?}"))
-                }
+                Refusal::NoCommonHostname { hostname } => format!("no hostnames matched parent hostname {hostname:?}"),
             };
-            observed(generation, "Accepted", false, reason, &message)
+            observed(route, "Accepted", false, refusal.reason(), &message)
         }
     };
     let resolved = match unresolved {
-        None => observed(generation, "ResolvedRefs", true, "ResolvedRefs", ""),
-        Some(Unresolved { reason, message }) => observed(generation, "ResolvedRefs", false, reason, message),
+        None => observed(route, "ResolvedRefs", true, "ResolvedRefs", ""),
+        Some(Unresolved { reason, message }) => observed(route, "ResolvedRefs", false, reason, message),
     };
     let mut parent = json!({
         "group": gateway_api::GROUP, "kind": "Gateway",
@@ -86,23 +79,17 @@ fn rules<'a>(snapshot: &Snapshot, route: &'a Value, pools: &Pools<'_>) -> (Vec<(
     let mut unresolved = None;
     let rules = list(route, "/spec/rules")
         .map(|written| {
-            let mut chosen = Vec::new();
-            for backend_ref in list(written, "/backendRefs") {
-                let weight = object::number(backend_ref, "/weight").and_then(|w| u32::try_from(w).ok()).unwrap_or(1);
-                let backend = match backends::backend(snapshot, pools, route, backend_ref) {
-                    Ok(backend) => Backend { weight, ..backend },
-                    Err(reason) => {
-                        unresolved.get_or_insert(reason);
-                        let service = object::text_or(backend_ref, "/kind", "Service") == "Service";
-                        let target = if service { Target::NoService } else { Target::Broken };
-                        Backend { weight, ..backends::plain(target) }
-                    }
-                };
-                chosen.push(backend);
-            }
+            let backends = list(written, "/backendRefs").map(|backend_ref| {
+                let backend = backends::backend(snapshot, pools, route, backend_ref).unwrap_or_else(|reason| {
+                    unresolved.get_or_insert(reason);
+                    let service = object::text_or(backend_ref, "/kind", "Service") == "Service";
+                    Backend::plain(if service { Target::NoService } else { Target::Broken })
+                });
+                Backend { weight: gateway_api::weight(backend_ref), ..backend }
+            });
             let rule = Rule {
+                backends: backends.collect(),
                 filters: list(written, "/filters").filter_map(gateway_api::filter).collect(),
-                backends: chosen,
                 timeout: object::duration(text(written, "/timeouts/request")),
                 ..Rule::default()
             };

@@ -2,13 +2,12 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use apiserver::Kind;
 use serde_json::{Map, Value, json};
 
 use super::{EnvoyAiGateway, kinds};
 use crate::{
     dataplane::{
-        routing::{Extraction, HeaderEdit, HostPattern, Provider},
+        routing::{ExistingHeader, Extraction, HeaderEdit, HostPattern, IncludeUsage, Provider},
         usage::Cost,
     },
     dialects::{
@@ -42,7 +41,7 @@ pub(super) fn translate(snapshot: &Snapshot, translation: &mut Translation) {
     for backend in snapshot.all(&kinds::AI_SERVICE_BACKEND).filter(|b| !object::is_going(b)) {
         // Whether the Backend exists is not asked (recording status-negative-cases.txt, case 4).
         let status = reconciled("AIServiceBackend reconciled successfully");
-        push_status(translation, &kinds::AI_SERVICE_BACKEND, backend, status);
+        translation.statuses.push(StatusOf::new(kinds::AI_SERVICE_BACKEND, backend, status));
         translation.finalizers.push((kinds::AI_SERVICE_BACKEND, object::key(backend), FINALIZER));
     }
     for route in snapshot.all(&kinds::AI_GATEWAY_ROUTE).filter(|r| !object::is_going(r)) {
@@ -51,21 +50,14 @@ pub(super) fn translate(snapshot: &Snapshot, translation: &mut Translation) {
             .and_then(|()| missing_gateway(snapshot, route).map_or(Ok(()), Err));
         let status = match outcome {
             Ok(()) => reconciled("AI Gateway Route reconciled successfully"),
-            Err(message) => {
-                json!({"conditions": [condition("NotAccepted", false, "ReconciliationFailed", &message)]})
-            }
+            Err(message) => json!({"conditions": [condition("NotAccepted", false, "ReconciliationFailed", &message)]}),
         };
-        push_status(translation, &kinds::AI_GATEWAY_ROUTE, route, status);
+        translation.statuses.push(StatusOf::new(kinds::AI_GATEWAY_ROUTE, route, status));
     }
     for backend in snapshot.all(&kinds::BACKEND) {
-        let status = json!({"conditions": [object::observed(
-            object::generation(backend), "Accepted", true, "Accepted", "The Backend was accepted")]});
-        push_status(translation, &kinds::BACKEND, backend, status);
+        let accepted = object::observed(backend, "Accepted", true, "Accepted", "The Backend was accepted");
+        translation.statuses.push(StatusOf::new(kinds::BACKEND, backend, json!({"conditions": [accepted]})));
     }
-}
-
-fn push_status(translation: &mut Translation, kind: &Kind, object: &Value, status: Value) {
-    translation.statuses.push(StatusOf { kind: kind.clone(), name: object::key(object), status });
 }
 
 /// At most one condition, without observedGeneration (docs/facts/envoy-ai-gateway.md E2).
@@ -73,7 +65,6 @@ fn reconciled(message: &str) -> Value {
     json!({"conditions": [condition("Accepted", true, "ReconciliationSucceeded", message)]})
 }
 
-/// The words for the first Gateway that a route names in vain.
 fn missing_gateway(snapshot: &Snapshot, route: &Value) -> Option<String> {
     list(route, "/spec/parentRefs").find(|r| gateway_api::parent(snapshot, route, r).is_none()).map(|parent_ref| {
         let (home, name) = (text_or(parent_ref, "/namespace", namespace(route)), text(parent_ref, "/name"));
@@ -120,11 +111,8 @@ fn generate(snapshot: &Snapshot, route: &Value, children: &mut Vec<Value>) -> Re
             let mut reference = match found {
                 Some(backend) => {
                     let to = &backend["spec"]["backendRef"];
-                    priorities.push(format!(
-                        "{at}:{}:{}",
-                        text(to, "/name"),
-                        object::number(backend_ref, "/priority").unwrap_or(0)
-                    ));
+                    let priority = object::number(backend_ref, "/priority").unwrap_or(0);
+                    priorities.push(format!("{at}:{}:{priority}", text(to, "/name")));
                     json!({"group": text_or(to, "/group", "gateway.envoyproxy.io"),
                            "kind": text_or(to, "/kind", "Backend"), "name": text(to, "/name")})
                 }
@@ -191,7 +179,6 @@ fn generate(snapshot: &Snapshot, route: &Value, children: &mut Vec<Value>) -> Re
     Ok(())
 }
 
-/// What an unknown model gets.
 const NO_ROUTE: &str = "No matching route found. It is likely because the model specified in your request is not \
                         configured in the Gateway.";
 
@@ -226,10 +213,9 @@ pub(super) struct AiRoutes {
     wired: bool,
     routes: BTreeMap<Name, AiRoute>,
     models: BTreeMap<Name, Vec<(HostPattern, String, String, u64)>>,
-    existing: crate::dataplane::routing::ExistingHeader,
+    existing: ExistingHeader,
 }
 
-/// One of them: rules x backends in order, and the costs.
 struct AiRoute {
     rules: Vec<Vec<(Provider, HeaderEdit)>>,
     costs: Vec<(String, Cost)>,
@@ -252,38 +238,27 @@ impl AiRoutes {
             let costs: Vec<_> = list(route, "/spec/llmRequestCosts")
                 .filter_map(|c| Some((text(c, "/metadataKey").to_owned(), cost(text(c, "/type"))?)))
                 .collect();
-            let include_usage = dialect.include_usage(route.pointer("/spec/llmRequestCosts/0").is_some());
-            let rules = list(route, "/spec/rules")
-                .map(|rule| {
-                    list(rule, "/backendRefs")
-                        .map(|backend_ref| {
-                            let backend = service_backend(snapshot, route, backend_ref).ok().flatten();
-                            if pools::named(route, backend_ref).is_some() {
-                                // A pool's model name and edits are ignored (docs/facts/envoy-ai-gateway.md E9).
-                                let provider = Provider { wraps_errors: true, include_usage, ..Provider::default() };
-                                return (provider, HeaderEdit::default());
-                            }
-                            let provider = Provider {
-                                model: backend_ref.get("modelNameOverride").and_then(Value::as_str).map(str::to_owned),
-                                prefix: backend
-                                    .and_then(|b| b.pointer("/spec/schema/prefix"))
-                                    .and_then(Value::as_str)
-                                    .map(str::to_owned),
-                                wraps_errors: true,
-                                include_usage,
-                                ..Provider::default()
-                            };
-                            (provider, headers(backend.map(|b| &**b), backend_ref))
-                        })
-                        .collect()
-                })
-                .collect();
+            let has_costs = route.pointer("/spec/llmRequestCosts/0").is_some();
+            let include_usage = if has_costs { IncludeUsage::Always } else { IncludeUsage::Never };
+            let provider = |backend_ref| {
+                let provider = Provider { wraps_errors: true, include_usage, ..Provider::default() };
+                if pools::named(route, backend_ref).is_some() {
+                    // A pool's model name and edits are ignored (docs/facts/envoy-ai-gateway.md E9).
+                    return (provider, HeaderEdit::default());
+                }
+                let backend = service_backend(snapshot, route, backend_ref).ok().flatten();
+                let text = |value: Option<&Value>| value.and_then(Value::as_str).map(str::to_owned);
+                let model = text(backend_ref.get("modelNameOverride"));
+                let prefix = text(backend.and_then(|b| b.pointer("/spec/schema/prefix")));
+                (Provider { model, prefix, ..provider }, headers(backend.map(|b| &**b), backend_ref))
+            };
+            let rules = list(route, "/spec/rules").map(|rule| list(rule, "/backendRefs").map(provider).collect());
+            let rules = rules.collect();
             all.routes.insert(object::key(route), AiRoute { rules, costs });
         }
         all
     }
 
-    /// Whether Envoy Gateway asks the extension server.
     pub(super) fn is_wired(&self) -> bool {
         self.wired
     }
@@ -316,10 +291,7 @@ impl AiRoutes {
 
 /// The models that a route declares, as `/v1/models` lists them.
 fn models(route: &Value) -> Vec<(HostPattern, String, String, u64)> {
-    let hosts: Vec<_> = match list(route, "/spec/hostnames").filter_map(Value::as_str).collect::<Vec<_>>() {
-        none if none.is_empty() => vec![HostPattern::Any],
-        some => some.into_iter().map(|h| HostPattern::parse(Some(h))).collect(),
-    };
+    let hosts = gateway_api::hostnames(route);
     let mut models = Vec::new();
     for rule in list(route, "/spec/rules") {
         let owner = text_or(rule, "/modelsOwnedBy", "Envoy AI Gateway");
@@ -352,10 +324,8 @@ fn cost(kind: &str) -> Option<Cost> {
 /// Header edits of a backend, those of the route's reference over those of the AIServiceBackend.
 fn headers(backend: Option<&Value>, backend_ref: &Value) -> HeaderEdit {
     let mut edit = HeaderEdit::default();
-    for mutation in [backend.and_then(|b| b.pointer("/spec/headerMutation")), backend_ref.get("headerMutation")]
-        .into_iter()
-        .flatten()
-    {
+    let mutations = [backend.and_then(|b| b.pointer("/spec/headerMutation")), backend_ref.get("headerMutation")];
+    for mutation in mutations.into_iter().flatten() {
         let more = gateway_api::header_edit(mutation);
         edit.set.extend(more.set);
         edit.remove.extend(more.remove);

@@ -25,24 +25,17 @@ pub(super) fn proxy_name((namespace, name): &Name) -> String {
 }
 
 pub(super) fn installation(version: Version) -> Vec<Value> {
-    let namespace = |name: &str| json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
     let deployment = |home: &str, name: &str, image: String| {
         let labels = json!({"app.kubernetes.io/instance": name, "app.kubernetes.io/name": name});
-        json!({
-            "apiVersion": "apps/v1", "kind": "Deployment",
-            "metadata": {"name": name, "namespace": home, "labels": labels},
-            "spec": {"replicas": 1, "selector": {"matchLabels": labels}, "template": {
-                "metadata": {"labels": labels},
-                "spec": {"containers": [{"name": name, "image": image}]}}}
-        })
+        object::installed(home, name, labels, json!({"name": name, "image": image}))
     };
     let ports: Vec<_> = [("grpc", 18000), ("ratelimit", 18001), ("wasm", 18002), ("metrics", 19001), ("webhook", 9443)]
         .into_iter()
         .map(|(name, port)| json!({"name": name, "port": port, "targetPort": port}))
         .collect();
     vec![
-        namespace(NAMESPACE),
-        namespace(AI_CONTROLLER.0),
+        object::namespace_named(NAMESPACE),
+        object::namespace_named(AI_CONTROLLER.0),
         json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "envoy-gateway", "namespace": NAMESPACE},
             "spec": {"selector": {"app.kubernetes.io/instance": "envoy-gateway"}, "ports": ports}}),
         json!({"apiVersion": "gateway.networking.k8s.io/v1", "kind": "GatewayClass", "metadata": {"name": "envoy"},
@@ -59,12 +52,8 @@ pub(super) const AI_CONTROLLER: (&str, &str) = ("envoy-ai-gateway-system", "ai-g
 /// GatewayClasses of ours are accepted, and held while a Gateway uses them.
 pub(super) fn classes(snapshot: &Snapshot, gateways: &[Arc<Value>], translation: &mut Translation) {
     for class in snapshot.all(&kinds::GATEWAY_CLASS).filter(|c| text(c, "/spec/controllerName") == CONTROLLER) {
-        let condition = observed(object::generation(class), "Accepted", true, "Accepted", "Valid GatewayClass");
-        translation.statuses.push(StatusOf {
-            kind: kinds::GATEWAY_CLASS,
-            name: object::key(class),
-            status: json!({"conditions": [condition]}),
-        });
+        let accepted = observed(class, "Accepted", true, "Accepted", "Valid GatewayClass");
+        translation.statuses.push(StatusOf::new(kinds::GATEWAY_CLASS, class, json!({"conditions": [accepted]})));
         if gateways.iter().any(|g| text(g, "/spec/gatewayClassName") == object::name(class)) {
             translation.finalizers.push((kinds::GATEWAY_CLASS, object::key(class), FINALIZER));
         }
@@ -87,7 +76,7 @@ pub(super) fn gateway(
     attachments: &Attachments,
     translation: &mut Translation,
 ) {
-    let (key, generation) = (object::key(gateway), object::generation(gateway));
+    let key = object::key(gateway);
     let proxy = envoy_proxy(snapshot, gateway).map(|p| &**p);
     let name = proxy_name(&key);
     translation.children.extend(children(gateway, proxy, &name));
@@ -96,34 +85,24 @@ pub(super) fn gateway(
     let replicas = deployment.and_then(|d| object::number(d, "/spec/replicas")).unwrap_or(1);
     let available = deployment.and_then(|d| object::number(d, "/status/availableReplicas")).unwrap_or(0);
     let addresses = addresses(snapshot, &name);
-    let programmed = match (addresses.is_empty(), available) {
-        (true, _) => observed(
-            generation,
-            "Programmed",
-            false,
-            "AddressNotAssigned",
-            "No addresses have been assigned to the Gateway",
-        ),
-        (false, 0) => observed(generation, "Programmed", false, "NoResources", "Envoy replicas unavailable"),
-        (false, _) => {
-            let message = format!("Address assigned to the Gateway, {available}/{replicas} envoy replicas available");
-            observed(generation, "Programmed", true, "Programmed", &message)
-        }
+    let assigned = format!("Address assigned to the Gateway, {available}/{replicas} envoy replicas available");
+    let (programmed, reason, message) = match (addresses.is_empty(), available) {
+        (true, _) => (false, "AddressNotAssigned", "No addresses have been assigned to the Gateway"),
+        (false, 0) => (false, "NoResources", "Envoy replicas unavailable"),
+        (false, _) => (true, "Programmed", assigned.as_str()),
     };
-    let accepted =
-        observed(generation, "Accepted", true, "Accepted", "The Gateway has been scheduled by Envoy Gateway");
+    let programmed = observed(gateway, "Programmed", programmed, reason, message);
+    let accepted = observed(gateway, "Accepted", true, "Accepted", "The Gateway has been scheduled by Envoy Gateway");
+    let fine = |kind: &str, message: &str| observed(gateway, kind, true, kind, message);
     let listeners: Vec<_> = list(gateway, "/spec/listeners")
         .enumerate()
         .map(|(at, listener)| {
-            let attached = attachments.count(&key, at);
             json!({
-                "attachedRoutes": attached,
+                "attachedRoutes": attachments.count(&key, at),
                 "conditions": [
-                    observed(generation, "Programmed", true, "Programmed",
-                        "Sending translated listener configuration to the data plane"),
-                    observed(generation, "Accepted", true, "Accepted", "Listener has been successfully translated"),
-                    observed(generation, "ResolvedRefs", true, "ResolvedRefs",
-                        "Listener references have been resolved"),
+                    fine("Programmed", "Sending translated listener configuration to the data plane"),
+                    fine("Accepted", "Listener has been successfully translated"),
+                    fine("ResolvedRefs", "Listener references have been resolved"),
                 ],
                 "name": listener["name"],
                 "supportedKinds": [{"group": GROUP, "kind": "HTTPRoute"}, {"group": GROUP, "kind": "GRPCRoute"}],
@@ -135,28 +114,22 @@ pub(super) fn gateway(
         let written: Vec<_> = addresses.iter().map(|a| json!({"type": "IPAddress", "value": a})).collect();
         status["addresses"] = json!(written);
     }
-    translation.statuses.push(StatusOf { kind: kinds::GATEWAY, name: key, status });
+    translation.statuses.push(StatusOf::new(kinds::GATEWAY, gateway, status));
 }
 
 /// Where the proxy's Service can be reached: nodes for a node port, itself for a ClusterIP, else what its load balancer
 /// says (docs/facts/envoy-ai-gateway.md E11).
-fn addresses(snapshot: &Snapshot, name: &str) -> Vec<String> {
+fn addresses<'a>(snapshot: &'a Snapshot, name: &str) -> Vec<&'a str> {
     let Some(service) = snapshot.get(&kinds::SERVICE, NAMESPACE, name) else { return Vec::new() };
-    let texts = |pointer, field: &str| -> Vec<String> {
-        list(service, pointer).map(|i| text(i, field).to_owned()).filter(|t| !t.is_empty()).collect()
-    };
-    match text_or(service, "/spec/type", "ClusterIP") {
-        "NodePort" => snapshot
-            .all(&kinds::NODE)
-            .flat_map(|n| list(n, "/status/addresses"))
-            .filter(|a| text(a, "/type") == "InternalIP")
-            .map(|a| text(a, "/address").to_owned())
-            .collect(),
-        "ClusterIP" => {
-            Some(text(service, "/spec/clusterIP").to_owned()).filter(|a| !a.is_empty()).into_iter().collect()
+    let addresses: Vec<&str> = match text_or(service, "/spec/type", "ClusterIP") {
+        "NodePort" => {
+            let of_nodes = snapshot.all(&kinds::NODE).flat_map(|n| list(n, "/status/addresses"));
+            of_nodes.filter(|a| text(a, "/type") == "InternalIP").map(|a| text(a, "/address")).collect()
         }
-        _ => texts("/status/loadBalancer/ingress", "/ip"),
-    }
+        "ClusterIP" => vec![text(service, "/spec/clusterIP")],
+        _ => list(service, "/status/loadBalancer/ingress").map(|i| text(i, "/ip")).collect(),
+    };
+    addresses.into_iter().filter(|a| !a.is_empty()).collect()
 }
 
 /// Deployment and Service of a proxy, names and labels as recorded in `gateway-status.txt`.
@@ -175,9 +148,7 @@ fn children(gateway: &Value, proxy: Option<&Value>, name: &str) -> Vec<Value> {
     let selector = Value::Object(labels.clone());
     labels.extend(object::texts(gateway.pointer("/spec/infrastructure/labels")));
     let labels = Value::Object(labels);
-    let mut ports: Vec<u16> = list(gateway, "/spec/listeners").filter_map(|l| object::port(l, "/port")).collect();
-    ports.sort_unstable();
-    ports.dedup();
+    let ports = object::listener_ports(gateway);
     let kind = of_proxy("/envoyService/type").and_then(Value::as_str).unwrap_or("LoadBalancer");
     let mut service_ports: Vec<_> = ports
         .iter()

@@ -21,9 +21,7 @@ use super::{
     Dialect, GatewayController, Name, Snapshot, Translation, Version, attachments::Attachments, gateway_api, object,
 };
 use crate::{
-    dataplane::routing::{
-        ExistingHeader, HeaderCase, HostRule, IncludeUsage, Precedence, Table, TieBreak, regex_before_prefix,
-    },
+    dataplane::routing::{ExistingHeader, HeaderCase, Precedence, Table},
     mutants::Mutants,
 };
 
@@ -47,7 +45,6 @@ pub struct EnvoyAiGateway {
 /// Whether Envoy Gateway calls Envoy AI Gateway's extension server (recording `hook-not-wired.txt`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ExtensionHook {
-    /// As installed by the charts with their values.
     Wired,
     /// Envoy Gateway without `extensionManager`: AI routes are plain routes.
     NotWired,
@@ -58,20 +55,10 @@ impl EnvoyAiGateway {
         Self { version, extension: ExtensionHook::Wired }
     }
 
-    pub fn with_extension(mut self, extension: ExtensionHook) -> Self {
-        self.extension = extension;
-        self
-    }
-
     /// What happens to an `x-ai-eg-model` that the client sent (v1.0.0 overwrites it in a
     /// real cluster, run 20261121-140328-hqmt, although envoyproxy/ai-gateway#2410 names v1.1.0).
     fn existing_model_header(&self) -> ExistingHeader {
         if self.version >= Version(1, 0, 0) { ExistingHeader::Overwritten } else { ExistingHeader::Appended }
-    }
-
-    /// When streams are made to ask for usage: always where any cost is configured.
-    fn include_usage(&self, has_costs: bool) -> IncludeUsage {
-        if has_costs { IncludeUsage::Always } else { IncludeUsage::Never }
     }
 
     /// Whether Envoy Gateway's call to the extension goes through: it does not while the AI Gateway's controller is scaled
@@ -82,10 +69,6 @@ impl EnvoyAiGateway {
         let down = controller.is_some_and(|c| object::number(c, "/spec/replicas") == Some(0));
         self.extension == ExtensionHook::NotWired || !down
     }
-
-    fn precedence(&self) -> Precedence {
-        Precedence { paths: regex_before_prefix, ties: TieBreak::Oldest, hosts: HostRule::MostSpecificOnly }
-    }
 }
 
 impl GatewayController for EnvoyAiGateway {
@@ -94,21 +77,11 @@ impl GatewayController for EnvoyAiGateway {
     }
 
     fn without(&self, part: &str) -> Option<Arc<dyn GatewayController>> {
-        (part == "extension-hook").then(|| Arc::new(self.clone().with_extension(ExtensionHook::NotWired)) as _)
+        (part == "extension-hook").then(|| Arc::new(Self { extension: ExtensionHook::NotWired, ..*self }) as _)
     }
 
     fn reads(&self) -> Vec<Kind> {
         vec![
-            kinds::NAMESPACE,
-            kinds::NODE,
-            kinds::SERVICE,
-            kinds::ENDPOINT_SLICE,
-            kinds::DEPLOYMENT,
-            kinds::GATEWAY_CLASS,
-            kinds::GATEWAY,
-            kinds::HTTP_ROUTE,
-            kinds::REFERENCE_GRANT,
-            kinds::INFERENCE_POOL,
             kinds::AI_GATEWAY_ROUTE,
             kinds::AI_SERVICE_BACKEND,
             kinds::BACKEND,
@@ -152,7 +125,7 @@ impl GatewayController for EnvoyAiGateway {
                 continue; // what was programmed last stays (recording aigw-controller-down-2)
             }
             let listeners = attachments.take_listeners(gateway);
-            let table = Table::new(listeners, self.precedence(), local_replies::local_reply, HeaderCase::Lower);
+            let table = Table::new(listeners, Precedence::default(), local_replies::local_reply, HeaderCase::Lower);
             translation.tables.insert(object::key(gateway), Arc::new(table));
         }
         translation.statuses.append(&mut attachments.statuses);

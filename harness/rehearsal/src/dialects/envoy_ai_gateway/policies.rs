@@ -2,7 +2,6 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use apiserver::Kind;
 use serde_json::{Value, json};
 
 use super::{CONTROLLER, gateway_ref, kinds};
@@ -14,7 +13,7 @@ use crate::{
     dialects::{
         Name, Snapshot, StatusOf, Translation,
         attachments::Attachments,
-        gateway_api,
+        gateway_api::{self, TargetRef, targets},
         object::{self, list, observed, text, text_or},
     },
 };
@@ -24,46 +23,17 @@ pub(super) struct Policies {
     client: Vec<Arc<Value>>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct TargetRef {
-    kind: String,
-    name: String,
-    section: Option<String>,
-}
-
-fn targets(policy: &Value) -> Vec<TargetRef> {
-    let single = policy.pointer("/spec/targetRef").into_iter();
-    list(policy, "/spec/targetRefs")
-        .chain(single)
-        .map(|t| TargetRef {
-            kind: text(t, "/kind").to_owned(),
-            name: text(t, "/name").to_owned(),
-            section: t.get("sectionName").and_then(Value::as_str).map(str::to_owned),
-        })
-        .collect()
-}
-
 impl Policies {
     /// Reads them, oldest first: the older of two on one target wins.
     pub(super) fn read(snapshot: &Snapshot) -> Self {
-        let of = |kind: &Kind| {
-            let mut all: Vec<_> = snapshot.all(kind).filter(|p| !object::is_going(p)).map(Arc::clone).collect();
-            all.sort_by_key(|p| (text(p, "/metadata/creationTimestamp").to_owned(), object::key(p)));
-            all
-        };
+        let of = |kind| gateway_api::policies(snapshot, kind);
         Self { backend: of(&kinds::BACKEND_TRAFFIC_POLICY), client: of(&kinds::CLIENT_TRAFFIC_POLICY) }
     }
 
     /// The policy of a list that targets an object and, most specific first, a section of it.
     fn on<'a>(policies: &'a [Arc<Value>], kind: &str, object: &Value, section: &str) -> Option<&'a Arc<Value>> {
-        let of = |wanted: Option<&str>| {
-            policies.iter().filter(|p| object::namespace(p) == object::namespace(object)).find(|p| {
-                targets(p)
-                    .iter()
-                    .any(|t| t.kind == kind && t.name == object::name(object) && t.section.as_deref() == wanted)
-            })
-        };
-        of(Some(section).filter(|s| !s.is_empty())).filter(|_| !section.is_empty()).or_else(|| of(None))
+        let of = |section| policies.iter().find(|p| gateway_api::is_on(p, kind, object, section));
+        Some(section).filter(|s| !s.is_empty()).and_then(|s| of(Some(s))).or_else(|| of(None))
     }
 
     /// Puts on a rule what policies say: a route's policy replaces the Gateway's (docs/facts/envoy-ai-gateway.md E6).
@@ -84,40 +54,39 @@ impl Policies {
         }
     }
 
-    /// Says how each policy stands: an ancestor for every Gateway that it reaches.
     pub(super) fn statuses(&self, snapshot: &Snapshot, attachments: &Attachments, translation: &mut Translation) {
         let ours: Vec<Name> = gateway_api::gateways(snapshot, CONTROLLER).map(|g| object::key(g)).collect();
-        let (mut taken, mut overridden) = (Vec::new(), BTreeMap::new());
+        let key =
+            |policy: &Value, target: TargetRef<'_>| (object::namespace(policy).to_owned(), target.name.to_owned());
+        let (mut taken, mut overridden) = (Vec::new(), BTreeMap::<&Name, Vec<String>>::new());
         for policy in &self.backend {
-            for target in targets(policy).into_iter().filter(|t| t.kind == "HTTPRoute") {
-                let route = (object::namespace(policy).to_owned(), target.name);
+            for target in targets(policy).filter(|t| t.kind == "HTTPRoute") {
+                let route = key(policy, target);
                 for gateway in attachments.parents.get(&route).into_iter().flatten() {
-                    overridden.entry(gateway.clone()).or_insert_with(Vec::new).push(format!("{}/{}", route.0, route.1));
+                    overridden.entry(gateway).or_default().push(format!("{}/{}", route.0, route.1));
                 }
             }
         }
         let all = self.backend.iter().map(|p| (kinds::BACKEND_TRAFFIC_POLICY, p));
         for (kind, policy) in all.chain(self.client.iter().map(|p| (kinds::CLIENT_TRAFFIC_POLICY, p))) {
-            let generation = object::generation(policy);
             let mut ancestors = Vec::new();
             for target in targets(policy) {
-                let home = object::namespace(policy).to_owned();
-                let gateways = match target.kind.as_str() {
-                    "Gateway" => vec![(home.clone(), target.name.clone())],
-                    _ => attachments.parents.get(&(home.clone(), target.name.clone())).cloned().unwrap_or_default(),
+                let gateways = match target.kind {
+                    "Gateway" => vec![key(policy, target)],
+                    _ => attachments.parents.get(&key(policy, target)).cloned().unwrap_or_default(),
                 };
-                let claim = (kind.clone(), home, target.clone());
-                let conflict = taken.contains(&claim);
+                let claim = (kind.clone(), object::namespace(policy), target);
+                let accepted = if taken.contains(&claim) {
+                    let TargetRef { kind: of, name, .. } = target;
+                    let message =
+                        format!("Unable to target {of} {name}, another {} has already attached to it.", kind.kind);
+                    observed(policy, "Accepted", false, "Conflicted", &message)
+                } else {
+                    observed(policy, "Accepted", true, "Accepted", "Policy has been accepted.")
+                };
+                taken.push(claim);
                 for gateway in gateways.into_iter().filter(|g| ours.contains(g)) {
-                    let mut conditions = vec![if conflict {
-                        let message = format!(
-                            "Unable to target {} {}, another {} has already attached to it.",
-                            target.kind, target.name, kind.kind
-                        );
-                        observed(generation, "Accepted", false, "Conflicted", &message)
-                    } else {
-                        observed(generation, "Accepted", true, "Accepted", "Policy has been accepted.")
-                    }];
+                    let mut conditions = vec![accepted.clone()];
                     if let Some(routes) = overridden.get(&gateway)
                         && target.kind == "Gateway"
                         && kind == kinds::BACKEND_TRAFFIC_POLICY
@@ -126,19 +95,15 @@ impl Policies {
                             "This policy is being overridden by other backendTrafficPolicies for these routes: [{}]",
                             routes.join(" ")
                         );
-                        conditions.push(observed(generation, "Overridden", true, "Overridden", &message));
+                        conditions.push(observed(policy, "Overridden", true, "Overridden", &message));
                     }
-                    ancestors.push(json!({
-                        "ancestorRef": gateway_ref(&gateway),
-                        "conditions": conditions,
-                        "controllerName": CONTROLLER,
-                    }));
+                    let ancestor = gateway_ref(&gateway);
+                    ancestors
+                        .push(json!({"ancestorRef": ancestor, "conditions": conditions, "controllerName": CONTROLLER}));
                 }
-                taken.push(claim);
             }
             if !ancestors.is_empty() || policy.pointer("/status/ancestors").is_some() {
-                let status = json!({"ancestors": ancestors});
-                translation.statuses.push(StatusOf { kind, name: object::key(policy), status });
+                translation.statuses.push(StatusOf::new(kind, policy, json!({"ancestors": ancestors})));
             }
         }
     }

@@ -51,8 +51,7 @@ pub(super) fn statuses(snapshot: &Snapshot, translation: &mut Translation) {
             .map(|gateway| json!({"conditions": conditions(pool, problem.as_deref()), "parentRef": gateway_ref(gateway)}))
             .collect();
         if !parents.is_empty() || pool.pointer("/status/parents").is_some() {
-            let status = if parents.is_empty() { json!({}) } else { json!({"parents": parents}) };
-            translation.statuses.push(StatusOf { kind: kinds::INFERENCE_POOL, name: object::key(pool), status });
+            translation.statuses.push(StatusOf::new(kinds::INFERENCE_POOL, pool, pools::status(&parents)));
         }
     }
 }
@@ -82,16 +81,12 @@ fn problem(snapshot: &Snapshot, pool: &Value) -> Option<String> {
 
 /// `ResolvedRefs` has the same reason whether it is True or False.
 fn conditions(pool: &Value, problem: Option<&str>) -> [Value; 2] {
-    let generation = object::generation(pool);
     let (fine, word) = (problem.is_none(), if problem.is_none() { "Accepted" } else { "NotAccepted" });
     let accepted = problem.unwrap_or("InferencePool reconciled successfully");
     let resolved = problem.unwrap_or("All references resolved successfully");
     let accepted = format!("InferencePool has been {word} by controller {WRITER}: {accepted}");
     let resolved = format!("Reference resolution by controller {WRITER}: {resolved}");
-    [
-        observed(generation, "Accepted", fine, word, &accepted),
-        observed(generation, "ResolvedRefs", fine, "ResolvedRefs", &resolved),
-    ]
+    [observed(pool, "Accepted", fine, word, &accepted), observed(pool, "ResolvedRefs", fine, "ResolvedRefs", &resolved)]
 }
 
 #[cfg(test)]
@@ -121,18 +116,5 @@ mod tests {
         let rules: Vec<_> = rules.iter().map(|r| rule(r)).collect();
         let route = json!({"metadata": {"name": "r", "namespace": "ns"}, "spec": {"rules": rules}});
         assert_eq!(freezes(&snapshot, &route), frozen);
-    }
-
-    #[test]
-    fn both_conditions_name_the_missing_service() {
-        let pool = pool("a");
-        let problem = problem(&Snapshot::default(), &pool);
-        let said = conditions(&pool, problem.as_deref());
-        let words = "ExtensionReference service epp not found in namespace ns";
-        assert_eq!(
-            said[0]["message"],
-            format!("InferencePool has been NotAccepted by controller ai-gateway-controller: {words}")
-        );
-        assert_eq!((&said[1]["status"], &said[1]["reason"]), (&json!("False"), &json!("ResolvedRefs")));
     }
 }

@@ -8,7 +8,7 @@ use super::{CONTROLLER, ai_routes::AiRoutes, kinds, policies::Policies, pools};
 use crate::{
     dataplane::{
         local_reply::LocalReply,
-        routing::{Backend, Filter, HeaderEdit, Rule, Target},
+        routing::{Backend, Filter, Rule, Target},
     },
     dialects::{
         Snapshot, StatusOf,
@@ -43,8 +43,7 @@ pub(super) fn translate(
     }
     let names_ours = !parents.is_empty();
     if names_ours || route.pointer("/status/parents").is_none_or(|p| p.as_array().is_some_and(|p| !p.is_empty())) {
-        let status = json!({"parents": parents});
-        attachments.statuses.push(StatusOf { kind: kinds::HTTP_ROUTE, name: object::key(route), status });
+        attachments.statuses.push(StatusOf::new(kinds::HTTP_ROUTE, route, json!({"parents": parents})));
     }
 }
 
@@ -55,32 +54,23 @@ fn parent_status(
     attached: &Result<Vec<Attached>, Refusal>,
     unresolved: Option<&Unresolved>,
 ) -> Value {
-    let generation = object::generation(route);
     let accepted = match attached {
-        Ok(_) => observed(generation, "Accepted", true, "Accepted", "Route is accepted"),
+        Ok(_) => observed(route, "Accepted", true, "Accepted", "Route is accepted"),
         Err(refusal) => {
-            let (reason, message) = match refusal {
-                Refusal::NoSuchListener { .. } => ("NoMatchingParent", "No listeners match this parent ref"),
-                Refusal::NotAllowed { .. } => {
-                    ("NotAllowedByListeners", "No listeners included by this parent ref allowed this attachment.")
+            let message = match refusal {
+                Refusal::NoSuchListener { .. } => "No listeners match this parent ref",
+                Refusal::NotAllowed { .. } => "No listeners included by this parent ref allowed this attachment.",
+                Refusal::NoCommonHostname { .. } => {
+                    "There were no hostname intersections between the HTTPRoute and this parent ref's Listener(s)."
                 }
-                Refusal::NoCommonHostname { .. } => (
-                    "NoMatchingListenerHostname",
-                    "There were no hostname intersections between the HTTPRoute and this parent ref's Listener(s).",
-                ),
             };
-            observed(generation, "Accepted", false, reason, message)
+            observed(route, "Accepted", false, refusal.reason(), message)
         }
     };
+    let all_resolved = "Resolved all the Object references for the Route";
     let resolved = match unresolved {
-        None => observed(
-            generation,
-            "ResolvedRefs",
-            true,
-            "ResolvedRefs",
-            "Resolved all the Object references for the Route",
-        ),
-        Some(Unresolved { reason, message }) => observed(generation, "ResolvedRefs", false, reason, message),
+        None => observed(route, "ResolvedRefs", true, "ResolvedRefs", all_resolved),
+        Some(Unresolved { reason, message }) => observed(route, "ResolvedRefs", false, reason, message),
     };
     json!({"conditions": [accepted, resolved], "controllerName": CONTROLLER, "parentRef": parent_ref})
 }
@@ -93,38 +83,27 @@ fn rules<'a>(snapshot: &Snapshot, route: &'a Value, ai: &AiRoutes) -> (Vec<(&'a 
         .map(|(at, written)| {
             let mut backends = Vec::new();
             for (nth, backend_ref) in list(written, "/backendRefs").enumerate() {
-                let weight = object::number(backend_ref, "/weight").and_then(|w| u32::try_from(w).ok()).unwrap_or(1);
-                let (targets, host_names) = match targets(snapshot, ai, route, backend_ref) {
-                    Ok(found) => found,
-                    Err(Unresolved { reason, message }) => {
+                let targets =
+                    targets(snapshot, ai, route, backend_ref).unwrap_or_else(|Unresolved { reason, message }| {
                         let message = format!("Failed to process route rule {at} backendRef {nth}: {message}.");
                         unresolved.get_or_insert(Unresolved { reason, message });
-                        (vec![Target::Broken], HostNames::Kept)
-                    }
-                };
-                let (provider, request) = match ai.provider(route, at, nth) {
-                    Some((provider, request)) => (Some(provider), request),
-                    None => (None, HeaderEdit::default()),
-                };
+                        vec![Target::Broken]
+                    });
+                let (provider, request) = ai.provider(route, at, nth).unzip();
                 for target in targets {
-                    let host_rewrite = match (&host_names, &target) {
-                        (HostNames::Backend, Target::Host { host, .. }) if rewrites_host(snapshot, route, written) => {
-                            Some(host.clone())
-                        }
+                    let host_rewrite = match &target {
+                        Target::Host { host, .. } if rewrites_host(snapshot, route, written) => Some(host.clone()),
                         _ => None,
                     };
-                    let (provider, request) = (provider.clone(), request.clone());
+                    let (provider, request) = (provider.clone(), request.clone().unwrap_or_default());
+                    let weight = gateway_api::weight(backend_ref);
                     backends.push(Backend { weight, target, host_rewrite, request, provider });
                 }
             }
-            let timeout = match object::duration(text(written, "/timeouts/request")) {
-                Some(written) => written,
-                None => DEFAULT_TIMEOUT,
-            };
             let rule = Rule {
                 filters: filters(snapshot, route, written),
                 backends,
-                timeout: Some(timeout),
+                timeout: object::duration(text(written, "/timeouts/request")).or(Some(DEFAULT_TIMEOUT)),
                 costs: ai.costs(route),
                 ..Rule::default()
             };
@@ -134,17 +113,7 @@ fn rules<'a>(snapshot: &Snapshot, route: &'a Value, ai: &AiRoutes) -> (Vec<(&'a 
     (rules, unresolved)
 }
 
-enum HostNames {
-    Kept,
-    Backend,
-}
-
-fn targets(
-    snapshot: &Snapshot,
-    ai: &AiRoutes,
-    route: &Value,
-    backend_ref: &Value,
-) -> Result<(Vec<Target>, HostNames), Unresolved> {
+fn targets(snapshot: &Snapshot, ai: &AiRoutes, route: &Value, backend_ref: &Value) -> Result<Vec<Target>, Unresolved> {
     let (group, kind) = (text(backend_ref, "/group"), text_or(backend_ref, "/kind", "Service"));
     let home = text_or(backend_ref, "/namespace", object::namespace(route));
     let name = text(backend_ref, "/name");
@@ -180,8 +149,7 @@ fn targets(
             if !list(service, "/spec/ports").any(|p| object::port(p, "/port") == Some(port)) {
                 return unresolved("PortNotFound", format!("TCP Port {port} not found on Service {home}/{name}"));
             }
-            let target = Target::Service { namespace: home.to_owned(), name: name.to_owned(), port };
-            Ok((vec![target], HostNames::Kept))
+            Ok(vec![Target::Service { namespace: home.to_owned(), name: name.to_owned(), port }])
         }
         ("gateway.envoyproxy.io", "Backend") => {
             let Some(backend) = snapshot.get(&kinds::BACKEND, home, name) else {
@@ -189,18 +157,17 @@ fn targets(
             };
             let targets = list(backend, "/spec/endpoints")
                 .filter_map(|endpoint| {
-                    let fqdn = endpoint.get("fqdn").map(|f| (text(f, "/hostname"), object::port(f, "/port")));
-                    let ip = endpoint.get("ip").map(|i| (text(i, "/address"), object::port(i, "/port")));
-                    let (host, port) = fqdn.or(ip)?;
-                    Some(Target::Host { host: host.to_owned(), port: port? })
+                    let fqdn = endpoint.get("fqdn").map(|fqdn| (fqdn, "/hostname"));
+                    let (written, host) = fqdn.or(endpoint.get("ip").map(|ip| (ip, "/address")))?;
+                    Some(Target::Host { host: text(written, host).to_owned(), port: object::port(written, "/port")? })
                 })
                 .collect();
-            Ok((targets, HostNames::Backend))
+            Ok(targets)
         }
         ("inference.networking.k8s.io", "InferencePool") => {
             match snapshot.get(&kinds::INFERENCE_POOL, home, name) {
-                Some(pool) if ai.is_wired() => Ok((vec![pools::target(pool)], HostNames::Kept)),
-                Some(_) => Ok((vec![Target::Broken], HostNames::Kept)), // nobody makes a cluster of it
+                Some(pool) if ai.is_wired() => Ok(vec![pools::target(pool)]),
+                Some(_) => Ok(vec![Target::Broken]), // nobody makes a cluster of it
                 None => unresolved("BackendNotFound", format!("custom backend InferencePool {home}/{name} not found")),
             }
         }
