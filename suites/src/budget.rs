@@ -7,7 +7,7 @@
 //! Where budgets are kept by user (`identity-header` is declared) each drive spends one of its own. Else all requests of a
 //! route spend one budget: it is spent until a refusal says when the window ends, and the drive begins after that.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Result, anyhow, bail};
 use serde_json::{Value, json};
@@ -49,14 +49,12 @@ pub fn cost(limit: &TokenLimit, usage: &Value) -> Option<u64> {
 #[derive(Clone, Debug)]
 pub struct Limited {
     pub host: String,
-    /// The model behind it.
     pub model: String,
     /// What the names of its pods begin with.
     pub pods: String,
 }
 
 impl Limited {
-    /// The route on the stage's own hostname.
     pub fn of(stage: &Stage, model: &str) -> Self {
         Self { host: stage.hostname().to_owned(), model: model.to_owned(), pods: model.to_owned() }
     }
@@ -70,7 +68,6 @@ fn identity(stage: &Stage) -> Result<Option<String>> {
     Ok(stage.declared::<TokenLimit>()?.identity_header)
 }
 
-/// The call as this user makes it.
 pub fn as_user(stage: &Stage, call: Call, user: &str) -> Result<Call> {
     Ok(match identity(stage)? {
         Some(header) => call.header(header, user),
@@ -156,7 +153,7 @@ async fn first_seconds(stage: &mut Stage, limited: &Limited, window: u64) -> Res
     let Some(header) = identity(stage)? else {
         let reset = spend_up(stage, limited).await?;
         stage.set_window_end(reset as f64);
-        stage.until_window(stage.window_end(), 0.5).await;
+        stage.until_window_end(0.5).await;
         stage.next_window(window as f64);
         return Ok(());
     };
@@ -170,7 +167,7 @@ async fn first_seconds(stage: &mut Stage, limited: &Limited, window: u64) -> Res
             stage.fact("window-end-unix", json!(end));
             return Ok(());
         }
-        stage.until_window(stage.window_end(), 0.5).await;
+        stage.until_window_end(0.5).await;
     }
 }
 
@@ -179,10 +176,6 @@ async fn first_seconds(stage: &mut Stage, limited: &Limited, window: u64) -> Res
 /// is where that race is looked at.
 pub async fn charged(stage: &Stage) {
     stage.pause(0.3).await;
-}
-
-pub fn reset(stage: &Stage) -> f64 {
-    stage.window_end()
 }
 
 /// Times that a drive is begun anew because the window turned or the limiter missed an answer: each may take a minute.
@@ -249,11 +242,9 @@ fn turned<'a>(exchanges: impl Iterator<Item = &'a Exchange>, window: u64) -> boo
     before || resets.windows(2).any(|pair| pair[1] > pair[0])
 }
 
-/// The clause that counts what was admitted.
 const ADMITTED: &str = "admitted";
 
 pub struct Budget<'h> {
-    /// As the gateway declares it.
     pub declared: TokenLimit,
     tokens: u64,
     window: u64,
@@ -296,16 +287,20 @@ impl Spending<'_> {
 }
 
 impl<'h> Budget<'h> {
-    /// A budget of so many tokens in the declared window, spent by the exchanges of this label; nothing, and an unproven
-    /// clause, where no limit is declared.
+    /// Of so many tokens in the declared window; nothing, and an unproven clause, where no limit is declared. Where the
+    /// window turned between the requests nothing can be said of sums: another unproven clause.
     pub fn of(judge: &mut Judge<'h>, label: &str, tokens: u64) -> Option<Self> {
-        let declared: TokenLimit = judge.declared()?;
-        let window = declared.window_seconds;
-        Some(Self { declared, tokens, window, exchanges: judge.labelled(label) })
+        let window = judge.declared::<TokenLimit>()?.window_seconds;
+        Self::of_window(judge, label, tokens, window)
     }
 
     pub fn of_window(judge: &mut Judge<'h>, label: &str, tokens: u64, window: u64) -> Option<Self> {
-        Some(Self { window, ..Self::of(judge, label, tokens)? })
+        let budget = Self { declared: judge.declared()?, tokens, window, exchanges: judge.labelled(label) };
+        if budget.turned() {
+            let statement = judge.clause("one-window").expected("all requests in one window");
+            statement.unproven("the window turned between them");
+        }
+        Some(budget)
     }
 
     fn turned(&self) -> bool {
@@ -326,14 +321,6 @@ impl<'h> Budget<'h> {
 
     fn used(exchange: &Exchange) -> Option<u64> {
         exchange.response()?.json()?["usage"]["total_tokens"].as_u64()
-    }
-
-    /// All of it happened in one window; otherwise nothing can be said of sums.
-    pub fn judge_one_window(&self, judge: &mut Judge<'h>) {
-        if self.turned() {
-            let statement = judge.clause("one-window").expected("all requests in one window");
-            statement.unproven("the window turned between them");
-        }
     }
 
     /// Where the limiter marks refusals alone: each reply is in the records of one model, once, and no refusal is.
@@ -400,7 +387,6 @@ impl<'h> Budget<'h> {
         }
     }
 
-    /// How many replies of this cost the declared rule admits.
     fn admits(&self, cost: u64) -> u64 {
         admits(self.declared.block_when, self.tokens, cost)
     }
@@ -549,7 +535,6 @@ impl<'h> Budget<'h> {
     }
 }
 
-/// All exchanges of a label are refused as declared, by the limiter.
 pub fn judge_all_refused(judge: &mut Judge<'_>, clause: &'static str, label: &str) {
     if let Some(limit) = judge.declared::<TokenLimit>() {
         judge_all(judge, clause, label, limit.status);
@@ -581,8 +566,7 @@ pub fn judge_length(judge: &mut Judge<'_>) {
     }
 }
 
-/// The limiter's first answer says an end that is not further away than the window is long, at a multiple of its length in
-/// Unix time.
+/// The limiter says an end no further away than the window is long, at a multiple of its length in Unix time.
 fn judge_alignment(judge: &mut Judge<'_>, window: f64) {
     let history = judge.history();
     let fact = |name: &str| history.facts.get(name).and_then(Value::as_f64);
@@ -623,22 +607,13 @@ fn declared(history: &History) -> Option<TokenLimit> {
 
 fn refusal_shape(history: &History, exchange: &Exchange) -> Value {
     let response = exchange.response();
-    let names: Vec<String> = response
-        .map(|r| {
-            r.headers
-                .iter()
-                .map(|(n, _)| n.to_ascii_lowercase())
-                .filter(|n| n.starts_with("x-") || n.starts_with("retry") || n.starts_with("content-"))
-                .collect()
-        })
-        .unwrap_or_default();
-    json!({"status": exchange.status(), "headers": sorted(names), "body": response.and_then(|r| r.body.text.clone()), "marked": declared(history).is_some_and(|limit| marked(&limit, exchange))})
-}
-
-fn sorted(mut names: Vec<String>) -> Vec<String> {
-    names.sort();
-    names.dedup();
-    names
+    let kept = |name: &String| ["x-", "retry", "content-"].iter().any(|prefix| name.starts_with(prefix));
+    let names = response.into_iter().flat_map(|r| &r.headers).map(|(name, _)| name.to_ascii_lowercase());
+    json!({
+        "status": exchange.status(), "headers": names.filter(kept).collect::<BTreeSet<String>>(),
+        "body": response.and_then(|r| r.body.text.clone()),
+        "marked": declared(history).is_some_and(|limit| marked(&limit, exchange)),
+    })
 }
 
 /// What a golden keeps of a budget: for each label how many passed before the first refusal, and how a refusal looks.

@@ -86,7 +86,7 @@ pub const CHECK: Check = Check {
 /// Declares a check: the test of each of its cases, and its entry in the registry.
 #[macro_export]
 macro_rules! check {
-    ($suite:ident / $name:ident, $drive:path, $judge:path, $check:expr $(,)?) => {
+    ($suite:ident / $name:ident, $drive:expr, $judge:expr, $check:expr $(,)?) => {
         #[::rstest::rstest]
         #[::tokio::test]
         async fn $name() {
@@ -94,7 +94,7 @@ macro_rules! check {
             DECLARED.run("-").await;
         }
     };
-    ($suite:ident / $name:ident($($case:ident),+ $(,)?), $drive:path, $judge:path, $check:expr $(,)?) => {
+    ($suite:ident / $name:ident($($case:ident),+ $(,)?), $drive:expr, $judge:expr, $check:expr $(,)?) => {
         #[::rstest::rstest]
         $(#[case::$case(stringify!($case))])+
         #[::tokio::test]
@@ -109,7 +109,7 @@ macro_rules! check {
 #[doc(hidden)]
 #[macro_export]
 macro_rules! declared {
-    ($suite:ident, $name:ident, $cases:expr, $drive:path, $judge:path, $check:expr) => {
+    ($suite:ident, $name:ident, $cases:expr, $drive:expr, $judge:expr, $check:expr) => {
         static DECLARED: $crate::Check = $crate::Check {
             suite: stringify!($suite),
             name: stringify!($name),

@@ -9,30 +9,20 @@ use verdict::{
     history::{
         Admission, Body, Ended, Exchange, History, Key, ModelRecord, Outcome, Passed, PickerRecord, Request, Response,
     },
-    judge::{Holds, Judgement},
+    judge::Judgement,
 };
 
-use crate::{Check, judge::Judge, registry, stage::endpoints_of};
+pub use verdict::judge::Holds::{self, No, Unproven, Yes};
+
+use crate::{judge::GATEWAY, registry, stage::endpoints_of};
 
 /// What a judge says of a made-up history. What it calls false it must not call true for want of any fact: that is asked of
-/// every row of every table.
-///
-/// # Panics
-/// Where a failure becomes a pass when a fact is taken away.
-pub fn verdict_of(judge: impl Fn(&mut Judge<'_>), fake: &Fake) -> Holds {
-    let judged = |history: &History| {
-        let mut judging = Judge::of(history);
-        judge(&mut judging);
-        judging.judgement().holds()
-    };
-    holds_without_any_fact(judged, &fake.0)
-}
-
-fn holds_without_any_fact(judged: impl Fn(&History) -> Holds, history: &History) -> Holds {
-    let holds = judged(history);
-    if holds == Holds::No {
-        for (what, poorer) in without_one_fact(history) {
-            assert_ne!(judged(&poorer), Holds::Yes, "without {what} a failure becomes a pass");
+/// every row of every table, and it panics where a failure becomes a pass.
+pub(crate) fn verdict_of(judged: impl Fn(&History) -> Judgement, fake: &Fake) -> Holds {
+    let holds = judged(&fake.0).holds();
+    if holds == No {
+        for (what, poorer) in without_one_fact(&fake.0) {
+            assert_ne!(judged(&poorer).holds(), Yes, "without {what} a failure becomes a pass");
         }
     }
     holds
@@ -80,6 +70,42 @@ pub fn conditions(observed_generation: u64, said: &[(&str, &str, &str)]) -> Valu
     said.iter()
         .map(|(kind, status, reason)| json!({"type": kind, "status": status, "reason": reason, "observedGeneration": observed_generation}))
         .collect()
+}
+
+/// An object of generation 1 whose status has these conditions.
+pub fn object_saying(said: &[(&str, &str, &str)]) -> Value {
+    json!({"metadata": {"generation": 1}, "status": {"conditions": conditions(1, said)}})
+}
+
+/// A route or a pool of generation 1 whose one entry is about the noted Gateway.
+pub fn parents_saying(said: &[(&str, &str, &str)]) -> Value {
+    let entry = json!({"parentRef": noted_gateway(), "controllerName": CONTROLLER, "conditions": conditions(1, said)});
+    json!({"metadata": {"generation": 1}, "status": {"parents": [entry]}})
+}
+
+/// A policy of generation 1 with one ancestor of this name.
+pub fn policy_saying(ancestor: &str, said: &[(&str, &str, &str)]) -> Value {
+    let entry = json!({
+        "ancestorRef": {"name": ancestor}, "controllerName": CONTROLLER, "conditions": conditions(1, said),
+    });
+    json!({"metadata": {"generation": 1}, "status": {"ancestors": [entry]}})
+}
+
+fn noted_gateway() -> Value {
+    json!({"name": "gw", "namespace": "gws"})
+}
+
+pub fn accepted() -> Option<Admission> {
+    Some(Admission::Accepted { warnings: vec![] })
+}
+
+pub fn refusal(message: &str) -> Option<Admission> {
+    Some(Admission::Refused { code: 422, reason: "Invalid".into(), message: message.into() })
+}
+
+/// The `usage` of a reply: tokens of prompt, completion and in total.
+pub fn usage([prompt, completion, total]: [u64; 3]) -> Value {
+    json!({"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": total})
 }
 
 /// A limit by user as most tables want it: its limiter marks every answer that it sees.
@@ -142,17 +168,10 @@ impl Fake {
         self.with(|h| h.declared = serde_json::from_value(value).expect("parameters are an object"))
     }
 
-    fn check(&self) -> &'static Check {
-        registry::find(&self.0.key.check).unwrap_or_else(|| panic!("there is no check {}", self.0.key.check))
-    }
-
     pub fn verdict(&self) -> Holds {
-        let check = self.check();
-        holds_without_any_fact(|history| check.judged(history).holds(), &self.0)
-    }
-
-    pub fn judgement(&self) -> Judgement {
-        self.check().judged(&self.0)
+        let id = &self.0.key.check;
+        let check = registry::find(id).unwrap_or_else(|| panic!("there is no check {id}"));
+        verdict_of(|history| check.judged(history), self)
     }
 
     pub fn unsettled(self) -> Self {
@@ -183,7 +202,7 @@ impl Fake {
     pub fn answer(self, label: &str, status: u16, headers: &[(&str, &str)], body: &str) -> Self {
         let response = Response {
             status,
-            headers: headers.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect(),
+            headers: owned(headers),
             body: Body::of(body.as_bytes()),
             chunks: vec![],
             ended: Ended::Complete,
@@ -245,12 +264,7 @@ impl Fake {
 
     /// A 200 of this pod of the pool, whose picker was not asked.
     pub fn past_the_picker(self, label: &str, pool: &str, served: usize) -> Self {
-        self.answered(label, 200, pool).with(|h| {
-            let id = h.exchanges.last().map(|e| e.id.clone());
-            for record in h.models.values_mut().flat_map(|l| &mut l.records).filter(|r| r.exchange == id) {
-                record.pod = pod(pool, served);
-            }
-        })
+        self.answered(label, 200, pool).with_record(|record| record.pod = pod(pool, served))
     }
 
     /// The last exchange also asked this pool's picker, which named these endpoints.
@@ -275,35 +289,19 @@ impl Fake {
     }
 
     pub fn sent_with(self, name: &str, value: &str) -> Self {
-        self.with(|h| {
-            if let Some(exchange) = h.exchanges.last_mut() {
-                exchange.request.headers.push((name.into(), value.into()));
-            }
-        })
+        self.with_exchange(|exchange| exchange.request.headers.push((name.into(), value.into())))
     }
 
     /// The last exchange was sent with this body, and whoever recorded it recorded all of it.
     pub fn sent_body(self, body: &str) -> Self {
-        self.with(|h| {
-            let Some(exchange) = h.exchanges.last_mut() else { return };
-            exchange.request.body = Body::of(body.as_bytes());
-            let (id, body) = (Some(exchange.id.clone()), exchange.request.body.clone());
-            for record in h.models.values_mut().flat_map(|l| &mut l.records).filter(|r| r.exchange == id) {
-                record.body = body.clone();
-            }
-            for record in h.pickers.values_mut().flat_map(|l| &mut l.records).filter(|r| r.exchange == id) {
-                (record.request.bytes, record.request.sha256) = (body.bytes, body.sha256.clone());
-            }
-        })
+        let sent = Body::of(body.as_bytes());
+        self.with_exchange(|exchange| exchange.request.body = sent.clone())
+            .with_record(|record| record.body = sent.clone())
+            .with_pick(|pick| (pick.request.bytes, pick.request.sha256) = (sent.bytes, sent.sha256.clone()))
     }
 
     pub fn model_got(self, body: &str) -> Self {
-        self.with(|h| {
-            let id = h.exchanges.last().map(|e| e.id.clone());
-            for record in h.models.values_mut().flat_map(|l| &mut l.records).filter(|r| r.exchange == id) {
-                record.body = Body::of(body.as_bytes());
-            }
-        })
+        self.with_record(|record| record.body = Body::of(body.as_bytes()))
     }
 
     pub fn with_pick(self, change: impl Fn(&mut PickerRecord)) -> Self {
@@ -326,9 +324,7 @@ impl Fake {
     }
 
     pub fn with_model_headers(self, headers: &[(&str, &str)]) -> Self {
-        self.with_record(|record| {
-            record.headers = headers.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
-        })
+        self.with_record(|record| record.headers = owned(headers))
     }
 
     pub fn with_record(self, change: impl Fn(&mut ModelRecord)) -> Self {
@@ -351,12 +347,7 @@ impl Fake {
     }
 
     pub fn with_model_target(self, target: &str) -> Self {
-        self.with(|h| {
-            let id = h.exchanges.last().map(|e| e.id.clone());
-            for record in h.models.values_mut().flat_map(|l| &mut l.records).filter(|r| r.exchange == id) {
-                record.target = target.to_owned();
-            }
-        })
+        self.with_record(|record| record.target = target.to_owned())
     }
 
     /// An answer of the gateway's own, in plain text.
@@ -380,9 +371,8 @@ impl Fake {
         self.admitted_for(label, limit, remaining, reset, 7)
     }
 
-    /// A reply of this many tokens that the limiter marked.
     pub fn admitted_for(self, label: &str, limit: u64, remaining: u64, reset: u64, tokens: u64) -> Self {
-        self.limiter(label, 200, limit, remaining, reset, &usage(tokens))
+        self.limiter(label, 200, limit, remaining, reset, &reply(tokens))
     }
 
     pub fn limited(self, label: &str, limit: u64, remaining: u64, reset: u64) -> Self {
@@ -401,7 +391,7 @@ impl Fake {
 
     /// A reply of 7 tokens that passed the limiter unseen.
     pub fn unmarked(self, label: &str, status: u16) -> Self {
-        self.answer(label, status, &[], &usage(7))
+        self.answer(label, status, &[], &reply(7))
     }
 
     /// What follows is sent this long after the stage was opened.
@@ -438,13 +428,18 @@ impl Fake {
     }
 
     /// What the API server said to a manifest, if it was offered.
-    pub fn admission(self, name: &str, admission: Option<Admission>) -> Self {
-        self.with(|h| {
-            if let Some(admission) = admission {
-                h.admissions.insert(name.into(), admission);
-            }
-        })
+    pub fn admission(self, name: &str, said: Option<Admission>) -> Self {
+        self.with(|h| h.admissions.extend(said.map(|said| (name.to_owned(), said))))
     }
+
+    /// The drive noted the Gateway of [`parents_saying`].
+    pub fn of_the_gateway(self) -> Self {
+        self.fact(GATEWAY, noted_gateway())
+    }
+}
+
+fn owned(headers: &[(&str, &str)]) -> Vec<(String, String)> {
+    headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
 }
 
 pub fn endpoint(pool: &str, number: usize) -> String {
@@ -455,8 +450,8 @@ fn pod(pool: &str, number: usize) -> String {
     format!("{pool}-pod-{number}")
 }
 
-fn usage(tokens: u64) -> String {
-    json!({"usage": {"prompt_tokens": tokens - 1, "completion_tokens": 1, "total_tokens": tokens}}).to_string()
+fn reply(tokens: u64) -> String {
+    json!({"usage": usage([tokens - 1, 1, tokens])}).to_string()
 }
 
 fn record(exchange: &str) -> ModelRecord {

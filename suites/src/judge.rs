@@ -4,6 +4,8 @@
 //! counts when the record of the model that was meant shows the request, "reached nothing" counts when whole records of all
 //! models show nothing.
 
+use std::ops::RangeInclusive;
+
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -44,12 +46,17 @@ impl<'j> Statement<'j> {
     }
 
     pub fn holds(self, holds: bool) {
-        self.ends(if holds { Holds::Yes } else { Holds::No });
+        self.holds_if_known(Some(holds));
     }
 
     pub fn unproven(mut self, missing: impl Into<String>) {
         self.clause.got = missing.into();
         self.ends(Holds::Unproven);
+    }
+
+    /// The evidence decides it, where there is any.
+    pub fn holds_if_known(self, holds: Option<bool>) {
+        self.ends(holds.map_or(Holds::Unproven, |holds| if holds { Holds::Yes } else { Holds::No }));
     }
 
     fn ends(mut self, holds: Holds) {
@@ -59,7 +66,6 @@ impl<'j> Statement<'j> {
 }
 
 impl<'h> Judge<'h> {
-    /// With nothing judged yet, which is `unproven`.
     pub fn of(history: &'h History) -> Self {
         Self { history, judgement: Judgement::default() }
     }
@@ -87,7 +93,6 @@ impl<'h> Judge<'h> {
         self.history.objects.get(name).unwrap_or(&Value::Null)
     }
 
-    /// What the API server said to the manifest that was offered under this name.
     pub fn admission(&self, name: &str) -> Option<&'h Admission> {
         self.history.admissions.get(name)
     }
@@ -150,7 +155,6 @@ impl<'h> Judge<'h> {
         }
     }
 
-    /// Every exchange of the label is as expected; `wrong` says what is wrong with one.
     pub fn every(
         &mut self,
         clause: &'static str,
@@ -209,21 +213,23 @@ impl<'h> Judge<'h> {
     }
 
     pub fn status(&mut self, clause: &'static str, label: &str, wanted: u16) {
-        self.every(clause, label, &format!("status {wanted}"), |e| {
-            (e.status() != Some(wanted)).then(|| e.outcome_words())
+        self.statuses(clause, label, wanted..=wanted);
+    }
+
+    fn statuses(&mut self, clause: &'static str, label: &str, wanted: RangeInclusive<u16>) {
+        let expected = match (wanted.start(), wanted.end()) {
+            (first, last) if first == last => format!("status {first}"),
+            (first, _) => format!("{}xx", first / 100),
+        };
+        self.every(clause, label, &expected, |e| {
+            (!e.status().is_some_and(|status| wanted.contains(&status))).then(|| e.outcome_words())
         });
     }
 
-    pub fn client_error(&mut self, clause: &'static str, label: &str) {
-        self.every(clause, label, "4xx", |e| {
-            (!e.status().is_some_and(|s| (400..500).contains(&s))).then(|| e.outcome_words())
-        });
-    }
-
-    pub fn server_error(&mut self, clause: &'static str, label: &str) {
-        self.every(clause, label, "5xx", |e| {
-            (!e.status().is_some_and(|s| (500..600).contains(&s))).then(|| e.outcome_words())
-        });
+    /// Every exchange of the label has one of these statuses, and reached no model.
+    pub fn unserved(&mut self, [status, reaches_nothing]: [&'static str; 2], label: &str, wanted: RangeInclusive<u16>) {
+        self.statuses(status, label, wanted);
+        self.reached_nothing(reaches_nothing, label);
     }
 
     /// Every exchange of the label is refused like this: status, and content type where one is declared.
@@ -402,28 +408,26 @@ impl<'h> Judge<'h> {
         self.condition_in(clause, pool, &lists, kind, wanted);
     }
 
-    /// The API server accepted the manifest that was offered under this name.
     pub fn accepted(&mut self, clause: &'static str, name: &str) {
-        let said = self.admission(name);
-        let statement = self.clause(clause).expected("accepted");
-        match said {
-            Some(Admission::Accepted { .. }) => statement.got("accepted").holds(true),
-            Some(Admission::Refused { message, .. }) => statement.got(message).holds(false),
-            None => statement.unproven(NOT_OFFERED),
-        }
+        self.admitted(clause, name, "accepted", |said| matches!(said, Admission::Accepted { .. }));
     }
 
-    /// It refused it, with a message that has each of these words.
+    /// The API server refused it, with a message that has each of these words.
     pub fn not_accepted(&mut self, clause: &'static str, name: &str, words: &[&str]) {
-        let said = self.admission(name);
         let expected = format!("refused with a message that says {}", words.join(" and "));
+        self.admitted(clause, name, &expected, |said| match said {
+            Admission::Refused { message, .. } => words.iter().all(|word| message.contains(word)),
+            Admission::Accepted { .. } => false,
+        });
+    }
+
+    fn admitted(&mut self, clause: &'static str, name: &str, expected: &str, holds: impl Fn(&Admission) -> bool) {
+        let said = self.admission(name);
         let statement = self.clause(clause).expected(expected);
         match said {
-            Some(Admission::Refused { message, .. }) => {
-                statement.got(message).holds(words.iter().all(|word| message.contains(word)));
-            }
-            Some(Admission::Accepted { .. }) => statement.got("accepted").holds(false),
-            None => statement.unproven(NOT_OFFERED),
+            Some(said @ Admission::Accepted { .. }) => statement.got("accepted").holds(holds(said)),
+            Some(said @ Admission::Refused { message, .. }) => statement.got(message).holds(holds(said)),
+            None => statement.unproven("it was not offered"),
         }
     }
 
@@ -432,6 +436,12 @@ impl<'h> Judge<'h> {
     pub fn condition(&mut self, clause: &'static str, object: &Value, kind: &str, wanted: &str) {
         let lists = self.conditions_of(object);
         self.condition_in(clause, object, &lists, kind, wanted);
+    }
+
+    /// It is Accepted with its references resolved, for the generation that it has.
+    pub fn accepted_and_resolved(&mut self, [accepted, resolved]: [&'static str; 2], object: &Value) {
+        self.condition(accepted, object, "Accepted", "True");
+        self.condition(resolved, object, "ResolvedRefs", "True");
     }
 
     /// The same in these lists of conditions, where they are not those of [`Judge::conditions_of`].
@@ -457,14 +467,15 @@ impl<'h> Judge<'h> {
     }
 }
 
+pub const CLIENT_ERROR: RangeInclusive<u16> = 400..=499;
+pub const SERVER_ERROR: RangeInclusive<u16> = 500..=599;
+
 /// The fact that says which Gateway it is that all checks share.
 pub(crate) const GATEWAY: &str = "gateway";
 
-const NOT_OFFERED: &str = "it was not offered";
 const NO_RECORD: &str = "no record of the model";
 const SAME_BYTES: &str = "the bytes that were sent";
 
-/// A condition out of a list.
 pub fn condition<'a>(conditions: &'a Value, kind: &str) -> Option<&'a Value> {
     conditions.as_array()?.iter().find(|c| c["type"] == kind)
 }

@@ -23,7 +23,7 @@ pub use self::{
     registry::requirements,
     stage::{LlmService, Marker, Model, Pool, PoolOf, Stage},
 };
-pub use cluster::api::{ObjectRef, Until};
+pub use cluster::api::{ObjectRef, Target, Until};
 #[doc(hidden)]
 pub use inventory;
 pub use wire::{Abandon, Call};
@@ -52,20 +52,40 @@ pub fn replies(call: Call, bytes: &[u8], content_type: &str) -> Call {
     call.header("x-igc-reply", STANDARD.encode(bytes)).header("x-igc-content-type", content_type)
 }
 
-pub fn object(api_version: &str, kind: &str, namespace: &str, name: &str) -> ObjectRef {
-    ObjectRef::new(api_version, kind, namespace, name)
+/// The match of a rule that takes everything.
+pub fn every_path() -> Value {
+    json!({"path": {"type": "PathPrefix", "value": "/"}})
 }
 
 pub fn condition(kind: &str) -> Until {
     Until::ConditionTrue(kind.to_owned())
 }
 
-/// Until every parent's status has this condition, true or false.
+/// Until every parent in an object's status has this condition, true or false.
 pub fn parents_say(kind: &str) -> Until {
-    let wanted = kind.to_owned();
-    Until::holds(&format!("{kind} said by every parent"), move |route| {
-        let parents = route["status"]["parents"].as_array().cloned().unwrap_or_default();
-        let says = |parent: &Value| judge::condition(&parent["conditions"], &wanted).is_some();
-        Ok(!parents.is_empty() && parents.iter().all(says))
+    every_entry_says("parent", kind)
+}
+
+/// Until every ancestor in a policy's status has this condition, true or false.
+pub fn ancestors_say(kind: &str) -> Until {
+    every_entry_says("ancestor", kind)
+}
+
+fn every_entry_says(entry: &str, kind: &str) -> Until {
+    let (list, wanted) = (format!("{entry}s"), kind.to_owned());
+    Until::holds(&format!("{kind} said by every {entry}"), move |object| {
+        let mut entries = object["status"][&list].as_array().into_iter().flatten().peekable();
+        let says = |entry: &Value| judge::condition(&entry["conditions"], &wanted).is_some();
+        Ok(entries.peek().is_some() && entries.all(says))
+    })
+}
+
+/// Until a controller has said of an object how it stands.
+pub fn says_how_it_stands() -> Until {
+    Until::holds("conditions in the status", |object| {
+        let status = &object["status"];
+        let entries =
+            ["parents", "ancestors"].into_iter().flat_map(|list| status[list].as_array().into_iter().flatten());
+        Ok(entries.chain([status]).any(|said| said["conditions"].as_array().is_some_and(|all| !all.is_empty())))
     })
 }

@@ -1,8 +1,9 @@
 //! The run that a check belongs to: its folder and plan, the gateway's folder, and the cluster where it stands.
 
 use std::{
+    io::{self, Write},
     path::{Path, PathBuf},
-    sync::{LazyLock, Mutex, OnceLock, PoisonError},
+    sync::{LazyLock, Mutex, Once, OnceLock, PoisonError},
 };
 
 use anyhow::{Context, Result, bail};
@@ -19,13 +20,13 @@ use cluster::{
 use shipped::Root;
 use verdict::{
     folder::RunFolder,
-    plan::{Exclusive, Plan, PlannedCheck, RunInfo},
+    plan::{Exclusive, GatewayPlan, Plan, PlannedCheck, RunInfo},
     requirements::Requirements,
     tests_list::TestList,
 };
 
 /// A check of a run, with everything that its attempts share.
-pub struct Opened {
+pub struct CheckRun {
     pub folder: RunFolder,
     pub plan: Plan,
     pub planned: PlannedCheck,
@@ -44,21 +45,20 @@ fn found() -> &'static Root {
     &FOUND
 }
 
-/// What the environment says of this process's part in a run.
-struct Part {
+/// The run that this process belongs to, and which of its checks it runs: all where nothing is said.
+struct Assignment {
     run: PathBuf,
     gateway: Option<String>,
     exclusive: Option<String>,
 }
 
-impl Part {
+impl Assignment {
     fn of_the_environment() -> Option<Self> {
         let run = std::env::var_os("IGC_RUN")?;
         let text = |name: &str| std::env::var(name).ok();
         Some(Self { run: run.into(), gateway: text("IGC_GATEWAY"), exclusive: text("IGC_EXCLUSIVE") })
     }
 
-    /// Whether this process runs checks of that gateway, shared or alone.
     fn includes(&self, check: &PlannedCheck) -> bool {
         let alone = check.exclusive != Exclusive::Shared;
         self.gateway.as_ref().is_none_or(|g| *g == check.gateway)
@@ -73,18 +73,21 @@ pub fn open(
     check: &str,
     case: &str,
     requirements: impl FnOnce() -> Result<Requirements>,
-) -> Result<Vec<Result<Opened>>> {
-    let Some(part) = Part::of_the_environment() else { return rehearse_alone(check, case, &requirements()?) };
+) -> Result<Vec<Result<CheckRun>>> {
+    let Some(assignment) = Assignment::of_the_environment() else {
+        return rehearse_alone(check, case, &requirements()?);
+    };
     // Whoever started this process may be gone before it wrote down that it did: a sweep has to find it all the same.
-    static RECORDED: OnceLock<Option<Recorded>> = OnceLock::new();
-    RECORDED.get_or_init(|| Recorded::this(&part.run).ok());
-    let plan = RunFolder::open(&part.run)?.read_plan()?;
-    let planned = plan.checks.iter().filter(|c| c.check == check && c.case == case && c.runs() && part.includes(c));
-    Ok(planned.map(|planned| open_planned(&part, &plan, planned)).collect())
+    static THIS_PROCESS: OnceLock<Option<Recorded>> = OnceLock::new();
+    THIS_PROCESS.get_or_init(|| Recorded::this(&assignment.run).ok());
+    let plan = RunFolder::open(&assignment.run)?.read_plan()?;
+    let planned =
+        plan.checks.iter().filter(|c| c.check == check && c.case == case && c.runs() && assignment.includes(c));
+    Ok(planned.map(|planned| open_planned(&assignment, &plan, planned)).collect())
 }
 
-fn open_planned(part: &Part, plan: &Plan, planned: &PlannedCheck) -> Result<Opened> {
-    let folder = RunFolder::open(&part.run)?;
+fn open_planned(assignment: &Assignment, plan: &Plan, planned: &PlannedCheck) -> Result<CheckRun> {
+    let folder = RunFolder::open(&assignment.run)?;
     let environment: Environment = folder.read_json("environment.json")?;
     let gateway = &planned.gateway;
     let Some(stood) = environment.gateways.get(gateway).cloned() else {
@@ -97,21 +100,21 @@ fn open_planned(part: &Part, plan: &Plan, planned: &PlannedCheck) -> Result<Open
         bail!("gateway {gateway} is not up: {error}");
     }
     let gateway = GatewayFolder::read(&root().join("manifests/gateways"), gateway)?;
-    Ok(Opened { folder, plan: plan.clone(), planned: planned.clone(), gateway, stood })
+    Ok(CheckRun { folder, plan: plan.clone(), planned: planned.clone(), gateway, stood })
 }
 
 /// The profile of versions that goldens were recorded with.
 const RECORDED: &str = "recorded";
 
-fn rehearse_alone(check: &str, case: &str, requirements: &Requirements) -> Result<Vec<Result<Opened>>> {
+fn rehearse_alone(check: &str, case: &str, requirements: &Requirements) -> Result<Vec<Result<CheckRun>>> {
     let tests = TestList::of(requirements);
     let manifests = root().join("manifests");
     let profile = Profile::read(&manifests, RECORDED)?;
     let catalogue = Catalogue::read(&manifests)?;
     let mut all = Vec::new();
-    let rehearsed = |name: &String| rehearsal::dialects::of(name).is_some();
-    for name in gateway::names(&manifests.join("gateways"))?.into_iter().filter(rehearsed) {
-        let gateway = GatewayFolder::read(&manifests.join("gateways"), &name)?;
+    let gateways = manifests.join("gateways");
+    for name in rehearsed(&gateways)? {
+        let gateway = GatewayFolder::read(&gateways, &name)?;
         let planned = Selection::of(&catalogue, &profile, &gateway.components)?.plan(&gateway, None)?;
         let folder = alone_folder()?;
         let run = RunInfo {
@@ -123,10 +126,23 @@ fn rehearse_alone(check: &str, case: &str, requirements: &Requirements) -> Resul
         let planned = plan.checks.iter().find(|c| c.check == check && c.case == case).cloned();
         if let Some(planned) = planned.filter(PlannedCheck::runs) {
             let stood = Stood::rehearsed(&manifests, &plan.gateways[0].versions)?;
-            all.push(Ok(Opened { folder, plan, planned, gateway, stood }));
+            all.push(Ok(CheckRun { folder, plan, planned, gateway, stood }));
         }
     }
     Ok(all)
+}
+
+/// The gateways that have a rehearsal. That the others are left out is said once in a process.
+fn rehearsed(gateways: &Path) -> Result<Vec<String>> {
+    static SAID: Once = Once::new();
+    let has_dialect = |name: &String| rehearsal::dialects::of(name).is_some();
+    let (rehearsed, others): (Vec<_>, Vec<_>) = gateway::names(gateways)?.into_iter().partition(has_dialect);
+    SAID.call_once(|| {
+        for name in others {
+            _ = writeln!(io::stderr(), "note: {name} is left out: no rehearsal of {name}"); // past the test runner's capture
+        }
+    });
+    Ok(rehearsed)
 }
 
 /// One folder for all that this process rehearses alone, below `target/rehearsed`; those of processes that are gone are
@@ -151,7 +167,16 @@ fn alone_folder() -> Result<RunFolder> {
     Ok(RunFolder::open(FOLDER.get_or_init(|| folder.path().to_owned()))?)
 }
 
-impl Opened {
+impl CheckRun {
+    pub fn gateway_plan(&self) -> Result<&GatewayPlan> {
+        let name = &self.gateway.name;
+        self.plan
+            .gateways
+            .iter()
+            .find(|g| g.name == *name)
+            .with_context(|| format!("the plan does not have gateway {name}"))
+    }
+
     pub fn trials(&self) -> &[String] {
         let of = |t: &&verdict::plan::Trials| {
             (&t.gateway, &t.check, &t.case) == (&self.planned.gateway, &self.planned.check, &self.planned.case)
@@ -179,8 +204,13 @@ mod tests {
     #[case(Some("g"), Some("shared"), true)]
     #[case(Some("other"), Some("shared"), false)]
     #[case(Some("g"), Some("alone"), false)]
-    fn a_process_runs_its_part(#[case] gateway: Option<&str>, #[case] exclusive: Option<&str>, #[case] included: bool) {
-        let part = Part { run: PathBuf::new(), gateway: gateway.map(Into::into), exclusive: exclusive.map(Into::into) };
+    fn a_process_runs_what_it_is_assigned(
+        #[case] gateway: Option<&str>,
+        #[case] exclusive: Option<&str>,
+        #[case] included: bool,
+    ) {
+        let assignment =
+            Assignment { run: PathBuf::new(), gateway: gateway.map(Into::into), exclusive: exclusive.map(Into::into) };
         let check = PlannedCheck {
             gateway: "g".into(),
             check: "a/b".into(),
@@ -194,6 +224,6 @@ mod tests {
             exclusive: Exclusive::Shared,
             disposition: Disposition::Run,
         };
-        assert_eq!(part.includes(&check), included);
+        assert_eq!(assignment.includes(&check), included);
     }
 }

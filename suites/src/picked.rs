@@ -46,7 +46,7 @@ impl<'h> Known<'h> {
         let Some(pod) = self.pods.get(endpoint) else {
             return Some(format!("200 although the picker named {endpoint}, which is none of the pool"));
         };
-        let reached: Vec<(&str, &str)> = history.reached(exchange).iter().map(|(m, r)| (*m, r.pod.as_str())).collect();
+        let reached = served_by(history, exchange);
         if reached == [(self.name, pod.as_str())] {
             return None;
         }
@@ -97,7 +97,6 @@ fn served_by_choice<'h>(judge: &mut Judge<'h>, clause: &'static str, label: &str
     judge.none_of(clause, &format!("200 from {which}"), &exchanges, |e| known.wrong(history, e, number));
 }
 
-/// No exchange of the label asked this pool's picker.
 pub fn not_asked<'h>(judge: &mut Judge<'h>, clause: &'static str, label: &str, pool: &'h str) {
     let Some(exchanges) = judge.sent(clause, label) else { return };
     match Known::of(judge.history(), pool) {
@@ -149,8 +148,7 @@ pub const PREFIXES: [(&str, &str, &str); 4] = [
     ("prefix-4", "prefix-4-as-picked", "prefix-4-sticks"),
 ];
 
-/// Requests that begin alike, which went to these places, all went where the first one did. Gives that place, where it is
-/// known.
+/// Requests that begin alike, which went to these places, all went where the first one did: to that place, if it is known.
 pub fn sticks(judge: &mut Judge<'_>, clause: &'static str, places: &[Option<String>]) -> Option<String> {
     let statement = judge.clause(clause).expected("one endpoint for all prompts that begin alike");
     match places {
@@ -180,13 +178,11 @@ pub fn as_commanded(judge: &mut Judge<'_>, clause: &'static str, label: &str, po
     let Some(exchanges) = judge.sent(clause, label) else { return };
     let unrecorded = |e: &&Exchange| e.status() == Some(200) && history.reached(e).is_empty();
     if exchanges.iter().any(unrecorded) && !judge.records_are_whole() {
-        let statement = judge.clause(clause).expected("whole records of the models");
-        return statement.unproven("markers are missing in them");
+        return judge.clause(clause).expected("whole records of the models").unproven("markers are missing in them");
     }
     judge.none_of(clause, "200 from the endpoint that was commanded", &exchanges, |exchange| {
-        let named = exchange.request.headers.iter().find(|(name, _)| name == header);
-        let wanted = named.and_then(|(_, endpoint)| pod_of(history, pool, endpoint));
-        let reached: Vec<(&str, &str)> = history.reached(exchange).iter().map(|(m, r)| (*m, r.pod.as_str())).collect();
+        let wanted = sent_header(exchange, header).and_then(|endpoint| pod_of(history, pool, endpoint));
+        let reached = served_by(history, exchange);
         match (exchange.status(), wanted) {
             (Some(200), Some(pod)) if reached == [(pool, pod.as_str())] => None,
             (Some(200), pod) => Some(format!("200 from {reached:?} where {pod:?} was commanded")),
@@ -195,7 +191,16 @@ pub fn as_commanded(judge: &mut Judge<'_>, clause: &'static str, label: &str, po
     });
 }
 
-pub fn pod_of(history: &History, pool: &str, endpoint: &str) -> Option<String> {
+/// Model and pod of each record of the exchange.
+fn served_by<'h>(history: &'h History, exchange: &'h Exchange) -> Vec<(&'h str, &'h str)> {
+    history.reached(exchange).iter().map(|(model, record)| (*model, record.pod.as_str())).collect()
+}
+
+pub fn sent_header<'h>(exchange: &'h Exchange, header: &str) -> Option<&'h str> {
+    exchange.request.headers.iter().find(|(name, _)| name == header).map(|(_, value)| value.as_str())
+}
+
+fn pod_of(history: &History, pool: &str, endpoint: &str) -> Option<String> {
     history.facts.get(&endpoints_of(pool))?[endpoint].as_str().map(str::to_owned)
 }
 
@@ -237,8 +242,7 @@ pub fn not_steered(judge: &mut Judge<'_>, clause: &'static str, label: &str, poo
     let mut served = 0;
     let mut as_named = Vec::new();
     for exchange in &exchanges {
-        let named = exchange.request.headers.iter().find(|(name, _)| name == header).map(|(_, value)| value.as_str());
-        let named = named.and_then(|endpoint| pod_of(history, pool, endpoint));
+        let named = sent_header(exchange, header).and_then(|endpoint| pod_of(history, pool, endpoint));
         for (_, record) in history.reached(exchange) {
             served += 1;
             if Some(&record.pod) == named.as_ref() {

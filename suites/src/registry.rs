@@ -28,7 +28,7 @@ fn entries() -> Vec<&'static Entry> {
 }
 
 pub fn find(id: &str) -> Option<&'static Check> {
-    entries().into_iter().map(|entry| entry.check).find(|check| check.id() == id)
+    inventory::iter::<Entry>().map(|entry| entry.check).find(|check| check.id() == id)
 }
 
 pub fn requirements() -> Result<Requirements> {

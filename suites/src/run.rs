@@ -9,6 +9,7 @@ use std::{
 };
 
 use anyhow::{Result, anyhow};
+use cluster::evidence::{self, Depth};
 use futures::FutureExt;
 use verdict::{
     baseline::Baseline,
@@ -23,7 +24,7 @@ use verdict::{
 use crate::{
     Stage,
     check::{Check, dashed},
-    open::{self, Opened, root},
+    open::{self, CheckRun, root},
     registry::requirements,
     replay::Replay,
 };
@@ -45,9 +46,9 @@ impl Check {
             return Ok(vec![]);
         }
         let mut breaks = Vec::new();
-        for opened in open::open(&self.id(), case, requirements)? {
+        for check_run in open::open(&self.id(), case, requirements)? {
             // What goes wrong on one gateway keeps no other from being tried.
-            match self.run_opened(opened).await {
+            match self.run_planned(check_run).await {
                 Ok(why) => breaks.extend(why),
                 Err(error) => breaks.push(format!("{}: {error:#}", self.id())),
             }
@@ -55,25 +56,25 @@ impl Check {
         Ok(breaks)
     }
 
-    async fn run_opened(&self, opened: Result<Opened>) -> Result<Option<String>> {
-        let opened = Arc::new(opened?);
-        if opened.plan.run.trials.is_empty() {
-            return self.run_on(&opened).await;
+    async fn run_planned(&self, check_run: Result<CheckRun>) -> Result<Option<String>> {
+        let check_run = Arc::new(check_run?);
+        if check_run.plan.run.trials.is_empty() {
+            return self.run_on(&check_run).await;
         }
-        self.try_mutants(&opened).await?;
+        self.try_mutants(&check_run).await?;
         Ok(None)
     }
 
     /// Runs it on one gateway, as often as retries allow; why it breaks the run.
-    async fn run_on(&self, opened: &Arc<Opened>) -> Result<Option<String>> {
-        let tries = if opened.planned.counts_every_answer { 1 } else { opened.plan.run.retries + 1 };
+    async fn run_on(&self, check_run: &Arc<CheckRun>) -> Result<Option<String>> {
+        let tries = if check_run.planned.counts_every_answer { 1 } else { check_run.plan.run.retries + 1 };
         let mut records = Records::default();
         for attempt in 1..=tries {
-            let record = self.attempt(opened, attempt, None).await?;
+            let record = self.attempt(check_run, attempt, None).await?;
             let last = record.verdict == Verdict::Pass || attempt == tries;
             records.records.push(record.clone());
-            let why = if last { breaks(opened, &records) } else { None };
-            say(opened, &record, why.is_some());
+            let why = if last { breaks(check_run, &records) } else { None };
+            say(check_run, &record, why.is_some());
             if last {
                 return Ok(why);
             }
@@ -95,11 +96,11 @@ impl Check {
     }
 
     /// Tries the check itself: on the gateway as it is, mended where it fails there, and then on each mutant of it.
-    async fn try_mutants(&self, opened: &Arc<Opened>) -> Result<()> {
+    async fn try_mutants(&self, check_run: &Arc<CheckRun>) -> Result<()> {
         let mut attempts = 0;
         let mut passes = async |trial: Trial| {
             attempts += 1;
-            anyhow::Ok(self.attempt(opened, attempts, Some(trial)).await?.verdict == Verdict::Pass)
+            anyhow::Ok(self.attempt(check_run, attempts, Some(trial)).await?.verdict == Verdict::Pass)
         };
         let mut mended = false;
         if !passes(Trial::default()).await? {
@@ -108,17 +109,17 @@ impl Check {
                 return Ok(()); // whatever is wrong with the gateway, this check does not show it
             }
         }
-        for mutant in opened.trials() {
+        for mutant in check_run.trials() {
             passes(Trial { mutant: Some(mutant.clone()), mended, reached: false }).await?;
         }
         Ok(())
     }
 
-    async fn attempt(&self, opened: &Arc<Opened>, attempt: u32, trial: Option<Trial>) -> Result<Record> {
+    async fn attempt(&self, check_run: &Arc<CheckRun>, attempt: u32, trial: Option<Trial>) -> Result<Record> {
         let begun = Instant::now();
-        let mut record = blank(opened.planned.key(attempt));
+        let mut record = blank(check_run.planned.key(attempt));
         record.trial.clone_from(&trial);
-        match Stage::open(Arc::clone(opened), record.key.clone(), trial).await {
+        match Stage::open(Arc::clone(check_run), record.key.clone(), trial).await {
             Err(error) => record.reason = format!("the stage could not be opened: {error:#}"),
             Ok(mut stage) => {
                 let driven = self.driven(&mut stage).await;
@@ -127,28 +128,27 @@ impl Check {
                     trial.reached = stage.reached_mutant();
                 }
                 // What is judged is what was written, so that a replay judges the same.
-                match opened.folder.write_history(stage.history()) {
+                match check_run.folder.write_history(stage.history()) {
                     Ok(history) => {
                         let judged = match stage.void() {
                             Some(why) => Err(anyhow!("void: {why}; not judged")),
                             None => driven.and_then(|()| self.judged_safely(&history)),
                         };
-                        self.fill(&mut record, opened, &stage, &history, judged).await;
+                        self.fill(&mut record, check_run, &stage, &history, judged).await;
                     }
                     Err(error) => record.reason = error.to_string(),
                 }
-                if record.verdict == Verdict::Pass || !opened.stood.keep {
+                if record.verdict == Verdict::Pass || !check_run.stood.keep {
                     stage.close().await;
                 }
             }
         }
         record.seconds = begun.elapsed().as_secs_f64();
-        opened.folder.write_record(&record)?;
+        check_run.folder.write_record(&record)?;
         Ok(record)
     }
 
-    /// Drives the stage to the end, and reads what models and pickers recorded. An error is one of the harness or the
-    /// cluster.
+    /// Drives the stage to the end and reads the records. An error is one of the harness or the cluster.
     async fn driven(&self, stage: &mut Stage) -> Result<()> {
         let drive = async {
             (self.drive)(stage).await?;
@@ -169,7 +169,7 @@ impl Check {
     async fn fill(
         &self,
         record: &mut Record,
-        opened: &Opened,
+        check_run: &CheckRun,
         stage: &Stage,
         history: &History,
         judged: Result<Judgement>,
@@ -177,7 +177,7 @@ impl Check {
         record.settle_seconds = history.settle.seconds;
         record.address.clone_from(&history.address);
         if take_in(record, judged) {
-            match self.compare(opened, history) {
+            match self.compare(check_run, history) {
                 Ok(compared) => (record.golden, record.golden_note) = compared,
                 Err(error) => {
                     record.verdict = Verdict::Error;
@@ -194,21 +194,19 @@ impl Check {
                     format!("the cluster does not answer any more ({error}); before that: {}", record.reason);
             }
         }
-        match opened.folder.evidence_dir(&record.key) {
-            Ok(folder) => {
-                cluster::evidence::collect(stage.cluster(), &history.namespace, &folder, &evidence_depth(record)).await
-            }
+        let depth = if record.verdict == Verdict::Pass { Depth::Objects } else { Depth::ObjectsAndLogs };
+        match check_run.folder.evidence_dir(&record.key) {
+            Ok(folder) => evidence::collect(stage.cluster(), &history.namespace, &folder, &depth).await,
             Err(error) => record.reason = format!("{}; {error}", record.reason),
         }
     }
 
     /// Compares with the golden; what differs or is missing becomes a pending file in the run folder.
-    fn compare(&self, opened: &Opened, history: &History) -> Result<(GoldenState, Option<String>)> {
-        let gateway = opened.plan.gateways.iter().find(|g| g.name == opened.gateway.name);
-        let gateway = gateway.ok_or_else(|| anyhow!("the plan does not have gateway {}", opened.gateway.name))?;
+    fn compare(&self, check_run: &CheckRun, history: &History) -> Result<(GoldenState, Option<String>)> {
+        let gateway = check_run.gateway_plan()?;
         let observation = (self.observe)(history);
-        let (goldens, run, folder) = (root().join("golden"), &opened.plan.run, &opened.folder);
-        Ok(golden::judge_observation(&goldens, folder, run, gateway, &opened.planned, observation)?)
+        let (goldens, run, folder) = (root().join("golden"), &check_run.plan.run, &check_run.folder);
+        Ok(golden::judge_observation(&goldens, folder, run, gateway, &check_run.planned, observation)?)
     }
 }
 
@@ -244,18 +242,18 @@ fn take_in(record: &mut Record, judged: Result<Judgement>) -> bool {
     }
 }
 
-fn breaks(opened: &Opened, records: &Records) -> Option<String> {
-    let mut plan = opened.plan.clone();
-    plan.gateways.retain(|g| g.name == opened.gateway.name);
-    plan.checks = vec![opened.planned.clone()];
-    let baseline = match Baseline::find(&root().join("golden"), &opened.gateway.name) {
+fn breaks(check_run: &CheckRun, records: &Records) -> Option<String> {
+    let mut plan = check_run.plan.clone();
+    plan.gateways.retain(|g| g.name == check_run.gateway.name);
+    plan.checks = vec![check_run.planned.clone()];
+    let baseline = match Baseline::find(&root().join("golden"), &check_run.gateway.name) {
         Ok(baseline) => baseline,
         Err(error) => return Some(error.to_string()),
     };
     let report = report::compile(&Inputs {
         plan: &plan,
         records,
-        baselines: &[(opened.gateway.name.clone(), baseline)].into(),
+        baselines: &[(check_run.gateway.name.clone(), baseline)].into(),
         histories: &|_| None,
         ending: Ending::Finished,
         now: jiff::Timestamp::now(),
@@ -265,14 +263,6 @@ fn breaks(opened: &Opened, records: &Records) -> Option<String> {
     let check = report.checks.first().filter(|c| c.breaks)?;
     let golden = check.golden.as_ref().and_then(|g| g.note.as_deref()).unwrap_or_default();
     Some(format!("{} is {}: {}\n{golden}", check.title(), check.verdict.word(), check.reason))
-}
-
-fn evidence_depth(record: &Record) -> cluster::evidence::Depth {
-    if record.verdict == Verdict::Pass {
-        cluster::evidence::Depth::Objects
-    } else {
-        cluster::evidence::Depth::ObjectsAndLogs
-    }
 }
 
 fn message(panic: &(dyn Any + Send)) -> String {
@@ -296,7 +286,7 @@ fn summary(judgement: &Judgement) -> (Verdict, String) {
 }
 
 /// One line for people, past the test runner's capture; the run's events keep it too.
-fn say(opened: &Opened, record: &Record, breaks: bool) {
+fn say(check_run: &CheckRun, record: &Record, breaks: bool) {
     use std::io::Write;
     let golden = match record.golden {
         GoldenState::Changed => "  golden changed",
@@ -319,7 +309,7 @@ fn say(opened: &Opened, record: &Record, breaks: bool) {
         seconds: Some(record.seconds),
         ..verdict::folder::Event::now("check", line)
     };
-    _ = opened.folder.append_event(&event);
+    _ = check_run.folder.append_event(&event);
 }
 
 #[cfg(test)]
@@ -349,8 +339,7 @@ pub(crate) mod tests {
         drive: |stage| {
             Box::pin(async {
                 stage.lose_the_cluster();
-                stage.send("asked", crate::Call::get("/")).await;
-                Ok(())
+                stage.send("asked", crate::Call::get("/")).await
             })
         },
         judge: the_gateway_answers,
@@ -371,8 +360,8 @@ pub(crate) mod tests {
     }
 
     async fn attempt(attempt: u32, drive: Drive) -> Record {
-        let opened = open::open(&ASKS.id(), "-", requirements).unwrap().remove(0).unwrap();
-        Check { drive, ..ASKS }.attempt(&Arc::new(opened), attempt, None).await.unwrap()
+        let check_run = open::open(&ASKS.id(), "-", requirements).unwrap().remove(0).unwrap();
+        Check { drive, ..ASKS }.attempt(&Arc::new(check_run), attempt, None).await.unwrap()
     }
 
     fn fails(_: &mut Stage) -> LocalBoxFuture<'_, Result<()>> {
@@ -398,7 +387,7 @@ pub(crate) mod tests {
             Box::pin(async {
                 stage.lose_the_cluster();
                 let never = cluster::api::ObjectRef::new("v1", "ConfigMap", stage.namespace(), "never");
-                stage.see("never", &never, cluster::api::Until::Exists, 24 * 3600).await.map(drop)
+                stage.see("never", &never, cluster::api::Until::Exists, 24 * 3600).await
             })
         })
         .await;

@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use verdict::{
     capability::{self, Kserve},
     guides,
-    history::{Exchange, History, Key, ModelLog, ModelRecord},
+    history::{Exchange, History, Key},
     names,
     plan::Place,
     record::Trial,
@@ -24,17 +24,20 @@ use verdict::{
 use wire::{Call, Client};
 
 use crate::{
+    chat,
     clock::Clock,
+    every_path,
     judge::GATEWAY,
-    open::{Opened, root},
+    open::{CheckRun, root},
 };
 
 mod pools;
+mod records;
 mod rehearsed;
 
 pub(crate) use self::pools::endpoints_of;
 pub use self::pools::{LlmService, Pool, PoolOf};
-use self::rehearsed::Rehearsed;
+use self::{records::Markers, rehearsed::Rehearsed};
 pub use gateway::Marker;
 
 /// How many good answers in a row mean that a configuration is live.
@@ -67,7 +70,7 @@ pub struct Model {
 }
 
 pub struct Stage {
-    opened: Arc<Opened>,
+    check_run: Arc<CheckRun>,
     world: Option<Rehearsed>,
     cluster: Cluster,
     client: Client,
@@ -83,14 +86,6 @@ pub struct Stage {
     markers: Markers,
 }
 
-enum Markers {
-    Unsent,
-    Begun,
-    /// The first ones could not be sent, which is an error of the check.
-    Failed(anyhow::Error),
-    Ended,
-}
-
 /// A name that DNS and KServe's hostnames bear: run, check and attempt in at most 36 characters.
 fn namespace(run: &str, key: &Key) -> String {
     let run = run.rsplit('-').next().unwrap_or(run);
@@ -101,9 +96,9 @@ fn namespace(run: &str, key: &Key) -> String {
 }
 
 impl Stage {
-    pub(crate) async fn open(opened: Arc<Opened>, key: Key, trial: Option<Trial>) -> Result<Self> {
-        let world = match opened.plan.run.place {
-            Place::Rehearsal => Some(Rehearsed::start(&opened, &trial.clone().unwrap_or_default()).await?),
+    pub(crate) async fn open(check_run: Arc<CheckRun>, key: Key, trial: Option<Trial>) -> Result<Self> {
+        let world = match check_run.plan.run.place {
+            Place::Rehearsal => Some(Rehearsed::start(&check_run, &trial.clone().unwrap_or_default()).await?),
             _ => None,
         };
         let cluster = match &world {
@@ -112,27 +107,26 @@ impl Stage {
                 world.world.network().hops().wake();
                 world.cluster.clone()
             }
-            None => opened.cluster().await?,
+            None => check_run.cluster().await?,
         };
         let clock = Clock::start(world.as_ref().map(|w| w.world.clock().clone()));
-        let namespace = namespace(&opened.plan.run.id, &key);
+        let namespace = namespace(&check_run.plan.run.id, &key);
         let hostname = format!("{namespace}.igc.test");
         let mut history = History::new(key, &namespace, &hostname);
-        history.controller.clone_from(&opened.gateway.gateway.controller);
-        let capabilities = opened.plan.gateways.iter().find(|g| g.name == opened.gateway.name).map(|g| &g.capabilities);
-        if let (Some(capability), Some(declared)) = (&opened.planned.capability, capabilities) {
-            history.declared = declared.get(capability).cloned().unwrap_or_default();
+        history.controller.clone_from(&check_run.gateway.gateway.controller);
+        if let Some(capability) = &check_run.planned.capability {
+            history.declared = check_run.gateway_plan()?.capabilities.get(capability).cloned().unwrap_or_default();
         }
         let manifest = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}});
-        cluster.apply(&manifest, Apply::of_run(&opened.plan.run.id)).await?;
-        let ask = opened.gateway.gateway.address_ask(&opened.stood.addresses);
+        cluster.apply(&manifest, Apply::of_run(&check_run.plan.run.id)).await?;
+        let ask = check_run.gateway.gateway.address_ask(&check_run.stood.addresses);
         let reached = cluster.reach(&ask).await.context("failed to find an address of the gateway that answers")?;
         history.address = Some(reached.address.clone());
         history.notes.extend(reached.before.iter().map(|tried| format!("address {tried}")));
         let prefix = format!("{}-{}", namespace.trim_start_matches("igc-"), history.key.attempt);
         let client = Client::opened_at(reached.dial, prefix, clock.opened());
         Ok(Self {
-            opened,
+            check_run,
             world,
             cluster,
             client,
@@ -189,7 +183,7 @@ impl Stage {
 
     /// The Gateway that the checks of a run share.
     pub fn shared_gateway(&self) -> ObjectRef {
-        self.opened.gateway.gateway.object()
+        self.check_run.gateway.gateway.object()
     }
 
     /// Keeps which Gateway it is that all checks share, as the fact that judges of pools tell entries apart by.
@@ -200,21 +194,47 @@ impl Stage {
         gateway
     }
 
+    /// A reference to an object in this stage's namespace.
+    pub fn object(&self, api_version: &str, kind: &str, name: &str) -> ObjectRef {
+        ObjectRef::new(api_version, kind, self.namespace(), name)
+    }
+
+    pub fn http_route(&self, name: &str) -> ObjectRef {
+        self.object("gateway.networking.k8s.io/v1", "HTTPRoute", name)
+    }
+
+    pub fn inference_service(&self, name: &str) -> ObjectRef {
+        self.object("serving.kserve.io/v1beta1", "InferenceService", name)
+    }
+
+    pub fn inference_pool(&self, name: &str) -> ObjectRef {
+        self.object("inference.networking.k8s.io/v1", "InferencePool", name)
+    }
+
     pub fn marker(&self) -> Marker {
-        self.opened.gateway.gateway.marker.clone()
+        self.check_run.gateway.gateway.marker.clone()
     }
 
     fn apply(&self) -> Apply<'_> {
-        Apply::of_run(&self.opened.plan.run.id).in_namespace(&self.history.namespace).patient(Duration::from_secs(60))
+        Apply::of_run(&self.check_run.plan.run.id)
+            .in_namespace(&self.history.namespace)
+            .patient(Duration::from_secs(60))
     }
 
     pub async fn apply_model(&mut self, name: &str) -> Result<Model> {
         self.apply_model_with(name, &[]).await
     }
 
+    /// Applies an InferenceService and waits for it to be Ready, which is for the judge: it is kept as `inference-service`.
+    pub async fn see_model(&mut self, name: &str) -> Result<()> {
+        self.apply_model(name).await?;
+        let service = self.inference_service(name);
+        self.see("inference-service", &service, Until::ConditionTrue("Ready".into()), 180).await
+    }
+
     async fn apply_model_with(&mut self, name: &str, args: &[&str]) -> Result<Model> {
-        let kind = &self.opened.planned.model;
-        let image = self.opened.stood.images.get(kind.word());
+        let kind = &self.check_run.planned.model;
+        let image = self.check_run.stood.images.get(kind.word());
         let Some(image) = image else { bail!("the run has no image for model {}; see environment.json", kind.word()) };
         let file = ModelFile::read(&root().join("manifests"), kind.word())?;
         let served = Served { name, namespace: &self.history.namespace, model: name, replicas: 1, args };
@@ -233,9 +253,7 @@ impl Stage {
     }
 
     fn kserve_domain(&self) -> Result<String> {
-        let plan = &self.opened.plan;
-        let gateway = plan.gateways.iter().find(|g| g.name == self.opened.gateway.name);
-        let declared = gateway.and_then(|g| g.capabilities.get(capability::KSERVE.name));
+        let declared = self.check_run.gateway_plan()?.capabilities.get(capability::KSERVE.name);
         let declared =
             declared.context("the gateway's folder declares no capability kserve, whose domain is needed")?;
         Ok(capability::typed::<Kserve>(declared).map_err(|problem| anyhow!("kserve: {problem}"))?.domain)
@@ -264,10 +282,8 @@ impl Stage {
     }
 
     async fn ready(&mut self, model: &Model) -> Result<()> {
-        let service =
-            ObjectRef::new("serving.kserve.io/v1beta1", "InferenceService", &self.history.namespace, &model.name);
         let within = Duration::from_secs(READY).min(self.patience);
-        self.cluster.wait(&service, Until::ConditionTrue("Ready".into()), within).await?;
+        self.cluster.wait(&self.inference_service(&model.name), Until::ConditionTrue("Ready".into()), within).await?;
         self.models.push(model.clone());
         Ok(())
     }
@@ -285,14 +301,14 @@ impl Stage {
 
     pub fn manifests(&self, intent: &str, context: Value) -> Result<Vec<Value>> {
         let mut all = json!({
-            "gateway": self.opened.gateway.gateway, "namespace": self.history.namespace,
-            "hostname": self.history.hostname, "name": self.route(), "images": self.opened.stood.images,
-            "versions": self.opened.plan.gateways.iter().find(|g| g.name == self.opened.gateway.name).map(|g| &g.versions),
+            "gateway": self.check_run.gateway.gateway, "namespace": self.history.namespace,
+            "hostname": self.history.hostname, "name": self.route(), "images": self.check_run.stood.images,
+            "versions": self.check_run.gateway_plan()?.versions,
         });
         if let (Some(all), Value::Object(own)) = (all.as_object_mut(), context) {
             all.extend(own);
         }
-        Ok(Intents::of(&root().join("manifests"), &self.opened.gateway.name).render(intent, &all)?)
+        Ok(Intents::of(&root().join("manifests"), &self.check_run.gateway.name).render(intent, &all)?)
     }
 
     /// The manifests that a guide prints, by `<guide>/<name>`, each in this stage's namespace.
@@ -313,30 +329,46 @@ impl Stage {
         self.intent("route-model", json!({"name": name, "hostname": hostname, "models": models})).await
     }
 
+    /// A model that is routed to by the name that the body gives, live.
+    pub async fn routed_model(&mut self, name: &str) -> Result<Model> {
+        let model = self.model(name).await?;
+        self.route_models(&[&model]).await?;
+        self.settle(|| chat(name), name).await?;
+        Ok(model)
+    }
+
+    /// A route that leads every path of a hostname, or else of this stage's, to a Service on port 80.
+    pub async fn plain_route(&mut self, name: &str, hostname: Option<&str>, service: &str) -> Result<()> {
+        let hostname = hostname.unwrap_or(self.hostname());
+        let rules = json!([{"match": every_path(), "service": service, "port": 80}]);
+        self.intent("http-route", json!({"name": name, "hostname": hostname, "rules": rules})).await
+    }
+
     /// Retries until the model answers several times in a row, and writes down how long that took. A configuration that
     /// does not become live is for the judge: the drive goes on.
     pub async fn settle(&mut self, call: impl FnMut() -> Call, model: &str) -> Result<()> {
         let prefix = format!("{model}-");
-        self.settle_until(call, |e| answered(e).is_some_and(|pod| pod.starts_with(&prefix))).await
+        self.settle_when(call, |e| answered(e).is_some_and(|pod| pod.starts_with(&prefix))).await
     }
 
     pub async fn settle_any(&mut self, call: impl FnMut() -> Call) -> Result<()> {
-        self.settle_until(call, |e| answered(e).is_some()).await
+        self.settle_when(call, |e| answered(e).is_some()).await
     }
 
     pub async fn settle_status(&mut self, call: impl FnMut() -> Call, wanted: impl Fn(u16) -> bool) -> Result<()> {
-        self.settle_until(call, |e| e.status().is_some_and(&wanted)).await
+        self.settle_when(call, |e| e.status().is_some_and(&wanted)).await
     }
 
     pub async fn settle_header(&mut self, call: impl FnMut() -> Call, name: &str) -> Result<()> {
-        self.settle_until(call, |e| e.response().is_some_and(|r| r.header(name).is_some())).await
+        self.settle_when(call, |e| e.response().is_some_and(|r| r.header(name).is_some())).await
     }
 
-    pub async fn settle_when(&mut self, call: impl FnMut() -> Call, good: impl Fn(&Exchange) -> bool) -> Result<()> {
-        self.settle_until(call, good).await
-    }
-
-    async fn settle_until(&mut self, mut call: impl FnMut() -> Call, good: impl Fn(&Exchange) -> bool) -> Result<()> {
+    /// The same until the answer is as wanted.
+    pub async fn settle_when(
+        &mut self,
+        mut call: impl FnMut() -> Call,
+        good: impl Fn(&Exchange) -> bool,
+    ) -> Result<()> {
         let began = *self.applied_at.get_or_insert(self.clock.seconds());
         let until = self.clock.seconds() + SETTLE;
         let first = self.history.settle.exchanges.is_empty();
@@ -359,8 +391,7 @@ impl Stage {
         Ok(())
     }
 
-    /// Sends a request, to this stage's hostname where it names none; when it was sent is said in the stage's own time, also
-    /// where that was moved.
+    /// When it was sent is said in the stage's own time, also where that was moved.
     async fn exchange(&self, label: &str, call: Call) -> Exchange {
         let moved = self.clock.moved_ms();
         let mut exchange = self.client.send(label, self.addressed(call)).await;
@@ -379,13 +410,22 @@ impl Stage {
         exchange
     }
 
-    /// Sends a request as part of the drive, the first markers before the first. It never fails: what went wrong is in the
-    /// exchange.
-    pub async fn send(&mut self, label: &str, call: Call) -> Exchange {
-        self.begin_if_unsent().await;
+    /// Sends a request as part of the drive, the first markers before the first. What goes wrong with it is in the exchange.
+    pub async fn send(&mut self, label: &str, call: Call) -> Result<()> {
+        self.begin_if_unsent().await?;
         let exchange = self.exchange(label, call).await;
-        self.history.exchanges.push(exchange.clone());
-        exchange
+        self.history.exchanges.push(exchange);
+        Ok(())
+    }
+
+    /// Sends labelled requests in turn, so many times.
+    pub async fn send_in_turn(&mut self, times: usize, calls: &[(&str, Call)]) -> Result<()> {
+        for _ in 0..times {
+            for (label, call) in calls {
+                self.send(label, call.clone()).await?;
+            }
+        }
+        Ok(())
     }
 
     /// Keeps an exchange of the drive that was sent in step.
@@ -400,196 +440,16 @@ impl Stage {
         calls: Vec<Call>,
         meanwhile: impl AsyncFnOnce(&Stage) -> Result<()>,
     ) -> Result<()> {
-        self.begin_if_unsent().await;
+        self.begin_if_unsent().await?;
         let sending = join_all(calls.into_iter().map(|call| self.exchange(label, call)));
         let (exchanges, done) = tokio::join!(sending, meanwhile(self));
         self.history.exchanges.extend(exchanges);
         done
     }
 
-    /// Lets so many tokens pass a gate (`x-igc-gate`) of one of our own models: replies that wait there go on. A gate may
-    /// be opened before a request names it.
-    pub async fn open_gate(&self, model: &Model, gate: &str, tokens: u64) -> Result<()> {
-        let path = format!("/igc/gates/{gate}/open?n={tokens}");
-        for pod in self.pods(model).await? {
-            let answer = self.cluster.pod_post(&self.history.namespace, &pod, model.port, &path).await?;
-            if !answer.status.is_success() {
-                bail!("model {} answered {path} with {}", model.name, answer.status);
-            }
-        }
-        Ok(())
-    }
-
-    /// Waits until one of our own models is answering as many requests as wanted, for at most so many seconds. Gives how
-    /// many it was answering when last asked.
-    pub async fn until_answering(&self, model: &Model, wanted: impl Fn(u64) -> bool, seconds: f64) -> Result<u64> {
-        let pods = self.pods(model).await?;
-        self.until_open(&format!("model {}", model.name), &pods, model.port, wanted, seconds).await
-    }
-
-    /// The same of whatever keeps a logbook in these pods.
-    async fn until_open(
-        &self,
-        what: &str,
-        pods: &[String],
-        port: u16,
-        wanted: impl Fn(u64) -> bool,
-        seconds: f64,
-    ) -> Result<u64> {
-        let until = self.clock.seconds() + seconds;
-        loop {
-            let mut open = 0;
-            for pod in pods {
-                let path = format!("/igc/records?since={}", u64::MAX); // only what the head says is wanted
-                let answer = self.cluster.pod_get(&self.history.namespace, pod, port, &path).await?;
-                let said = answer.headers.get("x-igc-open").and_then(|v| v.to_str().ok()?.parse::<u64>().ok());
-                open += said.with_context(|| format!("{what} does not say what it is answering"))?;
-            }
-            if wanted(open) || self.clock.seconds() > until {
-                return Ok(open);
-            }
-            self.pause(0.1).await;
-        }
-    }
-
-    /// Sends the first marker to each of our own models and pickers, directly: from here on an absent record means
-    /// something. The first request of a drive does it; a drive that changes something before does it by itself.
-    pub async fn begin(&mut self) -> Result<()> {
-        self.markers = Markers::Begun;
-        for pool in self.living_pools() {
-            self.open_picker(&pool).await?;
-        }
-        for model in self.recording() {
-            let marker = self.mark(&model).await?;
-            self.history.models.entry(model.name.clone()).or_default().marker_before = Some(marker);
-        }
-        Ok(())
-    }
-
-    /// The same, if it was not done; what goes wrong is said when the drive ends.
-    pub(crate) async fn begin_if_unsent(&mut self) {
-        if matches!(self.markers, Markers::Unsent)
-            && let Err(error) = self.begin().await
-        {
-            self.markers = Markers::Failed(error);
-        }
-    }
-
-    /// No markers are sent and no records are read in this drive: its models go before it ends.
-    pub fn without_records(&mut self) {
-        self.markers = Markers::Ended;
-    }
-
-    /// Sends the last marker to each of our own models and pickers, and reads their records. The end of every drive does it;
-    /// a drive that takes models or pickers away does it before.
-    pub async fn end(&mut self) -> Result<()> {
-        match std::mem::replace(&mut self.markers, Markers::Ended) {
-            Markers::Begun => {}
-            Markers::Failed(error) => return Err(error),
-            Markers::Unsent | Markers::Ended => return Ok(()), // nothing was driven, or nothing since
-        }
-        for pool in self.living_pools() {
-            self.close_picker(&pool).await?;
-        }
-        for model in self.recording() {
-            let marker = self.mark(&model).await?;
-            self.keep_records(&model).await?;
-            let log = self.history.models.entry(model.name.clone()).or_default();
-            log.marker_after = Some(marker);
-        }
-        Ok(())
-    }
-
-    /// Reads the records of a model, and keeps those that were read before from pods that are gone.
-    async fn keep_records(&mut self, model: &Model) -> Result<()> {
-        let records = self.records(model).await?;
-        let log = self.history.models.entry(model.name.clone()).or_default();
-        log.records.retain(|old| records.iter().all(|new| new.pod != old.pod));
-        log.records.extend(records);
-        log.records.sort_by_key(|r| (r.at_ms, r.sequence));
-        Ok(())
-    }
-
-    fn recording(&self) -> Vec<Model> {
-        self.models.iter().filter(|m| m.records).cloned().collect()
-    }
-
-    async fn pods(&self, model: &Model) -> Result<Vec<String>> {
-        let pods = self.cluster.ready_pods(&self.history.namespace, &model.selector).await?;
-        if pods.is_empty() {
-            bail!("model {} has no pod that is ready", model.name);
-        }
-        Ok(pods)
-    }
-
-    /// A request to every pod of the model that does not go through the gateway.
-    async fn mark(&mut self, model: &Model) -> Result<String> {
-        let marker = format!("marker-{}", self.unique());
-        for pod in self.pods(model).await? {
-            let path = format!("/v1/models?{}={marker}", verdict::history::EXCHANGE_HEADER);
-            let answer = self.cluster.pod_get(&self.history.namespace, &pod, model.port, &path).await?;
-            if !answer.status.is_success() {
-                bail!("model {} answered its marker with {}", model.name, answer.status);
-            }
-        }
-        Ok(marker)
-    }
-
-    async fn records(&self, model: &Model) -> Result<Vec<ModelRecord>> {
-        let pods = self.pods(model).await?;
-        let mut all: Vec<ModelRecord> = self.logbook(&format!("model {}", model.name), &pods, model.port).await?;
-        all.sort_by_key(|r| (r.at_ms, r.sequence));
-        Ok(all)
-    }
-
-    /// All records of some pods.
-    async fn logbook<R: DeserializeOwned>(&self, what: &str, pods: &[String], port: u16) -> Result<Vec<R>> {
-        let mut all = Vec::new();
-        for pod in pods {
-            let mut since = 0;
-            loop {
-                let path = format!("/igc/records?since={since}");
-                let answer = self.cluster.pod_get(&self.history.namespace, pod, port, &path).await?;
-                if !answer.status.is_success() {
-                    bail!("{what} answered the request for its records with {}", answer.status);
-                }
-                let number = |header: &str| answer.headers.get(header)?.to_str().ok()?.parse::<u64>().ok();
-                if let Some(dropped) = number("x-igc-dropped") {
-                    bail!("{what} has dropped {dropped} records: an absent one means nothing");
-                }
-                let records: Vec<R> = serde_json::from_slice(&answer.body)
-                    .with_context(|| format!("failed to understand the records of {what}"))?;
-                all.extend(records);
-                match number("x-igc-next").filter(|_| answer.headers.contains_key("x-igc-more")) {
-                    Some(next) if next > since => since = next,
-                    _ => break,
-                }
-            }
-        }
-        Ok(all)
-    }
-
     /// Waits for an object to be as wanted, and keeps it as `name`, as it was last seen. That it never was as wanted is for
     /// the judge; that the cluster does not answer is an error.
-    pub async fn see(&mut self, name: &str, object: &ObjectRef, until: Until, seconds: u64) -> Result<Value> {
-        self.see_target(name, Target::from(object), until, seconds).await
-    }
-
-    /// The same for the first object with these labels.
-    pub async fn see_labelled(
-        &mut self,
-        name: &str,
-        version: &str,
-        kind: &str,
-        namespace: &str,
-        labels: &str,
-        seconds: u64,
-    ) -> Result<()> {
-        let target = Target::labelled(version, kind, Some(namespace), labels);
-        self.see_target(name, target, Until::Exists, seconds).await.map(drop)
-    }
-
-    async fn see_target(&mut self, name: &str, target: Target, until: Until, seconds: u64) -> Result<Value> {
+    pub async fn see(&mut self, name: &str, target: impl Into<Target>, until: Until, seconds: u64) -> Result<()> {
         let seen = match self.cluster.wait(target, until, Duration::from_secs(seconds).min(self.patience)).await {
             Ok(waited) => Some(waited.object().clone()),
             Err(error) if error.is_environment() => return Err(error.into()),
@@ -598,12 +458,16 @@ impl Stage {
                 error.last().cloned()
             }
         };
-        if let Some(seen) = &seen {
-            self.history.objects.insert(name.to_owned(), seen.clone());
-        }
-        Ok(seen.unwrap_or_default())
+        self.history.objects.extend(seen.map(|seen| (name.to_owned(), seen)));
+        Ok(())
     }
 
+    /// An object as it was read, `null` where it was not.
+    pub fn seen(&self, name: &str) -> &Value {
+        self.history.objects.get(name).unwrap_or(&Value::Null)
+    }
+
+    /// Keeps an object as it is now, `null` where there is none.
     pub async fn look(&mut self, name: &str, object: &ObjectRef) -> Result<()> {
         let found = self.cluster.get(object).await?.unwrap_or_default();
         self.history.objects.insert(name.to_owned(), found);
@@ -656,13 +520,9 @@ impl Stage {
         self.window_end += seconds;
     }
 
-    pub fn window_end(&self) -> f64 {
-        self.window_end
-    }
-
-    /// Waits until `offset` seconds after (or before) the end of a window. Limiters say whole seconds: one is added.
-    pub async fn until_window(&self, end: f64, offset: f64) {
-        self.clock.until(end + 1.0 + offset).await;
+    /// Waits until `offset` seconds after (or before) the end of the limiter's window. It says whole seconds: one is added.
+    pub async fn until_window_end(&self, offset: f64) {
+        self.clock.until(self.window_end + 1.0 + offset).await;
     }
 
     /// Why nothing of what was seen counts, where a program that was to stand on a hop did not.
@@ -688,16 +548,6 @@ impl Stage {
 
     pub(crate) fn client(&self) -> &Client {
         &self.client
-    }
-
-    /// Reads the records of our own models, if a drive that failed has not.
-    pub(crate) async fn salvage(&mut self) {
-        for model in self.recording() {
-            let read = self.history.models.get(&model.name).is_some_and(|l: &ModelLog| l.marker_after.is_some());
-            if !read {
-                _ = self.keep_records(&model).await;
-            }
-        }
     }
 
     /// Removes what the stage made. What cannot be removed goes with the cluster, or with `cargo xtask down`.

@@ -30,7 +30,6 @@ const SEEN_WITHIN: f64 = 10.0;
 pub enum Step {
     /// The model may send this token and those before it.
     Opened(u64),
-    /// This token and those before it have arrived.
     Arrived(u64),
     /// So many others passed, and nothing arrived: the model may send all.
     HeldBack(u64),
@@ -50,7 +49,6 @@ pub struct InStep<'a> {
 }
 
 impl<'a> InStep<'a> {
-    /// A reply of so many tokens by this model.
     pub fn new(label: &'a str, call: Call, model: &'a Model, tokens: u64) -> Self {
         Self { label, call, model, tokens, leaves_after: None, dies_after: None }
     }
@@ -67,7 +65,7 @@ impl<'a> InStep<'a> {
 
     /// Sends it. Its exchange and its steps are in the history.
     pub async fn send(self, stage: &mut Stage) -> Result<()> {
-        stage.begin_if_unsent().await;
+        stage.begin_if_unsent().await?;
         let gate = Gate { name: stage.unique(), journal: Mutex::default() };
         let mut call =
             stage.addressed(self.call.clone()).stream().header("x-igc-stream-tokens", self.tokens.to_string());
@@ -195,8 +193,12 @@ pub fn steps(history: &History, label: &str) -> Vec<Step> {
 /// How many tokens had arrived when the stream was found to be held back, where it was.
 fn held_back_at(steps: &[Step]) -> Option<u64> {
     let at = steps.iter().position(|step| matches!(step, Step::HeldBack(_)))?;
-    let arrived = |step: &Step| if let Step::Arrived(token) = step { Some(*token) } else { None };
-    Some(steps[..at].iter().rev().find_map(arrived).unwrap_or(0))
+    Some(arrived(&steps[..at]))
+}
+
+/// The last token that has arrived, 0 where none has.
+fn arrived(steps: &[Step]) -> u64 {
+    steps.iter().rev().find_map(|step| if let Step::Arrived(token) = step { Some(*token) } else { None }).unwrap_or(0)
 }
 
 /// Whether the model waited as it was told to: no token arrived that it was not yet to send.
@@ -244,12 +246,10 @@ pub fn judge_first(judge: &mut Judge<'_>, clause: &'static str, label: &str) {
     in_step(judge, clause, label, "the first token arrives before the last is sent", |held| held != Some(0));
 }
 
-/// At least this token reached the client.
 pub fn judge_arrived(judge: &mut Judge<'_>, clause: &'static str, label: &str, token: u64) {
     let steps = steps(judge.history(), label);
     let exchanges = judge.labelled(label);
-    let arrived = |step: &Step| if let Step::Arrived(token) = step { Some(*token) } else { None };
-    let last = steps.iter().rev().find_map(arrived).unwrap_or(0);
+    let last = arrived(&steps);
     let statement = judge.clause(clause).expected(format!("token {token} arrives"));
     if steps.is_empty() {
         statement.unproven("nothing is known of the stream");
@@ -302,9 +302,14 @@ mod tests {
     use super::{Step::*, *};
     use crate::fake::{Fake, verdict_of};
 
-    fn holds(judge: fn(&mut Judge<'_>, &'static str, &str), steps: &[Step]) -> Holds {
+    fn holds(judge: impl Fn(&mut Judge<'_>, &'static str, &str), steps: &[Step], finished: bool) -> Holds {
         let fake = Fake::of("a/b").model("alpha").answered("s", 200, "alpha").fact("steps-s", json!(steps));
-        verdict_of(|judging| judge(judging, "clause", "s"), &fake)
+        let judged = |history: &History| {
+            let mut judging = Judge::of(history);
+            judge(&mut judging, "clause", "s");
+            judging.judgement()
+        };
+        verdict_of(judged, &fake.with_record(|record| record.finished = finished))
     }
 
     #[rstest]
@@ -315,7 +320,7 @@ mod tests {
     #[case::the_model_did_not_wait(&[Opened(2), Arrived(3), Opened(4), Arrived(4)], Holds::Unproven, Holds::Unproven)]
     #[case::nothing_is_known(&[], Holds::Unproven, Holds::Unproven)]
     fn order_decides(#[case] steps: &[Step], #[case] each: Holds, #[case] first: Holds) {
-        assert_eq!((holds(judge_each, steps), holds(judge_first, steps)), (each, first));
+        assert_eq!((holds(judge_each, steps, true), holds(judge_first, steps, true)), (each, first));
     }
 
     #[rstest]
@@ -324,7 +329,7 @@ mod tests {
     #[case::nothing(&[Opened(2)], Holds::No)]
     #[case::unknown(&[], Holds::Unproven)]
     fn as_much_as_wanted_arrives(#[case] steps: &[Step], #[case] wanted: Holds) {
-        assert_eq!(holds(|judge, clause, label| judge_arrived(judge, clause, label, 2), steps), wanted);
+        assert_eq!(holds(|judge, clause, label| judge_arrived(judge, clause, label, 2), steps, true), wanted);
     }
 
     #[rstest]
@@ -335,9 +340,7 @@ mod tests {
     #[case::left_when_all_was_sent(&[Opened(2), HeldBack(40), Opened(4), Arrived(4), Left, GaveUp], true, Holds::Unproven)]
     #[case::stayed(&[Opened(2), Arrived(1), Opened(3), Arrived(3)], false, Holds::Unproven)]
     fn who_leaves_is_seen(#[case] steps: &[Step], #[case] finished: bool, #[case] wanted: Holds) {
-        let fake = Fake::of("a/b").model("alpha").answered("s", 200, "alpha").fact("steps-s", json!(steps));
-        let fake = fake.with_record(|record| record.finished = finished);
-        assert_eq!(verdict_of(|judge| judge_left(judge, "clause", "s"), &fake), wanted);
+        assert_eq!(holds(judge_left, steps, finished), wanted);
     }
 
     #[rstest]

@@ -2,14 +2,10 @@
 
 use anyhow::Result;
 use serde_json::json;
-use suites::{CHECK, Call, Check, Judge, Stage, chat, chat_to, check};
+use suites::{CHECK, Call, Check, Judge, Stage, chat, chat_to, check, judge::CLIENT_ERROR};
 use verdict::capability::{self, ChatErrors};
 
-async fn routed(stage: &mut Stage) -> Result<()> {
-    let alpha = stage.model("alpha").await?;
-    stage.route_models(&[&alpha]).await?;
-    stage.settle(|| chat("alpha"), "alpha").await
-}
+const ERRORS: Check = Check { capability: Some(capability::CHAT_ERRORS), ..CHECK };
 
 fn completions() -> Call {
     Call::post("/v1/chat/completions")
@@ -24,18 +20,16 @@ check!(
         source: "RFC 9110 section 8.3 (Content-Type); the gateway's declaration",
         how: "Sends a body that is cut short and one with a bare newline and quotes in a string; looks at status, content type and \
               body of the refusals and at the model's records.",
-        capability: Some(capability::CHAT_ERRORS),
         kills: &["malformed-as-500"],
-        ..CHECK
+        ..ERRORS
     }
 );
 
 async fn drive_malformed_json(stage: &mut Stage) -> Result<()> {
-    routed(stage).await?;
-    stage.send("cut-short", completions().body(r#"{"model": "alpha", "#, "application/json")).await;
+    stage.routed_model("alpha").await?;
+    stage.send("cut-short", completions().body(r#"{"model": "alpha", "#, "application/json")).await?;
     let quote_and_newline = "{\"model\": \"alpha\", \"x\": \"a\n\"b\"}";
-    stage.send("quote-and-newline", completions().body(quote_and_newline, "application/json")).await;
-    Ok(())
+    stage.send("quote-and-newline", completions().body(quote_and_newline, "application/json")).await
 }
 
 fn judge_malformed_json(judge: &mut Judge<'_>) {
@@ -43,10 +37,9 @@ fn judge_malformed_json(judge: &mut Judge<'_>) {
         judge.refused("cut-short-as-declared", "cut-short", &malformed_json);
         judge.refused("quote-and-newline-as-declared", "quote-and-newline", &malformed_json);
     }
-    judge.client_error("cut-short-is-a-client-error", "cut-short");
-    judge.client_error("quote-and-newline-is-a-client-error", "quote-and-newline");
-    judge.reached_nothing("cut-short-reaches-nothing", "cut-short");
-    judge.reached_nothing("quote-and-newline-reaches-nothing", "quote-and-newline");
+    judge.unserved(["cut-short-is-a-client-error", "cut-short-reaches-nothing"], "cut-short", CLIENT_ERROR);
+    let clauses = ["quote-and-newline-is-a-client-error", "quote-and-newline-reaches-nothing"];
+    judge.unserved(clauses, "quote-and-newline", CLIENT_ERROR);
     judge.json_if_it_says_so("cut-short-is-the-json-it-says", "cut-short");
     judge.json_if_it_says_so("quote-and-newline-is-the-json-it-says", "quote-and-newline");
 }
@@ -60,28 +53,23 @@ check!(
         source: "OpenAI API reference, chat completions, model is required",
         how: "Sends a chat without a model, one whose model is empty and one without a body; looks at the refusals and at the model's \
               records.",
-        capability: Some(capability::CHAT_ERRORS),
         kills: &["defaults-to-first-model"],
-        ..CHECK
+        ..ERRORS
     }
 );
 
 async fn drive_no_model(stage: &mut Stage) -> Result<()> {
-    routed(stage).await?;
+    stage.routed_model("alpha").await?;
     let messages = json!([{"role": "user", "content": "Hello"}]);
-    stage.send("no-model", completions().json(&json!({"messages": messages}))).await;
-    stage.send("empty-model", chat("")).await;
-    stage.send("empty-body", completions().body("", "application/json")).await;
-    Ok(())
+    stage.send("no-model", completions().json(&json!({"messages": messages}))).await?;
+    stage.send("empty-model", chat("")).await?;
+    stage.send("empty-body", completions().body("", "application/json")).await
 }
 
 fn judge_no_model(judge: &mut Judge<'_>) {
-    judge.client_error("no-model-is-a-client-error", "no-model");
-    judge.reached_nothing("no-model-reaches-nothing", "no-model");
-    judge.client_error("empty-model-is-a-client-error", "empty-model");
-    judge.reached_nothing("empty-model-reaches-nothing", "empty-model");
-    judge.client_error("empty-body-is-a-client-error", "empty-body");
-    judge.reached_nothing("empty-body-reaches-nothing", "empty-body");
+    judge.unserved(["no-model-is-a-client-error", "no-model-reaches-nothing"], "no-model", CLIENT_ERROR);
+    judge.unserved(["empty-model-is-a-client-error", "empty-model-reaches-nothing"], "empty-model", CLIENT_ERROR);
+    judge.unserved(["empty-body-is-a-client-error", "empty-body-reaches-nothing"], "empty-body", CLIENT_ERROR);
     if let Some(ChatErrors { no_model, .. }) = judge.declared() {
         judge.refused("no-model-as-declared", "no-model", &no_model);
     }
@@ -95,17 +83,15 @@ check!(
         sentence: "a path that the API does not have is refused as declared and reaches no model",
         source: "OpenAI API reference; the gateway's declaration",
         how: "Sends a chat to a path that there is not, and gets the root; looks at the refusals and at the model's records.",
-        capability: Some(capability::CHAT_ERRORS),
         kills: &["passes-unknown-paths"],
-        ..CHECK
+        ..ERRORS
     }
 );
 
 async fn drive_unsupported_path(stage: &mut Stage) -> Result<()> {
-    routed(stage).await?;
-    stage.send("post-unknown", chat_to("/v1/nope", "alpha")).await;
-    stage.send("get-root", Call::get("/")).await;
-    Ok(())
+    stage.routed_model("alpha").await?;
+    stage.send("post-unknown", chat_to("/v1/nope", "alpha")).await?;
+    stage.send("get-root", Call::get("/")).await
 }
 
 fn judge_unsupported_path(judge: &mut Judge<'_>) {
@@ -119,8 +105,8 @@ fn judge_unsupported_path(judge: &mut Judge<'_>) {
 
 mod judges {
     use rstest::rstest;
-    use suites::fake::Fake;
-    use verdict::{capability::Refusal, judge::Holds};
+    use suites::fake::{Fake, Holds, No, Unproven, Yes};
+    use verdict::capability::Refusal;
 
     use super::*;
 
@@ -131,24 +117,11 @@ mod judges {
         Fake::of(check).declares(declared).model("alpha")
     }
 
-    fn malformed_refused_with(status: u16) -> Fake {
-        refusing("errors/malformed-json", status)
-    }
+    const MALFORMED: &str = "errors/malformed-json";
 
     fn malformed(content_type: &str, body: &str) -> Fake {
-        let fake = malformed_refused_with(400).refused_with("cut-short", 400, content_type, body);
+        let fake = refusing(MALFORMED, 400).refused_with("cut-short", 400, content_type, body);
         fake.refused_with("quote-and-newline", 400, "text/plain", "bad")
-    }
-
-    #[rstest]
-    #[case::json(malformed("application/json", r#"{"error":{"message":"bad"}}"#), Holds::Yes)]
-    #[case::text(malformed("text/plain", "bad"), Holds::Yes)]
-    #[case::json_that_is_none(malformed("application/json", r#"{"error":"a "quote""}"#), Holds::No)]
-    #[case::server_error(malformed_refused_with(500).refused("cut-short", 500).refused("quote-and-newline", 500), Holds::No)]
-    #[case::reached(malformed("text/plain", "bad").answered("cut-short", 400, "alpha"), Holds::No)]
-    #[case::one_was_not_sent(malformed_refused_with(400).refused("cut-short", 400), Holds::Unproven)]
-    fn malformed_json_is_judged(#[case] fake: Fake, #[case] holds: Holds) {
-        assert_eq!(fake.verdict(), holds);
     }
 
     fn no_model_gets(status: u16) -> Fake {
@@ -156,25 +129,26 @@ mod judges {
         fake.refused("empty-model", 404).refused("empty-body", 404)
     }
 
-    #[rstest]
-    #[case::declared(no_model_gets(404), Holds::Yes)]
-    #[case::other_refusal(no_model_gets(400), Holds::No)]
-    #[case::served(no_model_gets(404).answered("no-model", 200, "alpha"), Holds::No)]
-    #[case::server_error(no_model_gets(500), Holds::No)]
-    fn no_model_is_judged(#[case] fake: Fake, #[case] holds: Holds) {
-        assert_eq!(fake.verdict(), holds);
-    }
-
     fn path_gets(status: u16) -> Fake {
         refusing("errors/unsupported-path", 404).refused("post-unknown", status).refused("get-root", 404)
     }
 
     #[rstest]
-    #[case::declared(path_gets(404), Holds::Yes)]
-    #[case::other(path_gets(405), Holds::No)]
-    #[case::passed_on(path_gets(404).answered("post-unknown", 404, "alpha"), Holds::No)]
-    #[case::unproven(path_gets(404).without_marker("alpha"), Holds::Unproven)]
-    fn unsupported_path_is_judged(#[case] fake: Fake, #[case] holds: Holds) {
+    #[case::malformed_json_json(malformed("application/json", r#"{"error":{"message":"bad"}}"#), Yes)]
+    #[case::malformed_json_text(malformed("text/plain", "bad"), Yes)]
+    #[case::malformed_json_json_that_is_none(malformed("application/json", r#"{"error":"a "quote""}"#), No)]
+    #[case::malformed_json_server_error(refusing(MALFORMED, 500).refused("cut-short", 500).refused("quote-and-newline", 500), No)]
+    #[case::malformed_json_reached(malformed("text/plain", "bad").answered("cut-short", 400, "alpha"), No)]
+    #[case::malformed_json_one_was_not_sent(refusing(MALFORMED, 400).refused("cut-short", 400), Unproven)]
+    #[case::no_model_declared(no_model_gets(404), Yes)]
+    #[case::no_model_other_refusal(no_model_gets(400), No)]
+    #[case::no_model_served(no_model_gets(404).answered("no-model", 200, "alpha"), No)]
+    #[case::no_model_server_error(no_model_gets(500), No)]
+    #[case::unsupported_path_declared(path_gets(404), Yes)]
+    #[case::unsupported_path_other(path_gets(405), No)]
+    #[case::unsupported_path_passed_on(path_gets(404).answered("post-unknown", 404, "alpha"), No)]
+    #[case::unsupported_path_unproven(path_gets(404).without_marker("alpha"), Unproven)]
+    fn judged(#[case] fake: Fake, #[case] holds: Holds) {
         assert_eq!(fake.verdict(), holds);
     }
 }

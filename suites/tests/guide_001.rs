@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use suites::{
     CHECK, Call, Check, Judge, Live, LlmService, Pool, PoolOf, Stage, Until,
     budget::{self, Budget, Limited},
-    chat, check, condition, object,
+    chat, check, condition,
     picked::{self, PREFIXES},
 };
 use verdict::{
@@ -24,6 +24,7 @@ const HOUR: u64 = 3600;
 const MINUTE: u64 = 60;
 
 const GUIDE: Check = Check { capability: Some(capability::GUIDE_001), gateways: &["envoy-ai-gateway"], ..CHECK };
+const STATUS: Check = Check { live: Live::NotJudged, ..GUIDE };
 const LIMIT: Check = Check { capability: Some(capability::TOKEN_LIMIT_PER_USER), observe: budget::observe, ..GUIDE };
 
 check!(
@@ -35,9 +36,8 @@ check!(
         source: "guide 001, \"Create LLMInferenceServiceConfig\" and \"Create LLMInferenceService\"",
         how: "Offers both manifests as printed to the API server as a dry run.",
         model: None,
-        live: Live::NotJudged,
         kills: &["refuses-older-versions"],
-        ..GUIDE
+        ..STATUS
     }
 );
 
@@ -62,9 +62,8 @@ check!(
         source: "guide 001, \"Create AIGatewayRoute with LLM Request Costs\"",
         how: "Offers the manifest as printed to the API server as a dry run, and reads the refusal.",
         model: None,
-        live: Live::NotJudged,
         kills: &["skips-rules"],
-        ..GUIDE
+        ..STATUS
     }
 );
 
@@ -80,7 +79,8 @@ fn judge_route_as_printed(judge: &mut Judge<'_>) {
 
 /// The guide's service with four models, which is Ready, and its model's name leading to the pool that it has made.
 async fn served(stage: &mut Stage) -> Result<Pool> {
-    let pool = stage.llm_service(LlmService::new(SERVICE).version("v1alpha1").model(MODEL).replicas(4)).await?;
+    let service = LlmService { version: "v1alpha1", model: MODEL.into(), replicas: 4, ..LlmService::new(SERVICE) };
+    let pool = stage.llm_service(service).await?;
     let models = json!([{"model": MODEL, "pool": format!("{SERVICE}-inference-pool")}]);
     stage.intent("model-pool-route", json!({"models": models})).await?;
     Ok(pool)
@@ -96,22 +96,20 @@ check!(
         how: "Applies the service and a route to its pool, and reads their conditions, how many models there are, and the picker that \
               the pool names.",
         model: None,
-        live: Live::NotJudged,
         kills: &["never-accepts-ai-objects"],
-        ..GUIDE
+        ..STATUS
     }
 );
 
 async fn drive_llm_service(stage: &mut Stage) -> Result<()> {
     let pool = served(stage).await?;
     stage.fact("pods", json!(pool.endpoints.len()));
-    let namespace = stage.namespace().to_owned();
-    let service = object("serving.kserve.io/v1alpha1", "LLMInferenceService", &namespace, SERVICE);
+    let service = stage.object("serving.kserve.io/v1alpha1", "LLMInferenceService", SERVICE);
     stage.see("service", &service, condition("Ready"), 60).await?;
-    let pool = object("inference.networking.k8s.io/v1", "InferencePool", &namespace, "qwen-instruct-inference-pool");
+    let pool = stage.inference_pool("qwen-instruct-inference-pool");
     stage.see("pool", &pool, Until::Exists, 10).await?;
-    let route = object("aigateway.envoyproxy.io/v1beta1", "AIGatewayRoute", &namespace, stage.route());
-    stage.see("route", &route, condition("Accepted"), 60).await.map(drop)
+    let route = stage.object("aigateway.envoyproxy.io/v1beta1", "AIGatewayRoute", stage.route());
+    stage.see("route", &route, condition("Accepted"), 60).await
 }
 
 fn judge_llm_service(judge: &mut Judge<'_>) {
@@ -124,10 +122,11 @@ fn judge_llm_service(judge: &mut Judge<'_>) {
     statement.holds(picker["name"] == "qwen-instruct-epp-service" && picker["failureMode"] == "FailOpen");
 }
 
-fn printed_request() -> Call {
+/// The request of the tests of guides 001 and 002, word for word.
+pub fn printed_request(model: &str) -> Call {
     let message = |role: &str, content: &str| json!({"role": role, "content": content});
     let messages = [message("system", "You are a poet."), message("user", "Write a poem about clouds.")];
-    let body = json!({"model": MODEL, "messages": messages});
+    let body = json!({"model": model, "messages": messages});
     Call::post("/v1/chat/completions").header("x-user-id", "user123").json(&body)
 }
 
@@ -150,11 +149,8 @@ check!(
 async fn drive_chat_completion(stage: &mut Stage) -> Result<()> {
     served(stage).await?;
     stage.settle(|| chat(MODEL), SERVICE).await?;
-    for _ in 0..10 {
-        stage.send("as-printed", printed_request()).await;
-        stage.send("streamed", chat(MODEL).stream()).await;
-    }
-    Ok(())
+    let calls = [("as-printed", printed_request(MODEL)), ("streamed", chat(MODEL).stream())];
+    stage.send_in_turn(10, &calls).await
 }
 
 fn judge_chat_completion(judge: &mut Judge<'_>) {
@@ -200,7 +196,7 @@ async fn drive_prefix_affinity(stage: &mut Stage) -> Result<()> {
         for (prefix, ..) in PREFIXES {
             let messages = json!([{"role": "user", "content": prompt(prefix, round)}]);
             let body = json!({"model": MODEL, "max_tokens": 5, "messages": messages});
-            stage.send(prefix, Call::post("/v1/chat/completions").json(&body)).await;
+            stage.send(prefix, Call::post("/v1/chat/completions").json(&body)).await?;
         }
     }
     Ok(())
@@ -221,11 +217,7 @@ fn judge_places(judge: &mut Judge<'_>, place: impl Fn(&Exchange) -> Option<Strin
         used.extend(picked::sticks(judge, sticks, &places));
     }
     let (statement, spread) = picked::spreads(judge, &used);
-    if used.len() < PREFIXES.len() {
-        statement.unproven(format!("the places of {} beginnings are known", used.len()));
-    } else {
-        statement.holds(spread);
-    }
+    statement.holds_if_known((used.len() == PREFIXES.len()).then_some(spread));
 }
 
 check!(
@@ -246,7 +238,6 @@ check!(
     }
 );
 
-/// The pod that answered with a 200, by the header of the simulators.
 fn answering_pod(exchange: &Exchange) -> Option<String> {
     exchange.response().filter(|r| r.status == 200)?.header("x-inference-pod").map(str::to_owned)
 }
@@ -259,9 +250,8 @@ fn judge_real_parts(judge: &mut Judge<'_>) {
     judge_places(judge, answering_pod);
 }
 
-/// The guide's limit on a pool of the guide's model, live.
 async fn limited(stage: &mut Stage, unit: &str) -> Result<Limited> {
-    stage.pool(PoolOf::new(SERVICE).serving(MODEL)).await?;
+    stage.pool(PoolOf { model: MODEL.into(), ..PoolOf::new(SERVICE) }).await?;
     stage.intent("model-pool-route", json!({"models": [{"model": MODEL, "pool": SERVICE}]})).await?;
     stage.intent("limit-tokens", json!({"limits": [{"tokens": TOKENS, "unit": unit, "model": MODEL}]})).await?;
     let limited = Limited { host: stage.hostname().to_owned(), model: MODEL.to_owned(), pods: SERVICE.to_owned() };
@@ -270,17 +260,18 @@ async fn limited(stage: &mut Stage, unit: &str) -> Result<Limited> {
 }
 
 /// A prompt of 97 words: 102 tokens of prompt and 97 of reply.
-fn long_request(user: &str) -> Call {
+pub fn long_request(model: &str, user: &str) -> Call {
     let words = vec!["cloud"; 97].join(" ");
-    let body = json!({"model": MODEL, "messages": [{"role": "user", "content": words}]});
+    let body = json!({"model": model, "messages": [{"role": "user", "content": words}]});
     Call::post("/v1/chat/completions").header("x-user-id", user).json(&body)
 }
 
-async fn spend(stage: &mut Stage, user: &str) {
+pub async fn spend(stage: &mut Stage, model: &str, user: &str) -> Result<()> {
     for _ in 0..10 {
         budget::charged(stage).await;
-        stage.send("spend", long_request(user)).await;
+        stage.send("spend", long_request(model, user)).await?;
     }
+    Ok(())
 }
 
 check!(
@@ -300,9 +291,8 @@ check!(
 async fn drive_token_limit(stage: &mut Stage) -> Result<()> {
     let limited = limited(stage, "Hour").await?;
     budget::in_one_window_of(stage, &limited, HOUR, &["spend", "another-user"], async |stage, user| {
-        spend(stage, user).await;
-        stage.send("another-user", long_request(&format!("{user}-other"))).await;
-        Ok(())
+        spend(stage, MODEL, user).await?;
+        stage.send("another-user", long_request(MODEL, &format!("{user}-other"))).await
     })
     .await
 }
@@ -312,9 +302,9 @@ fn judge_token_limit(judge: &mut Judge<'_>) {
     budget::judge_all(judge, "another-user", "another-user", 200);
 }
 
-fn judge_spent(judge: &mut Judge<'_>, window: u64) {
+/// The 1000 tokens were spent by the declared rule, in a window of so many seconds.
+pub fn judge_spent(judge: &mut Judge<'_>, window: u64) {
     let Some(budget) = Budget::of_window(judge, "spend", TOKENS, window) else { return };
-    budget.judge_one_window(judge);
     budget.judge_admitted(judge);
     budget.judge_spent(judge);
 }
@@ -323,8 +313,8 @@ const NOBODY_WAITS: &str = "nobody waits for an hour; guide-001/refill-after-a-m
 
 check!(
     guide_001 / refill_after_an_hour,
-    drive_refill_after_an_hour,
-    judge_refill_after_an_hour,
+    |stage| drive_refill(stage, "Hour", HOUR),
+    |judge| judge_refill(judge, HOUR),
     Check {
         sentence: "a user's 1000 tokens are spent until the hour ends, and whole again after it",
         source: "guide 001, \"Configure Rate Limiting\"",
@@ -335,18 +325,10 @@ check!(
     }
 );
 
-async fn drive_refill_after_an_hour(stage: &mut Stage) -> Result<()> {
-    drive_refill(stage, "Hour", HOUR).await
-}
-
-fn judge_refill_after_an_hour(judge: &mut Judge<'_>) {
-    judge_refill(judge, HOUR);
-}
-
 check!(
     guide_001 / refill_after_a_minute,
-    drive_refill_after_a_minute,
-    judge_refill_after_a_minute,
+    |stage| drive_refill(stage, "Minute", MINUTE),
+    |judge| judge_refill(judge, MINUTE),
     Check {
         sentence: "the guide's 1000 tokens with a window of a minute are spent until it ends, and whole again after it",
         source: "guide 001, \"lower the limit temporarily\"",
@@ -357,24 +339,15 @@ check!(
     }
 );
 
-async fn drive_refill_after_a_minute(stage: &mut Stage) -> Result<()> {
-    drive_refill(stage, "Minute", MINUTE).await
-}
-
-fn judge_refill_after_a_minute(judge: &mut Judge<'_>) {
-    judge_refill(judge, MINUTE);
-}
-
 async fn drive_refill(stage: &mut Stage, unit: &str, seconds: u64) -> Result<()> {
     let limited = limited(stage, unit).await?;
     let labels = ["spend", "late-in-the-window", "next-window"];
     budget::in_one_window_of(stage, &limited, seconds, &labels, async |stage, user| {
-        spend(stage, user).await;
-        stage.until_window(budget::reset(stage), -5.0).await;
-        stage.send("late-in-the-window", long_request(user)).await;
-        stage.until_window(budget::reset(stage), 1.0).await;
-        stage.send("next-window", long_request(user)).await;
-        Ok(())
+        spend(stage, MODEL, user).await?;
+        stage.until_window_end(-5.0).await;
+        stage.send("late-in-the-window", long_request(MODEL, user)).await?;
+        stage.until_window_end(1.0).await;
+        stage.send("next-window", long_request(MODEL, user)).await
     })
     .await
 }
@@ -385,49 +358,26 @@ fn judge_refill(judge: &mut Judge<'_>, window: u64) {
     budget::judge_all(judge, "next-window", "next-window", 200);
 }
 
-mod judges {
+pub mod judges {
     use rstest::rstest;
-    use suites::fake::{Fake, conditions, token_limit};
-    use verdict::{history::Admission, judge::Holds};
+    use suites::fake::{Fake, Holds, No, Unproven, Yes, accepted, object_saying, refusal, token_limit, usage};
+    use verdict::history::Admission;
 
     use super::*;
 
-    fn refusal(message: &str) -> Option<Admission> {
-        Some(Admission::Refused { code: 422, reason: "Invalid".into(), message: message.into() })
+    fn older_versions(template: Option<Admission>, service: Option<Admission>) -> Fake {
+        Fake::of("guide-001/older-versions").admission("template", template).admission("service", service)
     }
 
-    fn fine() -> Option<Admission> {
-        Some(Admission::Accepted { warnings: vec![] })
-    }
+    const OTHER_GROUP: &str =
+        "Invalid value: \"object\": only InferencePool from inference.networking.k8s.io group is supported";
 
-    #[rstest]
-    #[case::both(fine(), fine(), Holds::Yes)]
-    #[case::one(fine(), refusal("no matches for kind"), Holds::No)]
-    #[case::not_offered(fine(), None, Holds::Unproven)]
-    fn older_versions_is_judged(
-        #[case] template: Option<Admission>,
-        #[case] service: Option<Admission>,
-        #[case] holds: Holds,
-    ) {
-        let fake = Fake::of("guide-001/older-versions").admission("template", template).admission("service", service);
-        assert_eq!(fake.verdict(), holds);
-    }
-
-    #[rstest]
-    #[case::in_words(
-        refusal("Invalid value: \"object\": only InferencePool from inference.networking.k8s.io group is supported"),
-        Holds::Yes
-    )]
-    #[case::other_words(refusal("webhook is down"), Holds::No)]
-    #[case::accepted(fine(), Holds::No)]
-    #[case::not_offered(None, Holds::Unproven)]
-    fn route_as_printed_is_judged(#[case] printed: Option<Admission>, #[case] holds: Holds) {
-        let fake = Fake::of("guide-001/route-as-printed").admission("as-printed", printed);
-        assert_eq!(fake.verdict(), holds);
+    fn route_as_printed(printed: Option<Admission>) -> Fake {
+        Fake::of("guide-001/route-as-printed").admission("as-printed", printed)
     }
 
     fn service(ready: &str, accepted: &str, pods: u64, mode: &str) -> Fake {
-        let said = |kind: &str, status: &str| json!({"status": {"conditions": conditions(1, &[(kind, status, "")])}});
+        let said = |kind: &str, status: &str| object_saying(&[(kind, status, "")]);
         let picker = json!({"name": "qwen-instruct-epp-service", "failureMode": mode});
         Fake::of("guide-001/llm-service")
             .object("service", said("Ready", ready))
@@ -436,19 +386,8 @@ mod judges {
             .fact("pods", json!(pods))
     }
 
-    #[rstest]
-    #[case::good(service("True", "True", 4, "FailOpen"), Holds::Yes)]
-    #[case::not_ready(service("False", "True", 4, "FailOpen"), Holds::No)]
-    #[case::route(service("True", "False", 4, "FailOpen"), Holds::No)]
-    #[case::too_few(service("True", "True", 3, "FailOpen"), Holds::No)]
-    #[case::mode(service("True", "True", 4, "FailClose"), Holds::No)]
-    fn llm_service_is_judged(#[case] fake: Fake, #[case] holds: Holds) {
-        assert_eq!(fake.verdict(), holds);
-    }
-
-    fn replied(model: &str, usage: [u64; 3]) -> Fake {
-        let usage = json!({"prompt_tokens": usage[0], "completion_tokens": usage[1], "total_tokens": usage[2]});
-        let body = json!({"model": model, "usage": usage}).to_string();
+    fn replied(model: &str, tokens: [u64; 3]) -> Fake {
+        let body = json!({"model": model, "usage": usage(tokens)}).to_string();
         Fake::of("guide-001/chat-completion")
             .pool(SERVICE, 4)
             .picked("streamed", SERVICE, 1)
@@ -456,32 +395,11 @@ mod judges {
             .with_response(|response| response.body = verdict::history::Body::of(body.as_bytes()))
     }
 
-    #[rstest]
-    #[case::good(replied(MODEL, [24, 5, 29]), Holds::Yes)]
-    #[case::other_model(replied("other", [24, 5, 29]), Holds::No)]
-    #[case::sum(replied(MODEL, [24, 5, 30]), Holds::No)]
-    #[case::bypassed(replied(MODEL, [24, 5, 29]).past_the_picker("streamed", SERVICE, 1), Holds::No)]
-    #[case::no_records(replied(MODEL, [24, 5, 29]).without_picker_records(SERVICE), Holds::Unproven)]
-    fn chat_completion_is_judged(#[case] fake: Fake, #[case] holds: Holds) {
-        assert_eq!(fake.verdict(), holds);
-    }
-
     fn prefixes(places: [[usize; 2]; 4]) -> Fake {
         let fake = Fake::of("guide-001/prefix-affinity").pool(SERVICE, 4);
         PREFIXES.iter().zip(places).fold(fake, |fake, ((prefix, ..), [first, last])| {
-            let fake = fake.times(ROUNDS - 1, |fake, _| fake.picked(prefix, SERVICE, first));
-            fake.picked(prefix, SERVICE, last)
+            fake.times(ROUNDS - 1, |fake, _| fake.picked(prefix, SERVICE, first)).picked(prefix, SERVICE, last)
         })
-    }
-
-    #[rstest]
-    #[case::sticks(prefixes([[0, 0], [1, 1], [2, 2], [0, 0]]), Holds::Yes)]
-    #[case::strays(prefixes([[0, 0], [1, 3], [2, 2], [0, 0]]), Holds::No)]
-    #[case::all_at_one(prefixes([[0, 0]; 4]), Holds::No)]
-    #[case::past_the_picker(prefixes([[0, 0], [1, 1], [2, 2], [3, 3]]).past_the_picker("prefix-1", SERVICE, 0), Holds::No)]
-    #[case::no_records(prefixes([[0, 0], [1, 1], [2, 2], [3, 3]]).without_picker_records(SERVICE), Holds::Unproven)]
-    fn prefix_affinity_is_judged(#[case] fake: Fake, #[case] holds: Holds) {
-        assert_eq!(fake.verdict(), holds);
     }
 
     /// The pods that answered the prompts of each prefix, the last time another one where told.
@@ -495,44 +413,61 @@ mod judges {
         })
     }
 
-    #[rstest]
-    #[case::sticks(answered(false), Holds::Yes)]
-    #[case::strays(answered(true), Holds::No)]
-    #[case::refused(answered(false).refused("prefix-2", 500), Holds::No)]
-    #[case::unnamed(Fake::of("guide-001/real-parts").answer("prefix-1", 200, &[], "{}"), Holds::Unproven)]
-    #[case::all_at_one(PREFIXES.iter().fold(Fake::of("guide-001/real-parts"), |fake, (prefix, ..)| {
-        fake.times(ROUNDS, |fake, _| fake.answer(prefix, 200, &[("x-inference-pod", "a")], "{}"))
-    }), Holds::No)]
-    fn real_parts_is_judged(#[case] fake: Fake, #[case] holds: Holds) {
-        assert_eq!(fake.verdict(), holds);
-    }
-
-    fn hour(check: &str, admitted: u64, refused: u64) -> Fake {
+    /// The spending of 1000 tokens an hour by replies of 199, and refusals.
+    pub fn hour(check: &str, admitted: u64, refused: u64) -> Fake {
         let fake = (0..admitted).fold(Fake::of(check).declares(token_limit()), |fake, i| {
             fake.admitted_for("spend", TOKENS, TOKENS.saturating_sub(199 * i), 3000, 199)
         });
         (0..refused).fold(fake, |fake, _| fake.limited("spend", TOKENS, 0, 3000))
     }
 
-    #[rstest]
-    #[case::as_declared(hour("guide-001/token-limit", 6, 4).admitted("another-user", TOKENS, TOKENS, 3000), Holds::Yes)]
-    #[case::too_few(hour("guide-001/token-limit", 5, 5).admitted("another-user", TOKENS, TOKENS, 3000), Holds::No)]
-    #[case::never_refused(hour("guide-001/token-limit", 10, 0).admitted("another-user", TOKENS, TOKENS, 3000), Holds::No)]
-    #[case::one_budget_for_all(hour("guide-001/token-limit", 6, 4).limited("another-user", TOKENS, 0, 3000), Holds::No)]
-    fn token_limit_is_judged(#[case] fake: Fake, #[case] holds: Holds) {
-        assert_eq!(fake.verdict(), holds);
-    }
-
-    #[rstest]
-    #[case::as_declared(429, 200, Holds::Yes)]
-    #[case::early(200, 200, Holds::No)]
-    #[case::never(429, 429, Holds::No)]
-    fn refill_is_judged(#[case] late: u16, #[case] next: u16, #[case] holds: Holds) {
+    fn refill(late: u16, next: u16) -> Fake {
         let said = |fake: Fake, label: &str, status: u16| match status {
             200 => fake.admitted(label, TOKENS, TOKENS, 5),
             _ => fake.limited(label, TOKENS, 0, 5),
         };
         let fake = said(hour("guide-001/refill-after-an-hour", 6, 4), "late-in-the-window", late);
-        assert_eq!(said(fake, "next-window", next).verdict(), holds);
+        said(fake, "next-window", next)
+    }
+
+    #[rstest]
+    #[case::older_versions_both(older_versions(accepted(), accepted()), Yes)]
+    #[case::older_versions_one(older_versions(accepted(), refusal("no matches for kind")), No)]
+    #[case::older_versions_not_offered(older_versions(accepted(), None), Unproven)]
+    #[case::route_as_printed_in_words(route_as_printed(refusal(OTHER_GROUP)), Yes)]
+    #[case::route_as_printed_other_words(route_as_printed(refusal("webhook is down")), No)]
+    #[case::route_as_printed_accepted(route_as_printed(accepted()), No)]
+    #[case::route_as_printed_not_offered(route_as_printed(None), Unproven)]
+    #[case::llm_service_good(service("True", "True", 4, "FailOpen"), Yes)]
+    #[case::llm_service_not_ready(service("False", "True", 4, "FailOpen"), No)]
+    #[case::llm_service_route(service("True", "False", 4, "FailOpen"), No)]
+    #[case::llm_service_too_few(service("True", "True", 3, "FailOpen"), No)]
+    #[case::llm_service_mode(service("True", "True", 4, "FailClose"), No)]
+    #[case::chat_completion_good(replied(MODEL, [24, 5, 29]), Yes)]
+    #[case::chat_completion_other_model(replied("other", [24, 5, 29]), No)]
+    #[case::chat_completion_sum(replied(MODEL, [24, 5, 30]), No)]
+    #[case::chat_completion_bypassed(replied(MODEL, [24, 5, 29]).past_the_picker("streamed", SERVICE, 1), No)]
+    #[case::chat_completion_no_records(replied(MODEL, [24, 5, 29]).without_picker_records(SERVICE), Unproven)]
+    #[case::prefix_affinity_sticks(prefixes([[0, 0], [1, 1], [2, 2], [0, 0]]), Yes)]
+    #[case::prefix_affinity_strays(prefixes([[0, 0], [1, 3], [2, 2], [0, 0]]), No)]
+    #[case::prefix_affinity_all_at_one(prefixes([[0, 0]; 4]), No)]
+    #[case::prefix_affinity_past_the_picker(prefixes([[0, 0], [1, 1], [2, 2], [3, 3]]).past_the_picker("prefix-1", SERVICE, 0), No)]
+    #[case::prefix_affinity_no_records(prefixes([[0, 0], [1, 1], [2, 2], [3, 3]]).without_picker_records(SERVICE), Unproven)]
+    #[case::real_parts_sticks(answered(false), Yes)]
+    #[case::real_parts_strays(answered(true), No)]
+    #[case::real_parts_refused(answered(false).refused("prefix-2", 500), No)]
+    #[case::real_parts_unnamed(Fake::of("guide-001/real-parts").answer("prefix-1", 200, &[], "{}"), Unproven)]
+    #[case::real_parts_all_at_one(PREFIXES.iter().fold(Fake::of("guide-001/real-parts"), |fake, (prefix, ..)| {
+        fake.times(ROUNDS, |fake, _| fake.answer(prefix, 200, &[("x-inference-pod", "a")], "{}"))
+    }), No)]
+    #[case::token_limit_as_declared(hour("guide-001/token-limit", 6, 4).admitted("another-user", TOKENS, TOKENS, 3000), Yes)]
+    #[case::token_limit_too_few(hour("guide-001/token-limit", 5, 5).admitted("another-user", TOKENS, TOKENS, 3000), No)]
+    #[case::token_limit_never_refused(hour("guide-001/token-limit", 10, 0).admitted("another-user", TOKENS, TOKENS, 3000), No)]
+    #[case::token_limit_one_budget_for_all(hour("guide-001/token-limit", 6, 4).limited("another-user", TOKENS, 0, 3000), No)]
+    #[case::refill_as_declared(refill(429, 200), Yes)]
+    #[case::refill_early(refill(200, 200), No)]
+    #[case::refill_never(refill(429, 429), No)]
+    fn judged(#[case] fake: Fake, #[case] holds: Holds) {
+        assert_eq!(fake.verdict(), holds);
     }
 }

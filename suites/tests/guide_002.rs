@@ -4,16 +4,19 @@
 use anyhow::{Context, Result};
 use serde_json::json;
 use suites::{
-    CHECK, Call, Check, Judge, Live, Stage, Until,
-    budget::{self, Budget, Limited},
-    chat, check, condition, object, parents_say,
+    CHECK, Check, Judge, Live, Stage, Target, Until,
+    budget::{self, Limited},
+    chat, check, condition, parents_say,
 };
 use verdict::{capability, plan::Level};
+
+use crate::guide_001::{judge_spent, printed_request, spend};
 
 const MODEL: &str = "llama3-1b";
 
 const GUIDE: Check =
     Check { capability: Some(capability::GUIDE_002), model: None, gateways: &["envoy-ai-gateway"], ..CHECK };
+const STATUS: Check = Check { live: Live::NotJudged, ..GUIDE };
 const LIMIT: Check = Check { capability: Some(capability::TOKEN_LIMIT), observe: budget::observe, ..GUIDE };
 
 check!(
@@ -25,17 +28,13 @@ check!(
         source: "guide 002, \"Create an InferenceService\"",
         how: "Applies an InferenceService with the guide's name; reads its condition Ready and the port of the Service that KServe makes.",
         kills: &["service-has-the-containers-port"],
-        live: Live::NotJudged,
-        ..GUIDE
+        ..STATUS
     }
 );
 
 async fn drive_inference_service(stage: &mut Stage) -> Result<()> {
-    stage.apply_model(MODEL).await?;
-    let service = object("serving.kserve.io/v1beta1", "InferenceService", stage.namespace(), MODEL);
-    stage.see("inference-service", &service, condition("Ready"), 180).await?;
-    stage.see("service", &object("v1", "Service", stage.namespace(), "llama3-1b-predictor"), Until::Exists, 10).await?;
-    Ok(())
+    stage.see_model(MODEL).await?;
+    stage.see("service", &stage.object("v1", "Service", "llama3-1b-predictor"), Until::Exists, 10).await
 }
 
 fn judge_inference_service(judge: &mut Judge<'_>) {
@@ -54,8 +53,7 @@ check!(
         source: "guide 002, \"Create AIServiceBackend\"; envoyproxy/ai-gateway#902",
         how: "Offers the manifest as printed and once more without its timeouts, both as a dry run; looks for the two reasons in what the API server says.",
         kills: &["takes-unknown-fields", "skips-rules"],
-        live: Live::NotJudged,
-        ..GUIDE
+        ..STATUS
     }
 );
 
@@ -75,14 +73,13 @@ fn judge_service_backend_as_printed(judge: &mut Judge<'_>) {
 check!(
     guide_002 / service_backend_corrected,
     drive_service_backend_corrected,
-    judge_service_backend_corrected,
+    |judge| judge.is_true("backend", judge.object("backend"), "Accepted"), // it is written without a generation
     Check {
         sentence: "the AIServiceBackend as corrected is accepted and says so",
         source: "guide 002, \"Create AIServiceBackend\", corrected",
         how: "Routes the model through an Envoy Gateway Backend, and reads the condition Accepted of the AIServiceBackend.",
         kills: &["never-accepts-ai-objects"],
-        live: Live::NotJudged,
-        ..GUIDE
+        ..STATUS
     }
 );
 
@@ -90,13 +87,8 @@ async fn drive_service_backend_corrected(stage: &mut Stage) -> Result<()> {
     let model = stage.model(MODEL).await?;
     stage.route_models(&[&model]).await?;
     let name = format!("{}-{MODEL}", stage.route());
-    let backend = object("aigateway.envoyproxy.io/v1beta1", "AIServiceBackend", stage.namespace(), &name);
-    stage.see("backend", &backend, condition("Accepted"), 60).await?;
-    Ok(())
-}
-
-fn judge_service_backend_corrected(judge: &mut Judge<'_>) {
-    judge.is_true("backend", judge.object("backend"), "Accepted"); // it is written without a generation
+    let backend = stage.object("aigateway.envoyproxy.io/v1beta1", "AIServiceBackend", &name);
+    stage.see("backend", &backend, condition("Accepted"), 60).await
 }
 
 check!(
@@ -114,14 +106,11 @@ check!(
 );
 
 async fn drive_reference_grant(stage: &mut Stage) -> Result<()> {
-    let model = stage.model("alpha").await?;
-    stage.route_models(&[&model]).await?;
-    stage.settle(|| chat("alpha"), "alpha").await?;
-    stage.send("without-grant", chat("alpha")).await;
+    stage.routed_model("alpha").await?;
+    stage.send("without-grant", chat("alpha")).await?;
     let [grant] = stage.printed("guide-002/reference-grant")?;
     stage.offer("grant", &grant).await?;
-    stage.send("with-grant", chat("alpha")).await;
-    Ok(())
+    stage.send("with-grant", chat("alpha")).await
 }
 
 fn judge_reference_grant(judge: &mut Judge<'_>) {
@@ -135,20 +124,18 @@ fn class(stage: &Stage) -> String {
     format!("envoy-ai-gateway-basic-{}", stage.namespace())
 }
 
-/// The guide's Gateway, first without and then with the class that it names.
 async fn gateway_with_class(stage: &mut Stage) -> Result<()> {
     let [mut gateway] = stage.printed("guide-002/gateway")?;
     gateway["spec"]["gatewayClassName"] = json!(class(stage));
     stage.offer("gateway", &gateway).await?;
-    let reference = object("gateway.networking.k8s.io/v1", "Gateway", stage.namespace(), "envoy-ai-gateway-basic");
+    let reference = stage.object("gateway.networking.k8s.io/v1", "Gateway", "envoy-ai-gateway-basic");
     stage.see("without-class", &reference, Until::Exists, 10).await?;
     let class = json!({
         "apiVersion": "gateway.networking.k8s.io/v1", "kind": "GatewayClass", "metadata": {"name": class(stage)},
         "spec": {"controllerName": "gateway.envoyproxy.io/gatewayclass-controller"},
     });
     stage.offer_for_this_stage("class", &class).await?;
-    stage.see("with-class", &reference, condition("Accepted"), 60).await?;
-    Ok(())
+    stage.see("with-class", &reference, condition("Accepted"), 60).await
 }
 
 check!(
@@ -160,8 +147,7 @@ check!(
         source: "guide 002, \"Create Gateway for the AI Gateway\"",
         how: "Applies the Gateway as printed, and then the class that it names; reads the Gateway's condition Accepted before and after.",
         kills: &["accepts-gateways-of-no-class"],
-        live: Live::NotJudged,
-        ..GUIDE
+        ..STATUS
     }
 );
 
@@ -181,24 +167,19 @@ fn judge_gateway_class(judge: &mut Judge<'_>) {
 check!(
     guide_002 / route_as_printed,
     drive_route_as_printed,
-    judge_route_as_printed,
+    |judge| judge.not_accepted("as-printed", "as-printed", &["unknown field", "spec.schema", "spec.targetRefs"]),
     Check {
         sentence: "the AIGatewayRoute as printed (schema, targetRefs) is refused with words that name both fields; guide says it works",
         source: "guide 002, \"Create AIGatewayRoute with LLM Request Costs\"",
         how: "Offers the manifest as printed, as a dry run; looks for both fields in what the API server says.",
         kills: &["takes-unknown-fields"],
-        live: Live::NotJudged,
-        ..GUIDE
+        ..STATUS
     }
 );
 
 async fn drive_route_as_printed(stage: &mut Stage) -> Result<()> {
     let [route] = stage.printed("guide-002/route")?;
     stage.offer_dry("as-printed", &route).await
-}
-
-fn judge_route_as_printed(judge: &mut Judge<'_>) {
-    judge.not_accepted("as-printed", "as-printed", &["unknown field", "spec.schema", "spec.targetRefs"]);
 }
 
 check!(
@@ -210,26 +191,23 @@ check!(
         source: "guide 002, \"Create AIGatewayRoute with LLM Request Costs\", corrected",
         how: "Routes the model; reads the conditions of the AIGatewayRoute and of the HTTPRoute that is made of it.",
         kills: &["never-accepts-ai-objects"],
-        live: Live::NotJudged,
-        ..GUIDE
+        ..STATUS
     }
 );
 
 async fn drive_route_corrected(stage: &mut Stage) -> Result<()> {
     let model = stage.model(MODEL).await?;
     stage.route_models(&[&model]).await?;
-    let route = object("aigateway.envoyproxy.io/v1beta1", "AIGatewayRoute", stage.namespace(), stage.route());
+    let route = stage.object("aigateway.envoyproxy.io/v1beta1", "AIGatewayRoute", stage.route());
     stage.see("ai-route", &route, condition("Accepted"), 60).await?;
-    let generated = object("gateway.networking.k8s.io/v1", "HTTPRoute", stage.namespace(), stage.route());
-    stage.see("http-route", &generated, parents_say("ResolvedRefs"), 60).await?;
-    Ok(())
+    let generated = stage.http_route(stage.route());
+    stage.see("http-route", &generated, parents_say("ResolvedRefs"), 60).await
 }
 
 fn judge_route_corrected(judge: &mut Judge<'_>) {
     judge.is_true("ai-route", judge.object("ai-route"), "Accepted");
     let route = judge.object("http-route");
-    judge.condition("http-route-Accepted", route, "Accepted", "True");
-    judge.condition("http-route-ResolvedRefs", route, "ResolvedRefs", "True");
+    judge.accepted_and_resolved(["http-route-Accepted", "http-route-ResolvedRefs"], route);
 }
 
 check!(
@@ -241,8 +219,7 @@ check!(
         source: "guide 002, \"Configure $GATEWAY_URL\"",
         how: "Applies the guide's Gateway with its class, and looks up the Service by the labels of the guide's command.",
         kills: &["names-services-otherwise"],
-        live: Live::NotJudged,
-        ..GUIDE
+        ..STATUS
     }
 );
 
@@ -252,7 +229,8 @@ async fn drive_service_name(stage: &mut Stage) -> Result<()> {
         "gateway.envoyproxy.io/owning-gateway-namespace={},gateway.envoyproxy.io/owning-gateway-name=envoy-ai-gateway-basic",
         stage.namespace()
     );
-    stage.see_labelled("service", "v1", "Service", "envoy-gateway-system", &labels, 60).await
+    let service = Target::labelled("v1", "Service", Some("envoy-gateway-system"), &labels);
+    stage.see("service", service, Until::Exists, 60).await
 }
 
 fn judge_service_name(judge: &mut Judge<'_>) {
@@ -262,13 +240,6 @@ fn judge_service_name(judge: &mut Judge<'_>) {
     statement.got(format!("'{name}'")).holds(!name.is_empty());
     let statement = judge.clause("name").expected(format!("{wanted}..., not eg-envoy-ai-gateway"));
     statement.got(name).holds(name.starts_with(&wanted));
-}
-
-fn printed_request() -> Call {
-    let message = |role: &str, content: &str| json!({"role": role, "content": content});
-    let messages = [message("system", "You are a poet."), message("user", "Write a poem about clouds.")];
-    let body = json!({"model": MODEL, "messages": messages});
-    Call::post("/v1/chat/completions").header("x-user-id", "user123").json(&body)
 }
 
 check!(
@@ -285,11 +256,8 @@ check!(
 );
 
 async fn drive_chat_completion(stage: &mut Stage) -> Result<()> {
-    let model = stage.model(MODEL).await?;
-    stage.route_models(&[&model]).await?;
-    stage.settle(|| chat(MODEL), MODEL).await?;
-    stage.send("as-printed", printed_request()).await;
-    Ok(())
+    stage.routed_model(MODEL).await?;
+    stage.send("as-printed", printed_request(MODEL)).await
 }
 
 fn judge_chat_completion(judge: &mut Judge<'_>) {
@@ -309,14 +277,6 @@ fn judge_chat_completion(judge: &mut Judge<'_>) {
     statement.shown_by([exchange]).holds(pod.starts_with("llama3-1b-predictor-"));
 }
 
-/// A prompt of 97 words: 102 tokens of prompt and 97 of reply.
-fn long_request(user: &str) -> Call {
-    let words = vec!["cloud"; 97].join(" ");
-    Call::post("/v1/chat/completions")
-        .header("x-user-id", user)
-        .json(&json!({"model": MODEL, "messages": [{"role": "user", "content": words}]}))
-}
-
 /// Spends the guide's hour of 1000 tokens; the answers are labelled `spend`.
 async fn spend_the_hour(stage: &mut Stage) -> Result<()> {
     let model = stage.model(MODEL).await?;
@@ -324,20 +284,14 @@ async fn spend_the_hour(stage: &mut Stage) -> Result<()> {
     stage.intent("limit-tokens", json!({"limits": [{"tokens": 1000, "unit": "Hour", "model": MODEL}]})).await?;
     budget::settle(stage, MODEL).await?;
     let limited = Limited::of(stage, MODEL);
-    budget::in_one_window_of(stage, &limited, 3600, &["spend"], async |stage, user| {
-        for _ in 0..10 {
-            budget::charged(stage).await;
-            stage.send("spend", long_request(user)).await;
-        }
-        Ok(())
-    })
-    .await
+    budget::in_one_window_of(stage, &limited, 3600, &["spend"], async |stage, user| spend(stage, MODEL, user).await)
+        .await
 }
 
 check!(
     guide_002 / token_limit,
     spend_the_hour,
-    judge_token_limit,
+    |judge| judge_spent(judge, 3600),
     Check {
         sentence: "1000 tokens per hour, user and model are admitted, then requests are refused with 429",
         source: "guide 002, \"Configure Rate Limiting\"",
@@ -346,13 +300,6 @@ check!(
         ..LIMIT
     }
 );
-
-fn judge_token_limit(judge: &mut Judge<'_>) {
-    let Some(budget) = Budget::of_window(judge, "spend", 1000, 3600) else { return };
-    budget.judge_one_window(judge);
-    budget.judge_admitted(judge);
-    budget.judge_spent(judge);
-}
 
 check!(
     guide_002 / ratelimited_header,
@@ -382,160 +329,108 @@ fn judge_ratelimited_header(judge: &mut Judge<'_>) {
 
 mod judges {
     use rstest::rstest;
-    use suites::fake::{CONTROLLER, Fake, conditions, token_limit};
-    use verdict::{history::Admission, judge::Holds};
+    use serde_json::Value;
+    use suites::fake::{Fake, Holds, No, Unproven, Yes, accepted, object_saying, parents_saying, refusal, usage};
+    use verdict::history::Admission;
 
     use super::*;
+    use crate::guide_001::judges::hour;
 
-    fn refusal(message: &str) -> Admission {
-        Admission::Refused { code: 400, reason: "BadRequest".into(), message: message.into() }
-    }
+    const TIMEOUTS: &str = "unknown field \"spec.timeouts\"";
+    const NO_SERVICE: &str = "BackendRef must be a Backend resource of Envoy Gateway. See";
+    const SCHEMA: &str = "strict decoding error: unknown field \"spec.schema\"";
+    const TARGETS: &str = "unknown field \"spec.targetRefs\"";
 
-    fn fine() -> Admission {
-        Admission::Accepted { warnings: vec![] }
-    }
-
-    #[rstest]
-    #[case::both(
-        Some(refusal("unknown field \"spec.timeouts\"")),
-        Some(refusal("BackendRef must be a Backend resource of Envoy Gateway. See")),
-        Holds::Yes
-    )]
-    #[case::accepted(Some(refusal("unknown field \"spec.timeouts\"")), Some(fine()), Holds::No)]
-    #[case::other_words(
-        Some(refusal("webhook is down")),
-        Some(refusal("BackendRef must be a Backend resource of Envoy Gateway")),
-        Holds::No
-    )]
-    #[case::not_offered(Some(refusal("unknown field \"spec.timeouts\"")), None, Holds::Unproven)]
-    fn service_backend_as_printed_is_judged(
-        #[case] printed: Option<Admission>,
-        #[case] without: Option<Admission>,
-        #[case] holds: Holds,
-    ) {
-        let fake = Fake::of("guide-002/service-backend-as-printed")
+    fn as_printed(printed: Option<Admission>, without: Option<Admission>) -> Fake {
+        Fake::of("guide-002/service-backend-as-printed")
             .admission("as-printed", printed)
-            .admission("without-timeouts", without);
-        assert_eq!(fake.verdict(), holds);
+            .admission("without-timeouts", without)
     }
 
-    #[rstest]
-    #[case::both_fields(
-        Some(refusal("strict decoding error: unknown field \"spec.schema\", unknown field \"spec.targetRefs\"")),
-        Holds::Yes
-    )]
-    #[case::one_field(Some(refusal("strict decoding error: unknown field \"spec.schema\"")), Holds::No)]
-    #[case::accepted(Some(fine()), Holds::No)]
-    #[case::not_offered(None, Holds::Unproven)]
-    fn route_as_printed_is_judged(#[case] printed: Option<Admission>, #[case] holds: Holds) {
-        assert_eq!(Fake::of("guide-002/route-as-printed").admission("as-printed", printed).verdict(), holds);
+    fn route_as_printed(printed: Option<Admission>) -> Fake {
+        Fake::of("guide-002/route-as-printed").admission("as-printed", printed)
     }
 
-    #[rstest]
-    #[case::said("True", Holds::Yes)]
-    #[case::denied("False", Holds::No)]
-    fn accepted_objects_are_judged(#[case] status: &str, #[case] holds: Holds) {
-        let said = json!({"status": {"conditions": [{"type": "Accepted", "status": status}]}});
-        let parents = conditions(1, &[("Accepted", "True", ""), ("ResolvedRefs", status, "")]);
-        let backend = Fake::of("guide-002/service-backend-corrected").object("backend", said.clone());
-        assert_eq!(backend.verdict(), holds);
-        let parents = json!([{"controllerName": CONTROLLER, "conditions": parents}]);
-        let route = json!({"metadata": {"generation": 1}, "status": {"parents": parents}});
-        let route = Fake::of("guide-002/route-corrected").object("ai-route", said).object("http-route", route);
-        assert_eq!(route.verdict(), holds);
+    fn saying(status: &str) -> Value {
+        object_saying(&[("Accepted", status, "")])
     }
 
-    #[rstest]
-    #[case::as_it_should("Unknown", "True", Some(fine()), Holds::Yes)]
-    #[case::accepted_without_class("True", "True", Some(fine()), Holds::No)]
-    #[case::never_accepted("Unknown", "Unknown", Some(fine()), Holds::No)]
-    #[case::refused("Unknown", "True", Some(refusal("no")), Holds::No)]
-    fn gateway_class_is_judged(
-        #[case] before: &str,
-        #[case] after: &str,
-        #[case] admission: Option<Admission>,
-        #[case] holds: Holds,
-    ) {
-        let object = |status: &str| json!({"status": {"conditions": [{"type": "Accepted", "status": status}]}});
+    fn backend(accepted: &str) -> Fake {
+        Fake::of("guide-002/service-backend-corrected").object("backend", saying(accepted))
+    }
+
+    fn routes(accepted: &str, resolved: &str) -> Fake {
+        let generated = parents_saying(&[("Accepted", "True", ""), ("ResolvedRefs", resolved, "")]);
+        Fake::of("guide-002/route-corrected").object("ai-route", saying(accepted)).object("http-route", generated)
+    }
+
+    fn gateway_class(before: &str, after: &str, admission: Option<Admission>) -> Fake {
         let fake = Fake::of("guide-002/gateway-class").admission("gateway", admission);
-        let fake = fake.object("without-class", object(before)).object("with-class", object(after));
-        assert_eq!(fake.verdict(), holds);
+        fake.object("without-class", saying(before)).object("with-class", saying(after))
     }
 
-    #[rstest]
-    #[case::real("envoy-ns-envoy-ai-gateway-basic-1234abcd", Holds::Yes)]
-    #[case::printed("eg-envoy-ai-gateway", Holds::No)]
-    #[case::none("", Holds::No)]
-    fn service_name_is_judged(#[case] name: &str, #[case] holds: Holds) {
-        let fake = Fake::of("guide-002/service-name").object("service", json!({"metadata": {"name": name}}));
-        assert_eq!(fake.verdict(), holds);
+    fn service_name(name: &str) -> Fake {
+        Fake::of("guide-002/service-name").object("service", json!({"metadata": {"name": name}}))
     }
 
-    #[rstest]
-    #[case::ready("True", 80, Holds::Yes)]
-    #[case::not_ready("False", 80, Holds::No)]
-    #[case::port("True", 8080, Holds::No)]
-    fn inference_service_is_judged(#[case] ready: &str, #[case] port: u64, #[case] holds: Holds) {
-        let fake = Fake::of("guide-002/inference-service")
-            .object("inference-service", json!({"status": {"conditions": conditions(1, &[("Ready", ready, "")])}}))
-            .object("service", json!({"spec": {"ports": [{"port": port}]}}));
-        assert_eq!(fake.verdict(), holds);
+    fn inference_service(ready: &str, port: u64) -> Fake {
+        Fake::of("guide-002/inference-service")
+            .object("inference-service", object_saying(&[("Ready", ready, "")]))
+            .object("service", json!({"spec": {"ports": [{"port": port}]}}))
     }
 
-    #[rstest]
-    #[case::accepted(Some(fine()), "alpha", Holds::Yes)]
-    #[case::refused(Some(refusal("no")), "alpha", Holds::No)]
-    #[case::elsewhere(Some(fine()), "beta", Holds::No)]
-    fn reference_grant_is_judged(#[case] grant: Option<Admission>, #[case] with: &str, #[case] holds: Holds) {
+    fn reference_grant(grant: Option<Admission>, with: &str) -> Fake {
         let fake = Fake::of("guide-002/reference-grant").model("alpha").model("beta").admission("grant", grant);
-        assert_eq!(fake.answered("without-grant", 200, "alpha").answered("with-grant", 200, with).verdict(), holds);
+        fake.answered("without-grant", 200, "alpha").answered("with-grant", 200, with)
     }
 
-    fn reply(model: &str, usage: [u64; 3], pod: &str) -> Fake {
-        let usage = json!({"prompt_tokens": usage[0], "completion_tokens": usage[1], "total_tokens": usage[2]});
-        let body = json!({"model": model, "object": "chat.completion", "choices": [{"message": {"content": "a poem"}}], "usage": usage});
+    fn reply(model: &str, tokens: [u64; 3], pod: &str) -> Fake {
+        let choices = json!([{"message": {"content": "a poem"}}]);
+        let body = json!({"model": model, "object": "chat.completion", "choices": choices, "usage": usage(tokens)});
         Fake::of("guide-002/chat-completion").answer("as-printed", 200, &[("x-inference-pod", pod)], &body.to_string())
     }
 
-    #[rstest]
-    #[case::good(reply("llama3-1b", [9, 5, 14], "llama3-1b-predictor-x"), Holds::Yes)]
-    #[case::sum(reply("llama3-1b", [9, 5, 15], "llama3-1b-predictor-x"), Holds::No)]
-    #[case::other_model(reply("other", [9, 5, 14], "llama3-1b-predictor-x"), Holds::No)]
-    #[case::other_pod(reply("llama3-1b", [9, 5, 14], "somebody-x"), Holds::No)]
-    #[case::no_reply(Fake::of("guide-002/chat-completion"), Holds::Unproven)]
-    #[case::refused(Fake::of("guide-002/chat-completion").refused("as-printed", 404), Holds::No)]
-    fn chat_completion_is_judged(#[case] fake: Fake, #[case] holds: Holds) {
-        assert_eq!(fake.verdict(), holds);
-    }
-
-    fn hour(check: &str, admitted: u64, refused: u64) -> Fake {
-        let mut fake = Fake::of(check).declares(token_limit());
-        for i in 0..admitted {
-            fake = fake.admitted_for("spend", 1000, 1000u64.saturating_sub(199 * i), 3000, 199);
-        }
-        for _ in 0..refused {
-            fake = fake.limited("spend", 1000, 0, 3000);
-        }
-        fake
-    }
+    const HEADER: &str = "guide-002/ratelimited-header";
 
     #[rstest]
-    #[case::as_declared(6, 4, Holds::Yes)]
-    #[case::too_few(5, 5, Holds::No)]
-    #[case::never_refused(10, 0, Holds::No)]
-    fn token_limit_is_judged(#[case] admitted: u64, #[case] refused: u64, #[case] holds: Holds) {
-        assert_eq!(hour("guide-002/token-limit", admitted, refused).verdict(), holds);
-    }
-
-    fn header(admitted: u64, refused: u64) -> Fake {
-        hour("guide-002/ratelimited-header", admitted, refused)
-    }
-
-    #[rstest]
-    #[case::absent(header(1, 1), Holds::Yes)]
-    #[case::present(header(1, 0).answer("spend", 429, &[("x-envoy-ratelimited", "true")], ""), Holds::No)]
-    #[case::nothing_refused(header(1, 0), Holds::Unproven)]
-    fn ratelimited_header_is_judged(#[case] fake: Fake, #[case] holds: Holds) {
+    #[case::service_backend_as_printed_both(as_printed(refusal(TIMEOUTS), refusal(NO_SERVICE)), Yes)]
+    #[case::service_backend_as_printed_accepted(as_printed(refusal(TIMEOUTS), accepted()), No)]
+    #[case::service_backend_as_printed_other_words(as_printed(refusal("webhook is down"), refusal(NO_SERVICE)), No)]
+    #[case::service_backend_as_printed_not_offered(as_printed(refusal(TIMEOUTS), None), Unproven)]
+    #[case::route_as_printed_both_fields(route_as_printed(refusal(&format!("{SCHEMA}, {TARGETS}"))), Yes)]
+    #[case::route_as_printed_one_field(route_as_printed(refusal(SCHEMA)), No)]
+    #[case::route_as_printed_accepted(route_as_printed(accepted()), No)]
+    #[case::route_as_printed_not_offered(route_as_printed(None), Unproven)]
+    #[case::service_backend_corrected_said(backend("True"), Yes)]
+    #[case::service_backend_corrected_denied(backend("False"), No)]
+    #[case::route_corrected_said(routes("True", "True"), Yes)]
+    #[case::route_corrected_denied(routes("False", "False"), No)]
+    #[case::gateway_class_as_it_should(gateway_class("Unknown", "True", accepted()), Yes)]
+    #[case::gateway_class_accepted_without_class(gateway_class("True", "True", accepted()), No)]
+    #[case::gateway_class_never_accepted(gateway_class("Unknown", "Unknown", accepted()), No)]
+    #[case::gateway_class_refused(gateway_class("Unknown", "True", refusal("no")), No)]
+    #[case::service_name_real(service_name("envoy-ns-envoy-ai-gateway-basic-1234abcd"), Yes)]
+    #[case::service_name_printed(service_name("eg-envoy-ai-gateway"), No)]
+    #[case::service_name_none(service_name(""), No)]
+    #[case::inference_service_ready(inference_service("True", 80), Yes)]
+    #[case::inference_service_not_ready(inference_service("False", 80), No)]
+    #[case::inference_service_port(inference_service("True", 8080), No)]
+    #[case::reference_grant_accepted(reference_grant(accepted(), "alpha"), Yes)]
+    #[case::reference_grant_refused(reference_grant(refusal("no"), "alpha"), No)]
+    #[case::reference_grant_elsewhere(reference_grant(accepted(), "beta"), No)]
+    #[case::chat_completion_good(reply("llama3-1b", [9, 5, 14], "llama3-1b-predictor-x"), Yes)]
+    #[case::chat_completion_sum(reply("llama3-1b", [9, 5, 15], "llama3-1b-predictor-x"), No)]
+    #[case::chat_completion_other_model(reply("other", [9, 5, 14], "llama3-1b-predictor-x"), No)]
+    #[case::chat_completion_other_pod(reply("llama3-1b", [9, 5, 14], "somebody-x"), No)]
+    #[case::chat_completion_no_reply(Fake::of("guide-002/chat-completion"), Unproven)]
+    #[case::chat_completion_refused(Fake::of("guide-002/chat-completion").refused("as-printed", 404), No)]
+    #[case::token_limit_as_declared(hour("guide-002/token-limit", 6, 4), Yes)]
+    #[case::token_limit_too_few(hour("guide-002/token-limit", 5, 5), No)]
+    #[case::token_limit_never_refused(hour("guide-002/token-limit", 10, 0), No)]
+    #[case::ratelimited_header_absent(hour(HEADER, 1, 1), Yes)]
+    #[case::ratelimited_header_present(hour(HEADER, 1, 0).answer("spend", 429, &[("x-envoy-ratelimited", "true")], ""), No)]
+    #[case::ratelimited_header_nothing_refused(hour(HEADER, 1, 0), Unproven)]
+    fn judged(#[case] fake: Fake, #[case] holds: Holds) {
         assert_eq!(fake.verdict(), holds);
     }
 }

@@ -44,10 +44,9 @@ async fn drive_rewrite(stage: &mut Stage) -> Result<()> {
     // KServe's route rewrites nothing: it is live when the model itself says 404; the gateway's own has no `server`.
     let by_the_model = |e: &Exchange| e.response().is_some_and(|r| r.status == 404 && r.header("server").is_some());
     stage.settle_when(call, by_the_model).await?;
-    stage.send("without-the-extra-route", call()).await;
+    stage.send("without-the-extra-route", call()).await?;
     guide::second_route_live(stage, &model, PATH).await?;
-    stage.send("with-the-extra-route", call()).await;
-    Ok(())
+    stage.send("with-the-extra-route", call()).await
 }
 
 fn judge_rewrite(judge: &mut Judge<'_>) {
@@ -73,7 +72,7 @@ fn judge_path(judge: &mut Judge<'_>, clause: &'static str, label: &str, wanted: 
 check!(
     guide_003 / token_budget,
     drive_token_budget,
-    judge_token_budget,
+    |judge| guide::budget::judge_loop(judge, TOKENS, 15),
     Check {
         sentence: "100 tokens a minute admit 15 replies of 7 tokens, then requests get 429",
         source: "guide 003, step 6",
@@ -89,12 +88,8 @@ check!(
 
 async fn drive_token_budget(stage: &mut Stage) -> Result<()> {
     let model = model(stage).await?;
-    let limited = guide::budget_live(stage, &model, PATH, TOKENS).await?;
-    guide::run_loop(stage, &limited).await
-}
-
-fn judge_token_budget(judge: &mut Judge<'_>) {
-    guide::judge_loop(judge, TOKENS, 15);
+    let limited = guide::budget::budget_live(stage, &model, PATH, TOKENS).await?;
+    guide::budget::run_loop(stage, &limited).await
 }
 
 /// A header that the policy on KServe's route sets beside its limit: an answer that has it shows the policy live.
@@ -112,7 +107,7 @@ async fn limit_on_kserves_route(stage: &mut Stage) -> Result<()> {
     stage.settle_when(call, is_live).await?;
     for _ in 0..ENOUGH {
         budget::charged(stage).await;
-        stage.send("spend", call()).await;
+        stage.send("spend", call()).await?;
     }
     Ok(())
 }
@@ -158,11 +153,7 @@ fn judge_plain_route(judge: &mut Judge<'_>) {
     let statement = judge.clause("not-limited").expected(format!(
         "all admitted: a limit of {TOKENS} tokens counts nothing on KServe's own route, as the guide says"
     ));
-    if sent as u64 >= ENOUGH {
-        statement.got(got).holds(admitted == sent);
-    } else {
-        statement.unproven(got);
-    }
+    statement.got(got).holds_if_known((sent as u64 >= ENOUGH).then_some(admitted == sent));
 }
 
 check!(
@@ -198,20 +189,17 @@ fn judge_silent_acceptance(judge: &mut Judge<'_>) {
 
 mod judges {
     use rstest::rstest;
-    use suites::fake::{CONTROLLER, Fake, conditions};
-    use verdict::{history::Admission, judge::Holds};
+    use suites::fake::{Fake, Holds, No, Unproven, Yes, accepted, object_saying, parents_saying, policy_saying};
 
     use super::*;
 
     fn rewritten(before: (u16, &str), after: (u16, &str)) -> Fake {
-        let said = conditions(1, &[("Accepted", "True", ""), ("ResolvedRefs", "True", "")]);
-        let fine = || Some(Admission::Accepted { warnings: vec![] });
-        let parents = json!([{"controllerName": CONTROLLER, "conditions": said}]);
+        let said = [("Accepted", "True", ""), ("ResolvedRefs", "True", "")];
         Fake::of("guide-003/rewrite")
-            .admission("backend", fine())
-            .admission("route", fine())
-            .object("backend", json!({"metadata": {"generation": 1}, "status": {"conditions": said}}))
-            .object("route", json!({"metadata": {"generation": 1}, "status": {"parents": parents}}))
+            .admission("backend", accepted())
+            .admission("route", accepted())
+            .object("backend", object_saying(&said))
+            .object("route", parents_saying(&said))
             .model(MODEL)
             .answered("without-the-extra-route", before.0, MODEL)
             .with_model_target(before.1)
@@ -219,59 +207,42 @@ mod judges {
             .with_model_target(after.1)
     }
 
-    #[rstest]
-    #[case::rewritten(rewritten((404, "/v1/chat/completions"), (200, PATH)), Holds::Yes)]
-    #[case::not_rewritten(rewritten((404, "/v1/chat/completions"), (404, "/v1/chat/completions")), Holds::No)]
-    #[case::rewritten_without_it(rewritten((200, PATH), (200, PATH)), Holds::No)]
-    #[case::answered_elsewhere(rewritten((404, "/v1/chat/completions"), (200, "/v1/chat/completions")), Holds::No)]
-    #[case::nothing(Fake::of("guide-003/rewrite"), Holds::No)]
-    fn rewrite_is_judged(#[case] fake: Fake, #[case] holds: Holds) {
-        assert_eq!(fake.verdict(), holds);
-    }
-
-    #[rstest]
-    #[case::as_printed(15, 15, Holds::Yes)]
-    #[case::one_less(14, 16, Holds::No)]
-    #[case::one_more(16, 14, Holds::No)]
-    fn token_budget_is_judged(#[case] admitted: usize, #[case] refused: usize, #[case] holds: Holds) {
-        let mut fake = crate::guide_000::judges::looped(TOKENS, admitted, refused);
+    fn token_budget(admitted: usize, refused: usize) -> Fake {
+        let mut fake = guide::budget::judges::looped(TOKENS, admitted, refused);
         fake.0.key.check = "guide-003/token-budget".into();
-        assert_eq!(fake.verdict(), holds);
+        fake
     }
 
     fn limited(check: &str, admitted: usize, refused: usize, attached: &str) -> Fake {
-        let said = conditions(1, &[("Accepted", "True", "Valid"), ("Attached", attached, "Attached")]);
-        let ancestors = json!([{"controllerName": CONTROLLER, "conditions": said}]);
-        let fake = Fake::of(check).model(MODEL).object("policy", json!({"status": {"ancestors": ancestors}}));
+        let policy = policy_saying("igc", &[("Accepted", "True", "Valid"), ("Attached", attached, "Attached")]);
+        let fake = Fake::of(check).model(MODEL).object("policy", policy);
         let fake =
             (0..admitted).fold(fake, |fake, _| fake.answer("spend", 200, &[(LIVE, "live")], "{}").also_reached(MODEL));
         (0..refused).fold(fake, |fake, _| fake.limited("spend", TOKENS, 0, 50))
     }
 
-    fn plain(admitted: usize, refused: usize, attached: &str) -> Fake {
-        limited("guide-003/plain-route", admitted, refused, attached)
-    }
-
-    fn claimed(admitted: usize, refused: usize, attached: &str) -> Fake {
-        limited("guide-003/silent-acceptance", admitted, refused, attached)
-    }
+    const PLAIN: &str = "guide-003/plain-route";
+    const SILENT: &str = "guide-003/silent-acceptance";
 
     #[rstest]
-    #[case::no_effect(plain(30, 0, "True"), Holds::Yes)]
-    #[case::it_has_an_effect(plain(15, 15, "True"), Holds::No)]
-    #[case::too_few(plain(10, 0, "True"), Holds::Unproven)]
-    #[case::policy_not_live(plain(29, 0, "True").answered("spend", 200, MODEL), Holds::No)]
-    fn plain_route_is_judged(#[case] fake: Fake, #[case] holds: Holds) {
-        assert_eq!(fake.verdict(), holds);
-    }
-
-    #[rstest]
-    #[case::silent(claimed(30, 0, "True"), Holds::No)]
-    #[case::says_so(claimed(30, 0, "False"), Holds::Yes)]
-    #[case::has_an_effect(claimed(15, 15, "True"), Holds::Yes)]
-    #[case::no_answers(claimed(0, 0, "True"), Holds::Unproven)]
-    #[case::no_policy(claimed(30, 0, "True").without_object("policy"), Holds::Unproven)]
-    fn silent_acceptance_is_judged(#[case] fake: Fake, #[case] holds: Holds) {
+    #[case::rewrite_rewritten(rewritten((404, "/v1/chat/completions"), (200, PATH)), Yes)]
+    #[case::rewrite_not_rewritten(rewritten((404, "/v1/chat/completions"), (404, "/v1/chat/completions")), No)]
+    #[case::rewrite_rewritten_without_it(rewritten((200, PATH), (200, PATH)), No)]
+    #[case::rewrite_answered_elsewhere(rewritten((404, "/v1/chat/completions"), (200, "/v1/chat/completions")), No)]
+    #[case::rewrite_nothing(Fake::of("guide-003/rewrite"), No)]
+    #[case::token_budget_as_printed(token_budget(15, 15), Yes)]
+    #[case::token_budget_one_less(token_budget(14, 16), No)]
+    #[case::token_budget_one_more(token_budget(16, 14), No)]
+    #[case::plain_route_no_effect(limited(PLAIN, 30, 0, "True"), Yes)]
+    #[case::plain_route_it_has_an_effect(limited(PLAIN, 15, 15, "True"), No)]
+    #[case::plain_route_too_few(limited(PLAIN, 10, 0, "True"), Unproven)]
+    #[case::plain_route_policy_not_live(limited(PLAIN, 29, 0, "True").answered("spend", 200, MODEL), No)]
+    #[case::silent_acceptance_silent(limited(SILENT, 30, 0, "True"), No)]
+    #[case::silent_acceptance_says_so(limited(SILENT, 30, 0, "False"), Yes)]
+    #[case::silent_acceptance_has_an_effect(limited(SILENT, 15, 15, "True"), Yes)]
+    #[case::silent_acceptance_no_answers(limited(SILENT, 0, 0, "True"), Unproven)]
+    #[case::silent_acceptance_no_policy(limited(SILENT, 30, 0, "True").without_object("policy"), Unproven)]
+    fn judged(#[case] fake: Fake, #[case] holds: Holds) {
         assert_eq!(fake.verdict(), holds);
     }
 }

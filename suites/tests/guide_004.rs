@@ -4,12 +4,9 @@
 
 use anyhow::Result;
 use serde_json::{Value, json};
-use suites::{
-    CHECK, Call, Check, Judge, PoolOf, Stage, Until, check, judge::pool_parents, object, parents_say, picked,
-};
+use suites::{CHECK, Call, Check, Judge, PoolOf, Stage, Until, check, judge::pool_parents, parents_say, picked};
 use verdict::capability;
 
-/// The guide's pool, deployment and release.
 const POOL: &str = "vllm-qwen25-15b-instruct";
 const MODEL: &str = "Qwen/Qwen2.5-1.5B-Instruct";
 
@@ -22,7 +19,7 @@ fn printed_request() -> Call {
 }
 
 async fn routed(stage: &mut Stage) -> Result<()> {
-    stage.pool(PoolOf::new(POOL).serving(MODEL)).await?;
+    stage.pool(PoolOf { model: MODEL.into(), ..PoolOf::new(POOL) }).await?;
     let [_, mut route] = stage.printed("guide-004/gateway-and-route")?;
     let (spec, gateway) = (&mut route["spec"], stage.shared_gateway());
     spec["hostnames"] = json!([stage.hostname()]);
@@ -47,19 +44,16 @@ check!(
 
 async fn drive_pool_and_route(stage: &mut Stage) -> Result<()> {
     routed(stage).await?;
-    let (namespace, gateway) = (stage.namespace().to_owned(), stage.note_gateway());
-    let route = object("gateway.networking.k8s.io/v1", "HTTPRoute", &namespace, "llm-route");
-    stage.see("route", &route, parents_say("ResolvedRefs"), 60).await?;
-    let pool = object("inference.networking.k8s.io/v1", "InferencePool", &namespace, POOL);
+    let gateway = stage.note_gateway();
+    stage.see("route", &stage.http_route("llm-route"), parents_say("ResolvedRefs"), 60).await?;
     let said = Until::holds("an entry for the Gateway", move |pool| Ok(!pool_parents(pool, &gateway).is_empty()));
-    stage.see("pool", &pool, said, 60).await.map(drop)
+    stage.see("pool", &stage.inference_pool(POOL), said, 60).await
 }
 
 fn judge_pool_and_route(judge: &mut Judge<'_>) {
     let (route, pool) = (judge.object("route"), judge.object("pool"));
     judge_one_parent(judge, "route-parents", route);
-    judge.condition("route-Accepted", route, "Accepted", "True");
-    judge.condition("route-ResolvedRefs", route, "ResolvedRefs", "True");
+    judge.accepted_and_resolved(["route-Accepted", "route-ResolvedRefs"], route);
     judge_one_parent(judge, "pool-parents", pool);
     judge.pool_condition("pool-Accepted", pool, "Accepted", "True");
     judge.pool_condition("pool-ResolvedRefs", pool, "ResolvedRefs", "True");
@@ -88,10 +82,7 @@ check!(
 
 async fn drive_completion(stage: &mut Stage) -> Result<()> {
     routed(stage).await?;
-    for _ in 0..10 {
-        stage.send("as-printed", printed_request()).await;
-    }
-    Ok(())
+    stage.send_in_turn(10, &[("as-printed", printed_request())]).await
 }
 
 fn judge_completion(judge: &mut Judge<'_>) {
@@ -101,8 +92,7 @@ fn judge_completion(judge: &mut Judge<'_>) {
         let (kind, text) = (&body["object"], body["choices"][0]["text"].as_str().unwrap_or_default());
         let statement = judge.clause("object").expected("text_completion").got(kind.to_string()).shown_by([exchange]);
         statement.holds(kind == "text_completion");
-        let statement = judge.clause("text").expected("a text").got(format!("'{text}'")).shown_by([exchange]);
-        statement.holds(!text.is_empty());
+        judge.clause("text").expected("a text").got(format!("'{text}'")).shown_by([exchange]).holds(!text.is_empty());
     }
     let clause = "as-printed-model-is-read";
     picked::record_of_each(judge, clause, "as-printed", POOL, "the picker read the model", |_, pick| {
@@ -113,16 +103,12 @@ fn judge_completion(judge: &mut Judge<'_>) {
 
 mod judges {
     use rstest::rstest;
-    use suites::fake::{CONTROLLER, Fake, conditions};
-    use verdict::judge::Holds;
+    use suites::fake::{Fake, Holds, No, Unproven, Yes, parents_saying};
 
     use super::*;
 
     fn standing(accepted: &str, resolved: &str) -> Value {
-        let said = conditions(1, &[("Accepted", accepted, ""), ("ResolvedRefs", resolved, "")]);
-        let gateway = json!({"name": "gw", "namespace": "gws"});
-        let entry = json!({"parentRef": gateway, "controllerName": CONTROLLER, "conditions": said});
-        json!({"metadata": {"generation": 1}, "status": {"parents": [entry]}})
+        parents_saying(&[("Accepted", accepted, ""), ("ResolvedRefs", resolved, "")])
     }
 
     /// All is well, of somebody else.
@@ -132,17 +118,8 @@ mod judges {
         object
     }
 
-    #[rstest]
-    #[case::good(standing("True", "True"), standing("True", "True"), Holds::Yes)]
-    #[case::no_backend(standing("True", "False"), standing("True", "True"), Holds::No)]
-    #[case::pool_unsaid(standing("True", "True"), json!({"metadata": {"generation": 1}}), Holds::No)]
-    #[case::pool_refused(standing("True", "True"), standing("False", "True"), Holds::No)]
-    #[case::route_of_another_controller(of("controllerName", json!("other")), standing("True", "True"), Holds::No)]
-    #[case::pool_of_another_gateway(standing("True", "True"), of("parentRef", json!({"name": "other"})), Holds::No)]
-    fn pool_and_route_is_judged(#[case] route: Value, #[case] pool: Value, #[case] holds: Holds) {
-        let fake = Fake::of("guide-004/pool-and-route").fact("gateway", json!({"name": "gw", "namespace": "gws"}));
-        let fake = fake.object("route", route).object("pool", pool);
-        assert_eq!(fake.verdict(), holds);
+    fn pool_and_route(route: Value, pool: Value) -> Fake {
+        Fake::of("guide-004/pool-and-route").of_the_gateway().object("route", route).object("pool", pool)
     }
 
     fn completed(kind: &str, text: &str, model: &str) -> Fake {
@@ -159,14 +136,20 @@ mod judges {
     }
 
     #[rstest]
-    #[case::good(good(), Holds::Yes)]
-    #[case::a_chat(completed("chat.completion", "Phoenix", MODEL), Holds::No)]
-    #[case::no_text(completed("text_completion", "", MODEL), Holds::No)]
-    #[case::other_model(completed("text_completion", "Phoenix", "other"), Holds::No)]
-    #[case::bypassed(good().past_the_picker("as-printed", POOL, 0), Holds::No)]
-    #[case::refused(good().refused("as-printed", 503), Holds::No)]
-    #[case::no_records(good().without_picker_records(POOL), Holds::Unproven)]
-    fn completion_is_judged(#[case] fake: Fake, #[case] holds: Holds) {
+    #[case::pool_and_route_good(pool_and_route(standing("True", "True"), standing("True", "True")), Yes)]
+    #[case::pool_and_route_no_backend(pool_and_route(standing("True", "False"), standing("True", "True")), No)]
+    #[case::pool_and_route_pool_unsaid(pool_and_route(standing("True", "True"), json!({"metadata": {"generation": 1}})), No)]
+    #[case::pool_and_route_pool_refused(pool_and_route(standing("True", "True"), standing("False", "True")), No)]
+    #[case::pool_and_route_route_of_another_controller(pool_and_route(of("controllerName", json!("other")), standing("True", "True")), No)]
+    #[case::pool_and_route_pool_of_another_gateway(pool_and_route(standing("True", "True"), of("parentRef", json!({"name": "other"}))), No)]
+    #[case::completion_good(good(), Yes)]
+    #[case::completion_a_chat(completed("chat.completion", "Phoenix", MODEL), No)]
+    #[case::completion_no_text(completed("text_completion", "", MODEL), No)]
+    #[case::completion_other_model(completed("text_completion", "Phoenix", "other"), No)]
+    #[case::completion_bypassed(good().past_the_picker("as-printed", POOL, 0), No)]
+    #[case::completion_refused(good().refused("as-printed", 503), No)]
+    #[case::completion_no_records(good().without_picker_records(POOL), Unproven)]
+    fn judged(#[case] fake: Fake, #[case] holds: Holds) {
         assert_eq!(fake.verdict(), holds);
     }
 }

@@ -4,7 +4,7 @@ mod llmisvc;
 
 use anyhow::Result;
 use serde_json::{Value, json};
-use suites::{CHECK, Check, Judge, Live, Stage, Until, chat, check, condition, object};
+use suites::{CHECK, Check, Judge, Live, Stage, Until, chat, check, condition};
 use verdict::capability::{self, Kserve};
 
 struct Child {
@@ -21,7 +21,7 @@ impl Child {
     }
 
     fn object(&self, stage: &Stage) -> suites::ObjectRef {
-        object(self.version, self.kind, stage.namespace(), self.name)
+        stage.object(self.version, self.kind, self.name)
     }
 
     fn judge(&self, judge: &mut Judge<'_>, owner: &str) {
@@ -57,9 +57,7 @@ check!(
 );
 
 async fn drive_children(stage: &mut Stage) -> Result<()> {
-    stage.apply_model("alpha").await?;
-    let service = object("serving.kserve.io/v1beta1", "InferenceService", stage.namespace(), "alpha");
-    stage.see("inference-service", &service, condition("Ready"), 180).await?;
+    stage.see_model("alpha").await?;
     for child in CHILDREN {
         stage.see(child.called, &child.object(stage), Until::Exists, 30).await?;
     }
@@ -104,8 +102,7 @@ fn judge_children(judge: &mut Judge<'_>) {
             header.is_some_and(|header| header["value"] == value)
         };
         let both = sets("KServe-Isvc-Name", "alpha") && sets("KServe-Isvc-Namespace", namespace);
-        let statement = judge.clause(sets_headers).expected("KServe-Isvc-Name and -Namespace set");
-        statement.got(set.to_string()).holds(both);
+        judge.clause(sets_headers).expected("KServe-Isvc-Name and -Namespace set").got(set.to_string()).holds(both);
         let limit = &rule["timeouts"]["request"];
         judge.clause(timeout).expected("request timeout 60s").got(limit.to_string()).holds(limit == "60s");
     }
@@ -128,12 +125,11 @@ check!(
 
 async fn drive_url(stage: &mut Stage) -> Result<()> {
     let alpha = stage.model("alpha").await?;
-    let service = object("serving.kserve.io/v1beta1", "InferenceService", stage.namespace(), "alpha");
-    let seen = stage.see("inference-service", &service, condition("Ready"), 60).await?;
-    let said = seen["status"]["url"].as_str().and_then(|url| url.strip_prefix("http://")).unwrap_or("no-url.invalid");
+    stage.see("inference-service", &stage.inference_service("alpha"), condition("Ready"), 60).await?;
+    let url = stage.seen("inference-service")["status"]["url"].as_str();
+    let said = url.and_then(|url| url.strip_prefix("http://")).unwrap_or("no-url.invalid").to_owned();
     stage.settle(|| chat("alpha").host(&alpha.host), "alpha").await?;
-    stage.send("host-of-the-url", chat("alpha").host(said)).await;
-    Ok(())
+    stage.send("host-of-the-url", chat("alpha").host(said)).await
 }
 
 fn judge_url(judge: &mut Judge<'_>) {
@@ -149,8 +145,7 @@ fn judge_url(judge: &mut Judge<'_>) {
 
 mod judges {
     use rstest::rstest;
-    use suites::fake::{Fake, conditions};
-    use verdict::judge::Holds;
+    use suites::fake::{Fake, Holds, No, Unproven, Yes, object_saying};
 
     use super::*;
 
@@ -169,38 +164,32 @@ mod judges {
     fn family() -> Fake {
         Fake::of("kserve/children")
             .declares(Kserve { domain: "example.com".into() })
-            .object("inference-service", json!({"status": {"conditions": conditions(1, &[("Ready", "True", "")])}}))
+            .object("inference-service", object_saying(&[("Ready", "True", "")]))
             .object("deployment", json!({"metadata": owned()}))
             .object("service", json!({"metadata": owned(), "spec": {"ports": [{"port": 80}]}}))
             .object("route", a_route("alpha-ns.example.com"))
             .object("predictor-route", a_route("alpha-predictor-ns.example.com"))
     }
 
-    #[rstest]
-    #[case::whole(family(), Holds::Yes)]
-    #[case::nothing(Fake::of("kserve/children"), Holds::No)]
-    #[case::no_predictor_route(family().without_object("predictor-route"), Holds::No)]
-    #[case::not_ready(family().object("inference-service", json!({"status": {"conditions": conditions(1, &[("Ready", "False", "")])}})), Holds::No)]
-    #[case::other_port(family().object("service", json!({"metadata": owned(), "spec": {"ports": [{"port": 8080}]}})), Holds::No)]
-    #[case::not_owned(family().object("deployment", json!({"metadata": {}})), Holds::No)]
-    #[case::other_host(family().object("route", a_route("alpha.example.com")), Holds::No)]
-    fn children_are_judged(#[case] fake: Fake, #[case] holds: Holds) {
-        assert_eq!(fake.verdict(), holds);
-    }
-
     fn says(url: &str) -> Fake {
-        Fake::of("kserve/url").declares(Kserve { domain: "example.com".into() }).model("alpha").object(
-            "inference-service",
-            json!({"status": {"url": url, "address": {"url": "http://alpha-predictor.ns.svc.cluster.local"}}}),
-        )
+        let status = json!({"url": url, "address": {"url": "http://alpha-predictor.ns.svc.cluster.local"}});
+        let fake = Fake::of("kserve/url").declares(Kserve { domain: "example.com".into() }).model("alpha");
+        fake.object("inference-service", json!({"status": status}))
     }
 
     #[rstest]
-    #[case::good(says("http://alpha-ns.example.com").answered("host-of-the-url", 200, "alpha"), Holds::Yes)]
-    #[case::other_url(says("http://beta-ns.example.com").answered("host-of-the-url", 200, "alpha"), Holds::No)]
-    #[case::does_not_answer(says("http://alpha-ns.example.com").refused("host-of-the-url", 404), Holds::No)]
-    #[case::was_not_asked(says("http://alpha-ns.example.com"), Holds::Unproven)]
-    fn url_is_judged(#[case] fake: Fake, #[case] holds: Holds) {
+    #[case::children_whole(family(), Yes)]
+    #[case::children_nothing(Fake::of("kserve/children"), No)]
+    #[case::children_no_predictor_route(family().without_object("predictor-route"), No)]
+    #[case::children_not_ready(family().object("inference-service", object_saying(&[("Ready", "False", "")])), No)]
+    #[case::children_other_port(family().object("service", json!({"metadata": owned(), "spec": {"ports": [{"port": 8080}]}})), No)]
+    #[case::children_not_owned(family().object("deployment", json!({"metadata": {}})), No)]
+    #[case::children_other_host(family().object("route", a_route("alpha.example.com")), No)]
+    #[case::url_good(says("http://alpha-ns.example.com").answered("host-of-the-url", 200, "alpha"), Yes)]
+    #[case::url_other_url(says("http://beta-ns.example.com").answered("host-of-the-url", 200, "alpha"), No)]
+    #[case::url_does_not_answer(says("http://alpha-ns.example.com").refused("host-of-the-url", 404), No)]
+    #[case::url_was_not_asked(says("http://alpha-ns.example.com"), Unproven)]
+    fn judged(#[case] fake: Fake, #[case] holds: Holds) {
         assert_eq!(fake.verdict(), holds);
     }
 }

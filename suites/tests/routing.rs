@@ -1,8 +1,8 @@
 //! Routing: which model answers, by hostname, path and the model that the body names.
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use serde_json::{Value, json};
-use suites::{CHECK, Call, Check, Judge, Stage, chat, check};
+use suites::{CHECK, Call, Check, Judge, Model, Stage, chat, check};
 use verdict::capability::{self, HostRoute, ModelRoute, PathKind, PathRoute};
 
 check!(
@@ -21,15 +21,12 @@ check!(
 );
 
 async fn drive_host(stage: &mut Stage) -> Result<()> {
-    let alpha = stage.model("alpha").await?;
-    stage.route_models(&[&alpha]).await?;
-    stage.settle(|| chat("alpha"), "alpha").await?;
-    stage.send("right-host", chat("alpha")).await;
+    stage.routed_model("alpha").await?;
+    stage.send("right-host", chat("alpha")).await?;
     let unknown = format!("unknown-{}", stage.hostname());
-    stage.send("unknown-host", chat("alpha").host(unknown)).await;
+    stage.send("unknown-host", chat("alpha").host(unknown)).await?;
     let address = stage.address().to_owned();
-    stage.send("address-as-host", chat("alpha").host(address)).await;
-    Ok(())
+    stage.send("address-as-host", chat("alpha").host(address)).await
 }
 
 fn judge_host(judge: &mut Judge<'_>) {
@@ -42,52 +39,40 @@ fn judge_host(judge: &mut Judge<'_>) {
     judge.reached_nothing("address-as-host-reaches-nothing", "address-as-host");
 }
 
-type Rule = (Value, &'static str);
-
 fn path(kind: &str, value: &str) -> Value {
     json!({"path": {"type": kind, "value": value}})
 }
 
 #[derive(Clone, Copy)]
 enum Winner {
-    /// The rule that is written last, on every gateway: the expected loser is written first.
-    Last,
-    /// Between the rules with a prefix and a regular expression, as the gateway declares of a shorter prefix.
+    /// On every gateway: the expected loser is written first.
+    Beta,
+    /// Between a prefix and a regular expression, as the gateway declares of a shorter prefix.
     AgainstShorterPrefix,
     /// As the gateway declares of a longer prefix.
     AgainstLongerPrefix,
 }
 
-/// The two rules of a case, in the order in which they are written, and which of them wins.
-fn pair(case: &str) -> ([Rule; 2], Winner) {
-    let (alpha, beta) = ("alpha", "beta");
-    let chat = "/v1/chat/completions";
-    match case {
-        "exact-over-prefix" => ([(path("PathPrefix", chat), alpha), (path("Exact", chat), beta)], Winner::Last),
-        "exact-over-regex" => {
-            ([(path("RegularExpression", "^/v1/.*$"), alpha), (path("Exact", chat), beta)], Winner::Last)
-        }
-        "longer-prefix-over-shorter" => {
-            ([(path("PathPrefix", "/v1"), alpha), (path("PathPrefix", "/v1/chat"), beta)], Winner::Last)
-        }
-        "prefix-over-root" => ([(path("PathPrefix", "/"), alpha), (path("PathPrefix", "/v1"), beta)], Winner::Last),
-        "prefix-by-segment" => {
-            ([(path("PathPrefix", "/v1/cha"), alpha), (path("PathPrefix", "/v1"), beta)], Winner::Last)
-        }
-        "regex-and-shorter-prefix" => (
-            [(path("PathPrefix", "/v1"), alpha), (path("RegularExpression", "^/v1/chat/.*$"), beta)],
-            Winner::AgainstShorterPrefix,
-        ),
-        "regex-and-longer-prefix" => (
-            [(path("RegularExpression", "^/v1/.*$"), alpha), (path("PathPrefix", chat), beta)],
-            Winner::AgainstLongerPrefix,
-        ),
-        _ => {
-            let mut with_method = path("PathPrefix", "/v1");
-            with_method["method"] = json!("POST");
-            ([(path("PathPrefix", "/v1"), alpha), (with_method, beta)], Winner::Last)
-        }
-    }
+const REGEX: &str = "RegularExpression";
+const CHAT: &str = "/v1/chat/completions";
+
+/// What a rule matches: type and value of its path.
+type Path = (&'static str, &'static str);
+
+/// Case, the paths of alpha's rule and of beta's, which is written last, and which of them wins.
+const PAIRS: [(&str, Path, Path, Winner); 8] = [
+    ("exact-over-prefix", ("PathPrefix", CHAT), ("Exact", CHAT), Winner::Beta),
+    ("exact-over-regex", (REGEX, "^/v1/.*$"), ("Exact", CHAT), Winner::Beta),
+    ("longer-prefix-over-shorter", ("PathPrefix", "/v1"), ("PathPrefix", "/v1/chat"), Winner::Beta),
+    ("prefix-over-root", ("PathPrefix", "/"), ("PathPrefix", "/v1"), Winner::Beta),
+    ("prefix-by-segment", ("PathPrefix", "/v1/cha"), ("PathPrefix", "/v1"), Winner::Beta),
+    ("regex-and-shorter-prefix", ("PathPrefix", "/v1"), (REGEX, "^/v1/chat/.*$"), Winner::AgainstShorterPrefix),
+    ("regex-and-longer-prefix", (REGEX, "^/v1/.*$"), ("PathPrefix", CHAT), Winner::AgainstLongerPrefix),
+    ("method-breaks-tie", ("PathPrefix", "/v1"), ("PathPrefix", "/v1"), Winner::Beta), // beta's names the method too
+];
+
+fn pair(case: &str) -> Option<(Path, Path, Winner)> {
+    PAIRS.iter().find(|pair| pair.0 == case).map(|(_, alpha, beta, winner)| (*alpha, *beta, *winner))
 }
 
 check!(
@@ -116,37 +101,31 @@ check!(
 );
 
 async fn drive_path_precedence(stage: &mut Stage) -> Result<()> {
-    let (rules, _) = pair(stage.case());
+    let (alpha, beta, _) = pair(stage.case()).context("there is no such pair of rules")?;
     let models = stage.models(&["alpha", "beta"]).await?;
-    let service = |name: &str| models.iter().find(|m| m.name == name).map(|m| m.service.clone());
-    let rules: Vec<Value> = rules
-        .iter()
-        .map(|(matching, model)| json!({"match": matching, "service": service(model), "port": 80}))
-        .collect();
+    let rule = |(kind, value), model: &Model| json!({"match": path(kind, value), "service": model.service, "port": 80});
+    let mut rules = [rule(alpha, &models[0]), rule(beta, &models[1])];
+    if stage.case() == "method-breaks-tie" {
+        rules[1]["match"]["method"] = json!("POST");
+    }
     stage.intent("http-route", json!({"name": "pair", "rules": rules})).await?;
     stage.settle_any(|| chat("any")).await?;
-    for _ in 0..3 {
-        stage.send("both-match", chat("any")).await;
-    }
-    Ok(())
+    stage.send_in_turn(3, &[("both-match", chat("any"))]).await
 }
 
 fn judge_path_precedence(judge: &mut Judge<'_>) {
     let Some(declared) = judge.declared::<PathRoute>() else { return };
-    let (rules, winner) = pair(judge.case());
-    let of_kind = |kind: PathKind| {
-        let is_regex = |(rule, _): &&Rule| rule["path"]["type"] == "RegularExpression";
-        let found = rules.iter().find(|rule| is_regex(rule) == (kind == PathKind::Regex));
-        found.map_or("", |(_, model)| model)
+    let Some((alpha, _, winner)) = pair(judge.case()) else { return };
+    let alpha_is = if alpha.0 == REGEX { PathKind::Regex } else { PathKind::Prefix };
+    let alpha_wins = match winner {
+        Winner::Beta => false,
+        Winner::AgainstShorterPrefix => declared.regex_against_shorter_prefix == alpha_is,
+        Winner::AgainstLongerPrefix => declared.regex_against_longer_prefix == alpha_is,
     };
-    let winner = match winner {
-        Winner::Last => rules[1].1,
-        Winner::AgainstShorterPrefix => of_kind(declared.regex_against_shorter_prefix),
-        Winner::AgainstLongerPrefix => of_kind(declared.regex_against_longer_prefix),
-    };
-    match winner {
-        "alpha" => judge.answered_by("both-match-answered-by-alpha", "both-match", "alpha"),
-        _ => judge.answered_by("both-match-answered-by-beta", "both-match", "beta"),
+    if alpha_wins {
+        judge.answered_by("both-match-answered-by-alpha", "both-match", "alpha");
+    } else {
+        judge.answered_by("both-match-answered-by-beta", "both-match", "beta");
     }
 }
 
@@ -174,13 +153,9 @@ const TARGETS: [(&str, &str); 4] = [
 
 async fn drive_query_and_encoding(stage: &mut Stage) -> Result<()> {
     let alpha = stage.model("alpha").await?;
-    let rules = json!([{"match": path("PathPrefix", "/"), "service": alpha.service, "port": 80}]);
-    stage.intent("http-route", json!({"name": "plain", "rules": rules})).await?;
+    stage.plain_route("plain", None, &alpha.service).await?;
     stage.settle(|| chat("alpha"), "alpha").await?;
-    for (label, target) in TARGETS {
-        stage.send(label, Call::get(target)).await;
-    }
-    Ok(())
+    stage.send_in_turn(1, &TARGETS.map(|(label, target)| (label, Call::get(target)))).await
 }
 
 fn judge_query_and_encoding(judge: &mut Judge<'_>) {
@@ -223,12 +198,8 @@ async fn two_models(stage: &mut Stage) -> Result<()> {
 
 async fn drive_model_name(stage: &mut Stage) -> Result<()> {
     two_models(stage).await?;
-    for _ in 0..30 {
-        stage.send("names-alpha", chat("alpha")).await;
-        stage.send("names-beta", chat("beta")).await;
-    }
-    stage.send("names-nobody", chat("gamma")).await;
-    Ok(())
+    stage.send_in_turn(30, &[("names-alpha", chat("alpha")), ("names-beta", chat("beta"))]).await?;
+    stage.send("names-nobody", chat("gamma")).await
 }
 
 fn judge_model_name(judge: &mut Judge<'_>) {
@@ -258,11 +229,8 @@ check!(
 async fn drive_model_name_spoof(stage: &mut Stage) -> Result<()> {
     two_models(stage).await?;
     let header = stage.case().to_owned();
-    for _ in 0..3 {
-        stage.send("says-beta-in-header", chat("alpha").header(&header, "beta")).await;
-        stage.send("says-nobody-in-header", chat("alpha").header(&header, "nobody")).await;
-    }
-    Ok(())
+    let says = |model: &str| chat("alpha").header(&header, model);
+    stage.send_in_turn(3, &[("says-beta-in-header", says("beta")), ("says-nobody-in-header", says("nobody"))]).await
 }
 
 fn judge_model_name_spoof(judge: &mut Judge<'_>) {
@@ -289,10 +257,9 @@ async fn drive_kserve_headers(stage: &mut Stage) -> Result<()> {
     let alpha = stage.model("alpha").await?;
     let call = || chat("alpha").host(&alpha.host);
     stage.settle(call, "alpha").await?;
-    stage.send("plain", call()).await;
+    stage.send("plain", call()).await?;
     let spoofed = call().header("KServe-Isvc-Name", "somebody").header("KServe-Isvc-Namespace", "elsewhere");
-    stage.send("spoofed", spoofed).await;
-    Ok(())
+    stage.send("spoofed", spoofed).await
 }
 
 fn judge_kserve_headers(judge: &mut Judge<'_>) {
@@ -307,28 +274,13 @@ fn judge_kserve_headers(judge: &mut Judge<'_>) {
 
 mod judges {
     use rstest::rstest;
-    use suites::fake::Fake;
+    use suites::fake::{Fake, Holds, No, Unproven, Yes};
     use verdict::capability::Refusal;
-    use verdict::judge::Holds;
 
     use super::*;
 
     fn declared() -> Fake {
         Fake::of("routing/host").declares(HostRoute { status_unknown_host: 404 }).model("alpha")
-    }
-
-    #[rstest]
-    #[case::as_it_should(declared().answered("right-host", 200, "alpha").refused("unknown-host", 404).refused("address-as-host", 404), Holds::Yes)]
-    #[case::nothing_happened(declared(), Holds::Unproven)]
-    #[case::never_live(declared().unsettled().answered("right-host", 200, "alpha").refused("unknown-host", 404).refused("address-as-host", 404), Holds::No)]
-    #[case::unknown_host_served(declared().answered("right-host", 200, "alpha").answered("unknown-host", 200, "alpha").refused("address-as-host", 404), Holds::No)]
-    #[case::a_404_that_reached_the_model(declared().answered("right-host", 200, "alpha").answered("unknown-host", 404, "alpha").refused("address-as-host", 404), Holds::No)]
-    #[case::a_200_from_nobody(declared().refused("right-host", 200).refused("unknown-host", 404).refused("address-as-host", 404), Holds::No)]
-    #[case::records_not_whole(declared().answered("right-host", 200, "alpha").refused("unknown-host", 404).refused("address-as-host", 404).without_marker("alpha"), Holds::Unproven)]
-    #[case::wrong_refusal(declared().answered("right-host", 200, "alpha").refused("unknown-host", 503).refused("address-as-host", 404), Holds::No)]
-    #[case::connection_cut(declared().answered("right-host", 200, "alpha").cut("unknown-host").refused("address-as-host", 404), Holds::No)]
-    fn host_is_judged(#[case] fake: Fake, #[case] holds: Holds) {
-        assert_eq!(fake.verdict(), holds);
     }
 
     fn two(case: &str) -> Fake {
@@ -340,18 +292,6 @@ mod judges {
         PathRoute { regex_against_shorter_prefix: PathKind::Regex, regex_against_longer_prefix: longer }
     }
 
-    #[rstest]
-    #[case::winner(two("exact-over-prefix").answered("both-match", 200, "beta"), Holds::Yes)]
-    #[case::loser(two("exact-over-prefix").answered("both-match", 200, "alpha"), Holds::No)]
-    #[case::relapse(two("exact-over-prefix").answered("both-match", 200, "beta").answered("both-match", 200, "alpha"), Holds::No)]
-    #[case::nobody(two("exact-over-prefix").refused("both-match", 200), Holds::No)]
-    #[case::undeclared(two("regex-and-longer-prefix").declares(json!({})).answered("both-match", 200, "alpha"), Holds::Unproven)]
-    #[case::declared_regex(two("regex-and-longer-prefix").declares(regex(PathKind::Regex)).answered("both-match", 200, "alpha"), Holds::Yes)]
-    #[case::declared_prefix(two("regex-and-longer-prefix").declares(regex(PathKind::Prefix)).answered("both-match", 200, "alpha"), Holds::No)]
-    fn path_precedence_is_judged(#[case] fake: Fake, #[case] holds: Holds) {
-        assert_eq!(fake.verdict(), holds);
-    }
-
     /// Every target was sent; the model recorded these in their place.
     fn targets(recorded: [&str; 4]) -> Fake {
         let sent = |fake: Fake, ((label, target), recorded): ((&str, &str), &str)| {
@@ -361,24 +301,9 @@ mod judges {
         TARGETS.into_iter().zip(recorded).fold(Fake::of("routing/query-and-encoding").model("alpha"), sent)
     }
 
-    #[rstest]
-    #[case::as_sent(TARGETS.map(|(_, target)| target), Holds::Yes)]
-    #[case::sorted_query(["/v1/models?a=1&a=1&b=2&b=&flag", TARGETS[1].1, TARGETS[2].1, TARGETS[3].1], Holds::No)]
-    #[case::without_query(["/v1/models", TARGETS[1].1, TARGETS[2].1, TARGETS[3].1], Holds::No)]
-    #[case::plus_for_space([TARGETS[0].1, "/v1/models?q=a+b+c%26d%3De&name=%C3%BC", TARGETS[2].1, TARGETS[3].1], Holds::No)]
-    #[case::lower_case_hex([TARGETS[0].1, TARGETS[1].1, "/v1/models/a%20b%c3%bc", TARGETS[3].1], Holds::No)]
-    #[case::decoded_path([TARGETS[0].1, TARGETS[1].1, "/v1/models/a b\u{fc}", TARGETS[3].1], Holds::No)]
-    #[case::without_slash([TARGETS[0].1, TARGETS[1].1, TARGETS[2].1, "/v1/models"], Holds::No)]
-    fn query_and_encoding_is_judged(#[case] recorded: [&str; 4], #[case] holds: Holds) {
-        assert_eq!(targets(recorded).verdict(), holds);
-    }
-
-    #[test]
-    fn a_target_that_no_model_recorded_is_not_untouched() {
+    fn unrecorded_targets() -> Fake {
         let fake = Fake::of("routing/query-and-encoding").model("alpha");
-        let fake = TARGETS.into_iter().fold(fake, |fake, (label, _)| fake.refused(label, 404));
-        assert_eq!(fake.verdict(), Holds::No);
-        assert_eq!(Fake::of("routing/query-and-encoding").model("alpha").verdict(), Holds::Unproven);
+        TARGETS.into_iter().fold(fake, |fake, (label, _)| fake.refused(label, 404))
     }
 
     fn named() -> Fake {
@@ -388,45 +313,60 @@ mod judges {
             .model("beta")
     }
 
-    #[rstest]
-    #[case::as_it_should(named().answered("names-alpha", 200, "alpha").answered("names-beta", 200, "beta").refused_with("names-nobody", 404, "text/plain", "no"), Holds::Yes)]
-    #[case::swapped(named().answered("names-alpha", 200, "beta").answered("names-beta", 200, "alpha").refused_with("names-nobody", 404, "text/plain", "no"), Holds::No)]
-    #[case::one_stray(named().answered("names-alpha", 200, "alpha").answered("names-alpha", 200, "beta").answered("names-beta", 200, "beta").refused_with("names-nobody", 404, "text/plain", "no"), Holds::No)]
-    #[case::answered_twice(named().answered("names-alpha", 200, "alpha").also_reached("beta").answered("names-beta", 200, "beta").refused_with("names-nobody", 404, "text/plain", "no"), Holds::No)]
-    #[case::unknown_served(named().answered("names-alpha", 200, "alpha").answered("names-beta", 200, "beta").answered("names-nobody", 200, "alpha"), Holds::No)]
-    #[case::other_shape(named().answered("names-alpha", 200, "alpha").answered("names-beta", 200, "beta").refused_with("names-nobody", 404, "application/json", "{}"), Holds::No)]
-    fn model_name_is_judged(#[case] fake: Fake, #[case] holds: Holds) {
-        assert_eq!(fake.verdict(), holds);
-    }
-
-    #[rstest]
-    #[case::body_wins("alpha", "alpha", Holds::Yes)]
-    #[case::header_wins("beta", "alpha", Holds::No)]
-    #[case::header_wins_once("alpha", "beta", Holds::No)]
-    fn model_name_spoof_is_judged(#[case] first: &str, #[case] second: &str, #[case] holds: Holds) {
+    fn model_name_spoof(first: &str, second: &str) -> Fake {
         let fake = Fake::of("routing/model-name-spoof").model("alpha").model("beta");
-        let fake = fake.answered("says-beta-in-header", 200, first).answered("says-nobody-in-header", 200, second);
-        assert_eq!(fake.verdict(), holds);
+        fake.answered("says-beta-in-header", 200, first).answered("says-nobody-in-header", 200, second)
     }
 
-    #[rstest]
-    #[case::set("alpha", "ns", &[], Holds::Yes)]
-    #[case::spoof_kept("somebody", "elsewhere", &[], Holds::No)]
-    #[case::appended("alpha", "ns", &[("KServe-Isvc-Name", "somebody")], Holds::No)]
-    fn kserve_headers_are_judged(
-        #[case] name: &str,
-        #[case] namespace: &str,
-        #[case] more: &[(&str, &str)],
-        #[case] holds: Holds,
-    ) {
-        let mut headers = vec![("kserve-isvc-name", name), ("kserve-isvc-namespace", namespace)];
-        headers.extend(more);
-        let fake = Fake::of("routing/kserve-headers").model("alpha");
-        let fake = fake
+    fn kserve_headers(name: &str, namespace: &str, more: &[(&str, &str)]) -> Fake {
+        let headers = [&[("kserve-isvc-name", name), ("kserve-isvc-namespace", namespace)], more].concat();
+        Fake::of("routing/kserve-headers")
+            .model("alpha")
             .answered("plain", 200, "alpha")
             .with_model_headers(&headers)
             .answered("spoofed", 200, "alpha")
-            .with_model_headers(&headers);
+            .with_model_headers(&headers)
+    }
+
+    #[rstest]
+    #[case::host_as_it_should(declared().answered("right-host", 200, "alpha").refused("unknown-host", 404).refused("address-as-host", 404), Yes)]
+    #[case::host_nothing_happened(declared(), Unproven)]
+    #[case::host_never_live(declared().unsettled().answered("right-host", 200, "alpha").refused("unknown-host", 404).refused("address-as-host", 404), No)]
+    #[case::host_unknown_host_served(declared().answered("right-host", 200, "alpha").answered("unknown-host", 200, "alpha").refused("address-as-host", 404), No)]
+    #[case::host_a_404_that_reached_the_model(declared().answered("right-host", 200, "alpha").answered("unknown-host", 404, "alpha").refused("address-as-host", 404), No)]
+    #[case::host_a_200_from_nobody(declared().refused("right-host", 200).refused("unknown-host", 404).refused("address-as-host", 404), No)]
+    #[case::host_records_not_whole(declared().answered("right-host", 200, "alpha").refused("unknown-host", 404).refused("address-as-host", 404).without_marker("alpha"), Unproven)]
+    #[case::host_wrong_refusal(declared().answered("right-host", 200, "alpha").refused("unknown-host", 503).refused("address-as-host", 404), No)]
+    #[case::host_connection_cut(declared().answered("right-host", 200, "alpha").cut("unknown-host").refused("address-as-host", 404), No)]
+    #[case::path_precedence_winner(two("exact-over-prefix").answered("both-match", 200, "beta"), Yes)]
+    #[case::path_precedence_loser(two("exact-over-prefix").answered("both-match", 200, "alpha"), No)]
+    #[case::path_precedence_relapse(two("exact-over-prefix").answered("both-match", 200, "beta").answered("both-match", 200, "alpha"), No)]
+    #[case::path_precedence_nobody(two("exact-over-prefix").refused("both-match", 200), No)]
+    #[case::path_precedence_undeclared(two("regex-and-longer-prefix").declares(json!({})).answered("both-match", 200, "alpha"), Unproven)]
+    #[case::path_precedence_declared_regex(two("regex-and-longer-prefix").declares(regex(PathKind::Regex)).answered("both-match", 200, "alpha"), Yes)]
+    #[case::path_precedence_declared_prefix(two("regex-and-longer-prefix").declares(regex(PathKind::Prefix)).answered("both-match", 200, "alpha"), No)]
+    #[case::query_and_encoding_as_sent(targets(TARGETS.map(|(_, target)| target)), Yes)]
+    #[case::query_and_encoding_unrecorded(unrecorded_targets(), No)]
+    #[case::query_and_encoding_nothing_sent(Fake::of("routing/query-and-encoding").model("alpha"), Unproven)]
+    #[case::query_and_encoding_sorted_query(targets(["/v1/models?a=1&a=1&b=2&b=&flag", TARGETS[1].1, TARGETS[2].1, TARGETS[3].1]), No)]
+    #[case::query_and_encoding_without_query(targets(["/v1/models", TARGETS[1].1, TARGETS[2].1, TARGETS[3].1]), No)]
+    #[case::query_and_encoding_plus_for_space(targets([TARGETS[0].1, "/v1/models?q=a+b+c%26d%3De&name=%C3%BC", TARGETS[2].1, TARGETS[3].1]), No)]
+    #[case::query_and_encoding_lower_case_hex(targets([TARGETS[0].1, TARGETS[1].1, "/v1/models/a%20b%c3%bc", TARGETS[3].1]), No)]
+    #[case::query_and_encoding_decoded_path(targets([TARGETS[0].1, TARGETS[1].1, "/v1/models/a b\u{fc}", TARGETS[3].1]), No)]
+    #[case::query_and_encoding_without_slash(targets([TARGETS[0].1, TARGETS[1].1, TARGETS[2].1, "/v1/models"]), No)]
+    #[case::model_name_as_it_should(named().answered("names-alpha", 200, "alpha").answered("names-beta", 200, "beta").refused_with("names-nobody", 404, "text/plain", "no"), Yes)]
+    #[case::model_name_swapped(named().answered("names-alpha", 200, "beta").answered("names-beta", 200, "alpha").refused_with("names-nobody", 404, "text/plain", "no"), No)]
+    #[case::model_name_one_stray(named().answered("names-alpha", 200, "alpha").answered("names-alpha", 200, "beta").answered("names-beta", 200, "beta").refused_with("names-nobody", 404, "text/plain", "no"), No)]
+    #[case::model_name_answered_twice(named().answered("names-alpha", 200, "alpha").also_reached("beta").answered("names-beta", 200, "beta").refused_with("names-nobody", 404, "text/plain", "no"), No)]
+    #[case::model_name_unknown_served(named().answered("names-alpha", 200, "alpha").answered("names-beta", 200, "beta").answered("names-nobody", 200, "alpha"), No)]
+    #[case::model_name_other_shape(named().answered("names-alpha", 200, "alpha").answered("names-beta", 200, "beta").refused_with("names-nobody", 404, "application/json", "{}"), No)]
+    #[case::model_name_spoof_body_wins(model_name_spoof("alpha", "alpha"), Yes)]
+    #[case::model_name_spoof_header_wins(model_name_spoof("beta", "alpha"), No)]
+    #[case::model_name_spoof_header_wins_once(model_name_spoof("alpha", "beta"), No)]
+    #[case::kserve_headers_set(kserve_headers("alpha", "ns", &[]), Yes)]
+    #[case::kserve_headers_spoof_kept(kserve_headers("somebody", "elsewhere", &[]), No)]
+    #[case::kserve_headers_appended(kserve_headers("alpha", "ns", &[("KServe-Isvc-Name", "somebody")]), No)]
+    fn judged(#[case] fake: Fake, #[case] holds: Holds) {
         assert_eq!(fake.verdict(), holds);
     }
 }

@@ -2,7 +2,9 @@
 
 use anyhow::Result;
 use serde_json::{Value, json};
-use suites::{CHECK, Check, Judge, Live, PoolOf, Stage, Until, chat, check, judge::pool_parents, object, parents_say};
+use suites::{
+    CHECK, Check, Judge, Live, PoolOf, Stage, Until, chat, check, every_path, judge::pool_parents, parents_say,
+};
 use verdict::capability::{self, GatewayStatus, ListenerCondition, RouteStatus};
 
 check!(
@@ -26,8 +28,7 @@ async fn drive_gateway(stage: &mut Stage) -> Result<()> {
     let marker = stage.marker();
     let call = || chat(&marker.model).host(&marker.hostname);
     stage.settle(call, &marker.model).await?;
-    stage.send("marker", call()).await;
-    Ok(())
+    stage.send("marker", call()).await
 }
 
 fn judge_gateway(judge: &mut Judge<'_>) {
@@ -76,24 +77,20 @@ check!(
 async fn drive_route(stage: &mut Stage) -> Result<()> {
     let alpha = stage.model("alpha").await?;
     let bad = format!("bad-{}", stage.hostname());
-    let rule = |service: &str| json!([{"match": {"path": {"type": "PathPrefix", "value": "/"}}, "service": service, "port": 80}]);
-    stage.intent("http-route", json!({"name": "good", "rules": rule(&alpha.service)})).await?;
-    stage.intent("http-route", json!({"name": "bad", "hostname": bad, "rules": rule("nobody")})).await?;
+    stage.plain_route("good", None, &alpha.service).await?;
+    stage.plain_route("bad", Some(&bad), "nobody").await?;
     for name in ["good", "bad"] {
-        let route = object("gateway.networking.k8s.io/v1", "HTTPRoute", stage.namespace(), name);
-        stage.see(name, &route, parents_say("ResolvedRefs"), 60).await?;
+        stage.see(name, &stage.http_route(name), parents_say("ResolvedRefs"), 60).await?;
     }
     stage.settle(|| chat("alpha"), "alpha").await?;
     stage.settle_status(|| chat("alpha").host(&bad), |status| status != 404).await?;
-    stage.send("good", chat("alpha")).await;
-    stage.send("bad", chat("alpha").host(&bad)).await;
-    Ok(())
+    stage.send("good", chat("alpha")).await?;
+    stage.send("bad", chat("alpha").host(&bad)).await
 }
 
 fn judge_route(judge: &mut Judge<'_>) {
     let (good, bad) = (judge.object("good"), judge.object("bad"));
-    judge.condition("good-Accepted", good, "Accepted", "True");
-    judge.condition("good-ResolvedRefs", good, "ResolvedRefs", "True");
+    judge.accepted_and_resolved(["good-Accepted", "good-ResolvedRefs"], good);
     judge.condition("bad-Accepted", bad, "Accepted", "True");
     judge.condition("bad-ResolvedRefs", bad, "ResolvedRefs", "False");
     judge.answered_by("good-answered-by-alpha", "good", "alpha");
@@ -125,18 +122,19 @@ async fn drive_pool_parents_apart(stage: &mut Stage) -> Result<()> {
     let (shared, home) = (stage.shared_gateway(), stage.namespace().to_owned());
     let of = |name: &str, namespace: &str| json!({"name": name, "namespace": namespace});
     let (first, second) = (of(&shared.name, shared.namespace.as_deref().unwrap_or_default()), of("second", &home));
-    let class = stage.see("shared-gateway", &shared, Until::Exists, 10).await?["spec"]["gatewayClassName"].clone();
+    stage.see("shared-gateway", &shared, Until::Exists, 10).await?;
+    let class = &stage.seen("shared-gateway")["spec"]["gatewayClassName"];
     let listeners = json!([{"name": "http", "protocol": "HTTP", "port": 80}]);
     let gateway = json!({
         "apiVersion": "gateway.networking.k8s.io/v1", "kind": "Gateway", "metadata": second,
         "spec": {"gatewayClassName": class, "listeners": listeners},
     });
     stage.offer("second-gateway", &gateway).await?;
-    let rules = json!([{"match": {"path": {"type": "PathPrefix", "value": "/"}}, "pool": pool.name}]);
+    let rules = json!([{"match": every_path(), "pool": pool.name}]);
     for (name, gateway) in [("first", &first), ("second", &second)] {
         stage.intent("pool-route", json!({"name": name, "gateway": gateway, "rules": rules})).await?;
     }
-    let pool = object("inference.networking.k8s.io/v1", "InferencePool", &home, &pool.name);
+    let pool = stage.inference_pool(&pool.name);
     let entries = |wanted: [usize; 2]| {
         let gateways = [first.clone(), second.clone()];
         Until::holds(&format!("{wanted:?} entries of the two Gateways"), move |pool: &Value| {
@@ -144,8 +142,7 @@ async fn drive_pool_parents_apart(stage: &mut Stage) -> Result<()> {
         })
     };
     stage.see("both", &pool, entries([1, 1]), 60).await?;
-    let route = object("gateway.networking.k8s.io/v1", "HTTPRoute", &home, "second");
-    stage.delete(&route).await?;
+    stage.delete(&stage.http_route("second")).await?;
     stage.see("one", &pool, entries([1, 0]), 60).await?;
     stage.fact("gateways", json!([first, second]));
     Ok(())
@@ -174,8 +171,8 @@ fn judge_pool_parents_apart(judge: &mut Judge<'_>) {
 
 mod judges {
     use rstest::rstest;
-    use suites::fake::{CONTROLLER, Fake, conditions};
-    use verdict::{capability::MissingBackend, judge::Holds};
+    use suites::fake::{Fake, Holds, No, Unproven, Yes, conditions, parents_saying};
+    use verdict::capability::MissingBackend;
 
     use super::*;
 
@@ -205,23 +202,8 @@ mod judges {
         seen(gateway)
     }
 
-    #[rstest]
-    #[case::good(seen(a_gateway("True", "True", 2, json!([{"value": "a"}]))), Holds::Yes)]
-    #[case::not_programmed(seen(a_gateway("True", "False", 2, json!([{"value": "a"}]))), Holds::No)]
-    #[case::stale(seen(a_gateway("True", "True", 1, json!([{"value": "a"}]))), Holds::No)]
-    #[case::no_address(seen(a_gateway("True", "True", 2, json!([]))), Holds::No)]
-    #[case::no_object(declared(&[]).answer("marker", 200, &[], ""), Holds::No)]
-    #[case::address_is_dead(declared(&[]).object("gateway", a_gateway("True", "True", 2, json!([{"value": "a"}]))).cut("marker"), Holds::No)]
-    #[case::listener_by_name(with_listener("http", "True", "False"), Holds::Yes)]
-    #[case::listener_is_not(with_listener("http", "False", "True"), Holds::No)]
-    #[case::another_listener_alone(with_listener("other", "True", "True"), Holds::No)]
-    fn gateway_is_judged(#[case] fake: Fake, #[case] holds: Holds) {
-        assert_eq!(fake.verdict(), holds);
-    }
-
     fn a_route(resolved: &str, reason: &str) -> Value {
-        let said = conditions(1, &[("Accepted", "True", "Accepted"), ("ResolvedRefs", resolved, reason)]);
-        json!({"metadata": {"generation": 1}, "status": {"parents": [{"controllerName": CONTROLLER, "conditions": said}]}})
+        parents_saying(&[("Accepted", "True", "Accepted"), ("ResolvedRefs", resolved, reason)])
     }
 
     fn routes(good: Value, bad: Value) -> Fake {
@@ -234,24 +216,6 @@ mod judges {
         fake.answered("good", 200, "alpha").refused("bad", 500)
     }
 
-    #[rstest]
-    #[case::good(served(routes(a_route("True", "ResolvedRefs"), a_route("False", "BackendNotFound"))), Holds::Yes)]
-    #[case::claims_resolved(
-        served(routes(a_route("True", "ResolvedRefs"), a_route("True", "ResolvedRefs"))),
-        Holds::No
-    )]
-    #[case::good_is_not(
-        served(routes(a_route("False", "BackendNotFound"), a_route("False", "BackendNotFound"))),
-        Holds::No
-    )]
-    #[case::other_reason(served(routes(a_route("True", "ResolvedRefs"), a_route("False", "Oops"))), Holds::No)]
-    #[case::bad_served(routes(a_route("True", "ResolvedRefs"), a_route("False", "BackendNotFound")).answered("good", 200, "alpha").answered("bad", 200, "alpha"), Holds::No)]
-    #[case::no_traffic(routes(a_route("True", "ResolvedRefs"), a_route("False", "BackendNotFound")), Holds::Unproven)]
-    fn route_is_judged(#[case] fake: Fake, #[case] holds: Holds) {
-        assert_eq!(fake.verdict(), holds);
-    }
-
-    /// A pool that these Gateways have accepted.
     fn led_to(by: &[&str]) -> Value {
         let said = conditions(1, &[("Accepted", "True", "Accepted")]);
         let entry = |name: &&str| json!({"parentRef": {"name": name, "namespace": "gws"}, "conditions": said});
@@ -265,14 +229,32 @@ mod judges {
     }
 
     #[rstest]
-    #[case::apart(parents(&["first", "second"], &["first"]), Holds::Yes)]
-    #[case::one_overwrites_the_other(parents(&["second"], &["first"]), Holds::No)]
-    #[case::left_behind(parents(&["first", "second"], &["first", "second"]), Holds::No)]
-    #[case::both_cleared(parents(&["first", "second"], &[]), Holds::No)]
-    #[case::twice(parents(&["first", "first", "second"], &["first"]), Holds::No)]
-    #[case::not_accepted(parents(&["first", "second"], &["first"]).object("both", json!({"metadata": {"generation": 2}, "status": led_to(&["first", "second"])["status"]})), Holds::No)]
-    #[case::not_read(parents(&["first", "second"], &["first"]).without_object("one"), Holds::Unproven)]
-    fn pool_parents_apart_is_judged(#[case] fake: Fake, #[case] holds: Holds) {
+    #[case::gateway_good(seen(a_gateway("True", "True", 2, json!([{"value": "a"}]))), Yes)]
+    #[case::gateway_not_programmed(seen(a_gateway("True", "False", 2, json!([{"value": "a"}]))), No)]
+    #[case::gateway_stale(seen(a_gateway("True", "True", 1, json!([{"value": "a"}]))), No)]
+    #[case::gateway_no_address(seen(a_gateway("True", "True", 2, json!([]))), No)]
+    #[case::gateway_no_object(declared(&[]).answer("marker", 200, &[], ""), No)]
+    #[case::gateway_address_is_dead(declared(&[]).object("gateway", a_gateway("True", "True", 2, json!([{"value": "a"}]))).cut("marker"), No)]
+    #[case::gateway_listener_by_name(with_listener("http", "True", "False"), Yes)]
+    #[case::gateway_listener_is_not(with_listener("http", "False", "True"), No)]
+    #[case::gateway_another_listener_alone(with_listener("other", "True", "True"), No)]
+    #[case::route_good(served(routes(a_route("True", "ResolvedRefs"), a_route("False", "BackendNotFound"))), Yes)]
+    #[case::route_claims_resolved(served(routes(a_route("True", "ResolvedRefs"), a_route("True", "ResolvedRefs"))), No)]
+    #[case::route_good_is_not(
+        served(routes(a_route("False", "BackendNotFound"), a_route("False", "BackendNotFound"))),
+        No
+    )]
+    #[case::route_other_reason(served(routes(a_route("True", "ResolvedRefs"), a_route("False", "Oops"))), No)]
+    #[case::route_bad_served(routes(a_route("True", "ResolvedRefs"), a_route("False", "BackendNotFound")).answered("good", 200, "alpha").answered("bad", 200, "alpha"), No)]
+    #[case::route_no_traffic(routes(a_route("True", "ResolvedRefs"), a_route("False", "BackendNotFound")), Unproven)]
+    #[case::pool_parents_apart_apart(parents(&["first", "second"], &["first"]), Yes)]
+    #[case::pool_parents_apart_one_overwrites_the_other(parents(&["second"], &["first"]), No)]
+    #[case::pool_parents_apart_left_behind(parents(&["first", "second"], &["first", "second"]), No)]
+    #[case::pool_parents_apart_both_cleared(parents(&["first", "second"], &[]), No)]
+    #[case::pool_parents_apart_twice(parents(&["first", "first", "second"], &["first"]), No)]
+    #[case::pool_parents_apart_not_accepted(parents(&["first", "second"], &["first"]).object("both", json!({"metadata": {"generation": 2}, "status": led_to(&["first", "second"])["status"]})), No)]
+    #[case::pool_parents_apart_not_read(parents(&["first", "second"], &["first"]).without_object("one"), Unproven)]
+    fn judged(#[case] fake: Fake, #[case] holds: Holds) {
         assert_eq!(fake.verdict(), holds);
     }
 }

@@ -12,19 +12,17 @@ use verdict::{
 };
 use wire::sse;
 
-/// How many tokens the streams have.
 const TOKENS: u64 = 8;
+
+const STREAMING: Check = Check { capability: Some(capability::STREAMING), ..CHECK };
 
 /// A model that is routed to as the case says: by a plain HTTPRoute, or as the gateway routes chats.
 async fn routed(stage: &mut Stage) -> Result<Model> {
-    let alpha = stage.model("alpha").await?;
-    if stage.case() == "plain-route" {
-        let everything = json!({"path": {"type": "PathPrefix", "value": "/"}});
-        let rules = json!([{"match": everything, "service": alpha.service, "port": 80}]);
-        stage.intent("http-route", json!({"rules": rules})).await?;
-    } else {
-        stage.route_models(&[&alpha]).await?;
+    if stage.case() != "plain-route" {
+        return stage.routed_model("alpha").await;
     }
+    let alpha = stage.model("alpha").await?;
+    stage.plain_route(stage.route(), None, &alpha.service).await?;
     stage.settle(|| chat("alpha"), "alpha").await?;
     Ok(alpha)
 }
@@ -38,10 +36,9 @@ check!(
         source: "guide 000, streaming; OpenAI API reference, chat completions, stream",
         how: "The model sends token i+2 only when it is told, past the gateway, that token i has arrived; if forty other requests \
               pass the gateway meanwhile and no token comes, the stream is held back.",
-        capability: Some(capability::STREAMING),
         kills: &["buffers-streams"],
         observe: stream::observe,
-        ..CHECK
+        ..STREAMING
     }
 );
 
@@ -65,9 +62,8 @@ check!(
         source: "HTML living standard, 9.2 Server-sent events; OpenAI API reference, streaming",
         how: "Asks for a stream of tokens and for one with everything that server-sent events may have, sent in chunks that split \
               characters; the client's bytes have to be those that the model sent.",
-        capability: Some(capability::STREAMING),
         kills: &["re-chunks-splitting-utf8", "drops-done", "rewrites-events"],
-        ..CHECK
+        ..STREAMING
     }
 );
 
@@ -83,9 +79,8 @@ const EVENTS: &str = concat!(
 async fn drive_framing(stage: &mut Stage) -> Result<()> {
     routed(stage).await?;
     let split = |call: Call| call.stream().header("x-igc-split-utf8", "1");
-    stage.send("tokens", split(chat("alpha")).header("x-igc-stream-tokens", TOKENS.to_string())).await;
-    stage.send("events", replies(split(chat("alpha")), EVENTS.as_bytes(), "text/event-stream")).await;
-    Ok(())
+    stage.send("tokens", split(chat("alpha")).header("x-igc-stream-tokens", TOKENS.to_string())).await?;
+    stage.send("events", replies(split(chat("alpha")), EVENTS.as_bytes(), "text/event-stream")).await
 }
 
 fn judge_framing(judge: &mut Judge<'_>) {
@@ -97,7 +92,6 @@ fn judge_framing(judge: &mut Judge<'_>) {
     judge_ends_with_done(judge, "events-ends-with-done", "events");
 }
 
-/// The stream reads without a fault, and its last event is `[DONE]`.
 fn judge_ends_with_done(judge: &mut Judge<'_>, clause: &'static str, label: &str) {
     judge.every(clause, label, "a stream without a fault whose last event is [DONE]", |exchange| {
         let parsed = sse::parse(text(exchange).as_bytes());
@@ -122,9 +116,8 @@ check!(
         source: "OpenAI API reference, stream_options.include_usage; the gateway's declaration",
         how: "Asks for three streams, with include_usage true, without a word of it, and with false; looks for the event with usage \
               before [DONE] and compares its numbers with the model's own.",
-        capability: Some(capability::STREAMING),
         kills: &["drops-usage-chunk", "duplicates-usage-chunk"],
-        ..CHECK
+        ..STREAMING
     }
 );
 
@@ -135,25 +128,22 @@ async fn drive_usage_chunk(stage: &mut Stage) -> Result<()> {
         ("not-asked", json!({})),
         ("refused", json!({"stream_options": {"include_usage": false}})),
     ] {
-        stage.send(label, chat_with("alpha", options).stream()).await;
+        stage.send(label, chat_with("alpha", options).stream()).await?;
     }
     Ok(())
 }
 
 fn judge_usage_chunk(judge: &mut Judge<'_>) {
-    let declared = judge.declared::<Streaming>().map(|streaming| streaming.usage_chunk);
     judge.answered_by("asked-answered-by-alpha", "asked", "alpha");
     judge_ends_with_done(judge, "asked-ends-with-done", "asked");
     judge_usage(judge, "asked-usage", "asked", UsageChunk::Added);
     judge.answered_by("not-asked-answered-by-alpha", "not-asked", "alpha");
     judge_ends_with_done(judge, "not-asked-ends-with-done", "not-asked");
-    if let Some(declared) = &declared {
-        judge_usage(judge, "not-asked-usage", "not-asked", declared.not_asked);
-    }
     judge.answered_by("refused-answered-by-alpha", "refused", "alpha");
     judge_ends_with_done(judge, "refused-ends-with-done", "refused");
-    if let Some(declared) = &declared {
-        judge_usage(judge, "refused-usage", "refused", declared.refused);
+    if let Some(Streaming { usage_chunk }) = judge.declared() {
+        judge_usage(judge, "not-asked-usage", "not-asked", usage_chunk.not_asked);
+        judge_usage(judge, "refused-usage", "refused", usage_chunk.refused);
     }
 }
 
@@ -183,7 +173,6 @@ fn judge_usage(judge: &mut Judge<'_>, clause: &'static str, label: &str, wanted:
     });
 }
 
-/// The numbers of an event that has usage.
 fn reported(event: &Value) -> Usage {
     let number = |name: &str| event["usage"][name].as_u64().unwrap_or_default();
     Usage {
@@ -193,7 +182,6 @@ fn reported(event: &Value) -> Usage {
     }
 }
 
-/// The token after which the model dies.
 const DEATH: u64 = 4;
 
 check!(
@@ -204,18 +192,16 @@ check!(
         sentence: "when the model dies in the middle of a stream the client sees it break off, never a clean end",
         source: "RFC 9112, section 8 (incomplete messages)",
         how: "The model's connection is cut after token 4 of 8; looks at how the client's reply ends, and sends another chat.",
-        capability: Some(capability::STREAMING),
         kills: &["swallows-upstream-death"],
         observe: stream::observe,
-        ..CHECK
+        ..STREAMING
     }
 );
 
 async fn drive_mid_stream_error(stage: &mut Stage) -> Result<()> {
     let alpha = routed(stage).await?;
     InStep::new("dies", chat("alpha"), &alpha, TOKENS).dying_after(DEATH).send(stage).await?;
-    stage.send("next", chat("alpha")).await;
-    Ok(())
+    stage.send("next", chat("alpha")).await
 }
 
 fn judge_mid_stream_error(judge: &mut Judge<'_>) {
@@ -245,18 +231,16 @@ check!(
         source: "RFC 9112, section 9.6; vLLM, abort on disconnect",
         how: "The client leaves after the first token, while the model waits to send more; looks at whether the model's reply ends, \
               and sends another chat.",
-        capability: Some(capability::STREAMING),
         kills: &["reads-on-after-abort"],
         observe: stream::observe,
-        ..CHECK
+        ..STREAMING
     }
 );
 
 async fn drive_client_abort(stage: &mut Stage) -> Result<()> {
     let alpha = routed(stage).await?;
     InStep::new("leaves", chat("alpha"), &alpha, TOKENS).leaving_after(1).send(stage).await?;
-    stage.send("next", chat("alpha")).await;
-    Ok(())
+    stage.send("next", chat("alpha")).await
 }
 
 fn judge_client_abort(judge: &mut Judge<'_>) {
@@ -268,13 +252,12 @@ fn judge_client_abort(judge: &mut Judge<'_>) {
 mod judges {
     use rstest::rstest;
     use suites::{
-        fake::Fake,
+        fake::{Fake, Holds, No, Unproven, Yes},
         stream::Step::{self, *},
     };
     use verdict::{
         capability::UsageChunks,
         history::{Body, Sent},
-        judge::Holds,
     };
 
     use super::*;
@@ -284,25 +267,11 @@ mod judges {
     const HELD: [Step; 4] = [Opened(2), HeldBack(40), Opened(8), Arrived(8)];
 
     fn streamed(check: &str, label: &str, steps: &[Step]) -> Fake {
-        let fake = Fake::of(check).model("alpha").answered(label, 200, "alpha");
-        fake.fact(&format!("steps-{label}"), json!(steps))
+        Fake::of(check).model("alpha").answered(label, 200, "alpha").fact(&format!("steps-{label}"), json!(steps))
     }
 
     fn cut(fake: Fake, ended: Ended) -> Fake {
         fake.with_response(|response| response.ended = ended).with_record(|record| record.finished = false)
-    }
-
-    #[rstest]
-    #[case::in_step(streamed("streaming/incremental", "stream", &IN_STEP), Holds::Yes)]
-    #[case::buffered(streamed("streaming/incremental", "stream", &HELD), Holds::No)]
-    #[case::tokens_lost(streamed("streaming/incremental", "stream", &IN_STEP[..4]), Holds::No)]
-    #[case::cut_short(streamed("streaming/incremental", "stream", &IN_STEP).with_response(|r| r.ended = Ended::Truncated), Holds::No)]
-    #[case::from_nobody(Fake::of("streaming/incremental").model("alpha").refused("stream", 200).fact("steps-stream", json!(IN_STEP)), Holds::No)]
-    #[case::never_live(streamed("streaming/incremental", "stream", &IN_STEP).unsettled(), Holds::No)]
-    #[case::the_model_did_not_wait(streamed("streaming/incremental", "stream", &[Opened(2), Arrived(8)]), Holds::Unproven)]
-    #[case::nothing_happened(Fake::of("streaming/incremental").model("alpha"), Holds::Unproven)]
-    fn incremental_is_judged(#[case] fake: Fake, #[case] holds: Holds) {
-        assert_eq!(fake.verdict(), holds);
     }
 
     /// Two streams with these bodies, of which the model sent `sent`.
@@ -318,22 +287,6 @@ mod judges {
     }
 
     const GOOD: &str = "data: {\"a\":\"\u{2603}\"}\n\ndata: [DONE]\n\n";
-
-    #[rstest]
-    #[case::as_sent(framed(GOOD, GOOD), Holds::Yes)]
-    #[case::another_space(framed(GOOD, "data:  {\"a\":\"\u{2603}\"}\n\ndata: [DONE]\n\n"), Holds::No)]
-    #[case::a_character_broken(framed(GOOD, "data: {\"a\":\"\u{fffd}\"}\n\ndata: [DONE]\n\n"), Holds::No)]
-    #[case::done_dropped(framed(GOOD, "data: {\"a\":\"\u{2603}\"}\n\n"), Holds::No)]
-    #[case::no_done_from_the_model(framed("data: {}\n\n", "data: {}\n\n"), Holds::No)]
-    #[case::last_event_unfinished(framed("data: {}\n\ndata: [DONE]\n", "data: {}\n\ndata: [DONE]\n"), Holds::No)]
-    #[case::not_text(framed(GOOD, GOOD).with_response(|r| r.body = Body::of(b"\xE2data")), Holds::No)]
-    #[case::truncated(framed(GOOD, GOOD).with_response(|r| r.ended = Ended::Truncated), Holds::No)]
-    #[case::model_did_not_say(framed(GOOD, GOOD).with_record(|record| record.sent = None), Holds::Unproven)]
-    #[case::one_was_not_sent(Fake::of("streaming/framing").model("alpha").answered("tokens", 200, "alpha"), Holds::No)]
-    #[case::nothing_happened(Fake::of("streaming/framing").model("alpha"), Holds::Unproven)]
-    fn framing_is_judged(#[case] fake: Fake, #[case] holds: Holds) {
-        assert_eq!(fake.verdict(), holds);
-    }
 
     const USAGE: &str = r#"data: {"choices":[],"usage":{"prompt_tokens":6,"completion_tokens":1,"total_tokens":7}}"#;
     const WITHOUT: &str = "data: {\"choices\":[{}],\"usage\":null}\n\ndata: [DONE]\n\n";
@@ -354,36 +307,10 @@ mod judges {
         fake
     }
 
-    #[rstest]
-    #[case::as_declared(reported(&with_usage(), &with_usage(), WITHOUT), Holds::Yes)]
-    #[case::not_where_asked(reported(WITHOUT, &with_usage(), WITHOUT), Holds::No)]
-    #[case::not_where_declared(reported(&with_usage(), WITHOUT, WITHOUT), Holds::No)]
-    #[case::where_it_is_declared_absent(reported(&with_usage(), &with_usage(), &with_usage()), Holds::No)]
-    #[case::twice(reported(&format!("{USAGE}\n\n{}", with_usage()), &with_usage(), WITHOUT), Holds::No)]
-    #[case::with_choices(reported(&with_usage().replace("[],", "[{}],"), &with_usage(), WITHOUT), Holds::No)]
-    #[case::not_the_last(reported(&format!("{USAGE}\n\n{WITHOUT}"), &with_usage(), WITHOUT), Holds::No)]
-    #[case::other_numbers(reported(&with_usage().replace('7', "8"), &with_usage(), WITHOUT), Holds::No)]
-    #[case::undeclared(reported(&with_usage(), &with_usage(), WITHOUT).declares(json!({})), Holds::Unproven)]
-    fn usage_chunk_is_judged(#[case] fake: Fake, #[case] holds: Holds) {
-        assert_eq!(fake.verdict(), holds);
-    }
-
     const DYING: [Step; 5] = [Opened(2), Arrived(1), Opened(3), Arrived(2), Opened(4)];
 
     fn dying(ended: Ended) -> Fake {
         cut(streamed("streaming/mid-stream-error", "dies", &DYING), ended)
-    }
-
-    #[rstest]
-    #[case::broken_off(dying(Ended::Truncated).answered("next", 200, "alpha"), Holds::Yes)]
-    #[case::a_clean_end(dying(Ended::Complete).answered("next", 200, "alpha"), Holds::No)]
-    #[case::a_hang(dying(Ended::Bounded).answered("next", 200, "alpha"), Holds::No)]
-    #[case::done_was_made_up(dying(Ended::Truncated).with_response(|r| r.body = Body::of(b"data: [DONE]\n\n")).answered("next", 200, "alpha"), Holds::No)]
-    #[case::nothing_had_arrived(cut(streamed("streaming/mid-stream-error", "dies", &DYING[..1]), Ended::Truncated).answered("next", 200, "alpha"), Holds::No)]
-    #[case::the_gateway_is_gone(dying(Ended::Truncated).cut("next"), Holds::No)]
-    #[case::it_did_not_die(streamed("streaming/mid-stream-error", "dies", &DYING).answered("next", 200, "alpha"), Holds::Unproven)]
-    fn mid_stream_error_is_judged(#[case] fake: Fake, #[case] holds: Holds) {
-        assert_eq!(fake.verdict(), holds);
     }
 
     fn leaving(steps: &[Step]) -> Fake {
@@ -391,12 +318,47 @@ mod judges {
     }
 
     #[rstest]
-    #[case::seen(leaving(&[Opened(2), Arrived(1), Left, GaveUp, Opened(8)]).answered("next", 200, "alpha"), Holds::Yes)]
-    #[case::not_seen(leaving(&[Opened(2), Arrived(1), Left, Opened(8)]).answered("next", 200, "alpha"), Holds::No)]
-    #[case::read_to_the_end(leaving(&[Opened(2), Arrived(1), Left, GaveUp, Opened(8)]).with_record(|record| record.finished = true).answered("next", 200, "alpha"), Holds::No)]
-    #[case::the_gateway_is_gone(leaving(&[Opened(2), Arrived(1), Left, GaveUp, Opened(8)]).cut("next"), Holds::No)]
-    #[case::nothing_happened(Fake::of("streaming/client-abort").model("alpha"), Holds::Unproven)]
-    fn client_abort_is_judged(#[case] fake: Fake, #[case] holds: Holds) {
+    #[case::incremental_in_step(streamed("streaming/incremental", "stream", &IN_STEP), Yes)]
+    #[case::incremental_buffered(streamed("streaming/incremental", "stream", &HELD), No)]
+    #[case::incremental_tokens_lost(streamed("streaming/incremental", "stream", &IN_STEP[..4]), No)]
+    #[case::incremental_cut_short(streamed("streaming/incremental", "stream", &IN_STEP).with_response(|r| r.ended = Ended::Truncated), No)]
+    #[case::incremental_from_nobody(Fake::of("streaming/incremental").model("alpha").refused("stream", 200).fact("steps-stream", json!(IN_STEP)), No)]
+    #[case::incremental_never_live(streamed("streaming/incremental", "stream", &IN_STEP).unsettled(), No)]
+    #[case::incremental_the_model_did_not_wait(streamed("streaming/incremental", "stream", &[Opened(2), Arrived(8)]), Unproven)]
+    #[case::incremental_nothing_happened(Fake::of("streaming/incremental").model("alpha"), Unproven)]
+    #[case::framing_as_sent(framed(GOOD, GOOD), Yes)]
+    #[case::framing_another_space(framed(GOOD, "data:  {\"a\":\"\u{2603}\"}\n\ndata: [DONE]\n\n"), No)]
+    #[case::framing_a_character_broken(framed(GOOD, "data: {\"a\":\"\u{fffd}\"}\n\ndata: [DONE]\n\n"), No)]
+    #[case::framing_done_dropped(framed(GOOD, "data: {\"a\":\"\u{2603}\"}\n\n"), No)]
+    #[case::framing_no_done_from_the_model(framed("data: {}\n\n", "data: {}\n\n"), No)]
+    #[case::framing_last_event_unfinished(framed("data: {}\n\ndata: [DONE]\n", "data: {}\n\ndata: [DONE]\n"), No)]
+    #[case::framing_not_text(framed(GOOD, GOOD).with_response(|r| r.body = Body::of(b"\xE2data")), No)]
+    #[case::framing_truncated(framed(GOOD, GOOD).with_response(|r| r.ended = Ended::Truncated), No)]
+    #[case::framing_model_did_not_say(framed(GOOD, GOOD).with_record(|record| record.sent = None), Unproven)]
+    #[case::framing_one_was_not_sent(Fake::of("streaming/framing").model("alpha").answered("tokens", 200, "alpha"), No)]
+    #[case::framing_nothing_happened(Fake::of("streaming/framing").model("alpha"), Unproven)]
+    #[case::usage_chunk_as_declared(reported(&with_usage(), &with_usage(), WITHOUT), Yes)]
+    #[case::usage_chunk_not_where_asked(reported(WITHOUT, &with_usage(), WITHOUT), No)]
+    #[case::usage_chunk_not_where_declared(reported(&with_usage(), WITHOUT, WITHOUT), No)]
+    #[case::usage_chunk_where_it_is_declared_absent(reported(&with_usage(), &with_usage(), &with_usage()), No)]
+    #[case::usage_chunk_twice(reported(&format!("{USAGE}\n\n{}", with_usage()), &with_usage(), WITHOUT), No)]
+    #[case::usage_chunk_with_choices(reported(&with_usage().replace("[],", "[{}],"), &with_usage(), WITHOUT), No)]
+    #[case::usage_chunk_not_the_last(reported(&format!("{USAGE}\n\n{WITHOUT}"), &with_usage(), WITHOUT), No)]
+    #[case::usage_chunk_other_numbers(reported(&with_usage().replace('7', "8"), &with_usage(), WITHOUT), No)]
+    #[case::usage_chunk_undeclared(reported(&with_usage(), &with_usage(), WITHOUT).declares(json!({})), Unproven)]
+    #[case::mid_stream_error_broken_off(dying(Ended::Truncated).answered("next", 200, "alpha"), Yes)]
+    #[case::mid_stream_error_a_clean_end(dying(Ended::Complete).answered("next", 200, "alpha"), No)]
+    #[case::mid_stream_error_a_hang(dying(Ended::Bounded).answered("next", 200, "alpha"), No)]
+    #[case::mid_stream_error_done_was_made_up(dying(Ended::Truncated).with_response(|r| r.body = Body::of(b"data: [DONE]\n\n")).answered("next", 200, "alpha"), No)]
+    #[case::mid_stream_error_nothing_had_arrived(cut(streamed("streaming/mid-stream-error", "dies", &DYING[..1]), Ended::Truncated).answered("next", 200, "alpha"), No)]
+    #[case::mid_stream_error_the_gateway_is_gone(dying(Ended::Truncated).cut("next"), No)]
+    #[case::mid_stream_error_it_did_not_die(streamed("streaming/mid-stream-error", "dies", &DYING).answered("next", 200, "alpha"), Unproven)]
+    #[case::client_abort_seen(leaving(&[Opened(2), Arrived(1), Left, GaveUp, Opened(8)]).answered("next", 200, "alpha"), Yes)]
+    #[case::client_abort_not_seen(leaving(&[Opened(2), Arrived(1), Left, Opened(8)]).answered("next", 200, "alpha"), No)]
+    #[case::client_abort_read_to_the_end(leaving(&[Opened(2), Arrived(1), Left, GaveUp, Opened(8)]).with_record(|record| record.finished = true).answered("next", 200, "alpha"), No)]
+    #[case::client_abort_the_gateway_is_gone(leaving(&[Opened(2), Arrived(1), Left, GaveUp, Opened(8)]).cut("next"), No)]
+    #[case::client_abort_nothing_happened(Fake::of("streaming/client-abort").model("alpha"), Unproven)]
+    fn judged(#[case] fake: Fake, #[case] holds: Holds) {
         assert_eq!(fake.verdict(), holds);
     }
 }

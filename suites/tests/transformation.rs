@@ -1,9 +1,11 @@
 //! Transformations: headers that a route or a policy changes, and bodies that nobody does.
 
+mod modifiers;
+
 use anyhow::Result;
 use serde_json::{Value, json};
 use suites::{
-    CHECK, Call, Check, Judge, Live, Model, ObjectRef, Stage, Until, chat, chat_with, check, replies,
+    CHECK, Call, Check, Judge, Live, Model, ObjectRef, Stage, chat, chat_with, check, replies, says_how_it_stands,
     stream::{self, InStep},
 };
 use verdict::{
@@ -16,9 +18,7 @@ use verdict::{
 /// Header with a value that is written in the configuration.
 const FIXED: &str = "x-igc-fixed";
 const VALUE: &str = "as configured";
-/// Header with the model that the request's body names.
 const REQUESTED: &str = "x-requested-model";
-/// Header with the model that the reply's body names.
 const ACTUAL: &str = "x-actual-model";
 const BROKEN: &str = "x-igc-broken";
 
@@ -26,11 +26,20 @@ const BROKEN: &str = "x-igc-broken";
 const SOURCES: [(HeaderSource, &str); 3] =
     [(HeaderSource::Fixed, FIXED), (HeaderSource::RequestModel, REQUESTED), (HeaderSource::ResponseModel, ACTUAL)];
 
+const TRANSFORMATION: Check = Check { capability: Some(capability::TRANSFORMATION), observe, ..CHECK };
+const EXPRESSION: Check = Check { capability: Some(capability::EXPRESSION), observe, ..CHECK };
+
 /// Routes the stage's own hostname to the model, with a header from every source that the gateway declares.
 async fn transform(stage: &mut Stage, model: &Model) -> Result<()> {
     let host = stage.hostname().to_owned();
     transform_hosts(stage, model, &[&host]).await?;
     stage.settle_header(|| chat("alpha"), FIXED).await
+}
+
+async fn transformed(stage: &mut Stage) -> Result<Model> {
+    let alpha = stage.model("alpha").await?;
+    transform(stage, &alpha).await?;
+    Ok(alpha)
 }
 
 async fn transform_hosts(stage: &mut Stage, model: &Model, hosts: &[&str]) -> Result<()> {
@@ -42,9 +51,7 @@ async fn transform_hosts(stage: &mut Stage, model: &Model, hosts: &[&str]) -> Re
 }
 
 async fn plain(stage: &mut Stage, model: &Model, name: &str, host: &str) -> Result<()> {
-    let everything = json!({"path": {"type": "PathPrefix", "value": "/"}});
-    let rules = json!([{"match": everything, "service": model.service, "port": 80}]);
-    stage.intent("http-route", json!({"name": name, "hostname": host, "rules": rules})).await?;
+    stage.plain_route(name, Some(host), &model.service).await?;
     stage.settle(|| chat("alpha").host(host), "alpha").await
 }
 
@@ -52,15 +59,9 @@ fn observe(history: &History) -> Value {
     Observer::new(history).with_values_of(&[FIXED, REQUESTED, ACTUAL, BROKEN]).all()
 }
 
-/// Every header that the gateway declares is on the replies: the fixed one, and the others with these models. The clauses
-/// are in the order of [`SOURCES`].
-fn judge_headers(
-    judge: &mut Judge<'_>,
-    label: &'static str,
-    clauses: [&'static str; 3],
-    requested: &[&str],
-    actual: &[&str],
-) {
+/// Every header that the gateway declares is on the replies, with the models of request and reply; clauses are in the order
+/// of [`SOURCES`].
+fn judge_headers(judge: &mut Judge<'_>, label: &'static str, clauses: [&'static str; 3], models: [&[&str]; 2]) {
     let Some(Transformation { sources, .. }) = judge.declared() else { return };
     if sources.is_empty() {
         let statement = judge.clause(label).expected("sources of a header's value");
@@ -69,114 +70,13 @@ fn judge_headers(
     for ((source, header), clause) in SOURCES.into_iter().zip(clauses) {
         let wanted = match source {
             HeaderSource::Fixed => &[VALUE],
-            HeaderSource::RequestModel => requested,
-            HeaderSource::ResponseModel => actual,
+            HeaderSource::RequestModel => models[0],
+            HeaderSource::ResponseModel => models[1],
         };
         if sources.contains(&source) {
             judge.reply_has(clause, label, header, wanted);
         }
     }
-}
-
-fn modifier() -> Value {
-    let header = |name: &str| json!([{"name": name, "value": "by-route"}]);
-    json!({"set": header("x-igc-set"), "add": header("x-igc-add"), "remove": ["x-igc-remove"]})
-}
-
-/// The headers that a client or a model sends to meet that, and one more.
-const MODIFIED: [&str; 4] = ["x-igc-set", "x-igc-add", "x-igc-remove", "x-igc-other"];
-
-/// Routes the stage's own hostname to the model, with headers modified in both directions.
-async fn modified(stage: &mut Stage) -> Result<()> {
-    let alpha = stage.model("alpha").await?;
-    let context = json!({"service": alpha.service, "request": modifier(), "response": modifier()});
-    stage.intent("modify-headers", context).await?;
-    stage.settle_header(|| chat("alpha"), "x-igc-set").await
-}
-
-/// Headers of one direction are modified: `has` judges the values of one where they arrive, `by` is the value that was sent.
-fn judge_modified<'h>(
-    judge: &mut Judge<'h>,
-    has: fn(&mut Judge<'h>, &'static str, &str, &str, &[&str]),
-    by: &'static str,
-) {
-    judge.answered_by("bare-answered-by-alpha", "bare", "alpha");
-    has(judge, "bare-x-igc-set", "bare", "x-igc-set", &["by-route"]);
-    has(judge, "bare-x-igc-remove", "bare", "x-igc-remove", &[]);
-    judge.answered_by("given-answered-by-alpha", "given", "alpha");
-    has(judge, "given-x-igc-set", "given", "x-igc-set", &["by-route"]);
-    has(judge, "given-x-igc-remove", "given", "x-igc-remove", &[]);
-    judge.answered_by("of-the-connection-answered-by-alpha", "of-the-connection", "alpha");
-    has(judge, "of-the-connection-x-igc-set", "of-the-connection", "x-igc-set", &["by-route"]);
-    has(judge, "of-the-connection-x-igc-remove", "of-the-connection", "x-igc-remove", &[]);
-    has(judge, "bare-x-igc-add", "bare", "x-igc-add", &["by-route"]);
-    has(judge, "given-x-igc-add", "given", "x-igc-add", &[by, "by-route"]);
-    has(judge, "given-x-igc-other", "given", "x-igc-other", &[by]);
-}
-
-check!(
-    transformation / request_header,
-    drive_request_header,
-    judge_request_header,
-    Check {
-        sentence: "a route sets, adds and removes request headers, and headers of the connection never reach the model",
-        source: "Gateway API v1, HTTPHeaderFilter (core); RFC 9110, section 7.6.1",
-        how: "Sends a chat without the headers, one that has them already and one with headers of its connection; looks at those \
-              that the model recorded.",
-        capability: Some(capability::HEADER_MODIFIER),
-        kills: &["adds-hop-by-hop-header", "appends-instead-of-set", "ignores-header-removal"],
-        ..CHECK
-    }
-);
-
-async fn drive_request_header(stage: &mut Stage) -> Result<()> {
-    modified(stage).await?;
-    stage.send("bare", chat("alpha")).await;
-    let given = MODIFIED.into_iter().fold(chat("alpha"), |call, name| call.header(name, "by-client"));
-    stage.send("given", given).await;
-    let of_the_connection = chat("alpha")
-        .header("connection", "keep-alive, x-igc-hop")
-        .header("x-igc-hop", "by-client")
-        .header("keep-alive", "timeout=5")
-        .header("proxy-connection", "keep-alive");
-    stage.send("of-the-connection", of_the_connection).await;
-    Ok(())
-}
-
-fn judge_request_header(judge: &mut Judge<'_>) {
-    judge_modified(judge, Judge::model_got, "by-client");
-    judge.model_got("of-the-connection-x-igc-hop", "of-the-connection", "x-igc-hop", &[]);
-    judge.model_got("of-the-connection-keep-alive", "of-the-connection", "keep-alive", &[]);
-    judge.model_got("of-the-connection-proxy-connection", "of-the-connection", "proxy-connection", &[]);
-}
-
-check!(
-    transformation / response_header,
-    drive_response_header,
-    judge_response_header,
-    Check {
-        sentence: "a route sets, adds and removes response headers, and headers of the connection never reach the client",
-        source: "Gateway API v1, HTTPHeaderFilter on responses (extended); RFC 9110, section 7.6.1",
-        how: "The model replies without the headers, with them and with a header of its connection; looks at those that the client \
-              gets.",
-        capability: Some(capability::HEADER_MODIFIER),
-        kills: &["leaks-upstream-keep-alive", "ignores-response-headers"],
-        ..CHECK
-    }
-);
-
-async fn drive_response_header(stage: &mut Stage) -> Result<()> {
-    modified(stage).await?;
-    stage.send("bare", chat("alpha")).await;
-    let scripted = |call: Call, name| call.header("x-igc-header", format!("{name}: by-model"));
-    stage.send("given", MODIFIED.into_iter().fold(chat("alpha"), scripted)).await;
-    stage.send("of-the-connection", chat("alpha").header("x-igc-header", "keep-alive: timeout=5")).await;
-    Ok(())
-}
-
-fn judge_response_header(judge: &mut Judge<'_>) {
-    judge_modified(judge, Judge::reply_has, "by-model");
-    judge.reply_has("of-the-connection-keep-alive", "of-the-connection", "keep-alive", &[]);
 }
 
 check!(
@@ -188,24 +88,20 @@ check!(
         source: "guide 000, step 4b, x-requested-model",
         how: "Sends chats for a model, also where its reply names another or has the header already, for a model that there is not, \
               and a request without a body; looks at the header of the replies.",
-        capability: Some(capability::EXPRESSION),
         kills: &["reads-the-other-body", "keeps-header-of-upstream"],
-        observe,
-        ..CHECK
+        ..EXPRESSION
     }
 );
 
 async fn drive_from_request(stage: &mut Stage) -> Result<()> {
-    let alpha = stage.model("alpha").await?;
-    transform(stage, &alpha).await?;
+    transformed(stage).await?;
     let elsewhere = br#"{"model":"somebody"}"#;
-    stage.send("asks-for-alpha", chat("alpha")).await;
-    stage.send("alpha-says-somebody", replies(chat("alpha"), elsewhere, "application/json")).await;
+    stage.send("asks-for-alpha", chat("alpha")).await?;
+    stage.send("alpha-says-somebody", replies(chat("alpha"), elsewhere, "application/json")).await?;
     let with_the_header = chat("alpha").header("x-igc-header", format!("{REQUESTED}: nobody"));
-    stage.send("alpha-sends-the-header", with_the_header).await;
-    stage.send("asks-for-nobody", chat("nobody")).await;
-    stage.send("asks-for-nothing", Call::get("/v1/models")).await;
-    Ok(())
+    stage.send("alpha-sends-the-header", with_the_header).await?;
+    stage.send("asks-for-nobody", chat("nobody")).await?;
+    stage.send("asks-for-nothing", Call::get("/v1/models")).await
 }
 
 fn judge_from_request(judge: &mut Judge<'_>) {
@@ -228,25 +124,21 @@ check!(
         source: "guide 000, step 4b, x-actual-model",
         how: "The model's replies name another model, none, are no JSON, or have the header already; looks at the header that the \
               client gets.",
-        capability: Some(capability::EXPRESSION),
         kills: &["reads-the-other-body", "keeps-header-of-upstream"],
-        observe,
-        ..CHECK
+        ..EXPRESSION
     }
 );
 
 async fn drive_from_response(stage: &mut Stage) -> Result<()> {
-    let alpha = stage.model("alpha").await?;
-    transform(stage, &alpha).await?;
+    transformed(stage).await?;
     for (label, body, content_type) in [
         ("says-somebody", r#"{"model":"somebody"}"#, "application/json"),
         ("names-no-model", r#"{"error":{"code":404}}"#, "application/json"),
         ("is-no-json", "alpha", "text/plain"),
     ] {
-        stage.send(label, replies(chat("alpha"), body.as_bytes(), content_type)).await;
+        stage.send(label, replies(chat("alpha"), body.as_bytes(), content_type)).await?;
     }
-    stage.send("says-alpha", chat("alpha").header("x-igc-header", format!("{ACTUAL}: nobody"))).await;
-    Ok(())
+    stage.send("says-alpha", chat("alpha").header("x-igc-header", format!("{ACTUAL}: nobody"))).await
 }
 
 fn judge_from_response(judge: &mut Judge<'_>) {
@@ -268,10 +160,8 @@ check!(
         sentence: "replies are transformed on the route that says so, and nowhere else",
         source: "guide 000, step 4b, before the policy; the gateway's declaration of its sources",
         how: "Sends chats on a route before and after it is transformed, and on its neighbour; looks at the headers of the replies.",
-        capability: Some(capability::TRANSFORMATION),
         kills: &["transformation-on-all-routes"],
-        observe,
-        ..CHECK
+        ..TRANSFORMATION
     }
 );
 
@@ -282,13 +172,10 @@ async fn drive_absent_without_policy(stage: &mut Stage) -> Result<()> {
     let route = stage.route();
     plain(stage, &alpha, "neighbour", &neighbour).await?;
     plain(stage, &alpha, route, &host).await?;
-    stage.send("before", chat("alpha")).await;
+    stage.send("before", chat("alpha")).await?;
     transform(stage, &alpha).await?;
-    for _ in 0..3 {
-        stage.send("transformed", chat("alpha")).await;
-        stage.send("neighbour", chat("alpha").host(&neighbour)).await;
-    }
-    Ok(())
+    let calls = [("transformed", chat("alpha")), ("neighbour", chat("alpha").host(&neighbour))];
+    stage.send_in_turn(3, &calls).await
 }
 
 fn judge_absent_without_policy(judge: &mut Judge<'_>) {
@@ -302,7 +189,7 @@ fn judge_absent_without_policy(judge: &mut Judge<'_>) {
     judge.reply_has("neighbour-x-actual-model", "neighbour", ACTUAL, &[]);
     judge.answered_by("transformed-answered-by-alpha", "transformed", "alpha");
     let clauses = ["transformed-x-igc-fixed", "transformed-x-requested-model", "transformed-x-actual-model"];
-    judge_headers(judge, "transformed", clauses, &["alpha"], &["alpha"]);
+    judge_headers(judge, "transformed", clauses, [&["alpha"], &["alpha"]]);
 }
 
 check!(
@@ -334,11 +221,11 @@ async fn drive_body_untouched(stage: &mut Stage) -> Result<()> {
     for (route, host) in [("plain", plain_host), ("transformed", host)] {
         let post = || Call::post("/v1/chat/completions").host(&host);
         let odd = post().body(ODD, "application/json");
-        stage.send(&format!("{route}-odd"), replies(odd, ODD.as_bytes(), "application/json")).await;
+        stage.send(&format!("{route}-odd"), replies(odd, ODD.as_bytes(), "application/json")).await?;
         let long = chat_with("alpha", json!({"user": "u".repeat(100_000)})).host(&host);
-        stage.send(&format!("{route}-long"), long.header("x-igc-padding", "100000")).await;
+        stage.send(&format!("{route}-long"), long.header("x-igc-padding", "100000")).await?;
         let not_text = post().body(bytes.clone(), "application/octet-stream");
-        stage.send(&format!("{route}-not-text"), replies(not_text, &bytes, "application/octet-stream")).await;
+        stage.send(&format!("{route}-not-text"), replies(not_text, &bytes, "application/octet-stream")).await?;
     }
     Ok(())
 }
@@ -370,23 +257,11 @@ check!(
         source: "Gateway API, GEP-713 (policy status); the gateway's declaration",
         how: "Applies a policy with an expression that lacks a bracket and sends chats; looks at what the API server and the policy's \
               conditions say, and at the replies.",
-        capability: Some(capability::EXPRESSION),
         kills: &["accepts-bad-expression-silently", "bad-expression-as-500"],
         live: Live::NotJudged,
-        observe,
-        ..CHECK
+        ..EXPRESSION
     }
 );
-
-/// Until a controller has said of an object how it stands.
-fn says_how_it_stands() -> Until {
-    Until::holds("conditions in the status", |object| {
-        let status = &object["status"];
-        let entries =
-            ["parents", "ancestors"].into_iter().flat_map(|list| status[list].as_array().into_iter().flatten());
-        Ok(entries.chain([status]).any(|said| said["conditions"].as_array().is_some_and(|all| !all.is_empty())))
-    })
-}
 
 async fn drive_bad_expression(stage: &mut Stage) -> Result<()> {
     let alpha = stage.model("alpha").await?;
@@ -400,13 +275,9 @@ async fn drive_bad_expression(stage: &mut Stage) -> Result<()> {
         stage.see("policy", &policy, says_how_it_stands(), 60).await?;
     }
     stage.settle_status(|| chat("alpha"), |status| status != 404).await?;
-    for _ in 0..5 {
-        stage.send("traffic", chat("alpha")).await;
-    }
-    Ok(())
+    stage.send_in_turn(5, &[("traffic", chat("alpha"))]).await
 }
 
-/// The message of whatever the API server refused.
 fn refusal(history: &History) -> Option<String> {
     history.admissions.values().find_map(|admission| match admission {
         Admission::Refused { message, .. } => Some(message.clone()),
@@ -467,8 +338,7 @@ fn observe_stream(history: &History) -> Value {
 }
 
 async fn drive_on_stream(stage: &mut Stage) -> Result<()> {
-    let alpha = stage.model("alpha").await?;
-    transform(stage, &alpha).await?;
+    let alpha = transformed(stage).await?;
     InStep::new("stream", chat("alpha"), &alpha, 6).send(stage).await
 }
 
@@ -480,7 +350,7 @@ fn judge_on_stream(judge: &mut Judge<'_>) {
     let model = |source| -> &[&str] { if absent_on_streams.contains(&source) { &[] } else { &["alpha"] } };
     let (requested, actual) = (model(HeaderSource::RequestModel), model(HeaderSource::ResponseModel));
     let clauses = ["stream-x-igc-fixed", "stream-x-requested-model", "stream-x-actual-model"];
-    judge_headers(judge, "stream", clauses, requested, actual);
+    judge_headers(judge, "stream", clauses, [requested, actual]);
 }
 
 check!(
@@ -492,10 +362,8 @@ check!(
         sentence: "a compressed reply is transformed like any other, and still reads",
         source: "agentgateway/agentgateway#1580",
         how: "The model replies with gzip; the client has to get those bytes, or the text uncompressed, with the declared headers.",
-        capability: Some(capability::TRANSFORMATION),
         kills: &["cannot-read-compressed"],
-        observe,
-        ..CHECK
+        ..TRANSFORMATION
     }
 );
 
@@ -503,11 +371,9 @@ check!(
 const PLAIN: &str = r#"{"model":"somebody","choices":[]}"#;
 
 async fn drive_gzip(stage: &mut Stage) -> Result<()> {
-    let alpha = stage.model("alpha").await?;
-    transform(stage, &alpha).await?;
+    transformed(stage).await?;
     let call = chat("alpha").header("accept-encoding", "gzip").header("x-igc-gzip", "1");
-    stage.send("compressed", replies(call, PLAIN.as_bytes(), "application/json")).await;
-    Ok(())
+    stage.send("compressed", replies(call, PLAIN.as_bytes(), "application/json")).await
 }
 
 fn judge_gzip(judge: &mut Judge<'_>) {
@@ -520,7 +386,7 @@ fn judge_gzip(judge: &mut Judge<'_>) {
         judge.body("compressed-reads", "compressed", PLAIN);
     }
     let clauses = ["compressed-x-igc-fixed", "compressed-x-requested-model", "compressed-x-actual-model"];
-    judge_headers(judge, "compressed", clauses, &["alpha"], &["somebody"]);
+    judge_headers(judge, "compressed", clauses, [&["alpha"], &["somebody"]]);
 }
 
 check!(
@@ -533,23 +399,19 @@ check!(
         source: "the gateways' limits on bodies that are read (agentgateway reads 2 MiB)",
         how: "Sends a request, or has a reply sent, of 3 MB over a transformed route; compares digests on both sides and looks at the \
               headers of the reply.",
-        capability: Some(capability::TRANSFORMATION),
         kills: &["truncates-bodies-over-64-kib", "loses-headers-of-large-bodies"],
-        observe,
-        ..CHECK
+        ..TRANSFORMATION
     }
 );
 
 async fn drive_large_body(stage: &mut Stage) -> Result<()> {
     const LARGE: usize = 3_000_000;
-    let alpha = stage.model("alpha").await?;
-    transform(stage, &alpha).await?;
+    transformed(stage).await?;
     let call = match stage.case() {
         "request" => chat_with("alpha", json!({"user": "u".repeat(LARGE)})),
         _ => chat("alpha").header("x-igc-padding", LARGE.to_string()),
     };
-    stage.send("large", call).await;
-    Ok(())
+    stage.send("large", call).await
 }
 
 fn judge_large_body(judge: &mut Judge<'_>) {
@@ -557,7 +419,7 @@ fn judge_large_body(judge: &mut Judge<'_>) {
     judge.request_untouched("large-request-untouched", "large");
     judge.reply_untouched("large-reply-untouched", "large");
     let clauses = ["large-x-igc-fixed", "large-x-requested-model", "large-x-actual-model"];
-    judge_headers(judge, "large", clauses, &["alpha"], &["alpha"]);
+    judge_headers(judge, "large", clauses, [&["alpha"], &["alpha"]]);
 }
 
 check!(
@@ -569,29 +431,20 @@ check!(
         source: "Gateway API, GEP-713 (policies attach to the object)",
         how: "Adds a hostname to a transformed route and sends chats before, right after and when the change is live, also to the new \
               hostname; looks at the headers of all replies.",
-        capability: Some(capability::TRANSFORMATION),
         kills: &["transformation-lost-after-update"],
-        observe,
-        ..CHECK
+        ..TRANSFORMATION
     }
 );
 
 async fn drive_survives_route_update(stage: &mut Stage) -> Result<()> {
-    let alpha = stage.model("alpha").await?;
-    transform(stage, &alpha).await?;
+    let alpha = transformed(stage).await?;
     let host = stage.hostname().to_owned();
     let added = format!("added.{host}");
-    stage.send("before", chat("alpha")).await;
+    stage.send("before", chat("alpha")).await?;
     transform_hosts(stage, &alpha, &[&host, &added]).await?;
-    for _ in 0..5 {
-        stage.send("meanwhile", chat("alpha")).await;
-    }
+    stage.send_in_turn(5, &[("meanwhile", chat("alpha"))]).await?;
     stage.settle(|| chat("alpha").host(&added), "alpha").await?; // the change is live
-    for _ in 0..5 {
-        stage.send("after", chat("alpha")).await;
-        stage.send("added", chat("alpha").host(&added)).await;
-    }
-    Ok(())
+    stage.send_in_turn(5, &[("after", chat("alpha")), ("added", chat("alpha").host(&added))]).await
 }
 
 fn judge_survives_route_update(judge: &mut Judge<'_>) {
@@ -604,79 +457,30 @@ fn judge_survives_route_update(judge: &mut Judge<'_>) {
     ];
     for (label, answered, headers) in sent {
         judge.answered_by(answered, label, "alpha");
-        judge_headers(judge, label, headers, &["alpha"], &["alpha"]);
+        judge_headers(judge, label, headers, [&["alpha"], &["alpha"]]);
     }
 }
 
 mod judges {
     use rstest::rstest;
     use suites::{
-        fake::{CONTROLLER, Fake},
+        fake::{self, CONTROLLER, Fake, Holds, No, Unproven, Yes, accepted},
         stream::Step::{self, *},
     };
-    use verdict::{
-        history::{Body, Ended, Outcome, Sent},
-        judge::Holds,
-    };
+    use verdict::history::{Body, Ended, Sent};
 
     use super::*;
 
-    type Headers = [(&'static str, &'static str)];
+    pub(super) type Headers = [(&'static str, &'static str)];
+    type HeaderValue = Option<&'static str>;
 
     /// A 200 of alpha with these headers, which the model got with those.
-    fn exchanged(fake: Fake, label: &str, reply: &Headers, at_model: &Headers) -> Fake {
+    pub(super) fn exchanged(fake: Fake, label: &str, reply: &Headers, at_model: &Headers) -> Fake {
         fake.answer(label, 200, reply, "{}").also_reached("alpha").with_model_headers(at_model)
     }
 
-    const SET: (&str, &str) = ("x-igc-set", "by-route");
-    const ADDED: (&str, &str) = ("x-igc-add", "by-route");
-
-    /// The three requests, the last two as the model got them.
-    fn requests(given: &Headers, of_the_connection: &Headers) -> Fake {
-        let fake = exchanged(Fake::of("transformation/request-header").model("alpha"), "bare", &[], &[SET, ADDED]);
-        let fake = exchanged(fake, "given", &[], given);
-        exchanged(fake, "of-the-connection", &[], of_the_connection)
-    }
-
-    const GIVEN: [(&str, &str); 3] =
-        [("X-Igc-Set", "by-route"), ("x-igc-add", "by-client,by-route"), ("x-igc-other", "by-client")];
-
-    #[rstest]
-    #[case::as_it_should(requests(&GIVEN, &[SET]), Holds::Yes)]
-    #[case::added_on_a_line_of_its_own(requests(&[SET, ("x-igc-add", "by-client"), ADDED, GIVEN[2]], &[SET]), Holds::Yes)]
-    #[case::set_appends(requests(&[("x-igc-set", "by-client"), GIVEN[0], GIVEN[1], GIVEN[2]], &[SET]), Holds::No)]
-    #[case::add_replaces(requests(&[SET, ADDED, GIVEN[2]], &[SET]), Holds::No)]
-    #[case::not_removed(requests(&[GIVEN[0], GIVEN[1], GIVEN[2], ("x-igc-remove", "by-client")], &[SET]), Holds::No)]
-    #[case::another_one_removed(requests(&GIVEN[..2], &[SET]), Holds::No)]
-    #[case::nominated_header_leaks(requests(&GIVEN, &[SET, ("x-igc-hop", "by-client")]), Holds::No)]
-    #[case::keep_alive_leaks(requests(&GIVEN, &[SET, ("Keep-Alive", "timeout=5")]), Holds::No)]
-    #[case::proxy_connection_leaks(requests(&GIVEN, &[SET, ("proxy-connection", "keep-alive")]), Holds::No)]
-    #[case::nothing_happened(Fake::of("transformation/request-header").model("alpha"), Holds::Unproven)]
-    fn request_header_is_judged(#[case] fake: Fake, #[case] holds: Holds) {
-        assert_eq!(fake.verdict(), holds);
-    }
-
-    fn responses(given: &Headers, of_the_connection: &Headers) -> Fake {
-        let fake = exchanged(Fake::of("transformation/response-header").model("alpha"), "bare", &[SET, ADDED], &[]);
-        let fake = exchanged(fake, "given", given, &[]);
-        exchanged(fake, "of-the-connection", of_the_connection, &[])
-    }
-
-    const REPLY: [(&str, &str); 3] = [SET, ("x-igc-add", "by-model, by-route"), ("x-igc-other", "by-model")];
-
-    #[rstest]
-    #[case::as_it_should(responses(&REPLY, &[SET]), Holds::Yes)]
-    #[case::not_at_all(responses(&[("x-igc-set", "by-model"), ("x-igc-add", "by-model"), REPLY[2]], &[]), Holds::No)]
-    #[case::not_removed(responses(&[REPLY[0], REPLY[1], REPLY[2], ("x-igc-remove", "by-model")], &[SET]), Holds::No)]
-    #[case::another_one_removed(responses(&REPLY[..2], &[SET]), Holds::No)]
-    #[case::keep_alive_leaks(responses(&REPLY, &[SET, ("keep-alive", "timeout=5")]), Holds::No)]
-    #[case::from_nobody(responses(&REPLY, &[SET]).answer("bare", 200, &[SET, ADDED], "{}"), Holds::No)]
-    fn response_header_is_judged(#[case] fake: Fake, #[case] holds: Holds) {
-        assert_eq!(fake.verdict(), holds);
-    }
-
     /// Answers with a header, in the order of the labels; no value is no header.
-    fn said(check: &str, name: &'static str, said: &[(&str, Option<&'static str>)]) -> Fake {
+    fn said(check: &str, name: &'static str, said: &[(&str, HeaderValue)]) -> Fake {
         let mut fake = Fake::of(check).model("alpha");
         for (label, value) in said {
             let headers: Vec<(&str, &str)> = value.iter().map(|value| (name, *value)).collect();
@@ -685,59 +489,21 @@ mod judges {
         fake
     }
 
-    fn requested(
-        alpha: Option<&'static str>,
-        scripted: Option<&'static str>,
-        nobody: Option<&'static str>,
-        nothing: Option<&'static str>,
-    ) -> Fake {
-        let check = "transformation/response-header-from-request";
-        said(
-            check,
-            REQUESTED,
-            &[
-                ("asks-for-alpha", alpha),
-                ("alpha-says-somebody", scripted),
-                ("alpha-sends-the-header", Some("alpha")),
-                ("asks-for-nobody", nobody),
-                ("asks-for-nothing", nothing),
-            ],
-        )
+    fn requested(alpha: HeaderValue, scripted: HeaderValue, nobody: HeaderValue, nothing: HeaderValue) -> Fake {
+        let values = [
+            ("asks-for-alpha", alpha),
+            ("alpha-says-somebody", scripted),
+            ("alpha-sends-the-header", Some("alpha")),
+            ("asks-for-nobody", nobody),
+            ("asks-for-nothing", nothing),
+        ];
+        said("transformation/response-header-from-request", REQUESTED, &values)
     }
 
-    #[rstest]
-    #[case::of_the_request(requested(Some("alpha"), Some("alpha"), Some("nobody"), None), Holds::Yes)]
-    #[case::of_the_reply(requested(Some("alpha"), Some("somebody"), Some("nobody"), None), Holds::No)]
-    #[case::absent(requested(None, None, None, None), Holds::No)]
-    #[case::of_the_request_before(requested(Some("alpha"), Some("alpha"), Some("alpha"), None), Holds::No)]
-    #[case::kept_where_nothing_is_asked(
-        requested(Some("alpha"), Some("alpha"), Some("nobody"), Some("nobody")),
-        Holds::No
-    )]
-    #[case::never_live(requested(Some("alpha"), Some("alpha"), Some("nobody"), None).unsettled(), Holds::No)]
-    #[case::nothing_happened(Fake::of("transformation/response-header-from-request").model("alpha"), Holds::Unproven)]
-    fn response_header_from_request_is_judged(#[case] fake: Fake, #[case] holds: Holds) {
-        assert_eq!(fake.verdict(), holds);
-    }
-
-    fn named(somebody: Option<&'static str>, no_model: Option<&'static str>, alpha: Option<&'static str>) -> Fake {
-        let check = "transformation/response-header-from-response";
-        said(
-            check,
-            ACTUAL,
-            &[("says-somebody", somebody), ("names-no-model", no_model), ("is-no-json", None), ("says-alpha", alpha)],
-        )
-    }
-
-    #[rstest]
-    #[case::of_the_reply(named(Some("somebody"), None, Some("alpha")), Holds::Yes)]
-    #[case::of_the_request(named(Some("alpha"), None, Some("alpha")), Holds::No)]
-    #[case::absent(named(None, None, None), Holds::No)]
-    #[case::made_up(named(Some("somebody"), Some("alpha"), Some("alpha")), Holds::No)]
-    #[case::of_the_upstream(named(Some("somebody"), None, Some("nobody")), Holds::No)]
-    #[case::empty(named(Some("somebody"), Some(""), Some("alpha")), Holds::No)]
-    fn response_header_from_response_is_judged(#[case] fake: Fake, #[case] holds: Holds) {
-        assert_eq!(fake.verdict(), holds);
+    fn named(somebody: HeaderValue, no_model: HeaderValue, alpha: HeaderValue) -> Fake {
+        let values =
+            [("says-somebody", somebody), ("names-no-model", no_model), ("is-no-json", None), ("says-alpha", alpha)];
+        said("transformation/response-header-from-response", ACTUAL, &values)
     }
 
     const ALL: [(&str, &str); 3] = [(FIXED, VALUE), (REQUESTED, "alpha"), (ACTUAL, "alpha")];
@@ -757,18 +523,6 @@ mod judges {
     }
 
     const ABSENT: &str = "transformation/absent-without-policy";
-
-    #[rstest]
-    #[case::only_there(neighbours(everything(ABSENT), &[], &ALL, &[]), Holds::Yes)]
-    #[case::as_far_as_declared(neighbours(declares(ABSENT, &[HeaderSource::Fixed], &[]), &[], &ALL[..1], &[]), Holds::Yes)]
-    #[case::less_than_declared(neighbours(everything(ABSENT), &[], &ALL[..1], &[]), Holds::No)]
-    #[case::on_the_neighbour(neighbours(everything(ABSENT), &[], &ALL, &ALL[..1]), Holds::No)]
-    #[case::before_it_was_said(neighbours(everything(ABSENT), &ALL, &ALL, &[]), Holds::No)]
-    #[case::nowhere(neighbours(everything(ABSENT), &[], &[], &[]), Holds::No)]
-    #[case::undeclared(neighbours(declares(ABSENT, &[], &[]), &[], &ALL, &[]), Holds::Unproven)]
-    fn absent_without_policy_is_judged(#[case] fake: Fake, #[case] holds: Holds) {
-        assert_eq!(fake.verdict(), holds);
-    }
 
     fn digest(bytes: &[u8]) -> Sent {
         let body = Body::of(bytes);
@@ -792,19 +546,6 @@ mod judges {
         fake
     }
 
-    #[rstest]
-    #[case::equal(bodies(b"abc", "abc"), Holds::Yes)]
-    #[case::request_changed(bodies(b"abd", "abc"), Holds::No)]
-    #[case::request_cut(bodies(b"ab", "abc"), Holds::No)]
-    #[case::reply_changed(bodies(b"abc", "abd"), Holds::No)]
-    #[case::reply_cut(bodies(b"abc", "ab"), Holds::No)]
-    #[case::reply_broken_off(bodies(b"abc", "abc").with_response(|r| r.ended = Ended::Truncated), Holds::No)]
-    #[case::model_did_not_say(bodies(b"abc", "abc").with_record(|record| record.sent = None), Holds::Unproven)]
-    #[case::nothing_happened(Fake::of("transformation/body-untouched").model("alpha"), Holds::Unproven)]
-    fn body_untouched_is_judged(#[case] fake: Fake, #[case] holds: Holds) {
-        assert_eq!(fake.verdict(), holds);
-    }
-
     fn policy(controller: &str, said: Option<(&str, &str)>) -> Value {
         let condition =
             |(status, message)| json!({"type": "Accepted", "status": status, "reason": "R", "message": message});
@@ -813,34 +554,16 @@ mod judges {
     }
 
     fn offered(refused: bool, said: Option<(&str, &str)>, status: u16) -> Fake {
-        let accepted = || Admission::Accepted { warnings: vec![] };
-        let refusal = Admission::Refused { code: 422, reason: "Invalid".into(), message: "compile error".into() };
         let fake = Fake::of("transformation/bad-expression")
             .model("alpha")
-            .admission("Route", Some(accepted()))
-            .admission("Policy", Some(if refused { refusal } else { accepted() }))
+            .admission("Route", accepted())
+            .admission("Policy", if refused { fake::refusal("compile error") } else { accepted() })
             .object("policy", policy(CONTROLLER, said));
         if status == 200 { fake.answered("traffic", 200, "alpha") } else { fake.refused("traffic", status) }
     }
 
     const NAMED: Option<(&str, &str)> = Some(("True", "header value is not a valid CEL expression: x("));
     const FINE: Option<(&str, &str)> = Some(("True", "Policy accepted"));
-
-    #[rstest]
-    #[case::refused(offered(true, None, 200), Holds::Yes)]
-    #[case::named_in_the_status(offered(false, NAMED, 200), Holds::Yes)]
-    #[case::not_accepted(offered(false, Some(("False", "no")), 200), Holds::Yes)]
-    #[case::said_and_failing(offered(false, Some(("False", "no")), 500), Holds::Yes)]
-    #[case::accepted_silently(offered(false, FINE, 200), Holds::No)]
-    #[case::named_by_another_controller(offered(false, FINE, 200).object("policy", policy("another/controller", NAMED)), Holds::No)]
-    #[case::nothing_said(offered(false, None, 200), Holds::No)]
-    #[case::silent_and_failing(offered(false, FINE, 500), Holds::No)]
-    #[case::no_route(offered(true, None, 404), Holds::No)]
-    #[case::a_header_of_nothing(offered(true, None, 200).with_response(|r| r.headers.push((BROKEN.into(), String::new()))), Holds::No)]
-    #[case::nothing_happened(Fake::of("transformation/bad-expression").model("alpha"), Holds::Unproven)]
-    fn bad_expression_is_judged(#[case] fake: Fake, #[case] holds: Holds) {
-        assert_eq!(fake.verdict(), holds);
-    }
 
     const STREAM: &str = "transformation/on-stream";
     const FLOWS: [Step; 4] = [Opened(2), Arrived(2), Opened(4), Arrived(4)];
@@ -856,18 +579,6 @@ mod judges {
         fake.with_record(|record| record.sent = Some(digest(b"{}")))
     }
 
-    #[rstest]
-    #[case::flows(streamed(everything(STREAM), &ALL, &FLOWS), Holds::Yes)]
-    #[case::absent_as_declared(streamed(all_but_the_reply(), &ALL[..2], &FLOWS), Holds::Yes)]
-    #[case::absent(streamed(everything(STREAM), &ALL[..2], &FLOWS), Holds::No)]
-    #[case::there_though_declared_absent(streamed(all_but_the_reply(), &ALL, &FLOWS), Holds::No)]
-    #[case::buffered(streamed(everything(STREAM), &ALL, &HELD), Holds::No)]
-    #[case::changed(streamed(everything(STREAM), &ALL, &FLOWS).with_response(|r| r.body = Body::of(b"")), Holds::No)]
-    #[case::nothing_is_known(streamed(everything(STREAM), &ALL, &[]), Holds::Unproven)]
-    fn on_stream_is_judged(#[case] fake: Fake, #[case] holds: Holds) {
-        assert_eq!(fake.verdict(), holds);
-    }
-
     fn packed(headers: &Headers, body: &str) -> Fake {
         let fake = everything("transformation/gzip").answer("compressed", 200, headers, body).also_reached("alpha");
         fake.with_record(|record| record.sent = Some(digest(b"packed")))
@@ -875,17 +586,6 @@ mod judges {
 
     const READ: [(&str, &str); 4] =
         [(FIXED, VALUE), (REQUESTED, "alpha"), (ACTUAL, "somebody"), ("content-encoding", "gzip")];
-
-    #[rstest]
-    #[case::passed_on(packed(&READ, "packed"), Holds::Yes)]
-    #[case::unpacked(packed(&READ[..3], PLAIN), Holds::Yes)]
-    #[case::unpacked_but_says_packed(packed(&READ, PLAIN), Holds::No)]
-    #[case::packed_but_does_not_say(packed(&READ[..3], "packed"), Holds::No)]
-    #[case::header_lost(packed(&[READ[0], READ[1], READ[3]], "packed"), Holds::No)]
-    #[case::refused(everything("transformation/gzip").refused("compressed", 502), Holds::No)]
-    fn gzip_is_judged(#[case] fake: Fake, #[case] holds: Holds) {
-        assert_eq!(fake.verdict(), holds);
-    }
 
     fn large(headers: &Headers, request: &'static [u8], reply: &str) -> Fake {
         let fake = everything("transformation/large-body").case("request").answer("large", 200, headers, reply);
@@ -896,16 +596,6 @@ mod judges {
         })
     }
 
-    #[rstest]
-    #[case::whole(large(&ALL, b"large", "large"), Holds::Yes)]
-    #[case::request_cut(large(&ALL, b"lar", "large"), Holds::No)]
-    #[case::reply_cut(large(&ALL, b"large", "lar"), Holds::No)]
-    #[case::header_lost(large(&ALL[..2], b"large", "large"), Holds::No)]
-    #[case::refused(everything("transformation/large-body").refused("large", 413), Holds::No)]
-    fn large_body_is_judged(#[case] fake: Fake, #[case] holds: Holds) {
-        assert_eq!(fake.verdict(), holds);
-    }
-
     fn updated(after: &Headers, added: &Headers) -> Fake {
         let fake = everything("transformation/survives-route-update");
         [("before", &ALL[..]), ("meanwhile", &ALL), ("after", after), ("added", added)]
@@ -914,24 +604,72 @@ mod judges {
     }
 
     #[rstest]
-    #[case::goes_on(updated(&ALL, &ALL), Holds::Yes)]
-    #[case::lost(updated(&[], &[]), Holds::No)]
-    #[case::not_on_what_is_new(updated(&ALL, &[]), Holds::No)]
-    #[case::a_blip(updated(&ALL, &ALL).cut("meanwhile"), Holds::No)]
-    #[case::lost_once(exchanged(updated(&ALL, &ALL), "meanwhile", &[], &[]), Holds::No)]
-    fn survives_route_update_is_judged(#[case] fake: Fake, #[case] holds: Holds) {
+    #[case::from_request_cut(everything("transformation/response-header-from-request").cut("asks-for-alpha"), No)]
+    #[case::gzip_cut(everything("transformation/gzip").cut("compressed"), No)]
+    #[case::large_body_cut(everything("transformation/large-body").cut("large"), No)]
+    #[case::from_request_of_the_request(requested(Some("alpha"), Some("alpha"), Some("nobody"), None), Yes)]
+    #[case::from_request_of_the_reply(requested(Some("alpha"), Some("somebody"), Some("nobody"), None), No)]
+    #[case::from_request_absent(requested(None, None, None, None), No)]
+    #[case::from_request_of_the_request_before(requested(Some("alpha"), Some("alpha"), Some("alpha"), None), No)]
+    #[case::from_request_kept_unasked(requested(Some("alpha"), Some("alpha"), Some("nobody"), Some("nobody")), No)]
+    #[case::from_request_never_live(requested(Some("alpha"), Some("alpha"), Some("nobody"), None).unsettled(), No)]
+    #[case::from_request_nothing_happened(Fake::of("transformation/response-header-from-request").model("alpha"), Unproven)]
+    #[case::from_response_of_the_reply(named(Some("somebody"), None, Some("alpha")), Yes)]
+    #[case::from_response_of_the_request(named(Some("alpha"), None, Some("alpha")), No)]
+    #[case::from_response_absent(named(None, None, None), No)]
+    #[case::from_response_made_up(named(Some("somebody"), Some("alpha"), Some("alpha")), No)]
+    #[case::from_response_of_the_upstream(named(Some("somebody"), None, Some("nobody")), No)]
+    #[case::from_response_empty(named(Some("somebody"), Some(""), Some("alpha")), No)]
+    #[case::absent_without_policy_only_there(neighbours(everything(ABSENT), &[], &ALL, &[]), Yes)]
+    #[case::absent_without_policy_as_far_as_declared(neighbours(declares(ABSENT, &[HeaderSource::Fixed], &[]), &[], &ALL[..1], &[]), Yes)]
+    #[case::absent_without_policy_less_than_declared(neighbours(everything(ABSENT), &[], &ALL[..1], &[]), No)]
+    #[case::absent_without_policy_on_the_neighbour(neighbours(everything(ABSENT), &[], &ALL, &ALL[..1]), No)]
+    #[case::absent_without_policy_before_it_was_said(neighbours(everything(ABSENT), &ALL, &ALL, &[]), No)]
+    #[case::absent_without_policy_nowhere(neighbours(everything(ABSENT), &[], &[], &[]), No)]
+    #[case::absent_without_policy_undeclared(neighbours(declares(ABSENT, &[], &[]), &[], &ALL, &[]), Unproven)]
+    #[case::body_untouched_equal(bodies(b"abc", "abc"), Yes)]
+    #[case::body_untouched_request_changed(bodies(b"abd", "abc"), No)]
+    #[case::body_untouched_request_cut(bodies(b"ab", "abc"), No)]
+    #[case::body_untouched_reply_changed(bodies(b"abc", "abd"), No)]
+    #[case::body_untouched_reply_cut(bodies(b"abc", "ab"), No)]
+    #[case::body_untouched_reply_broken_off(bodies(b"abc", "abc").with_response(|r| r.ended = Ended::Truncated), No)]
+    #[case::body_untouched_model_did_not_say(bodies(b"abc", "abc").with_record(|record| record.sent = None), Unproven)]
+    #[case::body_untouched_nothing_happened(Fake::of("transformation/body-untouched").model("alpha"), Unproven)]
+    #[case::bad_expression_refused(offered(true, None, 200), Yes)]
+    #[case::bad_expression_named_in_the_status(offered(false, NAMED, 200), Yes)]
+    #[case::bad_expression_not_accepted(offered(false, Some(("False", "no")), 200), Yes)]
+    #[case::bad_expression_said_and_failing(offered(false, Some(("False", "no")), 500), Yes)]
+    #[case::bad_expression_accepted_silently(offered(false, FINE, 200), No)]
+    #[case::bad_expression_named_by_another_controller(offered(false, FINE, 200).object("policy", policy("another/controller", NAMED)), No)]
+    #[case::bad_expression_nothing_said(offered(false, None, 200), No)]
+    #[case::bad_expression_silent_and_failing(offered(false, FINE, 500), No)]
+    #[case::bad_expression_no_route(offered(true, None, 404), No)]
+    #[case::bad_expression_a_header_of_nothing(offered(true, None, 200).with_response(|r| r.headers.push((BROKEN.into(), String::new()))), No)]
+    #[case::bad_expression_nothing_happened(Fake::of("transformation/bad-expression").model("alpha"), Unproven)]
+    #[case::on_stream_flows(streamed(everything(STREAM), &ALL, &FLOWS), Yes)]
+    #[case::on_stream_absent_as_declared(streamed(all_but_the_reply(), &ALL[..2], &FLOWS), Yes)]
+    #[case::on_stream_absent(streamed(everything(STREAM), &ALL[..2], &FLOWS), No)]
+    #[case::on_stream_there_though_declared_absent(streamed(all_but_the_reply(), &ALL, &FLOWS), No)]
+    #[case::on_stream_buffered(streamed(everything(STREAM), &ALL, &HELD), No)]
+    #[case::on_stream_changed(streamed(everything(STREAM), &ALL, &FLOWS).with_response(|r| r.body = Body::of(b"")), No)]
+    #[case::on_stream_nothing_is_known(streamed(everything(STREAM), &ALL, &[]), Unproven)]
+    #[case::gzip_passed_on(packed(&READ, "packed"), Yes)]
+    #[case::gzip_unpacked(packed(&READ[..3], PLAIN), Yes)]
+    #[case::gzip_unpacked_but_says_packed(packed(&READ, PLAIN), No)]
+    #[case::gzip_packed_but_does_not_say(packed(&READ[..3], "packed"), No)]
+    #[case::gzip_header_lost(packed(&[READ[0], READ[1], READ[3]], "packed"), No)]
+    #[case::gzip_refused(everything("transformation/gzip").refused("compressed", 502), No)]
+    #[case::large_body_whole(large(&ALL, b"large", "large"), Yes)]
+    #[case::large_body_request_cut(large(&ALL, b"lar", "large"), No)]
+    #[case::large_body_reply_cut(large(&ALL, b"large", "lar"), No)]
+    #[case::large_body_header_lost(large(&ALL[..2], b"large", "large"), No)]
+    #[case::large_body_refused(everything("transformation/large-body").refused("large", 413), No)]
+    #[case::survives_route_update_goes_on(updated(&ALL, &ALL), Yes)]
+    #[case::survives_route_update_lost(updated(&[], &[]), No)]
+    #[case::survives_route_update_not_on_what_is_new(updated(&ALL, &[]), No)]
+    #[case::survives_route_update_a_blip(updated(&ALL, &ALL).cut("meanwhile"), No)]
+    #[case::survives_route_update_lost_once(exchanged(updated(&ALL, &ALL), "meanwhile", &[], &[]), No)]
+    fn judged(#[case] fake: Fake, #[case] holds: Holds) {
         assert_eq!(fake.verdict(), holds);
-    }
-
-    /// A reply that never came is no proof of anything.
-    #[rstest]
-    #[case("transformation/request-header", "bare")]
-    #[case("transformation/response-header-from-request", "asks-for-alpha")]
-    #[case("transformation/gzip", "compressed")]
-    #[case("transformation/large-body", "large")]
-    fn a_cut_connection_is_a_failure(#[case] check: &str, #[case] label: &str) {
-        let fake = everything(check).cut(label);
-        assert!(matches!(fake.0.exchanges[0].outcome, Outcome::Failed { .. }));
-        assert_eq!(fake.verdict(), Holds::No);
     }
 }

@@ -4,6 +4,8 @@
 mod toy;
 
 use std::{
+    fs,
+    os::unix::fs::symlink,
     path::Path,
     process::{Command, Output},
 };
@@ -21,16 +23,20 @@ use verdict::{
 
 /// Rehearses some checks, each alone, with this command on a hop.
 fn rehearsed(checks: &[&str], between: &str, command: &str) -> Output {
-    let suites = std::env::current_exe().expect("the test binary knows itself");
-    Command::new(suites)
-        .args(["--test-threads", "2"])
+    alone(&["--test-threads", "2"])
         .args(CHECKS_ALONE)
         .args(checks)
         .env(PROXY, command)
         .env(BETWEEN, between)
-        .env_remove("IGC_RUN")
         .output()
         .expect("the test binary runs")
+}
+
+/// The test binary itself, in no run.
+fn alone(arguments: &[&str]) -> Command {
+    let mut suites = Command::new(std::env::current_exe().expect("the test binary knows itself"));
+    suites.args(arguments).env_remove("IGC_RUN");
+    suites
 }
 
 fn proxy(alteration: &[&str]) -> String {
@@ -81,20 +87,33 @@ fn a_program_that_never_listens_proves_nothing(#[case] command: &str) {
     assert!(!lines.is_empty() && void, "{said}");
 }
 
+#[test]
+fn a_gateway_without_a_rehearsal_is_left_out_and_named() {
+    let manifests = Path::new(env!("CARGO_MANIFEST_DIR")).join("../manifests");
+    let root = tempfile::tempdir().expect("a folder");
+    let toy = root.path().join("manifests/gateways/toy");
+    fs::create_dir_all(&toy).expect("a folder of a gateway");
+    fs::write(toy.join("gateway.yaml"), "").expect("a gateway");
+    for part in ["components", "profiles"] {
+        symlink(manifests.join(part), root.path().join("manifests").join(part)).expect("a link");
+    }
+    let output = alone(&["--exact", "routing::host"]).env("IGC_ROOT", root.path()).output().expect("it runs");
+    let said = said(&output);
+    assert!(output.status.success() && said.contains("note: toy is left out: no rehearsal of toy\n"), "{said}");
+}
+
 /// A run of Envoy AI Gateway v1.0.0 on kind, as it was recorded on 2026-11-21; six of its checks.
 #[test]
 fn a_recorded_run_is_judged_as_it_was() {
     let recorded = Path::new(env!("CARGO_MANIFEST_DIR")).join("recorded/20261121-143948-jvrz");
     let parent = tempfile::tempdir().expect("a folder");
     let into = RunFolder::create(parent.path(), "again").expect("a folder in it");
-    let output = Command::new(std::env::current_exe().expect("the test binary knows itself"))
-        .args(CHECKS_ALONE)
+    let output = alone(&CHECKS_ALONE)
         .env(replay::RUN, &recorded)
         .env(replay::INTO, into.path())
         .output()
         .expect("the test binary runs");
     assert!(output.status.success(), "{}", said(&output));
-    /// A key, and what was said of it.
     type Said = (Key, Verdict, Vec<(String, Holds)>);
     let said_by = |folder: &RunFolder| -> Vec<Said> {
         let records = folder.read_records().expect("records").records.into_iter();

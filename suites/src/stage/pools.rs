@@ -1,6 +1,6 @@
 //! Pools of a stage: our own models behind an endpoint picker of ours, which is asked, told what to choose, and killed.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::time::Duration;
 
 use anyhow::{Result, bail};
 use cluster::{
@@ -9,7 +9,7 @@ use cluster::{
 };
 use serde::Serialize;
 use serde_json::{Value, json};
-use verdict::history::{EXCHANGE_HEADER, PickerRecord};
+use verdict::history::PickerRecord;
 
 use super::{MODEL_PORT, Model, READY, Stage};
 use crate::open::root;
@@ -25,15 +25,19 @@ const UNDER_WAY: f64 = 5.0;
 
 #[derive(Clone, Debug, Serialize)]
 pub struct PoolOf {
-    name: String,
-    model: String,
-    picker: String,
-    picker_service: String,
-    replicas: u32,
-    pickers: u32,
-    ports: Vec<u16>,
-    failure_mode: &'static str,
-    upstream: bool,
+    pub name: String,
+    /// The name that its models answer to.
+    pub model: String,
+    pub picker: String,
+    /// The Service that it refers to as its picker's.
+    pub picker_service: String,
+    pub replicas: u32,
+    pub pickers: u32,
+    /// Target ports. The models listen on 8080 alone: on any other port nothing answers.
+    pub ports: Vec<u16>,
+    pub failure_mode: &'static str,
+    /// The Inference Extension's own picker, told by request header like in its own tests. It keeps no records.
+    pub upstream: bool,
 }
 
 impl PoolOf {
@@ -52,43 +56,22 @@ impl PoolOf {
         }
     }
 
-    /// With the Inference Extension's own picker, told by request header like in its own tests. It keeps no records.
-    pub fn with_upstream_picker(self) -> Self {
-        Self { upstream: true, ..self }
-    }
-
-    pub fn serving(self, model: &str) -> Self {
-        Self { model: model.to_owned(), ..self }
-    }
-
-    pub fn replicas(self, replicas: u32) -> Self {
-        Self { replicas, ..self }
-    }
-
-    /// Without its picker requests are served all the same.
     pub fn failing_open(self) -> Self {
         Self { failure_mode: "FailOpen", ..self }
-    }
-
-    /// With these target ports. The models listen on 8080 alone: on any other port nothing answers.
-    pub fn ports(self, ports: &[u16]) -> Self {
-        Self { ports: ports.to_vec(), ..self }
-    }
-
-    /// Referring to this Service as its picker's.
-    pub fn asking(self, service: &str) -> Self {
-        Self { picker_service: service.to_owned(), ..self }
     }
 }
 
 #[derive(Clone, Debug, Serialize)]
 pub struct LlmService {
-    name: String,
-    model: String,
-    version: &'static str,
-    replicas: u32,
-    routed: bool,
-    records: bool,
+    pub name: String,
+    /// The name that its models answer to.
+    pub model: String,
+    /// The version of its API in which it is written.
+    pub version: &'static str,
+    pub replicas: u32,
+    pub routed: bool,
+    /// Whether models and picker are ours: the stage decides it by the check's model.
+    pub records: bool,
 }
 
 impl LlmService {
@@ -96,22 +79,6 @@ impl LlmService {
     pub fn new(name: &str) -> Self {
         let model = name.to_owned();
         Self { name: name.to_owned(), model, version: "v1alpha2", replicas: 2, routed: true, records: true }
-    }
-
-    pub fn version(self, version: &'static str) -> Self {
-        Self { version, ..self }
-    }
-
-    pub fn model(self, model: &str) -> Self {
-        Self { model: model.to_owned(), ..self }
-    }
-
-    pub fn replicas(self, replicas: u32) -> Self {
-        Self { replicas, ..self }
-    }
-
-    pub fn unrouted(self) -> Self {
-        Self { routed: false, ..self }
     }
 }
 
@@ -143,7 +110,6 @@ impl Pool {
 }
 
 impl Stage {
-    /// A pool whose models and whose picker are ready.
     pub async fn pool(&mut self, wanted: PoolOf) -> Result<Pool> {
         let mut pool = Pool {
             name: wanted.name.clone(),
@@ -173,7 +139,7 @@ impl Stage {
     /// Applies an LLMInferenceService, and does not wait for it. Its models and its picker are ours where the check wants
     /// our own model, else the simulator and the Inference Extension's picker.
     pub async fn apply_llm_service(&mut self, wanted: LlmService) -> Result<LlmService> {
-        let records = ModelFile::read(&root().join("manifests"), self.opened.planned.model.word())?.records;
+        let records = ModelFile::read(&root().join("manifests"), self.check_run.planned.model.word())?.records;
         let wanted = LlmService { records, ..wanted };
         self.intent("llm-service", json!({"service": wanted})).await?;
         Ok(wanted)
@@ -182,8 +148,7 @@ impl Stage {
     /// An LLMInferenceService that is Ready, as the pool that it makes. If it does not become so, the check is an error.
     pub async fn llm_service(&mut self, wanted: LlmService) -> Result<Pool> {
         let wanted = self.apply_llm_service(wanted).await?;
-        let home = self.namespace().to_owned();
-        let service = ObjectRef::new("serving.kserve.io/v1alpha2", "LLMInferenceService", &home, &wanted.name);
+        let service = self.object("serving.kserve.io/v1alpha2", "LLMInferenceService", &wanted.name);
         self.cluster.wait(&service, Until::ConditionTrue("Ready".into()), Duration::from_secs(READY)).await?;
         let of = |component: &str| {
             format!(
@@ -218,7 +183,6 @@ impl Stage {
         self.apply_pool(pool).await
     }
 
-    /// Ends the picker of a pool, and waits until its pod is gone.
     pub async fn kill_picker(&mut self, pool: &mut Pool) -> Result<()> {
         self.close_picker(pool).await?;
         pool.records = false;
@@ -234,9 +198,8 @@ impl Stage {
     async fn apply_pool(&mut self, pool: &mut Pool) -> Result<()> {
         let Some(wanted) = pool.wanted.clone() else { bail!("pool {} belongs to an LLMInferenceService", pool.name) };
         self.intent("pool", json!({"pool": wanted})).await?;
-        let home = self.namespace().to_owned();
         for name in [&pool.name, &wanted.picker] {
-            let deployment = ObjectRef::new("apps/v1", "Deployment", &home, name);
+            let deployment = self.object("apps/v1", "Deployment", name);
             let within = Duration::from_secs(PODS).min(self.patience);
             self.cluster.wait(&deployment, Until::DeploymentAvailable, within).await?;
         }
@@ -252,14 +215,10 @@ impl Stage {
         if pool.endpoints.is_empty() {
             bail!("pool {} has no pod with an address", pool.name);
         }
-        let mut of_pool: BTreeMap<String, String> = self
-            .history
-            .facts
-            .get(&endpoints_of(&pool.name))
-            .and_then(|f| serde_json::from_value(f.clone()).ok())
-            .unwrap_or_default();
-        of_pool.extend(pool.endpoints.iter().map(|(pod, endpoint)| (endpoint.clone(), pod.clone())));
-        self.fact(&endpoints_of(&pool.name), json!(of_pool));
+        let fact = self.history.facts.entry(endpoints_of(&pool.name)).or_insert_with(|| json!({}));
+        for (pod, endpoint) in &pool.endpoints {
+            fact[endpoint] = json!(pod);
+        }
         Ok(())
     }
 
@@ -283,15 +242,13 @@ impl Stage {
         self.pools.iter().filter(|p| p.records).cloned().collect()
     }
 
-    /// Has a picker write down the marker that goes before the drive.
     pub(super) async fn open_picker(&mut self, pool: &Pool) -> Result<()> {
         let marker = self.mark_picker(pool).await?;
         self.history.pickers.entry(pool.name.clone()).or_default().marker_before = Some(marker);
         Ok(())
     }
 
-    /// Has a picker write down the marker that goes behind the drive, and reads all that it has written once no request
-    /// is under way.
+    /// Has a picker write down the last marker, and reads all that it has written once no request is under way.
     pub(super) async fn close_picker(&mut self, pool: &Pool) -> Result<()> {
         let pods = self.picker_pods(pool).await?;
         let what = format!("picker of pool {}", pool.name);
@@ -305,26 +262,14 @@ impl Stage {
     }
 
     async fn mark_picker(&mut self, pool: &Pool) -> Result<String> {
-        let marker = format!("marker-{}", self.unique());
-        let path = format!("/igc/marker?{EXCHANGE_HEADER}={marker}");
-        for pod in self.picker_pods(pool).await? {
-            let answer = self.cluster.pod_get(self.namespace(), &pod, PICKER_PORT, &path).await?;
-            if !answer.status.is_success() {
-                bail!("the picker of pool {} answered its marker with {}", pool.name, answer.status);
-            }
-        }
-        Ok(marker)
+        let pods = self.picker_pods(pool).await?;
+        self.mark(&format!("the picker of pool {}", pool.name), &pods, PICKER_PORT, "/igc/marker").await
     }
 
     async fn picker_pods(&self, pool: &Pool) -> Result<Vec<String>> {
-        let pods = self.cluster.ready_pods(self.namespace(), &pool.selectors.1).await?;
-        if pods.is_empty() {
-            bail!("the picker of pool {} has no pod that is ready", pool.name);
-        }
-        Ok(pods)
+        self.ready_pods(&format!("the picker of pool {}", pool.name), &pool.selectors.1).await
     }
 
-    /// Deletes an object, and waits until it is gone.
     pub async fn delete(&mut self, object: &ObjectRef) -> Result<()> {
         self.cluster.delete(object, Propagation::Background).await?;
         self.cluster.wait(Target::from(object), Until::Gone, Duration::from_secs(PODS)).await?;
@@ -361,17 +306,13 @@ mod tests {
 
     /// What a gateway leaves that serves a pool and never asks its picker: one that balances over its pods.
     async fn bypassed() -> History {
-        let opened = open::open(&run::tests::ASKS.id(), "-", requirements).unwrap().remove(0).unwrap();
-        let key = opened.planned.key(9);
-        let mut stage = Stage::open(Arc::new(opened), key, None).await.unwrap();
+        let check_run = open::open(&run::tests::ASKS.id(), "-", requirements).unwrap().remove(0).unwrap();
+        let key = check_run.planned.key(9);
+        let mut stage = Stage::open(Arc::new(check_run), key, None).await.unwrap();
         let pool = stage.pool(PoolOf::new("alpha")).await.unwrap();
-        let everything = json!({"path": {"type": "PathPrefix", "value": "/"}});
-        let rules = json!([{"match": everything, "service": pool.service(), "port": 80}]);
-        stage.intent("http-route", json!({"rules": rules})).await.unwrap();
+        stage.plain_route(stage.route(), None, pool.service()).await.unwrap();
         stage.settle(|| chat("alpha"), "alpha").await.unwrap();
-        for _ in 0..5 {
-            stage.send("post", chat("alpha")).await;
-        }
+        stage.send_in_turn(5, &[("post", chat("alpha"))]).await.unwrap();
         stage.end().await.unwrap();
         stage.history().clone()
     }

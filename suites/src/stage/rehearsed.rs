@@ -19,7 +19,7 @@ use rehearsal::{
 use tokio::sync::OnceCell;
 use verdict::record::Trial;
 
-use crate::open::{Opened, root};
+use crate::open::{CheckRun, root};
 
 /// See the module.
 pub(super) struct Rehearsed {
@@ -29,18 +29,13 @@ pub(super) struct Rehearsed {
 }
 
 impl Rehearsed {
-    pub(super) async fn start(opened: &Opened, trial: &Trial) -> Result<Self> {
-        let shared = &opened.gateway.gateway;
-        let plan = opened
-            .plan
-            .gateways
-            .iter()
-            .find(|g| g.name == opened.gateway.name)
-            .context("the plan does not have the gateway")?;
+    pub(super) async fn start(check_run: &CheckRun, trial: &Trial) -> Result<Self> {
+        let shared = &check_run.gateway.gateway;
+        let plan = check_run.gateway_plan()?;
         let version = plan.versions.get(&plan.version_of).context("the plan says no version of the gateway")?;
-        let mut config = WorldConfig::new(&opened.gateway.name, version)?;
+        let mut config = WorldConfig::new(&check_run.gateway.name, version)?;
         config.kserve_gateway = (shared.namespace.clone(), shared.name.clone());
-        let backup = backup(opened, &config, trial.mended).await?;
+        let backup = backup(check_run, &config, trial.mended).await?;
         config.mutants = mutants(trial)?;
         config.hops = Hops::of_the_environment()?;
         let (world, kubeconfig, cluster) = connected(World::restore(&backup, config).await?).await?;
@@ -49,7 +44,6 @@ impl Rehearsed {
     }
 }
 
-/// A world, and a client of its API server.
 async fn connected(world: World) -> Result<(World, tempfile::NamedTempFile, Cluster)> {
     let kubeconfig = tempfile::NamedTempFile::new().context("failed to write a kubeconfig for the rehearsal")?;
     world.write_kubeconfig(kubeconfig.path())?;
@@ -58,30 +52,28 @@ async fn connected(world: World) -> Result<(World, tempfile::NamedTempFile, Clus
     Ok((world, kubeconfig, cluster))
 }
 
-/// By gateway, and whether it is mended.
 type Backups = HashMap<(String, bool), Arc<OnceCell<Arc<Backup>>>>;
 
 /// What the worlds of a gateway have in common, mended or not: the gateway as `igc up` would have it stand. It is stood up
 /// once in a process; each check's own world starts from there.
-async fn backup(opened: &Opened, config: &WorldConfig, mended: bool) -> Result<Arc<Backup>> {
+async fn backup(check_run: &CheckRun, config: &WorldConfig, mended: bool) -> Result<Arc<Backup>> {
     static MADE: LazyLock<Mutex<Backups>> = LazyLock::new(Mutex::default);
     let made = {
         let mut made = MADE.lock().unwrap_or_else(PoisonError::into_inner);
-        made.entry((opened.gateway.name.clone(), mended)).or_default().clone()
+        made.entry((check_run.gateway.name.clone(), mended)).or_default().clone()
     };
     let stand_up = async || {
         let config =
             WorldConfig { clock: Clock::movable_from_now(), mutants: Mutants::new(None, mended), ..config.clone() };
         let (world, _kubeconfig, cluster) = connected(World::start(config).await?).await?;
-        let (manifests, images) = (root().join("manifests"), &opened.stood.images);
-        let run = &opened.plan.run.id;
-        shared::stand_up(&cluster, &manifests, &opened.gateway, images, &[], run, Existing::Applied).await?;
+        let (manifests, images) = (root().join("manifests"), &check_run.stood.images);
+        let run = &check_run.plan.run.id;
+        shared::stand_up(&cluster, &manifests, &check_run.gateway, images, &[], run, Existing::Applied).await?;
         Ok(Arc::new(world.backup().await))
     };
     made.get_or_try_init(stand_up).await.cloned()
 }
 
-/// What is to be wrong in the world of a trial.
 fn mutants(trial: &Trial) -> Result<Mutants> {
     let named = |name: &String| Mutant::named(name).with_context(|| format!("there is no mutant called {name}"));
     Ok(Mutants::new(trial.mutant.as_ref().map(named).transpose()?, trial.mended))

@@ -3,8 +3,7 @@
 use anyhow::{Result, bail};
 use serde_json::{Value, json};
 use suites::{
-    CHECK, Call, Check, Judge, Live, LlmService, ObjectRef, Stage, Until, chat_to, check, condition, judge, object,
-    picked,
+    CHECK, Call, Check, Judge, Live, LlmService, ObjectRef, Stage, Until, chat_to, check, condition, judge, picked,
 };
 use verdict::capability;
 
@@ -23,9 +22,10 @@ const CHILDREN: &[Child] = &[
 const SAYS: u64 = 240;
 
 const LLMISVC: Check = Check { capability: Some(capability::LLMISVC), ..CHECK };
+const STATUS: Check = Check { live: Live::NotJudged, ..LLMISVC };
 
 fn service_object(stage: &Stage, name: &str) -> ObjectRef {
-    object("serving.kserve.io/v1alpha2", "LLMInferenceService", stage.namespace(), name)
+    stage.object("serving.kserve.io/v1alpha2", "LLMInferenceService", name)
 }
 
 check!(
@@ -37,9 +37,8 @@ check!(
         source: "KServe v0.17 pkg/controller/v1alpha2/llmisvc",
         how: "Applies an LLMInferenceService in the case's version of its API and reads what it makes: owners, ports of pool and \
               picker, and timeouts of the route.",
-        live: Live::NotJudged,
         kills: &["forgets-owners"],
-        ..LLMISVC
+        ..STATUS
     }
 );
 
@@ -49,9 +48,8 @@ async fn drive_children(stage: &mut Stage) -> Result<()> {
         "v1alpha2" => "v1alpha2",
         other => bail!("LLMInferenceService has no version {other}"),
     };
-    stage.apply_llm_service(LlmService::new("alpha").version(version)).await?;
-    let service = service_object(stage, "alpha");
-    stage.see("service", &service, condition("Ready"), SAYS).await?;
+    stage.apply_llm_service(LlmService { version, ..LlmService::new("alpha") }).await?;
+    stage.see("service", &service_object(stage, "alpha"), condition("Ready"), SAYS).await?;
     for child in CHILDREN {
         let until = if child.kind == "Deployment" { Until::DeploymentAvailable } else { Until::Exists };
         stage.see(child.called, &child.object(stage), until, 60).await?;
@@ -76,8 +74,7 @@ fn judge_children(judge: &mut Judge<'_>) {
     let rules = rules(judge.object("route"));
     let got: Vec<String> = rules.iter().map(|rule| rule["timeouts"]["request"].to_string()).collect();
     let unlimited = !rules.is_empty() && rules.iter().all(|rule| rule["timeouts"]["request"] == "0s");
-    let statement = judge.clause("route-timeouts").expected("request timeout 0s in every rule");
-    statement.got(got.join(", ")).holds(unlimited);
+    judge.clause("route-timeouts").expected("request timeout 0s in every rule").got(got.join(", ")).holds(unlimited);
 }
 
 fn rules(route: &Value) -> &[Value] {
@@ -92,26 +89,24 @@ check!(
         sentence: "an LLMInferenceService is Ready when the Gateway has accepted its pool in the pool's status, and waits for it as long as no Gateway has",
         source: "KServe v0.17, LLMInferenceService status; kserve/kserve#6072, agentgateway/agentgateway#2818",
         how: "Applies one that a route leads to and one without a route; reads the conditions of both and the pool's status.",
-        live: Live::NotJudged,
         kills: &["pool-status-never-written"],
-        ..LLMISVC
+        ..STATUS
     }
 );
 
 async fn drive_ready(stage: &mut Stage) -> Result<()> {
     stage.apply_llm_service(LlmService::new("alpha")).await?;
-    stage.apply_llm_service(LlmService::new("beta").unrouted()).await?;
+    stage.apply_llm_service(LlmService { routed: false, ..LlmService::new("beta") }).await?;
     let (alpha, beta) = (service_object(stage, "alpha"), service_object(stage, "beta"));
     stage.see("routed", &alpha, condition("Ready"), SAYS).await?;
-    let pool = object("inference.networking.k8s.io/v1", "InferencePool", stage.namespace(), "alpha-inference-pool");
-    stage.look("pool", &pool).await?;
+    stage.look("pool", &stage.inference_pool("alpha-inference-pool")).await?;
     stage.note_gateway();
     stage.see("unrouted", &beta, condition("WorkloadsReady"), SAYS).await?;
     stage.see("unrouted", &beta, condition("SchedulerWorkloadReady"), SAYS).await?;
     let waits = Until::holds("InferencePoolReady said", |service: &Value| {
         Ok(judge::condition(&service["status"]["conditions"], "InferencePoolReady").is_some())
     });
-    stage.see("unrouted", &beta, waits, 60).await.map(drop)
+    stage.see("unrouted", &beta, waits, 60).await
 }
 
 fn judge_ready(judge: &mut Judge<'_>) {
@@ -141,9 +136,8 @@ check!(
         source: "KServe v0.17 pkg/controller/v1alpha2/llmisvc/router.go",
         how: "Applies an LLMInferenceService and reads its route once KServe has written down that it has moved: the group of every pool \
               in it, and what was written down.",
-        live: Live::NotJudged,
         kills: &["backend-not-found-for-unknown-kinds"],
-        ..LLMISVC
+        ..STATUS
     }
 );
 
@@ -154,13 +148,11 @@ const MIGRATED: &str = "serving.kserve.io/inference-pool-migrated";
 
 async fn drive_pool_group(stage: &mut Stage) -> Result<()> {
     stage.apply_llm_service(LlmService::new("alpha")).await?;
-    let service = service_object(stage, "alpha");
-    stage.see("service", &service, condition("Ready"), SAYS).await?;
+    stage.see("service", &service_object(stage, "alpha"), condition("Ready"), SAYS).await?;
     let locked = Until::holds("its migration written down", |route: &Value| {
         Ok(route["metadata"]["annotations"][MIGRATED].is_string())
     });
-    let route = object("gateway.networking.k8s.io/v1", "HTTPRoute", stage.namespace(), "alpha-kserve-route");
-    stage.see("route", &route, locked, 30).await.map(drop)
+    stage.see("route", &stage.http_route("alpha-kserve-route"), locked, 30).await
 }
 
 fn judge_pool_group(judge: &mut Judge<'_>) {
@@ -170,8 +162,7 @@ fn judge_pool_group(judge: &mut Judge<'_>) {
     let statement = judge.clause("route-group").expected(format!("pools of {GROUP}")).got(format!("{groups:?}"));
     statement.holds(!groups.is_empty() && groups.iter().all(|group| *group == GROUP));
     let written = &route["metadata"]["annotations"][MIGRATED];
-    let statement = judge.clause("migrated").expected(format!("{MIGRATED}: v1"));
-    statement.got(written.to_string()).holds(written == "v1");
+    judge.clause("migrated").expected(format!("{MIGRATED}: v1")).got(written.to_string()).holds(written == "v1");
 }
 
 check!(
@@ -191,18 +182,18 @@ check!(
 );
 
 async fn drive_picker_asked(stage: &mut Stage) -> Result<()> {
-    stage.llm_service(LlmService::new("alpha").replicas(3)).await?;
+    stage.llm_service(LlmService { replicas: 3, ..LlmService::new("alpha") }).await?;
     let below = format!("/{}/alpha", stage.namespace());
     let chat = || chat_to(&format!("{below}/v1/chat/completions"), "alpha");
     stage.settle(chat, "alpha").await?;
-    for _ in 0..10 {
-        stage.send("chat", chat()).await;
-        stage.send("stream", chat().stream()).await;
-        let body = json!({"model": "alpha", "prompt": "Hello"});
-        stage.send("completion", Call::post(&format!("{below}/v1/completions")).json(&body)).await;
-        stage.send("models", Call::get(&format!("{below}/v1/models"))).await;
-    }
-    Ok(())
+    let body = json!({"model": "alpha", "prompt": "Hello"});
+    let calls = [
+        ("chat", chat()),
+        ("stream", chat().stream()),
+        ("completion", Call::post(&format!("{below}/v1/completions")).json(&body)),
+        ("models", Call::get(&format!("{below}/v1/models"))),
+    ];
+    stage.send_in_turn(10, &calls).await
 }
 
 fn judge_picker_asked(judge: &mut Judge<'_>) {
@@ -232,19 +223,15 @@ async fn drive_deleted(stage: &mut Stage) -> Result<()> {
     let path = format!("/{}/alpha/v1/chat/completions", stage.namespace());
     let call = || chat_to(&path, "alpha");
     stage.settle(call, "alpha").await?;
-    stage.send("before", call()).await;
-    let service = service_object(stage, "alpha");
-    stage.delete(&service).await?;
+    stage.send("before", call()).await?;
+    stage.delete(&service_object(stage, "alpha")).await?;
     for child in CHILDREN {
         let object = child.object(stage);
         stage.see(child.called, &object, Until::Gone, 60).await?;
         stage.look(child.called, &object).await?;
     }
     stage.settle_status(call, |status| status == 404).await?;
-    for _ in 0..5 {
-        stage.send("after", call()).await;
-    }
-    Ok(())
+    stage.send_in_turn(5, &[("after", call())]).await
 }
 
 fn judge_deleted(judge: &mut Judge<'_>) {
@@ -262,8 +249,7 @@ fn judge_deleted(judge: &mut Judge<'_>) {
 
 mod judges {
     use rstest::rstest;
-    use suites::fake::{Fake, conditions};
-    use verdict::judge::Holds;
+    use suites::fake::{Fake, Holds, No, Unproven, Yes, conditions, parents_saying};
 
     use super::*;
 
@@ -287,27 +273,16 @@ mod judges {
             .object("route", owned("LLMInferenceService", json!({"rules": [{"timeouts": {"request": "0s"}}]})))
     }
 
-    #[rstest]
-    #[case::whole(family(), Holds::Yes)]
-    #[case::nothing(Fake::of("kserve/llmisvc-children"), Holds::No)]
-    #[case::not_ready(family().object("service", a_service(&[("Ready", "False", "")])), Holds::No)]
-    #[case::no_pool(family().without_object("pool"), Holds::No)]
-    #[case::owned_by_another(family().object("deployment", owned("InferenceService", json!({}))), Holds::No)]
-    #[case::no_port(family().object("picker-service", owned("LLMInferenceService", json!({"ports": []}))), Holds::No)]
-    #[case::cuts_long_streams(family().object("route", owned("LLMInferenceService", json!({"rules": [{"timeouts": {"request": "60s"}}]}))), Holds::No)]
-    fn children_are_judged(#[case] fake: Fake, #[case] holds: Holds) {
-        assert_eq!(fake.verdict(), holds);
-    }
-
     fn pool(gateway: &str) -> Value {
-        json!({"metadata": {"generation": 1}, "status": {"parents": [
-            {"parentRef": {"name": gateway, "namespace": "gws"}, "conditions": conditions(1, &[("Accepted", "True", "")])}]}})
+        let mut pool = parents_saying(&[("Accepted", "True", "")]);
+        pool["status"]["parents"][0]["parentRef"]["name"] = json!(gateway);
+        pool
     }
 
     fn two(pool: Value, unrouted: &[(&str, &str, &str)]) -> Fake {
         let ready = a_service(&[("Ready", "True", ""), ("InferencePoolReady", "True", "")]);
         Fake::of("kserve/llmisvc-ready-needs-pool-status")
-            .fact("gateway", json!({"name": "gw", "namespace": "gws"}))
+            .of_the_gateway()
             .object("routed", ready)
             .object("pool", pool)
             .object("unrouted", a_service(unrouted))
@@ -319,17 +294,6 @@ mod judges {
         ("Ready", "False", "WaitingForGateway"),
     ];
 
-    #[rstest]
-    #[case::as_it_should(two(pool("gw"), &WAITS), Holds::Yes)]
-    #[case::ready_without_a_status(two(json!({"metadata": {"generation": 1}}), &WAITS), Holds::No)]
-    #[case::status_of_another_gateway(two(pool("other"), &WAITS), Holds::No)]
-    #[case::ready_all_the_same(two(pool("gw"), &[WAITS[0], WAITS[1], ("Ready", "True", "")]), Holds::No)]
-    #[case::other_reason(two(pool("gw"), &[WAITS[0], ("InferencePoolReady", "False", "Oops"), WAITS[2]]), Holds::No)]
-    #[case::its_models_are_why(two(pool("gw"), &[("WorkloadsReady", "False", ""), WAITS[1], WAITS[2]]), Holds::No)]
-    fn readiness_is_judged(#[case] fake: Fake, #[case] holds: Holds) {
-        assert_eq!(fake.verdict(), holds);
-    }
-
     fn led_to(group: &str, annotations: Value) -> Fake {
         let backends = json!([{"kind": "InferencePool", "group": group}]);
         let rules = json!([{"backendRefs": backends}, {"backendRefs": [{"kind": "Service"}]}]);
@@ -337,28 +301,9 @@ mod judges {
         Fake::of("kserve/llmisvc-pool-group").object("route", route)
     }
 
-    #[rstest]
-    #[case::moved_on(led_to(GROUP, json!({MIGRATED: "v1"})), Holds::Yes)]
-    #[case::stuck(led_to("inference.networking.x-k8s.io", json!({MIGRATED: "v1"})), Holds::No)]
-    #[case::not_written_down(led_to(GROUP, json!({})), Holds::No)]
-    #[case::no_pool(Fake::of("kserve/llmisvc-pool-group").object("route", json!({"metadata": {"annotations": {MIGRATED: "v1"}}})), Holds::No)]
-    fn pool_group_is_judged(#[case] fake: Fake, #[case] holds: Holds) {
-        assert_eq!(fake.verdict(), holds);
-    }
-
     fn asked() -> Fake {
         let fake = Fake::of("kserve/llmisvc-picker-asked").pool("alpha", 3);
         ["chat", "stream", "completion"].iter().fold(fake, |fake, label| fake.picked(label, "alpha", 1))
-    }
-
-    #[rstest]
-    #[case::as_it_should(asked().past_the_picker("models", "alpha", 0), Holds::Yes)]
-    #[case::bypassed(asked().past_the_picker("models", "alpha", 0).past_the_picker("chat", "alpha", 0), Holds::No)]
-    #[case::other_paths_fail(asked().refused("models", 502), Holds::No)]
-    #[case::other_paths_ask(asked().picked("models", "alpha", 0), Holds::No)]
-    #[case::no_records(asked().past_the_picker("models", "alpha", 0).without_picker_records("alpha"), Holds::Unproven)]
-    fn picker_asked_is_judged(#[case] fake: Fake, #[case] holds: Holds) {
-        assert_eq!(fake.verdict(), holds);
     }
 
     fn gone(after: u16) -> Fake {
@@ -367,12 +312,34 @@ mod judges {
     }
 
     #[rstest]
-    #[case::clean(gone(404), Holds::Yes)]
-    #[case::still_served(gone(200), Holds::No)]
-    #[case::server_error(gone(503), Holds::No)]
-    #[case::a_child_is_left(gone(404).object("pool", json!({"kind": "InferencePool"})), Holds::No)]
-    #[case::not_looked_for(gone(404).without_object("route"), Holds::Unproven)]
-    fn deleted_is_judged(#[case] fake: Fake, #[case] holds: Holds) {
+    #[case::children_whole(family(), Yes)]
+    #[case::children_nothing(Fake::of("kserve/llmisvc-children"), No)]
+    #[case::children_not_ready(family().object("service", a_service(&[("Ready", "False", "")])), No)]
+    #[case::children_no_pool(family().without_object("pool"), No)]
+    #[case::children_owned_by_another(family().object("deployment", owned("InferenceService", json!({}))), No)]
+    #[case::children_no_port(family().object("picker-service", owned("LLMInferenceService", json!({"ports": []}))), No)]
+    #[case::children_cuts_long_streams(family().object("route", owned("LLMInferenceService", json!({"rules": [{"timeouts": {"request": "60s"}}]}))), No)]
+    #[case::readiness_as_it_should(two(pool("gw"), &WAITS), Yes)]
+    #[case::readiness_ready_without_a_status(two(json!({"metadata": {"generation": 1}}), &WAITS), No)]
+    #[case::readiness_status_of_another_gateway(two(pool("other"), &WAITS), No)]
+    #[case::readiness_ready_all_the_same(two(pool("gw"), &[WAITS[0], WAITS[1], ("Ready", "True", "")]), No)]
+    #[case::readiness_other_reason(two(pool("gw"), &[WAITS[0], ("InferencePoolReady", "False", "Oops"), WAITS[2]]), No)]
+    #[case::readiness_its_models_are_why(two(pool("gw"), &[("WorkloadsReady", "False", ""), WAITS[1], WAITS[2]]), No)]
+    #[case::pool_group_moved_on(led_to(GROUP, json!({MIGRATED: "v1"})), Yes)]
+    #[case::pool_group_stuck(led_to("inference.networking.x-k8s.io", json!({MIGRATED: "v1"})), No)]
+    #[case::pool_group_not_written_down(led_to(GROUP, json!({})), No)]
+    #[case::pool_group_no_pool(Fake::of("kserve/llmisvc-pool-group").object("route", json!({"metadata": {"annotations": {MIGRATED: "v1"}}})), No)]
+    #[case::picker_asked_as_it_should(asked().past_the_picker("models", "alpha", 0), Yes)]
+    #[case::picker_asked_bypassed(asked().past_the_picker("models", "alpha", 0).past_the_picker("chat", "alpha", 0), No)]
+    #[case::picker_asked_other_paths_fail(asked().refused("models", 502), No)]
+    #[case::picker_asked_other_paths_ask(asked().picked("models", "alpha", 0), No)]
+    #[case::picker_asked_no_records(asked().past_the_picker("models", "alpha", 0).without_picker_records("alpha"), Unproven)]
+    #[case::deleted_clean(gone(404), Yes)]
+    #[case::deleted_still_served(gone(200), No)]
+    #[case::deleted_server_error(gone(503), No)]
+    #[case::deleted_a_child_is_left(gone(404).object("pool", json!({"kind": "InferencePool"})), No)]
+    #[case::deleted_not_looked_for(gone(404).without_object("route"), Unproven)]
+    fn judged(#[case] fake: Fake, #[case] holds: Holds) {
         assert_eq!(fake.verdict(), holds);
     }
 }

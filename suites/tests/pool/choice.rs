@@ -5,7 +5,7 @@ use serde_json::json;
 use suites::{Check, Judge, PoolOf, Stage, chat, check, picked};
 use verdict::{capability, history::Exchange, plan::Level};
 
-use super::{COUNTED, DESTINATION, PICK, POOL, SELECT, everything, models, routed, with_header};
+use super::{COUNTED, DESTINATION, PICK, POOL, SELECT, models, routed, with_header};
 
 check!(
     pool / picker_asked(http_route, model_route),
@@ -32,14 +32,8 @@ async fn drive_picker_asked(stage: &mut Stage) -> Result<()> {
     } else {
         routed(stage, PoolOf::new("alpha")).await?;
     }
-    for _ in 0..10 {
-        stage.send("post", chat("alpha")).await;
-        stage.send("stream", chat("alpha").stream()).await;
-        if !by_model {
-            stage.send("get", models()).await;
-        }
-    }
-    Ok(())
+    let calls = [("post", chat("alpha")), ("stream", chat("alpha").stream()), ("get", models())];
+    stage.send_in_turn(10, if by_model { &calls[..2] } else { &calls[..] }).await
 }
 
 fn judge_picker_asked(judge: &mut Judge<'_>) {
@@ -52,7 +46,7 @@ fn judge_picker_asked(judge: &mut Judge<'_>) {
 
 check!(
     pool / follows_choice,
-    drive_follows_choice,
+    |stage| send_commanded(stage, PoolOf { replicas: 3, ..PoolOf::new("alpha") }),
     judge_follows_choice,
     Check {
         sentence: "of many requests at a time each is served by the endpoint that the picker named for it",
@@ -64,10 +58,6 @@ check!(
         ..POOL
     }
 );
-
-async fn drive_follows_choice(stage: &mut Stage) -> Result<()> {
-    send_commanded(stage, PoolOf::new("alpha").replicas(3)).await
-}
 
 async fn send_commanded(stage: &mut Stage, wanted: PoolOf) -> Result<()> {
     let pool = routed(stage, wanted).await?;
@@ -83,15 +73,16 @@ fn judge_follows_choice(judge: &mut Judge<'_>) {
     picked::as_picked(judge, "commanded-as-picked", "commanded", "alpha");
     let expected = "the picker named what was commanded";
     picked::record_of_each(judge, "commanded-named-as-commanded", "commanded", "alpha", expected, |exchange, pick| {
-        let wanted = exchange.request.headers.iter().find(|(name, _)| name == SELECT).map(|(_, value)| value);
-        (wanted != pick.chosen.first()).then(|| format!("named {:?} where {wanted:?} was wanted", pick.chosen))
+        let wanted = picked::sent_header(exchange, SELECT);
+        (wanted != pick.chosen.first().map(String::as_str))
+            .then(|| format!("named {:?} where {wanted:?} was wanted", pick.chosen))
     });
 }
 
 check!(
     pool / upstream_picker,
-    drive_upstream_picker,
-    judge_upstream_picker,
+    |stage| send_commanded(stage, PoolOf { replicas: 3, upstream: true, ..PoolOf::new("alpha") }),
+    |judge| picked::as_commanded(judge, "commanded-as-commanded", "commanded", "alpha", SELECT),
     Check {
         sentence: "the Inference Extension's own picker is asked and followed, of many requests at a time each lands where it was told to choose",
         source: "GIE conformance, GatewayFollowingEPPRouting, with every answer counted",
@@ -102,14 +93,6 @@ check!(
         ..POOL
     }
 );
-
-async fn drive_upstream_picker(stage: &mut Stage) -> Result<()> {
-    send_commanded(stage, PoolOf::new("alpha").replicas(3).with_upstream_picker()).await
-}
-
-fn judge_upstream_picker(judge: &mut Judge<'_>) {
-    picked::as_commanded(judge, "commanded-as-commanded", "commanded", "alpha", SELECT);
-}
 
 check!(
     pool / two_pools,
@@ -133,12 +116,8 @@ async fn drive_two_pools(stage: &mut Stage) -> Result<()> {
     for name in ["alpha", "beta"] {
         stage.settle(|| chat(name).header("x-pool", name), name).await?;
     }
-    for _ in 0..10 {
-        for name in ["alpha", "beta"] {
-            stage.send(name, chat("any").header("x-pool", name)).await;
-        }
-    }
-    Ok(())
+    let calls = ["alpha", "beta"].map(|name| (name, chat("any").header("x-pool", name)));
+    stage.send_in_turn(10, &calls).await
 }
 
 fn judge_two_pools(judge: &mut Judge<'_>) {
@@ -151,7 +130,7 @@ fn judge_two_pools(judge: &mut Judge<'_>) {
 check!(
     pool / ordered_fallback,
     drive_ordered_fallback,
-    judge_ordered_fallback,
+    |judge| picked::by_the_fallback(judge, "first-is-dead-as-picked", "first-is-dead", "alpha"),
     Check {
         level: Level::Should,
         sentence: "where the first endpoint that the picker names is dead, the next one of its list serves",
@@ -165,17 +144,10 @@ check!(
 
 /// Endpoints of the pool's second port are of the pool, and dead: nothing listens there.
 async fn drive_ordered_fallback(stage: &mut Stage) -> Result<()> {
-    let pool = routed(stage, PoolOf::new("alpha").ports(&[8080, 8081])).await?;
+    let pool = routed(stage, PoolOf { ports: vec![8080, 8081], ..PoolOf::new("alpha") }).await?;
     let on_port = |port: &str| pool.endpoints.iter().find(|(_, e)| e.ends_with(port)).map_or("", |(_, e)| e.as_str());
     let command = format!("endpoints={},{}", on_port(":8081"), on_port(":8080"));
-    for _ in 0..10 {
-        stage.send("first-is-dead", chat("alpha").header(PICK, &command)).await;
-    }
-    Ok(())
-}
-
-fn judge_ordered_fallback(judge: &mut Judge<'_>) {
-    picked::by_the_fallback(judge, "first-is-dead-as-picked", "first-is-dead", "alpha");
+    stage.send_in_turn(10, &[("first-is-dead", chat("alpha").header(PICK, &command))]).await
 }
 
 check!(
@@ -194,22 +166,18 @@ check!(
 );
 
 async fn drive_client_cannot_steer(stage: &mut Stage) -> Result<()> {
-    let beta = stage.pool(PoolOf::new("beta").replicas(1)).await?;
-    let mut alpha = routed(stage, PoolOf::new("alpha").replicas(3).failing_open()).await?;
+    let beta = stage.pool(PoolOf { replicas: 1, ..PoolOf::new("beta") }).await?;
+    let mut alpha = routed(stage, PoolOf { replicas: 3, ..PoolOf::new("alpha").failing_open() }).await?;
     let (named, outside) = (alpha.endpoint(0).to_owned(), beta.endpoint(0).to_owned());
-    for _ in 0..10 {
-        let call = chat("alpha").header(SELECT, alpha.endpoint(1));
-        stage.send("names-another", call.clone().header(DESTINATION, &named)).await;
-        stage.send("names-an-outsider", call.header(DESTINATION, &outside)).await;
-    }
+    let call = || chat("alpha").header(SELECT, alpha.endpoint(1));
+    let calls = [
+        ("names-another", call().header(DESTINATION, &named)),
+        ("names-an-outsider", call().header(DESTINATION, &outside)),
+    ];
+    stage.send_in_turn(10, &calls).await?;
     stage.kill_picker(&mut alpha).await?;
-    for _ in 0..COUNTED {
-        stage.send("picker-gone", models().header(DESTINATION, &named)).await;
-    }
-    for _ in 0..3 {
-        stage.send("picker-gone-outsider", models().header(DESTINATION, &outside)).await;
-    }
-    Ok(())
+    stage.send_in_turn(COUNTED, &[("picker-gone", models().header(DESTINATION, &named))]).await?;
+    stage.send_in_turn(3, &[("picker-gone-outsider", models().header(DESTINATION, &outside))]).await
 }
 
 fn judge_client_cannot_steer(judge: &mut Judge<'_>) {
@@ -237,7 +205,7 @@ check!(
 async fn drive_served_reported(stage: &mut Stage) -> Result<()> {
     let pool = routed(stage, PoolOf::new("alpha")).await?;
     for turn in 0..10 {
-        stage.send("post", chat("alpha").header(SELECT, pool.endpoint(turn))).await;
+        stage.send("post", chat("alpha").header(SELECT, pool.endpoint(turn))).await?;
     }
     Ok(())
 }
@@ -283,9 +251,7 @@ async fn drive_port_ignored(stage: &mut Stage) -> Result<()> {
         stage.intent("pool-route", json!({"rules": [rule]})).await?;
         let call = || chat("alpha").header("x-rule", label);
         stage.settle(call, "alpha").await?;
-        for _ in 0..5 {
-            stage.send(label, call()).await;
-        }
+        stage.send_in_turn(5, &[(label, call())]).await?;
     }
     Ok(())
 }
@@ -318,15 +284,11 @@ async fn drive_asked_once(stage: &mut Stage) -> Result<()> {
     stage.pool(PoolOf::new("alpha")).await?;
     let rules = MATCHES.map(|(label, _)| json!({"match": with_header("x-rule", label), "pool": "alpha"}));
     stage.intent("pool-route", json!({"rules": rules})).await?;
-    for (label, _) in MATCHES {
-        stage.settle(|| chat("alpha").header("x-rule", label), "alpha").await?;
+    let calls = MATCHES.map(|(label, _)| (label, chat("alpha").header("x-rule", label)));
+    for (_, call) in &calls {
+        stage.settle(|| call.clone(), "alpha").await?;
     }
-    for _ in 0..5 {
-        for (label, _) in MATCHES {
-            stage.send(label, chat("alpha").header("x-rule", label)).await;
-        }
-    }
-    Ok(())
+    stage.send_in_turn(5, &calls).await
 }
 
 fn judge_asked_once(judge: &mut Judge<'_>) {
@@ -352,14 +314,10 @@ check!(
 async fn drive_picker_latency(stage: &mut Stage) -> Result<()> {
     let pool = routed(stage, PoolOf::new("alpha")).await?;
     let plain = format!("plain-{}", stage.hostname());
-    let rule = json!([{"match": everything(), "service": pool.service(), "port": 80}]);
-    stage.intent("http-route", json!({"name": "plain", "hostname": plain, "rules": rule})).await?;
+    stage.plain_route("plain", Some(&plain), pool.service()).await?;
     stage.settle(|| chat("alpha").host(&plain), "alpha").await?;
-    for _ in 0..30 {
-        stage.send("through-the-picker", chat("alpha")).await;
-        stage.send("past-the-picker", chat("alpha").host(&plain)).await;
-    }
-    Ok(())
+    let calls = [("through-the-picker", chat("alpha")), ("past-the-picker", chat("alpha").host(&plain))];
+    stage.send_in_turn(30, &calls).await
 }
 
 fn judge_picker_latency(judge: &mut Judge<'_>) {
@@ -383,8 +341,7 @@ fn judge_picker_latency(judge: &mut Judge<'_>) {
 
 mod judges {
     use rstest::rstest;
-    use suites::fake::{Fake, endpoint};
-    use verdict::judge::Holds;
+    use suites::fake::{Fake, Holds, No, Unproven, Yes, endpoint};
 
     use super::super::alpha;
     use super::*;
@@ -393,45 +350,9 @@ mod judges {
         alpha("pool/picker-asked").case(case).picked("stream", "alpha", 1)
     }
 
-    /// The most damaging silent failure of this field is a 200 that never asked the picker.
-    #[rstest]
-    #[case::asked(asked("http-route").picked("post", "alpha", 0).picked("get", "alpha", 2), Holds::Yes)]
-    #[case::a_model_route_has_no_get(asked("model-route").picked("post", "alpha", 0), Holds::Yes)]
-    #[case::bypassed(asked("http-route").past_the_picker("post", "alpha", 0).picked("get", "alpha", 2), Holds::No)]
-    #[case::bypassed_once(asked("model-route").picked("post", "alpha", 0).past_the_picker("post", "alpha", 0), Holds::No)]
-    #[case::no_records_at_all(asked("model-route").past_the_picker("post", "alpha", 0).without_picker_records("alpha"), Holds::Unproven)]
-    #[case::records_not_whole(asked("model-route").past_the_picker("post", "alpha", 0).without_picker_marker("alpha"), Holds::Unproven)]
-    #[case::whole_enough(asked("model-route").picked("post", "alpha", 0).without_picker_marker("alpha"), Holds::Yes)]
-    #[case::asked_twice(asked("model-route").picked("post", "alpha", 0).also_asked("alpha", &[0]), Holds::No)]
-    #[case::another_served(asked("model-route").past_the_picker("post", "alpha", 1).also_asked("alpha", &[0]), Holds::No)]
-    #[case::none_was_named(asked("model-route").past_the_picker("post", "alpha", 1).also_asked("alpha", &[]), Holds::No)]
-    #[case::an_outsider_was_named(asked("model-route").past_the_picker("post", "alpha", 1).also_asked("alpha", &[7]), Holds::No)]
-    #[case::nobody_served(asked("model-route").refused("post", 200).also_asked("alpha", &[0]), Holds::No)]
-    #[case::served_twice(asked("model-route").picked("post", "alpha", 0).also_reached("alpha"), Holds::No)]
-    #[case::model_records_not_whole(asked("model-route").refused("post", 200).also_asked("alpha", &[0]).without_marker("alpha"), Holds::Unproven)]
-    #[case::refused(asked("model-route").refused("post", 500), Holds::No)]
-    #[case::never_live(asked("model-route").picked("post", "alpha", 0).unsettled(), Holds::No)]
-    #[case::nothing_sent(asked("model-route"), Holds::Unproven)]
-    fn picker_asked_is_judged(#[case] fake: Fake, #[case] holds: Holds) {
-        assert_eq!(fake.verdict(), holds);
-    }
-
     fn commanded(wanted: usize, named: usize, served: usize) -> Fake {
         let fake = alpha("pool/follows-choice").past_the_picker("commanded", "alpha", served);
         fake.also_asked("alpha", &[named]).sent_with(SELECT, &endpoint("alpha", wanted))
-    }
-
-    #[rstest]
-    #[case::followed(1, 1, 1, Holds::Yes)]
-    #[case::another_served(1, 1, 2, Holds::No)]
-    #[case::another_named(1, 2, 2, Holds::No)]
-    fn follows_choice_is_judged(
-        #[case] wanted: usize,
-        #[case] named: usize,
-        #[case] served: usize,
-        #[case] holds: Holds,
-    ) {
-        assert_eq!(commanded(wanted, named, served).verdict(), holds);
     }
 
     /// Sixty requests to three endpoints in turn, which went where `served` says.
@@ -441,42 +362,12 @@ mod judges {
         })
     }
 
-    #[rstest]
-    #[case::followed(upstream(|n| n % 3), Holds::Yes)]
-    #[case::bypassed(upstream(|_| 0), Holds::No)]
-    #[case::one_strays(upstream(|n| if n == 30 { 1 } else { n % 3 }), Holds::No)]
-    #[case::one_fails(upstream(|n| n % 3).refused("commanded", 503), Holds::No)]
-    #[case::nothing_sent(alpha("pool/upstream-picker"), Holds::Unproven)]
-    #[case::models_lost_records(upstream(|n| n % 3).answer("commanded", 200, &[], "").without_marker("alpha"), Holds::Unproven)]
-    fn upstream_picker_is_judged(#[case] fake: Fake, #[case] holds: Holds) {
-        assert_eq!(fake.verdict(), holds);
-    }
-
     fn two() -> Fake {
         alpha("pool/two-pools").pool("beta", 2).picked("alpha", "alpha", 0)
     }
 
-    #[rstest]
-    #[case::each_its_own(two().picked("beta", "beta", 1), Holds::Yes)]
-    #[case::first_picker_for_both(two().past_the_picker("beta", "beta", 1).also_asked("alpha", &[0]), Holds::No)]
-    #[case::both_asked(two().picked("beta", "beta", 1).also_asked("alpha", &[0]), Holds::No)]
-    #[case::served_by_the_other(two().past_the_picker("beta", "alpha", 1).also_asked("beta", &[1]), Holds::No)]
-    #[case::one_picker_lost_records(two().picked("beta", "beta", 1).without_picker_marker("alpha"), Holds::Unproven)]
-    fn two_pools_is_judged(#[case] fake: Fake, #[case] holds: Holds) {
-        assert_eq!(fake.verdict(), holds);
-    }
-
     fn fallback() -> Fake {
         alpha("pool/ordered-fallback")
-    }
-
-    #[rstest]
-    #[case::second_served(fallback().past_the_picker("first-is-dead", "alpha", 1).also_asked("alpha", &[0, 1]), Holds::Yes)]
-    #[case::third_served(fallback().past_the_picker("first-is-dead", "alpha", 2).also_asked("alpha", &[0, 1]), Holds::No)]
-    #[case::given_up(fallback().refused("first-is-dead", 503).also_asked("alpha", &[0, 1]), Holds::No)]
-    #[case::no_list(fallback().past_the_picker("first-is-dead", "alpha", 0).also_asked("alpha", &[0]), Holds::No)]
-    fn ordered_fallback_is_judged(#[case] fake: Fake, #[case] holds: Holds) {
-        assert_eq!(fake.verdict(), holds);
     }
 
     /// The client names endpoint 0; `served` says who answers each of the requests without a picker.
@@ -489,62 +380,84 @@ mod judges {
         })
     }
 
-    #[rstest]
-    #[case::own_choice(steering(&[0, 1, 2, 0, 1, 2, 0, 1, 2, 0]), Holds::Yes)]
-    #[case::steered(steering(&[0; 10]), Holds::No)]
-    #[case::too_few_to_tell(steering(&[0; 3]), Holds::Unproven)]
-    #[case::nothing_served(steering(&[]).refused("picker-gone", 500), Holds::Yes)]
-    #[case::followed_over_the_picker(steering(&[1, 2]).past_the_picker("names-another", "alpha", 0).also_asked("alpha", &[1]), Holds::No)]
-    #[case::out_of_the_pool(steering(&[1, 2]).past_the_picker("names-an-outsider", "beta", 0).also_asked("alpha", &[1]), Holds::No)]
-    #[case::out_of_the_pool_without_picker(steering(&[1, 2]).past_the_picker("picker-gone-outsider", "beta", 0), Holds::No)]
-    #[case::outsider_lost_records(steering(&[1, 2]).without_marker("beta"), Holds::Unproven)]
-    fn client_cannot_steer_is_judged(#[case] fake: Fake, #[case] holds: Holds) {
-        assert_eq!(fake.verdict(), holds);
-    }
-
-    #[rstest]
-    #[case::reported(Some(0), Holds::Yes)]
-    #[case::another(Some(1), Holds::No)]
-    #[case::untold(None, Holds::No)]
-    fn served_reported_is_judged(#[case] served: Option<usize>, #[case] holds: Holds) {
+    fn served_reported(served: Option<usize>) -> Fake {
         let fake = alpha("pool/served-reported").picked("post", "alpha", 0);
-        let fake = fake.with_pick(|pick| pick.served = served.map(|n| endpoint("alpha", n)));
-        assert_eq!(fake.verdict(), holds);
+        fake.with_pick(|pick| pick.served = served.map(|n| endpoint("alpha", n)))
     }
 
     fn ports() -> Fake {
         alpha("pool/port-ignored").picked("no-port", "alpha", 0).picked("same-port", "alpha", 0)
     }
 
-    #[rstest]
-    #[case::ignored(ports().picked("other-port", "alpha", 2), Holds::Yes)]
-    #[case::used(ports().refused("other-port", 503), Holds::No)]
-    #[case::not_asked(ports().past_the_picker("other-port", "alpha", 2), Holds::No)]
-    fn port_ignored_is_judged(#[case] fake: Fake, #[case] holds: Holds) {
-        assert_eq!(fake.verdict(), holds);
-    }
-
     fn matched() -> Fake {
         alpha("pool/asked-once").picked("first", "alpha", 0).picked("second", "alpha", 1)
     }
 
-    #[rstest]
-    #[case::once(matched().picked("third", "alpha", 2), Holds::Yes)]
-    #[case::twice(matched().picked("third", "alpha", 2).also_asked("alpha", &[0]), Holds::No)]
-    #[case::never(matched().past_the_picker("third", "alpha", 2), Holds::No)]
-    #[case::refused(matched().refused("third", 503), Holds::No)]
-    #[case::not_sent(matched(), Holds::Unproven)]
-    fn asked_once_is_judged(#[case] fake: Fake, #[case] holds: Holds) {
-        assert_eq!(fake.verdict(), holds);
+    fn picker_latency(plain: bool) -> Fake {
+        let fake = alpha("pool/picker-latency").picked("through-the-picker", "alpha", 0);
+        let fake = fake.past_the_picker("past-the-picker", "alpha", 0);
+        if plain { fake } else { fake.also_asked("alpha", &[0]) }
     }
 
     #[rstest]
-    #[case::measured(true, Holds::Yes)]
-    #[case::the_plain_route_asks_as_well(false, Holds::No)]
-    fn picker_latency_is_judged(#[case] plain: bool, #[case] holds: Holds) {
-        let fake = alpha("pool/picker-latency").picked("through-the-picker", "alpha", 0);
-        let fake = fake.past_the_picker("past-the-picker", "alpha", 0);
-        let fake = if plain { fake } else { fake.also_asked("alpha", &[0]) };
+    // The most damaging silent failure of this field is a 200 that never asked the picker.
+    #[case::picker_asked_asked(asked("http-route").picked("post", "alpha", 0).picked("get", "alpha", 2), Yes)]
+    #[case::picker_asked_a_model_route_has_no_get(asked("model-route").picked("post", "alpha", 0), Yes)]
+    #[case::picker_asked_bypassed(asked("http-route").past_the_picker("post", "alpha", 0).picked("get", "alpha", 2), No)]
+    #[case::picker_asked_bypassed_once(asked("model-route").picked("post", "alpha", 0).past_the_picker("post", "alpha", 0), No)]
+    #[case::picker_asked_no_records_at_all(asked("model-route").past_the_picker("post", "alpha", 0).without_picker_records("alpha"), Unproven)]
+    #[case::picker_asked_records_not_whole(asked("model-route").past_the_picker("post", "alpha", 0).without_picker_marker("alpha"), Unproven)]
+    #[case::picker_asked_whole_enough(asked("model-route").picked("post", "alpha", 0).without_picker_marker("alpha"), Yes)]
+    #[case::picker_asked_asked_twice(asked("model-route").picked("post", "alpha", 0).also_asked("alpha", &[0]), No)]
+    #[case::picker_asked_another_served(asked("model-route").past_the_picker("post", "alpha", 1).also_asked("alpha", &[0]), No)]
+    #[case::picker_asked_none_was_named(asked("model-route").past_the_picker("post", "alpha", 1).also_asked("alpha", &[]), No)]
+    #[case::picker_asked_an_outsider_was_named(asked("model-route").past_the_picker("post", "alpha", 1).also_asked("alpha", &[7]), No)]
+    #[case::picker_asked_nobody_served(asked("model-route").refused("post", 200).also_asked("alpha", &[0]), No)]
+    #[case::picker_asked_served_twice(asked("model-route").picked("post", "alpha", 0).also_reached("alpha"), No)]
+    #[case::picker_asked_model_records_not_whole(asked("model-route").refused("post", 200).also_asked("alpha", &[0]).without_marker("alpha"), Unproven)]
+    #[case::picker_asked_refused(asked("model-route").refused("post", 500), No)]
+    #[case::picker_asked_never_live(asked("model-route").picked("post", "alpha", 0).unsettled(), No)]
+    #[case::picker_asked_nothing_sent(asked("model-route"), Unproven)]
+    #[case::follows_choice_followed(commanded(1, 1, 1), Yes)]
+    #[case::follows_choice_another_served(commanded(1, 1, 2), No)]
+    #[case::follows_choice_another_named(commanded(1, 2, 2), No)]
+    #[case::upstream_picker_followed(upstream(|n| n % 3), Yes)]
+    #[case::upstream_picker_bypassed(upstream(|_| 0), No)]
+    #[case::upstream_picker_one_strays(upstream(|n| if n == 30 { 1 } else { n % 3 }), No)]
+    #[case::upstream_picker_one_fails(upstream(|n| n % 3).refused("commanded", 503), No)]
+    #[case::upstream_picker_nothing_sent(alpha("pool/upstream-picker"), Unproven)]
+    #[case::upstream_picker_models_lost_records(upstream(|n| n % 3).answer("commanded", 200, &[], "").without_marker("alpha"), Unproven)]
+    #[case::two_pools_each_its_own(two().picked("beta", "beta", 1), Yes)]
+    #[case::two_pools_first_picker_for_both(two().past_the_picker("beta", "beta", 1).also_asked("alpha", &[0]), No)]
+    #[case::two_pools_both_asked(two().picked("beta", "beta", 1).also_asked("alpha", &[0]), No)]
+    #[case::two_pools_served_by_the_other(two().past_the_picker("beta", "alpha", 1).also_asked("beta", &[1]), No)]
+    #[case::two_pools_one_picker_lost_records(two().picked("beta", "beta", 1).without_picker_marker("alpha"), Unproven)]
+    #[case::ordered_fallback_second_served(fallback().past_the_picker("first-is-dead", "alpha", 1).also_asked("alpha", &[0, 1]), Yes)]
+    #[case::ordered_fallback_third_served(fallback().past_the_picker("first-is-dead", "alpha", 2).also_asked("alpha", &[0, 1]), No)]
+    #[case::ordered_fallback_given_up(fallback().refused("first-is-dead", 503).also_asked("alpha", &[0, 1]), No)]
+    #[case::ordered_fallback_no_list(fallback().past_the_picker("first-is-dead", "alpha", 0).also_asked("alpha", &[0]), No)]
+    #[case::client_cannot_steer_own_choice(steering(&[0, 1, 2, 0, 1, 2, 0, 1, 2, 0]), Yes)]
+    #[case::client_cannot_steer_steered(steering(&[0; 10]), No)]
+    #[case::client_cannot_steer_too_few_to_tell(steering(&[0; 3]), Unproven)]
+    #[case::client_cannot_steer_nothing_served(steering(&[]).refused("picker-gone", 500), Yes)]
+    #[case::client_cannot_steer_followed_over_the_picker(steering(&[1, 2]).past_the_picker("names-another", "alpha", 0).also_asked("alpha", &[1]), No)]
+    #[case::client_cannot_steer_out_of_the_pool(steering(&[1, 2]).past_the_picker("names-an-outsider", "beta", 0).also_asked("alpha", &[1]), No)]
+    #[case::client_cannot_steer_out_of_the_pool_without_picker(steering(&[1, 2]).past_the_picker("picker-gone-outsider", "beta", 0), No)]
+    #[case::client_cannot_steer_outsider_lost_records(steering(&[1, 2]).without_marker("beta"), Unproven)]
+    #[case::served_reported_reported(served_reported(Some(0)), Yes)]
+    #[case::served_reported_another(served_reported(Some(1)), No)]
+    #[case::served_reported_untold(served_reported(None), No)]
+    #[case::port_ignored_ignored(ports().picked("other-port", "alpha", 2), Yes)]
+    #[case::port_ignored_used(ports().refused("other-port", 503), No)]
+    #[case::port_ignored_not_asked(ports().past_the_picker("other-port", "alpha", 2), No)]
+    #[case::asked_once_once(matched().picked("third", "alpha", 2), Yes)]
+    #[case::asked_once_twice(matched().picked("third", "alpha", 2).also_asked("alpha", &[0]), No)]
+    #[case::asked_once_never(matched().past_the_picker("third", "alpha", 2), No)]
+    #[case::asked_once_refused(matched().refused("third", 503), No)]
+    #[case::asked_once_not_sent(matched(), Unproven)]
+    #[case::picker_latency_measured(picker_latency(true), Yes)]
+    #[case::picker_latency_the_plain_route_asks_as_well(picker_latency(false), No)]
+    fn judged(#[case] fake: Fake, #[case] holds: Holds) {
         assert_eq!(fake.verdict(), holds);
     }
 }

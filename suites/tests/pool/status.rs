@@ -4,7 +4,7 @@ use anyhow::Result;
 use serde_json::Value;
 use suites::{Check, Judge, PoolOf, Stage, Until, chat, check, judge::pool_parents, parents_say, picked};
 
-use super::{POOL, route_object, routed, see_pool};
+use super::{POOL, routed};
 
 check!(
     pool / status_written,
@@ -22,9 +22,8 @@ check!(
 async fn drive_status_written(stage: &mut Stage) -> Result<()> {
     routed(stage, PoolOf::new("alpha")).await?;
     stage.note_gateway();
-    see_pool(stage, "pool", "alpha", parents_say("ResolvedRefs")).await?;
-    stage.send("post", chat("alpha")).await;
-    Ok(())
+    stage.see("pool", &stage.inference_pool("alpha"), parents_say("ResolvedRefs"), 60).await?;
+    stage.send("post", chat("alpha")).await
 }
 
 fn judge_status_written(judge: &mut Judge<'_>) {
@@ -57,11 +56,10 @@ check!(
 async fn drive_status_cleared(stage: &mut Stage) -> Result<()> {
     routed(stage, PoolOf::new("alpha")).await?;
     let gateway = stage.note_gateway();
-    see_pool(stage, "before", "alpha", parents_say("ResolvedRefs")).await?;
-    let route = route_object(stage, stage.route());
-    stage.delete(&route).await?;
+    stage.see("before", &stage.inference_pool("alpha"), parents_say("ResolvedRefs"), 60).await?;
+    stage.delete(&stage.http_route(stage.route())).await?;
     let cleared = move |pool: &Value| Ok(pool_parents(pool, &gateway).is_empty());
-    see_pool(stage, "after", "alpha", Until::holds("no entry for the Gateway", cleared)).await
+    stage.see("after", &stage.inference_pool("alpha"), Until::holds("no entry for the Gateway", cleared), 60).await
 }
 
 fn judge_status_cleared(judge: &mut Judge<'_>) {
@@ -77,39 +75,39 @@ fn judge_status_cleared(judge: &mut Judge<'_>) {
 mod judges {
     use rstest::rstest;
     use serde_json::json;
-    use verdict::judge::Holds;
+    use suites::fake::{Fake, Holds, No, Unproven, Yes, parents_saying};
 
-    use super::super::{alpha, entry, of_the_gateway};
+    use super::super::alpha;
     use super::*;
 
     fn standing(accepted: &str, resolved: &str) -> Value {
-        entry(&[("Accepted", accepted, "Accepted"), ("ResolvedRefs", resolved, "ResolvedRefs")])
+        parents_saying(&[("Accepted", accepted, "Accepted"), ("ResolvedRefs", resolved, "ResolvedRefs")])
     }
 
     fn empty() -> Value {
         json!({"metadata": {"generation": 1}, "status": {}})
     }
 
-    #[rstest]
-    #[case::written(standing("True", "True"), Holds::Yes)]
-    #[case::never_written(empty(), Holds::No)]
-    #[case::not_accepted(standing("False", "True"), Holds::No)]
-    #[case::not_resolved(standing("True", "False"), Holds::No)]
-    #[case::about_another_gateway(json!({"metadata": {"generation": 1}, "status": {"parents": [
-        {"parentRef": {"name": "other", "namespace": "gws"}, "conditions": []}]}}), Holds::No)]
-    fn status_written_is_judged(#[case] pool: Value, #[case] holds: Holds) {
-        let fake = of_the_gateway(alpha("pool/status-written")).object("pool", pool).picked("post", "alpha", 0);
-        assert_eq!(fake.verdict(), holds);
+    fn status_written(pool: Value) -> Fake {
+        alpha("pool/status-written").of_the_gateway().object("pool", pool).picked("post", "alpha", 0)
+    }
+
+    fn status_cleared(before: Value, after: Option<Value>) -> Fake {
+        let fake = alpha("pool/status-cleared").of_the_gateway().object("before", before);
+        after.into_iter().fold(fake, |fake, pool| fake.object("after", pool))
     }
 
     #[rstest]
-    #[case::cleared(standing("True", "True"), Some(empty()), Holds::Yes)]
-    #[case::left(standing("True", "True"), Some(standing("True", "True")), Holds::No)]
-    #[case::never_there(empty(), Some(empty()), Holds::No)]
-    #[case::not_read(standing("True", "True"), None, Holds::Unproven)]
-    fn status_cleared_is_judged(#[case] before: Value, #[case] after: Option<Value>, #[case] holds: Holds) {
-        let fake = of_the_gateway(alpha("pool/status-cleared")).object("before", before);
-        let fake = after.into_iter().fold(fake, |fake, pool| fake.object("after", pool));
+    #[case::status_written_written(status_written(standing("True", "True")), Yes)]
+    #[case::status_written_never_written(status_written(empty()), No)]
+    #[case::status_written_not_accepted(status_written(standing("False", "True")), No)]
+    #[case::status_written_not_resolved(status_written(standing("True", "False")), No)]
+    #[case::status_written_about_another_gateway(status_written(json!({"metadata": {"generation": 1}, "status": {"parents": [ {"parentRef": {"name": "other", "namespace": "gws"}, "conditions": []}]}})), No)]
+    #[case::status_cleared_cleared(status_cleared(standing("True", "True"), Some(empty())), Yes)]
+    #[case::status_cleared_left(status_cleared(standing("True", "True"), Some(standing("True", "True"))), No)]
+    #[case::status_cleared_never_there(status_cleared(empty(), Some(empty())), No)]
+    #[case::status_cleared_not_read(status_cleared(standing("True", "True"), None), Unproven)]
+    fn judged(#[case] fake: Fake, #[case] holds: Holds) {
         assert_eq!(fake.verdict(), holds);
     }
 }

@@ -60,17 +60,13 @@ fn judge_overshoot(judge: &mut Judge<'_>) {
     let held = judge.history().facts.get("held-at-once").and_then(Value::as_u64).unwrap_or(0);
     let got = format!("{admitted} admitted, {held} of them held, and {refused} refused of {}", sent.len());
     let statement = judge.clause("at-once").expected("replies that the model held all at one time, and refusals");
-    if admitted == 0 || held < admitted as u64 || admitted + refused < sent.len() {
-        statement.unproven(got);
-    } else {
-        statement.got(got).holds(true); // how many pass is only told
-    }
+    let unknown = admitted == 0 || held < admitted as u64 || admitted + refused < sent.len();
+    statement.got(got).holds_if_known((!unknown).then_some(true)); // how many pass is only told
     budget::judge_all_refused(judge, "next", "next");
 }
 
 /// A budget that admits another number of replies for each way to count [`NUMBERS`].
 const COUNTED: u64 = 28;
-/// What the replies say that they used.
 const NUMBERS: [(&str, u64); 3] = [("prompt", 3), ("completion", 4), ("total", 14)];
 
 check!(
@@ -98,7 +94,6 @@ async fn drive_charged_fields(stage: &mut Stage) -> Result<()> {
 
 fn judge_charged_fields(judge: &mut Judge<'_>) {
     let Some(budget) = Budget::of(judge, "spend", COUNTED) else { return };
-    budget.judge_one_window(judge);
     let usage: Value = NUMBERS.iter().map(|(field, tokens)| (format!("{field}_tokens"), json!(tokens))).collect();
     let admitted: Vec<&Exchange> = judge.labelled("spend").into_iter().filter(|e| e.status() == Some(200)).collect();
     let says = |e: &&&Exchange| {
@@ -141,14 +136,13 @@ fn judge_price(judge: &mut Judge<'_>, status: u16, price: impl Fn(&TokenLimit) -
         let statement = judge.clause("before").expected(format!("{BEFORE} answers of the model with status {status}"));
         statement.unproven(given.to_string());
     }
-    budget.judge_one_window(judge);
     budget.judge_price(judge, price(&budget.declared));
 }
 
 check!(
     tokens / failed_request_free,
     drive_failed_request_free,
-    judge_failed_request_free,
+    |judge| judge_price(judge, 503, |_| Price::Free),
     Check {
         level: Level::Should,
         sentence: "an error of the model costs nothing, also where it says what it used",
@@ -168,14 +162,10 @@ async fn drive_failed_request_free(stage: &mut Stage) -> Result<()> {
     price(stage, failing).await
 }
 
-fn judge_failed_request_free(judge: &mut Judge<'_>) {
-    judge_price(judge, 503, |_| Price::Free);
-}
-
 check!(
     tokens / no_usage_reply,
-    drive_no_usage_reply,
-    judge_no_usage_reply,
+    |stage| price(stage, || chat("alpha").header("x-igc-usage", "none")),
+    |judge| judge_price(judge, 200, |limit| limit.no_usage_reply),
     Check {
         level: Level::Info,
         sentence: "a reply that does not say what it used is charged, or declared to be free",
@@ -186,72 +176,29 @@ check!(
     }
 );
 
-async fn drive_no_usage_reply(stage: &mut Stage) -> Result<()> {
-    price(stage, || chat("alpha").header("x-igc-usage", "none")).await
-}
-
-fn judge_no_usage_reply(judge: &mut Judge<'_>) {
-    judge_price(judge, 200, |limit| limit.no_usage_reply);
-}
-
 mod judges {
     use rstest::rstest;
-    use suites::fake::Fake;
-    use verdict::{capability::Rule, history::Body, judge::Holds};
+    use suites::fake::{Fake, Holds, No, Unproven, Yes, usage};
+    use verdict::{capability::Rule, history::Body};
 
     use super::*;
     use crate::tokens::judges::{asked, limited, limited_with, spent};
 
-    #[rstest]
-    #[case::all_admitted(10, 0, 10, 429, Holds::Yes)]
-    #[case::some_reserved(2, 8, 2, 429, Holds::Yes)]
-    #[case::charges_lost(10, 0, 10, 200, Holds::No)]
-    #[case::one_after_the_other(10, 0, 3, 429, Holds::Unproven)]
-    #[case::nothing_was_admitted(0, 10, 0, 429, Holds::Unproven)]
-    fn overshoot_is_judged(
-        #[case] admitted: u64,
-        #[case] refused: u64,
-        #[case] held: u64,
-        #[case] next: u16,
-        #[case] holds: Holds,
-    ) {
+    fn overshoot(admitted: u64, refused: u64, held: u64, next: u16) -> Fake {
         let fake = limited("tokens/overshoot", "-").fact("held-at-once", json!(held));
         let fake = spent(fake, "at-once", 7, admitted, refused);
-        assert_eq!(asked(fake, "next", 7, next).verdict(), holds);
+        asked(fake, "next", 7, next)
     }
 
-    #[test]
-    fn an_answer_that_is_neither_a_reply_nor_a_refusal_proves_no_overshoot() {
-        let fake = spent(limited("tokens/overshoot", "-").fact("held-at-once", json!(9)), "at-once", 7, 9, 0);
-        let fake = fake.refused("at-once", 503).limited("next", 7, 0, 50);
-        assert_eq!(fake.verdict(), Holds::Unproven);
-    }
-
-    fn counted(declared: Value, usage: &Value, admitted: u64) -> Fake {
+    fn counted(declared: Value, total: u64, admitted: u64) -> Fake {
         let fake = limited_with("tokens/charged-fields", "-", "charged-fields", declared);
-        let body = json!({"usage": usage}).to_string();
+        let body = json!({"usage": usage([3, 4, total])}).to_string();
         let reply = |fake, _| asked(fake, "spend", 28, 200).with_response(|r| r.body = Body::of(body.as_bytes()));
         spent((0..admitted).fold(fake, reply), "spend", 28, 0, 3)
     }
 
-    #[rstest]
-    #[case::total(json!(["total"]), 3, Holds::Yes)]
-    #[case::sum(json!(["prompt", "completion"]), 5, Holds::Yes)]
-    #[case::completion(json!(["completion"]), 8, Holds::Yes)]
-    #[case::prompt(json!(["prompt"]), 10, Holds::Yes)]
-    #[case::total_for_sum(json!(["prompt", "completion"]), 3, Holds::No)]
-    #[case::sum_for_total(json!(["total"]), 5, Holds::No)]
-    #[case::nothing_declared(json!(null), 5, Holds::Unproven)]
-    #[case::declared_in_other_words(json!(["input"]), 5, Holds::Unproven)]
-    fn charged_fields_is_judged(#[case] declared: Value, #[case] admitted: u64, #[case] holds: Holds) {
-        let usage = json!({"prompt_tokens": 3, "completion_tokens": 4, "total_tokens": 14});
-        assert_eq!(counted(declared, &usage, admitted).verdict(), holds);
-    }
-
-    #[test]
-    fn replies_with_other_numbers_prove_nothing() {
-        let usage = json!({"prompt_tokens": 3, "completion_tokens": 4, "total_tokens": 7});
-        assert_eq!(counted(json!(["total"]), &usage, 3).verdict(), Holds::Unproven);
+    fn charged_fields(declared: Value, admitted: u64) -> Fake {
+        counted(declared, 14, admitted)
     }
 
     fn before(fake: Fake, answers: usize, status: u16) -> Fake {
@@ -260,32 +207,15 @@ mod judges {
         fake.model("alpha").times(answers, answer)
     }
 
-    #[rstest]
-    #[case::free(3, 503, 3, Holds::Yes)]
-    #[case::charged(3, 503, 2, Holds::No)]
-    #[case::answered_after_all(3, 200, 3, Holds::Unproven)]
-    #[case::too_few(2, 503, 3, Holds::Unproven)]
-    fn failed_request_free_is_judged(
-        #[case] answers: usize,
-        #[case] status: u16,
-        #[case] admitted: u64,
-        #[case] holds: Holds,
-    ) {
+    fn failed_request_free(answers: usize, status: u16, admitted: u64) -> Fake {
         let fake = before(limited("tokens/failed-request-free", "-"), answers, status);
-        let fake = spent(fake, "spend", budget::TELLING, admitted, 4);
-        assert_eq!(fake.verdict(), holds);
+        spent(fake, "spend", budget::TELLING, admitted, 4)
     }
 
-    #[rstest]
-    #[case::free_as_declared(json!("free"), 3, Holds::Yes)]
-    #[case::charged_though_declared_free(json!("free"), 2, Holds::No)]
-    #[case::charged_as_declared(json!("charged"), 2, Holds::Yes)]
-    #[case::free_though_declared_charged(json!("charged"), 3, Holds::No)]
-    #[case::free_without_a_word(json!(null), 3, Holds::Unproven)]
-    fn no_usage_reply_is_judged(#[case] declared: Value, #[case] admitted: u64, #[case] holds: Holds) {
+    fn no_usage_reply(declared: Value, admitted: u64) -> Fake {
         let fake = limited_with("tokens/no-usage-reply", "-", "no-usage-reply", declared);
         let fake = before(fake, 3, 200);
-        assert_eq!(spent(fake, "spend", budget::TELLING, admitted, 4).verdict(), holds);
+        spent(fake, "spend", budget::TELLING, admitted, 4)
     }
 
     #[rstest]
@@ -294,5 +224,34 @@ mod judges {
     fn the_telling_budget_tells_a_token_each(#[case] rule: Rule) {
         let admits = |left: u64| budget::admits(rule, left, budget::REPLY);
         assert_eq!((admits(budget::TELLING), admits(budget::TELLING - BEFORE)), (3, 2));
+    }
+
+    #[rstest]
+    #[case::overshoot_all_admitted(overshoot(10, 0, 10, 429), Yes)]
+    #[case::overshoot_some_reserved(overshoot(2, 8, 2, 429), Yes)]
+    #[case::overshoot_charges_lost(overshoot(10, 0, 10, 200), No)]
+    #[case::overshoot_one_after_the_other(overshoot(10, 0, 3, 429), Unproven)]
+    #[case::overshoot_nothing_was_admitted(overshoot(0, 10, 0, 429), Unproven)]
+    #[case::overshoot_neither_reply_nor_refusal(overshoot(9, 0, 9, 429).refused("at-once", 503), Unproven)]
+    #[case::charged_fields_other_numbers(counted(json!(["total"]), 7, 3), Unproven)]
+    #[case::charged_fields_total(charged_fields(json!(["total"]), 3), Yes)]
+    #[case::charged_fields_sum(charged_fields(json!(["prompt", "completion"]), 5), Yes)]
+    #[case::charged_fields_completion(charged_fields(json!(["completion"]), 8), Yes)]
+    #[case::charged_fields_prompt(charged_fields(json!(["prompt"]), 10), Yes)]
+    #[case::charged_fields_total_for_sum(charged_fields(json!(["prompt", "completion"]), 3), No)]
+    #[case::charged_fields_sum_for_total(charged_fields(json!(["total"]), 5), No)]
+    #[case::charged_fields_nothing_declared(charged_fields(json!(null), 5), Unproven)]
+    #[case::charged_fields_declared_in_other_words(charged_fields(json!(["input"]), 5), Unproven)]
+    #[case::failed_request_free_free(failed_request_free(3, 503, 3), Yes)]
+    #[case::failed_request_free_charged(failed_request_free(3, 503, 2), No)]
+    #[case::failed_request_free_answered_after_all(failed_request_free(3, 200, 3), Unproven)]
+    #[case::failed_request_free_too_few(failed_request_free(2, 503, 3), Unproven)]
+    #[case::no_usage_reply_free_as_declared(no_usage_reply(json!("free"), 3), Yes)]
+    #[case::no_usage_reply_charged_though_declared_free(no_usage_reply(json!("free"), 2), No)]
+    #[case::no_usage_reply_charged_as_declared(no_usage_reply(json!("charged"), 2), Yes)]
+    #[case::no_usage_reply_free_though_declared_charged(no_usage_reply(json!("charged"), 3), No)]
+    #[case::no_usage_reply_free_without_a_word(no_usage_reply(json!(null), 3), Unproven)]
+    fn judged(#[case] fake: Fake, #[case] holds: Holds) {
+        assert_eq!(fake.verdict(), holds);
     }
 }

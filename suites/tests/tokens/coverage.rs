@@ -3,9 +3,9 @@
 use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
 use suites::{
-    Call, Check, Judge, ObjectRef, Stage, Until,
+    Call, Check, Judge, ObjectRef, Stage,
     budget::{self, Budget},
-    chat, check,
+    chat, check, says_how_it_stands,
 };
 use verdict::history::{Admission, History};
 
@@ -47,7 +47,6 @@ async fn drive_scope(stage: &mut Stage) -> Result<()> {
 fn judge_scope(judge: &mut Judge<'_>) {
     let Some(budget) = Budget::of(judge, "spend", ONE_REPLY) else { return };
     judge.answered_by("neighbour-before-answered-by-alpha", "neighbour-before", "alpha");
-    budget.judge_one_window(judge);
     budget.judge_admitted(judge); // all of it: the neighbour has spent nothing
     judge.answered_by("neighbour-after-answered-by-alpha", "neighbour-after", "alpha");
     budget::judge_all_refused(judge, "still-spent", "still-spent");
@@ -75,9 +74,7 @@ check!(
 async fn drive_plain_service_route(stage: &mut Stage) -> Result<()> {
     let alpha = stage.model("alpha").await?;
     let plain = format!("plain-{}", stage.hostname());
-    let every_path = json!({"path": {"type": "PathPrefix", "value": "/"}});
-    let rule = json!({"match": every_path, "service": alpha.service, "port": 80});
-    stage.intent("http-route", json!({"name": "plain", "hostname": plain, "rules": [rule]})).await?;
+    stage.plain_route("plain", Some(&plain), &alpha.service).await?;
     stage.settle_status(|| Call::get("/v1/models").host(&plain), |status| status == 200).await?;
     offer_limit(stage, ON_A_SERVICE, "plain").await?;
     // The limit that can work comes last: once it is live the other one is, if it ever will be.
@@ -101,11 +98,7 @@ async fn offer_limit(stage: &mut Stage, name: &str, route: &str) -> Result<()> {
     if matches!(stage.history().admissions.get(name), Some(Admission::Accepted { .. })) {
         let manifest = manifests.last().context("the intent limit-tokens has no manifest")?;
         let policy = ObjectRef::of(manifest).map_err(anyhow::Error::msg)?;
-        let spoken_of = Until::holds("a condition in its status", |policy| {
-            let ancestors = policy["status"]["ancestors"].as_array();
-            Ok(ancestors.is_some_and(|all| all.iter().any(|a| a["conditions"].get(0).is_some())))
-        });
-        stage.see(name, &policy, spoken_of, 30).await?;
+        stage.see(name, &policy, says_how_it_stands(), 30).await?;
     }
     Ok(())
 }
@@ -124,7 +117,6 @@ fn conditions(judge: &Judge<'_>, name: &str) -> Vec<String> {
 
 fn judge_plain_service_route(judge: &mut Judge<'_>) {
     let Some(control) = Budget::of(judge, "model", ONE_REPLY) else { return };
-    control.judge_one_window(judge);
     control.judge_spent(judge); // the same limit works where it can
     let refusal = match judge.admission(ON_A_SERVICE) {
         Some(Admission::Refused { message, .. }) => Some(message),
@@ -200,7 +192,6 @@ async fn drive_two_limits(stage: &mut Stage) -> Result<()> {
 
 fn judge_two_limits(judge: &mut Judge<'_>) {
     let Some(budget) = Budget::of(judge, "spend", FEW_TOKENS) else { return };
-    budget.judge_one_window(judge);
     if requests_bind(judge.case()) {
         budget.judge_admitted_requests(judge, FEW_REQUESTS);
     } else {
@@ -210,8 +201,7 @@ fn judge_two_limits(judge: &mut Judge<'_>) {
 
 mod judges {
     use rstest::rstest;
-    use suites::fake::{CONTROLLER, Fake, conditions};
-    use verdict::judge::Holds;
+    use suites::fake::{Fake, Holds, No, Unproven, Yes, policy_saying, refusal};
 
     use super::*;
     use crate::tokens::judges::{asked, limited, spent};
@@ -223,35 +213,20 @@ mod judges {
         })
     }
 
-    #[rstest]
-    #[case::apart(200, 2, 200, 429, Holds::Yes)]
-    #[case::neighbour_limited(429, 2, 429, 429, Holds::No)]
-    #[case::neighbour_limited_once_it_is_spent(200, 2, 429, 429, Holds::No)]
-    #[case::neighbour_spends(200, 0, 200, 429, Holds::No)]
-    #[case::neighbour_refills(200, 2, 200, 200, Holds::No)]
-    fn scope_is_judged(
-        #[case] before: u16,
-        #[case] admitted: u64,
-        #[case] after: u16,
-        #[case] again: u16,
-        #[case] holds: Holds,
-    ) {
+    fn scope(before: u16, admitted: u64, after: u16, again: u16) -> Fake {
         let fake = neighbour(limited("tokens/scope", "-").model("alpha"), "neighbour-before", before);
         let fake = neighbour(spent(fake, "spend", 7, admitted, 4), "neighbour-after", after);
-        assert_eq!(asked(fake, "still-spent", 7, again).verdict(), holds);
+        asked(fake, "still-spent", 7, again)
     }
 
-    #[test]
-    fn scope_needs_a_neighbour() {
-        let fake =
-            spent(limited("tokens/scope", "-").model("alpha"), "spend", 7, 2, 4).limited("still-spent", 7, 0, 50);
-        assert_eq!(fake.verdict(), Holds::Unproven);
+    fn without_neighbour() -> Fake {
+        spent(limited("tokens/scope", "-").model("alpha"), "spend", 7, 2, 4).limited("still-spent", 7, 0, 50)
     }
 
     const WORKS: &[(&str, &str, &str)] = &[("Accepted", "True", "Valid"), ("Attached", "True", "Attached")];
 
     fn policy(said: &[(&str, &str, &str)]) -> Value {
-        json!({"status": {"ancestors": [{"controllerName": CONTROLLER, "conditions": conditions(1, said)}]}})
+        policy_saying("gw", said)
     }
 
     fn on_a_service(said: &[(&str, &str, &str)], admitted: u64, refused: u64) -> Fake {
@@ -261,47 +236,39 @@ mod judges {
         (0..refused).fold(fake, |fake, _| fake.limited("service", 7, 0, 50))
     }
 
-    #[rstest]
-    #[case::works(WORKS, 2, 3, Holds::Yes)]
-    #[case::accepted_without_effect(WORKS, 5, 0, Holds::No)]
-    #[case::not_accepted(&[("Accepted", "False", "Invalid")], 5, 0, Holds::Yes)]
-    #[case::partly_accepted(&[("Accepted", "True", "PartiallyValid")], 5, 0, Holds::Yes)]
-    #[case::not_a_word(&[], 5, 0, Holds::Yes)]
-    #[case::too_few_requests(WORKS, 2, 0, Holds::Unproven)]
-    fn plain_service_route_is_judged(
-        #[case] said: &[(&str, &str, &str)],
-        #[case] admitted: u64,
-        #[case] refused: u64,
-        #[case] holds: Holds,
-    ) {
-        assert_eq!(on_a_service(said, admitted, refused).verdict(), holds);
-    }
-
-    #[test]
-    fn a_limit_that_is_not_admitted_is_no_silent_one() {
-        let admission = Admission::Refused { code: 422, reason: "Invalid".into(), message: "not on a Service".into() };
+    fn not_admitted() -> Fake {
         let fake = spent(limited("tokens/plain-service-route", "-"), "model", 7, 2, 4);
-        let fake = fake.object(ON_A_MODEL, policy(WORKS)).admission(ON_A_SERVICE, Some(admission));
-        assert_eq!(fake.verdict(), Holds::Yes);
+        fake.object(ON_A_MODEL, policy(WORKS)).admission(ON_A_SERVICE, refusal("not on a Service"))
+    }
+
+    fn two_limits(case: &str, admitted: u64, refused: u64) -> Fake {
+        spent(limited("tokens/two-limits", case), "spend", 14, admitted, refused)
     }
 
     #[rstest]
-    #[case::nothing_to_compare_with(on_a_service(WORKS, 5, 0).without_object(ON_A_MODEL))]
-    #[case::the_service_does_not_answer(on_a_service(WORKS, 4, 0).refused("service", 503))]
-    #[case::the_limit_works_nowhere(limited("tokens/plain-service-route", "-").object(ON_A_MODEL, policy(WORKS)).object(ON_A_SERVICE, policy(&[])))]
-    fn plain_service_route_needs_evidence(#[case] fake: Fake) {
-        assert_eq!(fake.verdict(), Holds::Unproven);
-    }
-
-    #[rstest]
-    #[case::requests("requests-bind-last", 3, 5, Holds::Yes)]
-    #[case::requests_not_enforced("requests-bind-last", 8, 0, Holds::No)]
-    #[case::requests_counted_twice("requests-bind-first", 1, 7, Holds::No)]
-    #[case::tokens("tokens-bind-first", 3, 5, Holds::Yes)]
-    #[case::tokens_not_enforced("tokens-bind-last", 8, 0, Holds::No)]
-    #[case::nothing_was_sent("tokens-bind-last", 0, 0, Holds::Unproven)]
-    fn two_limits_is_judged(#[case] case: &str, #[case] admitted: u64, #[case] refused: u64, #[case] holds: Holds) {
-        let fake = spent(limited("tokens/two-limits", case), "spend", 14, admitted, refused);
+    #[case::scope_apart(scope(200, 2, 200, 429), Yes)]
+    #[case::scope_neighbour_limited(scope(429, 2, 429, 429), No)]
+    #[case::scope_neighbour_limited_once_it_is_spent(scope(200, 2, 429, 429), No)]
+    #[case::scope_neighbour_spends(scope(200, 0, 200, 429), No)]
+    #[case::scope_neighbour_refills(scope(200, 2, 200, 200), No)]
+    #[case::scope_without_neighbour(without_neighbour(), Unproven)]
+    #[case::plain_service_route_works(on_a_service(WORKS, 2, 3), Yes)]
+    #[case::plain_service_route_accepted_without_effect(on_a_service(WORKS, 5, 0), No)]
+    #[case::plain_service_route_not_accepted(on_a_service(&[("Accepted", "False", "Invalid")], 5, 0), Yes)]
+    #[case::plain_service_route_partly_accepted(on_a_service(&[("Accepted", "True", "PartiallyValid")], 5, 0), Yes)]
+    #[case::plain_service_route_not_a_word(on_a_service(&[], 5, 0), Yes)]
+    #[case::plain_service_route_too_few_requests(on_a_service(WORKS, 2, 0), Unproven)]
+    #[case::plain_service_route_not_admitted(not_admitted(), Yes)]
+    #[case::plain_service_route_nothing_to_compare_with(on_a_service(WORKS, 5, 0).without_object(ON_A_MODEL), Unproven)]
+    #[case::plain_service_route_the_service_does_not_answer(on_a_service(WORKS, 4, 0).refused("service", 503), Unproven)]
+    #[case::plain_service_route_the_limit_works_nowhere(limited("tokens/plain-service-route", "-").object(ON_A_MODEL, policy(WORKS)).object(ON_A_SERVICE, policy(&[])), Unproven)]
+    #[case::two_limits_requests(two_limits("requests-bind-last", 3, 5), Yes)]
+    #[case::two_limits_requests_not_enforced(two_limits("requests-bind-last", 8, 0), No)]
+    #[case::two_limits_requests_counted_twice(two_limits("requests-bind-first", 1, 7), No)]
+    #[case::two_limits_tokens(two_limits("tokens-bind-first", 3, 5), Yes)]
+    #[case::two_limits_tokens_not_enforced(two_limits("tokens-bind-last", 8, 0), No)]
+    #[case::two_limits_nothing_was_sent(two_limits("tokens-bind-last", 0, 0), Unproven)]
+    fn judged(#[case] fake: Fake, #[case] holds: Holds) {
         assert_eq!(fake.verdict(), holds);
     }
 }

@@ -47,7 +47,6 @@ async fn drive_stream_charged(stage: &mut Stage) -> Result<()> {
 
 fn judge_stream_charged(judge: &mut Judge<'_>) {
     let Some(budget) = Budget::of(judge, "stream", TWO_REPLIES) else { return };
-    budget.judge_one_window(judge);
     let streams = answered(judge.history(), "stream");
     let broken = streams.iter().filter(|e| !is_whole_stream(e)).count();
     let otherwise = streams.iter().filter_map(|e| usage_told(e)).find(|tokens| *tokens != budget::REPLY);
@@ -143,14 +142,11 @@ fn judge_aborted_stream(judge: &mut Judge<'_>) {
     let left = streams.iter().filter(in_the_middle).count();
     if streams.is_empty() || left < streams.len() {
         let expected = "streams that a model had begun, left by the client";
-        let statement = judge.clause("left-mid-stream").expected(expected);
-        statement.unproven(format!("{left} of {} streams", streams.len()));
+        judge.clause("left-mid-stream").expected(expected).unproven(format!("{left} of {} streams", streams.len()));
     }
-    budget.judge_one_window(judge);
     budget.judge_price(judge, budget.declared.aborted_stream);
 }
 
-/// A budget's observation, and whether the model's reply went on without the client.
 fn observe_aborted(history: &History) -> Value {
     let mut seen = budget::observe(history);
     let left = history.labelled("left").filter_map(|e| history.reached(e).first().map(|(_, record)| record.finished));
@@ -160,8 +156,7 @@ fn observe_aborted(history: &History) -> Value {
 
 mod judges {
     use rstest::rstest;
-    use suites::fake::Fake;
-    use verdict::judge::Holds;
+    use suites::fake::{Fake, Holds, No, Unproven, Yes};
 
     use super::*;
     use crate::tokens::judges::{limited, limited_with, spent};
@@ -173,33 +168,18 @@ mod judges {
         ("x-ratelimit-reset", "50"),
     ];
 
-    fn stream(usage: &str, end: &str) -> String {
-        format!("data: {{\"choices\":[],\"usage\":{usage}}}\n\n{end}")
-    }
+    const DONE: &str = "data: [DONE]\n\n";
 
-    #[rstest]
-    #[case::charged(3, 4, Holds::Yes)]
-    #[case::never_charged(7, 0, Holds::No)]
-    #[case::charged_twice(2, 5, Holds::No)]
-    #[case::nothing_was_answered(0, 0, Holds::Unproven)]
-    fn stream_charged_is_judged(#[case] admitted: usize, #[case] refused: u64, #[case] holds: Holds) {
-        for usage in ["null", r#"{"total_tokens":7}"#] {
-            let body = stream(usage, "data: [DONE]\n\n");
-            let fake = limited("tokens/stream-charged", "usage-absent");
-            let fake = fake.times(admitted, |fake, _| fake.answer("stream", 200, MARKS, &body));
-            assert_eq!(spent(fake, "stream", 14, 0, refused).verdict(), holds);
-        }
-    }
-
-    #[rstest]
-    #[case::not_a_stream(&[("content-type", "application/json")], stream("null", "data: [DONE]\n\n"))]
-    #[case::without_its_end(MARKS, stream("null", ""))]
-    #[case::of_another_size(MARKS, stream(r#"{"total_tokens":8}"#, "data: [DONE]\n\n"))]
-    fn what_is_no_stream_of_known_size_proves_nothing(#[case] headers: &[(&str, &str)], #[case] body: String) {
+    /// So many streams with this `usage` and this end, then refusals.
+    fn streamed(headers: &[(&str, &str)], usage: &str, end: &str, admitted: usize, refused: u64) -> Fake {
+        let body = format!("data: {{\"choices\":[],\"usage\":{usage}}}\n\n{end}");
         let fake = limited("tokens/stream-charged", "usage-absent");
-        let fake = fake.times(3, |fake, _| fake.answer("stream", 200, headers, &body));
-        assert_eq!(spent(fake, "stream", 14, 0, 4).verdict(), Holds::Unproven);
+        let fake = fake.times(admitted, |fake, _| fake.answer("stream", 200, headers, &body));
+        spent(fake, "stream", 14, 0, refused)
     }
+
+    const UNSAID: &str = "null";
+    const SAID: &str = r#"{"total_tokens":7}"#;
 
     /// Streams that a client left, of a model that had begun them.
     fn left(fake: Fake, streams: usize, ended: Ended) -> Fake {
@@ -209,30 +189,40 @@ mod judges {
         })
     }
 
-    #[rstest]
-    #[case::free_as_declared(json!("free"), 3, Holds::Yes)]
-    #[case::charged_though_declared_free(json!("free"), 2, Holds::No)]
-    #[case::charged(json!("charged"), 2, Holds::Yes)]
-    #[case::all_of_the_budget_charged(json!("charged"), 0, Holds::Yes)]
-    #[case::free_without_a_word(json!(null), 3, Holds::Unproven)]
-    #[case::charged_as_declared(json!("charged"), 1, Holds::Yes)]
-    #[case::free_though_declared_charged(json!("charged"), 3, Holds::No)]
-    fn aborted_stream_is_judged(#[case] declared: Value, #[case] admitted: u64, #[case] holds: Holds) {
-        let fake = limited_with("tokens/aborted-stream", "-", "aborted-stream", declared);
-        let fake = left(fake.model("alpha"), 3, Ended::Abandoned);
-        assert_eq!(spent(fake, "spend", budget::TELLING, admitted, 4).verdict(), holds);
+    fn aborted(declared: Value, streams: usize, ended: Ended, admitted: u64, refused: u64) -> Fake {
+        let fake = limited_with("tokens/aborted-stream", "-", "aborted-stream", declared).model("alpha");
+        spent(left(fake, streams, ended), "spend", budget::TELLING, admitted, refused)
+    }
+
+    fn aborted_stream(declared: Value, admitted: u64) -> Fake {
+        aborted(declared, 3, Ended::Abandoned, admitted, 4)
     }
 
     #[rstest]
-    #[case::none_was_sent(0, Ended::Abandoned, 4)]
-    #[case::they_came_to_their_end(3, Ended::Complete, 4)]
-    #[case::nothing_was_refused(3, Ended::Abandoned, 0)]
-    fn aborted_stream_needs_evidence(#[case] streams: usize, #[case] ended: Ended, #[case] refused: u64) {
-        for declared in ["free", "charged"] {
-            let fake = limited_with("tokens/aborted-stream", "-", "aborted-stream", json!(declared)).model("alpha");
-            let admitted = if declared == "free" { 3 } else { 2 };
-            let fake = spent(left(fake, streams, ended), "spend", budget::TELLING, admitted, refused);
-            assert_eq!(fake.verdict(), Holds::Unproven, "{declared}");
-        }
+    #[case::stream_charged(streamed(MARKS, UNSAID, DONE, 3, 4), Yes)]
+    #[case::stream_charged_and_said(streamed(MARKS, SAID, DONE, 3, 4), Yes)]
+    #[case::stream_charged_never(streamed(MARKS, UNSAID, DONE, 7, 0), No)]
+    #[case::stream_charged_never_and_said(streamed(MARKS, SAID, DONE, 7, 0), No)]
+    #[case::stream_charged_twice(streamed(MARKS, UNSAID, DONE, 2, 5), No)]
+    #[case::stream_charged_twice_and_said(streamed(MARKS, SAID, DONE, 2, 5), No)]
+    #[case::stream_charged_nothing_was_answered(streamed(MARKS, UNSAID, DONE, 0, 0), Unproven)]
+    #[case::stream_charged_not_a_stream(streamed(&[("content-type", "application/json")], UNSAID, DONE, 3, 4), Unproven)]
+    #[case::stream_charged_without_its_end(streamed(MARKS, UNSAID, "", 3, 4), Unproven)]
+    #[case::stream_charged_of_another_size(streamed(MARKS, r#"{"total_tokens":8}"#, DONE, 3, 4), Unproven)]
+    #[case::aborted_stream_free_but_none_was_sent(aborted(json!("free"), 0, Ended::Abandoned, 3, 4), Unproven)]
+    #[case::aborted_stream_charged_but_none_was_sent(aborted(json!("charged"), 0, Ended::Abandoned, 2, 4), Unproven)]
+    #[case::aborted_stream_free_but_came_to_its_end(aborted(json!("free"), 3, Ended::Complete, 3, 4), Unproven)]
+    #[case::aborted_stream_charged_but_came_to_its_end(aborted(json!("charged"), 3, Ended::Complete, 2, 4), Unproven)]
+    #[case::aborted_stream_free_but_never_refused(aborted(json!("free"), 3, Ended::Abandoned, 3, 0), Unproven)]
+    #[case::aborted_stream_charged_but_never_refused(aborted(json!("charged"), 3, Ended::Abandoned, 2, 0), Unproven)]
+    #[case::aborted_stream_free_as_declared(aborted_stream(json!("free"), 3), Yes)]
+    #[case::aborted_stream_charged_though_declared_free(aborted_stream(json!("free"), 2), No)]
+    #[case::aborted_stream_charged(aborted_stream(json!("charged"), 2), Yes)]
+    #[case::aborted_stream_all_of_the_budget_charged(aborted_stream(json!("charged"), 0), Yes)]
+    #[case::aborted_stream_free_without_a_word(aborted_stream(json!(null), 3), Unproven)]
+    #[case::aborted_stream_charged_as_declared(aborted_stream(json!("charged"), 1), Yes)]
+    #[case::aborted_stream_free_though_declared_charged(aborted_stream(json!("charged"), 3), No)]
+    fn judged(#[case] fake: Fake, #[case] holds: Holds) {
+        assert_eq!(fake.verdict(), holds);
     }
 }

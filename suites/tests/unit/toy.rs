@@ -1,6 +1,6 @@
 //! A gateway that is a folder alone, in a cluster where it stands: here a world of the gateway that the folder copies.
 
-use std::{collections::BTreeMap, fs, path::Path, process::Command};
+use std::{collections::BTreeMap, fs, path::Path};
 
 use cluster::{
     api::Cluster,
@@ -87,13 +87,9 @@ async fn a_folder_is_judged(#[case] copied: &str, #[case] mutant: Option<&str>, 
     run.write_environment(&Environment { gateways: BTreeMap::from([("toy".to_owned(), stood)]) }).unwrap();
 
     mutants.wake();
-    let suites = std::env::current_exe().expect("the test binary knows itself");
-    let mut command = Command::new(suites);
-    command
-        .args(CHECKS_ALONE)
-        .arg(CHECK.replace("/", "::").replace("-", "_"))
-        .env("IGC_RUN", run.path())
-        .env(shipped::VARIABLE, folder.path());
+    let mut command = super::alone(&CHECKS_ALONE);
+    command.arg(CHECK.replace("/", "::").replace("-", "_"));
+    command.env("IGC_RUN", run.path()).env(shipped::VARIABLE, folder.path());
     let output = tokio::task::spawn_blocking(move || command.output().expect("the test binary runs")).await.unwrap();
     let records = run.read_records().unwrap().records;
     let got: Vec<_> = records.iter().map(|r| (r.key.gateway.as_str(), r.key.check.as_str(), r.verdict)).collect();
