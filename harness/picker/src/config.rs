@@ -70,18 +70,6 @@ impl Scheduling {
         let file: File = serde_saphyr::from_str(text).map_err(|error| ConfigError(error.to_string()))?;
         file.resolve().map_err(ConfigError)
     }
-
-    /// The same with up to so many endpoints in an answer: the first, and fallbacks.
-    pub fn with_endpoints(mut self, most: usize) -> Self {
-        self.most = most.max(1);
-        self
-    }
-
-    /// The same with a bound: when the candidates together have so many requests in flight for each, requests are shed.
-    pub fn with_max_concurrency(mut self, each: u64) -> Self {
-        self.max_concurrency = Some(each);
-        self
-    }
 }
 
 #[derive(Deserialize)]
@@ -106,12 +94,12 @@ struct PluginSpec {
 #[serde(deny_unknown_fields)]
 struct Profile {
     name: String,
-    plugins: Vec<Part>,
+    plugins: Vec<ProfilePlugin>,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct Part {
+struct ProfilePlugin {
     plugin_ref: String,
     weight: Option<f64>,
 }
@@ -222,7 +210,7 @@ impl File {
     fn whole_profile(&self, plugins: &[(&str, Plugin)]) -> Profile {
         let parts =
             plugins.iter().filter(|(_, plugin)| !matches!(plugin, Plugin::Handler | Plugin::Concurrency { .. }));
-        let plugins = parts.map(|(name, _)| Part { plugin_ref: (*name).to_owned(), weight: None }).collect();
+        let plugins = parts.map(|(name, _)| ProfilePlugin { plugin_ref: (*name).to_owned(), weight: None }).collect();
         Profile { name: "default".to_owned(), plugins }
     }
 }

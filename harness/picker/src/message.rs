@@ -23,14 +23,13 @@ pub const NAMESPACE: &str = "envoy.lb";
 /// Metadata namespace and key of the only endpoints that may be chosen (GIE protocol 004, "Endpoint Subset").
 pub const SUBSET: (&str, &str) = ("envoy.lb.subset_hint", "x-gateway-destination-endpoint-subset");
 
-/// Which way a message goes by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Way {
+pub(crate) enum Direction {
     Request,
     Response,
 }
 
-impl Way {
+impl Direction {
     fn headers(self, response: HeadersResponse) -> Response {
         match self {
             Self::Request => Response::RequestHeaders(response),
@@ -57,16 +56,16 @@ fn answer(response: Response) -> ProcessingResponse {
     ProcessingResponse { response: Some(response), ..ProcessingResponse::default() }
 }
 
-pub(crate) fn pass_headers(way: Way) -> ProcessingResponse {
-    answer(way.headers(HeadersResponse { response: Some(CommonResponse::default()) }))
+pub(crate) fn pass_headers(direction: Direction) -> ProcessingResponse {
+    answer(direction.headers(HeadersResponse { response: Some(CommonResponse::default()) }))
 }
 
-pub(crate) fn pass_trailers(way: Way) -> ProcessingResponse {
-    answer(way.trailers(TrailersResponse::default()))
+pub(crate) fn pass_trailers(direction: Direction) -> ProcessingResponse {
+    answer(direction.trailers(TrailersResponse::default()))
 }
 
 /// Lets a piece of a body pass as it is: in full duplex it is given back, else it is still where it was.
-pub(crate) fn pass_body(way: Way, full_duplex: bool, body: HttpBody) -> ProcessingResponse {
+pub(crate) fn pass_body(direction: Direction, full_duplex: bool, body: HttpBody) -> ProcessingResponse {
     let streamed = || StreamedBodyResponse {
         body: body.body,
         end_of_stream: body.end_of_stream,
@@ -75,7 +74,10 @@ pub(crate) fn pass_body(way: Way, full_duplex: bool, body: HttpBody) -> Processi
         drain_complete: body.drain_complete,
     };
     let mutation = full_duplex.then(|| BodyMutation { mutation: Some(Mutation::StreamedResponse(streamed())) });
-    answer(way.body(BodyResponse { response: Some(CommonResponse { body_mutation: mutation, ..Default::default() }) }))
+    answer(
+        direction
+            .body(BodyResponse { response: Some(CommonResponse { body_mutation: mutation, ..Default::default() }) }),
+    )
 }
 
 /// How a choice is told to the gateway.
@@ -99,7 +101,7 @@ pub(crate) fn destination(endpoints: &[String], by: AnswerBy) -> ProcessingRespo
     ProcessingResponse {
         dynamic_metadata: (by != AnswerBy::Header)
             .then(|| object([(NAMESPACE, Kind::StructValue(object([(DESTINATION, Kind::StringValue(value))])))])),
-        ..answer(Way::Request.headers(HeadersResponse { response: Some(response) }))
+        ..answer(Direction::Request.headers(HeadersResponse { response: Some(response) }))
     }
 }
 

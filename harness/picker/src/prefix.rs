@@ -38,19 +38,19 @@ impl Blocks {
 
 /// What each endpoint has seen, the oldest forgotten first.
 #[derive(Debug)]
-pub struct Seen {
+pub struct PrefixMemory {
     remembered: usize,
-    endpoints: HashMap<String, Memory>,
+    endpoints: HashMap<String, EndpointMemory>,
 }
 
 #[derive(Debug, Default)]
-struct Memory {
+struct EndpointMemory {
     now: u64,
     last_seen: HashMap<u64, u64>,
     by_age: BTreeMap<u64, u64>,
 }
 
-impl Seen {
+impl PrefixMemory {
     /// A memory of so many blocks an endpoint.
     pub fn new(remembered: usize) -> Self {
         Self { remembered, endpoints: HashMap::new() }
@@ -113,7 +113,7 @@ mod tests {
 
         #[test]
         fn memory_is_bounded_and_ends_of_prompts_go_first(prompts in prop::collection::vec(prop::collection::vec(0_u64..50, 1..10), 1..20), bound in 1_usize..20) {
-            let mut seen = Seen::new(bound);
+            let mut seen = PrefixMemory::new(bound);
             for prompt in &prompts {
                 let mut prompt = prompt.clone();
                 let mut known = std::collections::HashSet::new();
@@ -128,7 +128,7 @@ mod tests {
 
     #[test]
     fn endpoints_are_kept_apart_and_forgotten() {
-        let mut seen = Seen::new(10);
+        let mut seen = PrefixMemory::new(10);
         seen.learn("a", &[1, 2, 3]);
         assert_eq!((seen.matched("a", &[1, 2, 9, 3]), seen.matched("a", &[9, 1]), seen.matched("b", &[1])), (2, 0, 0));
         seen.keep(|endpoint| endpoint != "a");

@@ -7,7 +7,7 @@ use verdict::history::{Prefix, Reason};
 use crate::{
     Endpoint,
     config::{Scheduling, Scorer},
-    prefix::Seen,
+    prefix::PrefixMemory,
 };
 
 /// What was chosen, and why.
@@ -25,7 +25,7 @@ pub(crate) struct Choice {
 #[derive(Debug)]
 pub(crate) struct Scheduler {
     scheduling: Scheduling,
-    seen: Seen,
+    seen: PrefixMemory,
     in_flight: HashMap<String, u64>,
     chosen_at: HashMap<String, u64>,
     choices: u64,
@@ -40,7 +40,7 @@ struct Scored<'a> {
 
 impl Scheduler {
     pub(crate) fn new(scheduling: Scheduling) -> Self {
-        let seen = Seen::new(scheduling.blocks.remembered);
+        let seen = PrefixMemory::new(scheduling.blocks.remembered);
         Self { scheduling, seen, in_flight: HashMap::new(), chosen_at: HashMap::new(), choices: 0 }
     }
 
@@ -275,7 +275,7 @@ mod tests {
 
     #[test]
     fn fallbacks_are_the_next_best() {
-        let mut scheduler = Scheduler::new(Scheduling::default().with_endpoints(2));
+        let mut scheduler = Scheduler::new(Scheduling { most: 2, ..Scheduling::default() });
         scheduler.in_flight = HashMap::from([("a".to_owned(), 5), ("b".to_owned(), 1), ("c".to_owned(), 3)]);
         let choice = scheduler.choose(&pool(&["a", "b", "c"]), "m", b"").unwrap();
         assert_eq!(choice.endpoints, ["b", "c"]);
@@ -290,7 +290,7 @@ mod tests {
     #[case::full_where_it_may_go(&["b"], 4, Err(Reason::Saturated))]
     #[case::nothing_allowed(&["a"], 0, Err(Reason::Saturated))]
     fn refusals(#[case] candidates: &[&str], #[case] each: u64, #[case] expected: Result<Reason, Reason>) {
-        let mut scheduler = Scheduler::new(Scheduling::default().with_max_concurrency(each));
+        let mut scheduler = Scheduler::new(Scheduling { max_concurrency: Some(each), ..Scheduling::default() });
         scheduler.in_flight.insert("b".to_owned(), 4);
         assert_eq!(scheduler.choose(&pool(candidates), "m", b"").map(|c| c.reason), expected);
     }

@@ -15,7 +15,7 @@ use verdict::history::{EXCHANGE_HEADER, Passed, PickerRecord, Reason, StreamEnde
 use crate::{
     Endpoint, Endpoints, NO_ENDPOINT, Options, SHED, Shared, UNREADABLE,
     command::{self, Command},
-    message::{self, SERVED, Way},
+    message::{self, Direction, SERVED},
     prompt,
     schedule::Choice,
 };
@@ -147,7 +147,7 @@ impl Session {
                 self.request.end(true);
                 let mut answers = if self.decided { vec![] } else { self.decide()? };
                 if !self.is_over() {
-                    answers.push(message::pass_trailers(Way::Request));
+                    answers.push(message::pass_trailers(Direction::Request));
                 }
                 Ok(answers)
             }
@@ -159,19 +159,19 @@ impl Session {
                 self.record.status = header(&head, ":status").and_then(|status| status.parse().ok());
                 self.response.end(head.end_of_stream);
                 self.answered = true;
-                Ok(vec![message::pass_headers(Way::Response)])
+                Ok(vec![message::pass_headers(Direction::Response)])
             }
             Request::ResponseBody(body) => {
                 self.see_served(&message, None);
                 self.response.piece(&body);
                 self.answered = true;
-                Ok(vec![message::pass_body(Way::Response, self.full_duplex_response, body)])
+                Ok(vec![message::pass_body(Direction::Response, self.full_duplex_response, body)])
             }
             Request::ResponseTrailers(_) => {
                 self.see_served(&message, None);
                 self.response.end(true);
                 self.answered = true;
-                Ok(vec![message::pass_trailers(Way::Response)])
+                Ok(vec![message::pass_trailers(Direction::Response)])
             }
         }
     }
@@ -204,7 +204,7 @@ impl Session {
 
     fn request_body(&mut self, body: HttpBody) -> Result<Vec<ProcessingResponse>, Status> {
         if self.decided {
-            return Ok(vec![message::pass_body(Way::Request, self.record.full_duplex, body)]);
+            return Ok(vec![message::pass_body(Direction::Request, self.record.full_duplex, body)]);
         }
         self.held_weight += body.body.len() + MESSAGE;
         self.held.push(body);
@@ -227,8 +227,9 @@ impl Session {
         self.record.model = prompt.model;
         let mut answers = vec![first];
         if !self.is_over() {
-            answers
-                .extend(held.into_iter().map(|body| message::pass_body(Way::Request, self.record.full_duplex, body)));
+            answers.extend(
+                held.into_iter().map(|body| message::pass_body(Direction::Request, self.record.full_duplex, body)),
+            );
         }
         Ok(answers)
     }
@@ -254,7 +255,7 @@ impl Session {
                 commanded(selected)
             }
             Some(Command::Endpoints(endpoints)) => commanded(endpoints),
-            Some(Command::Silent) => return Ok(message::pass_headers(Way::Request)),
+            Some(Command::Silent) => return Ok(message::pass_headers(Direction::Request)),
             Some(Command::Abort) => {
                 return Err(Status::internal(format!("the request asked for it ({})", command::PICK)));
             }

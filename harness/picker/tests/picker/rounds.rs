@@ -20,6 +20,12 @@ use verdict::history::{Body, Passed, Reason, StreamEnded};
 
 use crate::served::{Connection, POOL, Served, Stream, body, headers, message, pool, request, soon};
 
+/// A configuration of one plugin.
+fn scheduling(plugin: &str, more: &str) -> Scheduling {
+    let config = format!("{{apiVersion: llm-d.ai/v1, kind: EndpointPickerConfig, plugins: [{plugin}]{more}}}");
+    Scheduling::read(&config).unwrap()
+}
+
 /// What an answer names: by header, by metadata.
 fn named(answer: &ProcessingResponse) -> (Option<String>, Option<String>) {
     let Some(Response::RequestHeaders(HeadersResponse { response: Some(response) })) = &answer.response else {
@@ -72,8 +78,7 @@ async fn respond(stream: &mut Stream, served: Option<&str>, bytes: &[u8]) {
 
 #[tokio::test]
 async fn a_request_without_a_body() {
-    let served = Served::of(Options::default()).await;
-    let mut stream = served.connect().await.stream().await;
+    let (served, mut stream) = Served::with_stream(Options::default()).await;
     let extra = [("x-request-id", "r-1"), ("x-igc-exchange", "e-1"), ("authorization", "Bearer secret")];
     stream.send(request("GET", &extra, true));
     assert_eq!(named_by(&mut stream).await, POOL[0]);
@@ -100,8 +105,7 @@ async fn a_request_without_a_body() {
 #[case::two_megabytes(2 * 1_024 * 1_024)]
 #[tokio::test]
 async fn bodies_come_back_as_they_were_with_one_end(#[case] length: usize, #[values(false, true)] empty_end: bool) {
-    let served = Served::of(Options::default()).await;
-    let mut stream = served.connect().await.stream().await;
+    let (served, mut stream) = Served::with_stream(Options::default()).await;
     let prompt: String =
         (0..).flat_map(|n: u32| n.to_string().into_bytes()).map(char::from).take(length - 40).collect();
     let mut sent = format!(r#"{{"model":"m","prompt":"{prompt}"}}"#).into_bytes();
@@ -129,8 +133,7 @@ async fn bodies_come_back_as_they_were_with_one_end(#[case] length: usize, #[val
 
 #[tokio::test]
 async fn the_choice_waits_for_the_prompt_but_not_for_a_long_body() {
-    let served = Served::of(Options { keep_prompt: 1_000, ..Options::default() }).await;
-    let mut stream = served.connect().await.stream().await;
+    let (served, mut stream) = Served::with_stream(Options { keep_prompt: 1_000, ..Options::default() }).await;
     stream.send(request("POST", &[], false));
     stream.send(message(Request::RequestBody(body(&[b'x'; 500], false))));
     stream.send(message(Request::RequestBody(body(&[b'y'; 500], false)))); // and no end yet
@@ -150,9 +153,8 @@ async fn a_choice_is_told_as_configured(
     #[case] by_header: bool,
     #[case] by_metadata: bool,
 ) {
-    let scheduling = Scheduling::default().with_endpoints(2);
-    let served = Served::of(Options { answer_by, scheduling, ..Options::default() }).await;
-    let mut stream = served.connect().await.stream().await;
+    let scheduling = scheduling("{type: max-score-picker, parameters: {maxNumOfEndpoints: 2}}", "");
+    let (served, mut stream) = Served::with_stream(Options { answer_by, scheduling, ..Options::default() }).await;
     stream.send(request("GET", &[], true));
     let list = Some(format!("{},{}", POOL[0], POOL[1]));
     let expected = (list.clone().filter(|_| by_header), list.filter(|_| by_metadata));
@@ -166,12 +168,10 @@ async fn a_choice_is_told_as_configured(
 #[case::verbatim("x-igc-pick", "endpoints=10.0.0.9:1,10.244.0.6:8000", "10.0.0.9:1,10.244.0.6:8000")]
 #[tokio::test]
 async fn a_request_commands(#[case] name: &str, #[case] value: &str, #[case] chosen: &str) {
-    let served = Served::of(Options::default()).await;
-    let mut stream = served.connect().await.stream().await;
+    let (served, mut stream) = Served::with_stream(Options::default()).await;
     stream.send(request("GET", &[(name, value)], true));
     assert_eq!(named_by(&mut stream).await, chosen);
-    stream.close().await;
-    let record = served.record().await;
+    let record = served.record_of(stream).await;
     assert_eq!((record.chosen.join(","), record.reason), (chosen.to_owned(), Reason::Commanded));
     assert_eq!(record.ended, StreamEnded::RequestOnly);
 }
@@ -190,8 +190,7 @@ async fn a_request_is_refused(
     #[case] reason: Reason,
     #[values(false, true)] with_body: bool,
 ) {
-    let served = Served::of(Options::default()).await;
-    let mut stream = served.connect().await.stream().await;
+    let (served, mut stream) = Served::with_stream(Options::default()).await;
     stream.send(request("POST", command, !with_body));
     if with_body {
         stream.send(message(Request::RequestBody(body(b"{}", true))));
@@ -212,7 +211,8 @@ async fn a_request_is_refused(
 
 #[tokio::test]
 async fn an_empty_pool_is_503_and_a_busy_one_429() {
-    let scheduling = Scheduling::default().with_max_concurrency(1);
+    let detector = "{type: concurrency-detector, parameters: {maxConcurrency: 1}}";
+    let scheduling = scheduling(detector, ", saturationDetector: {pluginRef: concurrency-detector}");
     let served = Served::of(Options { scheduling, ..Options::default() }).await;
     let connection = served.connect().await;
     let ask = || async {
@@ -260,8 +260,7 @@ async fn a_request_asks_for_silence_or_for_an_abort() {
 #[case::of_no_known_kind(Kind::BoolValue(true), &[])]
 #[tokio::test]
 async fn a_gateway_bounds_the_choice(#[case] subset: Kind, #[case] candidates: &[&str]) {
-    let served = Served::of(Options::default()).await;
-    let mut stream = served.connect().await.stream().await;
+    let (served, mut stream) = Served::with_stream(Options::default()).await;
     let head = request("GET", &[], true);
     stream.send(ProcessingRequest { metadata_context: metadata(SUBSET.0, SUBSET.1, subset), ..head });
     match stream.response().await {
@@ -270,8 +269,7 @@ async fn a_gateway_bounds_the_choice(#[case] subset: Kind, #[case] candidates: &
         }
         _ => assert!(!candidates.is_empty()),
     }
-    stream.close().await;
-    let record = served.record().await;
+    let record = served.record_of(stream).await;
     assert_eq!(
         (record.candidates, record.chosen.first().map(String::as_str)),
         (candidates.iter().map(|c| (*c).to_owned()).collect(), candidates.first().copied())
@@ -289,8 +287,7 @@ async fn what_served_is_read_back(
     #[case] by_header: &[(&str, &str)],
     #[case] served_by: Option<&str>,
 ) {
-    let served = Served::of(Options::default()).await;
-    let mut stream = served.connect().await.stream().await;
+    let (served, mut stream) = Served::with_stream(Options::default()).await;
     stream.send(request("GET", &[], true));
     named_by(&mut stream).await;
     let all: Vec<(&str, &str)> = [(":status", "503")].iter().chain(by_header).copied().collect();
@@ -298,16 +295,14 @@ async fn what_served_is_read_back(
     head.metadata_context = by_metadata.and_then(|s| metadata(NAMESPACE, SERVED, Kind::StringValue(s.to_owned())));
     stream.send(head);
     stream.response().await;
-    stream.close().await;
-    let record = served.record().await;
+    let record = served.record_of(stream).await;
     assert_eq!((record.served.as_deref(), record.status), (served_by, Some(503)));
     assert_eq!((record.response.ends, record.ended), (1, StreamEnded::Complete));
 }
 
 #[tokio::test]
 async fn without_full_duplex_the_head_is_answered_at_once() {
-    let served = Served::of(Options::default()).await;
-    let mut stream = served.connect().await.stream().await;
+    let (served, mut stream) = Served::with_stream(Options::default()).await;
     let mut head = request("POST", &[], false);
     let mode = BodySendMode::Streamed.into();
     head.protocol_config =
@@ -317,15 +312,13 @@ async fn without_full_duplex_the_head_is_answered_at_once() {
     stream.send(message(Request::RequestBody(body(b"{}", true))));
     let Response::RequestBody(answer) = stream.response().await else { panic!("no body") };
     assert_eq!(answer.response, Some(CommonResponse::default()), "the body is still with the gateway");
-    stream.close().await;
-    let record = served.record().await;
+    let record = served.record_of(stream).await;
     assert_eq!((record.full_duplex, record.request.bytes, record.request.ends), (false, 2, 1));
 }
 
 #[tokio::test]
 async fn trailers_end_a_body_too() {
-    let served = Served::of(Options::default()).await;
-    let mut stream = served.connect().await.stream().await;
+    let (served, mut stream) = Served::with_stream(Options::default()).await;
     stream.send(request("POST", &[], false));
     stream.send(message(Request::RequestBody(body(b"abc", false))));
     stream.send(message(Request::RequestTrailers(HttpTrailers::default())));
@@ -334,15 +327,13 @@ async fn trailers_end_a_body_too() {
     assert!(matches!(stream.response().await, Response::RequestTrailers(_)));
     stream.send(message(Request::ResponseTrailers(HttpTrailers::default())));
     assert!(matches!(stream.response().await, Response::ResponseTrailers(_)));
-    stream.close().await;
-    let record = served.record().await;
+    let record = served.record_of(stream).await;
     assert_eq!((record.request.ends, record.response.ends, record.ended), (1, 1, StreamEnded::Complete));
 }
 
 #[tokio::test]
 async fn a_second_end_is_counted_and_not_passed_on() {
-    let served = Served::of(Options::default()).await;
-    let mut stream = served.connect().await.stream().await;
+    let (served, mut stream) = Served::with_stream(Options::default()).await;
     stream.send(request("POST", &[], false));
     stream.send(message(Request::RequestBody(body(b"abc", true))));
     stream.send(message(Request::RequestBody(body(b"", true))));
@@ -355,15 +346,13 @@ async fn a_second_end_is_counted_and_not_passed_on() {
 /// A limit's refusal, for example: the filter of the limit stands before that of the picker, which has not heard of the request.
 #[tokio::test]
 async fn a_reply_that_somebody_else_gave_passes() {
-    let served = Served::of(Options::default()).await;
-    let mut stream = served.connect().await.stream().await;
+    let (served, mut stream) = Served::with_stream(Options::default()).await;
     stream.send(message(Request::ResponseHeaders(headers(&[(":status", "429")], false))));
     let passed = HeadersResponse { response: Some(CommonResponse::default()) };
     assert_eq!(stream.response().await, Response::ResponseHeaders(passed));
     stream.send(message(Request::ResponseBody(body(b"spent", true))));
     assert!(matches!(stream.response().await, Response::ResponseBody(_)));
-    stream.close().await;
-    let record = served.record().await;
+    let record = served.record_of(stream).await;
     assert_eq!((record.status, record.exchange, record.ended), (Some(429), None, StreamEnded::Complete));
     assert_eq!((record.reason, record.response.bytes, record.chosen.len()), (Reason::Undecided, 5, 0));
 }
@@ -377,8 +366,7 @@ async fn a_reply_that_somebody_else_gave_passes() {
 #[case::head_twice(vec![request("GET", &[], false), request("GET", &[], false)], "request_headers came twice")]
 #[tokio::test]
 async fn what_breaks_the_protocol_ends_the_stream(#[case] messages: Vec<ProcessingRequest>, #[case] says: &str) {
-    let served = Served::of(Options::default()).await;
-    let stream = served.connect().await.stream().await;
+    let (served, stream) = Served::with_stream(Options::default()).await;
     messages.into_iter().for_each(|m| stream.send(m));
     let last = stream.close().await.pop().unwrap().unwrap_err();
     assert_eq!((last.code(), last.message()), (tonic::Code::InvalidArgument, says));
@@ -437,8 +425,7 @@ async fn a_picker_that_is_dropped_is_gone_at_once() {
 
 #[tokio::test]
 async fn a_picker_that_is_stopped_lets_requests_end() {
-    let served = Served::of(Options::default()).await;
-    let mut stream = served.connect().await.stream().await;
+    let (served, mut stream) = Served::with_stream(Options::default()).await;
     stream.send(request("GET", &[], true));
     named_by(&mut stream).await;
     let stopped = tokio::spawn(served.picker.stop());

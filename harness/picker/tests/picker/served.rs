@@ -65,6 +65,13 @@ impl Served {
         Self { picker: serve(listeners, options, receiver), grpc: at, health: health_at, admin: admin_at, endpoints }
     }
 
+    /// A picker, and a stream to it.
+    pub async fn with_stream(options: Options) -> (Self, Stream) {
+        let served = Self::of(options).await;
+        let stream = served.connect().await.stream().await;
+        (served, stream)
+    }
+
     pub async fn connect(&self) -> Connection {
         Connection::over(TcpStream::connect(self.grpc).await.unwrap()).await
     }
@@ -74,6 +81,12 @@ impl Served {
         let stream = TcpStream::connect(self.grpc).await.unwrap().into_std().unwrap();
         let cut = stream.try_clone().unwrap();
         (Connection::over(TcpStream::from_std(stream).unwrap()).await, cut)
+    }
+
+    /// The record of this stream, the only one, once the gateway has closed it.
+    pub async fn record_of(&self, stream: Stream) -> PickerRecord {
+        stream.close().await;
+        self.record().await
     }
 
     /// The one record that there is to be.
