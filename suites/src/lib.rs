@@ -23,7 +23,7 @@ pub use self::{
     registry::requirements,
     stage::{LlmService, Marker, Model, Pool, PoolOf, Stage},
 };
-pub use cluster::api::{ObjectRef, Target, Until};
+pub use cluster::api::{ObjectRef, Target, WaitCondition};
 #[doc(hidden)]
 pub use inventory;
 pub use wire::{Abandon, Call};
@@ -57,35 +57,35 @@ pub fn every_path() -> Value {
     json!({"path": {"type": "PathPrefix", "value": "/"}})
 }
 
-pub fn condition(kind: &str) -> Until {
-    Until::ConditionTrue(kind.to_owned())
+pub fn condition(kind: &str) -> WaitCondition {
+    WaitCondition::ConditionTrue(kind.to_owned())
 }
 
 /// Until every parent in an object's status has this condition, true or false.
-pub fn parents_say(kind: &str) -> Until {
+pub fn parents_say(kind: &str) -> WaitCondition {
     every_entry_says("parent", kind)
 }
 
 /// Until every ancestor in a policy's status has this condition, true or false.
-pub fn ancestors_say(kind: &str) -> Until {
+pub fn ancestors_say(kind: &str) -> WaitCondition {
     every_entry_says("ancestor", kind)
 }
 
-fn every_entry_says(entry: &str, kind: &str) -> Until {
+fn every_entry_says(entry: &str, kind: &str) -> WaitCondition {
     let (list, wanted) = (format!("{entry}s"), kind.to_owned());
-    Until::holds(&format!("{kind} said by every {entry}"), move |object| {
+    WaitCondition::holds(&format!("{kind} said by every {entry}"), move |object| {
         let mut entries = object["status"][&list].as_array().into_iter().flatten().peekable();
         let says = |entry: &Value| judge::condition(&entry["conditions"], &wanted).is_some();
-        Ok(entries.peek().is_some() && entries.all(says))
+        entries.peek().is_some() && entries.all(says)
     })
 }
 
 /// Until a controller has said of an object how it stands.
-pub fn says_how_it_stands() -> Until {
-    Until::holds("conditions in the status", |object| {
+pub fn says_how_it_stands() -> WaitCondition {
+    WaitCondition::holds("conditions in the status", |object| {
         let status = &object["status"];
         let entries =
             ["parents", "ancestors"].into_iter().flat_map(|list| status[list].as_array().into_iter().flatten());
-        Ok(entries.chain([status]).any(|said| said["conditions"].as_array().is_some_and(|all| !all.is_empty())))
+        entries.chain([status]).any(|said| said["conditions"].as_array().is_some_and(|all| !all.is_empty()))
     })
 }

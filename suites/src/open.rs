@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 use cluster::{
     api::Cluster,
-    environment::{Environment, Stood},
+    environment::{Environment, GatewayEnvironment},
     gateway::{self, GatewayFolder},
     install::{
         component::Catalogue,
@@ -31,7 +31,7 @@ pub struct CheckRun {
     pub plan: Plan,
     pub planned: PlannedCheck,
     pub gateway: GatewayFolder,
-    pub stood: Stood,
+    pub environment: GatewayEnvironment,
 }
 
 /// Where manifests and goldens are.
@@ -90,17 +90,17 @@ fn open_planned(assignment: &Assignment, plan: &Plan, planned: &PlannedCheck) ->
     let folder = RunFolder::open(&assignment.run)?;
     let environment: Environment = folder.read_json("environment.json")?;
     let gateway = &planned.gateway;
-    let Some(stood) = environment.gateways.get(gateway).cloned() else {
+    let Some(environment) = environment.gateways.get(gateway).cloned() else {
         bail!(
             "{} says nothing of gateway {gateway}; igc up has not run for it",
             folder.path().join("environment.json").display()
         );
     };
-    if let Some(error) = &stood.error {
+    if let Some(error) = &environment.error {
         bail!("gateway {gateway} is not up: {error}");
     }
     let gateway = GatewayFolder::read(&root().join("manifests/gateways"), gateway)?;
-    Ok(CheckRun { folder, plan: plan.clone(), planned: planned.clone(), gateway, stood })
+    Ok(CheckRun { folder, plan: plan.clone(), planned: planned.clone(), gateway, environment })
 }
 
 /// The profile of versions that goldens were recorded with.
@@ -125,8 +125,8 @@ fn rehearse_alone(check: &str, case: &str, requirements: &Requirements) -> Resul
         let plan = verdict::plan::build(requirements, vec![planned], run, &tests)?;
         let planned = plan.checks.iter().find(|c| c.check == check && c.case == case).cloned();
         if let Some(planned) = planned.filter(PlannedCheck::runs) {
-            let stood = Stood::rehearsed(&manifests, &plan.gateways[0].versions)?;
-            all.push(Ok(CheckRun { folder, plan, planned, gateway, stood }));
+            let environment = GatewayEnvironment::rehearsed(&manifests, &plan.gateways[0].versions)?;
+            all.push(Ok(CheckRun { folder, plan, planned, gateway, environment }));
         }
     }
     Ok(all)
@@ -186,7 +186,7 @@ impl CheckRun {
 
     pub async fn cluster(&self) -> Result<Cluster> {
         cluster::api::init();
-        Cluster::connect(&self.stood.kubeconfig, self.stood.context.as_deref())
+        Cluster::connect(&self.environment.kubeconfig, self.environment.context.as_deref())
             .await
             .context("failed to reach the cluster")
     }

@@ -138,7 +138,7 @@ impl Check {
                     }
                     Err(error) => record.reason = error.to_string(),
                 }
-                if record.verdict == Verdict::Pass || !check_run.stood.keep {
+                if record.verdict == Verdict::Pass || !check_run.environment.keep {
                     stage.close().await;
                 }
             }
@@ -196,7 +196,7 @@ impl Check {
         }
         let depth = if record.verdict == Verdict::Pass { Depth::Objects } else { Depth::ObjectsAndLogs };
         match check_run.folder.evidence_dir(&record.key) {
-            Ok(folder) => evidence::collect(stage.cluster(), &history.namespace, &folder, &depth).await,
+            Ok(folder) => evidence::collect(stage.cluster(), &history.namespace, &folder, depth).await,
             Err(error) => record.reason = format!("{}; {error}", record.reason),
         }
     }
@@ -387,7 +387,7 @@ pub(crate) mod tests {
             Box::pin(async {
                 stage.lose_the_cluster();
                 let never = cluster::api::ObjectRef::new("v1", "ConfigMap", stage.namespace(), "never");
-                stage.see("never", &never, cluster::api::Until::Exists, 24 * 3600).await
+                stage.see("never", &never, cluster::api::WaitCondition::Exists, 24 * 3600).await
             })
         })
         .await;

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context, Result, anyhow, bail};
 use cluster::{
-    api::{Apply, Cluster, ObjectRef, Propagation, Target, Until},
+    api::{Apply, Cluster, ObjectRef, Propagation, Target, WaitCondition},
     gateway,
     install::model::{ModelFile, Served},
     intents::{self, Intents},
@@ -119,7 +119,7 @@ impl Stage {
         }
         let manifest = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}});
         cluster.apply(&manifest, Apply::of_run(&check_run.plan.run.id)).await?;
-        let ask = check_run.gateway.gateway.address_ask(&check_run.stood.addresses);
+        let ask = check_run.gateway.gateway.address_ask(&check_run.environment.addresses);
         let reached = cluster.reach(&ask).await.context("failed to find an address of the gateway that answers")?;
         history.address = Some(reached.address.clone());
         history.notes.extend(reached.before.iter().map(|tried| format!("address {tried}")));
@@ -229,12 +229,12 @@ impl Stage {
     pub async fn see_model(&mut self, name: &str) -> Result<()> {
         self.apply_model(name).await?;
         let service = self.inference_service(name);
-        self.see("inference-service", &service, Until::ConditionTrue("Ready".into()), 180).await
+        self.see("inference-service", &service, WaitCondition::ConditionTrue("Ready".into()), 180).await
     }
 
     async fn apply_model_with(&mut self, name: &str, args: &[&str]) -> Result<Model> {
         let kind = &self.check_run.planned.model;
-        let image = self.check_run.stood.images.get(kind.word());
+        let image = self.check_run.environment.images.get(kind.word());
         let Some(image) = image else { bail!("the run has no image for model {}; see environment.json", kind.word()) };
         let file = ModelFile::read(&root().join("manifests"), kind.word())?;
         let served = Served { name, namespace: &self.history.namespace, model: name, replicas: 1, args };
@@ -283,7 +283,9 @@ impl Stage {
 
     async fn ready(&mut self, model: &Model) -> Result<()> {
         let within = Duration::from_secs(READY).min(self.patience);
-        self.cluster.wait(&self.inference_service(&model.name), Until::ConditionTrue("Ready".into()), within).await?;
+        self.cluster
+            .wait(&self.inference_service(&model.name), WaitCondition::ConditionTrue("Ready".into()), within)
+            .await?;
         self.models.push(model.clone());
         Ok(())
     }
@@ -302,7 +304,7 @@ impl Stage {
     pub fn manifests(&self, intent: &str, context: Value) -> Result<Vec<Value>> {
         let mut all = json!({
             "gateway": self.check_run.gateway.gateway, "namespace": self.history.namespace,
-            "hostname": self.history.hostname, "name": self.route(), "images": self.check_run.stood.images,
+            "hostname": self.history.hostname, "name": self.route(), "images": self.check_run.environment.images,
             "versions": self.check_run.gateway_plan()?.versions,
         });
         if let (Some(all), Value::Object(own)) = (all.as_object_mut(), context) {
@@ -449,8 +451,14 @@ impl Stage {
 
     /// Waits for an object to be as wanted, and keeps it as `name`, as it was last seen. That it never was as wanted is for
     /// the judge; that the cluster does not answer is an error.
-    pub async fn see(&mut self, name: &str, target: impl Into<Target>, until: Until, seconds: u64) -> Result<()> {
-        let seen = match self.cluster.wait(target, until, Duration::from_secs(seconds).min(self.patience)).await {
+    pub async fn see(
+        &mut self,
+        name: &str,
+        target: impl Into<Target>,
+        wanted: WaitCondition,
+        seconds: u64,
+    ) -> Result<()> {
+        let seen = match self.cluster.wait(target, wanted, Duration::from_secs(seconds).min(self.patience)).await {
             Ok(waited) => Some(waited.object().clone()),
             Err(error) if error.is_environment() => return Err(error.into()),
             Err(error) => {
@@ -539,7 +547,8 @@ impl Stage {
     #[cfg(test)]
     pub(crate) fn lose_the_cluster(&mut self) {
         self.world = None;
-        self.cluster = self.cluster.clone().with_absence(Duration::from_millis(50));
+        let bounds = cluster::api::Bounds { absence: Duration::from_millis(50), ..Default::default() };
+        self.cluster = self.cluster.clone().with_bounds(bounds);
     }
 
     pub(crate) fn cluster(&self) -> &Cluster {

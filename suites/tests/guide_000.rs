@@ -9,7 +9,8 @@ pub mod budget;
 use anyhow::Result;
 use serde_json::{Value, json};
 use suites::{
-    CHECK, Call, Check, Judge, Live, Model, ObjectRef, Stage, Until, ancestors_say, chat, check, condition, parents_say,
+    CHECK, Call, Check, Judge, Live, Model, ObjectRef, Stage, WaitCondition, ancestors_say, chat, check, condition,
+    parents_say,
 };
 use verdict::{
     capability,
@@ -161,9 +162,11 @@ async fn gateway_of_the_guide(stage: &mut Stage) -> Result<()> {
     let [manifest] = stage.printed("guide-000/gateway")?;
     stage.offer("gateway", &manifest).await?;
     let gateway = stage.object("gateway.networking.k8s.io/v1", "Gateway", GATEWAY);
-    stage.see("gateway", &gateway, Until::GatewayProgrammed, 60).await?;
-    stage.see("service", &stage.object("v1", "Service", GATEWAY), Until::Exists, 30).await?;
-    stage.see("proxy", &stage.object("apps/v1", "Deployment", GATEWAY), Until::DeploymentAvailable, 120).await?;
+    stage.see("gateway", &gateway, WaitCondition::GatewayProgrammed, 60).await?;
+    stage.see("service", &stage.object("v1", "Service", GATEWAY), WaitCondition::Exists, 30).await?;
+    stage
+        .see("proxy", &stage.object("apps/v1", "Deployment", GATEWAY), WaitCondition::DeploymentAvailable, 120)
+        .await?;
     stage.look("printed-service", &stage.object("v1", "Service", "agentgateway-proxy")).await
 }
 

@@ -5,7 +5,7 @@
 use anyhow::Result;
 use serde_json::{Value, json};
 use suites::{
-    CHECK, Call, Check, Judge, Live, LlmService, Pool, PoolOf, Stage, Until,
+    CHECK, Call, Check, Judge, Live, LlmService, Pool, PoolOf, Stage, WaitCondition,
     budget::{self, Budget, Limited},
     chat, check, condition,
     picked::{self, PREFIXES},
@@ -107,7 +107,7 @@ async fn drive_llm_service(stage: &mut Stage) -> Result<()> {
     let service = stage.object("serving.kserve.io/v1alpha1", "LLMInferenceService", SERVICE);
     stage.see("service", &service, condition("Ready"), 60).await?;
     let pool = stage.inference_pool("qwen-instruct-inference-pool");
-    stage.see("pool", &pool, Until::Exists, 10).await?;
+    stage.see("pool", &pool, WaitCondition::Exists, 10).await?;
     let route = stage.object("aigateway.envoyproxy.io/v1beta1", "AIGatewayRoute", stage.route());
     stage.see("route", &route, condition("Accepted"), 60).await
 }

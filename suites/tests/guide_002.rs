@@ -4,7 +4,7 @@
 use anyhow::{Context, Result};
 use serde_json::json;
 use suites::{
-    CHECK, Check, Judge, Live, Stage, Target, Until,
+    CHECK, Check, Judge, Live, Stage, Target, WaitCondition,
     budget::{self, Limited},
     chat, check, condition, parents_say,
 };
@@ -34,7 +34,7 @@ check!(
 
 async fn drive_inference_service(stage: &mut Stage) -> Result<()> {
     stage.see_model(MODEL).await?;
-    stage.see("service", &stage.object("v1", "Service", "llama3-1b-predictor"), Until::Exists, 10).await
+    stage.see("service", &stage.object("v1", "Service", "llama3-1b-predictor"), WaitCondition::Exists, 10).await
 }
 
 fn judge_inference_service(judge: &mut Judge<'_>) {
@@ -129,7 +129,7 @@ async fn gateway_with_class(stage: &mut Stage) -> Result<()> {
     gateway["spec"]["gatewayClassName"] = json!(class(stage));
     stage.offer("gateway", &gateway).await?;
     let reference = stage.object("gateway.networking.k8s.io/v1", "Gateway", "envoy-ai-gateway-basic");
-    stage.see("without-class", &reference, Until::Exists, 10).await?;
+    stage.see("without-class", &reference, WaitCondition::Exists, 10).await?;
     let class = json!({
         "apiVersion": "gateway.networking.k8s.io/v1", "kind": "GatewayClass", "metadata": {"name": class(stage)},
         "spec": {"controllerName": "gateway.envoyproxy.io/gatewayclass-controller"},
@@ -230,7 +230,7 @@ async fn drive_service_name(stage: &mut Stage) -> Result<()> {
         stage.namespace()
     );
     let service = Target::labelled("v1", "Service", Some("envoy-gateway-system"), &labels);
-    stage.see("service", service, Until::Exists, 60).await
+    stage.see("service", service, WaitCondition::Exists, 60).await
 }
 
 fn judge_service_name(judge: &mut Judge<'_>) {

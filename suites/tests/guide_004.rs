@@ -4,7 +4,9 @@
 
 use anyhow::Result;
 use serde_json::{Value, json};
-use suites::{CHECK, Call, Check, Judge, PoolOf, Stage, Until, check, judge::pool_parents, parents_say, picked};
+use suites::{
+    CHECK, Call, Check, Judge, PoolOf, Stage, WaitCondition, check, judge::pool_parents, parents_say, picked,
+};
 use verdict::capability;
 
 const POOL: &str = "vllm-qwen25-15b-instruct";
@@ -46,7 +48,7 @@ async fn drive_pool_and_route(stage: &mut Stage) -> Result<()> {
     routed(stage).await?;
     let gateway = stage.note_gateway();
     stage.see("route", &stage.http_route("llm-route"), parents_say("ResolvedRefs"), 60).await?;
-    let said = Until::holds("an entry for the Gateway", move |pool| Ok(!pool_parents(pool, &gateway).is_empty()));
+    let said = WaitCondition::holds("an entry for the Gateway", move |pool| !pool_parents(pool, &gateway).is_empty());
     stage.see("pool", &stage.inference_pool(POOL), said, 60).await
 }
 

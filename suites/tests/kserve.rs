@@ -4,7 +4,7 @@ mod llmisvc;
 
 use anyhow::Result;
 use serde_json::{Value, json};
-use suites::{CHECK, Check, Judge, Live, Stage, Until, chat, check, condition};
+use suites::{CHECK, Check, Judge, Live, Stage, WaitCondition, chat, check, condition};
 use verdict::capability::{self, Kserve};
 
 struct Child {
@@ -59,7 +59,7 @@ check!(
 async fn drive_children(stage: &mut Stage) -> Result<()> {
     stage.see_model("alpha").await?;
     for child in CHILDREN {
-        stage.see(child.called, &child.object(stage), Until::Exists, 30).await?;
+        stage.see(child.called, &child.object(stage), WaitCondition::Exists, 30).await?;
     }
     Ok(())
 }

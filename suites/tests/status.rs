@@ -3,7 +3,7 @@
 use anyhow::Result;
 use serde_json::{Value, json};
 use suites::{
-    CHECK, Check, Judge, Live, PoolOf, Stage, Until, chat, check, every_path, judge::pool_parents, parents_say,
+    CHECK, Check, Judge, Live, PoolOf, Stage, WaitCondition, chat, check, every_path, judge::pool_parents, parents_say,
 };
 use verdict::capability::{self, GatewayStatus, ListenerCondition, RouteStatus};
 
@@ -24,7 +24,7 @@ check!(
 
 async fn drive_gateway(stage: &mut Stage) -> Result<()> {
     let shared = stage.shared_gateway();
-    stage.see("gateway", &shared, Until::GatewayProgrammed, 60).await?;
+    stage.see("gateway", &shared, WaitCondition::GatewayProgrammed, 60).await?;
     let marker = stage.marker();
     let call = || chat(&marker.model).host(&marker.hostname);
     stage.settle(call, &marker.model).await?;
@@ -122,7 +122,7 @@ async fn drive_pool_parents_apart(stage: &mut Stage) -> Result<()> {
     let (shared, home) = (stage.shared_gateway(), stage.namespace().to_owned());
     let of = |name: &str, namespace: &str| json!({"name": name, "namespace": namespace});
     let (first, second) = (of(&shared.name, shared.namespace.as_deref().unwrap_or_default()), of("second", &home));
-    stage.see("shared-gateway", &shared, Until::Exists, 10).await?;
+    stage.see("shared-gateway", &shared, WaitCondition::Exists, 10).await?;
     let class = &stage.seen("shared-gateway")["spec"]["gatewayClassName"];
     let listeners = json!([{"name": "http", "protocol": "HTTP", "port": 80}]);
     let gateway = json!({
@@ -137,8 +137,8 @@ async fn drive_pool_parents_apart(stage: &mut Stage) -> Result<()> {
     let pool = stage.inference_pool(&pool.name);
     let entries = |wanted: [usize; 2]| {
         let gateways = [first.clone(), second.clone()];
-        Until::holds(&format!("{wanted:?} entries of the two Gateways"), move |pool: &Value| {
-            Ok([0, 1].map(|n| pool_parents(pool, &gateways[n]).len()) == wanted)
+        WaitCondition::holds(&format!("{wanted:?} entries of the two Gateways"), move |pool: &Value| {
+            [0, 1].map(|n| pool_parents(pool, &gateways[n]).len()) == wanted
         })
     };
     stage.see("both", &pool, entries([1, 1]), 60).await?;

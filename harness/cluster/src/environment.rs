@@ -13,14 +13,12 @@ use crate::install::{component::DataError, model::ModelFile};
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Environment {
-    /// By the gateway's folder name.
-    pub gateways: BTreeMap<String, Stood>,
+    pub gateways: BTreeMap<String, GatewayEnvironment>,
 }
 
-/// Where one gateway was stood up.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Stood {
+pub struct GatewayEnvironment {
     /// A kubeconfig of the run's own, or the user's for place context.
     pub kubeconfig: PathBuf,
     /// The context in it; absent means its current one.
@@ -42,7 +40,7 @@ pub struct Stood {
     pub error: Option<String>,
 }
 
-impl Stood {
+impl GatewayEnvironment {
     /// In a rehearsal every check has a world of its own; only the images' names are said.
     pub fn rehearsed(manifests: &Path, versions: &BTreeMap<String, String>) -> Result<Self, DataError> {
         let mut images = BTreeMap::from([("igc".to_owned(), "igc/igc:rehearsed".to_owned())]);

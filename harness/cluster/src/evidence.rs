@@ -20,35 +20,29 @@ use std::{
 use serde_json::Value;
 use verdict::redact;
 
-use crate::api::{Cluster, Deadline, Kind, Logs, ObjectRef, name_of};
+use crate::api::{Cluster, Deadline, Kind, Logs, ObjectRef, items, name_of, text};
 
 /// How many lines of each log are kept.
 const LINES: usize = 400;
 /// How many bytes of each log are kept.
 const LOG: usize = 1024 * 1024;
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Depth {
     Objects,
-    #[default]
     ObjectsAndLogs,
 }
 
 #[derive(Clone, Copy)]
-pub struct Collection<'a> {
-    pub depth: Depth,
-    /// Objects besides those of the namespace: a GatewayClass, the Gateway in another namespace.
-    pub extra: &'a [ObjectRef],
+pub struct Limits {
     /// Bytes of all files together.
     pub bytes: usize,
     pub time: Duration,
 }
 
-impl Default for Collection<'_> {
-    /// All of it, 32 MiB, 60 s.
+impl Default for Limits {
     fn default() -> Self {
-        let (bytes, time) = (32 * 1024 * 1024, Duration::from_secs(60));
-        Self { depth: Depth::default(), extra: &[], bytes, time }
+        Self { bytes: 32 * 1024 * 1024, time: Duration::from_secs(60) }
     }
 }
 
@@ -59,23 +53,28 @@ pub struct Collected {
     pub problems: Vec<String>,
 }
 
-/// Collects a namespace into a folder (which is made), within the bounds of [`Collection::default`].
-pub async fn collect(cluster: &Cluster, namespace: &str, folder: &Path, depth: &Depth) {
-    collect_with(cluster, namespace, folder, &Collection { depth: *depth, ..Collection::default() }).await;
+/// Collects a namespace into a folder, which is made, within the default bounds.
+pub async fn collect(cluster: &Cluster, namespace: &str, folder: &Path, depth: Depth) {
+    collect_within(cluster, namespace, folder, depth, Limits::default()).await;
 }
 
-/// The same with objects and bounds of the caller's.
-pub async fn collect_with(cluster: &Cluster, namespace: &str, folder: &Path, collection: &Collection<'_>) -> Collected {
-    let mut files = Files { folder: folder.to_owned(), left: collection.bytes, done: Collected::default() };
-    let deadline = Deadline::within(collection.time);
-    if deadline.bound(gather(cluster, namespace, collection, &mut files)).await.is_none() {
-        let said = format!("stopped after {} s; what comes later is missing", collection.time.as_secs());
+pub async fn collect_within(
+    cluster: &Cluster,
+    namespace: &str,
+    folder: &Path,
+    depth: Depth,
+    limits: Limits,
+) -> Collected {
+    let mut files = Files { folder: folder.to_owned(), left: limits.bytes, done: Collected::default() };
+    let deadline = Deadline::within(limits.time);
+    if deadline.bound(gather(cluster, namespace, depth, &mut files)).await.is_none() {
+        let said = format!("stopped after {} s; what comes later is missing", limits.time.as_secs());
         files.done.problems.push(said);
     }
     files.finish()
 }
 
-async fn gather(cluster: &Cluster, namespace: &str, collection: &Collection<'_>, files: &mut Files) {
+async fn gather(cluster: &Cluster, namespace: &str, depth: Depth, files: &mut Files) {
     events(cluster, namespace, files).await;
     let mut pods = Vec::new();
     match cluster.listable_kinds().await {
@@ -90,24 +89,14 @@ async fn gather(cluster: &Cluster, namespace: &str, collection: &Collection<'_>,
                             if kind.kind == "Pod" {
                                 pods.push(object.clone());
                             }
-                            files.object(object, None);
+                            files.object(object);
                         }
                     }
                 }
             }
         }
     }
-    for named in collection.extra {
-        match cluster.get(named).await {
-            Err(failure) => files.problem(failure),
-            Ok(None) => files.problem(format!("{named} does not exist")),
-            Ok(Some(object)) => {
-                let elsewhere = named.namespace.as_deref().filter(|other| *other != namespace);
-                files.object(object, elsewhere);
-            }
-        }
-    }
-    if collection.depth == Depth::ObjectsAndLogs {
+    if depth == Depth::ObjectsAndLogs {
         for pod in &pods {
             logs(cluster, namespace, pod, files).await;
         }
@@ -133,10 +122,9 @@ async fn events(cluster: &Cluster, namespace: &str, files: &mut Files) {
 async fn logs(cluster: &Cluster, namespace: &str, pod: &Value, files: &mut Files) {
     let name = name_of(pod);
     for statuses in ["initContainerStatuses", "containerStatuses", "ephemeralContainerStatuses"] {
-        let statuses = pod.pointer(&format!("/status/{statuses}")).and_then(Value::as_array);
-        for status in statuses.into_iter().flatten() {
-            let container = status.get("name").and_then(Value::as_str).unwrap_or_default();
-            let restarts = status.get("restartCount").and_then(Value::as_i64).unwrap_or(0);
+        for status in items(pod, &format!("/status/{statuses}")) {
+            let container = text(status, "/name");
+            let restarts = status["restartCount"].as_i64().unwrap_or(0);
             if status.pointer("/state/waiting").is_some() && restarts == 0 {
                 continue; // it never ran, and has no log
             }
@@ -169,7 +157,7 @@ impl Files {
         self.done.problems.push(problem.to_string());
     }
 
-    fn object(&mut self, mut object: Value, elsewhere: Option<&str>) {
+    fn object(&mut self, mut object: Value) {
         let Ok(named) = ObjectRef::of(&object) else {
             return self.problem(format!("an object without a name: {object}"));
         };
@@ -178,9 +166,7 @@ impl Files {
         }
         let group = named.group();
         let kind = if group.is_empty() { named.kind.clone() } else { format!("{}.{group}", named.kind) };
-        let prefix = elsewhere.map(|namespace| format!("{namespace}_")).unwrap_or_default();
-        let path =
-            Path::new("objects").join(plain(&kind)).join(format!("{}.yaml", plain(&format!("{prefix}{}", named.name))));
+        let path = Path::new("objects").join(plain(&kind)).join(format!("{}.yaml", plain(&named.name)));
         match serde_saphyr::to_string(&redact::object(&object)) {
             Ok(text) => self.write(&path, text.as_bytes()),
             Err(error) => self.problem(format!("{named} cannot be written as YAML: {error}")),

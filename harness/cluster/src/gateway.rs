@@ -1,10 +1,6 @@
 //! A gateway's folder: what it is installed from, what it declares, and how its shared Gateway is found.
 
-use std::{
-    collections::BTreeMap,
-    fs,
-    path::{Path, PathBuf},
-};
+use std::{collections::BTreeMap, fs, path::Path};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -15,7 +11,10 @@ use verdict::{
     render::Implementation,
 };
 
-use crate::install::{component::DataError, model};
+use crate::install::{
+    component::{DataError, folders_with},
+    model,
+};
 
 /// `gateway.yaml` of a folder under `manifests/gateways`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -29,7 +28,6 @@ pub struct GatewayFolder {
     pub version_of: String,
     /// Roots of the install graph.
     pub components: Vec<String>,
-    /// The Gateway that the checks of a run share.
     pub gateway: SharedGateway,
     /// Capability -> parameters.
     pub capabilities: Declared,
@@ -41,7 +39,6 @@ pub struct GatewayFolder {
     pub by_version: Vec<ByVersion>,
 }
 
-/// What differs in a range of versions.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct ByVersion {
@@ -110,11 +107,9 @@ pub struct SharedGateway {
     pub node_port: u16,
     /// `controllerName` in statuses that count.
     pub controller: String,
-    /// Labels of the Service that leads to it.
     pub service_labels: BTreeMap<String, String>,
     /// What must be there before it is made, as `component:state`.
     pub needs: Vec<String>,
-    /// Intents applied for it, in this order.
     pub intents: Vec<String>,
     pub marker: Marker,
 }
@@ -142,54 +137,24 @@ impl SharedGateway {
     }
 }
 
-#[derive(Debug, thiserror::Error)]
-pub enum GatewayError {
-    #[error("no gateway called '{name}'{near}; there are: {known}")]
-    Unknown {
-        name: String,
-        /// `; did you mean x?` or nothing.
-        near: String,
-        known: String,
-    },
-    #[error("failed to read {path}: {source}")]
-    Unreadable { path: PathBuf, source: std::io::Error },
-    #[error(transparent)]
-    Data(#[from] DataError),
-    #[error("{path}: {problem}")]
-    Malformed {
-        path: PathBuf,
-        /// With line and column.
-        problem: String,
-    },
-}
-
 impl GatewayFolder {
     /// Reads `<gateways>/<name>/gateway.yaml`.
-    pub fn read(gateways: &Path, name: &str) -> Result<Self, GatewayError> {
+    pub fn read(gateways: &Path, name: &str) -> Result<Self, DataError> {
         let known = names(gateways)?;
         if !known.iter().any(|k| k == name) {
-            return Err(GatewayError::Unknown {
-                name: name.to_owned(),
-                near: suggestion(&near(name, known.iter().map(String::as_str))),
-                known: known.join(", "),
-            });
+            return Err(DataError::unknown("gateway", name, &known));
         }
         let path = gateways.join(name).join("gateway.yaml");
-        let text =
-            fs::read_to_string(&path).map_err(|source| GatewayError::Unreadable { path: path.clone(), source })?;
-        let folder: Self = serde_saphyr::from_str(&text)
-            .map_err(|e| GatewayError::Malformed { path: path.clone(), problem: e.to_string() })?;
+        let text = fs::read_to_string(&path).map_err(DataError::unreadable(&path))?;
+        let folder: Self = serde_saphyr::from_str(&text).map_err(|error| DataError::malformed(&path, error))?;
         if folder.name != name {
-            return Err(GatewayError::Malformed {
-                problem: format!("name is '{}', but the folder is '{name}'", folder.name),
-                path,
-            });
+            let problem = format!("name is '{}', but the folder is '{name}'", folder.name);
+            return Err(DataError::malformed(&path, problem));
         }
         let models = model::names(gateways.parent().unwrap_or(gateways))?;
         folder.check(&models).map_err(|problem| {
             let line = line_of(&text, &problem.path).map_or(String::new(), |line| format!(" line {line}"));
-            let problem = format!("failed to accept{line}: {problem}");
-            GatewayError::Malformed { path: path.clone(), problem }
+            DataError::malformed(&path, format!("failed to accept{line}: {problem}"))
         })?;
         Ok(folder)
     }
@@ -198,7 +163,6 @@ impl GatewayFolder {
         Resolved { capabilities: self.capabilities.clone(), unsupported: self.unsupported.clone() }
     }
 
-    /// What it declares in these versions of components.
     pub fn at(&self, versions: &BTreeMap<String, String>) -> Resolved {
         let mut resolved = self.declared();
         for entry in &self.by_version {
@@ -246,18 +210,8 @@ fn line_of(text: &str, path: &[String]) -> Option<usize> {
     at
 }
 
-/// The gateways that there are, sorted.
-pub fn names(gateways: &Path) -> Result<Vec<String>, GatewayError> {
-    let unreadable = |source| GatewayError::Unreadable { path: gateways.to_path_buf(), source };
-    let mut names = Vec::new();
-    for entry in fs::read_dir(gateways).map_err(unreadable)? {
-        let entry = entry.map_err(unreadable)?;
-        if entry.path().join("gateway.yaml").is_file() {
-            names.push(entry.file_name().to_string_lossy().into_owned());
-        }
-    }
-    names.sort();
-    Ok(names)
+pub fn names(gateways: &Path) -> Result<Vec<String>, DataError> {
+    folders_with(gateways, "gateway.yaml")
 }
 
 #[cfg(test)]
@@ -266,7 +220,7 @@ mod tests {
 
     use super::*;
 
-    fn gateways() -> PathBuf {
+    fn gateways() -> std::path::PathBuf {
         Path::new(env!("CARGO_MANIFEST_DIR")).join("../../manifests/gateways")
     }
 
@@ -290,7 +244,7 @@ mod tests {
         assert!(error.contains("did you mean envoy-ai-gateway?"), "{error}");
     }
 
-    fn read_changed(changed: &str, by: &str) -> Result<GatewayFolder, GatewayError> {
+    fn read_changed(changed: &str, by: &str) -> Result<GatewayFolder, DataError> {
         let folder = tempfile::tempdir().unwrap();
         let text = fs::read_to_string(gateways().join("agentgateway/gateway.yaml")).unwrap();
         assert!(text.contains(changed), "the row replaces nothing");

@@ -47,7 +47,6 @@ pub struct DocumentError {
     pub problem: String,
 }
 
-/// The intents of one gateway.
 #[derive(Clone, Debug)]
 pub struct Intents {
     gateway: String,
@@ -85,7 +84,6 @@ impl Intents {
         })
     }
 
-    /// The intents there are, sorted.
     pub fn names(&self) -> Vec<String> {
         let mut names: Vec<String> = self
             .folders
@@ -270,23 +268,14 @@ mod tests {
     }
 
     #[rstest]
-    #[case(
-        "a: 1\nb: {{ gateway.nmae | json }}\n",
-        "intents/test.yaml:2: nothing is given for \"gateway.nmae\"; the intent needs it, or its name is misspelt"
-    )]
-    #[case(
-        "a: {{ hostnme | json }}\n",
-        "intents/test.yaml:1: nothing is given for \"hostnme\"; the intent needs it, or its name is misspelt"
-    )]
-    #[case(
-        "{% if hostnme %}a: 1{% endif %}",
-        "intents/test.yaml:1: nothing is given for \"hostnme\"; the intent needs it, or its name is misspelt"
-    )]
-    #[case(
-        "\n\n{% for x in nmaes %}{% endfor %}",
-        "intents/test.yaml:3: nothing is given for \"nmaes\"; the intent needs it, or its name is misspelt"
-    )]
-    fn a_missing_variable_is_named_with_its_line(#[case] template: &str, #[case] said: &str) {
+    #[case("a: 1\nb: {{ gateway.nmae | json }}\n", 2, "gateway.nmae")]
+    #[case("a: {{ hostnme | json }}\n", 1, "hostnme")]
+    #[case("{% if hostnme %}a: 1{% endif %}", 1, "hostnme")]
+    #[case("\n\n{% for x in nmaes %}{% endfor %}", 3, "nmaes")]
+    fn a_missing_variable_is_named_with_its_line(#[case] template: &str, #[case] line: usize, #[case] name: &str) {
+        let said = format!(
+            "intents/test.yaml:{line}: nothing is given for {name:?}; the intent needs it, or its name is misspelt"
+        );
         assert_eq!(filled(template, json!({"gateway": {"name": "g"}})).expect_err("refused"), said);
     }
 

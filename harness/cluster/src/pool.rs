@@ -5,9 +5,8 @@ use std::future::pending;
 use serde_json::Value;
 use tokio::sync::watch;
 
-use crate::api::{ApiFailure, Cluster, ObjectRef, Target, is_ready};
+use crate::api::{ApiFailure, Cluster, ObjectRef, Target, is_ready, items, text};
 
-/// What a pool selects.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pool {
     /// `a=b,c=d`.
@@ -23,12 +22,9 @@ impl Pool {
         let labels = labels.filter(|labels| !labels.is_empty()).ok_or("spec.selector names no labels")?;
         let parts: Option<Vec<String>> =
             labels.iter().map(|(name, value)| Some(format!("{name}={}", value.as_str()?))).collect();
-        let ports: Vec<u64> = match object.pointer("/spec/targetPortNumber").and_then(Value::as_u64) {
+        let ports: Vec<u64> = match object["spec"]["targetPortNumber"].as_u64() {
             Some(port) => vec![port],
-            None => {
-                let ports = object.pointer("/spec/targetPorts").and_then(Value::as_array);
-                ports.into_iter().flatten().filter_map(|port| port["number"].as_u64()).collect()
-            }
+            None => items(object, "/spec/targetPorts").filter_map(|port| port["number"].as_u64()).collect(),
         };
         if ports.is_empty() {
             return Err("spec.targetPorts names no number".to_owned());
@@ -39,7 +35,7 @@ impl Pool {
     /// `address:port` of each port of each pod that is ready and stays, in the order of the pods.
     pub fn endpoints(&self, pods: &[&Value]) -> Vec<String> {
         let addresses = pods.iter().filter(|pod| is_ready(pod)).filter_map(|pod| {
-            let address = pod.pointer("/status/podIP")?.as_str().filter(|address| !address.is_empty())?;
+            let address = Some(text(pod, "/status/podIP")).filter(|address| !address.is_empty())?;
             Some(if address.contains(':') { format!("[{address}]") } else { address.to_owned() })
         });
         addresses.flat_map(|address| self.ports.iter().map(move |port| format!("{address}:{port}"))).collect()

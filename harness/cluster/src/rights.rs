@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
-    path::{Path, PathBuf},
+    path::Path,
 };
 
 use serde::{Deserialize, Serialize};
@@ -12,7 +12,7 @@ use crate::{
     api::ObjectRef,
     gateway::GatewayFolder,
     install::{
-        component::{Component, DataError},
+        component::{Component, DataError, yaml_files},
         model::ModelFile,
         profile::Selection,
     },
@@ -42,7 +42,6 @@ const READ: [(&str, &str); 9] = [
 const READING: [&str; 3] = ["get", "list", "watch"];
 const MAKING: [&str; 6] = ["get", "list", "watch", "create", "patch", "delete"];
 
-/// A rule of a Role.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Rule {
@@ -61,19 +60,20 @@ type Resources = BTreeMap<String, BTreeSet<String>>;
 /// Made is what the gateway's own intents, the shared ones, models and guides write; read is what components are known
 /// by, and what Roles among the manifests give: nobody gives rights that he has not.
 pub fn of(manifests: &Path, folder: &GatewayFolder, selection: &Selection) -> Result<Vec<Rule>, DataError> {
-    let mut found = Found { made: resources(&MADE), read: resources(&READ) };
+    let mut permissions = Permissions { made: resources(&MADE), read: resources(&READ) };
     for selected in selection.components.values() {
-        found.component(&selected.component);
+        permissions.component(&selected.component);
     }
     let own = manifests.join("gateways").join(&folder.name).join("intents");
-    for path in yaml_files(&own)?.into_iter().chain(yaml_files(&manifests.join("intents"))?) {
-        let text = fs::read_to_string(&path).map_err(|source| DataError::Unreadable { path: path.clone(), source })?;
-        found.template(&path, &text)?;
+    let files = |folder: &Path| yaml_files(folder).map_err(DataError::unreadable(folder));
+    for path in files(&own)?.into_iter().chain(files(&manifests.join("intents"))?) {
+        let text = fs::read_to_string(&path).map_err(DataError::unreadable(&path))?;
+        permissions.template(&path, &text)?;
     }
     for model in ModelFile::all(manifests)? {
-        found.template(model.path(), &model.intent)?;
+        permissions.template(model.path(), &model.intent)?;
     }
-    Ok(found.rules())
+    Ok(permissions.rules())
 }
 
 fn resources(pairs: &[(&str, &str)]) -> Resources {
@@ -84,18 +84,17 @@ fn resources(pairs: &[(&str, &str)]) -> Resources {
     all
 }
 
-struct Found {
+/// Resources by what is done with them: a resource that is made is read as well.
+struct Permissions {
     made: Resources,
     read: Resources,
 }
 
-impl Found {
+impl Permissions {
     /// The kinds of a template's documents, and the rules of its Roles: what stands at the beginning of a line, so that no
     /// value has to be known.
     fn template(&mut self, path: &Path, text: &str) -> Result<(), DataError> {
-        let wrong = |line: usize, what: &str| {
-            Err(DataError::malformed(path, format!("line {}: {what}, so no rights can be told from it", line + 1)))
-        };
+        let wrong = |line: usize, what: &str| Err(DataError::malformed(path, format!("line {}: {what}", line + 1)));
         let (mut version, mut gives) = (None, false);
         for (number, line) in text.lines().enumerate() {
             if line.starts_with("---") {
@@ -104,22 +103,30 @@ impl Found {
                 version = Some(written.trim());
             } else if let Some(kind) = line.strip_prefix("kind: ") {
                 let kind = kind.trim();
-                let Some(version) = version else { return wrong(number, "kind stands before apiVersion") };
+                let Some(version) = version else {
+                    return wrong(number, "`kind` stands before `apiVersion`; write `apiVersion` first");
+                };
                 if !kind.chars().all(char::is_alphanumeric) {
-                    return wrong(number, "the kind is filled in");
+                    return wrong(
+                        number,
+                        "the kind is a template value; write it out, because the RBAC rules are derived from it",
+                    );
                 }
                 // A version that is filled in stands behind its group: `{{ ("group/" ~ version) | json }}`.
                 let version = version.strip_prefix("{{ (\"").unwrap_or(version);
                 let group = version.split_once('/').map_or("", |(group, _)| group);
                 if group.contains(|c: char| !c.is_alphanumeric() && !matches!(c, '.' | '-')) {
-                    return wrong(number, "the group is filled in");
+                    return wrong(
+                        number,
+                        "the API group is a template value; write it out, because the RBAC rules are derived from it",
+                    );
                 }
                 let resource = self.resource(group, kind);
                 self.made.entry(group.to_owned()).or_default().insert(resource);
                 gives = matches!(kind, "Role" | "ClusterRole");
             } else if gives && line.trim_start().starts_with("- ") {
                 let Ok(rule) = serde_saphyr::from_str::<Rule>(line.trim_start().trim_start_matches("- ")) else {
-                    return wrong(number, "a rule of a Role is not written in one line without values");
+                    return wrong(number, "a rule of a Role must be one line in flow style, without template values");
                 };
                 self.rule(rule);
             }
@@ -180,17 +187,6 @@ impl Found {
     }
 }
 
-fn yaml_files(folder: &Path) -> Result<Vec<PathBuf>, DataError> {
-    let unreadable = |source| DataError::Unreadable { path: folder.to_owned(), source };
-    let mut files = Vec::new();
-    for entry in fs::read_dir(folder).map_err(unreadable)? {
-        files.push(entry.map_err(unreadable)?.path());
-    }
-    files.retain(|path| path.extension().is_some_and(|extension| extension == "yaml"));
-    files.sort();
-    Ok(files)
-}
-
 #[cfg(test)]
 mod tests {
     use rstest::rstest;
@@ -198,7 +194,7 @@ mod tests {
     use super::*;
     use crate::install::{component::Catalogue, profile::Profile};
 
-    fn manifests() -> PathBuf {
+    fn manifests() -> std::path::PathBuf {
         Path::new(env!("CARGO_MANIFEST_DIR")).join("../../manifests")
     }
 
@@ -278,9 +274,9 @@ mod tests {
     }
 
     fn of_template(text: &str) -> Result<BTreeSet<String>, String> {
-        let mut found = Found { made: Resources::new(), read: resources(&[("example.dev", "toys")]) };
-        found.template(Path::new("intents/toy.yaml"), text).map_err(|error| error.to_string())?;
-        Ok(rights(&found.rules()).into_iter().filter(|right| right.ends_with(" create")).collect())
+        let mut permissions = Permissions { made: Resources::new(), read: resources(&[("example.dev", "toys")]) };
+        permissions.template(Path::new("intents/toy.yaml"), text).map_err(|error| error.to_string())?;
+        Ok(rights(&permissions.rules()).into_iter().filter(|right| right.ends_with(" create")).collect())
     }
 
     #[rstest]
@@ -301,14 +297,20 @@ mod tests {
     }
 
     #[rstest]
-    #[case::filled_in("apiVersion: v1\nkind: {{ kind | json }}\n", "line 2: the kind is filled in")]
-    #[case::group("apiVersion: {{ (group ~ \"/v1\") | json }}\nkind: Service\n", "line 2: the group is filled in")]
-    #[case::no_version("---\nkind: Service\n", "line 2: kind stands before apiVersion")]
+    #[case::filled_in(
+        "apiVersion: v1\nkind: {{ kind | json }}\n",
+        "line 2: the kind is a template value; write it out"
+    )]
+    #[case::group(
+        "apiVersion: {{ (group ~ \"/v1\") | json }}\nkind: Service\n",
+        "line 2: the API group is a template value; write it out"
+    )]
+    #[case::no_version("---\nkind: Service\n", "line 2: `kind` stands before `apiVersion`")]
     #[case::rule_over_lines(
         "apiVersion: rbac.authorization.k8s.io/v1\nkind: Role\nrules:\n- apiGroups: [a]\n  verbs: [get]\n",
-        "line 4: a rule of a Role is not written in one line without values"
+        "line 4: a rule of a Role must be one line in flow style"
     )]
-    fn what_tells_no_rights_is_refused(#[case] text: &str, #[case] said: &str) {
+    fn a_template_without_derivable_rights_is_refused(#[case] text: &str, #[case] said: &str) {
         let message = of_template(text).unwrap_err();
         assert!(message.contains(said) && message.contains("intents/toy.yaml"), "{message}");
     }

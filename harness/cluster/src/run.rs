@@ -9,7 +9,7 @@ use verdict::{
 };
 
 use crate::{
-    environment::{Environment, Stood},
+    environment::{Environment, GatewayEnvironment},
     gateway::GatewayFolder,
     install::{
         component::Catalogue,
@@ -84,14 +84,18 @@ impl PlannedRun {
         Ok((folder, selection))
     }
 
-    pub fn note(&self, gateway: &str, change: impl FnOnce(&mut Stood)) -> Result<(), FolderError> {
-        let mut environment: Environment = self.folder.read_json(ENVIRONMENT).unwrap_or_default();
-        change(environment.gateways.entry(gateway.to_owned()).or_default());
-        self.folder.write_environment(&environment)
+    /// What is known so far of the environments of all gateways.
+    fn environments(&self) -> Environment {
+        self.folder.read_json(ENVIRONMENT).unwrap_or_default()
     }
 
-    pub fn stood(&self, gateway: &str) -> Stood {
-        let environment: Environment = self.folder.read_json(ENVIRONMENT).unwrap_or_default();
-        environment.gateways.get(gateway).cloned().unwrap_or_default()
+    pub fn note(&self, gateway: &str, change: impl FnOnce(&mut GatewayEnvironment)) -> Result<(), FolderError> {
+        let mut environments = self.environments();
+        change(environments.gateways.entry(gateway.to_owned()).or_default());
+        self.folder.write_environment(&environments)
+    }
+
+    pub fn environment(&self, gateway: &str) -> GatewayEnvironment {
+        self.environments().gateways.remove(gateway).unwrap_or_default()
     }
 }

@@ -10,7 +10,8 @@ use wire::{Call, Client};
 
 use crate::{
     api::{
-        AddressAsk, AddressError, ApiFailure, Apply, Backoff, Cluster, Deadline, ObjectRef, Reached, Until, WaitError,
+        AddressAsk, AddressError, ApiFailure, Apply, Backoff, Cluster, Deadline, ObjectRef, Reached, WaitCondition,
+        WaitError,
     },
     gateway::{GatewayFolder, SharedGateway},
     intents::{IntentError, Intents},
@@ -87,8 +88,8 @@ pub async fn stand_up(
     // In one go, so that the proxy starts once with all that it needs.
     cluster.apply_all(&all, Apply::of_run(run).patient(Duration::from_secs(120))).await?;
     let marker = ObjectRef::new("apps/v1", "Deployment", &shared.namespace, "marker");
-    cluster.wait(&marker, Until::DeploymentAvailable, UP).await.map_err(Box::new)?;
-    cluster.wait(&shared.object(), Until::GatewayProgrammed, UP).await.map_err(Box::new)?;
+    cluster.wait(&marker, WaitCondition::DeploymentAvailable, UP).await.map_err(Box::new)?;
+    cluster.wait(&shared.object(), WaitCondition::GatewayProgrammed, UP).await.map_err(Box::new)?;
     let reached = reach(cluster, &shared.address_ask(extra)).await?;
     answers(&reached, shared).await?;
     Ok(reached)
@@ -107,7 +108,6 @@ async fn reach(cluster: &Cluster, ask: &AddressAsk) -> Result<Reached, AddressEr
     }
 }
 
-/// Waits until the marker answers several times in a row.
 async fn answers(reached: &Reached, shared: &SharedGateway) -> Result<(), SharedError> {
     let client = Client::new(reached.dial.clone(), "marker");
     let (deadline, mut backoff) =

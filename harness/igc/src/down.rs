@@ -18,7 +18,7 @@ pub async fn down(
 ) -> Result<(), Failure> {
     for &gateway in gateways {
         let records = run.folder.read_records()?;
-        let failed = run.stood(&gateway.name).error.is_some()
+        let failed = run.environment(&gateway.name).error.is_some()
             || records.records.iter().any(|r| r.key.gateway == gateway.name && r.verdict != Verdict::Pass);
         if failed && ending == Ending::Done {
             // What cannot be kept is no reason to leave a cluster behind.

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs::File;
 
-use cluster::environment::{Environment, Stood};
+use cluster::environment::{Environment, GatewayEnvironment};
 use cluster::install::profile::{Profile, Selection};
 use cluster::{gateway::GatewayFolder, install::component::Catalogue, place::Place as _};
 use globset::GlobSet;
@@ -278,7 +278,9 @@ async fn drive(
     run.write_plan(&plan)?;
     let mut environment = Environment::default();
     for gateway in &plan.gateways {
-        environment.gateways.insert(gateway.name.clone(), Stood::rehearsed(&root.manifests(), &gateway.versions)?);
+        environment
+            .gateways
+            .insert(gateway.name.clone(), GatewayEnvironment::rehearsed(&root.manifests(), &gateway.versions)?);
     }
     run.write_environment(&environment)?;
     let log = File::create(run.path().join("tests.log"))?;

@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 use cluster::place::{Audience, Ending, Held, Place, PlaceError, Up};
-use cluster::{environment::Stood, run::PlannedRun};
+use cluster::{environment::GatewayEnvironment, run::PlannedRun};
 use rehearsal::{dialects, hops::Hops};
 use tokio_util::sync::CancellationToken;
 use verdict::plan::{self, GatewayPlan};
@@ -36,9 +36,9 @@ impl Place for Rehearsal {
             let world = standing::stand(run, gateway).await?;
             return Ok(Some(Box::new(world) as Box<_>));
         }
-        let mut stood = Stood::rehearsed(&run.manifests, &gateway.versions)?;
-        stood.notes.extend(Hops::of_the_environment().map_err(Failure::usage)?.note());
-        run.note(&gateway.name, |current| *current = stood)?;
+        let mut environment = GatewayEnvironment::rehearsed(&run.manifests, &gateway.versions)?;
+        environment.notes.extend(Hops::of_the_environment().map_err(Failure::usage)?.note());
+        run.note(&gateway.name, |current| *current = environment)?;
         Ok(None)
     }
 

@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
-use cluster::api::{Apply, Cluster, ObjectRef, Target, Until};
+use cluster::api::{Apply, Cluster, ObjectRef, Target, WaitCondition};
 use cluster::install::profile::{Selected, Selection};
 use cluster::shared::{self, Existing};
-use cluster::{environment::Stood, gateway::SharedGateway, install::component::Variables, run::PlannedRun};
+use cluster::{
+    environment::GatewayEnvironment, gateway::SharedGateway, install::component::Variables, run::PlannedRun,
+};
 use rehearsal::world::{World, WorldConfig};
 use rehearsal::{clock::Clock, controllers::NodePorts, hops::Hops};
 use serde_json::json;
@@ -32,20 +34,20 @@ pub async fn stand(run: &PlannedRun, gateway: &GatewayPlan) -> Result<World, Fai
     world.write_kubeconfig(&kubeconfig)?;
     cluster::api::init();
     let cluster = Cluster::connect(&kubeconfig, None).await?;
-    let stood = Stood::rehearsed(&run.manifests, &gateway.versions).map_err(Failure::usage)?;
+    let environment = GatewayEnvironment::rehearsed(&run.manifests, &gateway.versions).map_err(Failure::usage)?;
     let id = run.folder.id();
     components(&cluster, &selection, id).await?;
     let reached =
-        shared::stand_up(&cluster, &run.manifests, &folder, &stood.images, &[], id, Existing::Applied).await?;
+        shared::stand_up(&cluster, &run.manifests, &folder, &environment.images, &[], id, Existing::Applied).await?;
     let of_kserve = of_kserve(&world, &cluster, &folder.gateway, id).await?;
     run.note(&gateway.name, |current| {
-        *current = Stood {
+        *current = GatewayEnvironment {
             kubeconfig,
             kubernetes: cluster.version().to_owned(),
             addresses: vec![reached.address],
             notes: vec![format!("KServe's routes: http://{of_kserve}")],
             keep: true,
-            ..stood
+            ..environment
         }
     })?;
     world.network().hops().wake();
@@ -94,9 +96,9 @@ async fn of_kserve(world: &World, cluster: &Cluster, shared: &SharedGateway, run
     });
     cluster.apply(&gateway, Apply::of_run(run)).await?;
     let labelled = Target::labelled("v1", "Service", None, &kserve.address_ask(&[]).service_labels);
-    let waited = cluster.wait(labelled, Until::Exists, PROXY).await?;
+    let waited = cluster.wait(labelled, WaitCondition::Exists, PROXY).await?;
     let service = ObjectRef::of(waited.object()).map_err(Failure::usage)?;
-    cluster.wait(&service, Until::EndpointsReady, PROXY).await?;
+    cluster.wait(&service, WaitCondition::EndpointsReady, PROXY).await?;
     let address = world.node_port(service.namespace.as_deref().unwrap_or_default(), &service.name, kserve.port);
     address.map(|a| a.to_string()).ok_or_else(|| Failure::Environment(format!("{service} has no node port")))
 }

@@ -107,7 +107,7 @@ impl Suites {
         }
         let mut child = command.spawn().map_err(|e| self.not_started(&e))?;
         let pid = child.id();
-        let _recorded = pid.and_then(|pid| Recorded::new(Some(run), pid).ok());
+        let _recorded = pid.and_then(|pid| Recorded::new(run, pid).ok());
         tokio::select! {
             status = child.wait() => return Ok(Ended::Exited(status?)),
             () = cancel.cancelled() => {}

@@ -33,7 +33,7 @@ pub async fn up(
         };
         let standing = standing.await;
         if let Err(failure) = &standing {
-            run.note(&gateway.name, |stood| stood.error = Some(failure.to_string()))?;
+            run.note(&gateway.name, |environment| environment.error = Some(failure.to_string()))?;
         }
         run.folder.append_event(&event(standing.as_ref().err().map_or("up".into(), ToString::to_string)))?;
         held.extend(standing?);
@@ -50,14 +50,14 @@ pub async fn up(
 }
 
 fn say_how(run: &PlannedRun, gateway: &GatewayPlan) {
-    let stood = run.stood(&gateway.name);
+    let environment = run.environment(&gateway.name);
     let version = gateway.versions.get(&gateway.version_of).map(String::as_str).unwrap_or_default();
     println!("# {} {version}", gateway.name);
-    println!("export KUBECONFIG={}", stood.kubeconfig.display());
-    if let Some(address) = stood.addresses.first() {
+    println!("export KUBECONFIG={}", environment.kubeconfig.display());
+    if let Some(address) = environment.addresses.first() {
         println!("# gateway: http://{address}");
     }
-    for note in &stood.notes {
+    for note in &environment.notes {
         println!("# {note}");
     }
     if run.plan.run.place.is_real() {

@@ -3,7 +3,7 @@
 
 use std::{path::PathBuf, process::Stdio, sync::Arc, time::Duration};
 
-use cluster::api::{Apply, Cluster, ObjectRef, Until};
+use cluster::api::{Apply, Cluster, ObjectRef, WaitCondition};
 use rstest::rstest;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -152,14 +152,19 @@ impl Standing {
                 }
             }
             Hands::Own(cluster) => {
-                let until = match wanted {
-                    For::Condition(name) => Until::ConditionTrue(name.to_owned()),
+                let condition = match wanted {
+                    For::Condition(name) => WaitCondition::ConditionTrue(name.to_owned()),
                     For::Field(path, value) => {
                         let equals = serde_json::from_str(value).unwrap_or_else(|_| json!(value)); // True is a text
-                        Until::Field { path: path.to_owned(), equals }
+                        let pointer = path.replace('[', ".").replace(']', "").replace('.', "/");
+                        let name = format!("{path} is {equals}");
+                        WaitCondition::holds(&name, move |object| object.pointer(&pointer) == Some(&equals))
                     }
                 };
-                cluster.wait(object, until, Duration::from_secs(60)).await.unwrap_or_else(|error| panic!("{error}"));
+                cluster
+                    .wait(object, condition, Duration::from_secs(60))
+                    .await
+                    .unwrap_or_else(|error| panic!("{error}"));
             }
         }
     }

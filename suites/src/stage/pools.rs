@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Result, bail};
 use cluster::{
-    api::{ObjectRef, Propagation, Target, Until},
+    api::{ObjectRef, Propagation, Target, WaitCondition},
     install::model::ModelFile,
 };
 use serde::Serialize;
@@ -149,7 +149,7 @@ impl Stage {
     pub async fn llm_service(&mut self, wanted: LlmService) -> Result<Pool> {
         let wanted = self.apply_llm_service(wanted).await?;
         let service = self.object("serving.kserve.io/v1alpha2", "LLMInferenceService", &wanted.name);
-        self.cluster.wait(&service, Until::ConditionTrue("Ready".into()), Duration::from_secs(READY)).await?;
+        self.cluster.wait(&service, WaitCondition::ConditionTrue("Ready".into()), Duration::from_secs(READY)).await?;
         let of = |component: &str| {
             format!(
                 "app.kubernetes.io/component=llminferenceservice-{component},app.kubernetes.io/name={}",
@@ -201,7 +201,7 @@ impl Stage {
         for name in [&pool.name, &wanted.picker] {
             let deployment = self.object("apps/v1", "Deployment", name);
             let within = Duration::from_secs(PODS).min(self.patience);
-            self.cluster.wait(&deployment, Until::DeploymentAvailable, within).await?;
+            self.cluster.wait(&deployment, WaitCondition::DeploymentAvailable, within).await?;
         }
         self.until_pods(&pool.selectors.0, wanted.replicas).await?;
         self.until_pods(&pool.selectors.1, wanted.pickers).await?;
@@ -272,7 +272,7 @@ impl Stage {
 
     pub async fn delete(&mut self, object: &ObjectRef) -> Result<()> {
         self.cluster.delete(object, Propagation::Background).await?;
-        self.cluster.wait(Target::from(object), Until::Gone, Duration::from_secs(PODS)).await?;
+        self.cluster.wait(Target::from(object), WaitCondition::Gone, Duration::from_secs(PODS)).await?;
         Ok(())
     }
 }

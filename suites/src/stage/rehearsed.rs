@@ -66,7 +66,7 @@ async fn backup(check_run: &CheckRun, config: &WorldConfig, mended: bool) -> Res
         let config =
             WorldConfig { clock: Clock::movable_from_now(), mutants: Mutants::new(None, mended), ..config.clone() };
         let (world, _kubeconfig, cluster) = connected(World::start(config).await?).await?;
-        let (manifests, images) = (root().join("manifests"), &check_run.stood.images);
+        let (manifests, images) = (root().join("manifests"), &check_run.environment.images);
         let run = &check_run.plan.run.id;
         shared::stand_up(&cluster, &manifests, &check_run.gateway, images, &[], run, Existing::Applied).await?;
         Ok(Arc::new(world.backup().await))

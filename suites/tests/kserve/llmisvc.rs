@@ -3,7 +3,8 @@
 use anyhow::{Result, bail};
 use serde_json::{Value, json};
 use suites::{
-    CHECK, Call, Check, Judge, Live, LlmService, ObjectRef, Stage, Until, chat_to, check, condition, judge, picked,
+    CHECK, Call, Check, Judge, Live, LlmService, ObjectRef, Stage, WaitCondition, chat_to, check, condition, judge,
+    picked,
 };
 use verdict::capability;
 
@@ -51,8 +52,9 @@ async fn drive_children(stage: &mut Stage) -> Result<()> {
     stage.apply_llm_service(LlmService { version, ..LlmService::new("alpha") }).await?;
     stage.see("service", &service_object(stage, "alpha"), condition("Ready"), SAYS).await?;
     for child in CHILDREN {
-        let until = if child.kind == "Deployment" { Until::DeploymentAvailable } else { Until::Exists };
-        stage.see(child.called, &child.object(stage), until, 60).await?;
+        let wanted =
+            if child.kind == "Deployment" { WaitCondition::DeploymentAvailable } else { WaitCondition::Exists };
+        stage.see(child.called, &child.object(stage), wanted, 60).await?;
     }
     Ok(())
 }
@@ -103,8 +105,8 @@ async fn drive_ready(stage: &mut Stage) -> Result<()> {
     stage.note_gateway();
     stage.see("unrouted", &beta, condition("WorkloadsReady"), SAYS).await?;
     stage.see("unrouted", &beta, condition("SchedulerWorkloadReady"), SAYS).await?;
-    let waits = Until::holds("InferencePoolReady said", |service: &Value| {
-        Ok(judge::condition(&service["status"]["conditions"], "InferencePoolReady").is_some())
+    let waits = WaitCondition::holds("InferencePoolReady said", |service: &Value| {
+        judge::condition(&service["status"]["conditions"], "InferencePoolReady").is_some()
     });
     stage.see("unrouted", &beta, waits, 60).await
 }
@@ -149,8 +151,8 @@ const MIGRATED: &str = "serving.kserve.io/inference-pool-migrated";
 async fn drive_pool_group(stage: &mut Stage) -> Result<()> {
     stage.apply_llm_service(LlmService::new("alpha")).await?;
     stage.see("service", &service_object(stage, "alpha"), condition("Ready"), SAYS).await?;
-    let locked = Until::holds("its migration written down", |route: &Value| {
-        Ok(route["metadata"]["annotations"][MIGRATED].is_string())
+    let locked = WaitCondition::holds("its migration written down", |route: &Value| {
+        route["metadata"]["annotations"][MIGRATED].is_string()
     });
     stage.see("route", &stage.http_route("alpha-kserve-route"), locked, 30).await
 }
@@ -227,7 +229,7 @@ async fn drive_deleted(stage: &mut Stage) -> Result<()> {
     stage.delete(&service_object(stage, "alpha")).await?;
     for child in CHILDREN {
         let object = child.object(stage);
-        stage.see(child.called, &object, Until::Gone, 60).await?;
+        stage.see(child.called, &object, WaitCondition::Gone, 60).await?;
         stage.look(child.called, &object).await?;
     }
     stage.settle_status(call, |status| status == 404).await?;

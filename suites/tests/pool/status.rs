@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use serde_json::Value;
-use suites::{Check, Judge, PoolOf, Stage, Until, chat, check, judge::pool_parents, parents_say, picked};
+use suites::{Check, Judge, PoolOf, Stage, WaitCondition, chat, check, judge::pool_parents, parents_say, picked};
 
 use super::{POOL, routed};
 
@@ -58,8 +58,10 @@ async fn drive_status_cleared(stage: &mut Stage) -> Result<()> {
     let gateway = stage.note_gateway();
     stage.see("before", &stage.inference_pool("alpha"), parents_say("ResolvedRefs"), 60).await?;
     stage.delete(&stage.http_route(stage.route())).await?;
-    let cleared = move |pool: &Value| Ok(pool_parents(pool, &gateway).is_empty());
-    stage.see("after", &stage.inference_pool("alpha"), Until::holds("no entry for the Gateway", cleared), 60).await
+    let cleared = move |pool: &Value| pool_parents(pool, &gateway).is_empty();
+    stage
+        .see("after", &stage.inference_pool("alpha"), WaitCondition::holds("no entry for the Gateway", cleared), 60)
+        .await
 }
 
 fn judge_status_cleared(judge: &mut Judge<'_>) {

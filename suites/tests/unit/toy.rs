@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fs, path::Path};
 
 use cluster::{
     api::Cluster,
-    environment::{Environment, Stood},
+    environment::{Environment, GatewayEnvironment},
     gateway::GatewayFolder,
     install::{
         component::Catalogue,
@@ -80,11 +80,13 @@ async fn a_folder_is_judged(#[case] copied: &str, #[case] mutant: Option<&str>, 
     let tests = TestList::of(&requirements);
     let plan = verdict::plan::build(&requirements, vec![planned], info, &tests).unwrap();
     run.write_plan(&plan).unwrap();
-    let stood = Stood::rehearsed(&manifests, &plan.gateways[0].versions).unwrap();
-    let reached = shared::stand_up(&cluster, &manifests, &gateway, &stood.images, &[], run.id(), Existing::Applied);
+    let environment = GatewayEnvironment::rehearsed(&manifests, &plan.gateways[0].versions).unwrap();
+    let reached =
+        shared::stand_up(&cluster, &manifests, &gateway, &environment.images, &[], run.id(), Existing::Applied);
     let addresses = vec![reached.await.unwrap().address];
-    let stood = Stood { kubeconfig, kubernetes: cluster.version().to_owned(), addresses, ..stood };
-    run.write_environment(&Environment { gateways: BTreeMap::from([("toy".to_owned(), stood)]) }).unwrap();
+    let environment =
+        GatewayEnvironment { kubeconfig, kubernetes: cluster.version().to_owned(), addresses, ..environment };
+    run.write_environment(&Environment { gateways: BTreeMap::from([("toy".to_owned(), environment)]) }).unwrap();
 
     mutants.wake();
     let mut command = super::alone(&CHECKS_ALONE);

@@ -8,7 +8,7 @@ use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use wire::{Dial, Tcp};
 
-use super::{ApiFailure, Cluster, Forward, ObjectRef, clock::Deadline};
+use super::{ApiFailure, Cluster, Forward, ObjectRef, clock::Deadline, items, text};
 
 /// How long each candidate may take.
 const TRY: Duration = Duration::from_secs(2);
@@ -30,7 +30,6 @@ pub struct AddressAsk {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum AddressKind {
-    /// `status.addresses` of the Gateway.
     Status,
     ClusterIp,
     NodePort,
@@ -57,7 +56,6 @@ pub struct Reached {
     /// `host:port`, or what the forward leads to.
     pub address: String,
     pub kind: AddressKind,
-    /// The candidates before it that did not answer.
     pub before: Vec<Tried>,
 }
 
@@ -135,19 +133,12 @@ impl Cluster {
             }
         }
         for service in &services {
-            let named = |pointer: &str| service.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
-            let dial = Forward::to(self, named("/metadata/namespace"), named("/metadata/name"), ask.port);
-            let address = dial.describe();
+            let (namespace, name) = (text(service, "/metadata/namespace"), text(service, "/metadata/name"));
+            let dial = Forward::to(self, namespace, name, ask.port);
+            let (address, kind) = (dial.describe(), AddressKind::PortForward);
             match answers(&dial, TRY_FORWARD).await {
-                Ok(()) => {
-                    return Ok(Reached {
-                        dial: Arc::new(dial),
-                        address,
-                        kind: AddressKind::PortForward,
-                        before: tried,
-                    });
-                }
-                Err(problem) => tried.push(Tried { address, kind: AddressKind::PortForward, problem }),
+                Ok(()) => return Ok(Reached { dial: Arc::new(dial), address, kind, before: tried }),
+                Err(problem) => tried.push(Tried { address, kind, problem }),
             }
         }
         Err(AddressError::NoneAnswers { gateway: ask.gateway.clone(), tried })
@@ -180,37 +171,29 @@ fn joined(host: &str, port: u16) -> String {
 }
 
 fn status_addresses(gateway: &Value, port: u16) -> Vec<Candidate> {
-    let addresses = gateway.pointer("/status/addresses").and_then(Value::as_array).into_iter().flatten();
-    addresses
-        .filter_map(|address| address.get("value").and_then(Value::as_str))
+    items(gateway, "/status/addresses")
+        .map(|address| text(address, "/value"))
         .filter(|host| !host.is_empty())
         .map(|host| (AddressKind::Status, joined(host, port)))
         .collect()
 }
 
 fn cluster_address(service: &Value, port: u16) -> Option<Candidate> {
-    let host = service.pointer("/spec/clusterIP").and_then(Value::as_str)?;
+    let host = text(service, "/spec/clusterIP");
     (!host.is_empty() && host != "None").then(|| (AddressKind::ClusterIp, joined(host, port)))
 }
 
 fn node_port(service: &Value, port: u16) -> Option<u16> {
-    let ports = service.pointer("/spec/ports")?.as_array()?;
-    let found = ports.iter().find(|candidate| candidate.get("port").and_then(Value::as_u64) == Some(port.into()))?;
-    found.get("nodePort").and_then(Value::as_u64).and_then(|port| u16::try_from(port).ok()).filter(|port| *port != 0)
+    let found = items(service, "/spec/ports").find(|candidate| candidate["port"] == port)?;
+    found["nodePort"].as_u64().and_then(|port| u16::try_from(port).ok()).filter(|port| *port != 0)
 }
 
 fn node_addresses(nodes: &[Value], ports: &[u16]) -> Vec<Candidate> {
-    let mut candidates = Vec::new();
-    for node in nodes.iter().take(NODES) {
-        let addresses = node.pointer("/status/addresses").and_then(Value::as_array).into_iter().flatten();
-        for address in addresses {
-            let text = |key: &str| address.get(key).and_then(Value::as_str).unwrap_or_default();
-            if matches!(text("type"), "InternalIP" | "ExternalIP") {
-                candidates.extend(ports.iter().map(|port| (AddressKind::NodePort, joined(text("address"), *port))));
-            }
-        }
-    }
-    candidates
+    let addresses = nodes.iter().take(NODES).flat_map(|node| items(node, "/status/addresses"));
+    addresses
+        .filter(|address| matches!(text(address, "/type"), "InternalIP" | "ExternalIP"))
+        .flat_map(|address| ports.iter().map(|port| (AddressKind::NodePort, joined(text(address, "/address"), *port))))
+        .collect()
 }
 
 #[cfg(test)]

@@ -8,19 +8,21 @@ use http::{Request, StatusCode};
 use serde_json::{Value, json};
 use verdict::history::Admission;
 
-use super::clock::{Absence, Backoff, Deadline};
-use super::discovery::Kind;
-use super::failure::{ApiFailure, FailureKind, is_denial};
-use super::object::ObjectRef;
-use super::request::{Answer, encode, request};
-use super::until::Until;
-use super::{Cluster, WaitError};
+use super::{
+    Cluster, WaitError,
+    clock::{Absence, Backoff, Deadline},
+    condition::WaitCondition,
+    discovery::Kind,
+    failure::{ApiFailure, FailureKind, is_denial},
+    object::{ObjectRef, items, text},
+    request::{ApiResponse, encode, request},
+};
 
 /// The field manager of everything that igc applies.
-pub const MANAGER: &str = "igc";
+const MANAGER: &str = "igc";
 /// The label on everything that igc makes; its value is [`MANAGER`].
-pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
-/// The label that names the run which made an object.
+const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
+/// The label that names the run which made an object, a helm release or a node of a kind cluster.
 pub const RUN_LABEL: &str = "igc.dev/run";
 
 /// How many definitions are applied at a time.
@@ -33,13 +35,12 @@ pub struct Apply<'a> {
     run: &'a str,
     namespace: Option<&'a str>,
     patience: Duration,
-    own_only: bool,
 }
 
 impl<'a> Apply<'a> {
     /// For this run; its id becomes the value of [`RUN_LABEL`].
     pub fn of_run(run: &'a str) -> Self {
-        Self { run, namespace: None, patience: Duration::ZERO, own_only: false }
+        Self { run, namespace: None, patience: Duration::ZERO }
     }
 
     /// Objects that name no namespace, and need one, go into this one.
@@ -51,34 +52,11 @@ impl<'a> Apply<'a> {
     pub fn patient(self, patience: Duration) -> Self {
         Self { patience, ..self }
     }
-
-    /// Refuses ([`FailureKind::NotOurs`]) to touch an object that igc did not make.
-    pub fn own_only(self) -> Self {
-        Self { own_only: true, ..self }
-    }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Change {
-    Created,
-    Configured,
-}
-
-#[derive(Clone, Debug, PartialEq)]
-pub struct Applied {
-    pub object_ref: ObjectRef,
-    /// The object as the API server stored it.
-    pub object: Value,
-    /// Its `metadata.generation` (0 where the kind has none).
-    pub generation: i64,
-    /// Warnings of the API server, word for word.
-    pub warnings: Vec<String>,
-    pub change: Change,
 }
 
 impl Cluster {
     /// Applies one manifest (server-side apply, strict about unknown fields, never forced).
-    pub async fn apply(&self, manifest: &Value, how: Apply<'_>) -> Result<Applied, ApiFailure> {
+    pub async fn apply(&self, manifest: &Value, how: Apply<'_>) -> Result<ObjectRef, ApiFailure> {
         let manifest = labelled(manifest, how.run)?;
         let named = object_ref(&manifest)?;
         let deadline = Deadline::within(how.patience);
@@ -94,55 +72,43 @@ impl Cluster {
         }
     }
 
-    async fn apply_once(&self, named: &ObjectRef, manifest: &Value, how: Apply<'_>) -> Result<Applied, ApiFailure> {
+    async fn apply_once(&self, named: &ObjectRef, manifest: &Value, how: Apply<'_>) -> Result<ObjectRef, ApiFailure> {
         let (kind, placed) = self.placed(&format!("apply {named}"), named, manifest, how.namespace).await?;
         let named = object_ref(&placed)?;
         let doing = &format!("apply {named}");
-        if how.own_only
-            && let Some(there) = self.get(&named).await?
-            && !is_ours(&there)
-        {
-            return Err(ApiFailure::new(doing, FailureKind::NotOurs(named)));
-        }
-        let answer = self.ask(doing, apply_request(&kind, &named, &placed)).await?;
-        let object = answer.json(doing)?;
+        self.ask(doing, apply_request(&kind, &named, &placed)).await?.json(doing)?;
         if named.kind == "CustomResourceDefinition" {
-            self.kinds.forget(placed.pointer("/spec/group").and_then(Value::as_str).unwrap_or_default());
+            self.kinds.forget(text(&placed, "/spec/group"));
         }
-        let generation = object.pointer("/metadata/generation").and_then(Value::as_i64).unwrap_or(0);
-        let change = if answer.status == StatusCode::CREATED { Change::Created } else { Change::Configured };
-        Ok(Applied { object_ref: named, warnings: answer.warnings(), object, generation, change })
+        Ok(named)
     }
 
     /// Applies manifests: namespaces first, then definitions (and waits until their kinds are served), then the rest in
     /// the order given. `kind: List` is taken apart.
     /// After a failure what was applied before it stays.
-    pub async fn apply_all(&self, manifests: &[Value], how: Apply<'_>) -> Result<Vec<Applied>, ApiFailure> {
-        let manifests: Vec<&Value> = manifests.iter().flat_map(items).collect();
-        let of_kind = |kind: &str| -> Vec<&Value> {
-            let is = |manifest: &&Value| manifest.get("kind").and_then(Value::as_str) == Some(kind);
-            manifests.iter().copied().filter(is).collect()
-        };
+    pub async fn apply_all(&self, manifests: &[Value], how: Apply<'_>) -> Result<Vec<ObjectRef>, ApiFailure> {
+        let manifests: Vec<&Value> = manifests.iter().flat_map(flattened).collect();
+        let of_kind =
+            |kind: &'static str| manifests.iter().copied().filter(move |manifest| text(manifest, "/kind") == kind);
         let mut applied = Vec::with_capacity(manifests.len());
         for namespace in of_kind("Namespace") {
             applied.push(self.apply(namespace, how).await?);
         }
         // Definitions do not need each other, and large ones keep the API server busy for half a second each.
         // Boxed in a loop: a closure that borrows its argument is not `Send` enough for a spawned task.
-        let mut applying: Vec<BoxFuture<'_, Result<Applied, ApiFailure>>> = Vec::new();
+        let mut applying: Vec<BoxFuture<'_, Result<ObjectRef, ApiFailure>>> = Vec::new();
         for definition in of_kind("CustomResourceDefinition") {
             applying.push(self.apply(definition, how).boxed());
         }
-        let definitions: Vec<Applied> = stream::iter(applying).buffered(ABREAST).try_collect().await?;
+        let definitions: Vec<ObjectRef> = stream::iter(applying).buffered(ABREAST).try_collect().await?;
         let mut serving: Vec<BoxFuture<'_, Result<(), ApiFailure>>> = Vec::new();
-        for applied in &definitions {
-            serving.push(self.established(applied.object_ref.clone()).boxed());
+        for definition in &definitions {
+            serving.push(self.established(definition).boxed());
         }
         stream::iter(serving).buffered(ABREAST).try_collect::<Vec<()>>().await?;
         applied.extend(definitions);
         for manifest in manifests {
-            let kind = manifest.get("kind").and_then(Value::as_str).unwrap_or_default();
-            if !matches!(kind, "Namespace" | "CustomResourceDefinition") {
+            if !matches!(text(manifest, "/kind"), "Namespace" | "CustomResourceDefinition") {
                 applied.push(self.apply(manifest, how).await?);
             }
         }
@@ -150,19 +116,16 @@ impl Cluster {
     }
 
     /// Waits until a definition is served, in the definition's own words and in discovery.
-    async fn established(&self, definition: ObjectRef) -> Result<(), ApiFailure> {
+    async fn established(&self, definition: &ObjectRef) -> Result<(), ApiFailure> {
         let doing = format!("wait until {definition} is served");
         let waited = self
-            .wait(&definition, Until::ConditionTrue("Established".to_owned()), ESTABLISHED)
+            .wait(definition, WaitCondition::ConditionTrue("Established".to_owned()), ESTABLISHED)
             .await
             .map_err(|error| served(&doing, error))?;
-        let spec = waited.object().pointer("/spec").cloned().unwrap_or_default();
-        let text = |pointer: &str| spec.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
-        let (group, kind) = (text("/group"), text("/names/kind"));
-        let versions = spec.get("versions").and_then(Value::as_array).into_iter().flatten();
-        let served = versions.filter(|version| version.get("served").and_then(Value::as_bool) == Some(true));
-        for version in served.filter_map(|version| version.get("name").and_then(Value::as_str)) {
-            self.kind_served(&format!("{group}/{version}"), kind).await?;
+        let spec = &waited.object()["spec"];
+        for version in items(spec, "/versions").filter(|version| version["served"] == true) {
+            let api_version = format!("{}/{}", text(spec, "/group"), text(version, "/name"));
+            self.kind_served(&api_version, text(spec, "/names/kind")).await?;
         }
         Ok(())
     }
@@ -217,11 +180,8 @@ impl Cluster {
         let dry = self.dry_run_placed(&doing, &kind, &placed).await?;
         // Server-side apply says the same things in other words (".spec.x: field not declared in schema"), so that the
         // dry run speaks for it, unless a webhook knows no dry runs.
-        match dry {
-            Admission::Refused { ref message, .. } if !message.contains("does not support dry run") => {
-                return Ok(dry);
-            }
-            _ => {}
+        if matches!(&dry, Admission::Refused { message, .. } if !message.contains("does not support dry run")) {
+            return Ok(dry);
         }
         let named = object_ref(&placed)?;
         let answer = self.ask(&doing, apply_request(&kind, &named, &placed)).await?;
@@ -258,8 +218,7 @@ impl Cluster {
 }
 
 pub(crate) fn is_ours(object: &Value) -> bool {
-    object.pointer("/metadata/labels").and_then(|labels| labels.get(MANAGED_BY)).and_then(Value::as_str)
-        == Some(MANAGER)
+    object["metadata"]["labels"][MANAGED_BY] == MANAGER
 }
 
 fn apply_request(kind: &Kind, named: &ObjectRef, manifest: &Value) -> Request<Vec<u8>> {
@@ -270,7 +229,7 @@ fn apply_request(kind: &Kind, named: &ObjectRef, manifest: &Value) -> Request<Ve
 
 fn object_ref(manifest: &Value) -> Result<ObjectRef, ApiFailure> {
     ObjectRef::of(manifest).map_err(|missing| {
-        let kind = manifest.get("kind").and_then(Value::as_str).unwrap_or("a manifest");
+        let kind = manifest["kind"].as_str().unwrap_or("a manifest");
         ApiFailure::new(format!("apply {kind}"), FailureKind::Manifest(format!("it lacks {missing}")))
     })
 }
@@ -294,20 +253,20 @@ fn labelled(manifest: &Value, run: &str) -> Result<Value, ApiFailure> {
 }
 
 /// The items of a list, or the manifest itself.
-fn items(manifest: &Value) -> Vec<&Value> {
-    match (manifest.get("kind").and_then(Value::as_str), manifest.get("items").and_then(Value::as_array)) {
-        (Some("List"), Some(items)) => items.iter().collect(),
-        _ => vec![manifest],
+fn flattened(manifest: &Value) -> Vec<&Value> {
+    if text(manifest, "/kind") == "List" && manifest["items"].is_array() {
+        items(manifest, "/items").collect()
+    } else {
+        vec![manifest]
     }
 }
 
-fn is_already_there(answer: &Answer) -> bool {
-    serde_json::from_slice::<Value>(&answer.body)
-        .is_ok_and(|status| status.get("reason").and_then(Value::as_str) == Some("AlreadyExists"))
+fn is_already_there(answer: &ApiResponse) -> bool {
+    serde_json::from_slice::<Value>(&answer.body).is_ok_and(|status| text(&status, "/reason") == "AlreadyExists")
 }
 
 /// Reads an answer as what admission said; what is no judgement on the manifest stays a failure.
-fn admission(doing: &str, answer: &Answer) -> Result<Admission, ApiFailure> {
+fn admission(doing: &str, answer: &ApiResponse) -> Result<Admission, ApiFailure> {
     if answer.status.is_success() {
         return Ok(Admission::Accepted { warnings: answer.warnings() });
     }

@@ -2,7 +2,6 @@
 //!
 //! Nothing else here sleeps. The time is tokio's, so that unit tests can pause it.
 
-use std::future::Future;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -22,7 +21,6 @@ impl Deadline {
         Self { began, at: began + within.min(Duration::from_secs(365 * 24 * 3600)) }
     }
 
-    /// What is left; zero when it has passed.
     pub fn left(&self) -> Duration {
         self.at.saturating_duration_since(Instant::now())
     }
@@ -33,12 +31,6 @@ impl Deadline {
 
     pub fn passed(&self) -> bool {
         self.left().is_zero()
-    }
-
-    /// The earlier of this deadline and so long from now.
-    pub fn at_most(&self, within: Duration) -> Self {
-        let other = Self::within(within);
-        Self { began: other.began, at: self.at.min(other.at) }
     }
 
     /// Runs a future until the deadline; `None` when that came first.
@@ -71,11 +63,11 @@ impl Backoff {
     }
 
     /// Pauses, at most until the deadline. Returns `false` when the deadline has passed afterwards.
-    pub async fn pause(&mut self, until: Deadline) -> bool {
-        let pause = self.next.min(until.left());
+    pub async fn pause(&mut self, deadline: Deadline) -> bool {
+        let pause = self.next.min(deadline.left());
         self.next = (self.next * 2).min(self.longest);
         tokio::time::sleep(pause).await;
-        !until.passed()
+        !deadline.passed()
     }
 }
 
@@ -146,12 +138,5 @@ mod tests {
         assert!(!absence.lasts(&gone, SECOND * 10), "it began anew");
         tokio::time::advance(SECOND * 10).await;
         assert!(absence.lasts(&gone, SECOND * 10));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn the_earlier_deadline_counts() {
-        let deadline = Deadline::within(SECOND * 7);
-        assert_eq!(deadline.at_most(SECOND * 2).left(), SECOND * 2);
-        assert_eq!(deadline.at_most(SECOND * 20).left(), SECOND * 7);
     }
 }

@@ -1,19 +1,17 @@
 //! From a kubeconfig and a context to a cluster that answered.
 
-use std::net::IpAddr;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::Duration;
+use std::{
+    net::IpAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use http::StatusCode;
 use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError};
-use serde_json::Value;
 use verdict::names::{near, suggestion};
 
-use super::clock::Deadline;
-use super::failure::FailureKind;
-use super::request::request;
-use super::{About, ApiFailure, Bounds, Cluster, discovery};
+use super::{About, ApiFailure, Bounds, Cluster, clock::Deadline, discovery, failure::FailureKind, request::request};
 
 /// How long an API server may take to say who it is.
 const ANSWER: Duration = Duration::from_secs(10);
@@ -24,15 +22,9 @@ pub enum ConnectError {
     Unreadable { path: PathBuf, source: std::io::Error },
     #[error("kubeconfig {}: {problem}", path.display())]
     Malformed { path: PathBuf, problem: String },
-    #[error("kubeconfig {} has no context {wanted:?}{}; it has {}", path.display(), suggestion(near), list_words(there))]
-    NoContext {
-        path: PathBuf,
-        wanted: String,
-        there: Vec<String>,
-        /// Those of them with a similar name, nearest first.
-        near: Vec<String>,
-    },
-    #[error("kubeconfig {} has no current context; say which: it has {}", path.display(), list_words(there))]
+    #[error("kubeconfig {} has no context {wanted:?}{}; it has {}", path.display(), suggestion(near), quoted(there))]
+    NoContext { path: PathBuf, wanted: String, there: Vec<String>, near: Vec<String> },
+    #[error("kubeconfig {} has no current context; say which: it has {}", path.display(), quoted(there))]
     NoCurrentContext { path: PathBuf, there: Vec<String> },
     #[error("this is no pod with a service account ({0}); name a kubeconfig")]
     NoPod(String),
@@ -41,13 +33,7 @@ pub enum ConnectError {
     #[error(
         "context {context:?}: {server} answered {code} to its credentials: {message}; renew them, or name another context"
     )]
-    Unauthorized {
-        context: String,
-        server: String,
-        /// 401 or 403.
-        code: u16,
-        message: String,
-    },
+    Unauthorized { context: String, server: String, code: u16, message: String },
 }
 
 impl ConnectError {
@@ -57,7 +43,7 @@ impl ConnectError {
     }
 }
 
-fn list_words(names: &[String]) -> String {
+fn quoted(names: &[String]) -> String {
     if names.is_empty() {
         return "none".to_owned();
     }
@@ -101,7 +87,6 @@ impl Cluster {
         Self::of(config, chosen, malformed, deadline).await
     }
 
-    /// Connects to the cluster that this program runs in, as the service account of its pod.
     pub async fn connect_in_pod() -> Result<Self, ConnectError> {
         super::init();
         let mut config = kube::Config::incluster().map_err(|error| ConnectError::NoPod(error.to_string()))?;
@@ -126,9 +111,7 @@ impl Cluster {
         // Programs that fetch credentials run here, and block.
         let built = deadline.bound(tokio::task::spawn_blocking(move || kube::Client::try_from(config))).await;
         let client = match built {
-            None => {
-                return Err(not_answering(format!("no credentials within {} s", ANSWER.as_secs())));
-            }
+            None => return Err(not_answering(format!("no credentials within {} s", ANSWER.as_secs()))),
             Some(Err(stopped)) => return Err(not_answering(format!("no credentials: {stopped}"))),
             Some(Ok(Err(error))) => return Err(malformed(error.to_string())),
             Some(Ok(Ok(client))) => client,
@@ -139,9 +122,7 @@ impl Cluster {
 
         let asked = deadline.bound(cluster.introduce()).await;
         let version = match asked {
-            None => {
-                return Err(not_answering(format!("no answer within {} s", ANSWER.as_secs())));
-            }
+            None => return Err(not_answering(format!("no answer within {} s", ANSWER.as_secs()))),
             Some(Err(ApiFailure { kind: FailureKind::Refused { code: code @ (401 | 403), message, .. }, .. })) => {
                 return Err(ConnectError::Unauthorized { context: chosen, server, code, message });
             }
@@ -155,21 +136,17 @@ impl Cluster {
     /// Asks for the version (which anyone may) and for the core kinds (which only known users may).
     async fn introduce(&self) -> Result<String, ApiFailure> {
         let doing = "read the API server's version";
+        let malformed = |said: &str| ApiFailure::new(doing, FailureKind::Malformed(said.to_owned()));
         let answer = self.ask(doing, request("GET", "/version", None)).await?;
         // A proxy may refuse this path to known users; then the next question decides.
         let version = if answer.status == StatusCode::FORBIDDEN {
             "unknown".to_owned()
         } else {
-            let version = answer.json(doing)?;
-            let Some(version) = version.get("gitVersion").and_then(Value::as_str) else {
-                let said = "the version has no gitVersion".to_owned();
-                return Err(ApiFailure::new(doing, FailureKind::Malformed(said)));
-            };
-            version.to_owned()
+            let version = answer.json(doing)?["gitVersion"].as_str().map(str::to_owned);
+            version.ok_or_else(|| malformed("the version has no gitVersion"))?
         };
         if self.ask_kinds("v1").await?.is_empty() {
-            let said = "it serves no core kinds".to_owned();
-            return Err(ApiFailure::new(doing, FailureKind::Malformed(said)));
+            return Err(malformed("it serves no core kinds"));
         }
         Ok(version)
     }

@@ -1,28 +1,28 @@
 //! Which kinds the cluster serves, asked a group and version at a time and remembered until a definition changes.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
-use futures::StreamExt as _;
-use futures::stream;
+use futures::{StreamExt as _, stream};
 use http::StatusCode;
 use serde_json::Value;
 
-use super::Cluster;
-use super::failure::{ApiFailure, FailureKind};
-use super::object::group_of;
-use super::request::{encode, request};
+use super::{
+    Cluster,
+    failure::{ApiFailure, FailureKind},
+    object::{group_of, items, text},
+    request::{encode, request},
+};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Kind {
     /// `group/version`, or `v1`.
     pub api_version: String,
-    /// For example `HTTPRoute`.
     pub kind: String,
-    /// For example `httproutes`.
     pub plural: String,
     pub namespaced: bool,
-    /// For example `list`, `watch`, `patch`.
     pub verbs: Vec<String>,
 }
 
@@ -55,19 +55,13 @@ fn root(api_version: &str) -> String {
 pub(crate) struct Kinds(Arc<Mutex<HashMap<String, Arc<Vec<Kind>>>>>);
 
 impl Kinds {
-    fn known(&self, api_version: &str) -> Option<Arc<Vec<Kind>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(api_version).cloned()
-    }
-
-    fn learn(&self, api_version: &str, kinds: Vec<Kind>) -> Arc<Vec<Kind>> {
-        let kinds = Arc::new(kinds);
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(api_version.to_owned(), kinds.clone());
-        kinds
+    fn known(&self) -> MutexGuard<'_, HashMap<String, Arc<Vec<Kind>>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Forgets a group, because its definitions changed.
     pub(crate) fn forget(&self, group: &str) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).retain(|api_version, _| group_of(api_version) != group);
+        self.known().retain(|api_version, _| group_of(api_version) != group);
     }
 }
 
@@ -75,8 +69,9 @@ impl Cluster {
     /// Finds a kind; asks the API server again when it is not among those that were found before.
     pub async fn kind(&self, api_version: &str, kind: &str) -> Result<Kind, ApiFailure> {
         let find = |kinds: &[Kind]| kinds.iter().find(|k| k.kind == kind).cloned();
-        if let Some(found) = self.kinds.known(api_version).and_then(|kinds| find(&kinds)) {
-            return Ok(found);
+        let known = self.kinds.known().get(api_version).and_then(|kinds| find(kinds));
+        if let Some(known) = known {
+            return Ok(known);
         }
         let kinds = self.ask_kinds(api_version).await?;
         find(&kinds).ok_or_else(|| {
@@ -99,8 +94,10 @@ impl Cluster {
             let said = "a list of resources was expected".to_owned();
             return Err(ApiFailure::new(doing, FailureKind::Malformed(said)));
         };
-        let kinds = resources.iter().filter_map(|resource| kind_of(api_version, resource)).collect();
-        Ok(self.kinds.learn(api_version, kinds))
+        let kinds: Vec<Kind> = resources.iter().filter_map(|resource| kind_of(api_version, resource)).collect();
+        let kinds = Arc::new(kinds);
+        self.kinds.known().insert(api_version.to_owned(), kinds.clone());
+        Ok(kinds)
     }
 
     /// Every kind in namespaces that can be listed, in the version that each group prefers, and the groups that did not
@@ -108,9 +105,8 @@ impl Cluster {
     pub async fn listable_kinds(&self) -> Result<(Vec<Kind>, Vec<ApiFailure>), ApiFailure> {
         let groups = self.get_json("read which groups there are", "/apis").await?;
         let mut versions = vec!["v1".to_owned()];
-        for group in groups.get("groups").and_then(Value::as_array).into_iter().flatten() {
-            versions.extend(group.pointer("/preferredVersion/groupVersion").and_then(Value::as_str).map(str::to_owned));
-        }
+        let preferred = items(&groups, "/groups").map(|group| text(group, "/preferredVersion/groupVersion").to_owned());
+        versions.extend(preferred.filter(|version| !version.is_empty()));
         let asked: Vec<_> = stream::iter(versions)
             .map(|version| async move { self.ask_kinds(&version).await })
             .buffered(8)
@@ -131,19 +127,12 @@ impl Cluster {
 
 /// A resource of an APIResourceList; subresources (`pods/log`) are no kinds of their own.
 fn kind_of(api_version: &str, resource: &Value) -> Option<Kind> {
-    let text = |key: &str| resource.get(key).and_then(Value::as_str);
-    let plural = text("name").filter(|name| !name.contains('/'))?;
+    let plural = resource["name"].as_str().filter(|name| !name.contains('/'))?;
     Some(Kind {
         api_version: api_version.to_owned(),
-        kind: text("kind")?.to_owned(),
+        kind: resource["kind"].as_str()?.to_owned(),
         plural: plural.to_owned(),
-        namespaced: resource.get("namespaced").and_then(Value::as_bool)?,
-        verbs: resource
-            .get("verbs")
-            .and_then(Value::as_array)
-            .into_iter()
-            .flatten()
-            .filter_map(|verb| verb.as_str().map(str::to_owned))
-            .collect(),
+        namespaced: resource["namespaced"].as_bool()?,
+        verbs: items(resource, "/verbs").filter_map(|verb| verb.as_str().map(str::to_owned)).collect(),
     })
 }

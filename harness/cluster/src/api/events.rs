@@ -4,14 +4,12 @@ use std::fmt;
 
 use serde_json::Value;
 
-use super::Cluster;
-use super::failure::ApiFailure;
+use super::{Cluster, failure::ApiFailure, object::text};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
     /// `Normal` or `Warning`.
     pub kind: String,
-    /// For example `FailedScheduling`.
     pub reason: String,
     /// `Kind name` of the object that it is about.
     pub about: String,
@@ -30,7 +28,7 @@ impl fmt::Display for Event {
 
 impl Event {
     fn of(object: &Value) -> Self {
-        let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
+        let text = |pointer: &str| text(object, pointer).to_owned();
         let last = ["/series/lastObservedTime", "/lastTimestamp", "/eventTime", "/metadata/creationTimestamp"]
             .iter()
             .map(|pointer| text(pointer))
@@ -52,7 +50,7 @@ impl Cluster {
     /// All events of a namespace, oldest first.
     pub async fn events(&self, namespace: &str) -> Result<Vec<Event>, ApiFailure> {
         let mut events: Vec<Event> =
-            self.list_where("v1", "Event", Some(namespace), &[]).await?.0.iter().map(Event::of).collect();
+            self.list("v1", "Event", Some(namespace), "").await?.iter().map(Event::of).collect();
         events.sort_by(|a, b| a.last.cmp(&b.last));
         Ok(events)
     }
@@ -65,17 +63,11 @@ impl Cluster {
         name: &str,
         at_most: usize,
     ) -> Result<Vec<Event>, ApiFailure> {
-        let namespace = namespace.unwrap_or("default");
-        let (objects, _) = self.list_where("v1", "Event", Some(namespace), &[]).await?;
-        let children = format!("{name}-");
-        let mut events: Vec<Event> = objects
-            .iter()
-            .filter(|object| {
-                let about = object.pointer("/involvedObject/name").and_then(Value::as_str).unwrap_or_default();
-                about == name || about.starts_with(&children)
-            })
-            .map(Event::of)
-            .collect();
+        let mut events = self.events(namespace.unwrap_or("default")).await?;
+        events.retain(|event| {
+            let about = event.about.split_once(' ').map_or("", |(_, name)| name).strip_prefix(name);
+            about.is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
+        });
         // Warnings matter more than the newest "Pulled".
         events.sort_by(|a, b| (a.kind == "Warning", &a.last).cmp(&(b.kind == "Warning", &b.last)));
         events.drain(..events.len().saturating_sub(at_most));

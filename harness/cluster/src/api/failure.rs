@@ -3,7 +3,7 @@
 use http::StatusCode;
 use serde_json::Value;
 
-use super::object::ObjectRef;
+use super::object::{ObjectRef, items, text};
 
 #[derive(Debug, thiserror::Error)]
 #[error("{doing}: {kind}")]
@@ -22,8 +22,6 @@ pub enum FailureKind {
         reason: String,
         /// `message` of the Status object, or the beginning of the body.
         message: String,
-        /// `details.causes[].message` of the Status object.
-        causes: Vec<String>,
     },
     #[error("{} already manages {}; igc never forces: change the manifest, or let the other one go of the field", managers.join(" and "), fields.join(", "))]
     Conflict {
@@ -91,11 +89,6 @@ impl ApiFailure {
         matches!(&self.kind, FailureKind::Refused { code: 403, message, .. } if message.contains(" is forbidden: User "))
     }
 
-    /// Whether the API server could not reach an admission webhook: it may not be up yet.
-    pub fn is_webhook_unreachable(&self) -> bool {
-        matches!(&self.kind, FailureKind::Refused { code: 500.., message, .. } if message.contains("failed calling webhook") || message.contains("failed to call webhook") || message.contains("conversion webhook for"))
-    }
-
     /// Whether asking again may help: no answer, too many requests, a server that is starting, a webhook that is not up.
     pub fn is_transient(&self) -> bool {
         match &self.kind {
@@ -106,7 +99,6 @@ impl ApiFailure {
         }
     }
 
-    /// The HTTP status code, where the API server answered.
     pub fn code(&self) -> Option<u16> {
         match &self.kind {
             FailureKind::Refused { code, .. } => Some(*code),
@@ -129,47 +121,34 @@ pub(crate) fn is_denial(message: &str) -> bool {
 }
 
 impl FailureKind {
-    /// Reads the body of an answer that is no success.
     pub(crate) fn of_answer(status: StatusCode, body: &[u8]) -> Self {
         let parsed: Option<Value> = serde_json::from_slice(body).ok();
-        match parsed.filter(|v| v.get("kind").and_then(Value::as_str) == Some("Status")) {
+        match parsed.filter(|parsed| text(parsed, "/kind") == "Status") {
             Some(object) => Self::of_status(status.as_u16(), &object),
             None => {
                 let text = String::from_utf8_lossy(body);
                 let message =
                     if text.trim().is_empty() { "no body".to_owned() } else { text.trim().chars().take(500).collect() };
-                Self::Refused { code: status.as_u16(), reason: String::new(), message, causes: Vec::new() }
+                Self::Refused { code: status.as_u16(), reason: String::new(), message }
             }
         }
     }
 
     /// Reads a Status object; the code is the answer's where the object has none.
     pub(crate) fn of_status(code: u16, object: &Value) -> Self {
-        let text = |key: &str| object.get(key).and_then(Value::as_str).unwrap_or("").to_owned();
-        let code = object
-            .get("code")
-            .and_then(Value::as_u64)
-            .and_then(|code| u16::try_from(code).ok())
-            .filter(|code| *code != 0)
-            .unwrap_or(code);
-        let causes: Vec<&Value> =
-            object.pointer("/details/causes").and_then(Value::as_array).into_iter().flatten().collect();
-        let part = |cause: &Value, key: &str| cause.get(key).and_then(Value::as_str).unwrap_or("").to_owned();
-        let conflicts: Vec<&&Value> =
-            causes.iter().filter(|cause| part(cause, "reason") == "FieldManagerConflict").collect();
+        let code =
+            object["code"].as_u64().and_then(|code| u16::try_from(code).ok()).filter(|code| *code != 0).unwrap_or(code);
+        let message = text(object, "/message").to_owned();
+        let conflicts: Vec<&Value> =
+            items(object, "/details/causes").filter(|cause| text(cause, "/reason") == "FieldManagerConflict").collect();
         if code == 409 && !conflicts.is_empty() {
-            let mut managers: Vec<String> = conflicts.iter().map(|cause| manager_in(&part(cause, "message"))).collect();
+            let mut managers: Vec<String> = conflicts.iter().map(|cause| manager_in(text(cause, "/message"))).collect();
             managers.sort();
             managers.dedup();
-            let fields = conflicts.iter().map(|cause| part(cause, "field")).collect();
-            return Self::Conflict { managers, fields, message: text("message") };
+            let fields = conflicts.iter().map(|cause| text(cause, "/field").to_owned()).collect();
+            return Self::Conflict { managers, fields, message };
         }
-        Self::Refused {
-            code,
-            reason: text("reason"),
-            message: text("message"),
-            causes: causes.iter().map(|cause| part(cause, "message")).collect(),
-        }
+        Self::Refused { code, reason: text(object, "/reason").to_owned(), message }
     }
 }
 
@@ -183,10 +162,9 @@ fn manager_in(message: &str) -> String {
 mod tests {
     use super::*;
     use rstest::rstest;
-    use serde_json::json;
 
     fn refused(code: u16, message: &str) -> ApiFailure {
-        let kind = FailureKind::Refused { code, reason: String::new(), message: message.into(), causes: vec![] };
+        let kind = FailureKind::Refused { code, reason: String::new(), message: message.into() };
         ApiFailure::new("apply Pod a/b", kind)
     }
 
@@ -222,25 +200,6 @@ mod tests {
     #[case(401, "x is forbidden: User \"u\" cannot get resource", false)]
     fn tells_who_may_not_from_what_may_not_be(#[case] code: u16, #[case] message: &str, #[case] lacks: bool) {
         assert_eq!(refused(code, message).lacks_rights(), lacks);
-    }
-
-    #[test]
-    fn a_webhook_that_is_not_up_is_known() {
-        let failure = refused(500, "Internal error occurred: failed calling webhook \"w\": connection refused");
-        assert!(failure.is_webhook_unreachable() && failure.is_transient());
-        assert!(!refused(500, "etcdserver: request timed out").is_webhook_unreachable());
-    }
-
-    #[test]
-    fn a_conflict_names_the_other_manager_and_the_field() {
-        let status = json!({"kind": "Status", "code": 409, "reason": "Conflict", "message": "Apply failed with 1 conflict",
-            "details": {"causes": [{"reason": "FieldManagerConflict", "message": "conflict with \"envoy-gateway\" using apps/v1", "field": ".spec.replicas"}]}});
-        let failure = ApiFailure::new("apply Deployment a/b", FailureKind::of_status(409, &status));
-        assert_eq!(
-            failure.to_string(),
-            "apply Deployment a/b: \"envoy-gateway\" already manages .spec.replicas; igc never forces: change the manifest, or let the other one go of the field"
-        );
-        assert!(!failure.is_environment());
     }
 
     #[rstest]

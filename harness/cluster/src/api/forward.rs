@@ -18,7 +18,7 @@ use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use wire::{Dial, Stream};
 
-use super::{ApiFailure, Cluster, clock::Deadline, request::unanswered};
+use super::{ApiFailure, Cluster, ObjectRef, clock::Deadline, items, request::unanswered, text};
 
 const OPEN: Duration = Duration::from_secs(10);
 
@@ -123,7 +123,7 @@ impl<S: AsyncWrite> AsyncWrite for Forwarded<S> {
 impl Cluster {
     /// The pods and ports behind a port of a Service that are ready, sorted.
     pub async fn ready_endpoints(&self, namespace: &str, service: &str, port: u16) -> Result<Vec<PodPort>, ApiFailure> {
-        let object = self.get(&super::ObjectRef::new("v1", "Service", namespace, service)).await?;
+        let object = self.get(&ObjectRef::new("v1", "Service", namespace, service)).await?;
         let name = object.as_ref().and_then(|service| port_name(service, port)).unwrap_or_default();
         let selector = format!("kubernetes.io/service-name={service}");
         let slices = self.list("discovery.k8s.io/v1", "EndpointSlice", Some(namespace), &selector).await?;
@@ -136,21 +136,17 @@ impl Cluster {
 
 /// The name of a Service's port; empty where it has none.
 fn port_name(service: &Value, port: u16) -> Option<String> {
-    let ports = service.pointer("/spec/ports")?.as_array()?;
-    let port = ports.iter().find(|candidate| candidate.get("port").and_then(Value::as_u64) == Some(port.into()))?;
-    Some(port.get("name").and_then(Value::as_str).unwrap_or_default().to_owned())
+    let port = items(service, "/spec/ports").find(|candidate| candidate["port"] == port)?;
+    Some(text(port, "/name").to_owned())
 }
 
 fn ends_of(slice: &Value, port_name: &str, namespace: &str) -> Vec<PodPort> {
-    let ports = slice.get("ports").and_then(Value::as_array).into_iter().flatten();
-    let port = ports
-        .filter(|port| port.get("name").and_then(Value::as_str).unwrap_or_default() == port_name)
-        .find_map(|port| port.get("port").and_then(Value::as_u64).and_then(|port| u16::try_from(port).ok()));
+    let mut ports = items(slice, "/ports").filter(|port| text(port, "/name") == port_name);
+    let port = ports.find_map(|port| port["port"].as_u64().and_then(|port| u16::try_from(port).ok()));
     let Some(port) = port else { return Vec::new() };
-    let endpoints = slice.get("endpoints").and_then(Value::as_array).into_iter().flatten();
-    endpoints
-        .filter(|endpoint| endpoint.pointer("/conditions/ready").and_then(Value::as_bool).unwrap_or(true))
-        .filter(|endpoint| endpoint.pointer("/targetRef/kind").and_then(Value::as_str) == Some("Pod"))
+    items(slice, "/endpoints")
+        .filter(|endpoint| endpoint["conditions"]["ready"].as_bool().unwrap_or(true))
+        .filter(|endpoint| endpoint["targetRef"]["kind"] == "Pod")
         .filter_map(|endpoint| {
             let pod = endpoint.pointer("/targetRef/name")?.as_str()?.to_owned();
             Some(PodPort { namespace: namespace.to_owned(), pod, port })

@@ -7,6 +7,7 @@
 mod address;
 mod apply;
 mod clock;
+mod condition;
 mod connect;
 mod discovery;
 mod events;
@@ -16,27 +17,26 @@ mod object;
 mod pods;
 mod read;
 mod request;
-mod until;
 mod wait;
 mod watch;
 
 use std::sync::{Arc, Once};
-use std::time::Duration;
 
 pub use address::{AddressAsk, AddressError, AddressKind, Reached, Tried};
-pub use apply::{Applied, Apply, Change, MANAGED_BY, MANAGER, RUN_LABEL};
+pub use apply::{Apply, RUN_LABEL};
 pub use clock::{Backoff, Deadline};
+pub use condition::WaitCondition;
 pub use connect::ConnectError;
 pub use discovery::Kind;
 pub use events::Event;
 pub use failure::{ApiFailure, FailureKind};
 pub use forward::{Forward, PodPort};
-pub use object::{ObjectRef, conditions_in_short, name_of};
+pub use object::{ObjectRef, name_of};
+pub(crate) use object::{items, text};
+pub use pods::Logs;
 pub(crate) use pods::is_ready;
-pub use pods::{Exec, Logs, PodAnswer};
 pub use read::Propagation;
-pub use request::Bounds;
-pub use until::{Predicate, Until};
+pub use request::{ApiResponse, Bounds};
 pub use wait::{Target, WaitError, Waited};
 
 /// Installs ring as the TLS provider of this process, once; without it `kube` panics at the first client, depending on
@@ -80,16 +80,8 @@ impl Cluster {
         &self.about.version
     }
 
-    /// The same cluster with another bound on how long nobody may listen before waiting ends (15 s otherwise).
-    pub fn with_absence(mut self, absence: Duration) -> Self {
-        self.bounds.absence = absence;
-        self
-    }
-
-    /// The same cluster with another bound on the time of each request (30 s otherwise).
-    pub fn with_request_time(mut self, time: Duration) -> Self {
-        self.bounds.time = time;
-        self
+    pub fn with_bounds(self, bounds: Bounds) -> Self {
+        Self { bounds, ..self }
     }
 }
 

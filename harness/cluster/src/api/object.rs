@@ -10,7 +10,6 @@ use serde_json::Value;
 pub struct ObjectRef {
     /// `group/version`, or `v1` for the core group.
     pub api_version: String,
-    /// For example `HTTPRoute`.
     pub kind: String,
     /// Absent for kinds without namespaces.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -29,14 +28,12 @@ impl ObjectRef {
 
     /// What a manifest or an object names; the field that is missing otherwise.
     pub fn of(object: &Value) -> Result<Self, &'static str> {
-        let text = |pointer: &str| {
-            object.pointer(pointer).and_then(Value::as_str).filter(|text| !text.is_empty()).map(str::to_owned)
-        };
+        let named = |pointer: &str| Some(text(object, pointer).to_owned()).filter(|name| !name.is_empty());
         Ok(Self {
-            api_version: text("/apiVersion").ok_or("apiVersion")?,
-            kind: text("/kind").ok_or("kind")?,
-            namespace: text("/metadata/namespace"),
-            name: text("/metadata/name").ok_or("metadata.name")?,
+            api_version: named("/apiVersion").ok_or("apiVersion")?,
+            kind: named("/kind").ok_or("kind")?,
+            namespace: named("/metadata/namespace"),
+            name: named("/metadata/name").ok_or("metadata.name")?,
         })
     }
 
@@ -59,41 +56,44 @@ pub(crate) fn group_of(api_version: &str) -> &str {
     api_version.split_once('/').map_or("", |(group, _)| group)
 }
 
+/// The text at a JSON pointer; empty where there is none.
+pub(crate) fn text<'v>(value: &'v Value, pointer: &str) -> &'v str {
+    value.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
+}
+
+/// The items of the list at a JSON pointer; none where there is no list.
+pub(crate) fn items<'v>(value: &'v Value, pointer: &str) -> impl Iterator<Item = &'v Value> + use<'v> {
+    value.pointer(pointer).and_then(Value::as_array).into_iter().flatten()
+}
+
 /// `metadata.name`, or a dash.
 pub fn name_of(object: &Value) -> &str {
-    object.pointer("/metadata/name").and_then(Value::as_str).unwrap_or("-")
+    object["metadata"]["name"].as_str().unwrap_or("-")
 }
 
 /// The conditions of an object (also those of its listeners, route parents and pool parents) as `where Type=Status (Reason: message)`.
-pub fn conditions_in_short(object: &Value) -> Vec<String> {
+pub(crate) fn conditions_in_short(object: &Value) -> Vec<String> {
     let mut said = Vec::new();
-    let mut say = |place: &str, conditions: Option<&Value>| {
-        for condition in conditions.and_then(Value::as_array).into_iter().flatten() {
-            let text = |key: &str| condition.get(key).and_then(Value::as_str).unwrap_or("");
-            let because = match (text("reason"), text("message")) {
+    let mut say = |place: &str, holder: &Value| {
+        for condition in items(holder, "/conditions") {
+            let because = match (text(condition, "/reason"), text(condition, "/message")) {
                 ("", "") => String::new(),
                 (reason, "") => format!(" ({reason})"),
                 ("", message) => format!(" ({message})"),
                 (reason, message) => format!(" ({reason}: {message})"),
             };
-            said.push(format!("{place}{}={}{because}", text("type"), text("status")));
+            said.push(format!("{place}{}={}{because}", text(condition, "/type"), text(condition, "/status")));
         }
     };
-    let Some(status) = object.get("status") else {
-        return said;
-    };
-    say("", status.get("conditions"));
-    for listener in status.get("listeners").and_then(Value::as_array).into_iter().flatten() {
-        let name = listener.get("name").and_then(Value::as_str).unwrap_or("-");
-        say(&format!("listener {name}: "), listener.get("conditions"));
+    let status = &object["status"];
+    say("", status);
+    for listener in items(status, "/listeners") {
+        say(&format!("listener {}: ", listener["name"].as_str().unwrap_or("-")), listener);
     }
-    for parents in ["parents", "ancestors"] {
-        for parent in status.get(parents).and_then(Value::as_array).into_iter().flatten() {
-            let name = ["/parentRef/name", "/ancestorRef/name"].iter().find_map(|p| parent.pointer(p));
-            let controller = parent.get("controllerName").and_then(Value::as_str).unwrap_or("no controllerName");
-            let name = name.and_then(Value::as_str).unwrap_or("-");
-            say(&format!("parent {name} ({controller}): "), parent.get("conditions"));
-        }
+    for parent in items(status, "/parents").chain(items(status, "/ancestors")) {
+        let name = parent["parentRef"]["name"].as_str().or(parent["ancestorRef"]["name"].as_str()).unwrap_or("-");
+        let controller = parent["controllerName"].as_str().unwrap_or("no controllerName");
+        say(&format!("parent {name} ({controller}): "), parent);
     }
     said
 }

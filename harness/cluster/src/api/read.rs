@@ -3,19 +3,23 @@
 use std::time::Duration;
 
 use http::StatusCode;
+use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::apply::is_ours;
-use super::failure::{ApiFailure, FailureKind};
-use super::object::ObjectRef;
-use super::request::{encode, request};
-use super::until::Until;
-use super::{Cluster, WaitError};
+use super::{
+    Cluster, WaitError,
+    apply::is_ours,
+    condition::WaitCondition,
+    failure::{ApiFailure, FailureKind},
+    object::{ObjectRef, text},
+    request::{encode, request},
+    watch::version_of,
+};
 
 /// How many objects one page of a list holds.
 const PAGE: usize = 500;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub enum Propagation {
     Foreground,
     Background,
@@ -27,8 +31,7 @@ impl Cluster {
     pub async fn get(&self, object: &ObjectRef) -> Result<Option<Value>, ApiFailure> {
         let doing = format!("read {object}");
         let path = self.path_of(&doing, object).await?;
-        let answer = self.ask(&doing, request("GET", &path, None)).await?;
-        match answer.json(&doing) {
+        match self.get_json(&doing, &path).await {
             Err(failure) if failure.is_not_found() => Ok(None),
             other => other.map(Some),
         }
@@ -78,24 +81,18 @@ impl Cluster {
                 }
                 objects.push(item);
             }
-            let text = |key: &str| list.pointer(key).and_then(Value::as_str).unwrap_or_default().to_owned();
-            next = text("/metadata/continue");
+            next = text(&list, "/metadata/continue").to_owned();
             if next.is_empty() {
-                return Ok((objects, text("/metadata/resourceVersion")));
+                return Ok((objects, version_of(&list)));
             }
         }
     }
 
-    /// Deletes one object; `false` when there was none. Does not wait, see [`Self::wait`] with [`Until::Gone`].
+    /// Deletes one object; `false` when there was none. Does not wait, see [`Self::wait`] with [`WaitCondition::Gone`].
     pub async fn delete(&self, object: &ObjectRef, propagation: Propagation) -> Result<bool, ApiFailure> {
         let doing = format!("delete {object}");
         let path = self.path_of(&doing, object).await?;
-        let policy = match propagation {
-            Propagation::Foreground => "Foreground",
-            Propagation::Background => "Background",
-            Propagation::Orphan => "Orphan",
-        };
-        let options = json!({"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": policy});
+        let options = json!({"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": propagation});
         let answer = self.ask(&doing, request("DELETE", &path, Some(("application/json", &options)))).await?;
         if answer.status == StatusCode::NOT_FOUND {
             return Ok(false);
@@ -113,7 +110,7 @@ impl Cluster {
     /// which name what is left in it.
     pub async fn delete_namespace(&self, name: &str, within: Duration) -> Result<bool, WaitError> {
         let namespace = ObjectRef::global("v1", "Namespace", name);
-        let failed = |failure| WaitError::asking(&namespace, &Until::Gone, failure);
+        let failed = |failure| WaitError::early(&namespace, &WaitCondition::Gone, failure);
         let Some(there) = self.get(&namespace).await.map_err(failed)? else {
             return Ok(false);
         };
@@ -122,7 +119,7 @@ impl Cluster {
             return Err(failed(ApiFailure::new(doing, FailureKind::NotOurs(namespace.clone()))));
         }
         self.delete(&namespace, Propagation::Background).await.map_err(failed)?;
-        self.wait(&namespace, Until::Gone, within).await.map(|_| true)
+        self.wait(&namespace, WaitCondition::Gone, within).await.map(|_| true)
     }
 
     pub(crate) async fn path_of(&self, doing: &str, object: &ObjectRef) -> Result<String, ApiFailure> {

@@ -1,8 +1,6 @@
 //! One request to the API server: bounded in time and bytes, with the warnings of its answer.
 
-use std::fmt::Write as _;
-use std::io;
-use std::time::Duration;
+use std::{fmt::Write as _, io, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, Request, Response, StatusCode, header};
@@ -10,15 +8,16 @@ use http_body_util::BodyExt as _;
 use kube::client::Body;
 use serde_json::Value;
 
-use super::Cluster;
-use super::clock::{Backoff, Deadline};
-use super::failure::{ApiFailure, FailureKind};
+use super::{
+    Cluster,
+    clock::{Backoff, Deadline},
+    failure::{ApiFailure, FailureKind},
+};
 
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {
     /// From sending to the last byte of the answer.
     pub time: Duration,
-    /// Bytes of an answer's body.
     pub bytes: usize,
     /// How long nobody may listen before who asks again gives up: longer than an API server takes to start again.
     pub absence: Duration,
@@ -33,16 +32,16 @@ impl Default for Bounds {
 /// How often a request is repeated that the API server puts off (429 with `Retry-After`).
 const PUT_OFF: u32 = 5;
 
-/// A whole answer.
+/// A whole response, of the API server or of a pod behind its proxy.
 #[derive(Debug)]
-pub(crate) struct Answer {
+pub struct ApiResponse {
     pub status: StatusCode,
     pub headers: HeaderMap,
     pub body: Bytes,
 }
 
-impl Answer {
-    pub fn warnings(&self) -> Vec<String> {
+impl ApiResponse {
+    pub(crate) fn warnings(&self) -> Vec<String> {
         self.headers
             .get_all(header::WARNING)
             .iter()
@@ -51,7 +50,7 @@ impl Answer {
     }
 
     /// The body as JSON; a refusal as a failure.
-    pub fn json(&self, doing: &str) -> Result<Value, ApiFailure> {
+    pub(crate) fn json(&self, doing: &str) -> Result<Value, ApiFailure> {
         if !self.status.is_success() {
             return Err(ApiFailure::new(doing, FailureKind::of_answer(self.status, &self.body)));
         }
@@ -63,34 +62,20 @@ impl Answer {
 
 impl Cluster {
     /// Sends a request and reads all of the answer, whatever its status.
-    pub(crate) async fn ask(&self, doing: &str, request: Request<Vec<u8>>) -> Result<Answer, ApiFailure> {
-        self.ask_within(doing, request, self.bounds).await
-    }
-
-    pub(crate) async fn ask_within(
-        &self,
-        doing: &str,
-        request: Request<Vec<u8>>,
-        bounds: Bounds,
-    ) -> Result<Answer, ApiFailure> {
+    pub(crate) async fn ask(&self, doing: &str, request: Request<Vec<u8>>) -> Result<ApiResponse, ApiFailure> {
+        let bounds = self.bounds;
         let deadline = Deadline::within(bounds.time);
         let mut put_off = 0;
         loop {
             let whole = async {
                 let response = self.send(request.clone()).await?;
-                read_answer(response, bounds.bytes).await
+                read_response(response, bounds.bytes).await
             };
-            let answer = match deadline.bound(whole).await {
-                Some(answer) => answer.map_err(|kind| ApiFailure::new(doing, kind))?,
-                None => {
-                    let said = format!("not within {:.1} s", bounds.time.as_secs_f64());
-                    return Err(ApiFailure::new(doing, FailureKind::Unanswered(said)));
-                }
-            };
+            let late = || FailureKind::Unanswered(format!("not within {:.1} s", bounds.time.as_secs_f64()));
+            let answer = deadline.bound(whole).await.unwrap_or_else(|| Err(late()));
+            let answer = answer.map_err(|kind| ApiFailure::new(doing, kind))?;
             let wait = (answer.status == StatusCode::TOO_MANY_REQUESTS).then(|| retry_after(&answer.headers)).flatten();
-            let Some(wait) = wait.filter(|_| put_off < PUT_OFF) else {
-                return Ok(answer);
-            };
+            let Some(wait) = wait.filter(|_| put_off < PUT_OFF) else { return Ok(answer) };
             put_off += 1;
             if !Backoff::new(wait, wait).pause(deadline).await {
                 return Ok(answer);
@@ -109,7 +94,7 @@ impl Cluster {
     pub(crate) async fn refusal(&self, response: Response<Body>) -> FailureKind {
         let status = response.status();
         let bounded = Bounds { bytes: 1024 * 1024, ..self.bounds };
-        match Deadline::within(bounded.time).bound(read_answer(response, bounded.bytes)).await {
+        match Deadline::within(bounded.time).bound(read_response(response, bounded.bytes)).await {
             None => FailureKind::Unanswered(format!("{status}, and no body")),
             Some(Err(kind)) => kind,
             Some(Ok(answer)) => FailureKind::of_answer(status, &answer.body),
@@ -148,25 +133,23 @@ pub(crate) fn encode(text: &str) -> String {
 
 /// A failure of the client in words, its causes included.
 pub(crate) fn unanswered(error: &kube::Error) -> FailureKind {
-    let mut words = String::new();
+    let mut message = String::new();
     let mut refused = false;
     let mut next: Option<&(dyn std::error::Error + 'static)> = Some(error);
     while let Some(error) = next {
         refused |= error.downcast_ref().is_some_and(|e: &io::Error| e.kind() == io::ErrorKind::ConnectionRefused);
         let said = error.to_string();
         let said = said.strip_prefix("ServiceError: ").or(said.strip_prefix("HyperError: ")).unwrap_or(&said);
-        if !words.contains(said) {
-            if !words.is_empty() {
-                words.push_str(": ");
-            }
-            words.push_str(said);
+        if !message.contains(said) {
+            message.push_str(if message.is_empty() { "" } else { ": " });
+            message.push_str(said);
         }
         next = error.source();
     }
-    if refused { FailureKind::NobodyListens(words) } else { FailureKind::Unanswered(words) }
+    if refused { FailureKind::NobodyListens(message) } else { FailureKind::Unanswered(message) }
 }
 
-async fn read_answer(response: Response<Body>, bytes: usize) -> Result<Answer, FailureKind> {
+async fn read_response(response: Response<Body>, bytes: usize) -> Result<ApiResponse, FailureKind> {
     let (head, mut body) = response.into_parts();
     let mut read = BytesMut::new();
     while let Some(frame) = body.frame().await {
@@ -178,7 +161,7 @@ async fn read_answer(response: Response<Body>, bytes: usize) -> Result<Answer, F
             read.extend_from_slice(&data);
         }
     }
-    Ok(Answer { status: head.status, headers: head.headers, body: read.freeze() })
+    Ok(ApiResponse { status: head.status, headers: head.headers, body: read.freeze() })
 }
 
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {

@@ -1,18 +1,18 @@
-//! The one way to wait: list, watch, judge, until a deadline; and when that passes, say what was last seen.
+//! The one way to wait: list, watch, evaluate, until a deadline; and when that passes, say what was last seen.
 
-use std::collections::BTreeMap;
-use std::fmt;
-use std::time::Duration;
+use std::{collections::BTreeMap, fmt, time::Duration};
 
 use serde_json::Value;
 
-use super::clock::{Absence, Backoff, Deadline};
-use super::failure::{ApiFailure, FailureKind};
-use super::object::{ObjectRef, conditions_in_short, name_of};
-use super::request::{encode, request};
-use super::until::{Look, Until};
-use super::watch::{Watch, WatchEvent, version_of};
-use super::{Cluster, Event};
+use super::{
+    Bounds, Cluster, Event,
+    clock::{Absence, Backoff, Deadline},
+    condition::WaitCondition,
+    failure::{ApiFailure, FailureKind},
+    object::{ObjectRef, conditions_in_short, name_of, text},
+    request::{encode, request},
+    watch::{Watch, WatchEvent, version_of},
+};
 
 /// A watch is renewed after this time even if it says nothing: its server may be gone without a word.
 const WATCH: Duration = Duration::from_secs(120);
@@ -36,12 +36,6 @@ pub enum Target {
     },
 }
 
-impl From<ObjectRef> for Target {
-    fn from(object: ObjectRef) -> Self {
-        Self::Object(object)
-    }
-}
-
 impl From<&ObjectRef> for Target {
     fn from(object: &ObjectRef) -> Self {
         Self::Object(object.clone())
@@ -59,9 +53,9 @@ impl Target {
     }
 
     /// What is listed and watched for it: a Service's endpoints are in its EndpointSlices.
-    fn watched(&self, until: &Until) -> Watched {
-        match (self, until) {
-            (Self::Object(service), Until::EndpointsReady) => Watched {
+    fn watched(&self, condition: &WaitCondition) -> Watched {
+        match (self, condition) {
+            (Self::Object(service), WaitCondition::EndpointsReady) => Watched {
                 api_version: "discovery.k8s.io/v1".to_owned(),
                 kind: "EndpointSlice".to_owned(),
                 namespace: service.namespace.clone(),
@@ -116,14 +110,12 @@ struct Watched {
 
 #[derive(Clone, Debug)]
 pub struct Waited {
-    /// The objects that made it true; empty after [`Until::Gone`]. For [`Until::EndpointsReady`] the EndpointSlices.
+    /// The objects for which the condition holds; empty after [`WaitCondition::Gone`]. For
+    /// [`WaitCondition::EndpointsReady`] the EndpointSlices.
     pub objects: Vec<Value>,
-    /// From the call to the event that made it true.
-    pub took: Duration,
 }
 
 impl Waited {
-    /// The first object, or `null`.
     pub fn object(&self) -> &Value {
         self.objects.first().unwrap_or(&Value::Null)
     }
@@ -135,7 +127,7 @@ pub struct WaitError(Box<Unmet>);
 #[derive(Debug)]
 struct Unmet {
     target: String,
-    until: String,
+    condition: String,
     waited: Duration,
     missing: Option<String>,
     last: Vec<Value>,
@@ -146,10 +138,10 @@ struct Unmet {
 }
 
 impl WaitError {
-    pub(crate) fn asking(target: impl Into<Target>, until: &Until, failure: ApiFailure) -> Self {
+    pub(crate) fn early(target: impl Into<Target>, condition: &WaitCondition, failure: ApiFailure) -> Self {
         Self(Box::new(Unmet {
             target: target.into().to_string(),
-            until: until.to_string(),
+            condition: condition.to_string(),
             waited: Duration::ZERO,
             missing: None,
             last: Vec::new(),
@@ -161,23 +153,6 @@ impl WaitError {
 
     pub fn last(&self) -> Option<&Value> {
         self.0.last.first()
-    }
-
-    /// The last events about it, oldest first.
-    pub fn events(&self) -> &[Event] {
-        &self.0.events
-    }
-
-    pub fn waited(&self) -> Duration {
-        self.0.waited
-    }
-
-    pub fn missing(&self) -> Option<&str> {
-        self.0.missing.as_deref()
-    }
-
-    pub fn trouble(&self) -> Option<&ApiFailure> {
-        self.0.trouble.as_ref()
     }
 
     /// Whether the cluster is at fault: at the end it did not answer, or answered as no API server does. A check that
@@ -201,7 +176,7 @@ impl std::error::Error for WaitError {
 impl fmt::Display for WaitError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let unmet = &*self.0;
-        write!(f, "wait for {} until {}: ", unmet.target, unmet.until)?;
+        write!(f, "wait for {} until {}: ", unmet.target, unmet.condition)?;
         match (&unmet.trouble, unmet.ended_early) {
             (Some(trouble), true) => return write!(f, "{trouble}"),
             _ => write!(f, "not within {:.1} s", unmet.waited.as_secs_f64())?,
@@ -210,7 +185,7 @@ impl fmt::Display for WaitError {
             write!(f, "; {missing}")?;
         }
         for object in unmet.last.iter().take(3) {
-            let generation = object.pointer("/metadata/generation").and_then(Value::as_i64);
+            let generation = object["metadata"]["generation"].as_i64();
             let generation = generation.map(|g| format!(" (generation {g})")).unwrap_or_default();
             let conditions = conditions_in_short(object);
             let conditions = if conditions.is_empty() { "no conditions".to_owned() } else { conditions.join("; ") };
@@ -229,87 +204,90 @@ impl fmt::Display for WaitError {
     }
 }
 
+/// Whether the objects are as wanted; the error says what is missing.
+type Evaluate<'a> = dyn FnMut(&[&Value]) -> Result<(), String> + Send + 'a;
+
+/// What a wait knows at any moment; objects by namespace and name.
 #[derive(Default)]
-struct Seen {
+struct Observation {
     objects: BTreeMap<(String, String), Value>,
     missing: Option<String>,
     /// The last question went unanswered.
     trouble: Option<ApiFailure>,
 }
 
-impl Seen {
+impl Observation {
     fn set(&mut self, object: Value) {
         self.objects.insert(key(&object), object);
     }
 
-    fn list(&self) -> Vec<Value> {
-        self.objects.values().cloned().collect()
+    fn holds(&mut self, evaluate: &mut Evaluate<'_>) -> bool {
+        self.missing = evaluate(&self.objects.values().collect::<Vec<_>>()).err();
+        self.missing.is_none()
+    }
+
+    fn into_waited(self) -> Waited {
+        Waited { objects: self.objects.into_values().collect() }
     }
 }
 
 fn key(object: &Value) -> (String, String) {
-    let namespace = object.pointer("/metadata/namespace").and_then(Value::as_str).unwrap_or_default();
-    (namespace.to_owned(), name_of(object).to_owned())
-}
-
-type Judge<'a> = dyn FnMut(&mut Seen) -> Result<Look, ApiFailure> + Send + 'a;
-
-enum End {
-    Met,
-    Failed(ApiFailure),
+    (text(object, "/metadata/namespace").to_owned(), name_of(object).to_owned())
 }
 
 impl Cluster {
-    /// Waits until something is true of an object or a set of objects.
+    /// Waits until a condition holds for an object or a set of objects.
     ///
     /// Lists and watches; lists again when the API server says that it forgot (410), when a watch breaks, when the server
     /// does not answer and when the kind is not served yet: until the deadline.
     ///
     /// Fails at once for missing rights and for a target that makes no sense, and soon for a cluster that is gone.
-    pub async fn wait(&self, target: impl Into<Target>, until: Until, within: Duration) -> Result<Waited, WaitError> {
+    pub async fn wait(
+        &self,
+        target: impl Into<Target>,
+        condition: WaitCondition,
+        within: Duration,
+    ) -> Result<Waited, WaitError> {
         let target = target.into();
-        let watched = target.watched(&until);
+        let watched = target.watched(&condition);
         let deadline = Deadline::within(within);
-        let mut seen = Seen::default();
-        let mut look = |seen: &mut Seen| judge(&until, seen);
-        let end = deadline.bound(self.follow(&watched, &mut look, &mut seen)).await;
-        let failure = match end {
-            Some(End::Met) => {
-                return Ok(Waited { objects: seen.list(), took: deadline.elapsed() });
-            }
-            Some(End::Failed(failure)) => Some(failure),
+        let mut observation = Observation::default();
+        let mut evaluate = |objects: &[&Value]| condition.evaluate(objects);
+        let ended = deadline.bound(self.follow(&watched, &mut evaluate, &mut observation)).await;
+        let waited = deadline.elapsed();
+        let failure = match ended {
+            Some(Ok(())) => return Ok(observation.into_waited()),
+            Some(Err(failure)) => Some(failure),
             None => None,
         };
-        let waited = deadline.elapsed();
         if failure.is_none() {
             // A watch may have been deaf: one last look decides between "not true" and "not answered".
-            match Deadline::within(LAST_LOOK).bound(self.look_once(&watched, &mut look, &mut seen)).await {
-                Some(Ok(Look::Met)) => {
-                    return Ok(Waited { objects: seen.list(), took: deadline.elapsed() });
-                }
-                Some(Ok(_)) => seen.trouble = None,
-                Some(Err(trouble)) => seen.trouble = Some(trouble),
+            let listed = Deadline::within(LAST_LOOK).bound(self.list_watched(&watched, &mut observation)).await;
+            match listed {
+                Some(Ok(_)) if observation.holds(&mut evaluate) => return Ok(observation.into_waited()),
+                Some(Ok(_)) => {}
+                Some(Err(trouble)) => observation.trouble = Some(trouble),
                 None => {
                     let said = format!("not within {} s", LAST_LOOK.as_secs());
                     let doing = format!("look at {target} at the end");
-                    seen.trouble = Some(ApiFailure::new(doing, FailureKind::Unanswered(said)));
+                    observation.trouble = Some(ApiFailure::new(doing, FailureKind::Unanswered(said)));
                 }
             }
         }
-        let events = if seen.trouble.is_none() && failure.is_none() {
-            self.last_events(&target, &seen).await
+        let events = if observation.trouble.is_none() && failure.is_none() {
+            self.last_events(&target, &observation).await
         } else {
             Vec::new()
         };
         Err(WaitError(Box::new(Unmet {
             target: target.to_string(),
-            until: until.to_string(),
+            condition: condition.to_string(),
             waited,
-            last: seen.list(),
-            missing: seen.missing,
+            last: observation.objects.into_values().collect(),
+            missing: observation.missing,
             events,
             ended_early: failure.is_some(),
-            trouble: failure.or(seen.trouble),
+            trouble: failure.or(observation.trouble),
         })))
     }
 
@@ -317,45 +295,45 @@ impl Cluster {
     /// watches, forgotten versions and an API server that does not answer.
     /// Ends only with what no waiting cures: missing rights, a target that makes no sense.
     pub async fn observe(&self, target: impl Into<Target>, mut tell: impl FnMut(&[&Value]) + Send) -> ApiFailure {
-        let watched = target.into().watched(&Until::Exists);
-        let patient = self.clone().with_absence(Duration::MAX);
-        let mut look = |seen: &mut Seen| {
-            tell(&seen.objects.values().collect::<Vec<_>>());
-            Ok(Look::NotYet(String::new()))
+        let watched = target.into().watched(&WaitCondition::Exists);
+        let patient = self.clone().with_bounds(Bounds { absence: Duration::MAX, ..self.bounds });
+        let mut evaluate = |objects: &[&Value]| {
+            tell(objects);
+            Err(String::new())
         };
         loop {
-            if let End::Failed(failure) = patient.follow(&watched, &mut look, &mut Seen::default()).await {
+            if let Err(failure) = patient.follow(&watched, &mut evaluate, &mut Observation::default()).await {
                 return failure;
             }
         }
     }
 
-    /// Looks, and watches, and looks again. Ends only when nothing more is to be waited for.
-    async fn follow(&self, watched: &Watched, look: &mut Judge<'_>, seen: &mut Seen) -> End {
+    /// Lists, and watches, and lists again, until the condition holds or nothing more is to be waited for.
+    async fn follow(
+        &self,
+        watched: &Watched,
+        evaluate: &mut Evaluate<'_>,
+        observation: &mut Observation,
+    ) -> Result<(), ApiFailure> {
         let for_ever = Deadline::within(Duration::MAX); // the caller ends this future at its own deadline
         let (mut backoff, mut absence) = (Backoff::default(), Absence::default());
         loop {
-            match self.look_and_watch(watched, look, seen, &mut backoff).await {
-                Ok(Watching::Met) => return End::Met,
-                Ok(Watching::ListAgain) => {}
+            match self.list_and_watch(watched, evaluate, observation, &mut backoff).await {
+                Ok(true) => return Ok(()),
+                Ok(false) => {}
                 Err(failure) if is_final(&failure) || absence.lasts(&failure, self.bounds.absence) => {
-                    return End::Failed(failure);
+                    return Err(failure);
                 }
                 Err(failure) => {
                     tracing::debug!(%failure, "waiting goes on");
-                    seen.trouble = Some(failure);
+                    observation.trouble = Some(failure);
                 }
             }
             backoff.pause(for_ever).await;
         }
     }
 
-    async fn look_once(&self, watched: &Watched, look: &mut Judge<'_>, seen: &mut Seen) -> Result<Look, ApiFailure> {
-        self.list_seen(watched, seen).await?;
-        look(seen)
-    }
-
-    async fn list_seen(&self, watched: &Watched, seen: &mut Seen) -> Result<String, ApiFailure> {
+    async fn list_watched(&self, watched: &Watched, observation: &mut Observation) -> Result<String, ApiFailure> {
         let query = [(watched.query.0, watched.query.1.as_str())];
         let namespace = watched.namespace.as_deref();
         let kind = self.kind(&watched.api_version, &watched.kind).await?;
@@ -364,23 +342,23 @@ impl Cluster {
             return Err(ApiFailure::new(format!("list {} objects", watched.kind), FailureKind::Manifest(said)));
         }
         let (objects, version) = self.list_where(&watched.api_version, &watched.kind, namespace, &query).await?;
-        seen.objects.clear();
-        objects.into_iter().for_each(|object| seen.set(object));
-        seen.trouble = None;
+        observation.objects.clear();
+        objects.into_iter().for_each(|object| observation.set(object));
+        observation.trouble = None;
         Ok(version)
     }
 
-    /// One list and the watches that continue it, until it is true or the list is needed again.
-    async fn look_and_watch(
+    /// One list and the watches that continue it: `true` when the condition holds, `false` when the list is needed again.
+    async fn list_and_watch(
         &self,
         watched: &Watched,
-        look: &mut Judge<'_>,
-        seen: &mut Seen,
+        evaluate: &mut Evaluate<'_>,
+        observation: &mut Observation,
         backoff: &mut Backoff,
-    ) -> Result<Watching, ApiFailure> {
-        let mut version = self.list_seen(watched, seen).await?;
-        if look(seen)? == Look::Met {
-            return Ok(Watching::Met);
+    ) -> Result<bool, ApiFailure> {
+        let mut version = self.list_watched(watched, observation).await?;
+        if observation.holds(evaluate) {
+            return Ok(true);
         }
         let kind = self.kind(&watched.api_version, &watched.kind).await?;
         let path = kind.collection(watched.namespace.as_deref());
@@ -395,41 +373,35 @@ impl Cluster {
             );
             let renewed = Deadline::within(WATCH + WATCH_GRACE);
             let asked = request("GET", &format!("{path}{query}"), None);
-            let opened = Deadline::within(self.bounds.time).bound(self.send(asked)).await;
             let failed = |kind| ApiFailure::new(doing.clone(), kind);
-            let response = match opened {
-                None => {
-                    return Err(failed(FailureKind::Unanswered("the watch did not open".to_owned())));
-                }
-                Some(response) => response.map_err(failed)?,
-            };
+            let opened = Deadline::within(self.bounds.time).bound(self.send(asked)).await;
+            let unopened = || FailureKind::Unanswered("the watch did not open".to_owned());
+            let response = opened.unwrap_or_else(|| Err(unopened())).map_err(failed)?;
             if !response.status().is_success() {
                 return Err(failed(self.refusal(response).await)); // 410 as well: the list comes next
             }
             let mut watch = Watch::of(response);
             let mut alive = false;
             loop {
-                let Some(next) = renewed.bound(watch.next()).await else {
-                    return Ok(Watching::ListAgain);
-                };
+                let Some(next) = renewed.bound(watch.next()).await else { return Ok(false) };
                 match next.map_err(failed)? {
                     None => break,
-                    Some(WatchEvent::TooOld) => return Ok(Watching::ListAgain),
+                    Some(WatchEvent::TooOld) => return Ok(false),
                     Some(WatchEvent::Failed(kind)) => return Err(failed(kind)),
                     Some(WatchEvent::Bookmark(at)) => version = at,
-                    Some(WatchEvent::Seen(object)) => {
+                    Some(WatchEvent::There(object)) => {
                         version = version_of(&object);
-                        seen.set(object);
+                        observation.set(object);
                     }
                     Some(WatchEvent::Gone(object)) => {
                         version = version_of(&object);
-                        seen.objects.remove(&key(&object));
+                        observation.objects.remove(&key(&object));
                     }
                 }
                 alive = true;
                 backoff.reset();
-                if look(seen)? == Look::Met {
-                    return Ok(Watching::Met);
+                if observation.holds(evaluate) {
+                    return Ok(true);
                 }
             }
             if !alive {
@@ -440,37 +412,17 @@ impl Cluster {
     }
 
     /// Events about the first of the objects, or about the name that never appeared.
-    async fn last_events(&self, target: &Target, seen: &Seen) -> Vec<Event> {
+    async fn last_events(&self, target: &Target, observation: &Observation) -> Vec<Event> {
         let name = match target {
-            Target::Object(object) => object.name.clone(),
-            Target::Labelled { .. } => seen.objects.values().next().map(|o| name_of(o).to_owned()).unwrap_or_default(),
+            Target::Object(object) => &object.name,
+            Target::Labelled { .. } => observation.objects.values().next().map_or("", name_of),
         };
         if name.is_empty() {
             return Vec::new();
         }
-        let events = self.events_about(target.namespace(), &name, EVENTS);
+        let events = self.events_about(target.namespace(), name, EVENTS);
         Deadline::within(LAST_LOOK).bound(events).await.and_then(Result::ok).unwrap_or_default()
     }
-}
-
-enum Watching {
-    Met,
-    ListAgain,
-}
-
-/// Judges what was seen and remembers what is missing.
-fn judge(until: &Until, seen: &mut Seen) -> Result<Look, ApiFailure> {
-    let objects: Vec<&Value> = seen.objects.values().collect();
-    let look = until.look(&objects);
-    match &look {
-        Look::Met => seen.missing = None,
-        Look::NotYet(missing) => seen.missing = Some(missing.clone()),
-        Look::Senseless(problem) => {
-            let doing = format!("judge whether {until}");
-            return Err(ApiFailure::new(doing, FailureKind::Manifest(problem.clone())));
-        }
-    }
-    Ok(look)
 }
 
 /// Waiting does not help against missing rights, a request that the API server calls wrong, or a target without sense.

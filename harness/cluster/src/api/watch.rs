@@ -6,15 +6,14 @@ use http_body_util::BodyExt as _;
 use kube::client::Body;
 use serde_json::Value;
 
-use super::failure::FailureKind;
+use super::{failure::FailureKind, object::text};
 
 /// An object larger than this is no Kubernetes object.
 const LINE: usize = 16 * 1024 * 1024;
 
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum WatchEvent {
-    /// It is there, new or changed.
-    Seen(Value),
+    There(Value),
     /// It is gone; as it was last.
     Gone(Value),
     /// Nothing happened up to this `resourceVersion`.
@@ -47,12 +46,8 @@ impl Watch {
             }
             match self.body.frame().await {
                 None if self.read.iter().all(u8::is_ascii_whitespace) => return Ok(None),
-                None => {
-                    return Err(FailureKind::Unanswered("the watch broke off within an event".to_owned()));
-                }
-                Some(Err(error)) => {
-                    return Err(FailureKind::Unanswered(format!("the watch broke off: {error}")));
-                }
+                None => return Err(FailureKind::Unanswered("the watch broke off within an event".to_owned())),
+                Some(Err(error)) => return Err(FailureKind::Unanswered(format!("the watch broke off: {error}"))),
                 Some(Ok(frame)) => {
                     if let Ok(data) = frame.into_data() {
                         self.read.extend_from_slice(&data);
@@ -79,11 +74,11 @@ fn event(line: &[u8]) -> Result<WatchEvent, FailureKind> {
     let Some(object) = event.get_mut("object").map(Value::take) else {
         return Err(malformed("no object".to_owned()));
     };
-    match event.get("type").and_then(Value::as_str) {
-        Some("ADDED" | "MODIFIED") => Ok(WatchEvent::Seen(object)),
-        Some("DELETED") => Ok(WatchEvent::Gone(object)),
-        Some("BOOKMARK") => Ok(WatchEvent::Bookmark(version_of(&object))),
-        Some("ERROR") => match FailureKind::of_status(500, &object) {
+    match text(&event, "/type") {
+        "ADDED" | "MODIFIED" => Ok(WatchEvent::There(object)),
+        "DELETED" => Ok(WatchEvent::Gone(object)),
+        "BOOKMARK" => Ok(WatchEvent::Bookmark(version_of(&object))),
+        "ERROR" => match FailureKind::of_status(500, &object) {
             FailureKind::Refused { code: 410, .. } => Ok(WatchEvent::TooOld),
             other => Ok(WatchEvent::Failed(other)),
         },
@@ -92,5 +87,5 @@ fn event(line: &[u8]) -> Result<WatchEvent, FailureKind> {
 }
 
 pub(crate) fn version_of(object: &Value) -> String {
-    object.pointer("/metadata/resourceVersion").and_then(Value::as_str).unwrap_or_default().to_owned()
+    text(object, "/metadata/resourceVersion").to_owned()
 }

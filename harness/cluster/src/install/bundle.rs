@@ -2,14 +2,14 @@
 
 use std::{
     fs::{self, File},
-    io::{self, Read, Seek, SeekFrom},
+    io,
     path::{Path, PathBuf},
 };
 
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::programs::engine::full_name;
+use crate::{api::items, programs::engine::full_name};
 
 #[derive(Clone, Debug)]
 pub struct Bundle {
@@ -81,7 +81,6 @@ impl Bundle {
         &self.folder
     }
 
-    /// A chart: an archive, or a folder.
     pub fn chart(&self, name: &str, version: &str) -> Result<PathBuf, BundleError> {
         let charts = self.folder.join("charts");
         let archive = charts.join(format!("{name}-{version}.tgz"));
@@ -109,7 +108,6 @@ impl Bundle {
         })
     }
 
-    /// The files of definitions of `project/version`, sorted.
     pub fn crds(&self, wanted: &str) -> Result<Vec<PathBuf>, BundleError> {
         let folder = self.folder.join("crds").join(wanted);
         let files: Vec<PathBuf> =
@@ -154,11 +152,9 @@ impl Bundle {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Archive {
     pub path: PathBuf,
-    /// Full names of the images in it.
     pub images: Vec<String>,
 }
 
-/// Names in a folder, sorted; none where it cannot be read.
 fn names(folder: &Path) -> Vec<String> {
     let mut names: Vec<String> = fs::read_dir(folder)
         .into_iter()
@@ -179,29 +175,21 @@ fn version_of(file: &str, name: &str) -> Option<String> {
 /// Full names of the images in an archive of `docker save`: its `manifest.json` says them.
 fn images_in(archive: &Path) -> io::Result<Vec<String>> {
     const LARGEST: u64 = 1 << 20;
-    let mut file = File::open(archive)?;
-    let mut header = [0; 512];
-    loop {
-        file.read_exact(&mut header)
-            .map_err(|_| io::Error::other("no manifest.json in it, so it is no archive of `docker save`"))?;
-        let name = header[..100].split(|byte| *byte == 0).next().unwrap_or_default();
-        let digits = String::from_utf8_lossy(&header[124..136]).trim_matches(['\0', ' ']).to_owned();
-        let size = u64::from_str_radix(&digits, 8)
-            .map_err(|_| io::Error::other("no manifest.json in it, so it is no archive of `docker save`"))?;
-        if name == b"manifest.json" && size <= LARGEST {
-            let mut text = vec![0; usize::try_from(size).map_err(io::Error::other)?];
-            file.read_exact(&mut text)?;
-            let manifest: Value = serde_json::from_slice(&text).map_err(io::Error::other)?;
-            let tags = manifest
-                .as_array()
-                .into_iter()
-                .flatten()
-                .filter_map(|image| image.get("RepoTags")?.as_array())
-                .flatten();
-            return Ok(tags.filter_map(Value::as_str).map(full_name).collect());
+    let no_archive = || io::Error::other("no manifest.json in it, so it is no archive of `docker save`");
+    let mut archive = tar::Archive::new(File::open(archive)?);
+    for entry in archive.entries_with_seek()? {
+        let entry = entry.map_err(|_| no_archive())?;
+        if entry.path_bytes().as_ref() == b"manifest.json" && entry.size() <= LARGEST {
+            let manifest: Value = serde_json::from_reader(entry).map_err(io::Error::other)?;
+            let images = manifest.as_array().into_iter().flatten();
+            return Ok(images
+                .flat_map(|image| items(image, "/RepoTags"))
+                .filter_map(Value::as_str)
+                .map(full_name)
+                .collect());
         }
-        file.seek(SeekFrom::Current(i64::try_from(size.next_multiple_of(512)).map_err(io::Error::other)?))?;
     }
+    Err(no_archive())
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    fmt, fs,
+    fmt, fs, io,
     path::{Path, PathBuf},
     str::FromStr,
     time::Duration,
@@ -11,9 +11,10 @@ use std::{
 use minijinja::{Environment, UndefinedBehavior};
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::Value;
+use verdict::names::{near, suggestion};
 
 use crate::{
-    api::{ObjectRef, Until},
+    api::{ObjectRef, WaitCondition},
     intents::{self, DocumentError, IntentError},
 };
 
@@ -122,7 +123,6 @@ pub struct Chart {
     /// What it brings: `crds`, `installed`, or `ready` for what the component itself must admit.
     pub state: State,
     pub name: String,
-    /// Its OCI reference.
     pub from: String,
     pub release: String,
     /// File of values beside `component.yaml`.
@@ -136,7 +136,7 @@ pub struct Chart {
 #[serde(deny_unknown_fields)]
 pub struct Wait {
     pub object: ObjectRef,
-    pub until: Until,
+    pub until: WaitCondition,
     /// Seconds until that is given up.
     pub seconds: u64,
 }
@@ -145,9 +145,7 @@ pub struct Wait {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Probe {
-    /// File beside `component.yaml`.
     pub manifest: String,
-    /// Seconds until that is given up.
     pub seconds: u64,
 }
 
@@ -166,7 +164,7 @@ pub struct Configured {
 
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Present {
+pub struct Detection {
     pub object: ObjectRef,
     /// What tells its version; absent where nothing does.
     pub version: Option<VersionFrom>,
@@ -196,7 +194,6 @@ pub struct Seconds {
 pub struct Component {
     pub name: String,
     pub title: String,
-    /// Where its installation is described.
     pub source: String,
     /// Namespace of its charts and manifests.
     pub namespace: Option<String>,
@@ -214,10 +211,8 @@ pub struct Component {
     /// Definitions that are applied as they are.
     #[serde(default)]
     pub crds: Vec<Crds>,
-    /// Charts, in order.
     #[serde(default)]
     pub charts: Vec<Chart>,
-    /// Manifests beside `component.yaml`, in order.
     #[serde(default)]
     pub manifests: Vec<String>,
     /// Images of its first pods.
@@ -236,7 +231,7 @@ pub struct Component {
     /// What its configuration must say, after the probes.
     #[serde(default)]
     pub configured: Vec<Configured>,
-    pub present: Present,
+    pub present: Detection,
     #[serde(default)]
     pub seconds: Seconds,
 }
@@ -270,28 +265,43 @@ pub enum DataError {
         /// What is wrong, with line and column where they are known.
         problem: String,
     },
+    #[error("no {kind} called '{name}'{near}; there are: {known}")]
+    Unknown {
+        /// For example `gateway`.
+        kind: &'static str,
+        name: String,
+        near: String,
+        known: String,
+    },
     #[error(transparent)]
     Template(#[from] IntentError),
 }
 
 impl DataError {
+    pub(crate) fn unknown(kind: &'static str, name: &str, known: &[impl AsRef<str>]) -> Self {
+        let known: Vec<&str> = known.iter().map(AsRef::as_ref).collect();
+        let near = suggestion(&near(name, known.iter().copied()));
+        Self::Unknown { kind, name: name.to_owned(), near, known: known.join(", ") }
+    }
+
+    pub(crate) fn unreadable(path: &Path) -> impl Fn(io::Error) -> Self {
+        move |source| Self::Unreadable { path: path.to_owned(), source }
+    }
+
     pub(crate) fn malformed(path: &Path, problem: impl fmt::Display) -> Self {
         Self::Malformed { path: path.to_owned(), problem: problem.to_string() }
     }
 }
 
-/// Reads a file of data; unknown keys are refused by the types.
 pub(crate) fn read<T: DeserializeOwned>(path: &Path) -> Result<T, DataError> {
-    let text = fs::read_to_string(path).map_err(|source| DataError::Unreadable { path: path.to_owned(), source })?;
+    let text = fs::read_to_string(path).map_err(DataError::unreadable(path))?;
     serde_saphyr::from_str(&text).map_err(|error| DataError::malformed(path, error))
 }
 
-/// Names in a folder: sub-folders with this file, sorted.
 pub(crate) fn folders_with(folder: &Path, file: &str) -> Result<Vec<String>, DataError> {
-    let unreadable = |source| DataError::Unreadable { path: folder.to_owned(), source };
     let mut names = Vec::new();
-    for entry in fs::read_dir(folder).map_err(unreadable)? {
-        let entry = entry.map_err(unreadable)?;
+    for entry in fs::read_dir(folder).map_err(DataError::unreadable(folder))? {
+        let entry = entry.map_err(DataError::unreadable(folder))?;
         if entry.path().join(file).is_file() {
             names.push(entry.file_name().to_string_lossy().into_owned());
         }
@@ -300,19 +310,25 @@ pub(crate) fn folders_with(folder: &Path, file: &str) -> Result<Vec<String>, Dat
     Ok(names)
 }
 
-/// Names in a folder: files with this ending, without it, sorted.
-pub(crate) fn files_with(folder: &Path, ending: &str) -> Result<Vec<String>, DataError> {
-    let unreadable = |source| DataError::Unreadable { path: folder.to_owned(), source };
-    let mut names = Vec::new();
-    for entry in fs::read_dir(folder).map_err(unreadable)? {
-        let name = entry.map_err(unreadable)?.file_name().to_string_lossy().into_owned();
-        names.extend(name.strip_suffix(ending).map(str::to_owned));
+pub(crate) fn yaml_files(folder: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        files.push(entry?.path());
     }
+    files.retain(|path| path.extension().is_some_and(|extension| extension == "yaml"));
+    files.sort();
+    Ok(files)
+}
+
+/// The names of the YAML files of a folder, without `.yaml`, sorted.
+pub(crate) fn yaml_names(folder: &Path) -> Result<Vec<String>, DataError> {
+    let files = yaml_files(folder).map_err(DataError::unreadable(folder))?;
+    let stem = |path: &PathBuf| Some(path.file_stem()?.to_string_lossy().into_owned());
+    let mut names: Vec<String> = files.iter().filter_map(stem).collect();
     names.sort();
     Ok(names)
 }
 
-/// All components of a project.
 #[derive(Clone, Debug)]
 pub struct Catalogue {
     folder: PathBuf,
@@ -333,24 +349,15 @@ impl Catalogue {
         for component in components.values() {
             let path = folder.join(&component.name).join("component.yaml");
             for need in component.needs.all().chain(component.after.all()) {
+                let wrong = |what: String| {
+                    DataError::malformed(&path, format!("it needs {}:{}, and {what}", need.component, need.state))
+                };
                 let Some(other) = components.get(&need.component) else {
-                    let near = verdict::names::suggestion(&verdict::names::near(
-                        &need.component,
-                        components.keys().map(String::as_str),
-                    ));
-                    return Err(DataError::malformed(
-                        &path,
-                        format!("it needs {}:{}, and there is no such component{near}", need.component, need.state),
-                    ));
+                    let near = suggestion(&near(&need.component, components.keys().map(String::as_str)));
+                    return Err(wrong(format!("there is no such component{near}")));
                 };
                 if !other.has(need.state) {
-                    return Err(DataError::malformed(
-                        &path,
-                        format!(
-                            "it needs {}:{}, and nothing of {} is ever {}",
-                            need.component, need.state, other.name, need.state
-                        ),
-                    ));
+                    return Err(wrong(format!("nothing of {} is ever {}", other.name, need.state)));
                 }
             }
         }
@@ -374,11 +381,7 @@ fn check(component: &Component, folder: &str) -> Result<(), String> {
     if component.name != folder {
         return Err(format!("name is {:?}, but the folder is {folder:?}", component.name));
     }
-    let mut into_namespace = component
-        .charts
-        .iter()
-        .map(|chart| chart.release.as_str())
-        .chain(component.manifests.iter().map(String::as_str));
+    let mut into_namespace = component.charts.iter().map(|chart| &chart.release).chain(&component.manifests);
     if component.namespace.is_none()
         && let Some(what) = into_namespace.next()
     {
@@ -390,17 +393,8 @@ fn check(component: &Component, folder: &str) -> Result<(), String> {
         }
     }
     for crds in &component.crds {
-        let by_folder = crds.folder.is_some()
-            && crds.url.is_some()
-            && crds.chart.is_none()
-            && crds.from.is_none()
-            && crds.path.is_none();
-        let by_chart = crds.folder.is_none()
-            && crds.url.is_none()
-            && crds.chart.is_some()
-            && crds.from.is_some()
-            && crds.path.is_some();
-        if !by_folder && !by_chart {
+        let given = [&crds.folder, &crds.url, &crds.chart, &crds.from, &crds.path].map(Option::is_some);
+        if !matches!(given, [true, true, false, false, false] | [false, false, true, true, true]) {
             return Err("crds come from `folder` and `url`, or from `chart`, `from` and `path`".to_owned());
         }
     }
@@ -436,12 +430,10 @@ impl Variables {
 
     /// Fills a file whose values go in as JSON.
     pub fn file(&self, path: &Path) -> Result<String, DataError> {
-        let template =
-            fs::read_to_string(path).map_err(|source| DataError::Unreadable { path: path.to_owned(), source })?;
+        let template = fs::read_to_string(path).map_err(DataError::unreadable(path))?;
         Ok(intents::fill(path, &template, &self.0)?)
     }
 
-    /// Fills a file and reads it as objects.
     pub fn objects(&self, path: &Path) -> Result<Vec<Value>, DataError> {
         intents::documents(&self.file(path)?).map_err(|problem: DocumentError| DataError::malformed(path, problem))
     }

@@ -6,13 +6,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{bundle::BundleError, component::DataError, nodes::NodesError, schedule::Stoppable};
+use super::{bundle::BundleError, component::DataError};
 use crate::{
     api::{ApiFailure, Cluster, ConnectError, ObjectRef, WaitError},
     evidence::{self, Depth},
     programs::{
         child::ChildError,
-        engine::{EngineError, Missing},
+        engine::{EngineError, MissingImage},
         helm::{Helm, HelmError},
         kind::KindError,
     },
@@ -42,7 +42,7 @@ pub enum Cause {
     Refused { object: ObjectRef, message: String },
     /// Images that neither the engine nor the bundle has, where there is no registry to fetch them from.
     #[error("neither the container engine nor the bundle has these images: {}", list(.0))]
-    NoImages(Vec<Missing>),
+    NoImages(Vec<MissingImage>),
     #[error("the cluster lacks {}", .0.join(", "))]
     NotThere(Vec<String>),
     #[error("{}: {source}", path.display())]
@@ -54,21 +54,13 @@ pub enum Cause {
     Stopped,
 }
 
-fn list(missing: &[Missing]) -> String {
+fn list(missing: &[MissingImage]) -> String {
     missing.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
-impl From<NodesError> for Cause {
-    fn from(error: NodesError) -> Self {
-        match error {
-            NodesError::Data(error) => Self::Data(error),
-            other => Self::Other(other.to_string()),
-        }
-    }
-}
-
-impl Stoppable for Cause {
-    fn is_cancelled(&self) -> bool {
+impl Cause {
+    /// Whether it may be the consequence of a cancellation.
+    pub(crate) fn is_cancelled(&self) -> bool {
         match self {
             Self::Stopped => true,
             Self::Child(error) | Self::Engine(EngineError::Call(error)) => error.is_cancelled(),
@@ -78,12 +70,6 @@ impl Stoppable for Cause {
         }
     }
 
-    fn in_one_line(&self) -> String {
-        self.to_string().lines().next().unwrap_or_default().to_owned()
-    }
-}
-
-impl Cause {
     /// Whether the words of the command or the project's data are wrong, and not the environment: exit 2 instead of 3.
     pub fn is_usage(&self) -> bool {
         match self {
@@ -104,9 +90,8 @@ pub struct Failure {
 }
 
 impl Failure {
-    /// Whether the user interrupted it: exit 130.
-    pub fn is_interrupted(&self) -> bool {
-        self.cause.is_none()
+    pub(crate) fn interrupted() -> Self {
+        Self { node: String::new(), cause: None, evidence: vec![] }
     }
 
     pub(crate) fn early(cause: impl Into<Cause>) -> Self {
@@ -137,7 +122,7 @@ pub(crate) async fn keep(
     folder: &Path,
     namespaces: BTreeSet<String>,
     releases: &[(String, String)],
-    words: &str,
+    text: &str,
 ) -> Vec<PathBuf> {
     let mut kept = Vec::new();
     let mut write = |name: &str, text: &str| {
@@ -146,7 +131,7 @@ pub(crate) async fn keep(
             kept.push(file);
         }
     };
-    write("failure.txt", words);
+    write("failure.txt", text);
     for (release, namespace) in releases {
         if let Ok(said) = helm.status(release, namespace).await {
             write(&format!("helm-{release}.yaml"), &without_notes(&said.stdout));
@@ -154,7 +139,7 @@ pub(crate) async fn keep(
     }
     for namespace in namespaces {
         let into = folder.join(&namespace);
-        evidence::collect(cluster, &namespace, &into, &Depth::ObjectsAndLogs).await;
+        evidence::collect(cluster, &namespace, &into, Depth::ObjectsAndLogs).await;
         if into.exists() {
             kept.push(into);
         }
@@ -164,11 +149,10 @@ pub(crate) async fn keep(
 
 /// What helm says of a release holds its manifest, and Secrets in it: only what comes before is kept.
 fn without_notes(status: &str) -> String {
-    let secret = |line: &str| ["manifest:", "config:", "hooks:", "chart:"].iter().any(|key| line.starts_with(key));
     let mut keep = true;
     let kept = status.lines().filter(|line| {
         if !line.starts_with([' ', '-']) {
-            keep = !secret(line);
+            keep = !["manifest:", "config:", "hooks:", "chart:"].iter().any(|key| line.starts_with(key));
         }
         keep
     });
@@ -188,11 +172,11 @@ mod tests {
         component kserve did not become ready: Pod n/p was refused: denied
           evidence: /run/evidence
         ");
-        let interrupted = Failure { node: String::new(), cause: None, evidence: vec![] };
-        assert!(interrupted.is_interrupted());
-        insta::assert_snapshot!(interrupted, @"the install was interrupted");
-        let missing =
-            Missing { image: "docker.io/envoyproxy/ratelimit:1e50889b".into(), other_tags: vec!["3fb70258".into()] };
+        insta::assert_snapshot!(Failure::interrupted(), @"the install was interrupted");
+        let missing = MissingImage {
+            image: "docker.io/envoyproxy/ratelimit:1e50889b".into(),
+            other_tags: vec!["3fb70258".into()],
+        };
         insta::assert_snapshot!(Failure::early(Cause::NoImages(vec![missing])), @"neither the container engine nor the bundle has these images: docker.io/envoyproxy/ratelimit:1e50889b (of it the engine has 3fb70258)");
     }
 

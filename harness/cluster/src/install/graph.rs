@@ -24,11 +24,9 @@ pub enum Lane {
     Definitions,
 }
 
-/// A graph without cycles.
 #[derive(Clone, Debug)]
 pub struct Graph {
     nodes: BTreeMap<String, Node>,
-    urgency: BTreeMap<String, f64>,
     order: Vec<String>,
 }
 
@@ -43,7 +41,6 @@ pub enum GraphError {
 }
 
 impl Graph {
-    /// Makes a graph of nodes.
     pub fn new(nodes: impl IntoIterator<Item = Node>) -> Result<Self, GraphError> {
         let mut named: BTreeMap<String, Node> = BTreeMap::new();
         for mut node in nodes {
@@ -59,32 +56,14 @@ impl Graph {
                 return Err(GraphError::Unknown { node: node.name.clone(), need: need.clone(), near });
             }
         }
-        let order = order(&named)?;
         let mut urgency: BTreeMap<String, f64> = BTreeMap::new();
-        for name in order.iter().rev() {
-            let behind = named
-                .values()
-                .filter(|node| node.needs.contains(name))
-                .map(|node| urgency[&node.name])
-                .fold(0.0, f64::max);
+        for name in ordered(&named, |_| 0.0)?.iter().rev() {
+            let behind = named.values().filter(|node| node.needs.contains(name)).map(|node| urgency[&node.name]);
+            let behind = behind.fold(0.0, f64::max);
             urgency.insert(name.clone(), behind + named[name].seconds);
         }
-        let mut graph = Self { nodes: named, urgency, order };
-        graph.order.sort_by(|a, b| graph.urgency[b].total_cmp(&graph.urgency[a]).then_with(|| a.cmp(b)));
-        // What is needed is at least as urgent as what needs it; only among equals has the order to be mended.
-        let mut done: BTreeSet<String> = BTreeSet::new();
-        let mut sorted = Vec::with_capacity(graph.order.len());
-        while sorted.len() < graph.nodes.len() {
-            let next = graph
-                .order
-                .iter()
-                .find(|name| !done.contains(*name) && graph.nodes[*name].needs.iter().all(|need| done.contains(need)));
-            let next = next.expect("a graph without cycles always has a next node").clone();
-            done.insert(next.clone());
-            sorted.push(next);
-        }
-        graph.order = sorted;
-        Ok(graph)
+        let order = ordered(&named, |name| urgency[name])?;
+        Ok(Self { nodes: named, order })
     }
 
     /// All names, in the order in which one worker would do them: needs first, then what the longest way hangs on, then by name.
@@ -95,18 +74,18 @@ impl Graph {
     pub fn node(&self, name: &str) -> Option<&Node> {
         self.nodes.get(name)
     }
-
-    /// About how many seconds lie between the start of this node and the end of all that waits for it.
-    pub fn urgency(&self, name: &str) -> f64 {
-        self.urgency.get(name).copied().unwrap_or_default()
-    }
 }
 
-fn order(nodes: &BTreeMap<String, Node>) -> Result<Vec<String>, GraphError> {
+/// All names: needs first; among those that could be done the most urgent one, then by name.
+///
+/// The urgency of a node is about how many seconds lie between its start and the end of all that waits for it.
+fn ordered(nodes: &BTreeMap<String, Node>, urgency: impl Fn(&str) -> f64) -> Result<Vec<String>, GraphError> {
     let mut done: Vec<String> = Vec::new();
     let mut open: BTreeSet<&String> = nodes.keys().collect();
-    while let Some(next) = open.iter().find(|name| nodes[**name].needs.iter().all(|need| !open.contains(need))).copied()
-    {
+    loop {
+        let possible = open.iter().filter(|name| nodes[**name].needs.iter().all(|need| !open.contains(need)));
+        let next = possible.max_by(|a, b| urgency(a).total_cmp(&urgency(b)).then_with(|| b.cmp(a))).copied();
+        let Some(next) = next else { break };
         open.remove(next);
         done.push(next.clone());
     }
@@ -151,8 +130,6 @@ mod tests {
         ])
         .unwrap();
         assert_eq!(graph.order(), ["z", "slow", "a", "quick", "end"]);
-        assert_eq!(graph.urgency("z"), 31.0);
-        assert_eq!(graph.urgency("a"), 2.0);
     }
 
     #[test]

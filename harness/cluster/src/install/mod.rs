@@ -6,7 +6,7 @@ pub mod failure;
 pub mod graph;
 pub mod model;
 mod nodes;
-pub mod present;
+pub mod presence;
 pub mod profile;
 pub mod progress;
 pub mod request;

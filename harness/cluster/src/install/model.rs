@@ -4,9 +4,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use verdict::names::{near, suggestion};
 
-use super::component::{DataError, files_with, read};
+use super::component::{DataError, read, yaml_names};
 use crate::intents;
 
 /// A file of `manifests/models`.
@@ -15,7 +14,6 @@ use crate::intents;
 pub struct ModelFile {
     pub name: String,
     pub title: String,
-    /// Where it is described.
     pub source: String,
     /// Whether it records every request, and gives its records away: proof of what reached it.
     pub records: bool,
@@ -28,23 +26,11 @@ pub struct ModelFile {
     path: PathBuf,
 }
 
-/// What one replica needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct ModelNeeds {
     pub cpu_millis: u64,
     pub memory_mib: u64,
-    /// Whether it fetches something from outside when it starts.
-    #[serde(default)]
-    pub egress: ModelEgress,
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum ModelEgress {
-    #[default]
-    Closed,
-    Open,
 }
 
 /// How a model is to be served.
@@ -64,11 +50,7 @@ impl ModelFile {
         let folder = manifests.join("models");
         let known = names(manifests)?;
         if !known.iter().any(|k| k == name) {
-            let near = suggestion(&near(name, known.iter().map(String::as_str)));
-            return Err(DataError::malformed(
-                &folder,
-                format!("no model called '{name}'{near}; there are: {}", known.join(", ")),
-            ));
+            return Err(DataError::malformed(&folder, DataError::unknown("model", name, &known)));
         }
         let path = folder.join(format!("{name}.yaml"));
         let model: Self = read(&path)?;
@@ -78,7 +60,6 @@ impl ModelFile {
         Ok(Self { path, ..model })
     }
 
-    /// Every model, by name.
     pub fn all(manifests: &Path) -> Result<Vec<Self>, DataError> {
         names(manifests)?.iter().map(|name| Self::read(manifests, name)).collect()
     }
@@ -97,7 +78,6 @@ impl ModelFile {
             .map_err(|error| DataError::malformed(&self.path, format!("image: {error}")))
     }
 
-    /// The InferenceService, with this image.
     pub fn manifests(&self, served: &Served<'_>, image: &str) -> Result<Vec<Value>, DataError> {
         let mut values = serde_json::to_value(served).map_err(|error| DataError::malformed(&self.path, error))?;
         values["image"] = json!(image);
@@ -109,28 +89,24 @@ impl ModelFile {
     pub fn fits(&self, processors: u64, memory: u64) -> Result<(), String> {
         let mib = memory >> 20;
         let ModelNeeds { cpu_millis, memory_mib, .. } = self.needs;
-        match (cpu_millis <= processors * 1000, memory_mib <= mib) {
-            (true, true) => Ok(()),
-            (false, true) => Err(format!(
-                "{} needs {cpu_millis}m of processors, and the container engine has {}m",
-                self.title,
-                processors * 1000
-            )),
-            (true, false) => {
-                Err(format!("{} needs {memory_mib} MiB of memory, and the container engine has {mib} MiB", self.title))
-            }
-            (false, false) => Err(format!(
-                "{} needs {cpu_millis}m of processors and {memory_mib} MiB of memory, and the container engine has {}m and {mib} MiB",
-                self.title,
-                processors * 1000
-            )),
+        let mut short = Vec::new();
+        if cpu_millis > processors * 1000 {
+            short.push((format!("{cpu_millis}m of processors"), format!("{}m", processors * 1000)));
         }
+        if memory_mib > mib {
+            short.push((format!("{memory_mib} MiB of memory"), format!("{mib} MiB")));
+        }
+        if short.is_empty() {
+            return Ok(());
+        }
+        let (needed, had): (Vec<String>, Vec<String>) = short.into_iter().unzip();
+        let engine = "and the container engine has";
+        Err(format!("{} needs {}, {engine} {}", self.title, needed.join(" and "), had.join(" and ")))
     }
 }
 
-/// The names of the models that there are, sorted.
 pub fn names(manifests: &Path) -> Result<Vec<String>, DataError> {
-    files_with(&manifests.join("models"), ".yaml")
+    yaml_names(&manifests.join("models"))
 }
 
 #[cfg(test)]

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use super::{
-    component::{DataError, State, Variables},
+    component::{State, Variables},
+    failure::Cause,
     graph::{Graph, GraphError, Lane, Node},
     profile::{Selected, Selection},
 };
@@ -13,23 +14,16 @@ use super::{
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Work {
     Cluster,
-    Fetch {
-        name: String,
-        from: String,
-        version: String,
-    },
+    Fetch { name: String, from: String, version: String },
     Images(Vec<String>),
     Reach(String, State),
-    /// Work of the caller.
     Extra,
 }
 
 /// What decides the shape of the graph beside the selection.
 #[derive(Clone, Debug)]
 pub(crate) struct Shape<'s> {
-    /// Images are given to nodes.
     pub(crate) loads: bool,
-    /// Charts are fetched.
     pub(crate) fetches: bool,
     /// Component -> the images of what stands in for it, which are others than its own.
     pub(crate) stand_ins: &'s BTreeMap<String, Vec<String>>,
@@ -46,22 +40,11 @@ const CLUSTER_SECONDS: f64 = 20.0;
 const CHART_SECONDS: f64 = 3.0;
 const IMAGE_SECONDS: f64 = 2.0;
 
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum NodesError {
-    #[error(transparent)]
-    Graph(#[from] GraphError),
-    #[error(transparent)]
-    Data(#[from] DataError),
-    #[error("{component}: {problem}")]
-    Text { component: String, problem: String },
-}
-
-/// The graph of a selection, and the work of each node.
 pub(crate) fn graph(
     selection: &Selection,
     run: &Value,
     shape: &Shape<'_>,
-) -> Result<(Graph, BTreeMap<String, Work>), NodesError> {
+) -> Result<(Graph, BTreeMap<String, Work>), Cause> {
     let mut all: Vec<(Node, Work)> = Vec::new();
     all.push((node(CLUSTER, vec![], CLUSTER_SECONDS), Work::Cluster));
     for selected in selection.components.values() {
@@ -109,10 +92,11 @@ pub(crate) fn graph(
             continue;
         }
         if let Some(twice) = unique.insert(node.name.clone(), node) {
-            return Err(GraphError::Twice(twice.name).into());
+            return Err(Cause::Other(GraphError::Twice(twice.name).to_string()));
         }
     }
-    Ok((Graph::new(unique.into_values())?, work))
+    let graph = Graph::new(unique.into_values()).map_err(|error| Cause::Other(error.to_string()))?;
+    Ok((graph, work))
 }
 
 fn node(name: &str, needs: Vec<String>, seconds: f64) -> Node {
@@ -176,15 +160,14 @@ pub(crate) fn images(
     selected: &Selected,
     run: &Value,
     stand_ins: &BTreeMap<String, Vec<String>>,
-) -> Result<(Vec<String>, Vec<String>), NodesError> {
+) -> Result<(Vec<String>, Vec<String>), Cause> {
     if let Some(images) = stand_ins.get(&selected.component.name) {
         return Ok((images.clone(), vec![]));
     }
     let variables = Variables::of(&selected.component, &selected.version, run);
-    let fill = |texts: &[String]| -> Result<Vec<String>, NodesError> {
+    let fill = |texts: &[String]| -> Result<Vec<String>, Cause> {
         let filled = texts.iter().map(|text| variables.text(text)).collect::<Result<Vec<_>, _>>();
-        let filled =
-            filled.map_err(|problem| NodesError::Text { component: selected.component.name.clone(), problem })?;
+        let filled = filled.map_err(|problem| Cause::Other(format!("{}: {problem}", selected.component.name)))?;
         Ok(filled.into_iter().flatten().collect())
     };
     Ok((fill(&selected.component.images)?, fill(&selected.component.images_later)?))
@@ -208,32 +191,21 @@ mod tests {
         graph(&selection, &json!({"versions": selection.versions}), shape).unwrap()
     }
 
-    fn none() -> BTreeMap<String, Vec<String>> {
-        BTreeMap::new()
+    static NONE: BTreeMap<String, Vec<String>> = BTreeMap::new();
+
+    fn shape(loads: bool, fetches: bool) -> Shape<'static> {
+        Shape { loads, fetches, more_images: &[], extra: &[], stand_ins: &NONE }
     }
 
     fn written(graph: &Graph) -> String {
-        graph
-            .order()
-            .iter()
-            .map(|name| {
-                format!(
-                    "{name} <-{}\n",
-                    graph.node(name).unwrap().needs.iter().map(|need| format!(" {need}")).collect::<String>()
-                )
-            })
-            .collect()
+        let needs =
+            |name: &str| graph.node(name).unwrap().needs.iter().map(|need| format!(" {need}")).collect::<String>();
+        graph.order().iter().map(|name| format!("{name} <-{}\n", needs(name))).collect()
     }
 
     #[test]
     fn the_whole_stack_on_kind_out_of_a_bundle() {
-        let shape = Shape {
-            loads: true,
-            fetches: false,
-            more_images: &["igc/igc:1".to_owned()],
-            extra: &[],
-            stand_ins: &none(),
-        };
+        let shape = Shape { more_images: &["igc/igc:1".to_owned()], ..shape(true, false) };
         let (graph, work) = of(&["envoy-ai-gateway", "kserve"], &shape);
         insta::assert_snapshot!(written(&graph), @"
         cluster <-
@@ -272,8 +244,7 @@ mod tests {
 
     #[test]
     fn without_the_ai_gateway_envoy_gateway_waits_for_nothing_of_it() {
-        let shape = Shape { loads: false, fetches: true, more_images: &[], extra: &[], stand_ins: &none() };
-        let (graph, work) = of(&["envoy-gateway"], &shape);
+        let (graph, work) = of(&["envoy-gateway"], &shape(false, true));
         insta::assert_snapshot!(written(&graph), @"
         cluster <-
         chart:gateway-helm <-
@@ -292,10 +263,7 @@ mod tests {
     fn work_of_the_caller_waits_for_what_is_part_of_the_install() {
         let needs = ["envoy-gateway:ready", "envoy-gateway:images-later", "kgateway:ready"].map(str::to_owned).to_vec();
         let extra = [("gateway".to_owned(), needs, 10.0)];
-        let (graph, _) = of(
-            &["envoy-gateway"],
-            &Shape { loads: false, fetches: false, more_images: &[], extra: &extra, stand_ins: &none() },
-        );
+        let (graph, _) = of(&["envoy-gateway"], &Shape { extra: &extra, ..shape(false, false) });
         assert_eq!(graph.node("gateway").unwrap().needs, ["cluster", "envoy-gateway:ready"]);
     }
 }

@@ -7,14 +7,11 @@ use std::{
 
 use serde::Deserialize;
 use serde_json::json;
-use verdict::{
-    names::{near, suggestion},
-    plan::GatewayPlan,
-};
+use verdict::plan::GatewayPlan;
 
 use super::{
     bundle::{Bundle, BundleError},
-    component::{Catalogue, Component, DataError, Variables, files_with, read},
+    component::{Catalogue, Component, DataError, Variables, read, yaml_names},
 };
 use crate::gateway::GatewayFolder;
 
@@ -34,35 +31,26 @@ pub struct Profile {
 pub enum ProfileError {
     #[error(transparent)]
     Data(#[from] DataError),
-    #[error("no profile called '{name}'{near}; there are: {known}")]
-    Unknown { name: String, near: String, known: String },
     #[error("--set {0}: write it as COMPONENT=VERSION, for example envoy-gateway=v1.8.3")]
     NotASetting(String),
-    #[error("--set {setting}: no component called '{name}'{near}; there are: {known}")]
-    UnknownComponent { setting: String, name: String, near: String, known: String },
-    #[error("no component called '{name}'{near}; there are: {known}")]
-    NoComponent { name: String, near: String, known: String },
+    #[error("--set {setting}: {unknown}")]
+    UnknownComponent { setting: String, unknown: DataError },
     #[error("profile {profile} says no version of {component}; add it there, or give --set {component}=VERSION")]
     NoVersion { profile: String, component: String },
 }
 
 impl Profile {
-    /// Reads `<manifests>/profiles/<name>.yaml`.
     pub fn read(manifests: &Path, name: &str) -> Result<Self, ProfileError> {
         let folder = manifests.join("profiles");
-        let known = files_with(&folder, ".yaml")?;
+        let known = yaml_names(&folder)?;
         if !known.iter().any(|k| k == name) {
-            let near = suggestion(&near(name, known.iter().map(String::as_str)));
-            return Err(ProfileError::Unknown { name: name.to_owned(), near, known: known.join(", ") });
+            return Err(DataError::unknown("profile", name, &known).into());
         }
         let path = folder.join(format!("{name}.yaml"));
         let profile: Self = read(&path)?;
         if profile.name != name {
-            return Err(DataError::malformed(
-                &path,
-                format!("name is {:?}, but the file is {name}.yaml", profile.name),
-            )
-            .into());
+            let problem = format!("name is {:?}, but the file is {name}.yaml", profile.name);
+            return Err(DataError::malformed(&path, problem).into());
         }
         Ok(profile)
     }
@@ -79,12 +67,8 @@ impl Profile {
                     self.versions.keys().map(String::as_str).chain(catalogue.all().map(|c| c.name.as_str())).collect();
                 known.sort_unstable();
                 known.dedup();
-                return Err(ProfileError::UnknownComponent {
-                    setting: setting.clone(),
-                    name: name.to_owned(),
-                    near: suggestion(&near(name, known.iter().copied())),
-                    known: known.join(", "),
-                });
+                let unknown = DataError::unknown("component", name, &known);
+                return Err(ProfileError::UnknownComponent { setting: setting.clone(), unknown });
             }
             self.versions.insert(name.to_owned(), version.to_owned());
         }
@@ -117,8 +101,7 @@ impl Selection {
             }
             let Some(component) = catalogue.get(&name) else {
                 let known: Vec<&str> = catalogue.all().map(|component| component.name.as_str()).collect();
-                let near = suggestion(&near(&name, known.iter().copied()));
-                return Err(ProfileError::NoComponent { name, near, known: known.join(", ") });
+                return Err(DataError::unknown("component", &name, &known).into());
             };
             let Some(version) = profile.versions.get(&name) else {
                 return Err(ProfileError::NoVersion { profile: profile.name.clone(), component: name });
@@ -127,15 +110,11 @@ impl Selection {
             components.insert(name, Selected { component: component.clone(), version: version.clone() });
         }
         let counts = |name: &String| components.contains_key(name) || catalogue.get(name).is_none();
-        let versions = profile
-            .versions
-            .iter()
-            .filter(|(name, _)| counts(name))
-            .map(|(name, version)| (name.clone(), version.clone()));
-        Ok(Self { versions: versions.collect(), components })
+        let mut versions = profile.versions.clone();
+        versions.retain(|name, _| counts(name));
+        Ok(Self { versions, components })
     }
 
-    /// Whether a bundle has every chart and every definition.
     pub(super) fn in_bundle(&self, bundle: &Bundle) -> Result<(), BundleError> {
         self.components.values().try_for_each(|selected| self.is_in(bundle, selected))
     }
@@ -236,7 +215,7 @@ mod tests {
     fn every_profile_of_the_project_says_a_version_of_every_component() {
         let (catalogue, _) = current();
         let all: Vec<String> = catalogue.all().map(|component| component.name.clone()).collect();
-        for name in files_with(&manifests().join("profiles"), ".yaml").unwrap() {
+        for name in yaml_names(&manifests().join("profiles")).unwrap() {
             let profile = Profile::read(&manifests(), &name).unwrap();
             let selection = Selection::of(&catalogue, &profile, &all).unwrap();
             assert_eq!(selection.untried(), Vec::<String>::new(), "profile {name}");
@@ -311,17 +290,8 @@ mod tests {
     #[test]
     fn settings_change_versions() {
         let (catalogue, mut profile) = current();
-        profile
-            .set(
-                &[
-                    "envoy-ai-gateway=v1.0.0".into(),
-                    "ratelimit = 3fb70258".into(),
-                    "kserve=a".into(),
-                    "kserve=b".into(),
-                ],
-                &catalogue,
-            )
-            .unwrap();
+        let settings = ["envoy-ai-gateway=v1.0.0", "ratelimit = 3fb70258", "kserve=a", "kserve=b"].map(str::to_owned);
+        profile.set(&settings, &catalogue).unwrap();
         assert_eq!(
             (profile.versions["envoy-ai-gateway"].as_str(), profile.versions["ratelimit"].as_str()),
             ("v1.0.0", "3fb70258")

@@ -15,7 +15,6 @@ pub enum InstallEvent<'e> {
         node: &'e str,
     },
     Note {
-        /// The node that it is about, if any.
         node: Option<&'e str>,
         text: &'e str,
     },
@@ -31,7 +30,6 @@ pub enum InstallEvent<'e> {
         /// Why, in one line.
         why: &'e str,
     },
-    /// A node was stopped, because another failed or the run was interrupted.
     Stopped {
         node: &'e str,
     },
@@ -43,7 +41,11 @@ pub trait Progress: Send + Sync {
 
 /// Spinners where standard error is a terminal, plain lines otherwise.
 pub fn on_stderr() -> Arc<dyn Progress> {
-    if io::stderr().is_terminal() { Arc::new(Spinners::new()) } else { Arc::new(Lines::new(io::stderr())) }
+    if io::stderr().is_terminal() {
+        Arc::new(Spinners::on(ProgressDrawTarget::stderr()))
+    } else {
+        Arc::new(Lines::new(io::stderr()))
+    }
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -95,19 +97,15 @@ fn line(event: InstallEvent<'_>) -> Option<String> {
 }
 
 /// A spinner with its elapsed time for each node that runs; what is done scrolls away above.
-pub struct Spinners {
+struct Spinners {
     all: MultiProgress,
     running: Mutex<HashMap<String, ProgressBar>>,
     begun: Instant,
 }
 
 impl Spinners {
-    pub fn new() -> Self {
-        Self {
-            all: MultiProgress::with_draw_target(ProgressDrawTarget::stderr()),
-            running: Mutex::default(),
-            begun: Instant::now(),
-        }
+    fn on(target: ProgressDrawTarget) -> Self {
+        Self { all: MultiProgress::with_draw_target(target), running: Mutex::default(), begun: Instant::now() }
     }
 
     fn print(&self, line: &str) {
@@ -117,12 +115,6 @@ impl Spinners {
 
     fn running(&self) -> std::sync::MutexGuard<'_, HashMap<String, ProgressBar>> {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Default for Spinners {
-    fn default() -> Self {
-        Self::new()
     }
 }
 
@@ -183,8 +175,7 @@ mod tests {
 
     #[test]
     fn spinners_end_with_their_nodes() {
-        let spinners =
-            Spinners { all: MultiProgress::with_draw_target(ProgressDrawTarget::hidden()), ..Spinners::new() };
+        let spinners = Spinners::on(ProgressDrawTarget::hidden());
         spinners.say(InstallEvent::Started { node: "a" });
         spinners.say(InstallEvent::Started { node: "b" });
         assert_eq!(spinners.running().len(), 2);

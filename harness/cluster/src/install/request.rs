@@ -1,6 +1,6 @@
 //! What an install is asked for: which components, where, and the caller's own work in the same graph.
 
-use std::{fmt, path::PathBuf};
+use std::path::PathBuf;
 
 use futures::future::BoxFuture;
 use serde_json::Value;
@@ -22,7 +22,6 @@ pub enum Site {
     Context { kubeconfig: PathBuf, context: String, install_missing: InstallMissing },
 }
 
-/// Whether what a cluster lacks is installed there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum InstallMissing {
     No,
@@ -56,13 +55,6 @@ pub struct ExtraWork {
     pub work: Box<dyn FnOnce(Cluster) -> BoxFuture<'static, Result<(), String>> + Send + Sync>,
 }
 
-impl fmt::Debug for ExtraWork {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ExtraWork").field("name", &self.name).field("needs", &self.needs).finish_non_exhaustive()
-    }
-}
-
-/// What a caller's work needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ExtraNeed {
     Component(Need),

@@ -12,7 +12,7 @@ use super::{
     component::{Catalogue, Component},
     failure::{self, Cause, Failure},
     nodes::{self, Shape, Work},
-    present::{self, Found},
+    presence::{self, Presence},
     progress::{InstallEvent, Progress},
     request::{ExtraNeed, ExtraWork, InstallMissing, Request, Site},
     schedule,
@@ -31,10 +31,9 @@ use crate::{
 #[derive(Clone, Debug)]
 pub struct Installed {
     pub cluster: Cluster,
-    /// The kind cluster, where it was made.
     pub kind: Option<KindCluster>,
     /// Components that run there: version, and what stands in for them.
-    pub found: BTreeMap<String, Found>,
+    pub found: BTreeMap<String, Presence>,
     pub timing: Timing,
 }
 
@@ -59,7 +58,7 @@ pub async fn run(
     let (worker, graph, work) = match prepare(request, &extra, &progress, cancel).await {
         Ok(prepared) => prepared,
         Err(_) if cancel.is_cancelled() => {
-            return Ended { kind: None, result: Err(Failure { node: String::new(), cause: None, evidence: vec![] }) };
+            return Ended { kind: None, result: Err(Failure::interrupted()) };
         }
         Err(cause) => return Ended { kind: None, result: Err(Failure::early(cause)) },
     };
@@ -88,7 +87,7 @@ pub async fn run(
     let kind = worker.kind.get().cloned();
     let result = match ran.failure {
         Some((node, cause)) => Err(failed(&worker, node, cause).await),
-        None if cancel.is_cancelled() => Err(Failure { node: String::new(), cause: None, evidence: vec![] }),
+        None if cancel.is_cancelled() => Err(Failure::interrupted()),
         None => done(&worker, ran.timing).await,
     };
     Ended { kind, result }
@@ -137,9 +136,9 @@ async fn prepare(
             images.extend(first.into_iter().chain(later));
         }
         images.retain(|image| !archives.iter().any(|archive| archive.images.contains(&full_name(image))));
-        let present = Engine::find(&request.programs, cancel).await?.present(&images, cancel).await?;
-        if !present.missing.is_empty() {
-            return Err(Cause::NoImages(present.missing));
+        let missing = Engine::find(&request.programs, cancel).await?.look_up(&images, cancel).await?.missing;
+        if !missing.is_empty() {
+            return Err(Cause::NoImages(missing));
         }
     }
     let extra: Vec<(String, Vec<String>, f64)> = extra
@@ -162,10 +161,8 @@ async fn done(worker: &Worker, timing: Timing) -> Result<Installed, Failure> {
         return Err(Failure::early(Cause::Other("no cluster was made".to_owned())));
     };
     let mut found = worker.found();
-    match present::look(&cluster, &worker.request.selection).await {
-        Ok(seen) => found.extend(seen.into_iter().filter_map(|(name, seen)| Some((name, seen?)))),
-        Err(failure) => return Err(Failure::early(failure)),
-    }
+    let detected = presence::detect(&cluster, &worker.request.selection).await.map_err(Failure::early)?;
+    found.extend(detected.into_iter().filter_map(|(name, presence)| Some((name, presence?))));
     Ok(Installed { cluster, kind: worker.kind.get().cloned(), found, timing })
 }
 
@@ -195,8 +192,8 @@ async fn failed(worker: &Worker, node: String, cause: Cause) -> Failure {
         };
         let releases: Vec<(String, String)> = concerned.iter().flat_map(release).collect();
         let folder = worker.request.run_folder.join("evidence").join("install").join(node.replace(':', "-"));
-        let words = format!("{node}: {cause}\n");
-        evidence = failure::keep(cluster, &helm, &folder, namespaces, &releases, &words).await;
+        let text = format!("{node}: {cause}\n");
+        evidence = failure::keep(cluster, &helm, &folder, namespaces, &releases, &text).await;
     }
     if let (Site::Kind { kind, .. }, Some(made)) = (&worker.request.site, worker.kind.get()) {
         let said = kind.keep_logs(&made.name, &worker.request.run_folder).await;

@@ -9,6 +9,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    failure::Cause,
     graph::{Graph, Lane},
     progress::{InstallEvent, Progress},
     timing::{NodeTiming, Outcome, Timing, rounded},
@@ -17,25 +18,18 @@ use super::{
 /// How many nodes of a lane run side by side: more only take turns, and hold back what is urgent.
 const LANE: usize = 2;
 
-pub(crate) struct Ran<E> {
+pub(crate) struct Ran {
     pub(crate) timing: Timing,
     /// The first failure, with its node.
-    pub(crate) failure: Option<(String, E)>,
-}
-
-/// An error that may be the consequence of a cancellation.
-pub(crate) trait Stoppable {
-    fn is_cancelled(&self) -> bool;
-    fn in_one_line(&self) -> String;
+    pub(crate) failure: Option<(String, Cause)>,
 }
 
 /// Does every node of the graph. `work` is given the node's name and a token that fires when the run is over before its time;
 /// it must end soon after.
-pub(crate) async fn run<E, W, F>(graph: &Graph, progress: &dyn Progress, cancel: &CancellationToken, work: W) -> Ran<E>
+pub(crate) async fn run<W, F>(graph: &Graph, progress: &dyn Progress, cancel: &CancellationToken, work: W) -> Ran
 where
-    E: Stoppable + Send + 'static,
     W: Fn(String, CancellationToken) -> F,
-    F: Future<Output = Result<(), E>> + Send + 'static,
+    F: Future<Output = Result<(), Cause>> + Send + 'static,
 {
     let begun = Instant::now();
     let now = || rounded(begun.elapsed().as_secs_f64());
@@ -44,8 +38,8 @@ where
     let mut started: BTreeMap<String, f64> = BTreeMap::new();
     let mut running: BTreeSet<String> = BTreeSet::new();
     let mut times: Vec<NodeTiming> = Vec::new();
-    let mut failure: Option<(String, E)> = None;
-    let mut tasks: JoinSet<(String, Result<(), E>)> = JoinSet::new();
+    let mut failure: Option<(String, Cause)> = None;
+    let mut tasks: JoinSet<(String, Result<(), Cause>)> = JoinSet::new();
     let needs = |name: &str| graph.node(name).map(|node| node.needs.clone()).unwrap_or_default();
     loop {
         if !stop.is_cancelled() {
@@ -98,7 +92,9 @@ where
             }
             Err(error) => {
                 time.outcome = Outcome::Failed;
-                progress.say(InstallEvent::Failed { node: &name, seconds: time.seconds, why: &error.in_one_line() });
+                let text = error.to_string();
+                let why = text.lines().next().unwrap_or_default();
+                progress.say(InstallEvent::Failed { node: &name, seconds: time.seconds, why });
                 stop.cancel();
                 failure.get_or_insert((name, error));
             }
@@ -116,22 +112,6 @@ mod tests {
 
     use super::*;
     use crate::install::{graph::Node, progress::Silent};
-
-    #[derive(Debug, PartialEq)]
-    enum Trouble {
-        Broken,
-        Cancelled,
-    }
-
-    impl Stoppable for Trouble {
-        fn is_cancelled(&self) -> bool {
-            *self == Self::Cancelled
-        }
-
-        fn in_one_line(&self) -> String {
-            format!("{self:?}")
-        }
-    }
 
     fn graph(nodes: &[(&str, &[&str])]) -> Graph {
         lane_graph(&nodes.iter().map(|(name, needs)| (*name, *needs, Lane::Free)).collect::<Vec<_>>())
@@ -159,11 +139,11 @@ mod tests {
                     both.wait().await; // only passes when both run at once
                 }
                 log.lock().unwrap().push(name);
-                Ok::<(), Trouble>(())
+                Ok(())
             }
         })
         .await;
-        assert_eq!(ran.failure, None);
+        assert!(ran.failure.is_none(), "{:?}", ran.failure);
         let log = log.lock().unwrap().clone();
         assert_eq!((log[0].as_str(), log[3].as_str(), log.len()), ("begin", "end", 4));
         assert_eq!(ran.timing.critical_path.first().map(String::as_str), Some("begin"));
@@ -174,13 +154,13 @@ mod tests {
         let graph = graph(&[("broken", &[]), ("long", &[]), ("behind", &["long"])]);
         let ran = run(&graph, &Silent, &CancellationToken::new(), |name, stop| async move {
             if name == "broken" {
-                return Err(Trouble::Broken);
+                return Err(Cause::Other("broken".to_owned()));
             }
             stop.cancelled().await;
-            Err(Trouble::Cancelled)
+            Err(Cause::Stopped)
         })
         .await;
-        assert_eq!(ran.failure, Some(("broken".to_owned(), Trouble::Broken)));
+        assert!(matches!(&ran.failure, Some((node, Cause::Other(_))) if node == "broken"), "{:?}", ran.failure);
         let outcomes: Vec<(&str, Outcome)> =
             ran.timing.nodes.iter().map(|node| (node.node.as_str(), node.outcome)).collect();
         assert_eq!(outcomes.len(), 2, "{outcomes:?}");
@@ -201,11 +181,11 @@ mod tests {
             async move {
                 begun.notify_one();
                 stop.cancelled().await;
-                Err(Trouble::Cancelled)
+                Err(Cause::Stopped)
             }
         });
         let (ran, ()) = tokio::join!(work, interrupt);
-        assert_eq!(ran.failure, None);
+        assert!(ran.failure.is_none(), "{:?}", ran.failure);
         assert_eq!(ran.timing.nodes.len(), 1, "b never began");
     }
 
@@ -225,7 +205,7 @@ mod tests {
                 }
                 tokio::task::yield_now().await;
                 counts.lock().unwrap().0 -= 1;
-                Ok::<(), Trouble>(())
+                Ok(())
             }
         })
         .await;

@@ -4,7 +4,6 @@ use std::{collections::BTreeMap, io, path::Path};
 
 use serde::{Deserialize, Serialize};
 
-/// `schema` of `timing.json`.
 pub const TIMING_SCHEMA: &str = "igc.timing/v1";
 
 /// `timing.json` of a run folder.
@@ -40,7 +39,6 @@ pub struct NodeTiming {
 pub enum Outcome {
     Done,
     Failed,
-    /// It was stopped, because another failed or the run was interrupted.
     Stopped,
 }
 

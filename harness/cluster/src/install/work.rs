@@ -9,9 +9,8 @@ use std::{
 };
 
 use futures::{
-    FutureExt, StreamExt,
+    FutureExt,
     future::{BoxFuture, try_join_all},
-    stream,
 };
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
@@ -19,16 +18,16 @@ use verdict::history::Admission;
 
 use super::{
     bundle::Archive,
-    component::{Catalogue, Chart, Configured, Crds, Probe, State, Variables},
+    component::{Catalogue, Chart, Configured, Crds, Probe, State, Variables, yaml_files},
     failure::Cause,
     nodes::Work,
-    present::{self, Found},
+    presence::{self, Presence},
     profile::Selected,
     progress::{InstallEvent, Progress},
     request::{InstallMissing, Request, Site},
 };
 use crate::{
-    api::{Apply, Backoff, Cluster, Deadline, ObjectRef, Until},
+    api::{Apply, Backoff, Cluster, Deadline, ObjectRef, WaitCondition},
     intents,
     programs::{
         child::{Call, Programs},
@@ -46,24 +45,19 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const ESTABLISHED: Duration = Duration::from_secs(60);
 /// How long a field that is written at installation may take to be there.
 const CONFIGURED: Duration = Duration::from_secs(10);
-/// Definitions that are applied side by side.
-const SIDE_BY_SIDE: usize = 4;
 
-/// All that the work of an install needs, and what comes of it.
 pub(crate) struct Worker {
     pub(crate) request: Request,
     pub(crate) catalogue: Catalogue,
-    /// What templates see.
     pub(crate) run: Value,
     pub(crate) programs: Programs,
     pub(crate) archives: Vec<Archive>,
     pub(crate) progress: Arc<dyn Progress>,
     pub(crate) cluster: OnceLock<Cluster>,
     pub(crate) kind: OnceLock<KindCluster>,
-    /// Charts that were fetched.
     charts: Mutex<BTreeMap<String, PathBuf>>,
     /// Components that were there before.
-    pub(crate) found: Mutex<BTreeMap<String, Found>>,
+    found: Mutex<BTreeMap<String, Presence>>,
 }
 
 impl Worker {
@@ -96,7 +90,7 @@ impl Worker {
         self.progress.say(InstallEvent::Note { node: Some(node), text });
     }
 
-    pub(crate) fn found(&self) -> BTreeMap<String, Found> {
+    pub(crate) fn found(&self) -> BTreeMap<String, Presence> {
         self.found.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
@@ -131,19 +125,7 @@ impl Worker {
                 let made = kind.create(request, stop).await?;
                 // Said at once, so that it is deleted whatever comes next.
                 let made = self.kind.get_or_init(|| made);
-                let deadline = Deadline::within(CONNECT);
-                let mut backoff = Backoff::default();
-                loop {
-                    match unless_stopped(stop, async {
-                        Ok(Cluster::connect(&made.kubeconfig, Some(&made.context)).await)
-                    })
-                    .await?
-                    {
-                        Ok(cluster) => break cluster,
-                        Err(error) if error.is_usage() || deadline.passed() => return Err(error.into()),
-                        Err(_) => unless_stopped(stop, async { Ok(backoff.pause(deadline).await) }).await?,
-                    };
-                }
+                unless_stopped(stop, connect(made)).await?
             }
             Site::Context { kubeconfig, context, .. } => {
                 unless_stopped(stop, async { Ok(Cluster::connect(kubeconfig, Some(context)).await?) }).await?
@@ -159,8 +141,8 @@ impl Worker {
     /// What a cluster that was there before has of the selection.
     async fn look_around(&self, node: &str, cluster: &Cluster, install_missing: InstallMissing) -> Result<(), Cause> {
         let mut missing = Vec::new();
-        for (name, seen) in present::look(cluster, &self.request.selection).await? {
-            let Some(seen) = seen else {
+        for (name, presence) in presence::detect(cluster, &self.request.selection).await? {
+            let Some(presence) = presence else {
                 // What has nothing of its own to install comes with another.
                 let selected = &self.request.selection.components[&name];
                 if selected.component.has(State::Crds) || selected.component.has(State::Installed) {
@@ -169,14 +151,14 @@ impl Worker {
                 continue;
             };
             let planned = &self.request.selection.components[&name].version;
-            let version = seen.version.as_deref();
+            let version = presence.version.as_deref();
             if version.is_some_and(|version| !planned.starts_with(version) && !version.starts_with(planned)) {
                 self.note(node, &format!("{name} is there as {}, planned was {planned}", version.unwrap_or_default()));
             }
-            if let Some(image) = &seen.stand_in {
+            if let Some(image) = &presence.stand_in {
                 self.note(node, &format!("{name} is a stand-in: {image} runs in its place"));
             }
-            self.found.lock().unwrap_or_else(PoisonError::into_inner).insert(name, seen);
+            self.found.lock().unwrap_or_else(PoisonError::into_inner).insert(name, presence);
         }
         match install_missing {
             InstallMissing::No if !missing.is_empty() => Err(Cause::NotThere(missing)),
@@ -186,9 +168,8 @@ impl Worker {
 
     async fn load(&self, node: &str, images: &[String], stop: &CancellationToken) -> Result<(), Cause> {
         let (Site::Kind { kind, .. }, Some(cluster)) = (&self.request.site, self.kind.get()) else { return Ok(()) };
-        let loaded = kind.load(&cluster.name, images, stop).await?;
         let mut missing = Vec::new();
-        for absent in loaded.missing {
+        for absent in kind.load(&cluster.name, images, stop).await? {
             match self.archives.iter().find(|archive| archive.images.contains(&full_name(&absent.image))) {
                 Some(archive) => kind.load_archive(&cluster.name, &archive.path, stop).await?,
                 None => missing.push(absent.to_string()),
@@ -238,16 +219,9 @@ impl Worker {
                 objects.extend(read);
             }
         }
-        let applying: Vec<BoxFuture<'_, Result<(), Cause>>> =
-            objects.iter().map(|object| self.apply(object).boxed()).collect();
-        let mut applying = stream::iter(applying).buffer_unordered(SIDE_BY_SIDE);
-        unless_stopped(stop, async {
-            while let Some(applied) = applying.next().await {
-                applied?;
-            }
-            Ok(())
-        })
-        .await?;
+        let run = self.request.run.to_string();
+        let apply = Apply::of_run(&run).patient(PATIENCE);
+        unless_stopped(stop, async { Ok(self.cluster()?.apply_all(&objects, apply).await?) }).await?;
         self.charts_of(selected, State::Crds, stop).await?;
         let served: Vec<BoxFuture<'_, Result<(), Cause>>> =
             selected.component.definitions.iter().map(|name| self.is_served(name).boxed()).collect();
@@ -257,24 +231,16 @@ impl Worker {
     /// Whether a cluster that was there before has the definitions of a component.
     async fn are_there(&self, selected: &Selected) -> Result<bool, Cause> {
         for name in &selected.component.definitions {
-            let definition = ObjectRef::global("apiextensions.k8s.io/v1", "CustomResourceDefinition", name);
-            if self.cluster()?.get(&definition).await?.is_none() {
+            if self.cluster()?.get(&definition(name)).await?.is_none() {
                 return Ok(false);
             }
         }
         Ok(!selected.component.definitions.is_empty())
     }
 
-    /// Applies one object; a definition is served afterwards.
-    async fn apply(&self, object: &Value) -> Result<(), Cause> {
-        let run = self.request.run.to_string();
-        self.cluster()?.apply_all(std::slice::from_ref(object), Apply::of_run(&run).patient(PATIENCE)).await?;
-        Ok(())
-    }
-
-    async fn is_served(&self, definition: &str) -> Result<(), Cause> {
-        let definition = ObjectRef::global("apiextensions.k8s.io/v1", "CustomResourceDefinition", definition);
-        self.cluster()?.wait(&definition, Until::ConditionTrue("Established".to_owned()), ESTABLISHED).await?;
+    async fn is_served(&self, name: &str) -> Result<(), Cause> {
+        let established = WaitCondition::ConditionTrue("Established".to_owned());
+        self.cluster()?.wait(&definition(name), established, ESTABLISHED).await?;
         Ok(())
     }
 
@@ -293,23 +259,14 @@ impl Worker {
             (Crds { chart: Some(chart), path: Some(path), .. }, _) => {
                 let folder = self.chart(chart, &selected.version)?;
                 let folder = self.unpacked(&folder, chart, stop).await?.join(path);
-                yaml_files(&folder)
+                yaml_files(&folder).map_err(|source| Cause::File { path: folder, source })
             }
             (Crds { folder: Some(folder), .. }, Some(bundle)) => Ok(bundle.crds(&fill(folder)?)?),
             (Crds { url: Some(url), .. }, None) => {
                 let file = self.folder().join(format!("{}.yaml", selected.component.name));
                 fs::create_dir_all(self.folder()).map_err(|source| Cause::File { path: self.folder(), source })?;
-                let curl = Call::new("curl").args([
-                    "--fail",
-                    "--silent",
-                    "--show-error",
-                    "--location",
-                    "--retry",
-                    "2",
-                    "--max-time",
-                    "60",
-                    "--output",
-                ]);
+                let curl = Call::new("curl").args(["--fail", "--silent", "--show-error", "--location"]);
+                let curl = curl.args(["--retry", "2", "--max-time", "60", "--output"]);
                 curl.arg(&file).arg(fill(url)?).deadline(Duration::from_secs(200)).run(&self.programs, stop).await?;
                 Ok(vec![file])
             }
@@ -452,10 +409,10 @@ impl Worker {
         let wanted =
             wanted.ok_or_else(|| Cause::Other(format!("{:?} names what is not given", configured.contains)))?;
         let (field, bare) = (configured.field.clone(), without_blanks(&wanted));
-        let until = Until::holds(&format!("{field} contains {wanted}"), move |object| {
-            Ok(object.pointer(&field).and_then(Value::as_str).is_some_and(|text| without_blanks(text).contains(&bare)))
+        let contains = WaitCondition::holds(&format!("{field} contains {wanted}"), move |object| {
+            object.pointer(&field).and_then(Value::as_str).is_some_and(|text| without_blanks(text).contains(&bare))
         });
-        cluster.wait(&configured.object, until, CONFIGURED).await?;
+        cluster.wait(&configured.object, contains, CONFIGURED).await?;
         Ok(())
     }
 }
@@ -464,17 +421,20 @@ fn without_blanks(text: &str) -> String {
     text.split_whitespace().collect()
 }
 
-fn yaml_files(folder: &Path) -> Result<Vec<PathBuf>, Cause> {
-    let failed = |source| Cause::File { path: folder.to_owned(), source };
-    let mut files = Vec::new();
-    for entry in fs::read_dir(folder).map_err(failed)? {
-        let path = entry.map_err(failed)?.path();
-        if path.extension().is_some_and(|extension| extension == "yaml") {
-            files.push(path);
+fn definition(name: &str) -> ObjectRef {
+    ObjectRef::global("apiextensions.k8s.io/v1", "CustomResourceDefinition", name)
+}
+
+/// Connects to a kind cluster whose API server may only just be starting.
+async fn connect(made: &KindCluster) -> Result<Cluster, Cause> {
+    let (deadline, mut backoff) = (Deadline::within(CONNECT), Backoff::default());
+    loop {
+        match Cluster::connect(&made.kubeconfig, Some(&made.context)).await {
+            Ok(cluster) => return Ok(cluster),
+            Err(error) if error.is_usage() || deadline.passed() => return Err(error.into()),
+            Err(_) => _ = backoff.pause(deadline).await,
         }
     }
-    files.sort();
-    Ok(files)
 }
 
 /// A future, unless the run is over before: what runs no program is simply left.

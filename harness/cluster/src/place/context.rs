@@ -4,16 +4,19 @@ use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
 use tokio_util::sync::CancellationToken;
-use verdict::plan::{self, GatewayPlan};
+use verdict::{
+    front,
+    plan::{self, GatewayPlan},
+};
 
 use super::{
     Ending, Held, Place, PlaceError, Up, doctor,
-    in_cluster::{self, Ground},
+    in_cluster::{self, Provision},
     sweep::{self, Swept},
 };
 use crate::{
     api::Cluster,
-    environment::Stood,
+    environment::GatewayEnvironment,
     install::request::{InstallMissing, Site},
     programs::{child::Programs, engine::Engine, helm::Helm},
     run::PlannedRun,
@@ -80,15 +83,19 @@ impl Place for ContextPlace {
         let (kubeconfig, context) = (user_kubeconfig()?, self.named()?);
         let (folder, selection) = run.selection(gateway)?;
         let install_missing = if run.options.install_missing { InstallMissing::Yes } else { InstallMissing::No };
-        let ground = Ground {
+        let provision = Provision {
             // Known from the beginning, so that what a failed install has made is removed.
-            stood: Stood { kubeconfig: kubeconfig.clone(), context: Some(context.to_owned()), ..Stood::default() },
+            environment: GatewayEnvironment {
+                kubeconfig: kubeconfig.clone(),
+                context: Some(context.to_owned()),
+                ..GatewayEnvironment::default()
+            },
             site: Site::Context { kubeconfig, context: context.to_owned(), install_missing },
             existing: Existing::Used,
             programs,
             engine: engine.as_ref(),
         };
-        let ended = in_cluster::install(up, folder, selection, ground, cancel).await?;
+        let ended = in_cluster::install(up, folder, selection, provision, cancel).await?;
         in_cluster::installed(run, gateway, &*progress, ended.result)?;
         in_cluster::say_egress(run, gateway, &*progress, "egress: not closed (the cluster is not ours)".to_owned())?;
         Ok(None)
@@ -100,19 +107,18 @@ impl Place for ContextPlace {
 
     async fn down(&self, run: &PlannedRun, gateway: &GatewayPlan, ending: Ending) -> Result<String, PlaceError> {
         if run.options.keep && ending == Ending::Done {
-            return Ok(
-                "kept: what the run made in the cluster; `cargo xtask down --context NAME` removes it".to_owned()
-            );
+            let down = front::command("down --context NAME");
+            return Ok(format!("kept: what the run made in the cluster; `{down}` removes it"));
         }
-        let stood = run.stood(&gateway.name);
-        if stood.kubeconfig.as_os_str().is_empty() {
+        let environment = run.environment(&gateway.name);
+        if environment.kubeconfig.as_os_str().is_empty() {
             return Ok("nothing was made".to_owned());
         }
-        let cluster = match in_cluster::connect(&stood).await {
-            Err(error) if stood.error.is_some() => return Ok(format!("nothing could be removed: {error}")),
+        let cluster = match in_cluster::connect(&environment).await {
+            Err(error) if environment.error.is_some() => return Ok(format!("nothing could be removed: {error}")),
             connected => connected?,
         };
-        let helm = self.helm(run.folder.path(), &stood.kubeconfig, cluster.context(), run.folder.id());
+        let helm = self.helm(run.folder.path(), &environment.kubeconfig, cluster.context(), run.folder.id());
         let swept = sweep::objects(&cluster, &helm, Some(run.folder.id()), &CancellationToken::new()).await;
         Ok(swept.to_string().trim_end().to_owned())
     }

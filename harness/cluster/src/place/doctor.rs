@@ -8,6 +8,7 @@ use std::{
 
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
+use verdict::front;
 
 use crate::programs::{
     child::{Call, ChildError, Programs, how_to_get},
@@ -107,7 +108,6 @@ impl Line {
     }
 }
 
-/// Says of each prerequisite of a kind cluster whether it is met.
 pub(super) fn judge(facts: &Facts) -> Vec<Line> {
     let mut lines = Vec::new();
     let mut say =
@@ -117,15 +117,10 @@ pub(super) fn judge(facts: &Facts) -> Vec<Line> {
     match &facts.engine {
         Err(why) => say("container engine", State::Missing, why.clone(), engine_needed, how_to_get("docker")),
         Ok((kind, info)) => {
-            let enough = at_least(&info.version, if *kind == EngineKind::Docker { (20, 10) } else { (4, 0) });
-            let state = if enough { State::Ok } else { State::Warn };
-            say(
-                "container engine",
-                state,
-                format!("{kind} {}", info.version),
-                engine_needed,
-                "a newer engine: kind does not support this one",
-            );
+            let least = if *kind == EngineKind::Docker { (20, 10) } else { (4, 0) };
+            let state = if at_least(&info.version, least) { State::Ok } else { State::Warn };
+            let found = format!("{kind} {}", info.version);
+            say("container engine", state, found, engine_needed, "a newer engine: kind does not support this one");
         }
     }
     for (name, found, needed, least) in [("kind", &facts.kind, "0.20", (0, 20)), ("helm", &facts.helm, "3.13", (3, 13))]
@@ -137,61 +132,32 @@ pub(super) fn judge(facts: &Facts) -> Vec<Line> {
         }
     }
     if let Ok((_, info)) = &facts.engine {
-        let state = match info.memory {
-            memory if memory >= 6 * GIB => State::Ok,
-            memory if memory >= 4 * GIB => State::Warn,
-            _ => State::Missing,
-        };
-        say(
-            "memory",
-            state,
-            gib(info.memory),
-            "6 GiB",
-            "give the engine more memory, or stop what else it runs; vllm-cpu needs more still",
-        );
+        let advice = "give the engine more memory, or stop what else it runs; vllm-cpu needs more still";
+        say("memory", enough(info.memory, 6 * GIB, 4 * GIB), gib(info.memory), "6 GiB", advice);
         let (state, found) = match info.cgroup_version {
             Some(2) => (State::Ok, "v2".to_owned()),
             Some(version) => (State::Warn, format!("v{version}")),
             None => (State::Warn, "not said".to_owned()),
         };
-        say(
-            "cgroup version",
-            state,
-            found,
-            "v2",
-            "kubelet 1.35 and newer refuse v1: boot with unified cgroups, or keep --node-image at Kubernetes 1.34",
-        );
+        let advice =
+            "kubelet 1.35 and newer refuse v1: boot with unified cgroups, or keep --node-image at Kubernetes 1.34";
+        say("cgroup version", state, found, "v2", advice);
     }
     if let Some((place, free)) = &facts.disk {
-        let state = match *free {
-            free if free >= 12 * GIB => State::Ok,
-            free if free >= 6 * GIB => State::Warn,
-            _ => State::Missing,
-        };
-        say(
-            "disk",
-            state,
-            format!("{} free at {}", gib(*free), place.display()),
-            "12 GiB free",
-            "free some: `cargo xtask down`, then the engine's own clean-up (docker system prune)",
-        );
+        let found = format!("{} free at {}", gib(*free), place.display());
+        let advice =
+            format!("free some: `{}`, then the engine's own clean-up (docker system prune)", front::command("down"));
+        say("disk", enough(*free, 12 * GIB, 6 * GIB), found, "12 GiB free", &advice);
     }
     if let Some(instances) = facts.inotify {
-        let state = if instances >= 512 { State::Ok } else { State::Warn };
-        say(
-            "inotify instances",
-            state,
-            instances.to_string(),
-            "512",
-            "sysctl fs.inotify.max_user_instances=1024: kubelets and gateways watch many files, and die with \"too many open files\"",
-        );
+        let advice = "sysctl fs.inotify.max_user_instances=1024: kubelets and gateways watch many files, and die with \"too many open files\"";
+        say("inotify instances", enough(instances, 512, 0), instances.to_string(), "512", advice);
     }
     let (state, found) = if facts.curl { (State::Ok, "there") } else { (State::Warn, "not on PATH") };
     say("curl", state, found.to_owned(), "only without --bundle", how_to_get("curl"));
     lines
 }
 
-/// Says whether there is a context that a run could name.
 pub(super) fn contexts(contexts: Contexts) -> Line {
     let (state, found) = match contexts {
         Some(Ok(contexts)) if contexts.is_empty() => (State::Warn, "no context in it".to_owned()),
@@ -208,6 +174,14 @@ pub(super) fn contexts(contexts: Contexts) -> Line {
     )
 }
 
+fn enough(amount: u64, needed: u64, least: u64) -> State {
+    match amount {
+        _ if amount >= needed => State::Ok,
+        _ if amount >= least => State::Warn,
+        _ => State::Missing,
+    }
+}
+
 fn gib(bytes: u64) -> String {
     let tenths = bytes / (GIB / 10);
     format!("{}.{} GiB", tenths / 10, tenths % 10)
@@ -220,13 +194,8 @@ fn version_word(text: &str) -> Option<&str> {
 
 /// Whether the first version in a text is this one or newer; a text without one is not.
 fn at_least(text: &str, least: (u32, u32)) -> bool {
-    let word =
-        text.split_whitespace().find(|word| word.trim_start_matches('v').starts_with(|c: char| c.is_ascii_digit()));
-    let mut numbers = word
-        .unwrap_or_default()
-        .trim_start_matches('v')
-        .split(|c: char| !c.is_ascii_digit())
-        .map(|number| number.parse::<u32>().ok());
+    let version = version_word(text).unwrap_or_default().trim_start_matches('v');
+    let mut numbers = version.split(|c: char| !c.is_ascii_digit()).map(|number| number.parse::<u32>().ok());
     match (numbers.next().flatten(), numbers.next().flatten()) {
         (Some(major), minor) => (major, minor.unwrap_or_default()) >= least,
         (None, _) => false,
@@ -336,7 +305,7 @@ mod tests {
                                     broken
                                     install Helm 3.13 or newer (https://helm.sh/docs/intro/install)
         MISSING  disk               1.0 GiB free at .                           needed: 12 GiB free
-                                    free some: `cargo xtask down`, then the engine's own clean-up (docker system prune)
+                                    free some: `igc down`, then the engine's own clean-up (docker system prune)
         warn     inotify instances  128                                         needed: 512
                                     sysctl fs.inotify.max_user_instances=1024: kubelets and gateways watch many files, and die with "too many open files"
         warn     curl               not on PATH                                 needed: only without --bundle

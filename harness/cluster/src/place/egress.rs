@@ -9,7 +9,10 @@ use std::{
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
-use crate::programs::{child::ChildError, engine::Engine};
+use crate::{
+    api::{items, text},
+    programs::{child::ChildError, engine::Engine},
+};
 
 /// Chain of ours in each node's filter table.
 const CHAIN: &str = "IGC-EGRESS";
@@ -29,12 +32,9 @@ pub struct Ranges {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Egress {
-    Open,
-    /// Closed, and proven.
+    /// Closed, and proven by an address that answered before and does not any more.
     Closed {
-        /// The address that answered before and does not any more.
         witness: SocketAddr,
-        nodes: usize,
     },
     NotClosed {
         reason: String,
@@ -44,10 +44,7 @@ pub enum Egress {
 impl fmt::Display for Egress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Open => write!(f, "egress: open"),
-            Self::Closed { witness, .. } => {
-                write!(f, "egress: closed ({witness} answered before and does not any more)")
-            }
+            Self::Closed { witness } => write!(f, "egress: closed ({witness} answered before and does not any more)"),
             Self::NotClosed { reason } => write!(f, "egress: not closed ({reason})"),
         }
     }
@@ -56,21 +53,16 @@ impl fmt::Display for Egress {
 impl Ranges {
     /// Reads them from the cluster's Node objects and from the Service `default/kubernetes`.
     pub fn of(nodes: &[Value], service: &Value) -> Result<Self, String> {
-        let texts = |value: Option<&Value>| -> Vec<String> {
-            value.and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
-        };
-        let pods: Vec<String> = nodes.iter().flat_map(|node| texts(node.pointer("/spec/podCIDRs"))).collect();
+        let cidrs = nodes.iter().flat_map(|node| items(node, "/spec/podCIDRs"));
+        let pods: Vec<String> = cidrs.filter_map(Value::as_str).map(str::to_owned).collect();
         let addresses: Vec<IpAddr> = nodes
             .iter()
-            .filter_map(|node| node.pointer("/status/addresses")?.as_array())
-            .flatten()
-            .filter(|address| address.get("type").and_then(Value::as_str) == Some("InternalIP"))
-            .filter_map(|address| address.get("address")?.as_str()?.parse().ok())
+            .flat_map(|node| items(node, "/status/addresses"))
+            .filter(|address| text(address, "/type") == "InternalIP")
+            .filter_map(|address| text(address, "/address").parse().ok())
             .collect();
-        let ip: Option<IpAddr> =
-            service.pointer("/spec/clusterIP").and_then(Value::as_str).and_then(|ip| ip.parse().ok());
-        let port =
-            service.pointer("/spec/ports/0/port").and_then(Value::as_u64).and_then(|port| u16::try_from(port).ok());
+        let ip: Option<IpAddr> = text(service, "/spec/clusterIP").parse().ok();
+        let port = service["spec"]["ports"][0]["port"].as_u64().and_then(|port| u16::try_from(port).ok());
         match (pods.is_empty(), addresses.is_empty(), ip.zip(port)) {
             (true, ..) => Err("no node has a range of pod addresses (spec.podCIDRs)".to_owned()),
             (_, true, _) => Err("no node has an address (status.addresses of type InternalIP)".to_owned()),
@@ -95,12 +87,11 @@ pub async fn close(
     }
 }
 
-/// Opens the way out again.
-pub async fn open(engine: &Engine, nodes: &[String], cancel: &CancellationToken) -> Result<Egress, ChildError> {
+async fn open(engine: &Engine, nodes: &[String], cancel: &CancellationToken) -> Result<(), ChildError> {
     for node in nodes {
         exec(engine, node, &opening(), cancel).await?;
     }
-    Ok(Egress::Open)
+    Ok(())
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -150,7 +141,7 @@ async fn try_close(
         open(engine, nodes, cancel).await?;
         return Err(Obstacle::Proof(format!("{wrong}; the rules were taken back")));
     }
-    Ok(Egress::Closed { witness, nodes: nodes.len() })
+    Ok(Egress::Closed { witness })
 }
 
 /// Whether these addresses answer a pod, by node.
@@ -310,7 +301,7 @@ esac"#,
         let (fakes, engine) = engine(dials).await;
         let egress = close(&engine, &["node".to_owned()], &ranges(), &CancellationToken::new()).await.unwrap();
         let text = match &egress {
-            Egress::Closed { witness, .. } => egress.to_string().replace(&witness.to_string(), "WITNESS"),
+            Egress::Closed { witness } => egress.to_string().replace(&witness.to_string(), "WITNESS"),
             _ => egress.to_string(),
         };
         (fakes.calls(), text)

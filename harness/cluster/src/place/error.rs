@@ -1,10 +1,9 @@
-//! Why a place does not do what was asked of it, and whose fault that is.
+//! Errors of places. Their exit code tells a wrong command (2) from a machine, cluster or install that failed (3).
 
 use verdict::folder::FolderError;
 
 use crate::{
     api::{ApiFailure, ConnectError},
-    gateway::GatewayError,
     install::{
         bundle::BundleError,
         component::DataError,
@@ -17,27 +16,27 @@ use crate::{
 
 #[derive(Debug, thiserror::Error)]
 pub enum PlaceError {
-    /// What was asked for makes no sense here: exit 2.
+    /// The command or the data of the project is wrong: exit 2.
     #[error("{0}")]
     Usage(String),
-    /// The machine, the cluster or the install: exit 3.
+    /// The machine, the cluster or the install failed: exit 3.
     #[error("{0}")]
     Environment(String),
 }
 
-/// Errors whose fault is always the same.
-macro_rules! places_of_fault {
-    ($($fault:ident: $($error:ty),+;)+) => {$($(
+/// Errors that always have the same exit code.
+macro_rules! from_errors {
+    ($($variant:ident: $($error:ty),+;)+) => {$($(
         impl From<$error> for PlaceError {
             fn from(error: $error) -> Self {
-                Self::$fault(error.to_string())
+                Self::$variant(error.to_string())
             }
         }
     )+)+};
 }
 
-places_of_fault! {
-    Usage: DataError, ProfileError, NotAName, GatewayError;
+from_errors! {
+    Usage: DataError, ProfileError, NotAName;
     Environment: ChildError, EngineError, KindError, ImageError, BundleError, ApiFailure, FolderError, std::io::Error,
         serde_json::Error;
 }

@@ -9,7 +9,7 @@ use verdict::plan::{GatewayPlan, ModelName};
 use super::{PlaceError, Up};
 use crate::{
     api::{self, Cluster},
-    environment::Stood,
+    environment::GatewayEnvironment,
     evidence::{self, Depth},
     gateway::GatewayFolder,
     install::{
@@ -27,28 +27,29 @@ use crate::{
     shared::{self, Existing},
 };
 
-/// What an install of a run finds.
-pub(super) struct Ground<'g> {
-    pub(super) stood: Stood,
+/// What the place gives an install.
+pub(super) struct Provision<'p> {
+    pub(super) environment: GatewayEnvironment,
     pub(super) site: Site,
     /// What becomes of a shared Gateway that is there already.
     pub(super) existing: Existing,
     pub(super) programs: Programs,
     /// What makes the image of our own program.
-    pub(super) engine: Option<&'g Engine>,
+    pub(super) engine: Option<&'p Engine>,
 }
 
-/// Installs the selection with the gateway's shared Gateway in it.
 pub(super) async fn install(
     up: Up<'_>,
     folder: GatewayFolder,
     selection: Selection,
-    ground: Ground<'_>,
+    provision: Provision<'_>,
     cancel: &CancellationToken,
 ) -> Result<Ended, PlaceError> {
     let Up { run, gateway, progress, .. } = up.clone();
-    let images = images(&up, ground.engine, cancel).await?;
-    run.note(&gateway.name, |stood| *stood = Stood { images: images.clone(), keep: run.options.keep, ..ground.stood })?;
+    let images = images(&up, provision.engine, cancel).await?;
+    run.note(&gateway.name, |environment| {
+        *environment = GatewayEnvironment { images: images.clone(), keep: run.options.keep, ..provision.environment };
+    })?;
     let more_images: BTreeSet<String> = images.values().cloned().collect();
     let request = Request {
         run: run.name()?,
@@ -57,11 +58,11 @@ pub(super) async fn install(
         selection,
         gateway: serde_json::to_value(&folder.gateway)?,
         bundle: run.options.bundle.as_deref().map(Bundle::open).transpose()?,
-        site: ground.site,
+        site: provision.site,
         more_images: more_images.into_iter().collect(),
-        programs: ground.programs,
+        programs: provision.programs,
     };
-    let shared = shared_gateway(run, folder, images, ground.existing)?;
+    let shared = shared_gateway(run, folder, images, provision.existing)?;
     Ok(install_run::run(request, vec![shared], progress, cancel).await)
 }
 
@@ -83,9 +84,9 @@ pub(super) fn installed(
     progress.say(InstallEvent::Note { node: None, text: &took });
     let stand_ins = installed.found.iter();
     let stand_ins = stand_ins.filter_map(|(name, found)| Some(format!("{name} ({})", found.stand_in.as_ref()?)));
-    run.note(&gateway.name, |stood| {
-        stood.kubernetes = installed.cluster.version().to_owned();
-        stood.stand_ins = stand_ins.collect();
+    run.note(&gateway.name, |environment| {
+        environment.kubernetes = installed.cluster.version().to_owned();
+        environment.stand_ins = stand_ins.collect();
     })?;
     Ok(installed)
 }
@@ -98,7 +99,7 @@ pub(super) fn say_egress(
     egress: String,
 ) -> Result<(), PlaceError> {
     progress.say(InstallEvent::Note { node: None, text: &egress });
-    Ok(run.note(&gateway.name, |stood| stood.egress = egress)?)
+    Ok(run.note(&gateway.name, |environment| environment.egress = egress)?)
 }
 
 /// The images of models, by the names that templates use; our own is made of the static program.
@@ -150,20 +151,20 @@ fn shared_gateway(
     Ok(ExtraWork { name: "gateway".into(), needs, seconds: 15.0, work: Box::new(work) })
 }
 
-pub(super) async fn connect(stood: &Stood) -> Result<Cluster, PlaceError> {
+pub(super) async fn connect(environment: &GatewayEnvironment) -> Result<Cluster, PlaceError> {
     api::init();
-    Ok(Cluster::connect(&stood.kubeconfig, stood.context.as_deref()).await?)
+    Ok(Cluster::connect(&environment.kubeconfig, environment.context.as_deref()).await?)
 }
 
 pub(super) async fn evidence(run: &PlannedRun, gateway: &GatewayPlan) -> Result<(), PlaceError> {
     // Where no cluster answers, it is gone, or it never was.
-    let Ok(cluster) = connect(&run.stood(&gateway.name)).await else { return Ok(()) };
+    let Ok(cluster) = connect(&run.environment(&gateway.name)).await else { return Ok(()) };
     let kept = run.folder.path().join("evidence").join(&gateway.name).join("_cluster");
     let (folder, selection) = run.selection(gateway)?;
     let mut namespaces = selection.namespaces();
     namespaces.insert(&folder.gateway.namespace);
     for namespace in namespaces {
-        evidence::collect(&cluster, namespace, &kept.join(namespace), &Depth::ObjectsAndLogs).await;
+        evidence::collect(&cluster, namespace, &kept.join(namespace), Depth::ObjectsAndLogs).await;
     }
     Ok(())
 }

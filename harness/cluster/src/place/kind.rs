@@ -2,17 +2,20 @@
 
 use async_trait::async_trait;
 use tokio_util::sync::CancellationToken;
-use verdict::plan::{self, GatewayPlan};
+use verdict::{
+    front,
+    plan::{self, GatewayPlan},
+};
 
 use super::{
     Ending, Held, Place, PlaceError, Up, doctor,
     egress::{self, Egress, Ranges},
-    in_cluster::{self, Ground},
+    in_cluster::{self, Provision},
     sweep::{self, Swept},
 };
 use crate::{
     api::{Cluster, ObjectRef},
-    environment::Stood,
+    environment::GatewayEnvironment,
     install::{model::ModelFile, request::Site},
     programs::{
         child::Programs,
@@ -76,23 +79,23 @@ impl Place for KindPlace {
             node_ports: vec![folder.gateway.node_port],
             run_folder: run.folder.path().to_owned(),
         };
-        let ground = Ground {
-            stood: Stood::default(),
+        let provision = Provision {
+            environment: GatewayEnvironment::default(),
             site: Site::Kind { kind: kind.clone(), request },
             existing: Existing::Applied,
             programs,
             engine: Some(&engine),
         };
-        let ended = in_cluster::install(up, folder, selection, ground, cancel).await?;
+        let ended = in_cluster::install(up, folder, selection, provision, cancel).await?;
         if let Some(made) = &ended.kind {
-            run.note(&gateway.name, |stood| stood.cluster = Some(made.name.to_string()))?;
+            run.note(&gateway.name, |environment| environment.cluster = Some(made.name.to_string()))?;
         }
         let installed = in_cluster::installed(run, gateway, &*progress, ended.result)?;
         let made = installed.kind.ok_or_else(|| PlaceError::Environment("kind made no cluster".to_owned()))?;
-        run.note(&gateway.name, |stood| {
-            stood.kubeconfig.clone_from(&made.kubeconfig);
-            stood.context = Some(made.context.clone());
-            stood.addresses = made.ports.iter().map(|(_, port)| format!("127.0.0.1:{port}")).collect();
+        run.note(&gateway.name, |environment| {
+            environment.kubeconfig.clone_from(&made.kubeconfig);
+            environment.context = Some(made.context.clone());
+            environment.addresses = made.ports.iter().map(|(_, port)| format!("127.0.0.1:{port}")).collect();
         })?;
         let egress = close_egress(run, &engine, &kind, &made, &installed.cluster, cancel).await?;
         in_cluster::say_egress(run, gateway, &*progress, egress)?;
@@ -104,11 +107,11 @@ impl Place for KindPlace {
     }
 
     async fn down(&self, run: &PlannedRun, gateway: &GatewayPlan, ending: Ending) -> Result<String, PlaceError> {
-        let name = run.name()?.cluster();
+        let cluster = run.name()?.cluster();
         if run.options.keep && ending == Ending::Done {
-            let kubeconfig = run.stood(&gateway.name).kubeconfig;
+            let (kubeconfig, down) = (run.environment(&gateway.name).kubeconfig, front::command("down"));
             let kubeconfig = kubeconfig.display();
-            return Ok(format!("kept: kind cluster {name}; KUBECONFIG={kubeconfig}; `cargo xtask down` removes it"));
+            return Ok(format!("kept: kind cluster {cluster}; KUBECONFIG={kubeconfig}; `{down}` removes it"));
         }
         let engine = match Engine::find(&self.programs, &CancellationToken::new()).await {
             Ok(engine) => engine,
@@ -117,8 +120,8 @@ impl Place for KindPlace {
             }
             Err(error) => return Err(error.into()),
         };
-        Kind::new(&self.programs, &engine)?.delete(&name, None).await?;
-        Ok(format!("kind cluster {name} deleted"))
+        Kind::new(&self.programs, &engine)?.delete(&cluster, None).await?;
+        Ok(format!("kind cluster {cluster} deleted"))
     }
 
     async fn sweep(&self, cancel: &CancellationToken) -> Result<Swept, PlaceError> {

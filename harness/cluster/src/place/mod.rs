@@ -20,7 +20,6 @@ use crate::{
     run::PlannedRun,
 };
 
-/// What a run asks of the place where its gateways stand.
 #[async_trait]
 pub trait Place: Send + Sync {
     fn name(&self) -> plan::Place;

@@ -20,7 +20,6 @@ use crate::{
 /// How long processes of living runs have to clean up after themselves before they are killed.
 const END: Duration = Duration::from_secs(15);
 
-/// How long a namespace may take to be gone.
 const NAMESPACE: Duration = Duration::from_secs(120);
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -38,15 +37,11 @@ pub struct Swept {
 impl Swept {
     pub fn and(mut self, more: Self) -> Self {
         self.processes.extend(more.processes);
-        for (all, more) in [
-            (&mut self.clusters, more.clusters),
-            (&mut self.images, more.images),
-            (&mut self.objects, more.objects),
-            (&mut self.problems, more.problems),
-            (&mut self.notes, more.notes),
-        ] {
-            all.extend(more);
-        }
+        self.clusters.extend(more.clusters);
+        self.images.extend(more.images);
+        self.objects.extend(more.objects);
+        self.problems.extend(more.problems);
+        self.notes.extend(more.notes);
         self
     }
 
@@ -103,23 +98,22 @@ pub(super) async fn clusters_and_images(programs: &Programs, cancel: &Cancellati
     let engine = match Engine::find(programs, cancel).await {
         Ok(engine) => engine,
         Err(EngineError::Missing(_)) => {
-            swept.notes.push("no container engine here, so no clusters and no images".to_owned());
-            return swept;
+            let note = "no container engine here, so no clusters and no images".to_owned();
+            return Swept { notes: vec![note], ..swept };
         }
-        Err(error) => {
-            swept.problems.push(error.to_string());
-            return swept;
-        }
+        Err(error) => return Swept { problems: vec![error.to_string()], ..swept },
     };
     match Kind::new(programs, &engine) {
         Ok(kind) => delete_clusters(&kind, cancel, &mut swept).await,
         Err(error) => swept.notes.push(format!("no clusters were looked for: {error}")),
     }
-    match engine.made(cancel).await {
-        Ok(images) => match engine.remove(&images, cancel).await {
-            Ok(()) => swept.images = images,
-            Err(error) => swept.problems.push(error.to_string()),
-        },
+    let removed = async {
+        let images = engine.made(cancel).await?;
+        engine.remove(&images, cancel).await?;
+        Ok::<_, EngineError>(images)
+    };
+    match removed.await {
+        Ok(images) => swept.images = images,
         Err(error) => swept.problems.push(error.to_string()),
     }
     swept
@@ -255,7 +249,7 @@ mod tests {
         let runs = tempfile::tempdir().unwrap();
         let run = runs.path().join("20261121-120305-k3f9");
         let mut child = Command::new("tail").args(["-f", "/dev/null"]).process_group(0).spawn().unwrap();
-        let _recorded = Recorded::new(Some(&run), child.id()).unwrap();
+        let _recorded = Recorded::new(&run, child.id()).unwrap();
         let swept = processes(runs.path()).await;
         assert_eq!(swept.processes, [child.id()]);
         assert!(child.wait().unwrap().code().is_none(), "ended by a signal");

@@ -6,7 +6,7 @@ use std::{
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::Stdio,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use rustix::process::{Pid, Signal, kill_process_group};
@@ -45,7 +45,6 @@ impl Programs {
         self
     }
 
-    /// The file of a program.
     pub fn find(&self, program: &str) -> Result<PathBuf, ChildError> {
         std::env::split_paths(&self.path)
             .map(|folder| folder.join(program))
@@ -79,7 +78,6 @@ pub struct Call {
 }
 
 impl Call {
-    /// A call without arguments, with one minute to finish.
     pub fn new(program: impl Into<String>) -> Self {
         Self { program: program.into(), args: vec![], env: vec![], without: vec![], deadline: Duration::from_secs(60) }
     }
@@ -119,7 +117,6 @@ impl Call {
         if cancel.is_cancelled() {
             return Err(ChildError::Cancelled { call: self.text() });
         }
-        let begun = Instant::now();
         let mut command = Command::new(&file);
         command.args(&self.args).env("PATH", &programs.path).envs(self.env.iter().map(|(n, v)| (n, v)));
         for name in &self.without {
@@ -128,7 +125,8 @@ impl Call {
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0).kill_on_drop(true);
         let mut child = command.spawn().map_err(|source| ChildError::NotStarted { file: file.clone(), source })?;
         let group = Group::of(child.id());
-        let _recorded = child.id().and_then(|pid| Recorded::new(programs.run_folder.as_deref(), pid).ok());
+        let recorded = programs.run_folder.as_deref().zip(child.id());
+        let _recorded = recorded.and_then(|(run_folder, pid)| Recorded::new(run_folder, pid).ok());
 
         let mut out = child.stdout.take().expect("standard output is piped");
         let mut err = child.stderr.take().expect("standard error is piped");
@@ -158,14 +156,10 @@ impl Call {
             return Err(ChildError::Failed {
                 call: self.text(),
                 status: status.to_string(),
-                last_words: last_words(&stderr, &stdout),
+                output: OutputTail::of(&stderr, &stdout),
             });
         }
-        Ok(Output {
-            stdout: String::from_utf8_lossy(&stdout).into_owned(),
-            stderr,
-            seconds: begun.elapsed().as_secs_f64(),
-        })
+        Ok(Output { stdout: String::from_utf8_lossy(&stdout).into_owned(), stderr })
     }
 
     /// The call as it would be typed.
@@ -180,9 +174,7 @@ impl Call {
 #[derive(Clone, Debug)]
 pub struct Output {
     pub stdout: String,
-    /// The end of standard error.
     pub stderr: String,
-    pub seconds: f64,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -191,12 +183,12 @@ pub enum ChildError {
     NotFound { program: String, hint: &'static str },
     #[error("{} could not be run: {source}", file.display())]
     NotStarted { file: PathBuf, source: std::io::Error },
-    #[error("`{call}` ended with {status}{last_words}")]
+    #[error("`{call}` ended with {status}{output}")]
     Failed {
         call: String,
         status: String,
         /// The end of what it said, indented on lines of its own.
-        last_words: LastWords,
+        output: OutputTail,
     },
     #[error("`{call}` did not end within {deadline:?} and was stopped")]
     TooSlow { call: String, deadline: Duration },
@@ -216,19 +208,18 @@ impl ChildError {
     }
 
     /// What the program said at the end, where it failed by itself.
-    pub fn last_words(&self) -> &str {
+    pub fn output(&self) -> &str {
         match self {
-            Self::Failed { last_words, .. } => &last_words.0,
+            Self::Failed { output, .. } => &output.0,
             _ => "",
         }
     }
 }
 
-/// The end of what a failing program said.
 #[derive(Clone, Debug, Default)]
-pub struct LastWords(String);
+pub struct OutputTail(String);
 
-impl fmt::Display for LastWords {
+impl fmt::Display for OutputTail {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.0.is_empty() {
             write!(f, " and said nothing")
@@ -238,11 +229,14 @@ impl fmt::Display for LastWords {
     }
 }
 
-fn last_words(stderr: &str, stdout: &[u8]) -> LastWords {
-    let stdout = String::from_utf8_lossy(stdout);
-    let said = if stderr.trim().is_empty() { &stdout } else { stderr };
-    let lines: Vec<&str> = said.lines().map(str::trim_end).filter(|line| !line.is_empty()).collect();
-    LastWords(lines[lines.len().saturating_sub(12)..].join("\n"))
+impl OutputTail {
+    /// The last 12 lines of standard error, or of standard output where that is empty.
+    fn of(stderr: &str, stdout: &[u8]) -> Self {
+        let stdout = String::from_utf8_lossy(stdout);
+        let said = if stderr.trim().is_empty() { &stdout } else { stderr };
+        let lines: Vec<&str> = said.lines().map(str::trim_end).filter(|line| !line.is_empty()).collect();
+        Self(lines[lines.len().saturating_sub(12)..].join("\n"))
+    }
 }
 
 fn quoted(arg: &str) -> String {
@@ -250,10 +244,8 @@ fn quoted(arg: &str) -> String {
     if !arg.is_empty() && arg.chars().all(plain) { arg.to_owned() } else { format!("'{}'", arg.replace('\'', "'\\''")) }
 }
 
-/// More output than is kept.
 struct TooMuch;
 
-/// All that is said, unless it is more than is kept.
 async fn read_head(from: &mut (impl AsyncReadExt + Unpin)) -> Result<Vec<u8>, TooMuch> {
     let mut kept = Vec::new();
     // A pipe that breaks has said all it can; what became of the program is in its status.
@@ -313,10 +305,14 @@ impl Drop for Group {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
+    use std::{fs, time::Instant};
 
     use super::*;
     use crate::programs::fakes::Fakes;
+
+    async fn run(call: Call, programs: &Programs) -> Result<Output, ChildError> {
+        call.run(programs, &CancellationToken::new()).await
+    }
 
     fn with(program: &str, script: &str) -> (Fakes, Programs) {
         let fakes = Fakes::new().program(program, script);
@@ -329,14 +325,14 @@ mod tests {
         let (_folder, programs) = with("speaker", "echo out; echo err >&2; echo \"$1 $WORD ${GONE-gone}\"");
         let call = Call::new("speaker").arg("a b").env("WORD", "w").without("HOME");
         assert_eq!(call.text(), "speaker 'a b'");
-        let output = call.run(&programs, &CancellationToken::new()).await.unwrap();
+        let output = run(call, &programs).await.unwrap();
         assert_eq!((output.stdout.as_str(), output.stderr.as_str()), ("out\na b w gone\n", "err\n"));
     }
 
     #[tokio::test]
     async fn a_missing_program_says_how_to_get_it() {
         let programs = Programs::in_path("/nowhere");
-        let error = Call::new("kind").run(&programs, &CancellationToken::new()).await.unwrap_err();
+        let error = run(Call::new("kind"), &programs).await.unwrap_err();
         assert!(error.is_missing());
         insta::assert_snapshot!(error, @"kind is not on PATH: install kind (https://kind.sigs.k8s.io/docs/user/quick-start#installation): go install sigs.k8s.io/kind@latest");
     }
@@ -349,11 +345,10 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_failure_has_the_call_the_code_and_the_last_words() {
+    async fn a_failure_has_the_call_the_code_and_the_end_of_the_output() {
         let (_folder, programs) =
             with("failing", "for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14; do echo line $i >&2; done; exit 7");
-        let error =
-            Call::new("failing").args(["--x", "y z"]).run(&programs, &CancellationToken::new()).await.unwrap_err();
+        let error = run(Call::new("failing").args(["--x", "y z"]), &programs).await.unwrap_err();
         insta::assert_snapshot!(error, @r"
         `failing --x 'y z'` ended with exit status: 7
             line 3
@@ -374,22 +369,18 @@ mod tests {
     #[tokio::test]
     async fn a_silent_failure_says_so_and_standard_output_counts_where_the_other_is_empty() {
         let (_folder, programs) = with("silent", "[ -z \"$1\" ] || echo \"$1\"; kill -9 $$");
-        let silent = Call::new("silent").run(&programs, &CancellationToken::new()).await.unwrap_err();
+        let silent = run(Call::new("silent"), &programs).await.unwrap_err();
         insta::assert_snapshot!(silent, @"`silent` ended with signal: 9 (SIGKILL) and said nothing");
-        let told = Call::new("silent").arg("why").run(&programs, &CancellationToken::new()).await.unwrap_err();
-        assert_eq!(told.last_words(), "why");
+        let told = run(Call::new("silent").arg("why"), &programs).await.unwrap_err();
+        assert_eq!(told.output(), "why");
     }
 
     #[tokio::test]
     async fn too_slow_and_too_much_are_stopped() {
         let (_folder, programs) = with("endless", "[ \"$1\" = talk ] && exec yes; exec tail -f /dev/null");
-        let slow = Call::new("endless")
-            .deadline(Duration::from_millis(50))
-            .run(&programs, &CancellationToken::new())
-            .await
-            .unwrap_err();
+        let slow = run(Call::new("endless").deadline(Duration::from_millis(50)), &programs).await.unwrap_err();
         insta::assert_snapshot!(slow, @"`endless` did not end within 50ms and was stopped");
-        let much = Call::new("endless").arg("talk").run(&programs, &CancellationToken::new()).await.unwrap_err();
+        let much = run(Call::new("endless").arg("talk"), &programs).await.unwrap_err();
         insta::assert_snapshot!(much, @"`endless talk` wrote more than 8388608 bytes and was stopped");
     }
 

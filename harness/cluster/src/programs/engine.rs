@@ -19,18 +19,13 @@ pub enum EngineKind {
     Podman,
 }
 
-impl EngineKind {
-    pub fn program(self) -> &'static str {
-        match self {
-            Self::Docker => "docker",
-            Self::Podman => "podman",
-        }
-    }
-}
-
+/// The name of its program.
 impl fmt::Display for EngineKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.program())
+        f.write_str(match self {
+            Self::Docker => "docker",
+            Self::Podman => "podman",
+        })
     }
 }
 
@@ -41,7 +36,6 @@ pub struct Engine {
     programs: Programs,
 }
 
-/// What an engine says about itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EngineInfo {
     pub version: String,
@@ -69,19 +63,19 @@ pub enum EngineError {
 
 /// Images that were asked for, by whether the engine has them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Present {
+pub struct Images {
     pub have: Vec<String>,
-    pub missing: Vec<Missing>,
+    pub missing: Vec<MissingImage>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Missing {
+pub struct MissingImage {
     pub image: String,
     /// Tags of the same repository that the engine has.
     pub other_tags: Vec<String>,
 }
 
-impl fmt::Display for Missing {
+impl fmt::Display for MissingImage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.other_tags.as_slice() {
             [] => write!(f, "{}", self.image),
@@ -114,7 +108,7 @@ impl Engine {
     }
 
     async fn ask(kind: EngineKind, programs: &Programs, cancel: &CancellationToken) -> Result<Self, EngineError> {
-        let said = Call::new(kind.program())
+        let said = Call::new(kind.to_string())
             .args(["info", "--format", "{{json .}}"])
             .deadline(ANSWER)
             .run(programs, cancel)
@@ -123,24 +117,22 @@ impl Engine {
         Ok(Self { kind, info, programs: programs.clone() })
     }
 
-    /// Calls the engine with these arguments.
     pub async fn call<A: Into<std::ffi::OsString>>(
         &self,
         args: impl IntoIterator<Item = A>,
         deadline: Duration,
         cancel: &CancellationToken,
     ) -> Result<Output, ChildError> {
-        Call::new(self.kind.program()).args(args).deadline(deadline).run(&self.programs, cancel).await
+        Call::new(self.kind.to_string()).args(args).deadline(deadline).run(&self.programs, cancel).await
     }
 
-    /// Which of these images the engine has.
-    pub async fn present(&self, images: &[String], cancel: &CancellationToken) -> Result<Present, EngineError> {
+    pub async fn look_up(&self, images: &[String], cancel: &CancellationToken) -> Result<Images, EngineError> {
         let listed = self.call(["images", "--format", "{{.Repository}}:{{.Tag}}"], ANSWER, cancel).await?;
         Ok(compare(images, &listed.stdout))
     }
 
     pub async fn save(&self, images: &[String], archive: &Path, cancel: &CancellationToken) -> Result<(), EngineError> {
-        let call = Call::new(self.kind.program()).arg("save").arg("--output").arg(archive);
+        let call = Call::new(self.kind.to_string()).arg("save").arg("--output").arg(archive);
         let call = if self.kind == EngineKind::Podman {
             call.args(["--format", "docker-archive", "--multi-image-archive"])
         } else {
@@ -172,20 +164,21 @@ impl Engine {
     }
 }
 
-fn compare(asked: &[String], listed: &str) -> Present {
+fn compare(asked: &[String], listed: &str) -> Images {
     let there: BTreeSet<String> = listed.lines().map(full_name).collect();
-    let mut present = Present::default();
+    let mut images = Images::default();
     for image in asked {
         let full = full_name(image);
         if there.contains(&full) {
-            present.have.push(image.clone());
+            images.have.push(image.clone());
             continue;
         }
         let repository = full.rsplit_once(':').map_or(full.as_str(), |(repository, _)| repository);
         let tag_of = |other: &String| other.strip_prefix(repository)?.strip_prefix(':').map(str::to_owned);
-        present.missing.push(Missing { image: image.clone(), other_tags: there.iter().filter_map(tag_of).collect() });
+        let other_tags = there.iter().filter_map(tag_of).collect();
+        images.missing.push(MissingImage { image: image.clone(), other_tags });
     }
-    present
+    images
 }
 
 /// A reference with all that is usually left away: `redis:8` is `docker.io/library/redis:8`.
@@ -264,34 +257,32 @@ mod tests {
     fn images_are_compared_by_their_full_names_and_near_tags_are_named() {
         let asked = ["docker.io/library/redis:8.2", "docker.io/envoyproxy/ratelimit:1e50889b", "ghcr.io/a/b:1"]
             .map(str::to_owned);
-        let present =
+        let images =
             compare(&asked, "redis:8.2\nenvoyproxy/ratelimit:3fb70258\nenvoyproxy/ratelimit-extra:1\n<none>:<none>\n");
-        assert_eq!(present.have, ["docker.io/library/redis:8.2"]);
-        let missing: Vec<String> = present.missing.iter().map(ToString::to_string).collect();
+        assert_eq!(images.have, ["docker.io/library/redis:8.2"]);
+        let missing: Vec<String> = images.missing.iter().map(ToString::to_string).collect();
         assert_eq!(
             missing,
             ["docker.io/envoyproxy/ratelimit:1e50889b (of it the engine has 3fb70258)", "ghcr.io/a/b:1"]
         );
     }
 
+    #[rstest]
+    #[case::docker(says(DOCKER), EngineKind::Docker, "27.3.1", 16_000_000_000, 8)]
+    #[case::podman_where_docker_does_not("echo 'Cannot connect' >&2; exit 1".to_owned(), EngineKind::Podman, "5.2.0", 8_000_000_000, 4)]
     #[tokio::test]
-    async fn docker_answers() {
-        let fakes = Fakes::new().program("docker", &says(DOCKER));
+    async fn an_engine_that_answers(
+        #[case] docker: String,
+        #[case] kind: EngineKind,
+        #[case] version: &str,
+        #[case] memory: u64,
+        #[case] processors: u64,
+    ) {
+        let fakes = Fakes::new().program("docker", &docker).program("podman", &says(PODMAN));
         let engine = Engine::find(&fakes.programs(), &CancellationToken::new()).await.unwrap();
-        assert_eq!(
-            (engine.kind, engine.info.version.as_str(), engine.info.cgroup_version),
-            (EngineKind::Docker, "27.3.1", Some(2))
-        );
-        assert_eq!((engine.info.memory, engine.info.processors), (16_000_000_000, 8));
-    }
-
-    #[tokio::test]
-    async fn podman_answers_where_docker_does_not() {
-        let fakes = Fakes::new()
-            .program("docker", "echo 'Cannot connect to the Docker daemon' >&2; exit 1")
-            .program("podman", &says(PODMAN));
-        let engine = Engine::find(&fakes.programs(), &CancellationToken::new()).await.unwrap();
-        assert_eq!((engine.kind, engine.info.cgroup_version, engine.info.processors), (EngineKind::Podman, Some(2), 4));
+        let info = engine.info;
+        assert_eq!((engine.kind, info.version.as_str(), info.cgroup_version), (kind, version, Some(2)));
+        assert_eq!((info.memory, info.processors), (memory, processors));
     }
 
     #[tokio::test]

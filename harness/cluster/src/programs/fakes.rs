@@ -36,7 +36,6 @@ impl Fakes {
         self.0.path()
     }
 
-    /// Programs of this folder, and those of a shell.
     pub(crate) fn programs(&self) -> Programs {
         Programs::in_path(std::env::join_paths([self.0.path(), Path::new("/usr/bin"), Path::new("/bin")]).unwrap())
     }
@@ -46,7 +45,6 @@ impl Fakes {
         Programs::in_path(self.0.path())
     }
 
-    /// The calls so far, one a line.
     pub(crate) fn calls(&self) -> Vec<String> {
         fs::read_to_string(self.0.path().join("calls")).unwrap_or_default().lines().map(str::to_owned).collect()
     }

@@ -12,9 +12,8 @@ use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
 use super::child::{Call, ChildError, Output, Programs};
+use crate::api::RUN_LABEL;
 
-/// Label of releases, whose value is the name of the run.
-const RUN_LABEL: &str = "igc.dev/run";
 const INSTALL: Duration = Duration::from_secs(300);
 const ASK: Duration = Duration::from_secs(60);
 
@@ -94,9 +93,10 @@ impl Helm {
     /// A release of our own run that hangs half-way (`pending-*`, or failed) is removed before; one that is deployed is left as it is.
     pub async fn install(&self, release: &Release<'_>, cancel: &CancellationToken) -> Result<(), HelmError> {
         match self.install_once(release, cancel).await {
-            Err(HelmError::Call(error)) if error.last_words().contains("cannot re-use a name that is still in use") => {
-                let Some(there) = self.there(release, "", cancel).await? else { return Err(error.into()) };
-                let ours = self.there(release, &format!("{RUN_LABEL}={}", self.run), cancel).await?.is_some();
+            Err(HelmError::Call(error)) if error.output().contains("cannot re-use a name that is still in use") => {
+                let Some(there) = self.there(release, None, cancel).await? else { return Err(error.into()) };
+                let of_this_run = format!("{RUN_LABEL}={}", self.run);
+                let ours = self.there(release, Some(&of_this_run), cancel).await?.is_some();
                 match (ours, there.status.as_str()) {
                     (false, _) => {
                         Err(HelmError::NotOurs { name: there.name, namespace: there.namespace, status: there.status })
@@ -113,22 +113,15 @@ impl Helm {
     }
 
     async fn install_once(&self, release: &Release<'_>, cancel: &CancellationToken) -> Result<(), HelmError> {
-        let call = self
-            .call(INSTALL + ASK)
-            .args(["install", release.name])
-            .arg(release.chart)
-            .args(["--namespace", release.namespace]);
-        let call = call.args([
-            "--labels",
-            &format!("{RUN_LABEL}={}", self.run),
-            "--timeout",
-            &format!("{}s", INSTALL.as_secs()),
-        ]);
-        let call = match release.values {
-            Some(values) => call.arg("--values").arg(values),
-            None => call,
-        };
-        let call = if release.take_ownership { call.arg("--take-ownership") } else { call };
+        let (labels, timeout) = (format!("{RUN_LABEL}={}", self.run), format!("{}s", INSTALL.as_secs()));
+        let mut call = self.call(INSTALL + ASK).args(["install", release.name]).arg(release.chart);
+        call = call.args(["--namespace", release.namespace, "--labels", &labels, "--timeout", &timeout]);
+        if let Some(values) = release.values {
+            call = call.arg("--values").arg(values);
+        }
+        if release.take_ownership {
+            call = call.arg("--take-ownership");
+        }
         call.run(&self.programs, cancel).await?;
         Ok(())
     }
@@ -136,14 +129,25 @@ impl Helm {
     async fn there(
         &self,
         release: &Release<'_>,
-        selector: &str,
+        selector: Option<&str>,
         cancel: &CancellationToken,
     ) -> Result<Option<Listed>, HelmError> {
-        let call = self.call(ASK).args(["list", "--all", "--namespace", release.namespace, "--output", "json"]);
-        let call = if selector.is_empty() { call } else { call.args(["--selector", selector]) };
-        let listed: Vec<Listed> =
-            serde_json::from_str(&call.run(&self.programs, cancel).await?.stdout).map_err(HelmError::Strange)?;
+        let listed = self.list(&["--namespace", release.namespace], selector, cancel).await?;
         Ok(listed.into_iter().find(|listed| listed.name == release.name))
+    }
+
+    async fn list(
+        &self,
+        scope: &[&str],
+        selector: Option<&str>,
+        cancel: &CancellationToken,
+    ) -> Result<Vec<Listed>, HelmError> {
+        let mut call = self.call(ASK).args(["list", "--all"]).args(scope.iter().copied());
+        if let Some(selector) = selector {
+            call = call.args(["--selector", selector]);
+        }
+        let listed = call.args(["--output", "json"]).run(&self.programs, cancel).await?;
+        serde_json::from_str(&listed.stdout).map_err(HelmError::Strange)
     }
 
     pub async fn uninstall(&self, name: &str, namespace: &str, cancel: &CancellationToken) -> Result<(), HelmError> {
@@ -158,10 +162,7 @@ impl Helm {
         cancel: &CancellationToken,
     ) -> Result<Vec<(String, String)>, HelmError> {
         let selector = run.map_or_else(|| RUN_LABEL.to_owned(), |run| format!("{RUN_LABEL}={run}"));
-        let call =
-            self.call(ASK).args(["list", "--all", "--all-namespaces", "--selector", &selector, "--output", "json"]);
-        let listed: Vec<Listed> =
-            serde_json::from_str(&call.run(&self.programs, cancel).await?.stdout).map_err(HelmError::Strange)?;
+        let listed = self.list(&["--all-namespaces"], Some(&selector), cancel).await?;
         Ok(listed.into_iter().map(|listed| (listed.name, listed.namespace)).collect())
     }
 
@@ -246,6 +247,8 @@ fn local_call(folder: &Path, deadline: Duration) -> Call {
 
 #[cfg(test)]
 mod tests {
+    use rstest::rstest;
+
     use super::*;
     use crate::programs::fakes::Fakes;
 
@@ -282,34 +285,30 @@ mod tests {
         );
     }
 
-    #[tokio::test]
-    async fn a_release_of_ours_that_hangs_is_removed_first() {
-        let script = format!(
-            "case \"$*\" in *install*redis*/chart*) [ -e \"$0.gone\" ] || {{ {IN_USE}; }};; *list*) echo '[{{\"name\":\"redis\",\"namespace\":\"n\",\"status\":\"pending-install\"}}]';; *uninstall*) touch \"$0.gone\";; esac"
-        );
-        let (came, calls) = install(&script).await;
-        assert_eq!(came, Ok(()));
-        let words: Vec<&str> = calls.iter().map(|call| call.split(' ').next().unwrap()).collect();
-        assert_eq!(words, ["install", "list", "list", "uninstall", "install"]);
+    /// A helm with a release in this state, until it is uninstalled.
+    fn holding(status: &str, ours: bool) -> String {
+        let list = format!(r#"echo '[{{"name":"redis","namespace":"n","status":"{status}"}}]'"#);
+        let of_this_run = if ours { &list } else { "echo '[]'" };
+        format!(
+            r#"case "$*" in *uninstall*) touch "$0.gone";; *--selector*) {of_this_run};; *list*) {list};; *) [ -e "$0.gone" ] || {{ {IN_USE}; }};; esac"#
+        )
     }
 
+    #[rstest]
+    #[case::of_ours_that_hangs_is_removed_first(holding("pending-install", true), Ok(()), "install list list uninstall install")]
+    #[case::of_ours_that_is_deployed_stays(holding("deployed", true), Ok(()), "install list list")]
+    #[case::of_others_is_never_touched(
+        holding("pending-upgrade", false),
+        Err(
+            "release redis in namespace n is there already (pending-upgrade), and this run did not make it; uninstall it, or use another cluster"
+        ),
+        "install list list"
+    )]
     #[tokio::test]
-    async fn a_release_of_ours_that_is_deployed_stays() {
-        let script = format!(
-            "case \"$*\" in *list*) echo '[{{\"name\":\"redis\",\"namespace\":\"n\",\"status\":\"deployed\"}}]';; *) {IN_USE};; esac"
-        );
+    async fn a_release_that_is_there(#[case] script: String, #[case] expected: Result<(), &str>, #[case] called: &str) {
         let (came, calls) = install(&script).await;
-        assert_eq!((came, calls.len()), (Ok(()), 3));
-    }
-
-    #[tokio::test]
-    async fn a_release_of_others_is_never_touched() {
-        let script = format!(
-            "case \"$*\" in *--selector*) echo '[]';; *list*) echo '[{{\"name\":\"redis\",\"namespace\":\"n\",\"status\":\"pending-upgrade\"}}]';; *) {IN_USE};; esac"
-        );
-        let (came, calls) = install(&script).await;
-        insta::assert_snapshot!(came.unwrap_err(), @"release redis in namespace n is there already (pending-upgrade), and this run did not make it; uninstall it, or use another cluster");
-        assert!(calls.iter().all(|call| !call.contains("uninstall")), "{calls:#?}");
+        assert_eq!(came, expected.map_err(str::to_owned));
+        assert_eq!(calls.iter().map(|call| call.split(' ').next().unwrap()).collect::<Vec<_>>().join(" "), called);
     }
 
     #[tokio::test]

@@ -1,13 +1,14 @@
 //! The image of the igc program: one static file, made by the engine without building anything.
 
 use std::{
-    fs::File,
+    fs::{self, File},
     hash::{DefaultHasher, Hasher},
-    io::{self, Read, Write},
+    io,
     path::{Path, PathBuf},
     time::Duration,
 };
 
+use tar::{Builder, EntryType, Header};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -39,14 +40,12 @@ pub enum ImageError {
 
 /// Makes the image of a static igc program, or finds the one that was made of the same file: its reference.
 pub async fn of_program(engine: &Engine, program: &Path, cancel: &CancellationToken) -> Result<String, ImageError> {
-    let read = |source| ImageError::Program { path: program.to_owned(), source };
-    let mut bytes = Vec::new();
-    File::open(program).map_err(read)?.read_to_end(&mut bytes).map_err(read)?;
+    let bytes = fs::read(program).map_err(|source| ImageError::Program { path: program.to_owned(), source })?;
     is_static(&bytes).map_err(|what| ImageError::NotStatic { path: program.to_owned(), what })?;
     let mut hasher = DefaultHasher::new();
     hasher.write(&bytes);
     let reference = format!("igc/igc:{:016x}", hasher.finish());
-    if !engine.present(std::slice::from_ref(&reference), cancel).await?.have.is_empty() {
+    if !engine.look_up(std::slice::from_ref(&reference), cancel).await?.have.is_empty() {
         return Ok(reference);
     }
     let folder = tempfile::tempdir().map_err(ImageError::Archive)?;
@@ -91,38 +90,24 @@ fn is_static(elf: &[u8]) -> Result<(), &'static str> {
 
 /// A tar archive of the image's files: the program, and a folder for temporary ones.
 fn write_archive(path: &Path, program: &[u8]) -> io::Result<()> {
-    let mut out = io::BufWriter::new(File::create(path)?);
-    out.write_all(&header("tmp/", 0o1777, 0, b'5'))?;
-    out.write_all(&header("bin/", 0o755, 0, b'5'))?;
-    out.write_all(&header(ENTRYPOINT, 0o755, program.len(), b'0'))?;
-    out.write_all(program)?;
-    let padding = program.len().next_multiple_of(512) - program.len();
-    out.write_all(&vec![0; padding + 1024])?;
-    out.flush()
-}
-
-/// A header of the ustar format (POSIX.1-1988), owned by root and as old as time itself.
-fn header(name: &str, mode: u32, size: usize, kind: u8) -> [u8; 512] {
-    let mut header = [0; 512];
-    let mut put = |at: usize, text: &str| header[at..at + text.len()].copy_from_slice(text.as_bytes());
-    put(0, name);
-    put(100, &format!("{mode:07o}"));
-    put(108, "0000000");
-    put(116, "0000000");
-    put(124, &format!("{size:011o}"));
-    put(136, "00000000000");
-    put(148, "        "); // the checksum counts as blanks
-    put(257, "ustar");
-    put(263, "00");
-    header[156] = kind;
-    let sum: u32 = header.iter().map(|byte| u32::from(*byte)).sum();
-    header[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
-    header
+    let mut archive = Builder::new(File::create(path)?);
+    for (name, mode, kind, content) in [
+        ("tmp/", 0o1777, EntryType::Directory, &[][..]),
+        ("bin/", 0o755, EntryType::Directory, &[]),
+        (ENTRYPOINT, 0o755, EntryType::Regular, program),
+    ] {
+        let mut header = Header::new_ustar();
+        header.set_entry_type(kind);
+        header.set_mode(mode);
+        header.set_size(content.len() as u64);
+        archive.append_data(&mut header, name, content)?;
+    }
+    archive.finish()
 }
 
 #[cfg(test)]
 mod tests {
-    use std::{fs, process::Command};
+    use std::process::Command;
 
     use rstest::rstest;
 

@@ -11,22 +11,22 @@ use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    child::{Call, ChildError, Output, Programs},
-    engine::{Engine, EngineError, EngineKind},
+    child::{Call, ChildError, Programs},
+    engine::{Engine, EngineError, EngineKind, MissingImage},
 };
-use crate::name::{ClusterName, RunName};
+use crate::{
+    api::RUN_LABEL,
+    name::{ClusterName, RunName},
+};
 
 /// The node image where none is given. Its tag says which Kubernetes.
 pub const NODE_IMAGE: &str = "kindest/node:v1.34.0";
-/// Label of nodes, whose value is the name of the run.
-pub const RUN_LABEL: &str = "igc.dev/run";
 
 const CREATE: Duration = Duration::from_secs(300);
 const LOAD: Duration = Duration::from_secs(300);
 const DELETE: Duration = Duration::from_secs(120);
 const ASK: Duration = Duration::from_secs(30);
 
-/// The kind program with the engine that it drives.
 #[derive(Clone, Debug)]
 pub struct Kind {
     programs: Programs,
@@ -51,14 +51,6 @@ pub struct KindCluster {
     pub context: String,
     /// Node port and the loopback port that leads to it.
     pub ports: Vec<(u16, u16)>,
-    pub seconds: f64,
-}
-
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Loaded {
-    pub loaded: Vec<String>,
-    /// The engine does not have these; nodes have to fetch them.
-    pub missing: Vec<super::engine::Missing>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -68,13 +60,7 @@ pub enum KindError {
     #[error(transparent)]
     Engine(#[from] EngineError),
     #[error("the kind cluster {name} did not come up from node image {image}: {source}\n  {evidence}")]
-    NotUp {
-        name: ClusterName,
-        image: String,
-        source: Box<ChildError>,
-        /// Where its logs are, or why there are none.
-        evidence: String,
-    },
+    NotUp { name: ClusterName, image: String, source: Box<ChildError>, evidence: String },
     #[error("{}: {source}", path.display())]
     File { path: PathBuf, source: io::Error },
     #[error("no free port on 127.0.0.1 for a node port: {0}")]
@@ -134,9 +120,7 @@ impl Kind {
             .run(&self.programs, cancel)
             .await;
         match created {
-            Ok(Output { seconds, .. }) => {
-                Ok(KindCluster { context: format!("kind-{name}"), name, kubeconfig, ports, seconds })
-            }
+            Ok(_) => Ok(KindCluster { context: format!("kind-{name}"), name, kubeconfig, ports }),
             Err(source) => {
                 let evidence = if source.is_cancelled() {
                     "no logs: interrupted".to_owned()
@@ -149,47 +133,40 @@ impl Kind {
         }
     }
 
-    /// Gives the cluster's nodes those of these images that the engine has.
+    /// Gives the cluster's nodes those of these images that the engine has; the others are returned.
     pub async fn load(
         &self,
         name: &ClusterName,
         images: &[String],
         cancel: &CancellationToken,
-    ) -> Result<Loaded, KindError> {
-        let present = self.engine.present(images, cancel).await?;
-        if !present.have.is_empty() {
+    ) -> Result<Vec<MissingImage>, KindError> {
+        let images = self.engine.look_up(images, cancel).await?;
+        if !images.have.is_empty() {
             match self.engine.kind {
                 EngineKind::Docker => {
-                    self.call(LOAD)
-                        .args(["load", "docker-image", "--name", &name.to_string()])
-                        .args(&present.have)
-                        .run(&self.programs, cancel)
-                        .await?;
+                    let call = self.call(LOAD).args(["load", "docker-image", "--name", &name.to_string()]);
+                    call.args(&images.have).run(&self.programs, cancel).await?;
                 }
                 EngineKind::Podman => {
                     let folder =
                         tempfile::tempdir().map_err(|source| KindError::File { path: std::env::temp_dir(), source })?;
                     let archive = folder.path().join("images.tar");
-                    self.engine.save(&present.have, &archive, cancel).await?;
+                    self.engine.save(&images.have, &archive, cancel).await?;
                     self.load_archive(name, &archive, cancel).await?;
                 }
             }
         }
-        Ok(Loaded { loaded: present.have, missing: present.missing })
+        Ok(images.missing)
     }
 
-    /// Gives the cluster's nodes the images of an archive.
     pub async fn load_archive(
         &self,
         name: &ClusterName,
         archive: &Path,
         cancel: &CancellationToken,
     ) -> Result<(), KindError> {
-        self.call(LOAD)
-            .args(["load", "image-archive", "--name", &name.to_string()])
-            .arg(archive)
-            .run(&self.programs, cancel)
-            .await?;
+        let call = self.call(LOAD).args(["load", "image-archive", "--name", &name.to_string()]);
+        call.arg(archive).run(&self.programs, cancel).await?;
         Ok(())
     }
 
@@ -223,11 +200,8 @@ impl Kind {
         // The engine may still be starting a node that kind asked for before it was stopped: that one is found by the second try.
         for _ in 0..2 {
             let call = self.call(DELETE).args(["delete", "cluster", "--name", &name.to_string()]);
-            let call = match kubeconfig {
-                Some(file) => call.arg("--kubeconfig").arg(file),
-                None => call.arg("--kubeconfig").arg("/dev/null"),
-            };
-            call.run(&self.programs, &never).await?;
+            let kubeconfig = kubeconfig.unwrap_or(Path::new("/dev/null"));
+            call.arg("--kubeconfig").arg(kubeconfig).run(&self.programs, &never).await?;
             if !self.clusters(&never).await?.contains(name) {
                 return Ok(());
             }
@@ -237,14 +211,12 @@ impl Kind {
 }
 
 fn free_ports(node_ports: &[u16]) -> io::Result<Vec<(u16, TcpListener, u16)>> {
-    node_ports
-        .iter()
-        .map(|node_port| {
-            let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-            let port = listener.local_addr()?.port();
-            Ok((*node_port, listener, port))
-        })
-        .collect()
+    let free_port = |node_port: &u16| {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+        let port = listener.local_addr()?.port();
+        Ok((*node_port, listener, port))
+    };
+    node_ports.iter().map(free_port).collect()
 }
 
 /// kind's configuration, as JSON, which is YAML.
@@ -335,9 +307,8 @@ mod tests {
         let name = ClusterName::parse("igc-20261121-120305-k3f9").unwrap();
         let images = ["docker.io/library/redis:8".to_owned(), "ghcr.io/a/b:1".to_owned()];
         let kind = kind_of(&fakes).await;
-        let loaded = kind.load(&name, &images, &CancellationToken::new()).await.unwrap();
-        assert_eq!(loaded.loaded, ["docker.io/library/redis:8"]);
-        assert_eq!(loaded.missing.len(), 1);
+        let missing = kind.load(&name, &images, &CancellationToken::new()).await.unwrap();
+        assert_eq!(missing.len(), 1);
         assert_eq!(
             fakes.calls().pop().unwrap(),
             "kind load docker-image --name igc-20261121-120305-k3f9 docker.io/library/redis:8"

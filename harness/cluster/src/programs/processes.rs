@@ -13,12 +13,10 @@ pub const FOLDER: &str = "processes";
 
 /// A process written down for as long as this value lives.
 #[derive(Debug)]
-pub struct Recorded(Option<PathBuf>);
+pub struct Recorded(PathBuf);
 
 impl Recorded {
-    /// Writes a process down in the run folder; without a run folder nothing is written.
-    pub fn new(run_folder: Option<&Path>, pid: u32) -> io::Result<Self> {
-        let Some(run_folder) = run_folder else { return Ok(Self(None)) };
+    pub fn new(run_folder: &Path, pid: u32) -> io::Result<Self> {
         let folder = run_folder.join(FOLDER);
         fs::create_dir_all(&folder)?;
         let file = folder.join(pid.to_string());
@@ -26,20 +24,18 @@ impl Recorded {
         let mut written = tempfile::NamedTempFile::new_in(&folder)?;
         writeln!(written, "{started}")?;
         written.persist(&file)?;
-        Ok(Self(Some(file)))
+        Ok(Self(file))
     }
 
     pub fn this(run_folder: &Path) -> io::Result<Self> {
-        Self::new(Some(run_folder), std::process::id())
+        Self::new(run_folder, std::process::id())
     }
 }
 
 impl Drop for Recorded {
     fn drop(&mut self) {
-        if let Some(file) = &self.0 {
-            // A record that stays is harmless: the start time tells that its process is gone.
-            let _ = fs::remove_file(file);
-        }
+        // A record that stays is harmless: the start time tells that its process is gone.
+        let _ = fs::remove_file(&self.0);
     }
 }
 
@@ -77,7 +73,6 @@ impl Living {
         };
     }
 
-    /// Whether it has ended since.
     pub fn ended(&self) -> bool {
         !living(&self.run_folder).contains(self)
     }
@@ -117,7 +112,7 @@ mod tests {
     fn a_number_that_is_another_process_by_now_is_not_living() {
         let run = tempfile::tempdir().unwrap();
         let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
-        let recorded = Recorded::new(Some(run.path()), child.id()).unwrap();
+        let recorded = Recorded::new(run.path(), child.id()).unwrap();
         assert_eq!(living(run.path()).iter().map(|l| l.pid).collect::<Vec<_>>(), [child.id()]);
 
         fs::write(run.path().join(FOLDER).join(child.id().to_string()), "1\n").unwrap();

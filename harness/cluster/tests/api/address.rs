@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use cluster::api::{AddressAsk, AddressError, AddressKind, Forward, ObjectRef};
+use rstest::rstest;
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -11,7 +12,7 @@ use tokio::{
 
 use wire::Dial as _;
 
-use crate::scripted::{Line, Scripted, Then, kinds, list, on};
+use crate::scripted::{Line, Scripted, list, on, serves};
 
 fn ask(port: u16, extra: &[String]) -> AddressAsk {
     AddressAsk {
@@ -26,8 +27,7 @@ fn ask(port: u16, extra: &[String]) -> AddressAsk {
 fn found(addresses: &[&str], services: &[Value]) -> Vec<Line> {
     let addresses: Vec<Value> = addresses.iter().map(|value| json!({"type": "IPAddress", "value": value})).collect();
     vec![
-        on("GET /apis/gateway.networking.k8s.io/v1")
-            .answers(200, kinds("gateway.networking.k8s.io/v1", &[("Gateway", "gateways", true)])),
+        serves("gateway.networking.k8s.io/v1", &[("Gateway", "gateways", true)]),
         on("GET /apis/gateway.networking.k8s.io/v1/namespaces/igc-gateway/gateways/igc")
             .answers(200, json!({"status": {"addresses": addresses}})),
         on("GET /api/v1/services?labelSelector=owner%3Digc").answers(200, list("1", services)),
@@ -58,36 +58,25 @@ async fn gateway(answer: &'static [u8]) -> u16 {
 async fn the_first_candidate_that_answers_is_taken() {
     let port = gateway(NOT_FOUND).await;
     let extra = gateway(NOT_FOUND).await;
-    let (server, cluster) = Scripted::connected(found(&["127.0.0.1"], &[])).await;
+    let (_server, cluster) = Scripted::connected(found(&["127.0.0.1"], &[])).await;
     let reached = cluster.reach(&ask(port, &[format!("127.0.0.1:{extra}")])).await.expect("reached");
     assert_eq!((reached.kind, reached.address), (AddressKind::Status, format!("127.0.0.1:{port}")));
     assert!(reached.before.is_empty());
-    server.played();
 }
 
+#[rstest]
+#[case::takes_connections_and_says_nothing(SILENT, "taken, but no response: ")]
+#[case::speaks_something_else(b"SSH-2.0-OpenSSH_9.9\r\n", "answers, but not in HTTP/1")]
 #[tokio::test]
-async fn a_port_that_takes_connections_and_says_nothing_is_no_answer() {
-    let silent = gateway(SILENT).await;
-    let extra = gateway(NOT_FOUND).await;
-    let service = json!({"metadata": {"name": "gw", "namespace": "x"}, "spec": {"clusterIP": "127.0.0.1", "ports": [{"port": silent}]}});
-    let (server, cluster) = Scripted::connected(found(&[], &[service])).await;
-    let reached = cluster.reach(&ask(silent, &[format!("127.0.0.1:{extra}")])).await.expect("reached");
-    assert_eq!((reached.kind, reached.address), (AddressKind::Extra, format!("127.0.0.1:{extra}")));
-    assert_eq!(reached.before.len(), 1);
-    assert_eq!(reached.before[0].kind, AddressKind::ClusterIp);
-    assert!(reached.before[0].problem.contains("no response"), "{}", reached.before[0]);
-    server.played();
-}
-
-#[tokio::test]
-async fn a_server_that_speaks_something_else_is_no_answer() {
-    let other = gateway(b"SSH-2.0-OpenSSH_9.9\r\n").await;
-    let extra = gateway(NOT_FOUND).await;
-    let (server, cluster) = Scripted::connected(found(&["127.0.0.1"], &[])).await;
+async fn a_candidate_that_is_no_answer(#[case] answer: &'static [u8], #[case] problem: &str) {
+    let (other, extra) = (gateway(answer).await, gateway(NOT_FOUND).await);
+    let service = json!({"metadata": {"name": "gw", "namespace": "x"}, "spec": {"clusterIP": "127.0.0.1", "ports": [{"port": other}]}});
+    let (_server, cluster) = Scripted::connected(found(&[], &[service])).await;
     let reached = cluster.reach(&ask(other, &[format!("127.0.0.1:{extra}")])).await.expect("reached");
-    assert_eq!(reached.kind, AddressKind::Extra);
-    assert_eq!(reached.before[0].problem, "answers, but not in HTTP/1");
-    server.played();
+    assert_eq!((reached.kind, reached.address), (AddressKind::Extra, format!("127.0.0.1:{extra}")));
+    let [before] = &reached.before[..] else { panic!("{:?}", reached.before) };
+    assert_eq!(before.kind, AddressKind::ClusterIp);
+    assert!(before.problem.starts_with(problem), "{before}");
 }
 
 #[tokio::test]
@@ -97,10 +86,9 @@ async fn node_ports_are_tried_on_the_nodes() {
     let node = json!({"status": {"addresses": [{"type": "InternalIP", "address": "127.0.0.1"}]}});
     let mut script = found(&[], &[service]);
     script.push(on("GET /api/v1/nodes").answers(200, list("1", &[node])));
-    let (server, cluster) = Scripted::connected(script).await;
+    let (_server, cluster) = Scripted::connected(script).await;
     let reached = cluster.reach(&ask(80, &[])).await.expect("reached");
     assert_eq!((reached.kind, reached.address), (AddressKind::NodePort, format!("127.0.0.1:{port}")));
-    server.played();
 }
 
 #[tokio::test]
@@ -112,31 +100,27 @@ async fn when_none_answers_all_that_was_tried_is_said() {
     script.extend([
         // The forward looks for the Service's endpoints.
         on("GET /api/v1/namespaces/x/services/gw").answers(200, service),
-        on("GET /apis/discovery.k8s.io/v1")
-            .answers(200, kinds("discovery.k8s.io/v1", &[("EndpointSlice", "endpointslices", true)])),
+        slices(),
         on("GET /apis/discovery.k8s.io/v1/namespaces/x/endpointslices").answers(200, list("1", &[])),
     ]);
-    let (server, cluster) = Scripted::connected(script).await;
+    let (_server, cluster) = Scripted::connected(script).await;
     let error = cluster.reach(&ask(silent, &[])).await.expect_err("none answers");
     assert!(matches!(&error, AddressError::NoneAnswers { tried, .. } if tried.len() == 2), "{error}");
     let said = error.to_string();
     assert!(said.contains(&format!("127.0.0.1:{silent} (Gateway status): taken, but no response")), "{said}");
     assert!(said.contains("(port-forward): Service x/gw has no ready endpoint"), "{said}");
-    server.played();
 }
 
 #[tokio::test]
 async fn a_gateway_that_is_not_there_has_no_address() {
-    let (server, cluster) = Scripted::connected(vec![
-        on("GET /apis/gateway.networking.k8s.io/v1")
-            .answers(200, kinds("gateway.networking.k8s.io/v1", &[("Gateway", "gateways", true)])),
+    let (_server, cluster) = Scripted::connected(vec![
+        serves("gateway.networking.k8s.io/v1", &[("Gateway", "gateways", true)]),
         on("GET /apis/gateway.networking.k8s.io/v1/namespaces/igc-gateway/gateways/igc")
             .refuses(404, "NotFound", "none"),
     ])
     .await;
     let error = cluster.reach(&ask(80, &[])).await.expect_err("none");
     assert_eq!(error.to_string(), "find an address of Gateway igc-gateway/igc: it does not exist");
-    server.played();
 }
 
 #[tokio::test]
@@ -146,10 +130,9 @@ async fn endpoints_of_a_service_are_its_ready_pods() {
     let slice = json!({"ports": [{"name": "metrics", "port": 9090}, {"name": "http", "port": 10080}],
         "endpoints": [endpoint("b", true), endpoint("a", true), endpoint("c", false), {"addresses": ["10.0.0.9"]}]});
     let service = json!({"spec": {"ports": [{"port": 80, "name": "http"}, {"port": 9090, "name": "metrics"}]}});
-    let (server, cluster) = Scripted::connected(vec![
+    let (_server, cluster) = Scripted::connected(vec![
         on("GET /api/v1/namespaces/x/services/gw").answers(200, service),
-        on("GET /apis/discovery.k8s.io/v1")
-            .answers(200, kinds("discovery.k8s.io/v1", &[("EndpointSlice", "endpointslices", true)])),
+        slices(),
         on("GET /apis/discovery.k8s.io/v1/namespaces/x/endpointslices?labelSelector=kubernetes.io%2Fservice-name%3Dgw")
             .answers(200, list("1", &[slice])),
     ])
@@ -157,26 +140,35 @@ async fn endpoints_of_a_service_are_its_ready_pods() {
     let ends = cluster.ready_endpoints("x", "gw", 80).await.expect("found");
     let found: Vec<(&str, u16)> = ends.iter().map(|end| (end.pod.as_str(), end.port)).collect();
     assert_eq!(found, [("a", 10080), ("b", 10080)]);
-    server.played();
 }
 
 /// Port 10080 as the API server says it at the beginning of a forward.
 const PORT: &[u8] = &10080_u16.to_le_bytes();
 
 /// A Service `x/gw` whose port 80 is port 10080 of pod `a`; asked for again at each connection.
-fn one_endpoint(known: bool) -> Vec<Line> {
+fn one_endpoint() -> [Line; 2] {
     let slice =
         json!({"ports": [{"name": "", "port": 10080}], "endpoints": [{"targetRef": {"kind": "Pod", "name": "a"}}]});
-    let mut script =
-        vec![on("GET /api/v1/namespaces/x/services/gw").answers(200, json!({"spec": {"ports": [{"port": 80}]}}))];
-    if !known {
-        script.push(
-            on("GET /apis/discovery.k8s.io/v1")
-                .answers(200, kinds("discovery.k8s.io/v1", &[("EndpointSlice", "endpointslices", true)])),
-        );
+    [
+        on("GET /api/v1/namespaces/x/services/gw").answers(200, json!({"spec": {"ports": [{"port": 80}]}})),
+        on("GET /apis/discovery.k8s.io/v1/namespaces/x/endpointslices").answers(200, list("1", &[slice])),
+    ]
+}
+
+/// A connected cluster, and what dials `x/gw`, after these forwards.
+async fn forwarding(forwards: Vec<Line>) -> (Scripted, Forward) {
+    let mut script = vec![];
+    for forward in forwards {
+        script.extend(one_endpoint());
+        script.push(forward);
     }
-    script.push(on("GET /apis/discovery.k8s.io/v1/namespaces/x/endpointslices").answers(200, list("1", &[slice])));
-    script
+    script.insert(1, slices());
+    let (server, cluster) = Scripted::connected(script).await;
+    (server, Forward::to(&cluster, "x", "gw", 80))
+}
+
+fn slices() -> Line {
+    serves("discovery.k8s.io/v1", &[("EndpointSlice", "endpointslices", true)])
 }
 
 fn forward() -> Line {
@@ -185,12 +177,8 @@ fn forward() -> Line {
 
 #[tokio::test]
 async fn each_connection_is_a_forward_of_its_own() {
-    let mut script = one_endpoint(false);
-    script.push(forward().socket(&[(0, PORT), (1, PORT)], Then::Echoes));
-    script.extend(one_endpoint(true));
-    script.push(forward().socket(&[(0, PORT), (1, PORT)], Then::Echoes));
-    let (server, cluster) = Scripted::connected(script).await;
-    let dial = Forward::to(&cluster, "x", "gw", 80);
+    let echo = || forward().echo(&[(0, PORT), (1, PORT)]);
+    let (_server, dial) = forwarding(vec![echo(), echo()]).await;
     assert_eq!(dial.describe(), "port-forward to Service x/gw:80");
     let mut first = dial.dial().await.expect("open");
     let mut second = dial.dial().await.expect("open");
@@ -201,28 +189,22 @@ async fn each_connection_is_a_forward_of_its_own() {
         read.await.expect("not silent").expect("read");
         assert_eq!(&back, words);
     }
-    server.played();
 }
 
 #[tokio::test]
 async fn a_forward_that_the_pod_refuses_says_why() {
-    let mut script = one_endpoint(false);
-    script.push(forward().socket(&[(0, PORT), (1, PORT), (1, b"connect: connection refused")], Then::Echoes));
-    let (server, cluster) = Scripted::connected(script).await;
-    let mut stream = Forward::to(&cluster, "x", "gw", 80).dial().await.expect("open");
+    let refused = forward().echo(&[(0, PORT), (1, PORT), (1, b"connect: connection refused")]);
+    let (_server, dial) = forwarding(vec![refused]).await;
+    let mut stream = dial.dial().await.expect("open");
     let mut bytes = [0; 10];
     let read = tokio::time::timeout(Duration::from_secs(20), stream.read(&mut bytes)).await.expect("not silent");
     let error = read.expect_err("refused");
     assert_eq!(error.to_string(), "connect: connection refused");
-    server.played();
 }
 
 #[tokio::test]
 async fn a_forward_that_does_not_open_is_an_error() {
-    let mut script = one_endpoint(false);
-    script.push(forward().refuses(404, "NotFound", "pods \"a\" not found"));
-    let (server, cluster) = Scripted::connected(script).await;
-    let Err(error) = Forward::to(&cluster, "x", "gw", 80).dial().await else { panic!("it opened") };
+    let (_server, dial) = forwarding(vec![forward().refuses(404, "NotFound", "pods \"a\" not found")]).await;
+    let Err(error) = dial.dial().await else { panic!("it opened") };
     assert!(error.to_string().contains("404"), "{error}");
-    server.played();
 }

@@ -2,14 +2,11 @@
 
 use std::{fs, path::Path, time::Duration};
 
-use cluster::{
-    api::ObjectRef,
-    evidence::{Collection, Depth, collect, collect_with},
-};
+use cluster::evidence::{Depth, Limits, collect, collect_within};
 use serde_json::{Value, json};
 use verdict::redact::mark;
 
-use crate::scripted::{Line, Scripted, kinds, list, on};
+use crate::scripted::{Line, Scripted, kinds, list, on, serves};
 
 fn event() -> Value {
     json!({"involvedObject": {"kind": "Pod", "name": "a"}, "type": "Warning", "reason": "BackOff", "message": "token: Bearer abcdefghijk", "lastTimestamp": "2026-11-21T12:00:00Z"})
@@ -36,7 +33,7 @@ fn objects(secret: &Value) -> Vec<Line> {
         on("GET /api/v1/namespaces/shop/events").answers(200, list("1", &[event(), earlier()])),
         on("GET /apis").answers(200, groups),
         on("GET /api/v1").answers(200, core),
-        on("GET /apis/light.dev/v1").answers(200, kinds("light.dev/v1", &[("Lamp", "lamps", true)])),
+        serves("light.dev/v1", &[("Lamp", "lamps", true)]),
         on("GET /apis/away.dev/v1").answers_text(503, "service unavailable"),
         on("GET /api/v1/namespaces/shop/pods").answers(200, list("1", &[pod()])),
         on("GET /api/v1/namespaces/shop/secrets").answers(200, list("1", std::slice::from_ref(secret))),
@@ -54,18 +51,16 @@ async fn a_namespace_becomes_files_that_people_read() {
     let secret = json!({"metadata": {"name": "s"}, "data": {"password": "aHVudGVyMg=="}});
     let mut script = objects(&secret);
     script.extend([
-        on("GET /api/v1/nodes/n").answers(200, json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n"}})),
         on("GET /api/v1/namespaces/shop/pods/a/log?container=main&tailLines=400&previous=false")
             .answers_text(200, "now\n"),
         on("GET /api/v1/namespaces/shop/pods/a/log?container=main&previous=true")
             .answers_text(200, "HF_TOKEN=hf_abcdefgh\n"),
     ]);
-    let (server, cluster) = Scripted::connected(script).await;
+    let (_server, cluster) = Scripted::connected(script).await;
     let folder = tempfile::tempdir().expect("a folder");
-    let extra = [ObjectRef::global("v1", "Node", "n")];
-    let collection = Collection { extra: &extra, ..Collection::default() };
-    let collected = collect_with(&cluster, "shop", folder.path(), &collection).await;
-    assert_eq!(collected.files, 7);
+    let (depth, limits) = (Depth::ObjectsAndLogs, Limits::default());
+    let collected = collect_within(&cluster, "shop", folder.path(), depth, limits).await;
+    assert_eq!(collected.files, 6);
     assert_eq!(collected.problems.len(), 1, "{:?}", collected.problems);
     let path = folder.path();
     assert_eq!(
@@ -81,40 +76,35 @@ async fn a_namespace_becomes_files_that_people_read() {
     let secret = read(path, "objects/Secret/s.yaml");
     assert!(secret.contains(&mark("hunter2")) && !secret.contains("aHVudGVyMg"), "{secret}");
     assert!(read(path, "objects/Lamp.light.dev/red_1.yaml").contains("red:1"));
-    assert!(read(path, "objects/Node/n.yaml").contains("kind: Node"));
     assert_eq!(read(path, "logs/a/main.log"), "now\n");
     assert_eq!(read(path, "logs/a/main.previous.log"), format!("HF_TOKEN={}\n", mark("hf_abcdefgh")));
     assert!(read(path, "problems.txt").contains("away.dev/v1"));
-    server.played();
 }
 
 #[tokio::test]
 async fn a_cluster_that_is_gone_leaves_a_word_and_no_failure() {
-    let (server, cluster) = Scripted::connected(vec![on("GET /api/v1/namespaces/shop/events").dies()]).await;
+    let (_server, cluster) = Scripted::connected(vec![on("GET /api/v1/namespaces/shop/events").dies()]).await;
     let folder = tempfile::tempdir().expect("a folder");
-    collect(&cluster, "shop", folder.path(), &Depth::ObjectsAndLogs).await;
+    collect(&cluster, "shop", folder.path(), Depth::ObjectsAndLogs).await;
     assert!(read(folder.path(), "problems.txt").contains("no answer from the API server"));
-    server.played();
 }
 
 #[tokio::test]
 async fn what_takes_too_long_is_left_out() {
-    let (server, cluster) = Scripted::connected(vec![on("GET /api/v1/namespaces/shop/events").never()]).await;
+    let (_server, cluster) = Scripted::connected(vec![on("GET /api/v1/namespaces/shop/events").never()]).await;
     let folder = tempfile::tempdir().expect("a folder");
-    let collection = Collection { time: Duration::from_millis(200), ..Collection::default() };
-    let collected = collect_with(&cluster, "shop", folder.path(), &collection).await;
+    let limits = Limits { time: Duration::from_millis(200), ..Limits::default() };
+    let collected = collect_within(&cluster, "shop", folder.path(), Depth::ObjectsAndLogs, limits).await;
     assert_eq!(collected.problems, ["stopped after 0 s; what comes later is missing"]);
-    server.played();
 }
 
 #[tokio::test]
 async fn what_is_too_large_is_left_out_and_said() {
     let secret = json!({"metadata": {"name": "s"}});
-    let (server, cluster) = Scripted::connected(objects(&secret)).await;
+    let (_server, cluster) = Scripted::connected(objects(&secret)).await;
     let folder = tempfile::tempdir().expect("a folder");
-    let collection = Collection { bytes: 80, depth: Depth::Objects, ..Collection::default() };
-    let collected = collect_with(&cluster, "shop", folder.path(), &collection).await;
+    let limits = Limits { bytes: 80, ..Limits::default() };
+    let collected = collect_within(&cluster, "shop", folder.path(), Depth::Objects, limits).await;
     assert!(collected.bytes <= 80, "{collected:?}");
     assert!(collected.problems.iter().any(|p| p.contains("over the bound")), "{:?}", collected.problems);
-    server.played();
 }

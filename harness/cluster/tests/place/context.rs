@@ -19,7 +19,7 @@ use cluster::{
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
-use crate::scripted::{Line, Scripted, hello, kinds, list, on};
+use crate::scripted::{Line, Scripted, hello, list, on, serves};
 
 /// Installs Redis, or looks whether it is there, in a cluster of these answers.
 async fn look_for_redis(script: Vec<Line>) -> (Scripted, Result<run::Installed, String>, Vec<String>) {
@@ -59,7 +59,7 @@ async fn look(script: Vec<Line>, manifests: PathBuf) -> (Scripted, Result<run::I
 }
 
 fn apps() -> Line {
-    on("GET /apis/apps/v1").answers(200, kinds("apps/v1", &[("Deployment", "deployments", true)]))
+    serves("apps/v1", &[("Deployment", "deployments", true)])
 }
 
 fn deployment(image: &str, available: u32) -> Value {
@@ -75,13 +75,12 @@ const REDIS: &str = "GET /apis/apps/v1/namespaces/redis-system/deployments/redis
 async fn a_component_that_is_missing_is_named_and_nothing_is_made() {
     let mut script = hello();
     script.extend([apps(), on(REDIS).refuses(404, "NotFound", "not found")]);
-    let (server, came, files) = look_for_redis(script).await;
+    let (_server, came, files) = look_for_redis(script).await;
     assert_eq!(
         came.expect_err("it is missing"),
         "cluster failed: the cluster lacks redis (there is no Deployment redis-system/redis)"
     );
     assert_eq!(files, ["timing.json"]);
-    server.played();
 }
 
 /// What a look at a Deployment that is there asks, until it has come to its Service's endpoints.
@@ -93,8 +92,7 @@ fn looked_at(there: &Value) -> Vec<Line> {
         on(REDIS).answers(200, there.clone()),
         on("GET /apis/apps/v1/namespaces/redis-system/deployments?fieldSelector=metadata.name%3Dredis")
             .answers(200, list("7", std::slice::from_ref(there))),
-        on("GET /apis/discovery.k8s.io/v1")
-            .answers(200, kinds("discovery.k8s.io/v1", &[("EndpointSlice", "endpointslices", true)])),
+        serves("discovery.k8s.io/v1", &[("EndpointSlice", "endpointslices", true)]),
         on("GET /apis/discovery.k8s.io/v1/namespaces/redis-system/endpointslices").answers(200, list("8", &[slice])),
     ]);
     script
@@ -105,11 +103,10 @@ async fn a_component_that_is_there_is_verified_by_its_waits() {
     let there = deployment("registry.corp/redis:8.2.4-alpine3.22", 1);
     let mut script = looked_at(&there);
     script.push(on(REDIS).answers(200, there));
-    let (server, came, _) = look_for_redis(script).await;
+    let (_server, came, _) = look_for_redis(script).await;
     let installed = came.expect("it is there");
     assert_eq!(installed.found["redis"].version.as_deref(), Some("8.2.4-alpine3.22"));
     assert_eq!(installed.timing.critical_path, ["cluster", "redis:installed", "redis:ready"]);
-    server.played();
 }
 
 #[tokio::test]
@@ -152,7 +149,6 @@ async fn nothing_is_installed_and_what_may_not_be_asked_is_left() {
         on(REDIS).answers(200, there),
     ]);
     let folder = with_a_late_chart_and_a_probe();
-    let (server, came, _) = look(script, folder.path().to_owned()).await;
+    let (_server, came, _) = look(script, folder.path().to_owned()).await;
     assert_eq!(came.expect("it is there").timing.critical_path, ["cluster", "redis:installed", "redis:ready"]);
-    server.played();
 }

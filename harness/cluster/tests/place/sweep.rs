@@ -3,7 +3,8 @@
 use std::path::Path;
 
 use cluster::{
-    place::sweep,
+    api::Cluster,
+    place::sweep::{self, Swept},
     programs::{child::Programs, helm::Helm},
 };
 use serde_json::{Value, json};
@@ -14,6 +15,12 @@ use crate::scripted::{Scripted, kinds, list, on};
 fn namespace(name: &str, ours: bool) -> Value {
     let labels = if ours { json!({"app.kubernetes.io/managed-by": "igc", "igc.dev/run": "r"}) } else { json!({}) };
     json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}})
+}
+
+async fn sweep(server: &Scripted, cluster: &Cluster, run: Option<&str>) -> Swept {
+    let (programs, folder) = (Programs::in_path("/nowhere"), Path::new("/nowhere"));
+    let helm = Helm::new(&programs, folder, &server.kubeconfig(), "kind-scripted", "r");
+    sweep::objects(cluster, &helm, run, &CancellationToken::new()).await
 }
 
 #[tokio::test]
@@ -37,11 +44,8 @@ async fn by_label_and_gateways_first() {
         on("GET /api/v1/namespaces?fieldSelector=metadata.name%3Dstage").answers(200, list("2", &[])),
     ])
     .await;
-    let helm =
-        Helm::new(&Programs::in_path("/nowhere"), Path::new("/nowhere"), &server.kubeconfig(), "kind-scripted", "r");
-    let swept = sweep::objects(&cluster, &helm, Some("r"), &CancellationToken::new()).await;
+    let swept = sweep(&server, &cluster, Some("r")).await;
     assert_eq!(swept.to_string(), "deleted Gateway igc-gateway/igc\ndeleted namespace stage\n");
-    server.played();
 }
 
 #[tokio::test]
@@ -53,10 +57,7 @@ async fn a_namespace_that_lost_our_label_meanwhile_stays() {
         on("GET /api/v1/namespaces/shop").answers(200, namespace("shop", false)),
     ])
     .await;
-    let helm =
-        Helm::new(&Programs::in_path("/nowhere"), Path::new("/nowhere"), &server.kubeconfig(), "kind-scripted", "r");
-    let swept = sweep::objects(&cluster, &helm, None, &CancellationToken::new()).await;
+    let swept = sweep(&server, &cluster, None).await;
     assert!(swept.objects.is_empty() && swept.problems.len() == 1, "{swept}");
     assert!(swept.problems[0].contains("Namespace shop exists and was not made by igc"), "{swept}");
-    server.played();
 }

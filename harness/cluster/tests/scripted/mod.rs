@@ -40,7 +40,7 @@ pub struct Line {
 enum Reply {
     Whole(u16, String),
     Watch(Vec<String>, End),
-    Socket(Vec<Vec<u8>>, Then),
+    Echo(Vec<Vec<u8>>),
     Never,
     HangUp,
     Die,
@@ -52,13 +52,6 @@ pub enum End {
     Closed,
     Broken,
     Open,
-}
-
-/// What becomes of a WebSocket after its first frames.
-#[derive(Clone, Copy, Debug)]
-pub enum Then {
-    Echoes,
-    Closes,
 }
 
 /// Expects a request: `METHOD /path?parameters`. The parameters given must be there, others may.
@@ -104,10 +97,10 @@ impl Line {
         self
     }
 
-    /// A WebSocket: frames of (channel, bytes), and what becomes of it.
-    pub fn socket(mut self, frames: &[(u8, &[u8])], then: Then) -> Self {
+    /// A WebSocket that sends these frames of (channel, bytes), and then every frame of the client back.
+    pub fn echo(mut self, frames: &[(u8, &[u8])]) -> Self {
         let frames = frames.iter().map(|(channel, bytes)| [&[*channel], *bytes].concat());
-        self.reply = Reply::Socket(frames.collect(), then);
+        self.reply = Reply::Echo(frames.collect());
         self
     }
 
@@ -145,6 +138,11 @@ pub fn kinds(group_version: &str, kinds: &[(&str, &str, bool)]) -> Value {
         .map(|(kind, plural, namespaced)| json!({"name": plural, "kind": kind, "namespaced": namespaced, "verbs": ["get", "list", "watch"]}))
         .collect();
     json!({"kind": "APIResourceList", "groupVersion": group_version, "resources": resources})
+}
+
+/// The question which kinds a group has, answered as by [`kinds`].
+pub fn serves(group_version: &str, served: &[(&str, &str, bool)]) -> Line {
+    on(&format!("GET /apis/{group_version}")).answers(200, kinds(group_version, served))
 }
 
 /// The two questions of every connect, answered.
@@ -234,38 +232,27 @@ impl Scripted {
         .to_string()
     }
 
-    pub fn came(&self) -> Vec<Came> {
-        self.state.lock().expect("not poisoned").came.clone()
-    }
-
     /// The one request whose line begins so.
     #[track_caller]
     pub fn sent(&self, beginning: &str) -> Came {
-        let came = self.came();
+        let came = self.state.lock().expect("not poisoned").came.clone();
         let mut found = came.iter().filter(|came| came.line.starts_with(beginning));
         let one = found.next().unwrap_or_else(|| panic!("no request {beginning} among {came:#?}"));
         assert!(found.next().is_none(), "more than one request {beginning}");
         one.clone()
     }
-
-    /// Every line was played and nothing else came.
-    #[track_caller]
-    pub fn played(&self) {
-        let state = self.state.lock().expect("not poisoned");
-        assert!(state.wrong.is_empty(), "unexpected requests: {:#?}", state.wrong);
-        let left: Vec<&String> = state.script.iter().map(|line| &line.expected).collect();
-        assert!(left.is_empty(), "nobody asked for: {left:#?}");
-    }
 }
 
-/// A test that fails before `played` says so anyway.
+/// A test that ends well has had every line of its script played and nothing else asked.
 impl Drop for Scripted {
     fn drop(&mut self) {
-        if let Ok(state) = self.state.lock()
-            && !state.wrong.is_empty()
-        {
+        let Ok(state) = self.state.lock() else { return };
+        let left: Vec<&String> = state.script.iter().map(|line| &line.expected).collect();
+        if !std::thread::panicking() {
+            assert!(state.wrong.is_empty(), "unexpected requests: {:#?}", state.wrong);
+            assert!(left.is_empty(), "nobody asked for: {left:#?}");
+        } else if !state.wrong.is_empty() {
             eprintln!("unexpected requests: {:#?}", state.wrong);
-            assert!(std::thread::panicking(), "unexpected requests: {:#?}", state.wrong);
         }
     }
 }
@@ -326,9 +313,9 @@ async fn play(
     match next.reply {
         Reply::Whole(code, body) => Ok(whole(code, body, &next.headers)),
         Reply::Watch(lines, end) => Ok(watched(lines, end)),
-        Reply::Socket(frames, then) => {
+        Reply::Echo(frames) => {
             let key = head.headers.get("sec-websocket-key").map(|key| derive_accept_key(key.as_bytes()));
-            tokio::spawn(speak(upgrade, frames, then));
+            tokio::spawn(echo(upgrade, frames));
             let switching = Response::builder()
                 .status(StatusCode::SWITCHING_PROTOCOLS)
                 .header("connection", "upgrade")
@@ -348,20 +335,15 @@ async fn play(
     }
 }
 
-async fn speak(upgrade: hyper::upgrade::OnUpgrade, frames: Vec<Vec<u8>>, then: Then) {
+async fn echo(upgrade: hyper::upgrade::OnUpgrade, frames: Vec<Vec<u8>>) {
     let upgraded = TokioIo::new(upgrade.await.expect("upgraded"));
     let mut socket = WebSocketStream::from_raw_socket(upgraded, Role::Server, None).await;
     for frame in frames {
         socket.send(Message::binary(frame)).await.expect("sent");
     }
-    match then {
-        Then::Closes => _ = socket.close(None).await,
-        Then::Echoes => {
-            while let Some(Ok(message)) = socket.next().await {
-                if message.is_binary() && socket.send(message).await.is_err() {
-                    return;
-                }
-            }
+    while let Some(Ok(message)) = socket.next().await {
+        if message.is_binary() && socket.send(message).await.is_err() {
+            return;
         }
     }
 }

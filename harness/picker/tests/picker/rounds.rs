@@ -133,7 +133,7 @@ async fn bodies_come_back_as_they_were_with_one_end(#[case] length: usize, #[val
 
 #[tokio::test]
 async fn the_choice_waits_for_the_prompt_but_not_for_a_long_body() {
-    let (served, mut stream) = Served::with_stream(Options { keep_prompt: 1_000, ..Options::default() }).await;
+    let (_served, mut stream) = Served::with_stream(Options { keep_prompt: 1_000, ..Options::default() }).await;
     stream.send(request("POST", &[], false));
     stream.send(message(Request::RequestBody(body(&[b'x'; 500], false))));
     stream.send(message(Request::RequestBody(body(&[b'y'; 500], false)))); // and no end yet
@@ -154,7 +154,7 @@ async fn a_choice_is_told_as_configured(
     #[case] by_metadata: bool,
 ) {
     let scheduling = scheduling("{type: max-score-picker, parameters: {maxNumOfEndpoints: 2}}", "");
-    let (served, mut stream) = Served::with_stream(Options { answer_by, scheduling, ..Options::default() }).await;
+    let (_served, mut stream) = Served::with_stream(Options { answer_by, scheduling, ..Options::default() }).await;
     stream.send(request("GET", &[], true));
     let list = Some(format!("{},{}", POOL[0], POOL[1]));
     let expected = (list.clone().filter(|_| by_header), list.filter(|_| by_metadata));

@@ -1,62 +1,51 @@
-//! What is there already: components of a cluster, seen by the object that shows them, with version and stand-in.
+//! Which components a cluster has already, detected by the object that shows each, with version and stand-in.
 
 use serde_json::Value;
 
 use super::{
-    component::{Present, VersionFrom},
+    component::{Detection, VersionFrom},
     profile::Selection,
 };
 use crate::{
-    api::{ApiFailure, Cluster},
+    api::{ApiFailure, Cluster, items},
     programs::engine::full_name,
 };
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Found {
-    /// Its version, where the object tells it.
+pub struct Presence {
     pub version: Option<String>,
     /// What stands in for it: the image that runs in its place.
     pub stand_in: Option<String>,
 }
 
-/// Looks for the components of a selection: name -> what was found, `None` for those that are not there.
-pub async fn look(cluster: &Cluster, selection: &Selection) -> Result<Vec<(String, Option<Found>)>, ApiFailure> {
-    let mut seen = Vec::new();
+/// Looks for the components of a selection by name, `None` for those that are not there.
+pub async fn detect(cluster: &Cluster, selection: &Selection) -> Result<Vec<(String, Option<Presence>)>, ApiFailure> {
+    let mut detected = Vec::new();
     for (name, selected) in &selection.components {
-        let present = &selected.component.present;
-        let object = cluster.get(&present.object).await?;
-        seen.push((name.clone(), object.map(|object| read(present, &object))));
+        let detection = &selected.component.present;
+        let object = cluster.get(&detection.object).await?;
+        detected.push((name.clone(), object.map(|object| read(detection, &object))));
     }
-    Ok(seen)
+    Ok(detected)
 }
 
-fn read(present: &Present, object: &Value) -> Found {
-    match &present.version {
-        None => Found { version: None, stand_in: None },
-        Some(VersionFrom::Annotation(key)) => Found { version: annotation(object, key), stand_in: None },
+fn read(detection: &Detection, object: &Value) -> Presence {
+    match &detection.version {
+        None => Presence::default(),
+        Some(VersionFrom::Annotation(key)) => {
+            let version = object["metadata"]["annotations"][key].as_str().map(str::to_owned);
+            Presence { version, stand_in: None }
+        }
         Some(VersionFrom::Image(name)) => {
-            let containers = |list: &str| {
-                object
-                    .pointer(&format!("/spec/template/spec/{list}"))
-                    .and_then(Value::as_array)
-                    .cloned()
-                    .unwrap_or_default()
-            };
-            let images: Vec<String> = ["containers", "initContainers"]
-                .into_iter()
-                .flat_map(containers)
-                .filter_map(|container| container.get("image").and_then(Value::as_str).map(str::to_owned))
-                .collect();
+            let containers = items(object, "/spec/template/spec/containers");
+            let containers = containers.chain(items(object, "/spec/template/spec/initContainers"));
+            let images: Vec<&str> = containers.filter_map(|container| container["image"].as_str()).collect();
             match images.iter().find_map(|image| tag_of(image, name)) {
-                Some(tag) => Found { version: Some(tag), stand_in: None },
-                None => Found { version: None, stand_in: images.first().cloned() },
+                Some(tag) => Presence { version: Some(tag), stand_in: None },
+                None => Presence { version: None, stand_in: images.first().map(|image| (*image).to_owned()) },
             }
         }
     }
-}
-
-fn annotation(object: &Value, key: &str) -> Option<String> {
-    object.pointer("/metadata/annotations")?.get(key)?.as_str().map(str::to_owned)
 }
 
 /// The tag of an image whose last word is this name.
@@ -76,9 +65,9 @@ mod tests {
     use super::*;
     use crate::api::ObjectRef;
 
-    fn seen(version: impl Into<Option<VersionFrom>>, object: Value) -> Found {
+    fn seen(version: impl Into<Option<VersionFrom>>, object: Value) -> Presence {
         let version = version.into();
-        read(&Present { object: ObjectRef::new("apps/v1", "Deployment", "n", "d"), version }, &object)
+        read(&Detection { object: ObjectRef::new("apps/v1", "Deployment", "n", "d"), version }, &object)
     }
 
     fn deployment(images: &[&str]) -> Value {
@@ -86,8 +75,8 @@ mod tests {
         json!({"spec": {"template": {"spec": {"containers": containers}}}})
     }
 
-    fn found(version: Option<&str>, stand_in: Option<&str>) -> Found {
-        Found { version: version.map(str::to_owned), stand_in: stand_in.map(str::to_owned) }
+    fn found(version: Option<&str>, stand_in: Option<&str>) -> Presence {
+        Presence { version: version.map(str::to_owned), stand_in: stand_in.map(str::to_owned) }
     }
 
     #[rstest]
@@ -98,7 +87,7 @@ mod tests {
     #[case::stand_in(&["example/certs:1"], found(None, Some("example/certs:1")))]
     #[case::longer_name(&["quay.io/jetstack/cert-manager-controller-arm:v1"], found(None, Some("quay.io/jetstack/cert-manager-controller-arm:v1")))]
     #[case::nothing(&[], found(None, None))]
-    fn by_image(#[case] images: &[&str], #[case] expected: Found) {
+    fn by_image(#[case] images: &[&str], #[case] expected: Presence) {
         assert_eq!(seen(VersionFrom::Image("cert-manager-controller".into()), deployment(images)), expected);
     }
 
