@@ -13,7 +13,6 @@ use rustix::process::{Pid, Signal, kill_process};
 pub struct Interrupts(Arc<AtomicBool>);
 
 impl Interrupts {
-    /// Takes the signals over from the default, which would end this program at once.
     pub fn listen() -> Result<Self> {
         let said = Arc::new(AtomicBool::new(false));
         for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {

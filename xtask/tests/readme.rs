@@ -6,7 +6,6 @@ use std::{fs, process::Command};
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// A program of this workspace, as cargo builds it now.
 fn built(what: [&str; 2]) -> PathBuf {
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     for (name, _) in std::env::vars_os() {
@@ -146,7 +145,6 @@ fn what_needs_no_run_works() {
     assert_eq!((exit, stdout.as_str()), (0, ""), "{stderr}");
 }
 
-/// `igc` and the suites, copied to where there is nothing else.
 #[test]
 fn without_a_checkout_all_is_rehearsed_that_is_packed() {
     let (programs, elsewhere) = (programs(), tempfile::tempdir().unwrap());

@@ -53,7 +53,6 @@ pub fn differ(root: &Root, options: &options::Differ) -> Result<u8, Failure> {
     Ok(u8::from(!came.is_explained()))
 }
 
-/// What was accepted, and in its place what a run observed.
 fn observations(root: &Path, run: Option<&RunFolder>) -> Result<Observations, Failure> {
     let mut observations = Observations::new();
     let mut take = |gateway: String, title: String, recording: &Recording, observation: &Value| {

@@ -10,7 +10,6 @@ use verdict::{folder::RunFolder, names::suggestion, record::Record, requirements
 use crate::list::{Support, declared, support};
 use crate::{failure::Failure, options, plan::runs, suites::Suites};
 
-/// How many runs are looked at, from the last one back.
 const RUNS: usize = 20;
 
 pub async fn explain(root: &Root, options: &options::Explain) -> Result<u8, Failure> {

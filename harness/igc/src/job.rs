@@ -92,7 +92,6 @@ fn kubeconfig(options: &Job) -> String {
     }))
 }
 
-/// Everything that the Job needs, in the order in which it is applied.
 fn objects(options: &Job, rules: &[Rule]) -> Vec<Value> {
     let namespace = &options.namespace;
     let named = |kind: &str, api: &str, name: &str| {

@@ -49,7 +49,6 @@ pub async fn list(root: &Root, options: &options::List) -> Result<u8, Failure> {
     Ok(0)
 }
 
-/// A plan of every check, which says of each what the gateways declare.
 pub fn declared(root: &Root, gateway: &str, requirements: &Requirements) -> Result<Plan, Failure> {
     everything(root, &gateways(root, gateway)?, PROFILE, requirements, &TestList::of(requirements))
 }

@@ -11,7 +11,6 @@ use verdict::plan::Shard;
 use crate::failure::Failure;
 use crate::options::{Matrix, On, USUAL_MODEL, value_name};
 
-/// What a workflow's `strategy.matrix` takes.
 #[derive(Debug, Serialize)]
 pub struct Cells {
     include: Vec<Cell>,
@@ -110,7 +109,6 @@ mod tests {
         Root::find(None).unwrap().manifests()
     }
 
-    /// The cells of `igc matrix ARGUMENTS...`, by name and words.
     fn of(arguments: &[&str]) -> Result<Vec<(String, String)>, Failure> {
         let cells = cells(&parsed(arguments).map_err(Failure::usage)?, &manifests())?;
         Ok(cells.include.into_iter().map(|c| (c.name, c.words)).collect())

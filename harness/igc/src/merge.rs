@@ -14,7 +14,6 @@ use crate::{cli, failure::Failure, options, pages, report as reports};
 /// What of a run's folder the merged one keeps: what its pages lead to.
 const KEPT: [&str; 5] = ["plan.json", "report.json", "records", "history", "evidence"];
 
-/// What `igc matrix` printed.
 #[derive(Deserialize)]
 struct Matrix {
     include: Vec<Expected>,
@@ -56,7 +55,6 @@ fn report_of(root: &Root, run: &RunFolder) -> Result<Report, Failure> {
     }
 }
 
-/// The history of an attempt, in the folder of the run that it is from.
 fn history_of(merged: &Merged, kept: &[RunFolder], key: &Key) -> Option<verdict::history::History> {
     let case = (key.case != "-").then(|| key.case.clone());
     let (run, gateway) = merged.origins.get(&(key.gateway.clone(), key.check.clone(), case))?;

@@ -30,7 +30,6 @@ use crate::{
 /// The versions that goldens were recorded with: what is rehearsed best.
 const PROFILE: &str = "recorded";
 
-/// A case of a check on a gateway.
 type CaseOnGateway = (String, String);
 
 struct Pair {
@@ -50,7 +49,6 @@ enum Outcome {
     WrongReason(String),
     /// The check passed, or could not tell: its verdict and reason.
     Survived(String),
-    /// The mutant did not come to act.
     Unreached(String),
     /// The check fails without the mutant, also on a mended gateway: nothing can be said.
     FailsWithout(String),
@@ -69,7 +67,6 @@ enum State {
 #[derive(Debug, Serialize)]
 struct Results {
     mutants: Vec<Row>,
-    /// Checks that kill nothing of what they name.
     toothless: Vec<String>,
 }
 
@@ -124,7 +121,6 @@ pub async fn mutants(root: &Root, options: &options::Mutants, cancel: &Cancellat
     Ok(u8::from(!results.holds()))
 }
 
-/// A plan of every check of these gateways in a rehearsal, in the versions of a profile.
 pub fn everything(
     root: &Root,
     gateways: &[GatewayFolder],
@@ -187,7 +183,7 @@ fn pairs(
     Ok(pairs)
 }
 
-/// Which check names which mutant; a name that is none, or a mutant that nobody names, is a mistake. What is only with_outcomes and
+/// Which check names which mutant; a name that is none, or a mutant that nobody names, is a mistake. What is only told and
 /// never fails (INFO) does not count.
 fn named(requirements: &Requirements) -> Result<BTreeSet<(&str, Mutant)>, Failure> {
     let mut named = BTreeSet::new();

@@ -37,7 +37,6 @@ pub fn write(
     })
 }
 
-/// What is written beside the page, at the same time.
 fn for_programs(root: &Root, folder: &RunFolder, report: &Report) -> Result<(), Failure> {
     folder.write_json("report.json", report)?;
     folder.write_file("report.xml", &junit(report)?)?;

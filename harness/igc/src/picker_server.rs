@@ -17,7 +17,6 @@ use crate::failure::Failure;
 
 /// How long requests under way may last once the picker is told to stop.
 const DRAIN: Duration = Duration::from_secs(10);
-/// How long a model may take to say its load.
 const ASK: Duration = Duration::from_secs(1);
 
 pub const HELP: &str = "\
@@ -118,7 +117,6 @@ pub struct Args {
     pod: Option<String>,
 }
 
-/// The groups of InferencePool, each with its version.
 const POOL_GROUPS: [(&str, &str); 2] =
     [("inference.networking.k8s.io", "v1"), ("inference.networking.x-k8s.io", "v1alpha2")];
 
@@ -151,7 +149,6 @@ fn endpoint(text: &str) -> Result<String, String> {
     }
 }
 
-/// Serves until it is told to stop, or the pool cannot be followed.
 pub async fn serve(args: Args, cancel: CancellationToken) -> Result<u8, Failure> {
     let pod = args.pod.clone().or_else(|| std::env::var("HOSTNAME").ok()).unwrap_or_else(|| "igc-picker".to_owned());
     let options = Options {

@@ -65,7 +65,6 @@ fn summary(run: &str, kept: &[Key], before: &BTreeMap<Key, Record>, now: &BTreeM
     [heading + "\n"].into_iter().chain(changed).chain(unjudged).collect()
 }
 
-/// A run, or the runs in a folder.
 fn runs_of(path: &Path) -> Result<Vec<PathBuf>, Failure> {
     if path.join("history").is_dir() {
         return Ok(vec![path.to_owned()]);

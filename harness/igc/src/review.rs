@@ -105,7 +105,6 @@ fn circumstances(gateway: &str, recording: &Recording) -> String {
     format!("{gateway} {version} on {place}, model {model}, profile {profile}, {recorded}{reason}")
 }
 
-/// Components whose versions differ.
 fn moved(old: &Recording, new: &Recording) -> Vec<String> {
     let changed = new.versions.iter().filter_map(|(name, version)| {
         let before = old.versions.get(name).map_or("none", String::as_str);
@@ -266,7 +265,6 @@ mod tests {
         Record { verdict, reason: "because".into(), ..Record::new(key) }
     }
 
-    /// A pending observation of v2 in a folder like that of a run.
     fn pending(folder: &Path, old: Option<Old>, verdict: Verdict) -> Pending {
         let file = folder.join("golden/gw/routing/host.snap.new");
         std::fs::create_dir_all(file.parent().unwrap()).unwrap();

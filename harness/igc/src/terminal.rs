@@ -12,7 +12,6 @@ pub fn shown(path: &Path) -> PathBuf {
     whole.strip_prefix(&here).map_or_else(|_| path.to_owned(), Path::to_owned)
 }
 
-/// How wide two columns are where the terminal does not say.
 const WIDTH: usize = 150;
 
 pub fn colour() -> Colour {

@@ -10,9 +10,7 @@ use verdict::{folder::files_below, front, plan::Level};
 
 use crate::{failure::Failure, options, suites::Suites};
 
-/// What is required, for readers: generated.
 const REQUIREMENTS: &str = "suites/requirements.yaml";
-/// What gateways may declare, for readers: generated.
 const CAPABILITIES: &str = "docs/capabilities.md";
 
 /// Prints what it finds; 1 if there was anything. What is generated is written where that is asked for.
@@ -65,7 +63,6 @@ fn ambiguous(text: &str) -> impl Iterator<Item = (usize, String)> {
     })
 }
 
-/// Goldens of checks that are not required any more.
 fn orphans(goldens: &Path, requirements: &Requirements) -> Result<Vec<String>, Failure> {
     Ok(files_below(goldens)?
         .into_iter()

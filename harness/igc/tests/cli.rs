@@ -64,7 +64,6 @@ impl Checkout {
         command
     }
 
-    /// Exit code, standard output and standard error of `igc e2e WORDS...`.
     fn e2e(&self, words: &[&str]) -> (i32, String, String) {
         igc(self, &[&["e2e"], words].concat())
     }
@@ -164,7 +163,6 @@ fn a_run_without_records_is_an_error_and_never_a_pass() {
     assert_eq!(written["totals"]["error"], 1, "{written}");
 }
 
-/// `igc fidelity WORDS...` in a folder with these files: exit code, standard output, standard error.
 fn fidelity(files: &[(&str, &str)], words: &[&str]) -> (i32, String, String) {
     let folder = tempfile::tempdir().unwrap();
     for (name, text) in files {
@@ -198,7 +196,6 @@ fn read_json<T: serde::de::DeserializeOwned>(file: &Path) -> T {
     serde_json::from_slice(&fs::read(file).unwrap()).unwrap()
 }
 
-/// A file with one case about the gateway's class.
 macro_rules! case {
     ($version:literal, $kind:literal, $accepted:literal) => {
         concat!(
@@ -280,7 +277,6 @@ fn finished(checkout: &Checkout, words: &[&str]) -> PathBuf {
     run.path().to_owned()
 }
 
-/// `igc WORDS...` in the checkout: exit code, standard output, standard error.
 fn igc(checkout: &Checkout, words: &[&str]) -> (i32, String, String) {
     ended(checkout.igc().args(words))
 }
@@ -476,7 +472,6 @@ fn what_a_run_observed_counts_in_place_of_what_was_accepted() {
     assert!(out.contains("undeclared  exchanges/known/0/reached"), "{out}");
 }
 
-/// The project's own: an accepted observation that differs between gateways is declared.
 #[test]
 fn what_was_accepted_of_gateways_differs_as_declared() {
     let output = Command::new(env!("CARGO_BIN_EXE_igc")).current_dir(root()).arg("differ").output().unwrap();

@@ -34,7 +34,6 @@ enum Hands {
 #[derive(Clone, Copy)]
 enum For {
     Condition(&'static str),
-    /// A path and its value.
     Field(&'static str, &'static str),
 }
 
@@ -99,7 +98,6 @@ impl Standing {
         command
     }
 
-    /// What kubectl prints where it succeeds.
     async fn output(&self, words: &[&str]) -> Vec<u8> {
         let output = self.kubectl(words).output().await.unwrap();
         assert!(output.status.success(), "{words:?}: {}", String::from_utf8_lossy(&output.stderr));
@@ -244,7 +242,6 @@ fn header<'e>(exchange: &'e Exchange, name: &str) -> Option<&'e str> {
     exchange.response()?.header(name)
 }
 
-/// What guides print, as one manifest.
 fn printed(names: &[&str]) -> String {
     let manifests: Vec<&str> = names.iter().map(|name| guides::printed(name).expect("a guide prints it")).collect();
     manifests.join("---\n")

@@ -15,13 +15,11 @@ pub const PAGE: usize = 4 * 1024 * 1024;
 const KEEP_BYTES: usize = 256 * 1024 * 1024;
 
 pub trait Entry: Clone {
-    /// Its number, from [`Log::arrive`].
     fn sequence(&self) -> u64;
     /// What it weighs in memory and in a reply, in bytes, roughly.
     fn weight(&self) -> usize;
 }
 
-/// What a record weighs besides its texts of any length.
 const RECORD: usize = 1_024;
 
 fn headers(headers: &[(String, String)]) -> usize {

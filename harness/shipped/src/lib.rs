@@ -11,7 +11,6 @@ const GATEWAYS: &str = "manifests/gateways";
 
 const ARCHIVE: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/shipped.tar.gz"));
 
-/// The folder that `manifests`, `golden` and the others are in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Root {
     absolute: PathBuf,
@@ -49,7 +48,6 @@ impl Root {
         Ok(Self { absolute, typed, unpacked })
     }
 
-    /// The same, with what [`VARIABLE`] names.
     pub fn of_the_environment() -> Result<Self, RootError> {
         Self::find(env::var_os(VARIABLE).filter(|path| !path.is_empty()).map(PathBuf::from).as_deref())
     }
@@ -74,7 +72,6 @@ impl Root {
         self.typed.join("golden")
     }
 
-    /// Whether programs can be built of it.
     pub fn is_checkout(&self) -> bool {
         self.absolute.join("Cargo.toml").is_file()
     }
@@ -117,7 +114,6 @@ fn unpack(cache: &Path) -> Result<PathBuf, RootError> {
     fs::canonicalize(&folder).map_err(failed)
 }
 
-/// What others could have written is not believed.
 fn is_own(folder: &Path) -> io::Result<()> {
     use std::os::unix::fs::MetadataExt;
     let metadata = fs::metadata(folder)?;

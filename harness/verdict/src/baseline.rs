@@ -45,7 +45,6 @@ pub struct Entry {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Reality {
-    /// Container, kind and context.
     Real,
     Rehearsal,
 }
@@ -157,7 +156,6 @@ struct Written {
 }
 
 impl Baseline {
-    /// Reads `<root>/<gateway>/baseline.yaml`; a gateway without one has no known failures.
     pub fn find(root: &Path, gateway: &str) -> Result<Self, FileError> {
         let path = root.join(gateway).join("baseline.yaml");
         match file::read_if_there(&path)? {
@@ -166,7 +164,6 @@ impl Baseline {
         }
     }
 
-    /// Understands a baseline file; the path is only for messages.
     pub fn parse(text: &str, path: &Path) -> Result<Self, FileError> {
         let file: File = serde_saphyr::from_str(text).map_err(|e| FileError::shape(path, e))?;
         let accept =
@@ -186,7 +183,6 @@ impl Entry {
         self.place.is_none_or(|place| place == reality)
     }
 
-    /// Whether it is about this check and case (`-` for none).
     pub fn is_about(&self, check: &str, case: &str) -> bool {
         self.check == check && self.case.as_deref().is_none_or(|c| c == case)
     }

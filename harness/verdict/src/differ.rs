@@ -122,9 +122,7 @@ struct File {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Written {
-    /// Glob of checks.
     check: Spanned<String>,
-    /// Regular expression of whole places.
     at: Spanned<String>,
     /// The other gateway; absent for any.
     from: Option<String>,
@@ -133,7 +131,6 @@ struct Written {
 }
 
 impl Declared {
-    /// Reads `<root>/<gateway>/differences.yaml`; a gateway without one has nothing to declare.
     pub fn find(root: &Path, gateway: &str) -> Result<Self, FileError> {
         let path = root.join(gateway).join("differences.yaml");
         match file::read_if_there(&path)? {
@@ -166,7 +163,6 @@ impl Declared {
 
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Examination {
-    /// Pairs of gateways under a check.
     pub compared: usize,
     pub same: usize,
     pub differences: Vec<Difference>,
@@ -176,7 +172,6 @@ pub struct Examination {
 
 #[derive(Clone, Debug, Serialize)]
 pub struct Difference {
-    /// `suite/name`, and `@case`.
     pub check: String,
     pub gateways: [String; 2],
     pub places: Vec<(String, Option<Declaration>)>,
@@ -189,7 +184,6 @@ impl Difference {
 }
 
 impl Examination {
-    /// Whether all that differs is declared, and all that is declared differs.
     pub fn is_explained(&self) -> bool {
         self.stale.is_empty() && self.differences.iter().all(|d| d.undeclared().next().is_none())
     }
@@ -273,7 +267,6 @@ fn collect(left: Option<&Value>, right: Option<&Value>, at: &str, found: &mut Ve
     }
 }
 
-/// The parts of a map, or of a list of maps, by name.
 fn parts(value: &Value) -> Option<BTreeMap<String, &Value>> {
     match value {
         Value::Object(map) => Some(map.iter().map(|(name, value)| (name.clone(), value)).collect()),

@@ -19,12 +19,7 @@ pub enum FileError {
     #[error("failed to understand {}: {message}", path.display())]
     Shape { path: PathBuf, message: String },
     #[error("failed to accept {} line {line}: {problem}", path.display())]
-    Entry {
-        path: PathBuf,
-        /// Counted from 1.
-        line: u64,
-        problem: String,
-    },
+    Entry { path: PathBuf, line: u64, problem: String },
 }
 
 impl FileError {
@@ -54,7 +49,6 @@ pub fn whole(written: &Spanned<String>, path: &Path) -> Result<Regex, FileError>
     Regex::new(&format!("^(?:{})$", written.value)).map_err(none)
 }
 
-/// The text of a file that need not be there.
 pub fn read_if_there(path: &Path) -> Result<Option<String>, FileError> {
     match std::fs::read_to_string(path) {
         Ok(text) => Ok(Some(text)),

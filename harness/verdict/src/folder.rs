@@ -73,7 +73,6 @@ impl FolderError {
 }
 
 impl RunFolder {
-    /// Makes `<parent>/<id>`, which must not exist.
     pub fn create(parent: &Path, id: &str) -> Result<Self, FolderError> {
         let failed = |path: &Path, e| FolderError::new("create", path, e);
         let root = parent.join(id);
@@ -99,7 +98,6 @@ impl RunFolder {
         Ok(Self { root })
     }
 
-    /// Absolute path of the folder.
     pub fn path(&self) -> &Path {
         &self.root
     }
@@ -206,7 +204,6 @@ struct Head {
     version: Option<u64>,
 }
 
-/// Whether this may be one part of a path below a run folder.
 fn is_part(name: &str) -> bool {
     !name.is_empty()
         && !name.starts_with('.')
@@ -268,7 +265,6 @@ pub fn files_below(folder: &Path) -> Result<Vec<PathBuf>, FolderError> {
     Ok(found)
 }
 
-/// Makes the folder and what is above it, each of them on the disk.
 fn make_folders(folder: &Path) -> Result<(), FolderError> {
     if folder.is_dir() {
         return Ok(());

@@ -4,7 +4,6 @@
 /// then `COMMAND`, a tab, and what it does.
 pub const VARIABLE: &str = "IGC_FRONT";
 
-/// `igc`, or the name of its front.
 pub fn name() -> String {
     let said = std::env::var(VARIABLE).unwrap_or_default();
     said.lines().next().unwrap_or("igc").to_owned()

@@ -23,7 +23,6 @@ pub use pending::{Pending, pending};
 pub use recordings::{Recording, Recordings};
 pub use text::yaml;
 
-/// All that was accepted of one check on one gateway.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Golden {
     /// In the order of the file; no two are equal.
@@ -61,7 +60,6 @@ pub enum Comparison {
 }
 
 impl Comparison {
-    /// As a record keeps it: state and note.
     pub fn record(self) -> (GoldenState, Option<String>) {
         match self {
             Comparison::Same => (GoldenState::Same, None),
@@ -217,7 +215,6 @@ fn gateway_and_title(relative: &Path, ending: &str) -> Option<(String, String)> 
     good.then(|| (gateway.to_owned(), NAMES.title(title)))
 }
 
-/// Every file below a folder whose name ends so, sorted.
 fn files(top: &Path, ending: &str) -> Result<Vec<PathBuf>, FolderError> {
     let mut found = files_below(top)?;
     found.retain(|path| path.to_string_lossy().ends_with(ending));

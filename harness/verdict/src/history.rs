@@ -51,7 +51,6 @@ pub fn check_and_case(title: &str) -> (&str, &str) {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct History {
-    /// [`HISTORY_VERSION`] of the writer.
     pub version: u32,
     pub key: Key,
     pub hostname: String,
@@ -65,17 +64,14 @@ pub struct History {
     pub declared: BTreeMap<String, Value>,
     /// How the configuration came to be live. Judged for "must never" clauses, not for counts.
     pub settle: Settle,
-    /// What the drive did, in the order of sending.
     pub exchanges: Vec<Exchange>,
     /// Objects as they were read from the API server, named by the drive.
     pub objects: BTreeMap<String, Value>,
-    /// What the API server said to manifests that the drive offered, named by the drive.
     pub admissions: BTreeMap<String, Admission>,
     /// What each model recorded, by the model's name. A model without records of its own is absent.
     pub models: BTreeMap<String, ModelLog>,
     #[serde(default)]
     pub pickers: BTreeMap<String, PickerLog>,
-    /// Facts that the drive measured, named by it; values are JSON.
     pub facts: BTreeMap<String, Value>,
     /// What a reader should know: `restart: window-turned`, `address: second candidate`.
     pub notes: Vec<String>,
@@ -218,7 +214,6 @@ pub enum Ended {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Body {
-    /// Length of all of it.
     pub bytes: u64,
     /// SHA-256 of all of it, in hexadecimal.
     pub sha256: String,
@@ -251,10 +246,11 @@ pub fn hex(bytes: &[u8]) -> String {
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Admission {
     /// Stored, or it would have been (dry run).
-    Accepted { warnings: Vec<String> },
+    Accepted {
+        warnings: Vec<String>,
+    },
     Refused {
         code: u16,
-        /// `reason` of the Status object.
         reason: String,
         message: String,
     },
@@ -266,7 +262,6 @@ pub struct ModelLog {
     /// Exchange id of the marker request that the model answered before the drive.
     pub marker_before: Option<String>,
     pub marker_after: Option<String>,
-    /// Its records, in order of arrival.
     pub records: Vec<ModelRecord>,
 }
 
@@ -289,7 +284,6 @@ pub struct ModelRecord {
     /// Milliseconds since the Unix epoch, at the arrival of the head.
     pub at_ms: u64,
     pub method: String,
-    /// Path and query, as on the wire.
     pub target: String,
     /// In order of arrival, as on the wire, credentials redacted.
     pub headers: Vec<(String, String)>,
@@ -320,7 +314,6 @@ pub struct PickerLog {
 }
 
 impl PickerLog {
-    /// As [`ModelLog::is_whole`].
     pub fn is_whole(&self) -> bool {
         let has = |marker: &Option<String>| marker.is_some() && self.records.iter().any(|r| r.exchange == *marker);
         has(&self.marker_before) && has(&self.marker_after)
@@ -331,11 +324,9 @@ impl PickerLog {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PickerRecord {
-    /// Counts from 0 in each picker.
     pub sequence: u64,
     /// Value of [`EXCHANGE_HEADER`], or of the query of the same name, if it arrived.
     pub exchange: Option<String>,
-    /// Value of `x-request-id`, if the gateway sent one.
     pub request_id: Option<String>,
     pub pod: String,
     /// Milliseconds since the Unix epoch, at the arrival of the head.
@@ -346,7 +337,6 @@ pub struct PickerRecord {
     pub target: String,
     /// Those that the gateway sent, in its order, credentials redacted.
     pub headers: Vec<(String, String)>,
-    /// `model` of the body, where it is near enough to the body's beginning.
     pub model: Option<String>,
     /// Whether request bodies come as `FULL_DUPLEX_STREAMED`, as the protocol wants it.
     pub full_duplex: bool,
@@ -355,12 +345,10 @@ pub struct PickerRecord {
     /// What was chosen: the first is to serve, the others are fallbacks in order. Empty where nothing was.
     pub chosen: Vec<String>,
     pub reason: Reason,
-    /// Whole blocks of the prompt, and how many of them, from the beginning, the chosen endpoint was known to hold.
     pub prefix: Prefix,
     /// Status of the ImmediateResponse that the picker gave instead of an endpoint.
     pub refused: Option<u16>,
     pub request: Passed,
-    /// `:status` of the response that came by.
     pub status: Option<u16>,
     pub response: Passed,
     /// The endpoint that served, as the gateway reported it (`x-gateway-destination-endpoint-served`).
@@ -374,12 +362,10 @@ impl PickerRecord {
     }
 }
 
-/// Blocks of a prompt, counted from its beginning.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Prefix {
     pub blocks: u32,
-    /// How many of them the chosen endpoint held before.
     pub matched: u32,
 }
 
@@ -423,7 +409,6 @@ pub enum Reason {
 pub enum StreamEnded {
     /// The end of the response had come by.
     Complete,
-    /// The picker gave an ImmediateResponse.
     Refused,
     /// The gateway closed it after the request, and nothing of a response had come by.
     RequestOnly,
@@ -441,7 +426,6 @@ pub enum StreamEnded {
 #[serde(deny_unknown_fields)]
 pub struct Sent {
     pub bytes: u64,
-    /// Their SHA-256, in hexadecimal.
     pub sha256: String,
 }
 

@@ -26,7 +26,6 @@ pub struct Clause {
     pub holds: Holds,
     pub expected: String,
     pub got: String,
-    /// Ids of the exchanges that show it.
     pub exchanges: Vec<String>,
 }
 

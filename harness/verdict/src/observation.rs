@@ -87,7 +87,6 @@ impl<'h> Observer<'h> {
         self
     }
 
-    /// Exchanges, admissions and conditions; what is empty is left out.
     pub fn all(&self) -> Value {
         let exchanges = self.exchanges(self.history.exchanges.iter());
         let all = [("admissions", self.admissions()), ("conditions", self.conditions()), ("exchanges", exchanges)];
@@ -188,7 +187,6 @@ impl<'h> Observer<'h> {
         Value::Object(said.collect())
     }
 
-    /// Conditions of every object of the history, below the places in their status where they stand.
     pub fn conditions(&self) -> Value {
         let mut of_objects = Map::new();
         for (name, object) in &self.history.objects {

@@ -102,9 +102,7 @@ pub enum Exclusive {
     /// Anything: hostnames and namespaces keep checks apart.
     #[default]
     Shared,
-    /// Nothing else on this gateway.
     Gateway,
-    /// Nothing else in the cluster.
     Cluster,
 }
 
@@ -143,7 +141,6 @@ pub struct Plan {
     pub schema: String,
     pub run: RunInfo,
     pub gateways: Vec<GatewayPlan>,
-    /// Every check of every gateway, also those left out.
     pub checks: Vec<PlannedCheck>,
 }
 
@@ -172,7 +169,6 @@ pub struct RunInfo {
     /// `CI` is set: a missing golden breaks the run.
     pub ci: bool,
     pub allow_empty: bool,
-    /// The words of the command, to repeat it.
     pub command: Vec<String>,
     /// Mutants that checks are tried on; without any a run tries gateways.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -209,7 +205,6 @@ impl RunInfo {
     }
 }
 
-/// Mutants that one case of a check is tried on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Trials {
@@ -242,7 +237,6 @@ pub struct GatewayPlan {
     pub left_out: Option<String>,
 }
 
-/// A check (or one case of it) on one gateway.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PlannedCheck {
@@ -252,7 +246,6 @@ pub struct PlannedCheck {
     pub level: Level,
     pub sentence: String,
     pub source: String,
-    /// The capability whose parameters the judge needs, if any.
     pub capability: Option<String>,
     pub model: ModelName,
     /// Retries are never allowed: every answer counts.
@@ -266,8 +259,9 @@ pub struct PlannedCheck {
 pub enum Disposition {
     /// It is; a missing record is an error.
     Run,
-    /// The gateway's folder declares that it lacks the capability.
-    Unsupported { reason: String },
+    Unsupported {
+        reason: String,
+    },
     NotRun {
         reason: String,
         /// Whether a filter of the command line is the reason.

@@ -106,7 +106,6 @@ impl Record {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Trial {
-    /// The way in which the gateway was wrong; absent: as it always is.
     pub mutant: Option<String>,
     /// Whether the gateway was rid of its known faults.
     pub mended: bool,

@@ -42,7 +42,6 @@ pub fn mark(secret: &str) -> String {
     format!("<redacted:{}>", &hex(&Sha256::digest(secret.as_bytes()))[..8])
 }
 
-/// Whether this is the mark of a secret, and nothing else.
 pub fn is_mark(text: &str) -> bool {
     text.strip_prefix("<redacted:")
         .and_then(|rest| rest.strip_suffix('>'))

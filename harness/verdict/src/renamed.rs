@@ -13,7 +13,6 @@ use crate::{plan::Plan, record::Record};
 enum Of {
     /// A check, `suite/name`, or a case of one, `suite/name@case`.
     Check,
-    /// A clause of this check.
     Clause(&'static str),
     Capability,
     /// A parameter of these capabilities; no other capability has one of its old name, which is all that a history says.
@@ -167,7 +166,6 @@ impl Names {
         }
     }
 
-    /// A parameter of a capability as it is called and written today.
     fn parameter(self, of: impl Fn(&[&str]) -> bool, mut name: String, value: Value) -> (String, Value) {
         self.today(|renamed| matches!(renamed, Of::Parameter(capabilities) if of(capabilities)), &mut name);
         let value = value_of_today(&name, value);

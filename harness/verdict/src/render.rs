@@ -25,7 +25,6 @@ fn models(report: &Report) -> String {
     report.run.models.iter().map(|m| m.word()).collect::<Vec<_>>().join(", ")
 }
 
-/// Whether a check is shown in full: what did not pass, what was found, what changed.
 fn is_shown(check: &CheckReport) -> bool {
     check.breaks
         || check.finding.is_some()

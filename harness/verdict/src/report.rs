@@ -31,7 +31,6 @@ pub const REPORT_SCHEMA: &str = "igc.report/v1";
 pub struct Inputs<'a> {
     pub plan: &'a Plan,
     pub records: &'a Records,
-    /// Known failures, by gateway.
     pub baselines: &'a BTreeMap<String, Baseline>,
     /// Gives the history of an attempt; asked only for what did not pass.
     pub histories: &'a dyn Fn(&Key) -> Option<History>,
@@ -47,7 +46,6 @@ pub struct Inputs<'a> {
 pub enum Ending {
     Finished,
     Interrupted,
-    /// The environment or the harness failed, with what happened.
     Broken(String),
 }
 
@@ -56,13 +54,11 @@ pub enum Ending {
 pub struct Report {
     /// `igc.report/v1`.
     pub schema: String,
-    /// The run as a whole.
     pub run: RunReport,
     /// In the order in which they ran.
     pub gateways: Vec<GatewayReport>,
     /// In the order of the plan.
     pub checks: Vec<CheckReport>,
-    /// Of all gateways.
     pub totals: Totals,
     /// Why the exit code is not 0, each with its count; empty where it is.
     pub breaks: Vec<String>,
@@ -97,12 +93,9 @@ impl Word {
     }
 }
 
-/// The run as a whole.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct RunReport {
-    /// Name of the run folder.
     pub id: String,
-    /// Where.
     pub place: Place,
     /// The worst of the gateways' words.
     pub word: Word,
@@ -118,21 +111,15 @@ pub struct RunReport {
     pub exit: u8,
     /// `--model`; of merged runs all of them.
     pub models: Vec<ModelName>,
-    /// `--context`.
     pub context: Option<String>,
     /// `--shard`: only this part of the checks was planned.
     pub shard: Option<Shard>,
-    /// `--strict`.
     pub strict: bool,
-    /// Whether a signal ended it.
     pub interrupted: bool,
-    /// What failed in the environment or the harness.
     pub error: Option<String>,
     /// What is known of the way out of the cluster's network.
     pub egress: Option<String>,
-    /// What a reader should know.
     pub notes: Vec<String>,
-    /// The words of the command.
     pub command: Vec<String>,
 }
 
@@ -143,19 +130,13 @@ pub struct GatewayReport {
     pub name: String,
     /// Folder name under `manifests/gateways`.
     pub gateway: String,
-    /// `--profile` of its run.
     pub profile: String,
-    /// `--model` of its run.
     pub model: ModelName,
-    /// `--context` of its run.
     pub context: Option<String>,
-    /// The runs that it was judged in.
     pub runs: Vec<String>,
     /// Component -> version.
     pub versions: BTreeMap<String, String>,
-    /// Of this gateway alone.
     pub word: Word,
-    /// Of this gateway alone.
     pub totals: Totals,
     /// Components that are stand-ins, to be named beside the word.
     pub stand_ins: Vec<String>,
@@ -165,19 +146,12 @@ pub struct GatewayReport {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub struct Totals {
-    /// Judged true on the first try.
     pub pass: u64,
-    /// Judged false.
     pub fail: u64,
-    /// False, then true on a retry.
     pub flaky: u64,
-    /// The gateway's folder declares that it lacks the capability.
     pub unsupported: u64,
-    /// The evidence is missing.
     pub unproven: u64,
-    /// Left out by the plan.
     pub not_run: u64,
-    /// The harness, the cluster or the install failed, or no record exists.
     pub error: u64,
 }
 
@@ -226,11 +200,9 @@ pub struct CheckReport {
     pub case: Option<String>,
     /// The `name` of one of the report's gateways.
     pub gateway: String,
-    /// How much it matters.
     pub level: Level,
     /// What became of it, all attempts together.
     pub verdict: Verdict,
-    /// Of all attempts together.
     pub seconds: f64,
     /// Seconds of these that configurations took to be live.
     pub settle_seconds: f64,
@@ -240,13 +212,10 @@ pub struct CheckReport {
     pub reason: String,
     /// Folder of the evidence, relative to the run folder; absent where nothing was executed.
     pub evidence: Option<String>,
-    /// What must hold.
     pub sentence: String,
-    /// Where that is written.
     pub source: String,
     /// The capability of the gateway that it is about, if any.
     pub capability: Option<String>,
-    /// What served tokens.
     pub model: ModelName,
     /// Whether this alone makes the exit code other than 0.
     pub breaks: bool,
@@ -256,11 +225,9 @@ pub struct CheckReport {
     pub filtered: bool,
     /// How the observation of the last attempt compares.
     pub golden: Option<GoldenReport>,
-    /// The baseline entry that explains it.
     pub baseline: Option<KnownFailure>,
     /// What the judge said in the attempt that decided.
     pub clauses: Vec<ClauseReport>,
-    /// Every attempt.
     pub tries: Vec<Try>,
     /// The command that runs it alone.
     pub repeat: String,
@@ -276,10 +243,8 @@ impl CheckReport {
     }
 }
 
-/// How an observation compares.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct GoldenReport {
-    /// The state.
     pub state: GoldenState,
     /// The difference, or why it was not compared.
     pub note: Option<String>,
@@ -288,13 +253,9 @@ pub struct GoldenReport {
 /// A clause with the exchanges that show it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ClauseReport {
-    /// Its name in the check.
     pub name: String,
-    /// Whether it holds.
     pub holds: Holds,
-    /// What was expected.
     pub expected: String,
-    /// What was found.
     pub got: String,
     /// Exchanges that show it, the first few; only for a clause that does not hold.
     pub exchanges: Vec<ShownExchange>,
@@ -303,7 +264,6 @@ pub struct ClauseReport {
 /// An exchange as a person can repeat it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ShownExchange {
-    /// Its id in the history.
     pub id: String,
     /// What the drive calls it.
     pub label: String,
@@ -313,14 +273,11 @@ pub struct ShownExchange {
     pub curl: String,
 }
 
-/// One attempt.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Try {
     /// Counts from 1.
     pub attempt: u32,
-    /// Of this attempt alone.
     pub verdict: Verdict,
-    /// Why.
     pub reason: String,
     /// From the opening of the stage to the judgement.
     pub seconds: f64,
@@ -328,12 +285,9 @@ pub struct Try {
     pub evidence: String,
 }
 
-/// The baseline entry that explains a check.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct KnownFailure {
-    /// Why it is accepted.
     pub reason: String,
-    /// Where it is reported.
     pub link: String,
     /// The last day on which it holds.
     pub expires: String,
@@ -356,7 +310,6 @@ pub enum KnownState {
     NotJudged,
 }
 
-/// A baseline entry that the run covers.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct KnownReport {
     /// Folder name under `manifests/gateways`.
@@ -367,17 +320,13 @@ pub struct KnownReport {
     pub case: Option<String>,
     /// Line of `baseline.yaml`.
     pub line: u64,
-    /// How often the failure is expected.
     pub expect: Expect,
-    /// What became of it.
     pub state: KnownState,
     /// Attempts of this run that failed.
     pub failed: u64,
     /// Attempts of this run that were judged.
     pub judged: u64,
-    /// Why it is accepted.
     pub reason: String,
-    /// Where it is reported.
     pub link: String,
     /// The last day on which it holds.
     pub expires: String,

@@ -19,12 +19,10 @@ pub struct Requirements {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Requirement {
-    /// `suite/name`.
     pub check: String,
     pub level: Level,
     pub sentence: String,
     pub source: String,
-    /// How it is driven and judged, in a sentence or two.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub how: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -37,7 +35,6 @@ pub struct Requirement {
     pub model: Option<ModelName>,
     #[serde(default, skip_serializing_if = "Vec::is_empty", serialize_with = "on_one_line")]
     pub cases: Vec<String>,
-    /// Mutants that it must expose.
     #[serde(default, skip_serializing_if = "Vec::is_empty", serialize_with = "on_one_line")]
     pub kills: Vec<String>,
     /// The gateways that it belongs to; empty means all.
@@ -45,7 +42,6 @@ pub struct Requirement {
     pub gateways: Vec<String>,
     #[serde(default, skip_serializing_if = "is_default")]
     pub exclusive: Exclusive,
-    /// Retries are never allowed.
     #[serde(default, skip_serializing_if = "is_default")]
     pub counts_every_answer: bool,
     /// Places that cannot run it, with the reason.
@@ -96,7 +92,6 @@ impl Requirement {
         self.capability.iter().chain(self.case_capabilities.get(case)).map(String::as_str)
     }
 
-    /// The first thing that is wrong with it.
     fn problem(&self) -> Option<String> {
         if let Some(case) = self.case_capabilities.keys().find(|case| !self.cases.contains(case)) {
             return Some(format!("case-capabilities names {case}, which is no case of it"));
@@ -130,7 +125,6 @@ impl Requirement {
     }
 }
 
-/// As the checks' binary writes it.
 #[derive(Serialize, Deserialize)]
 struct Registry {
     schema: String,
@@ -164,7 +158,6 @@ impl Requirements {
     }
 
     pub fn from_registry(json: &[u8]) -> Result<Self, RequirementsError> {
-        /// What every version says.
         #[derive(Deserialize)]
         struct Head {
             #[serde(default)]
@@ -179,7 +172,6 @@ impl Requirements {
         Self::of(registry.checks)
     }
 
-    /// JSON with the schema and every check.
     pub fn to_registry(&self) -> Result<String, serde_json::Error> {
         serde_json::to_string(&Registry { schema: REGISTRY_SCHEMA.to_owned(), checks: self.checks.clone() })
     }

@@ -51,7 +51,6 @@ impl TestList {
     }
 }
 
-/// Check and case of a test, nothing for a unit test.
 fn check_of(test: &str) -> Result<Option<(String, String)>, TestListError> {
     let refuse = |problem: String| TestListError { test: test.to_owned(), problem };
     let segments: Vec<&str> = test.split("::").collect();

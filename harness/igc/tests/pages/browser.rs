@@ -20,9 +20,7 @@ pub struct Browser {
 }
 
 pub struct Shown {
-    /// After its scripts ran.
     pub dom: String,
-    /// What the browser said, with the page's console.
     pub said: String,
 }
 

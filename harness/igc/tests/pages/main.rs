@@ -63,7 +63,6 @@ impl Planned {
         Self { checkout, run, checks }
     }
 
-    /// Leaves a record and a history for every check of every gateway, as `made` has them.
     fn recorded(self, made: impl Fn(usize, Key) -> (Record, History)) -> Self {
         for gateway in ["agentgateway", "envoy-ai-gateway"] {
             for number in 0..self.checks {

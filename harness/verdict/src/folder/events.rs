@@ -17,7 +17,6 @@ pub struct Event {
     pub kind: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gateway: Option<String>,
-    /// `suite/name` of the check it is about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub check: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -31,7 +30,6 @@ pub struct Event {
     pub breaks: Option<bool>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seconds: Option<f64>,
-    /// What happened, in one line.
     pub text: String,
 }
 
@@ -54,7 +52,6 @@ pub struct Events {
 }
 
 impl RunFolder {
-    /// Appends an event and waits until it is on the disk.
     pub fn append_event(&self, event: &Event) -> Result<(), FolderError> {
         let path = self.path().join("events.jsonl");
         let failed = |e| FolderError::new("append to", &path, super::Problem::Io(e));
@@ -72,7 +69,6 @@ impl RunFolder {
         file.write_all(line.as_bytes()).and_then(|()| file.sync_data()).map_err(failed)
     }
 
-    /// Reads the events; a folder without any has none.
     pub fn read_events(&self) -> Result<Events, FolderError> {
         let path = self.path().join("events.jsonl");
         let bytes = match std::fs::read(&path) {

@@ -10,7 +10,6 @@ use crate::{redact, renamed::NAMES};
 
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Records {
-    /// Sorted by key.
     pub records: Vec<Record>,
     /// Files that should be records and are not. None is dropped silently.
     pub unreadable: Vec<Unreadable>,

@@ -15,14 +15,12 @@ const ENDING: &str = ".snap.new";
 #[derive(Clone, Debug, PartialEq)]
 pub struct Pending {
     pub gateway: String,
-    /// `suite/name`, and `@case`.
     pub title: String,
     pub sentence: String,
     pub recording: Recording,
     pub observation: Value,
 }
 
-/// What insta calls metadata.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Front {

@@ -17,7 +17,6 @@ pub struct Recording {
     pub place: Place,
     /// Version of the gateway itself, for example `v1.0.0`.
     pub version: String,
-    /// All components: name -> version.
     pub versions: BTreeMap<String, String>,
     pub model: ModelName,
     pub profile: String,
@@ -99,7 +98,6 @@ impl Recordings {
         self.by_id.keys().map(String::as_str)
     }
 
-    /// The recording of this id; otherwise what is wrong and what to do.
     pub(super) fn get(&self, id: &str) -> Result<&Recording, String> {
         self.by_id.get(id).ok_or_else(|| {
             let near = names::suggestion(&names::near(id, self.ids()));

@@ -51,7 +51,6 @@ impl World {
         self.parent.path().join("repository/golden")
     }
 
-    /// Accepts an observation with these changes to its circumstances.
     fn accept(&self, observation: Value, change: impl FnOnce(&mut Recording)) -> Result<PathBuf, GoldenError> {
         let mut pending = pending_of("routing/host", observation);
         change(&mut pending.recording);
@@ -309,7 +308,6 @@ fn what_are_no_recordings_is_explained(#[case] right: &str, #[case] wrong: &str,
     assert!(message.contains(said) && message.contains("gw/recordings.yaml"), "{message}");
 }
 
-/// What the project accepted can be read, and each of its recordings saw something.
 #[test]
 fn the_goldens_of_the_project_are_whole() {
     let root = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../golden"));
@@ -433,7 +431,6 @@ fn any_json() -> impl Strategy<Value = Value> {
     })
 }
 
-/// A golden after it was written and read.
 fn reread(golden: &Golden) -> Golden {
     let root = tempfile::tempdir().unwrap();
     let mut recordings = Recordings::find(root.path(), "gw").unwrap();

@@ -63,7 +63,6 @@ pub fn yaml(value: &Value) -> String {
     written(&sorted(value)).unwrap_or_else(|_| format!("{}\n", sorted(value)))
 }
 
-/// A value as YAML, each scalar in its line.
 pub(super) fn written(value: &impl Serialize) -> Result<String, String> {
     let options = serde_saphyr::ser_options! { prefer_block_scalars: false };
     serde_saphyr::to_string_with_options(value, options).map_err(|error| error.to_string())

@@ -99,7 +99,6 @@ fn stream(text: &str, observer: &Observer<'_>) -> Value {
     json!({"stream": seen})
 }
 
-/// One event's shape; comments are no events.
 fn event(piece: &str, observer: &Observer<'_>) -> Option<Value> {
     let mut data: Vec<&str> = Vec::new();
     let mut fields = Map::new();

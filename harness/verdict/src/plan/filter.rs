@@ -14,13 +14,11 @@ pub struct Filter {
 #[derive(Debug, thiserror::Error)]
 #[error("failed to understand {option} {word:?}: {problem}; write a name or a glob such as 'tokens/*'")]
 pub struct FilterError {
-    /// `--suite` or `--check`.
     pub option: &'static str,
     pub word: String,
     pub problem: String,
 }
 
-/// One glob of a filter, for messages about it.
 pub(super) struct Term<'f> {
     pub(super) option: &'static str,
     glob: &'f GlobMatcher,

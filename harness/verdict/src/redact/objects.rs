@@ -22,7 +22,6 @@ pub fn object(value: &Value) -> Value {
     walk(value, Kind::Unknown)
 }
 
-/// What an object is, where its parent says so.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Unknown,
@@ -188,7 +187,6 @@ fn secret_lines(document: &[&str], out: &mut String) {
 }
 
 struct Below {
-    /// Indent of `data` itself.
     top: usize,
     /// Indent of the names below it, once one was seen.
     names: Option<usize>,

@@ -11,7 +11,6 @@ use crate::{plan::Level, record::Verdict};
 
 use super::{Lines, inert};
 
-/// Who makes a gateway: what a ConformanceReport says of the implementation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Implementation {

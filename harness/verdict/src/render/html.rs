@@ -367,7 +367,6 @@ fn known(report: &Report) -> Vec<String> {
     report.baseline.iter().map(entry).collect()
 }
 
-/// A run of the trend.
 fn past(report: &Report) -> Value {
     let version = |g: &GatewayReport| format!("{} {}", g.name, g.version()).trim_end().to_owned();
     json!({

@@ -9,7 +9,6 @@ use crate::report::{CheckReport, Report};
 use super::{Lines, inert, models};
 
 const LINE: usize = 200;
-/// How many checks are shown in full.
 const SHOWN: usize = 20;
 const DIFFERENCE_LINES: usize = 40;
 

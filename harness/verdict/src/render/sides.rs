@@ -4,7 +4,6 @@ use similar::{DiffOp, TextDiff};
 
 use super::{Colour, Lines, inert};
 
-/// Lines around a difference that are shown.
 const AROUND: usize = 3;
 const NARROW: usize = 20;
 

@@ -10,7 +10,6 @@ pub(super) struct Combined<'r> {
     pub reason: String,
     /// What was found, where an INFO check does not hold.
     pub finding: Option<String>,
-    /// The attempt that decided.
     pub telling: Option<&'r Record>,
 }
 

@@ -14,7 +14,6 @@ use crate::plan::{Disposition, PlannedCheck};
 use crate::record::{Record, Verdict};
 use crate::{curl, folder::Unreadable, history::Key, judge::Holds};
 
-/// How many exchanges of a clause are shown.
 const EXCHANGES_SHOWN: usize = 3;
 /// How many characters of a text from outside a report holds; the record holds all of it.
 const TEXT: usize = 4_000;

@@ -35,7 +35,6 @@ impl<'b> InForce<'b> {
         Self { entries, today }
     }
 
-    /// The entry that explains this verdict, if its day has not passed.
     pub(super) fn explains(&self, check: &PlannedCheck, verdict: Verdict, clauses: &[Clause]) -> Option<KnownFailure> {
         let explains = |e: &&&Entry| {
             e.is_about(&check.check, &check.case) && !e.has_expired(self.today) && e.explains(verdict, clauses)
@@ -48,7 +47,6 @@ impl<'b> InForce<'b> {
         })
     }
 
-    /// What became of every entry.
     pub(super) fn states(&self, outcomes: &[CheckOutcome<'_>]) -> Vec<KnownReport> {
         let mut states = Vec::new();
         for (gateway, entries) in &self.entries {

@@ -17,14 +17,7 @@ pub enum MergeError {
     Places { first: String, second: String, places: (Place, Place) },
     /// Two runs judged the same check under the same circumstances, and nothing says which of them counts.
     #[error("failed to merge: {first} and {second} both ran {check} on {column}; give one of them")]
-    Twice {
-        first: String,
-        second: String,
-        /// `suite/name[@case]`.
-        check: String,
-        /// The gateway, with what tells it apart.
-        column: String,
-    },
+    Twice { first: String, second: String, check: String, column: String },
 }
 
 /// A cell that must be there: a line of what `cargo xtask matrix` prints.
@@ -293,7 +286,6 @@ mod tests {
     use super::{super::Word, super::tests::World, *};
     use crate::plan::{Disposition, Level};
 
-    /// A run of two checks on `gw`, changed.
     fn run(id: &str, change: impl FnOnce(&mut World)) -> Report {
         let mut world = World::new();
         world.plan.run.id = id.into();

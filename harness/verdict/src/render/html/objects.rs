@@ -7,9 +7,7 @@ use crate::history::{Admission, History};
 use super::super::{Lines, inert};
 use super::line;
 
-/// Conditions of one object that are shown.
 const CONDITIONS: usize = 24;
-/// Longest text of an object.
 const TEXT: usize = 3_000;
 
 pub fn with_conditions(history: &History) -> Vec<Value> {

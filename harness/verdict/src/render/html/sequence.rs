@@ -49,7 +49,6 @@ struct Arrow {
     class: &'static str,
 }
 
-/// One exchange: its label and time at the left.
 #[derive(Serialize)]
 struct Group {
     y: u32,
