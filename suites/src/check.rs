@@ -8,7 +8,7 @@ use verdict::{
     history::History,
     judge::Judgement,
     observation,
-    plan::{Exclusive, Level, Place},
+    plan::{Exclusive, Level, PlaceName},
 };
 
 use crate::{Stage, judge::Judge};
@@ -47,7 +47,7 @@ pub struct Check {
     pub exclusive: Exclusive,
     /// Retries are never allowed.
     pub counts_every_answer: bool,
-    pub not_on: &'static [(Place, &'static str)],
+    pub not_on: &'static [(PlaceName, &'static str)],
     /// Models that it cannot be run with, with the reason.
     pub not_with: &'static [(&'static str, &'static str)],
     /// Components that it is a statement about: where they are stand-ins it is not run.

@@ -18,7 +18,7 @@ use verdict::{
     guides,
     history::{Exchange, History, Key},
     names,
-    plan::Place,
+    plan::PlaceName,
     record::Trial,
 };
 use wire::{Call, Client};
@@ -98,7 +98,7 @@ fn namespace(run: &str, key: &Key) -> String {
 impl Stage {
     pub(crate) async fn open(check_run: Arc<CheckRun>, key: Key, trial: Option<Trial>) -> Result<Self> {
         let world = match check_run.plan.run.place {
-            Place::Rehearsal => Some(Rehearsed::start(&check_run, &trial.clone().unwrap_or_default()).await?),
+            PlaceName::Rehearsal => Some(Rehearsed::start(&check_run, &trial.clone().unwrap_or_default()).await?),
             _ => None,
         };
         let cluster = match &world {

@@ -13,7 +13,7 @@ use suites::{
 use verdict::{
     capability,
     history::Exchange,
-    plan::{Level, Place},
+    plan::{Level, PlaceName},
 };
 
 const SERVICE: &str = "qwen-instruct";
@@ -319,7 +319,7 @@ check!(
         sentence: "a user's 1000 tokens are spent until the hour ends, and whole again after it",
         source: "guide 001, \"Configure Rate Limiting\"",
         how: "Spends a user's budget, sends a chat in the last seconds of the window and another after its end.",
-        not_on: &[(Place::Kind, NOBODY_WAITS), (Place::Context, NOBODY_WAITS)],
+        not_on: &[(PlaceName::Kind, NOBODY_WAITS), (PlaceName::Context, NOBODY_WAITS)],
         kills: &["window-slides", "refills-early", "never-refills"],
         ..LIMIT
     }

@@ -8,13 +8,13 @@ use verdict::plan::{self, RunInfo};
 
 use crate::{failure::Failure, options::On, rehearsed::Rehearsal};
 
-fn named(place: plan::Place, context: Option<&str>) -> Result<Box<dyn Place>, Failure> {
+fn named(place: plan::PlaceName, context: Option<&str>) -> Result<Box<dyn Place>, Failure> {
     let programs = Programs::from_env();
     Ok(match place {
-        plan::Place::Rehearsal => Box::new(Rehearsal),
-        plan::Place::Kind => Box::new(KindPlace::new(programs)),
-        plan::Place::Context => Box::new(ContextPlace::new(programs, context)),
-        plan::Place::Container => {
+        plan::PlaceName::Rehearsal => Box::new(Rehearsal),
+        plan::PlaceName::Kind => Box::new(KindPlace::new(programs)),
+        plan::PlaceName::Context => Box::new(ContextPlace::new(programs, context)),
+        plan::PlaceName::Container => {
             let there = "the places that exist are rehearsal, kind and context";
             return Err(Failure::Usage(format!("--on container is not built yet; {there}")));
         }
@@ -34,7 +34,7 @@ pub async fn choose(
 ) -> Result<(Box<dyn Place>, String), Failure> {
     let asked = match on {
         On::Auto => {
-            let (kind, rehearsal) = (named(plan::Place::Kind, None)?, named(plan::Place::Rehearsal, None)?);
+            let (kind, rehearsal) = (named(plan::PlaceName::Kind, None)?, named(plan::PlaceName::Rehearsal, None)?);
             return Ok(match kind.look(cancel).await {
                 Ok(found) => (kind, found),
                 Err(why) => {
@@ -44,10 +44,10 @@ pub async fn choose(
                 }
             });
         }
-        On::Rehearsal => plan::Place::Rehearsal,
-        On::Container => plan::Place::Container,
-        On::Kind => plan::Place::Kind,
-        On::Context => plan::Place::Context,
+        On::Rehearsal => plan::PlaceName::Rehearsal,
+        On::Container => plan::PlaceName::Container,
+        On::Kind => plan::PlaceName::Kind,
+        On::Context => plan::PlaceName::Context,
     };
     let place = named(asked, context)?;
     match place.look(cancel).await {

@@ -13,8 +13,8 @@ pub struct Rehearsal;
 
 #[async_trait]
 impl Place for Rehearsal {
-    fn name(&self) -> plan::Place {
-        plan::Place::Rehearsal
+    fn name(&self) -> plan::PlaceName {
+        plan::PlaceName::Rehearsal
     }
 
     fn holds_all(&self) -> bool {

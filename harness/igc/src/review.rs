@@ -235,11 +235,11 @@ fn prompt(question: &str, said: &mut impl BufRead, out: &mut impl Write) -> Resu
 mod tests {
     use rstest::rstest;
     use serde_json::json;
-    use verdict::plan::Place;
+    use verdict::plan::PlaceName;
 
     use super::*;
 
-    fn recording(version: &str, place: Place) -> Recording {
+    fn recording(version: &str, place: PlaceName) -> Recording {
         Recording {
             place,
             version: version.into(),
@@ -256,7 +256,7 @@ mod tests {
         json!({"exchanges": {"wrong-host": [{"status": status}]}})
     }
 
-    fn old(version: &str, place: Place) -> Old {
+    fn old(version: &str, place: PlaceName) -> Old {
         Old { recording: recording(version, place), observation: observation(404), compared: true }
     }
 
@@ -273,7 +273,7 @@ mod tests {
             gateway: "gw".into(),
             title: "routing/host".into(),
             sentence: "a hostname selects its route".into(),
-            recording: recording("v2.0.0", Place::Kind),
+            recording: recording("v2.0.0", PlaceName::Kind),
             observation: observation(200),
         };
         Pending { file, new, old, record: Some(record(verdict)) }
@@ -281,18 +281,18 @@ mod tests {
 
     #[rstest]
     #[case::another_version(
-        Some(old("v1.0.0", Place::Kind)),
+        Some(old("v1.0.0", PlaceName::Kind)),
         Verdict::Pass,
         "in another way, with gw v1.0.0 -> v2.0.0"
     )]
-    #[case::the_same_version(Some(old("v2.0.0", Place::Kind)), Verdict::Pass, "no version differs")]
+    #[case::the_same_version(Some(old("v2.0.0", PlaceName::Kind)), Verdict::Pass, "no version differs")]
     #[case::another_place(
-        Some(old("v2.0.0", Place::Rehearsal)),
+        Some(old("v2.0.0", PlaceName::Rehearsal)),
         Verdict::Pass,
         "accepted on rehearsal, observed on kind"
     )]
     #[case::first(None, Verdict::Pass, "nothing was accepted for it yet")]
-    #[case::false_as_well(Some(old("v1.0.0", Place::Kind)), Verdict::Fail, "belongs into golden/gw/baseline.yaml")]
+    #[case::false_as_well(Some(old("v1.0.0", PlaceName::Kind)), Verdict::Fail, "belongs into golden/gw/baseline.yaml")]
     fn it_is_said_what_a_difference_means(#[case] old: Option<Old>, #[case] verdict: Verdict, #[case] said: &str) {
         let folder = tempfile::tempdir().unwrap();
         let meaning = pending(folder.path(), old, verdict).meaning();
@@ -303,15 +303,15 @@ mod tests {
     #[test]
     fn a_rehearsal_that_drifts_is_told_from_a_gateway_that_moved() {
         let folder = tempfile::tempdir().unwrap();
-        let mut one = pending(folder.path(), Some(old("v2.0.0", Place::Kind)), Verdict::Pass);
-        one.new.recording.place = Place::Rehearsal;
+        let mut one = pending(folder.path(), Some(old("v2.0.0", PlaceName::Kind)), Verdict::Pass);
+        one.new.recording.place = PlaceName::Rehearsal;
         assert!(one.meaning().contains("does not do what a real gateway did"), "{}", one.meaning());
     }
 
     /// What is printed when somebody says this of one changed observation, and whether it is still pending.
     fn asked(said: &str) -> (String, bool) {
         let folder = tempfile::tempdir().unwrap();
-        let one = pending(folder.path(), Some(old("v1.0.0", Place::Kind)), Verdict::Pass);
+        let one = pending(folder.path(), Some(old("v1.0.0", PlaceName::Kind)), Verdict::Pass);
         let (file, mut out) = (one.file.clone(), Vec::new());
         ask(&folder.path().join("golden"), &[one], said.as_bytes(), &mut out, 60, Colour::Plain).unwrap();
         (String::from_utf8(out).unwrap(), file.exists())

@@ -10,7 +10,7 @@ use serde_saphyr::Spanned;
 
 use crate::file::{self, FileError};
 use crate::judge::{Clause, Holds};
-use crate::plan::{GatewayPlan, Place};
+use crate::plan::{GatewayPlan, PlaceName};
 use crate::{names, record::Verdict, renamed::NAMES, version::lenient as lenient_version};
 
 /// `golden/<gateway>/baseline.yaml`.
@@ -50,7 +50,7 @@ pub enum Reality {
 }
 
 impl Reality {
-    pub fn of(place: Place) -> Self {
+    pub fn of(place: PlaceName) -> Self {
         if place.is_real() { Reality::Real } else { Reality::Rehearsal }
     }
 }
@@ -172,7 +172,7 @@ impl Baseline {
         Ok(Self { path: path.to_owned(), entries })
     }
 
-    pub fn in_force<'b>(&'b self, gateway: &GatewayPlan, place: Place) -> impl Iterator<Item = &'b Entry> {
+    pub fn in_force<'b>(&'b self, gateway: &GatewayPlan, place: PlaceName) -> impl Iterator<Item = &'b Entry> {
         let version = gateway.versions.get(&gateway.version_of).cloned().unwrap_or_default();
         self.entries.iter().filter(move |e| e.is_seen_in(Reality::of(place)) && e.versions.contain(&version))
     }
@@ -324,10 +324,10 @@ entries:
     }
 
     #[rstest]
-    #[case::place(Place::Kind, "v1.0.0", 1)]
-    #[case::rehearsal(Place::Rehearsal, "v1.0.0", 1)]
-    #[case::version(Place::Kind, "v1.2.0", 0)]
-    fn only_what_the_run_covers(#[case] place: Place, #[case] version: &str, #[case] count: usize) {
+    #[case::place(PlaceName::Kind, "v1.0.0", 1)]
+    #[case::rehearsal(PlaceName::Rehearsal, "v1.0.0", 1)]
+    #[case::version(PlaceName::Kind, "v1.2.0", 0)]
+    fn only_what_the_run_covers(#[case] place: PlaceName, #[case] version: &str, #[case] count: usize) {
         let mut gateway = gateway("gw");
         gateway.versions.insert("gw".into(), version.into());
         let baseline = parse(GOOD).unwrap();

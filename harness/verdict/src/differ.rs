@@ -11,12 +11,12 @@ use serde_saphyr::Spanned;
 use crate::capability::Capability;
 use crate::file::{self, FileError};
 use crate::history::check_and_case;
-use crate::plan::{Filter, Place};
+use crate::plan::{Filter, PlaceName};
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct Observed {
     pub version: String,
-    pub place: Place,
+    pub place: PlaceName,
     pub observation: Value,
 }
 
@@ -308,7 +308,7 @@ differences:
 ";
 
     fn observed(observation: Value) -> Observed {
-        Observed { version: "v1.0.0".to_owned(), place: Place::Kind, observation }
+        Observed { version: "v1.0.0".to_owned(), place: PlaceName::Kind, observation }
     }
 
     fn examined(check: &str, mine: Value, others: Value, written: &str) -> Examination {

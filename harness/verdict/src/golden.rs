@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::file::{FileError, read_if_there};
 use crate::folder::{FolderError, RunFolder, files_below};
-use crate::plan::{GatewayPlan, Place, PlannedCheck, RunInfo};
+use crate::plan::{GatewayPlan, PlaceName, PlannedCheck, RunInfo};
 use crate::version::{lenient as lenient_version, minor};
 use crate::{record::GoldenState, renamed::NAMES};
 
@@ -121,12 +121,12 @@ impl Golden {
 /// How far what was seen at a place is from measuring another; nothing where it is no measure at all.
 ///
 /// A rehearsal stands in for the real thing and is measured by it; what was rehearsed is no measure of a real gateway.
-fn distance(now: Place, then: Place) -> Option<u8> {
+fn distance(now: PlaceName, then: PlaceName) -> Option<u8> {
     match (now, then) {
-        (Place::Rehearsal, Place::Rehearsal) => Some(1),
-        (Place::Rehearsal, _) => Some(0),
+        (PlaceName::Rehearsal, PlaceName::Rehearsal) => Some(1),
+        (PlaceName::Rehearsal, _) => Some(0),
         _ if now == then => Some(0),
-        (_, Place::Kind) => Some(1),
+        (_, PlaceName::Kind) => Some(1),
         _ => None,
     }
 }
@@ -139,7 +139,7 @@ pub fn compare(golden: &Golden, observation: &Value, now: &Recording) -> Compari
     let then = accepted.recording;
     if distance(now.place, then.place).is_none() {
         let reason = match then.place {
-            Place::Rehearsal => "the golden file was rehearsed, and says nothing of a real gateway".to_owned(),
+            PlaceName::Rehearsal => "the golden file was rehearsed, and says nothing of a real gateway".to_owned(),
             place => format!("the golden file is of {}, and says nothing of {}", place.word(), now.place.word()),
         };
         return Comparison::Missing { reason: Some(reason) };

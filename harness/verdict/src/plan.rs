@@ -19,7 +19,8 @@ pub const PLAN_SCHEMA: &str = "igc.plan/v1";
 /// Where a run happens (design section 5).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
-pub enum Place {
+#[schemars(rename = "Place")]
+pub enum PlaceName {
     /// The embedded stand-in: nothing but the harness itself is real.
     Rehearsal,
     /// A gateway's data plane from its image.
@@ -30,18 +31,18 @@ pub enum Place {
     Context,
 }
 
-impl Place {
+impl PlaceName {
     pub fn word(self) -> &'static str {
         match self {
-            Place::Rehearsal => "rehearsal",
-            Place::Container => "container",
-            Place::Kind => "kind",
-            Place::Context => "context",
+            PlaceName::Rehearsal => "rehearsal",
+            PlaceName::Container => "container",
+            PlaceName::Kind => "kind",
+            PlaceName::Context => "context",
         }
     }
 
     pub fn is_real(self) -> bool {
-        self != Place::Rehearsal
+        self != PlaceName::Rehearsal
     }
 }
 
@@ -151,7 +152,7 @@ pub struct RunInfo {
     pub id: String,
     /// Start, RFC 3339 in UTC.
     pub started: String,
-    pub place: Place,
+    pub place: PlaceName,
     pub context: Option<String>,
     pub profile: String,
     /// `--set`: component -> version.
@@ -176,21 +177,16 @@ pub struct RunInfo {
 }
 
 impl RunInfo {
-    /// The model of a run that names none: the one that the guides use.
-    pub fn usual_model() -> ModelName {
-        ModelName("llm-d-sim".to_owned())
-    }
-
     /// A rehearsal of everything in the versions of a profile, by a command that has no such options.
     pub fn rehearsal(profile: &str, command: &[&str]) -> Self {
         Self {
             id: String::new(),
             started: jiff::Timestamp::now().to_string(),
-            place: Place::Rehearsal,
+            place: PlaceName::Rehearsal,
             context: None,
             profile: profile.to_owned(),
             set: BTreeMap::new(),
-            model: RunInfo::usual_model(),
+            model: ModelName("llm-d-sim".to_owned()), // the one that the guides use
             suites: vec![],
             checks: vec![],
             shard: None,

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::baseline::{Baseline, Expect};
 use crate::folder::{FolderError, Records, RunFolder};
 use crate::history::{History, Key};
-use crate::plan::{Level, ModelName, Place, Plan, Shard};
+use crate::plan::{Level, ModelName, PlaceName, Plan, Shard};
 use crate::record::{GoldenState, Verdict};
 use crate::{judge::Holds, renamed::NAMES};
 
@@ -96,7 +96,7 @@ impl Word {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct RunReport {
     pub id: String,
-    pub place: Place,
+    pub place: PlaceName,
     /// The worst of the gateways' words.
     pub word: Word,
     /// What the word means here, in one sentence.

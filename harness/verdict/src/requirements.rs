@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize, Serializer};
 
 use crate::names;
-use crate::plan::{Exclusive, Level, ModelName, Place};
+use crate::plan::{Exclusive, Level, ModelName, PlaceName};
 
 pub const REGISTRY_SCHEMA: &str = "igc.dev/registry/v1";
 
@@ -46,7 +46,7 @@ pub struct Requirement {
     pub counts_every_answer: bool,
     /// Places that cannot run it, with the reason.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub not_on: BTreeMap<Place, String>,
+    pub not_on: BTreeMap<PlaceName, String>,
     /// Models that it cannot be run with, with the reason.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub not_with: BTreeMap<ModelName, String>,
@@ -262,7 +262,7 @@ checks:
         assert_eq!(host.kills, ["ignores-host"]);
         assert_eq!(host.how, "asks for two hostnames, and looks who answered");
         assert!(host.counts_every_answer);
-        assert_eq!(host.not_on[&Place::Kind], "needs a second cluster");
+        assert_eq!(host.not_on[&PlaceName::Kind], "needs a second cluster");
         assert_eq!(host.not_with[&"vllm-cpu".parse::<ModelName>().unwrap()], "too slow");
         let route = read.get("guide-002/route").unwrap();
         assert_eq!((route.suite(), route.level), ("guide-002", Level::Info));

@@ -22,7 +22,7 @@ use shipped::Root;
 use suites::registry;
 use verdict::{
     folder::RunFolder,
-    plan::{Place, RunInfo},
+    plan::{PlaceName, RunInfo},
     record::Verdict,
     tests_list::{CHECKS_ALONE, TestList},
 };
@@ -73,7 +73,7 @@ async fn a_folder_is_judged(#[case] copied: &str, #[case] mutant: Option<&str>, 
     let run = RunFolder::create(folder.path(), "run").unwrap();
     let info = RunInfo {
         id: run.id().to_owned(),
-        place: Place::Context,
+        place: PlaceName::Context,
         checks: vec![CHECK.to_owned()],
         ..RunInfo::rehearsal("recorded", &["a", "test"])
     };

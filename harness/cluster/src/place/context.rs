@@ -54,8 +54,8 @@ impl ContextPlace {
 
 #[async_trait]
 impl Place for ContextPlace {
-    fn name(&self) -> plan::Place {
-        plan::Place::Context
+    fn name(&self) -> plan::PlaceName {
+        plan::PlaceName::Context
     }
 
     fn context(&self) -> Option<&str> {

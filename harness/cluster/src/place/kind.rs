@@ -39,8 +39,8 @@ impl KindPlace {
 
 #[async_trait]
 impl Place for KindPlace {
-    fn name(&self) -> plan::Place {
-        plan::Place::Kind
+    fn name(&self) -> plan::PlaceName {
+        plan::PlaceName::Kind
     }
 
     async fn look(&self, cancel: &CancellationToken) -> Result<String, PlaceError> {

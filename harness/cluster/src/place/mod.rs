@@ -22,7 +22,7 @@ use crate::{
 
 #[async_trait]
 pub trait Place: Send + Sync {
-    fn name(&self) -> plan::Place;
+    fn name(&self) -> plan::PlaceName;
 
     /// The context of the user's kubeconfig that it is.
     fn context(&self) -> Option<&str> {

@@ -9,12 +9,12 @@ use super::{GoldenError, minor};
 use crate::file::{self, FileError};
 use crate::folder::{Existing, write_whole};
 use crate::names;
-use crate::plan::{GatewayPlan, ModelName, Place, PlannedCheck, RunInfo};
+use crate::plan::{GatewayPlan, ModelName, PlaceName, PlannedCheck, RunInfo};
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Recording {
-    pub place: Place,
+    pub place: PlaceName,
     /// Version of the gateway itself, for example `v1.0.0`.
     pub version: String,
     pub versions: BTreeMap<String, String>,

@@ -72,7 +72,7 @@ fn the_files_are_what_they_are_documented_to_be() {
     let world = World::new();
     world.accept(json!({"exchanges": {"a": [{"status": 404, "on": "on"}]}}), |_| ()).unwrap();
     world.accept(json!({"exchanges": {"a": [{"status": 404, "on": "on"}]}}), |r| r.version = "v1.1.0".into()).unwrap();
-    let path = world.accept(json!("<text>"), |r| r.place = Place::Context).unwrap();
+    let path = world.accept(json!("<text>"), |r| r.place = PlaceName::Context).unwrap();
     let recordings = std::fs::read_to_string(world.root().join("gw/recordings.yaml")).unwrap();
     insta::assert_snapshot!(format!("{}\n----\n{recordings}", std::fs::read_to_string(path).unwrap()));
 }
@@ -102,7 +102,7 @@ fn a_pending_file_of_before_is_read() {
 #[case::other_version(|r: &mut Recording| r.version = "v1.1.0".into(), Some("v1.0.0, this run of v1.1.0"))]
 #[case::other_model(|r: &mut Recording| r.model = "vllm-cpu".parse().unwrap(), Some("model echo, this run of vllm-cpu"))]
 #[case::patch(|r: &mut Recording| r.version = "1.0.9".into(), None)]
-#[case::place(|r: &mut Recording| r.place = Place::Context, None)]
+#[case::place(|r: &mut Recording| r.place = PlaceName::Context, None)]
 #[case::profile(|r: &mut Recording| r.profile = "guide".into(), None)]
 fn only_the_same_circumstances_are_compared(#[case] change: fn(&mut Recording), #[case] said: Option<&str>) {
     let mut now = recording();
@@ -124,18 +124,18 @@ fn a_missing_golden_is_said_to_be_missing() {
 }
 
 #[rstest]
-#[case::both_real(Place::Kind, Place::Context, None)]
-#[case::both_rehearsed(Place::Rehearsal, Place::Rehearsal, None)]
-#[case::real_for_a_rehearsal(Place::Kind, Place::Rehearsal, None)]
+#[case::both_real(PlaceName::Kind, PlaceName::Context, None)]
+#[case::both_rehearsed(PlaceName::Rehearsal, PlaceName::Rehearsal, None)]
+#[case::real_for_a_rehearsal(PlaceName::Kind, PlaceName::Rehearsal, None)]
 #[case::rehearsed_for_a_real_one(
-    Place::Rehearsal,
-    Place::Kind,
+    PlaceName::Rehearsal,
+    PlaceName::Kind,
     Some("the golden file was rehearsed, and says nothing of a real gateway")
 )]
-#[case::elsewhere(Place::Context, Place::Kind, Some("the golden file is of context, and says nothing of kind"))]
+#[case::elsewhere(PlaceName::Context, PlaceName::Kind, Some("the golden file is of context, and says nothing of kind"))]
 fn what_was_rehearsed_is_no_measure_of_a_real_gateway(
-    #[case] then: Place,
-    #[case] place: Place,
+    #[case] then: PlaceName,
+    #[case] place: PlaceName,
     #[case] missing: Option<&str>,
 ) {
     let golden = golden([(Recording { place: then, ..recording() }, json!(1))]);
@@ -148,15 +148,15 @@ fn what_was_rehearsed_is_no_measure_of_a_real_gateway(
 
 /// Each place sees what its name says, and a rehearsal of another version something else.
 #[rstest]
-#[case(Place::Rehearsal, &[Place::Rehearsal, Place::Kind], Place::Kind)]
-#[case(Place::Rehearsal, &[Place::Context, Place::Rehearsal], Place::Context)]
-#[case(Place::Rehearsal, &[Place::Rehearsal], Place::Rehearsal)]
-#[case(Place::Kind, &[Place::Context, Place::Kind, Place::Rehearsal], Place::Kind)]
-#[case(Place::Context, &[Place::Kind, Place::Context], Place::Context)]
-#[case(Place::Context, &[Place::Rehearsal, Place::Kind], Place::Kind)]
-#[case(Place::Container, &[Place::Kind, Place::Context], Place::Kind)]
-fn the_nearest_place_is_the_measure(#[case] now: Place, #[case] there: &[Place], #[case] measure: Place) {
-    let of = |place: Place, version: &str, recorded: &str| Recording {
+#[case(PlaceName::Rehearsal, &[PlaceName::Rehearsal, PlaceName::Kind], PlaceName::Kind)]
+#[case(PlaceName::Rehearsal, &[PlaceName::Context, PlaceName::Rehearsal], PlaceName::Context)]
+#[case(PlaceName::Rehearsal, &[PlaceName::Rehearsal], PlaceName::Rehearsal)]
+#[case(PlaceName::Kind, &[PlaceName::Context, PlaceName::Kind, PlaceName::Rehearsal], PlaceName::Kind)]
+#[case(PlaceName::Context, &[PlaceName::Kind, PlaceName::Context], PlaceName::Context)]
+#[case(PlaceName::Context, &[PlaceName::Rehearsal, PlaceName::Kind], PlaceName::Kind)]
+#[case(PlaceName::Container, &[PlaceName::Kind, PlaceName::Context], PlaceName::Kind)]
+fn the_nearest_place_is_the_measure(#[case] now: PlaceName, #[case] there: &[PlaceName], #[case] measure: PlaceName) {
+    let of = |place: PlaceName, version: &str, recorded: &str| Recording {
         place,
         version: version.into(),
         recorded: recorded.into(),
@@ -183,20 +183,24 @@ fn of_two_recordings_the_later_is_the_measure() {
 
 #[test]
 fn what_a_gateway_is_known_to_do_is_what_a_real_one_did_in_its_newest_version() {
-    let of = |place: Place, version: &str| Recording { place, version: version.into(), ..recording() };
+    let of = |place: PlaceName, version: &str| Recording { place, version: version.into(), ..recording() };
     let golden = golden([
-        (of(Place::Kind, "v1.9.0"), json!(1)),
-        (of(Place::Context, "v1.10.0"), json!(2)),
-        (of(Place::Rehearsal, "v1.11.0"), json!(3)),
+        (of(PlaceName::Kind, "v1.9.0"), json!(1)),
+        (of(PlaceName::Context, "v1.10.0"), json!(2)),
+        (of(PlaceName::Rehearsal, "v1.11.0"), json!(3)),
     ]);
     assert_eq!(golden.latest().unwrap().observation, &json!(2));
 }
 
 #[rstest]
-#[case(Place::Kind, Place::Rehearsal, false)]
-#[case(Place::Rehearsal, Place::Rehearsal, true)]
-#[case(Place::Rehearsal, Place::Kind, true)]
-fn a_real_golden_is_not_replaced_by_a_rehearsed_one(#[case] then: Place, #[case] place: Place, #[case] taken: bool) {
+#[case(PlaceName::Kind, PlaceName::Rehearsal, false)]
+#[case(PlaceName::Rehearsal, PlaceName::Rehearsal, true)]
+#[case(PlaceName::Rehearsal, PlaceName::Kind, true)]
+fn a_real_golden_is_not_replaced_by_a_rehearsed_one(
+    #[case] then: PlaceName,
+    #[case] place: PlaceName,
+    #[case] taken: bool,
+) {
     let world = World::new();
     world.accept(json!(1), |r| r.place = then).unwrap();
     let accepted = world.accept(json!(2), |r| r.place = place);
@@ -212,7 +216,7 @@ fn accepting_adds_an_id_or_an_observation() {
     world.accept(json!(1), |_| ()).unwrap();
     world.accept(json!(1), |r| r.version = "v1.1.0".into()).unwrap();
     world.accept(json!(2), |r| r.model = "llm-d-sim".parse().unwrap()).unwrap();
-    world.accept(json!(2), |r| r.place = Place::Context).unwrap();
+    world.accept(json!(2), |r| r.place = PlaceName::Context).unwrap();
     let [first, other_version] = ["v1.0.0-kind-echo", "v1.1.0-kind-echo"].map(str::to_owned);
     let others = vec!["v1.0.0-kind-llm-d-sim".to_owned(), "v1.0.0-context-echo".to_owned()];
     let before = [(json!(1), vec![first, other_version.clone()]), (json!(2), others.clone())];
@@ -232,7 +236,7 @@ fn accepting_adds_an_id_or_an_observation() {
 fn a_run_leaves_what_is_not_the_same() {
     let world = World::new();
     let (run, gateway, check) = (run_info(), gateway("gw"), planned("routing/host", crate::plan::Level::Must));
-    let judged_on = |place: Place, observation: Value, version: &str| {
+    let judged_on = |place: PlaceName, observation: Value, version: &str| {
         let (run, mut gateway) = (RunInfo { place, ..run.clone() }, gateway.clone());
         gateway.versions.insert("gw".into(), version.into());
         let judged = judge_observation(&world.root(), &world.run, &run, &gateway, &check, observation).unwrap();
@@ -240,14 +244,14 @@ fn a_run_leaves_what_is_not_the_same() {
         left.iter().for_each(|path| Pending::reject(path).unwrap());
         (judged.0, left.len())
     };
-    let judged = |observation, version| judged_on(Place::Kind, observation, version);
+    let judged = |observation, version| judged_on(PlaceName::Kind, observation, version);
     assert_eq!(judged(json!(1), "v1.0.0"), (GoldenState::Missing, 1));
     world.accept(json!(1), |_| ()).unwrap();
     assert_eq!(judged(json!(1), "v1.0.0"), (GoldenState::Same, 0));
     assert_eq!(judged(json!(2), "v1.0.0"), (GoldenState::Changed, 1));
     assert_eq!(judged(json!(1), "v1.1.0"), (GoldenState::NotCompared, 1));
-    assert_eq!(judged_on(Place::Rehearsal, json!(1), "v1.1.0"), (GoldenState::NotCompared, 0));
-    assert_eq!(judged_on(Place::Rehearsal, json!(2), "v1.0.0"), (GoldenState::Changed, 1));
+    assert_eq!(judged_on(PlaceName::Rehearsal, json!(1), "v1.1.0"), (GoldenState::NotCompared, 0));
+    assert_eq!(judged_on(PlaceName::Rehearsal, json!(2), "v1.0.0"), (GoldenState::Changed, 1));
 }
 
 #[rstest]

@@ -268,13 +268,13 @@ pub(crate) mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::plan::Place;
+    use crate::plan::PlaceName;
 
     pub(crate) fn run_info() -> RunInfo {
         RunInfo {
             id: "20261121-120305-k3f9".into(),
             started: "2026-11-21T12:03:05Z".into(),
-            place: Place::Kind,
+            place: PlaceName::Kind,
             jobs: 2,
             allow_empty: false,
             ..RunInfo::rehearsal("current", &["cargo", "xtask", "e2e"])
@@ -369,7 +369,7 @@ checks:
     #[test]
     fn place_and_model_decide() {
         let plan = plan(|run| {
-            run.place = Place::Rehearsal;
+            run.place = PlaceName::Rehearsal;
             run.model = "vllm-cpu".parse().unwrap();
         })
         .unwrap();

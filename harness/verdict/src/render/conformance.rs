@@ -156,7 +156,7 @@ fn status<'c>(checks: impl Iterator<Item = &'c CheckReport>) -> Status {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{plan::Place, render::tests_support::everything, report::tests::World};
+    use crate::{plan::PlaceName, render::tests_support::everything, report::tests::World};
 
     fn maker() -> Implementation {
         Implementation {
@@ -184,7 +184,7 @@ mod tests {
     #[test]
     fn a_rehearsal_is_of_no_implementation() {
         let mut world = World::new();
-        world.plan.run.place = Place::Rehearsal;
+        world.plan.run.place = PlaceName::Rehearsal;
         assert_eq!(of(&world), None);
     }
 

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use super::{CheckReport, GatewayReport, KnownReport, KnownState, REPORT_SCHEMA, Report, RunReport, Totals, ending};
-use crate::plan::{ModelName, Place, Shard};
+use crate::plan::{ModelName, PlaceName, Shard};
 use crate::record::Verdict;
 
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -14,7 +14,7 @@ pub enum MergeError {
     Nothing,
     /// A stand-in beside a real gateway would lend it its word.
     #[error("failed to merge: {first} ran on {}, {second} on {}; merge runs of one place", places.0.word(), places.1.word())]
-    Places { first: String, second: String, places: (Place, Place) },
+    Places { first: String, second: String, places: (PlaceName, PlaceName) },
     /// Two runs judged the same check under the same circumstances, and nothing says which of them counts.
     #[error("failed to merge: {first} and {second} both ran {check} on {column}; give one of them")]
     Twice { first: String, second: String, check: String, column: String },
@@ -28,7 +28,7 @@ pub struct Expected {
     pub gateway: String,
     pub profile: String,
     pub model: ModelName,
-    pub on: Place,
+    pub on: PlaceName,
     #[serde(default)]
     pub shard: Option<Shard>,
 }
@@ -318,7 +318,7 @@ mod tests {
             gateway: "gw".into(),
             profile: "current".into(),
             model: "llm-d-sim".parse().unwrap(),
-            on: Place::Kind,
+            on: PlaceName::Kind,
             shard: None,
         };
         change(&mut cell);
@@ -350,7 +350,7 @@ mod tests {
     #[case::another_gateway(expected(|e| e.gateway = "other".into()), 3)]
     #[case::another_profile(expected(|e| e.profile = "guide".into()), 3)]
     #[case::another_model(expected(|e| e.model = "echo".parse().unwrap()), 3)]
-    #[case::another_place(expected(|e| e.on = Place::Rehearsal), 3)]
+    #[case::another_place(expected(|e| e.on = PlaceName::Rehearsal), 3)]
     #[case::a_part(expected(|e| e.shard = Some(Shard { index: 1, of: 2 })), 3)]
     fn a_cell_without_a_run_is_an_error(#[case] cell: Expected, #[case] exit: u8) {
         let report = merge(&[run("a", |_| ())], "m", &[], &[cell]).unwrap().report;
@@ -404,7 +404,7 @@ mod tests {
 
     #[test]
     fn a_stand_in_is_not_merged_with_a_gateway() {
-        let rehearsed = run("b", |w| w.plan.run.place = Place::Rehearsal);
+        let rehearsed = run("b", |w| w.plan.run.place = PlaceName::Rehearsal);
         let error = merge(&[run("a", |_| ()), rehearsed], "m", &[], &[]).unwrap_err().to_string();
         assert!(error.contains("a ran on kind, b on rehearsal"), "{error}");
         assert_eq!(merge(&[], "m", &[], &[]), Err(MergeError::Nothing));

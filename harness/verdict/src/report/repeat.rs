@@ -1,13 +1,13 @@
 //! The command that runs one check alone, under the circumstances of the run.
 
-use crate::plan::{Place, PlannedCheck, RunInfo};
+use crate::plan::{PlaceName, PlannedCheck, RunInfo};
 use crate::{curl::quoted, front};
 
 /// `igc e2e ... --check suite/name@case`, by the front that the run was started with, to be pasted into a shell.
 pub fn repeat_command(run: &RunInfo, check: &PlannedCheck) -> String {
     let mut command = format!("{} e2e --on {}", front::of(&run.command), run.place.word());
     let mut option = |name: &str, value: &str| command += &format!(" {name} {}", quoted(value));
-    if let (Place::Context, Some(context)) = (run.place, &run.context) {
+    if let (PlaceName::Context, Some(context)) = (run.place, &run.context) {
         option("--context", context);
     }
     option("--gateway", &check.gateway);

@@ -172,8 +172,8 @@ fn not_run(filtered: bool) -> Disposition {
 
 #[rstest]
 #[case::all_good(|_: &mut World| (), Word::Conformant, 0)]
-#[case::rehearsal(|w: &mut World| w.plan.run.place = Place::Rehearsal, Word::Rehearsed, 0)]
-#[case::rehearsal_fails(|w: &mut World| { w.plan.run.place = Place::Rehearsal; attempts(w, &[Fail]); }, Word::Rehearsed, 1)]
+#[case::rehearsal(|w: &mut World| w.plan.run.place = PlaceName::Rehearsal, Word::Rehearsed, 0)]
+#[case::rehearsal_fails(|w: &mut World| { w.plan.run.place = PlaceName::Rehearsal; attempts(w, &[Fail]); }, Word::Rehearsed, 1)]
 #[case::must_fails(|w: &mut World| attempts(w, &[Fail]), Word::Nonconformant, 1)]
 #[case::must_is_flaky(|w: &mut World| attempts(w, &[Fail, Pass]), Word::Nonconformant, 1)]
 #[case::must_is_unproven(|w: &mut World| attempts(w, &[Unproven]), Word::Partial, 1)]
@@ -266,7 +266,7 @@ fn what_did_not_pass_shows_how_to_repeat_it() {
     let report = changed(|w| {
         w.plan.run.set.insert("kserve".into(), "v0.17.0".into());
         w.plan.run.context = Some("my context".into());
-        w.plan.run.place = Place::Context;
+        w.plan.run.place = PlaceName::Context;
         w.plan.checks[0].exclusive = Exclusive::Gateway;
         attempts(w, &[Fail]);
     });
@@ -299,7 +299,7 @@ fn two_gateways_are_counted_apart_and_together() {
 }
 
 #[rstest]
-#[case(Word::Rehearsed, |w: &mut World| w.plan.run.place = Place::Rehearsal, "no gateway was tested")]
+#[case(Word::Rehearsed, |w: &mut World| w.plan.run.place = PlaceName::Rehearsal, "no gateway was tested")]
 #[case(Word::Conformant, |_: &mut World| (), "1 of 1 checks were judged, and every MUST among them holds")]
 #[case(Word::Partial, |w: &mut World| w.check("a/b", Level::Must).disposition = not_run(true), "1 of 2 checks were judged")]
 #[case(Word::Nonconformant, |w: &mut World| attempts(w, &[Fail]), "1 of 1 judged checks are MUST and do not hold")]

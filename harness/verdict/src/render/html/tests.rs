@@ -187,7 +187,7 @@ fn a_drawing_keeps_what_the_judge_named() {
 fn earlier_runs_are_told_apart_by_place() {
     let now = everything().report();
     let mut elsewhere = now.clone();
-    elsewhere.run.place = crate::plan::Place::Rehearsal;
+    elsewhere.run.place = crate::plan::PlaceName::Rehearsal;
     let mut before = now.clone();
     before.checks.iter_mut().for_each(|c| c.verdict = Verdict::Flaky);
     let of = |earlier: &[Report]| trend(&now, earlier).remove(&("gw".to_owned(), "routing/host".to_owned()));

@@ -20,14 +20,14 @@ fn a_good_run_is_short() {
 #[test]
 fn a_rehearsal_says_so() {
     let mut world = World::new();
-    world.plan.run.place = crate::plan::Place::Rehearsal;
+    world.plan.run.place = crate::plan::PlaceName::Rehearsal;
     insta::assert_snapshot!(terminal(&world.report(), "target/igc/r", Colour::Plain));
 }
 
 #[rstest]
-#[case::kind(crate::plan::Place::Kind, false)]
-#[case::rehearsal(crate::plan::Place::Rehearsal, true)]
-fn only_a_rehearsal_says_that_no_gateway_was_tested(#[case] place: crate::plan::Place, #[case] said: bool) {
+#[case::kind(crate::plan::PlaceName::Kind, false)]
+#[case::rehearsal(crate::plan::PlaceName::Rehearsal, true)]
+fn only_a_rehearsal_says_that_no_gateway_was_tested(#[case] place: crate::plan::PlaceName, #[case] said: bool) {
     let mut world = everything();
     world.plan.run.place = place;
     let text = terminal(&world.report(), "f", Colour::Plain);
