@@ -232,8 +232,7 @@ pub fn observe(history: &History) -> Value {
     json!({"conditions": observer.conditions(), "labels": labels})
 }
 
-/// The proxy's own choice, where there is no picker, is not the client's: of many requests that name one endpoint of
-/// several in a header, not all go there.
+/// Where there is no picker: of many requests that name one endpoint of several in a header, not all go there.
 pub fn not_steered(judge: &mut Judge<'_>, clause: &'static str, label: &str, pool: &str, header: &str) {
     /// Of fewer all may have gone there by chance.
     const ENOUGH: usize = 10;

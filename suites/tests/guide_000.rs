@@ -83,8 +83,8 @@ pub async fn apply_policy(stage: &mut Stage, manifest: Value) -> Result<()> {
     Ok(())
 }
 
-/// Steps 4 and 5: the model, the second route and its backend, live. A request that names another model shows that: on
-/// KServe's route the model refuses it, on the second route the backend's own name replaces it.
+/// Steps 4 and 5: the model, the second route and its backend, live: a request that names another model is refused on
+/// KServe's route, and on the second route the backend's own name replaces that.
 pub async fn second_route_live(stage: &mut Stage, model: &Model, path: &str) -> Result<()> {
     let (backend, route) = (printed::backend(stage, path)?, printed::second_route(stage, &model.host)?);
     stage.offer("backend", &backend).await?;

@@ -240,10 +240,7 @@ mod judges {
     #[case::gateway_another_listener_alone(with_listener("other", "True", "True"), No)]
     #[case::route_good(served(routes(a_route("True", "ResolvedRefs"), a_route("False", "BackendNotFound"))), Yes)]
     #[case::route_claims_resolved(served(routes(a_route("True", "ResolvedRefs"), a_route("True", "ResolvedRefs"))), No)]
-    #[case::route_good_is_not(
-        served(routes(a_route("False", "BackendNotFound"), a_route("False", "BackendNotFound"))),
-        No
-    )]
+    #[case::route_neither(served(routes(a_route("False", "BackendNotFound"), a_route("False", "BackendNotFound"))), No)]
     #[case::route_other_reason(served(routes(a_route("True", "ResolvedRefs"), a_route("False", "Oops"))), No)]
     #[case::route_bad_served(routes(a_route("True", "ResolvedRefs"), a_route("False", "BackendNotFound")).answered("good", 200, "alpha").answered("bad", 200, "alpha"), No)]
     #[case::route_no_traffic(routes(a_route("True", "ResolvedRefs"), a_route("False", "BackendNotFound")), Unproven)]

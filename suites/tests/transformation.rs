@@ -59,8 +59,7 @@ fn observe(history: &History) -> Value {
     Observer::new(history).with_values_of(&[FIXED, REQUESTED, ACTUAL, BROKEN]).all()
 }
 
-/// Every header that the gateway declares is on the replies, with the models of request and reply; clauses are in the order
-/// of [`SOURCES`].
+/// Every declared header is on the replies, with the models of request and reply; clauses in the order of [`SOURCES`].
 fn judge_headers(judge: &mut Judge<'_>, label: &'static str, clauses: [&'static str; 3], models: [&[&str]; 2]) {
     let Some(Transformation { sources, .. }) = judge.declared() else { return };
     if sources.is_empty() {
