@@ -497,8 +497,7 @@ impl<'h> Budget<'h> {
         });
     }
 
-    /// The limiter's numbers agree: the limit is the budget's, what is left never rises nor is negative and is 0 in a
-    /// refusal, and the seconds to the end count down inside the window.
+    /// The limit is the budget's, what is left never rises and is 0 in a refusal, and the reset lies in the window.
     pub fn judge_numbers(&self, judge: &mut Judge<'h>) {
         let turned = self.turned(); // then what is left may rise
         let marked: Vec<&Exchange> = self.exchanges.iter().copied().filter(|e| marked(&self.declared, e)).collect();
@@ -541,8 +540,7 @@ pub fn judge_all_refused(judge: &mut Judge<'_>, clause: &'static str, label: &st
     }
 }
 
-/// All exchanges of a label have this status. Where refusals are wanted and only what the limiter has not seen passed, it is
-/// unproven.
+/// Where refusals are wanted and only what the limiter has not seen passed, it is unproven.
 pub fn judge_all(judge: &mut Judge<'_>, clause: &'static str, label: &str, status: u16) {
     let Some(exchanges) = judge.sent(clause, label) else { return };
     let Some(limit) = judge.declared::<TokenLimit>() else { return };

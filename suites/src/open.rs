@@ -145,8 +145,7 @@ fn rehearsed(gateways: &Path) -> Result<Vec<String>> {
     Ok(rehearsed)
 }
 
-/// One folder for all that this process rehearses alone, below `target/rehearsed`; those of processes that are gone are
-/// removed.
+/// One folder for all that this process rehearses alone; those of processes that are gone are removed.
 fn alone_folder() -> Result<RunFolder> {
     static FOLDER: OnceLock<PathBuf> = OnceLock::new();
     static MAKING: Mutex<()> = Mutex::new(());

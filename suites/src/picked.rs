@@ -139,8 +139,7 @@ pub fn pick_of<'h>(history: &'h History, exchange: &Exchange, pool: &str) -> Opt
     records.iter().find(|r| r.exchange.as_deref() == Some(exchange.id.as_str()))
 }
 
-/// Four long beginnings of prompts that have nothing in common, as labels, and the clauses that requests with one were served
-/// as picked and all went to one place.
+/// Beginnings of prompts, as labels, and the clauses that requests with one were served as picked and went to one place.
 pub const PREFIXES: [(&str, &str, &str); 4] = [
     ("prefix-1", "prefix-1-as-picked", "prefix-1-sticks"),
     ("prefix-2", "prefix-2-as-picked", "prefix-2-sticks"),
@@ -204,8 +203,7 @@ fn pod_of(history: &History, pool: &str, endpoint: &str) -> Option<String> {
     history.facts.get(&endpoints_of(pool))?[endpoint].as_str().map(str::to_owned)
 }
 
-/// The observation of a check of pools: what each label came to, whether pickers were asked and followed, and conditions.
-/// Which endpoint it was is chance.
+/// What each label came to, whether pickers were asked and followed, and conditions; which endpoint it was is chance.
 pub fn observe(history: &History) -> Value {
     let observer = Observer::new(history);
     let mut labels: BTreeMap<&str, Vec<&Exchange>> = BTreeMap::new();

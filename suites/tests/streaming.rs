@@ -147,8 +147,7 @@ fn judge_usage_chunk(judge: &mut Judge<'_>) {
     }
 }
 
-/// No event of each stream reports usage, or one does: the last before `[DONE]`, without choices, with the model's own
-/// numbers.
+/// One event reports usage, or none: the last before `[DONE]`, without choices, with the model's own numbers.
 fn judge_usage(judge: &mut Judge<'_>, clause: &'static str, label: &str, wanted: UsageChunk) {
     let history = judge.history();
     let expected = match wanted {

@@ -136,8 +136,7 @@ impl Stage {
         self.pools.push(pool.clone());
     }
 
-    /// Applies an LLMInferenceService, and does not wait for it. Its models and its picker are ours where the check wants
-    /// our own model, else the simulator and the Inference Extension's picker.
+    /// Does not wait for it. Models and picker are ours where the check wants our own model, else the simulator and GIE's.
     pub async fn apply_llm_service(&mut self, wanted: LlmService) -> Result<LlmService> {
         let records = ModelFile::read(&root().join("manifests"), self.check_run.planned.model.word())?.records;
         let wanted = LlmService { records, ..wanted };
