@@ -1,11 +1,7 @@
-//! Bursts: many calls at a time, with latencies that count from when a call should have been sent.
-//!
-//! A closed burst sends the next call when an answer is there, as a fixed number of patient users do; a slow answer
-//! delays the calls behind it. An open burst sends by the clock, as the world does; a call that goes out late (because
-//! the machine was busy) is counted from its intended time, so that stalls are not hidden (coordinated omission).
+//! Bursts: many calls at a time, sent by the clock, as the world does, whether earlier ones are answered or not. A call that
+//! goes out late (because the machine was busy) is counted from its intended time, so that stalls are not hidden
+//! (coordinated omission).
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
@@ -18,7 +14,7 @@ use crate::{Call, Client};
 pub struct Burst {
     /// In order of sending.
     pub exchanges: Vec<Exchange>,
-    /// When each should have been sent: milliseconds from the opening of the stage. In a closed burst, when it was.
+    /// When each should have been sent: milliseconds from the opening of the stage.
     pub intended_ms: Vec<f64>,
     /// From the first intended time to the last end.
     pub seconds: f64,
@@ -43,22 +39,22 @@ impl Burst {
     pub fn latencies(&self) -> Latencies {
         let latency = |(exchange, intended_ms): (&Exchange, &f64)| latency_us(exchange, *intended_ms);
         let latencies: Vec<u64> = self.exchanges.iter().zip(&self.intended_ms).filter_map(latency).collect();
-        let mut histogram = Histogram::<u64>::new(3).ok(); // fails for other than 0 to 5 digits
+        let mut histogram = Histogram::<u64>::new(3).expect("0 to 5 digits");
         for latency in &latencies {
             // it grows as it must; only more memory than a machine has would make it fail
-            histogram.iter_mut().for_each(|h| h.record(*latency).unwrap_or_default());
+            histogram.record(*latency).unwrap_or_default();
         }
         let count = latencies.len() as u64;
-        let at = |quantile| histogram.as_ref().map_or(0, |h| h.value_at_quantile(quantile));
+        let at = |quantile| histogram.value_at_quantile(quantile);
         Latencies {
             count,
             failed: self.exchanges.len() as u64 - count,
-            min_us: histogram.as_ref().map_or(0, Histogram::min),
+            min_us: histogram.min(),
             p50_us: at(0.5),
             p90_us: at(0.9),
             p99_us: at(0.99),
             p999_us: at(0.999),
-            max_us: histogram.as_ref().map_or(0, Histogram::max),
+            max_us: histogram.max(),
         }
     }
 
@@ -88,35 +84,6 @@ fn latency_us(exchange: &Exchange, intended_ms: f64) -> Option<u64> {
     }
 }
 
-/// Sends `n` calls, `concurrency` at a time.
-pub async fn closed(
-    client: &Client,
-    label: &str,
-    n: usize,
-    concurrency: usize,
-    make_call: impl Fn(usize) -> Call + Send + Sync + 'static,
-) -> Burst {
-    let (make_call, turn) = (Arc::new(make_call), Arc::new(AtomicUsize::new(0)));
-    let mut users = JoinSet::new();
-    for _ in 0..concurrency.clamp(1, n.max(1)) {
-        let (client, label) = (client.clone(), label.to_owned());
-        let (make_call, turn) = (Arc::clone(&make_call), Arc::clone(&turn));
-        users.spawn(async move {
-            let mut sent = Vec::new();
-            loop {
-                let i = turn.fetch_add(1, Ordering::Relaxed);
-                if i >= n {
-                    return sent;
-                }
-                sent.push((i, client.send(&label, make_call(i)).await));
-            }
-        });
-    }
-    let exchanges = in_order(collect(users).await.into_iter().flatten().collect());
-    let intended = exchanges.iter().map(|e| e.sent_ms).collect();
-    Burst::of(exchanges, intended)
-}
-
 /// Sends `n` calls, `rate_per_second` of them each second (0: all at once), whether earlier ones are answered or not.
 pub async fn open(
     client: &Client,
@@ -136,24 +103,9 @@ pub async fn open(
         let (client, label, call) = (client.clone(), label.to_owned(), make_call(i));
         sending.spawn(async move { (i, client.send(&label, call).await) });
     }
-    Burst::of(in_order(collect(sending).await), intended)
-}
-
-/// What the tasks gave; a panic of theirs is a panic of ours.
-async fn collect<T: 'static>(mut tasks: JoinSet<T>) -> Vec<T> {
-    let mut results = Vec::with_capacity(tasks.len());
-    while let Some(result) = tasks.join_next().await {
-        match result {
-            Ok(result) => results.push(result),
-            Err(died) => std::panic::resume_unwind(died.into_panic()),
-        }
-    }
-    results
-}
-
-fn in_order(mut exchanges: Vec<(usize, Exchange)>) -> Vec<Exchange> {
-    exchanges.sort_by_key(|(i, _)| *i);
-    exchanges.into_iter().map(|(_, exchange)| exchange).collect()
+    let mut sent = sending.join_all().await;
+    sent.sort_by_key(|(i, _)| *i);
+    Burst::of(sent.into_iter().map(|(_, exchange)| exchange).collect(), intended)
 }
 
 /// Says when each call is due. A thread of its own: the runtime's timers are a millisecond wide.

@@ -87,7 +87,6 @@ impl Call {
         self
     }
 
-    /// A JSON body, with its content type.
     pub fn json(mut self, body: &Value) -> Self {
         self.body = Payload::Json(body.clone());
         self.content_type = Some("application/json".to_owned());
@@ -112,7 +111,6 @@ impl Call {
         self
     }
 
-    /// Bound on the bytes of the response body.
     pub fn max_bytes(mut self, max_bytes: u64) -> Self {
         self.max_bytes = max_bytes;
         self

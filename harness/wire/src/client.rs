@@ -15,7 +15,7 @@ use verdict::history::{Body, EXCHANGE_HEADER, Ended, Exchange, Outcome, Request,
 
 use crate::call::{Abandon, Call};
 use crate::tap::{Seen, Tap};
-use crate::{dial::Dial, redact::redacted};
+use crate::{dial::Dial, redact::redacted_all};
 
 /// Bound on the bytes of a response head over HTTP/1.1, and on what is read ahead.
 pub const MAX_HEAD: usize = 64 * 1024;
@@ -38,19 +38,10 @@ struct Shared {
 /// What has arrived, as told to the gate of [`Client::send_with_gate`].
 #[derive(Clone, Debug, PartialEq)]
 pub enum Arrived {
-    Head {
-        status: u16,
-        /// Milliseconds from sending.
-        at_ms: f64,
-    },
-    /// A piece of the body, as HTTP framed it (or a part of it where the network cut it).
-    Chunk {
-        /// Counts from 0.
-        index: usize,
-        bytes: Bytes,
-        /// Milliseconds from sending.
-        at_ms: f64,
-    },
+    /// The response head, so many milliseconds after sending.
+    Head { status: u16, at_ms: f64 },
+    /// A piece of the body, as HTTP framed it (or a part of it where the network cut it); `index` counts from 0.
+    Chunk { index: usize, bytes: Bytes, at_ms: f64 },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,14 +75,6 @@ const BUILD: &str = "build the request";
 const CONNECT: &str = "connect";
 const SEND: &str = "send";
 const HEAD: &str = "read the response head";
-
-struct Reply {
-    status: u16,
-    headers: Vec<(String, String)>,
-    bytes: Vec<u8>,
-    chunks: Vec<(f64, u64)>,
-    head_ms: f64,
-}
 
 impl Client {
     /// A client whose stage opens now. It makes a new connection for each call.
@@ -144,7 +127,7 @@ impl Client {
                 method: call.method.clone(),
                 target: call.target.clone(),
                 host: host.clone(),
-                headers: headers.iter().map(|(n, v)| (n.clone(), redacted(n, v))).collect(),
+                headers: redacted_all(headers.clone()),
                 body: Body::of(&payload),
             },
             outcome: Outcome::Failed { stage: BUILD.to_owned(), error: String::new() },
@@ -168,19 +151,14 @@ impl Client {
     ) -> Result<Response, Failure> {
         let deadline = tokio::time::Instant::now() + call.timeout;
         let late = |stage| (stage, format!("nothing within {:?}", call.timeout));
-        let mut usable = None;
-        while usable.is_none()
-            && let Some(mut idle) = self.idle()
-        {
+        let mut connection = loop {
+            let Some(mut idle) = self.idle() else {
+                break timeout_at(deadline, self.connect(call.http2)).await.map_err(|_elapsed| late(CONNECT))??;
+            };
             if idle.usable(call.http2).await {
-                usable = Some(idle);
+                break idle;
             }
-        }
-        let mut connection = match usable {
-            Some(connection) => connection,
-            None => timeout_at(deadline, self.connect(call.http2)).await.map_err(|_elapsed| late(CONNECT))??,
         };
-
         connection.seen.forget();
         let sent = Instant::now();
         *sent_ms = millis(self.0.opened, sent);
@@ -189,26 +167,21 @@ impl Client {
             Ok(Err(error)) => return Err((failed_stage(&error), words(&error))),
             Ok(Ok(response)) => response,
         };
-        let mut reply = Reply {
+        let mut reply = Response {
             status: response.status().as_u16(),
-            headers: shown(connection.seen.response_headers(response.headers())),
-            bytes: Vec::new(),
+            headers: redacted_all(connection.seen.response_headers(response.headers())),
+            body: Body::default(),
             chunks: Vec::new(),
+            ended: Ended::Complete,
             head_ms: millis(sent, Instant::now()),
+            end_ms: 0.0,
         };
-        let ended = receive(call, response, sent, deadline, &mut reply, gate).await;
-        if let (Ended::Complete, Some(kept)) = (ended, &self.0.kept) {
+        let mut bytes = Vec::new();
+        reply.ended = receive(call, response, sent, deadline, &mut reply, &mut bytes, gate).await;
+        if let (Ended::Complete, Some(kept)) = (reply.ended, &self.0.kept) {
             kept.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
         }
-        Ok(Response {
-            status: reply.status,
-            headers: reply.headers,
-            body: Body::of(&reply.bytes),
-            chunks: reply.chunks,
-            ended,
-            head_ms: reply.head_ms,
-            end_ms: millis(sent, Instant::now()),
-        })
+        Ok(Response { body: Body::of(&bytes), end_ms: millis(sent, Instant::now()), ..reply })
     }
 
     fn idle(&self) -> Option<Connection> {
@@ -256,16 +229,17 @@ async fn receive<F: Future<Output = Next>>(
     response: HttpResponse<Incoming>,
     sent: Instant,
     deadline: tokio::time::Instant,
-    reply: &mut Reply,
+    reply: &mut Response,
+    body: &mut Vec<u8>,
     gate: &mut impl FnMut(Arrived) -> F,
 ) -> Ended {
     let head = gate(Arrived::Head { status: reply.status, at_ms: reply.head_ms }).await;
     if head == Next::Leave || call.abandon == Some(Abandon::Head) {
         return Ended::Abandoned;
     }
-    let mut body = response.into_body();
+    let mut frames = response.into_body();
     loop {
-        let bytes = match timeout_at(deadline, body.frame()).await {
+        let bytes = match timeout_at(deadline, frames.frame()).await {
             Err(_elapsed) => return Ended::Bounded,
             Ok(None) => return Ended::Complete,
             Ok(Some(Err(_broken))) => return Ended::Truncated,
@@ -275,9 +249,9 @@ async fn receive<F: Future<Output = Next>>(
             },
         };
         let at_ms = millis(sent, Instant::now());
-        let room = usize::try_from(call.max_bytes).unwrap_or(usize::MAX).saturating_sub(reply.bytes.len());
+        let room = usize::try_from(call.max_bytes).unwrap_or(usize::MAX).saturating_sub(body.len());
         let taken = bytes.slice(..bytes.len().min(room));
-        reply.bytes.extend_from_slice(&taken);
+        body.extend_from_slice(&taken);
         reply.chunks.push((at_ms, taken.len() as u64));
         if taken.len() < bytes.len() {
             return Ended::Bounded;
@@ -285,7 +259,7 @@ async fn receive<F: Future<Output = Next>>(
         let next = gate(Arrived::Chunk { index: reply.chunks.len() - 1, bytes, at_ms }).await;
         let leave = match call.abandon {
             Some(Abandon::Chunks(n)) => reply.chunks.len() >= n,
-            Some(Abandon::Bytes(n)) => reply.bytes.len() as u64 >= n,
+            Some(Abandon::Bytes(n)) => body.len() as u64 >= n,
             Some(Abandon::Head) | None => false,
         };
         if next == Next::Leave || leave {
@@ -334,16 +308,6 @@ fn build(
     *request.uri_mut() = uri;
     *request.headers_mut() = map;
     Ok(request)
-}
-
-fn shown(headers: Vec<(String, Vec<u8>)>) -> Vec<(String, String)> {
-    headers
-        .into_iter()
-        .map(|(name, value)| {
-            let value = redacted(&name, &value);
-            (name, value)
-        })
-        .collect()
 }
 
 fn failed_stage(error: &hyper::Error) -> &'static str {

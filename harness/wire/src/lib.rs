@@ -12,4 +12,4 @@ pub use burst::{Burst, Latencies};
 pub use call::{Abandon, Call};
 pub use client::{Arrived, Client, Next};
 pub use dial::{Dial, Stream, Tcp};
-pub use redact::redacted;
+pub use redact::{redacted, redacted_all};

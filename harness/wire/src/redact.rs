@@ -8,6 +8,14 @@ pub fn redacted(name: &str, value: &[u8]) -> String {
     if redact::is_secret_header(name) { redact::header(name, &value) } else { value.into_owned() }
 }
 
+pub fn redacted_all(headers: Vec<(String, Vec<u8>)>) -> Vec<(String, String)> {
+    let shown = |(name, value): (String, Vec<u8>)| {
+        let value = redacted(&name, &value);
+        (name, value)
+    };
+    headers.into_iter().map(shown).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use rstest::rstest;

@@ -27,24 +27,14 @@ pub struct Event {
 /// What is wrong with a stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fault {
-    InvalidUtf8 {
-        /// Offset of the first byte that is not.
-        at: u64,
-    },
-    IncompleteEvent {
-        at: u64,
-        data: String,
-    },
-    /// A field that the standard does not know; readers ignore it.
-    UnknownField {
-        at: u64,
-        name: String,
-    },
-    /// An `id` with a NUL, or a `retry` with something else than digits; readers ignore it.
-    BadValue {
-        at: u64,
-        name: String,
-    },
+    /// A line is not UTF-8 from this byte on.
+    InvalidUtf8 { at: u64 },
+    /// The stream ends inside of the event whose first line is there: its data is dispatched to nobody.
+    IncompleteEvent { at: u64, data: String },
+    /// The line there has a field that the standard does not know; readers ignore it.
+    UnknownField { at: u64, name: String },
+    /// The line there is an `id` with a NUL, or a `retry` with something else than digits; readers ignore it.
+    BadValue { at: u64, name: String },
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

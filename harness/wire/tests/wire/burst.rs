@@ -29,21 +29,11 @@ async fn server(together: usize) -> (Client, Arc<AtomicUsize>) {
 }
 
 #[tokio::test]
-async fn a_closed_burst_keeps_its_concurrency() {
-    let (client, most) = server(3).await; // fewer than three at a time would never be answered
-    let burst = burst::closed(&client, "x", 12, 3, |i| Call::get(&format!("/{i}"))).await;
-    assert_eq!(most.load(SeqCst), 3);
-    assert!(burst.exchanges.iter().all(|e| e.status() == Some(200)));
-    let targets: Vec<_> = burst.exchanges.iter().map(|e| e.request.target.clone()).collect();
-    assert_eq!(targets, (0..12).map(|i| format!("/{i}")).collect::<Vec<_>>());
-    assert_eq!(burst.latencies().count, 12);
-}
-
-#[tokio::test]
 async fn an_open_burst_does_not_wait_for_answers() {
     let (client, most) = server(8).await; // the first is answered when the last is there
     let burst = burst::open(&client, "x", 2_000.0, 8, |i| Call::get(&format!("/{i}"))).await;
     assert_eq!(most.load(SeqCst), 8);
+    assert!(burst.exchanges.iter().all(|e| e.status() == Some(200)));
     let targets: Vec<_> = burst.exchanges.iter().map(|e| e.request.target.clone()).collect();
     assert_eq!(targets, (0..8).map(|i| format!("/{i}")).collect::<Vec<_>>());
     let gaps: Vec<f64> = burst.intended_ms.windows(2).map(|w| w[1] - w[0]).collect();
@@ -54,27 +44,4 @@ async fn an_open_burst_does_not_wait_for_answers() {
     // the first waited for the last, which was sent 3.5 ms later at the earliest
     assert!(burst.latencies().max_us >= 3_500, "{:?}", burst.latencies());
     assert!(burst.seconds >= 0.003_5 && burst.rate() > 0.0);
-}
-
-#[tokio::test]
-async fn a_burst_over_kept_connections_makes_no_more_of_them_than_it_needs() {
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-    let client = Client::keeping_connections(Arc::new(Tcp::to(listener.local_addr().expect("an address"))), "burst");
-    let accepted = Arc::new(AtomicUsize::new(0));
-    let count = Arc::clone(&accepted);
-    tokio::spawn(async move {
-        loop {
-            let (mut stream, _peer) = listener.accept().await.expect("a connection");
-            count.fetch_add(1, SeqCst);
-            tokio::spawn(async move {
-                for _ in 0.. {
-                    request(&mut stream).await;
-                    stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await.expect("the client reads");
-                }
-            });
-        }
-    });
-    let burst = burst::closed(&client, "x", 40, 4, |_| Call::get("/")).await;
-    assert_eq!(burst.latencies().count, 40);
-    assert!((1..=4).contains(&accepted.load(SeqCst)), "{accepted:?}");
 }

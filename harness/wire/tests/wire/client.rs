@@ -2,7 +2,7 @@
 
 use std::{future::ready, sync::Arc, time::Duration};
 
-use crate::served::{bytes, once, request};
+use crate::served::{bytes, held, once, request};
 use rstest::rstest;
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -20,6 +20,18 @@ fn failed(exchange: &Exchange) -> (&str, &str) {
         Outcome::Failed { stage, error } => (stage, error),
         Outcome::Response(response) => panic!("a response: {response:?}"),
     }
+}
+
+#[track_caller]
+fn assert_failed(exchange: &Exchange, at: &str, words: &str) {
+    let (stage, error) = failed(exchange);
+    assert!(stage == at && error.contains(words), "{stage}: {error}");
+}
+
+/// How the body ended, and the body.
+fn body(exchange: &Exchange) -> (Ended, Option<&str>) {
+    let response = response(exchange);
+    (response.ended, response.body.text.as_deref())
 }
 
 #[tokio::test]
@@ -81,22 +93,17 @@ async fn response_headers_keep_their_order_and_spelling() {
 #[case::content_length_short("Content-Length: 9\r\n\r\nhello", Ended::Truncated, "hello")]
 #[case::chunked("Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n", Ended::Complete, "hello")]
 #[case::chunked_without_last_chunk("Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n", Ended::Truncated, "hello")]
-#[case::chunked_cut_in_the_last_line(
-    "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n",
-    Ended::Truncated,
-    "hello"
-)]
+#[case::last_chunk_cut("Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n", Ended::Truncated, "hello")]
 #[case::chunk_cut("Transfer-Encoding: chunked\r\n\r\n9\r\nhello", Ended::Truncated, "hello")]
 #[case::chunk_size_is_no_number("Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\nzz\r\n", Ended::Truncated, "hello")]
 #[case::until_close("\r\nhello", Ended::Complete, "hello")]
 #[case::nothing("Content-Length: 0\r\n\r\n", Ended::Complete, "")]
 #[tokio::test]
-async fn complete_and_truncated_bodies_are_told_apart(#[case] rest: &str, #[case] ended: Ended, #[case] body: &str) {
+async fn complete_and_truncated_bodies_are_told_apart(#[case] rest: &str, #[case] ended: Ended, #[case] wanted: &str) {
     let (client, _serving) = bytes(format!("HTTP/1.1 200 OK\r\n{rest}")).await;
     let exchange = client.send("x", Call::get("/")).await;
-    let response = response(&exchange);
-    assert_eq!((response.ended, response.body.text.as_deref()), (ended, Some(body)));
-    assert_eq!(response.chunks.iter().map(|(_, n)| n).sum::<u64>(), body.len() as u64);
+    assert_eq!(body(&exchange), (ended, Some(wanted)));
+    assert_eq!(response(&exchange).chunks.iter().map(|(_, n)| n).sum::<u64>(), wanted.len() as u64);
 }
 
 #[tokio::test]
@@ -120,18 +127,14 @@ async fn a_reset_in_the_body_is_truncated() {
         ready(Next::Read)
     };
     let exchange = client.send_with_gate("x", Call::get("/"), on_chunk).await;
-    let response = response(&exchange);
-    assert_eq!((response.ended, response.body.text.as_deref()), (Ended::Truncated, Some("hello")));
+    assert_eq!(body(&exchange), (Ended::Truncated, Some("hello")));
 }
 
 #[rstest]
 #[case::closed(b"", "connection closed before message completed")]
 #[case::half_a_head(b"HTTP/1.1 200 OK\r\nContent-", "connection closed before message completed")]
 #[case::not_http(b"SSH-2.0-OpenSSH_9.6\r\n\r\n", "invalid HTTP version parsed")]
-#[case::folded_header(
-    b"HTTP/1.1 200 OK\r\nX-A: 1\r\n  folded\r\nContent-Length: 0\r\n\r\n",
-    "invalid HTTP header parsed"
-)]
+#[case::folded(b"HTTP/1.1 200 OK\r\nX-A: 1\r\n  folded\r\nContent-Length: 0\r\n\r\n", "invalid HTTP header parsed")]
 #[case::nul_in_header(b"HTTP/1.1 200 OK\r\nX-A: \0\r\nContent-Length: 0\r\n\r\n", "invalid HTTP header parsed")]
 #[case::two_lengths(
     b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nhi",
@@ -141,9 +144,7 @@ async fn a_reset_in_the_body_is_truncated() {
 async fn a_broken_head_is_a_failure(#[case] reply: &'static [u8], #[case] words: &str) {
     let (client, _serving) = bytes(reply).await;
     let exchange = client.send("x", Call::get("/")).await;
-    let (stage, error) = failed(&exchange);
-    assert_eq!(stage, "read the response head");
-    assert!(error.contains(words), "{error}");
+    assert_failed(&exchange, "read the response head", words);
 }
 
 #[rstest]
@@ -158,9 +159,7 @@ async fn a_huge_head_is_refused(#[case] headers: String, #[case] words: &str) {
     })
     .await;
     let exchange = client.send("x", Call::get("/")).await;
-    let (stage, error) = failed(&exchange);
-    assert_eq!(stage, "read the response head");
-    assert!(error.contains(words), "{error}");
+    assert_failed(&exchange, "read the response head", words);
 }
 
 #[rstest]
@@ -173,9 +172,7 @@ async fn a_huge_head_is_refused(#[case] headers: String, #[case] words: &str) {
 async fn what_cannot_be_written_is_a_failure(#[case] call: Call, #[case] words: &str) {
     let client = Client::new(Arc::new(Tcp::to("127.0.0.1:9")), "test");
     let exchange = client.send("x", call).await;
-    let (stage, error) = failed(&exchange);
-    assert_eq!(stage, "build the request");
-    assert!(error.contains(words), "{error}");
+    assert_failed(&exchange, "build the request", words);
 }
 
 #[tokio::test]
@@ -184,19 +181,12 @@ async fn a_closed_port_is_a_failure_to_connect() {
     let address = listener.local_addr().expect("an address");
     drop(listener);
     let exchange = Client::new(Arc::new(Tcp::to(address)), "test").send("x", Call::get("/")).await;
-    let (stage, error) = failed(&exchange);
-    assert_eq!(stage, "connect");
-    assert!(error.contains("refused"), "{error}");
+    assert_failed(&exchange, "connect", "refused");
 }
 
 #[tokio::test]
 async fn a_head_that_never_comes_is_a_failure() {
-    let (client, serving) = once(async move |mut stream| {
-        request(&mut stream).await;
-        let mut rest = Vec::new();
-        let _reset_or_end = stream.read_to_end(&mut rest).await; // until the client leaves
-    })
-    .await;
+    let (client, serving) = held("").await;
     let exchange = client.send("x", Call::get("/").timeout(Duration::from_millis(700))).await;
     assert_eq!(failed(&exchange), ("read the response head", "nothing within 700ms"));
     serving.await.expect("the client leaves");
@@ -204,15 +194,9 @@ async fn a_head_that_never_comes_is_a_failure() {
 
 #[tokio::test]
 async fn a_body_that_never_ends_is_bounded_by_time() {
-    let (client, serving) = once(async move |mut stream| {
-        request(&mut stream).await;
-        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhello").await.expect("the client reads");
-        let mut rest = Vec::new();
-        let _reset_or_end = stream.read_to_end(&mut rest).await;
-    })
-    .await;
+    let (client, serving) = held("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhello").await;
     let exchange = client.send("x", Call::get("/").timeout(Duration::from_millis(700))).await;
-    assert_eq!((response(&exchange).ended, response(&exchange).body.text.as_deref()), (Ended::Bounded, Some("hello")));
+    assert_eq!(body(&exchange), (Ended::Bounded, Some("hello")));
     serving.await.expect("the client leaves");
 }
 
@@ -220,10 +204,10 @@ async fn a_body_that_never_ends_is_bounded_by_time() {
 #[case::too_many(4, Ended::Bounded, "hell")]
 #[case::exactly(5, Ended::Complete, "hello")]
 #[tokio::test]
-async fn a_body_is_bounded_by_bytes(#[case] most: u64, #[case] ended: Ended, #[case] body: &str) {
+async fn a_body_is_bounded_by_bytes(#[case] most: u64, #[case] ended: Ended, #[case] wanted: &str) {
     let (client, _serving) = bytes("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello").await;
     let exchange = client.send("x", Call::get("/").max_bytes(most)).await;
-    assert_eq!((response(&exchange).ended, response(&exchange).body.text.as_deref()), (ended, Some(body)));
+    assert_eq!(body(&exchange), (ended, Some(wanted)));
 }
 
 #[tokio::test]
@@ -262,19 +246,10 @@ async fn a_check_can_act_between_chunks() {
 #[case::chunks(Abandon::Chunks(1), "hello")]
 #[case::bytes(Abandon::Bytes(5), "hello")]
 #[tokio::test]
-async fn a_client_can_leave_and_the_server_sees_it(#[case] abandon: Abandon, #[case] body: &str) {
-    let (client, serving) = once(async move |mut stream| {
-        request(&mut stream).await;
-        stream
-            .write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n")
-            .await
-            .expect("the client reads");
-        let mut rest = Vec::new();
-        let _reset_or_end = stream.read_to_end(&mut rest).await;
-    })
-    .await;
+async fn a_client_can_leave_and_the_server_sees_it(#[case] abandon: Abandon, #[case] wanted: &str) {
+    let (client, serving) = held("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n").await;
     let exchange = client.send("x", Call::get("/").abandon_after(abandon)).await;
-    assert_eq!((response(&exchange).ended, response(&exchange).body.text.as_deref()), (Ended::Abandoned, Some(body)));
+    assert_eq!(body(&exchange), (Ended::Abandoned, Some(wanted)));
     serving.await.expect("the server sees it");
 }
 

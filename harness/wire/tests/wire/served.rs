@@ -33,6 +33,16 @@ pub async fn bytes(reply: impl Into<Vec<u8>>) -> (Client, JoinHandle<String>) {
     .await
 }
 
+/// Serves one request with these bytes, and waits until the client leaves.
+pub async fn held(reply: &'static str) -> (Client, JoinHandle<()>) {
+    once(async move |mut stream| {
+        request(&mut stream).await;
+        stream.write_all(reply.as_bytes()).await.expect("the client reads");
+        let _reset_or_end = stream.read_to_end(&mut Vec::new()).await;
+    })
+    .await
+}
+
 /// Reads a whole request.
 pub async fn request(stream: &mut TcpStream) -> String {
     let mut read = Vec::new();
