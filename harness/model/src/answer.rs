@@ -11,7 +11,6 @@ pub struct Answer {
     pub content_type: Option<String>,
     pub headers: Vec<(String, String)>,
     pub payload: Payload,
-    /// Tokens that the body reports.
     pub usage: Option<Usage>,
 }
 

@@ -90,13 +90,6 @@ impl Default for Config {
     }
 }
 
-/// Prints a record as one line of JSON, for [`Config::on_record`].
-pub fn print_record(record: &ModelRecord) {
-    if let Ok(line) = serde_json::to_string(record) {
-        println!("{line}");
-    }
-}
-
 /// A handle on a model. Clones share it.
 #[derive(Clone)]
 pub struct Model(Arc<Shared>);
@@ -167,11 +160,6 @@ impl Model {
     pub fn stop(&self) {
         self.0.stop.cancel();
     }
-}
-
-/// Serves a model on a listener until the future is dropped.
-pub async fn serve(listener: TcpListener, config: Config) {
-    Model::new(config).serve(listener).await;
 }
 
 #[derive(Debug, thiserror::Error)]

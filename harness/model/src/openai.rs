@@ -1,7 +1,7 @@
 //! The OpenAI endpoints: from a request body to an answer, in the shapes of llm-d-inference-sim v0.10.2 in echo mode.
 //! Everything here is pure.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use verdict::history::Usage;
 
 use crate::answer::{Answer, Pieces, json_bytes};
@@ -9,7 +9,6 @@ use crate::script::{Reported, Script};
 use crate::shapes::*;
 use crate::{Config, tokens};
 
-/// An endpoint that makes tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Endpoint {
     /// `/v1/chat/completions`
@@ -25,7 +24,6 @@ pub enum Endpoint {
 pub struct Asked<'a> {
     pub return_error: Option<&'a str>,
     pub script: &'a Script,
-    /// A UUID for ids.
     pub uuid: &'a str,
     /// Seconds since the Unix epoch.
     pub now: u64,
@@ -37,30 +35,22 @@ struct Prompt {
     echo: Vec<String>,
 }
 
-/// Answers a request of an endpoint.
 pub fn answer(config: &Config, endpoint: Endpoint, body: &[u8], asked: &Asked<'_>) -> Answer {
     match reply(config, endpoint, body, asked) {
         Ok(answer) => served_by(config, answer),
-        Err(Refused { status, message, by: By::Door }) => Answer::error(status, &message),
-        Err(Refused { status, message, by: By::Pod }) => served_by(config, Answer::error(status, &message)),
+        Err(Refused { status, message }) => Answer::error(status, &message),
     }
 }
 
+/// An error at the door: unlike one of the pod, it names no pod in headers.
 struct Refused {
     status: u16,
     message: String,
-    by: By,
-}
-
-/// Who refuses; only the pod says its name in headers.
-enum By {
-    Door,
-    Pod,
 }
 
 impl Refused {
     fn new(status: u16, message: impl Into<String>) -> Self {
-        Self { status, message: message.into(), by: By::Door }
+        Self { status, message: message.into() }
     }
 }
 
@@ -107,7 +97,7 @@ fn reply(config: &Config, endpoint: Endpoint, body: &[u8], asked: &Asked<'_>) ->
              messages, {wanted} in the completion). Please reduce the length of the messages or completion",
             config.max_model_len
         );
-        return Err(Refused { by: By::Pod, ..Refused::new(400, message) });
+        return Ok(Answer::error(400, &message));
     }
 
     let choices: Vec<Choice> = prompts
@@ -336,7 +326,7 @@ fn embeddings(config: &Config, body: &Value) -> Result<Answer, Refused> {
             .filter(|m| !m.is_empty())
             .or(config.models.first().map(String::as_str))
             .unwrap_or_default(),
-        usage: EmbeddingsUsage { prompt_tokens: tokens, total_tokens: tokens },
+        usage: json!({"prompt_tokens": tokens, "total_tokens": tokens}),
     };
     Ok(Answer::json(200, &body).reporting(Some(usage)))
 }
@@ -407,11 +397,8 @@ impl Reply<'_> {
         let choices = (0..self.choices.len()).map(|index| {
             let finish_reason = Some(self.choices[index].finish_reason);
             let text = self.text(index);
-            if chat {
-                ChoiceBody { index, finish_reason, message: Some(Message::assistant(text)), delta: None, text: None }
-            } else {
-                ChoiceBody { index, finish_reason, message: None, delta: None, text: Some(text) }
-            }
+            let (message, text) = if chat { (Some(Message::assistant(text)), None) } else { (None, Some(text)) };
+            ChoiceBody { index, finish_reason, message, delta: None, text }
         });
         let body = self.completion(object, usage, choices.collect());
         Answer::json(200, &body).reporting(reported)
@@ -466,13 +453,13 @@ impl Reply<'_> {
     fn stream_response(&self) -> Answer {
         let (reported, _) = self.usage();
         let event = |name: &str, body: Value| format!("event: {name}\ndata: {body}\n\n").into();
-        let begun =
-            serde_json::json!({"type": "response.created", "response": self.response("in_progress", None, None)});
+        let begun = json!({"type": "response.created", "response": self.response("in_progress", None, None)});
         let item = format!("msg_{}", self.asked.uuid);
-        let ended = serde_json::json!({"type": "response.completed", "response": self.response("completed", Some(self.text(0)), reported)});
+        let ended =
+            json!({"type": "response.completed", "response": self.response("completed", Some(self.text(0)), reported)});
         let delta = |token: &String| {
             let name = "response.output_text.delta";
-            event(name, serde_json::json!({"type": name, "item_id": item, "delta": token}))
+            event(name, json!({"type": name, "item_id": item, "delta": token}))
         };
         let pieces = Pieces {
             before: vec![event("response.created", begun)],
@@ -496,11 +483,9 @@ impl Reply<'_> {
             created_at: self.asked.now,
             status,
             output: text.map(message).into_iter().collect(),
-            text: TextOptions { format: TextFormat { r#type: "text" } },
-            usage: usage.map(|u| ResponseUsage {
-                input_tokens: u.prompt_tokens,
-                output_tokens: u.completion_tokens,
-                total_tokens: u.total_tokens,
+            text: json!({"format": {"type": "text"}}),
+            usage: usage.map(|u| {
+                json!({"input_tokens": u.prompt_tokens, "output_tokens": u.completion_tokens, "total_tokens": u.total_tokens})
             }),
         }
     }

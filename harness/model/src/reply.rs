@@ -45,28 +45,19 @@ pub fn steps(payload: Payload, script: &Script) -> (Vec<Step>, Option<u64>) {
             }
         }
         Payload::Stream(pieces) => {
-            let dies = |steps: &mut Vec<Step>, sent: u64| {
-                let dies = script.die_after == Some(sent);
-                if dies {
-                    steps.extend([Step::Flush, Step::Die]);
-                }
-                dies
-            };
+            let dies = script.die_after.and_then(|n| usize::try_from(n).ok()).filter(|n| *n <= pieces.tokens.len());
             for piece in &pieces.before {
                 send(&mut steps, pack.pack(piece), script);
             }
-            let mut dead = dies(&mut steps, 0);
-            for (token, sent) in pieces.tokens.iter().zip(1..) {
-                if dead {
-                    break;
-                }
+            for (token, sent) in pieces.tokens.iter().zip(1..).take(dies.unwrap_or(usize::MAX)) {
                 if gated {
                     steps.push(Step::Gate(sent));
                 }
                 send(&mut steps, pack.pack(token), script);
-                dead = dies(&mut steps, sent);
             }
-            if !dead {
+            if dies.is_some() {
+                steps.extend([Step::Flush, Step::Die]);
+            } else {
                 for piece in &pieces.after {
                     send(&mut steps, pack.pack(piece), script);
                 }
@@ -166,7 +157,6 @@ impl ReplyBody {
         Self { frames: stream::iter([Ok(bytes)]).boxed(), length, sent: 0, hash: Sha256::new(), ticket: None }
     }
 
-    /// Adds to the record what was handed over.
     fn note_sent(&mut self) {
         if let Some(ticket) = &mut self.ticket {
             let sent = Sent { bytes: self.sent, sha256: hex(&self.hash.clone().finalize()) };

@@ -47,7 +47,7 @@ pub struct Script {
     pub reply: Option<Vec<u8>>,
     pub content_type: Option<String>,
     pub headers: Vec<(String, String)>,
-    pub padding: Option<usize>,
+    pub padding: Option<u64>,
     pub usage: Reported,
     pub delay: Option<Duration>,
     pub tokens: Option<u64>,
@@ -76,77 +76,48 @@ pub struct Unreadable {
 
 impl Script {
     pub fn read(headers: &HeaderMap) -> Result<Self, Unreadable> {
-        let number = |header, expected| {
-            let read = |text: &str| text.trim().parse::<u64>().ok();
-            value(headers, header).map(|t| t.and_then(read).ok_or(Unreadable { header, expected })).transpose()
-        };
-        let text =
-            |header, expected| value(headers, header).map(|t| t.ok_or(Unreadable { header, expected })).transpose();
-
-        let unreadable_status = Unreadable { header: "x-igc-status", expected: "a status from 200 to 599" };
-        let status = match number("x-igc-status", unreadable_status.expected)? {
-            None => None,
-            Some(n) => Some(u16::try_from(n).ok().filter(|n| (200..600).contains(n)).ok_or(unreadable_status)?),
-        };
-        let reply = match text("x-igc-reply", "base64")? {
-            None => None,
-            Some(t) => {
-                Some(STANDARD.decode(t.trim()).map_err(|_e| Unreadable { header: "x-igc-reply", expected: "base64" })?)
-            }
-        };
-        let usage = match text("x-igc-usage", "prompt=N,completion=N,total=N or none")? {
-            None => Reported::Counted,
-            Some("none") => Reported::Nothing,
-            Some(numbers) => Reported::Scripted(
-                usage(numbers)
-                    .ok_or(Unreadable { header: "x-igc-usage", expected: "prompt=N,completion=N,total=N or none" })?,
-            ),
-        };
-        let few = "a number up to 100000";
-        let tokens = number("x-igc-stream-tokens", few)?;
-        if tokens.is_some_and(|n| n > MOST_TOKENS) {
-            return Err(Unreadable { header: "x-igc-stream-tokens", expected: few });
-        }
-        let little = "a number up to 16777216";
-        let padding = match number("x-igc-padding", little)? {
-            None => None,
-            Some(n) if n <= MOST_PADDING => usize::try_from(n).ok(),
-            Some(_) => return Err(Unreadable { header: "x-igc-padding", expected: little }),
-        };
+        let number = |most: u64| move |text: &str| text.trim().parse::<u64>().ok().filter(|n| *n <= most);
+        let text = |text: &str| Some(text.to_owned());
+        let status = |text: &str| text.trim().parse::<u16>().ok().filter(|n| (200..600).contains(n));
         let more = headers.get_all("x-igc-header").iter().map(|value| {
             let pair = value.to_str().ok().and_then(|text| text.split_once(':'));
             let (name, value) = pair.ok_or(Unreadable { header: "x-igc-header", expected: "name: value" })?;
             Ok((name.trim().to_owned(), value.trim().to_owned()))
         });
-        let plain = "a name of letters, digits, dots and dashes";
-        let gate = text("x-igc-gate", plain)?.map(str::to_owned);
         let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
-        if gate.as_deref().is_some_and(|name| name.is_empty() || !name.chars().all(is_plain)) {
-            return Err(Unreadable { header: "x-igc-gate", expected: plain });
-        }
+        let name = |name: &str| Some(name.to_owned()).filter(|n| !n.is_empty() && n.chars().all(is_plain));
         Ok(Self {
-            status,
-            reply,
-            content_type: text("x-igc-content-type", "a content type")?.map(str::to_owned),
+            status: value(headers, "x-igc-status", "a status from 200 to 599", status)?,
+            reply: value(headers, "x-igc-reply", "base64", |text| STANDARD.decode(text.trim()).ok())?,
+            usage: value(headers, "x-igc-usage", "prompt=N,completion=N,total=N or none", usage)?.unwrap_or_default(),
+            tokens: value(headers, "x-igc-stream-tokens", "a number up to 100000", number(MOST_TOKENS))?,
+            padding: value(headers, "x-igc-padding", "a number up to 16777216", number(MOST_PADDING))?,
             headers: more.collect::<Result<_, _>>()?,
-            padding,
-            usage,
-            delay: number("x-igc-delay-ms", "milliseconds")?.map(Duration::from_millis),
-            tokens,
-            gate,
-            die_after: number("x-igc-die-after", "a number")?,
+            gate: value(headers, "x-igc-gate", "a name of letters, digits, dots and dashes", name)?,
+            content_type: value(headers, "x-igc-content-type", "a content type", text)?,
+            delay: value(headers, "x-igc-delay-ms", "milliseconds", number(u64::MAX))?.map(Duration::from_millis),
+            die_after: value(headers, "x-igc-die-after", "a number", number(u64::MAX))?,
             split_utf8: headers.contains_key("x-igc-split-utf8"),
             gzip: headers.contains_key("x-igc-gzip"),
         })
     }
 }
 
-/// The value of a header: outer `None` where it is absent, inner `None` where it is not text.
-fn value<'a>(headers: &'a HeaderMap, header: &str) -> Option<Option<&'a str>> {
-    headers.get(header).map(|v| v.to_str().ok())
+/// The value of a header, where there is one, as `read` understands it.
+fn value<T>(
+    headers: &HeaderMap,
+    header: &'static str,
+    expected: &'static str,
+    read: impl FnOnce(&str) -> Option<T>,
+) -> Result<Option<T>, Unreadable> {
+    let Some(value) = headers.get(header) else { return Ok(None) };
+    value.to_str().ok().and_then(read).map(Some).ok_or(Unreadable { header, expected })
 }
 
-fn usage(numbers: &str) -> Option<Usage> {
+fn usage(numbers: &str) -> Option<Reported> {
+    if numbers == "none" {
+        return Some(Reported::Nothing);
+    }
     let mut read = [None; 3];
     for part in numbers.split(',') {
         let (name, number) = part.trim().split_once('=')?;
@@ -154,5 +125,5 @@ fn usage(numbers: &str) -> Option<Usage> {
         read[slot] = Some(number.parse::<u64>().ok()?);
     }
     let [Some(prompt_tokens), Some(completion_tokens), Some(total_tokens)] = read else { return None };
-    Some(Usage { prompt_tokens, completion_tokens, total_tokens })
+    Some(Reported::Scripted(Usage { prompt_tokens, completion_tokens, total_tokens }))
 }

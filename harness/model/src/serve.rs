@@ -109,13 +109,7 @@ async fn respond(model: Model, line: Arc<Line>, seen: Arc<Seen>, request: Reques
         at_ms: model.0.config.clock.now_ms(),
         method: head.method.to_string(),
         target: head.uri.to_string(),
-        headers: raw
-            .into_iter()
-            .map(|(name, value)| {
-                let value = wire::redacted(&name, &value);
-                (name, value)
-            })
-            .collect(),
+        headers: wire::redacted_all(raw),
         body: Body::default(),
         model: None,
         status: 0,
@@ -147,7 +141,7 @@ async fn respond(model: Model, line: Arc<Line>, seen: Arc<Seen>, request: Reques
             let mut answer = answer(&model, &head, &body, &script);
             answer.headers.extend(script.headers.iter().cloned());
             if let Some(bytes) = script.padding {
-                answer = answer.padded(bytes);
+                answer = answer.padded(usize::try_from(bytes).unwrap_or(usize::MAX));
             }
             (answer, script)
         }
@@ -191,12 +185,10 @@ fn dress(config: &Config, answer: Answer, body: impl FnOnce(Bytes) -> ReplyBody)
 }
 
 enum Arrived {
+    /// The whole body.
     Whole(Bytes),
-    /// Larger than the bound, or the peer left in the middle.
-    Part {
-        body: Body,
-        too_large: bool,
-    },
+    /// Of a body that is larger than the bound, or whose peer left in the middle.
+    Part { body: Body, too_large: bool },
 }
 
 impl Arrived {

@@ -1,6 +1,7 @@
 //! Shapes: the JSON that llm-d-inference-sim v0.10.2 writes, fields in its order.
 
 use serde::{Serialize, Serializer};
+use serde_json::{Value, json};
 use verdict::history::Usage;
 
 #[derive(Serialize)]
@@ -52,7 +53,7 @@ impl Serialize for UsageField {
                 prompt_tokens: usage.prompt_tokens,
                 completion_tokens: usage.completion_tokens,
                 total_tokens: usage.total_tokens,
-                prompt_tokens_details: Details { cached_tokens: 0 },
+                prompt_tokens_details: json!({"cached_tokens": 0}),
             }
             .serialize(serializer),
         }
@@ -64,12 +65,7 @@ pub(crate) struct UsageBody {
     pub(crate) prompt_tokens: u64,
     pub(crate) completion_tokens: u64,
     pub(crate) total_tokens: u64,
-    pub(crate) prompt_tokens_details: Details,
-}
-
-#[derive(Serialize)]
-pub(crate) struct Details {
-    pub(crate) cached_tokens: u64,
+    pub(crate) prompt_tokens_details: Value,
 }
 
 #[derive(Serialize)]
@@ -107,9 +103,9 @@ pub(crate) struct Response<'a> {
     pub(crate) created_at: u64,
     pub(crate) status: &'static str,
     pub(crate) output: Vec<OutputMessage>,
-    pub(crate) text: TextOptions,
+    pub(crate) text: Value,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) usage: Option<ResponseUsage>,
+    pub(crate) usage: Option<Value>,
 }
 
 #[derive(Serialize)]
@@ -127,28 +123,11 @@ pub(crate) struct OutputText {
 }
 
 #[derive(Serialize)]
-pub(crate) struct TextOptions {
-    pub(crate) format: TextFormat,
-}
-
-#[derive(Serialize)]
-pub(crate) struct TextFormat {
-    pub(crate) r#type: &'static str,
-}
-
-#[derive(Serialize)]
-pub(crate) struct ResponseUsage {
-    pub(crate) input_tokens: u64,
-    pub(crate) output_tokens: u64,
-    pub(crate) total_tokens: u64,
-}
-
-#[derive(Serialize)]
 pub(crate) struct Embeddings<'a> {
     pub(crate) object: &'static str,
     pub(crate) data: Vec<Embedding>,
     pub(crate) model: &'a str,
-    pub(crate) usage: EmbeddingsUsage,
+    pub(crate) usage: Value,
 }
 
 #[derive(Serialize)]
@@ -156,10 +135,4 @@ pub(crate) struct Embedding {
     pub(crate) object: &'static str,
     pub(crate) index: usize,
     pub(crate) embedding: Vec<f32>,
-}
-
-#[derive(Serialize)]
-pub(crate) struct EmbeddingsUsage {
-    pub(crate) prompt_tokens: u64,
-    pub(crate) total_tokens: u64,
 }

@@ -5,23 +5,32 @@ use serde_json::{Value, json};
 use verdict::history::Usage;
 use wire::Call;
 
-use crate::served::{body, chat, chat_body, config, response, serve};
+use crate::served::{answer_to, body, chat, chat_body, config, response, serve};
 
 #[rstest]
-#[case::hello("Hello", 6, 1)]
-#[case::hello_there_friend("Hello there friend", 8, 3)]
-#[case::ten_words("one two three four five six seven eight nine ten", 15, 10)]
+#[case::hello(json!("Hello"), 6, 1, "Hello")]
+#[case::hello_there_friend(json!("Hello there friend"), 8, 3, "Hello there friend")]
+#[case::ten_words(json!("one two three four five six seven eight nine ten"), 15, 10, "one two three four five six seven eight nine ten")]
+#[case::content_in_parts(json!([{"type": "text", "text": "Hello"}]), 6, 1, "Hello")]
+#[case::letters_beyond_ascii_are_lost(json!("h\u{e9} llo"), 7, 2, "hllo")]
 #[tokio::test]
-async fn chats_count_as_recorded(#[case] content: &str, #[case] prompt_tokens: u64, #[case] completion_tokens: u64) {
+async fn chats_count_as_recorded(
+    #[case] content: Value,
+    #[case] prompt_tokens: u64,
+    #[case] completion_tokens: u64,
+    #[case] echo: &str,
+) {
     let served = serve(config()).await;
-    let exchange = served.send(chat(content)).await;
+    let request = json!({"model": "mock-llm", "messages": [{"role": "user", "content": content}]});
+    let exchange = served.send(Call::post("/v1/chat/completions").json(&request)).await;
     let reply = response(&exchange).json().expect("JSON");
-    let total_tokens = prompt_tokens + completion_tokens;
-    assert_eq!(reply["usage"]["prompt_tokens"], prompt_tokens);
-    assert_eq!(reply["usage"]["completion_tokens"], completion_tokens);
-    assert_eq!(reply["usage"]["total_tokens"], total_tokens);
-    assert_eq!(reply["choices"][0]["message"]["content"], content);
-    assert_eq!(served.record(&exchange).usage, Some(Usage { prompt_tokens, completion_tokens, total_tokens }));
+    let usage = Usage { prompt_tokens, completion_tokens, total_tokens: prompt_tokens + completion_tokens };
+    for (field, tokens) in [("prompt_tokens", prompt_tokens), ("completion_tokens", completion_tokens)] {
+        assert_eq!(reply["usage"][field], tokens);
+    }
+    assert_eq!(reply["usage"]["total_tokens"], usage.total_tokens);
+    assert_eq!(served.record(&exchange).usage, Some(usage));
+    assert_eq!(reply["choices"][0]["message"]["content"], echo);
 }
 
 #[rstest]
@@ -65,8 +74,7 @@ async fn bodies_are_byte_by_byte_as_recorded(
     #[values("", "/openai")] prefix: &str,
 ) {
     request["model"] = json!("mock-llm");
-    let served = serve(config()).await;
-    let exchange = served.send(Call::post(&format!("{prefix}{path}")).json(&request)).await;
+    let exchange = answer_to(Call::post(&format!("{prefix}{path}")).json(&request)).await;
     assert_eq!((exchange.status(), body(&exchange).as_str()), (Some(200), recorded));
     let response = response(&exchange);
     assert_eq!(response.header("content-type"), Some("application/json"));
@@ -79,21 +87,12 @@ async fn bodies_are_byte_by_byte_as_recorded(
 
 #[tokio::test]
 async fn an_embedding_is_as_recorded() {
-    let served = serve(config()).await;
-    let exchange =
-        served.send(Call::post("/v1/embeddings").json(&json!({"model": "mock-llm", "input": "Hello"}))).await;
+    let exchange = answer_to(Call::post("/v1/embeddings").json(&json!({"model": "mock-llm", "input": "Hello"}))).await;
     let text = body(&exchange);
     assert_eq!(text.len(), 4_362, "the recorded length");
-    assert!(
-        text.starts_with(
-            r#"{"object":"list","data":[{"object":"embedding","index":0,"embedding":[-0.35351562,-0.4140625,"#
-        ),
-        "{text}"
-    );
-    assert!(
-        text.ends_with(r#",-0.4140625]}],"model":"mock-llm","usage":{"prompt_tokens":1,"total_tokens":1}}"#),
-        "{text}"
-    );
+    let begin = r#"{"object":"list","data":[{"object":"embedding","index":0,"embedding":[-0.35351562,-0.4140625,"#;
+    let end = r#",-0.4140625]}],"model":"mock-llm","usage":{"prompt_tokens":1,"total_tokens":1}}"#;
+    assert!(text.starts_with(begin) && text.ends_with(end), "{text}");
 }
 
 #[rstest]
@@ -121,8 +120,7 @@ async fn an_embedding_is_as_recorded() {
 #[case::wrong_method(Call::get("/v1/chat/completions"), 405, "Method Not Allowed")]
 #[tokio::test]
 async fn errors_are_byte_by_byte_as_recorded(#[case] call: Call, #[case] status: u16, #[case] recorded: &str) {
-    let served = serve(config()).await;
-    let exchange = served.send(call).await;
+    let exchange = answer_to(call).await;
     assert_eq!((exchange.status(), response(&exchange).body.text.as_deref()), (Some(status), Some(recorded)));
     let response = response(&exchange);
     assert_eq!(response.header("x-inference-pod"), None, "an error at the door names no pod");
@@ -134,8 +132,7 @@ async fn errors_are_byte_by_byte_as_recorded(#[case] call: Call, #[case] status:
 
 #[tokio::test]
 async fn a_prompt_of_34_kb_is_too_long_as_recorded() {
-    let served = serve(config()).await;
-    let exchange = served.send(chat(&"word ".repeat(6_800))).await;
+    let exchange = answer_to(chat(&"word ".repeat(6_800))).await;
     let recorded = "{\"error\":{\"message\":\"This model's maximum context length is 1024 tokens. However, you requested 6805 tokens (6805 in the messages, 0 in the completion). Please reduce the length of the messages or completion\",\"type\":\"BadRequestError\",\"param\":null,\"code\":400}}";
     assert_eq!((exchange.status(), response(&exchange).body.text.as_deref()), (Some(400), Some(recorded)));
     assert_eq!(response(&exchange).header("x-inference-pod"), Some("mock-llm-0"), "the pod refused it");
@@ -153,22 +150,14 @@ async fn the_list_of_models_is_as_recorded() {
 }
 
 #[rstest]
-#[case::two_messages(json!({"messages": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hello"}]}), 14, "Hello")]
-#[case::content_in_parts(json!({"messages": [{"role": "user", "content": [{"type": "text", "text": "Hello"}]}]}), 6, "Hello")]
-#[case::no_messages(json!({"messages": []}), 0, "")]
-#[case::letters_beyond_ascii_are_lost(json!({"messages": [{"role": "user", "content": "h\u{e9} llo"}]}), 7, "hllo")]
+#[case::two_messages(json!([{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hello"}]), 14, json!("Hello"))]
+#[case::no_messages(json!([]), 0, Value::Null)]
 #[tokio::test]
-async fn chats_count_by_the_simulators_rule(
-    #[case] mut request: Value,
-    #[case] prompt_tokens: u64,
-    #[case] echo: &str,
-) {
-    request["model"] = json!("mock-llm");
-    let served = serve(config()).await;
-    let exchange = served.send(Call::post("/v1/chat/completions").json(&request)).await;
-    let reply = response(&exchange).json().expect("JSON");
+async fn the_last_message_is_echoed(#[case] messages: Value, #[case] prompt_tokens: u64, #[case] echo: Value) {
+    let request = json!({"model": "mock-llm", "messages": messages});
+    let reply = response(&answer_to(Call::post("/v1/chat/completions").json(&request)).await).json().expect("JSON");
     assert_eq!(reply["usage"]["prompt_tokens"], prompt_tokens);
-    assert_eq!(reply["choices"][0]["message"]["content"].as_str().unwrap_or(""), echo);
+    assert_eq!(reply["choices"][0]["message"]["content"], echo);
 }
 
 #[rstest]
@@ -176,9 +165,7 @@ async fn chats_count_by_the_simulators_rule(
 #[case::token_numbers(json!([5, 6, 7]), 3, &["5,6,7"])]
 #[tokio::test]
 async fn prompts_may_be_lists(#[case] prompt: Value, #[case] tokens: u64, #[case] texts: &[&str]) {
-    let served = serve(config()).await;
-    let exchange =
-        served.send(Call::post("/v1/completions").json(&json!({"model": "mock-llm", "prompt": prompt}))).await;
+    let exchange = answer_to(Call::post("/v1/completions").json(&json!({"model": "mock-llm", "prompt": prompt}))).await;
     let reply = response(&exchange).json().expect("JSON");
     assert_eq!(reply["usage"]["total_tokens"], 2 * tokens);
     let said: Vec<_> =
@@ -210,10 +197,7 @@ async fn the_reason_to_finish_is_length_from_the_last_token_on(#[case] most: u64
     request["max_tokens"] = json!(most);
     let exchange = served.send(Call::post("/v1/chat/completions").json(&request)).await;
     let choice = &response(&exchange).json().expect("JSON")["choices"][0];
-    assert_eq!(
-        (&choice["finish_reason"], &choice["message"]["content"]),
-        (&json!(reason), &json!("Hello there friend"))
-    );
+    assert_eq!([&choice["finish_reason"], &choice["message"]["content"]], [reason, "Hello there friend"]);
 }
 
 #[rstest]
@@ -232,10 +216,8 @@ async fn the_gauges_have_the_names_of_vllm() {
     let served = serve(config()).await;
     let metrics = body(&served.send(Call::get("/metrics")).await);
     for gauge in ["vllm:num_requests_running", "vllm:num_requests_waiting", "vllm:kv_cache_usage_perc"] {
-        assert!(
-            metrics.contains(&format!("# TYPE {gauge} gauge\n{gauge}{{model_name=\"mock-llm\"}} 0\n")),
-            "{metrics}"
-        );
+        let said = format!("# TYPE {gauge} gauge\n{gauge}{{model_name=\"mock-llm\"}} 0\n");
+        assert!(metrics.contains(&said), "{metrics}");
     }
 }
 

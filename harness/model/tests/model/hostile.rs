@@ -8,7 +8,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use wire::Call;
 
-use crate::served::{chat, config, response, serve};
+use crate::served::{answer_to, chat, config, response, serve};
 
 #[rstest]
 #[case::empty("", "unexpected end of JSON input")]
@@ -17,26 +17,13 @@ use crate::served::{chat, config, response, serve};
 #[case::an_array("[1]", "cannot unmarshal array")]
 #[case::null("null", "cannot unmarshal null")]
 #[case::model_is_a_number("{\"model\": 7}", "cannot unmarshal number into Go struct field model of type string")]
-#[case::messages_is_text(
-    "{\"model\": \"mock-llm\", \"messages\": \"x\"}",
-    "cannot unmarshal string into Go struct field messages"
-)]
-#[case::content_is_a_number(
-    "{\"model\": \"mock-llm\", \"messages\": [{\"content\": 7}]}",
-    "content format not supported"
-)]
-#[case::stream_is_text(
-    "{\"model\": \"mock-llm\", \"stream\": \"yes\"}",
-    "cannot unmarshal string into Go struct field stream"
-)]
-#[case::most_tokens_is_a_fraction(
-    "{\"model\": \"mock-llm\", \"max_tokens\": 1.5}",
-    "cannot unmarshal number into Go struct field max_tokens"
-)]
+#[case::messages(r#"{"model":"mock-llm","messages":"x"}"#, "cannot unmarshal string into Go struct field messages")]
+#[case::content(r#"{"model":"mock-llm","messages":[{"content":7}]}"#, "content format not supported")]
+#[case::stream(r#"{"model":"mock-llm","stream":"yes"}"#, "cannot unmarshal string into Go struct field stream")]
+#[case::fraction(r#"{"model":"mock-llm","max_tokens":1.5}"#, "cannot unmarshal number into Go struct field max_tokens")]
 #[tokio::test]
 async fn malformed_bodies_are_refused(#[case] body: &str, #[case] words: &str) {
-    let served = serve(config()).await;
-    let exchange = served.send(Call::post("/v1/chat/completions").body(body.to_owned(), "application/json")).await;
+    let exchange = answer_to(Call::post("/v1/chat/completions").body(body.to_owned(), "application/json")).await;
     assert_eq!(exchange.status(), Some(400));
     let message = response(&exchange).json().expect("JSON")["error"]["message"].as_str().expect("text").to_owned();
     assert!(message.starts_with("Failed to read and parse request body, ") && message.contains(words), "{message}");
@@ -44,8 +31,7 @@ async fn malformed_bodies_are_refused(#[case] body: &str, #[case] words: &str) {
 
 #[tokio::test]
 async fn nested_json_is_refused() {
-    let served = serve(config()).await;
-    let exchange = served.send(Call::post("/v1/chat/completions").body("[".repeat(100_000), "application/json")).await;
+    let exchange = answer_to(Call::post("/v1/chat/completions").body("[".repeat(100_000), "application/json")).await;
     assert_eq!(exchange.status(), Some(400));
 }
 
@@ -103,22 +89,9 @@ fn endpoints() -> impl Strategy<Value = Endpoint> {
 
 /// JSON that looks like a request, with values of all kinds in its fields.
 fn requests() -> impl Strategy<Value = String> {
-    let name = prop::sample::select(vec![
-        "model",
-        "messages",
-        "prompt",
-        "input",
-        "stream",
-        "stream_options",
-        "include_usage",
-        "max_tokens",
-        "content",
-        "role",
-        "max_completion_tokens",
-        "dimensions",
-        "text",
-        "type",
-    ]);
+    const NAMES: &str = "model messages prompt input stream stream_options include_usage max_tokens content role \
+                         max_completion_tokens dimensions text type";
+    let name = prop::sample::select(NAMES.split(' ').collect::<Vec<_>>());
     let leaf = prop_oneof![
         Just("null".to_owned()),
         Just("true".to_owned()),

@@ -13,7 +13,7 @@ use tokio::sync::{mpsc, watch};
 use verdict::history::{Ended, Usage};
 use wire::{Arrived, Call, Next};
 
-use crate::served::{Served, chat, chat_body, config, response, serve};
+use crate::served::{Served, answer_to, chat, chat_body, config, response, serve};
 
 #[rstest]
 #[case::chat(chat("Hello"))]
@@ -38,8 +38,7 @@ async fn a_body_of_any_bytes(
     #[case] content_type: &str,
 ) {
     let bytes = bytes.unwrap_or(b"{\"usage\": 7}");
-    let served = serve(config()).await;
-    let exchange = served.send(call.header("x-igc-reply", STANDARD.encode(bytes))).await;
+    let exchange = answer_to(call.header("x-igc-reply", STANDARD.encode(bytes))).await;
     let response = response(&exchange);
     assert_eq!((response.status, response.header("content-type")), (status, Some(content_type)));
     assert_eq!(response.body, verdict::history::Body::of(bytes));
@@ -200,8 +199,7 @@ async fn the_connection_is_cut_after_so_many_tokens(#[case] after: u64, #[case] 
 
 #[tokio::test]
 async fn a_reply_that_is_not_streamed_is_cut_after_so_many_bytes() {
-    let served = serve(config()).await;
-    let exchange = served.send(chat("Hello").header("x-igc-die-after", "10")).await;
+    let exchange = answer_to(chat("Hello").header("x-igc-die-after", "10")).await;
     assert_eq!((response(&exchange).ended, response(&exchange).body.bytes), (Ended::Truncated, 10));
 }
 
@@ -302,8 +300,7 @@ async fn a_delay_waits_on_the_models_clock() {
 #[case("x-igc-gate", "")]
 #[tokio::test]
 async fn a_script_that_cannot_be_read_is_named(#[case] header: &str, #[case] value: &str) {
-    let served = serve(config()).await;
-    let exchange = served.send(chat("Hello").header(header, value)).await;
+    let exchange = answer_to(chat("Hello").header(header, value)).await;
     assert_eq!(exchange.status(), Some(400));
     let message = response(&exchange).json().expect("JSON")["error"]["message"].to_string();
     assert!(message.contains(header), "{message}");

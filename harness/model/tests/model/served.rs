@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, sync::Arc};
 
 use model::{Config, Model};
+use regex::Regex;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use verdict::history::{Exchange, Response};
@@ -27,6 +28,11 @@ pub async fn serve(config: Config) -> Served {
     let serving = model.clone();
     tokio::spawn(async move { serving.serve(listener).await });
     Served { model, client: Client::new(Arc::new(Tcp::to(address)), "test"), address }
+}
+
+/// What a model of its own answers to a call.
+pub async fn answer_to(call: Call) -> Exchange {
+    serve(config()).await.send(call).await
 }
 
 impl Served {
@@ -57,31 +63,9 @@ pub fn response(exchange: &Exchange) -> &Response {
 
 /// The body with ids and times replaced, so that it can be compared as text.
 pub fn body(exchange: &Exchange) -> String {
-    let body = response(exchange).body.text.clone().expect("text");
-    let after_id = |s: &str| s.find(['"', '\\']).unwrap_or(s.len());
-    let mut redacted = String::new();
-    let mut rest = body.as_str();
-    while let Some(at) = ["\"id\":\"chatcmpl-", "\"id\":\"cmpl-", "\"id\":\"resp_", "\"item_id\":\"msg_"]
-        .iter()
-        .filter_map(|p| rest.find(p).map(|at| at + p.len()))
-        .min()
-    {
-        redacted.push_str(&rest[..at]);
-        let id = &rest[at..at + after_id(&rest[at..])];
-        assert!(id.len() >= 36 && id.matches('-').count() >= 4, "{id} holds no UUID");
-        redacted.push_str("ID");
-        redacted.push_str(&id[36..]);
-        rest = &rest[at + id.len()..];
-    }
-    redacted.push_str(rest);
-    let mut times = String::new();
-    let mut rest = redacted.as_str();
-    while let Some(at) =
-        ["\"created\":", "\"created_at\":"].iter().filter_map(|p| rest.find(p).map(|at| at + p.len())).min()
-    {
-        times.push_str(&rest[..at]);
-        times.push('0');
-        rest = rest[at..].trim_start_matches(|c: char| c.is_ascii_digit());
-    }
-    times + rest
+    let ids =
+        Regex::new(r#"("(?:item_)?id":"(?:chatcmpl-|cmpl-|resp_|msg_))[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}"#);
+    let times = Regex::new(r#"("created(?:_at)?":)[0-9]+"#).expect("a pattern");
+    let body = response(exchange).body.text.as_deref().expect("text");
+    times.replace_all(&ids.expect("a pattern").replace_all(body, "${1}ID"), "${1}0").into_owned()
 }

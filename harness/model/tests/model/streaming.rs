@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use verdict::history::{Ended, Usage};
 use wire::Call;
 
-use crate::served::{body, chat, config, response, serve};
+use crate::served::{answer_to, body, chat, config, response, serve};
 
 const HEAD: &str = r#"data: {"id":"chatcmpl-ID","model":"mock-llm","object":"chat.completion.chunk","created":0,"#;
 
@@ -81,7 +81,6 @@ async fn a_streamed_response_has_named_events() {
 
 #[tokio::test]
 async fn an_unknown_model_is_no_stream() {
-    let served = serve(config()).await;
-    let exchange = served.send(chat("Hello").json(&json!({"model": "nope"})).stream()).await;
+    let exchange = answer_to(chat("Hello").json(&json!({"model": "nope"})).stream()).await;
     assert_eq!((exchange.status(), response(&exchange).header("content-type")), (Some(404), Some("application/json")));
 }
