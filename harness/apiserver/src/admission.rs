@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::failure::{Cause, Failure, reason};
+use super::failure::{Cause, Failure, Result, reason};
 use super::resource::{Resource, Version};
 use super::schema::{prune, rules, validate};
 use super::{definition, kind::kinds, meta, names};
@@ -16,23 +16,9 @@ pub enum UnknownFields {
     Ignore,
 }
 
-const METADATA: [&str; 15] = [
-    "annotations",
-    "creationTimestamp",
-    "deletionGracePeriodSeconds",
-    "deletionTimestamp",
-    "finalizers",
-    "generateName",
-    "generation",
-    "labels",
-    "managedFields",
-    "name",
-    "namespace",
-    "ownerReferences",
-    "resourceVersion",
-    "selfLink",
-    "uid",
-];
+/// The fields of metadata.
+const METADATA: &str = "annotations creationTimestamp deletionGracePeriodSeconds deletionTimestamp finalizers generateName \
+                        generation labels managedFields name namespace ownerReferences resourceVersion selfLink uid";
 
 /// Drops the fields that the schema does not know, or refuses the object; returns the warnings.
 pub(crate) fn decode(
@@ -40,12 +26,23 @@ pub(crate) fn decode(
     version: &Version,
     object: &mut Value,
     unknown: UnknownFields,
-) -> Result<Vec<String>, Failure> {
+) -> Result<Vec<String>> {
+    decode_or(resource, version, object, unknown, |why| undecodable(resource, version, why))
+}
+
+/// The same with a refusal of the caller's.
+pub(crate) fn decode_or(
+    resource: &Resource,
+    version: &Version,
+    object: &mut Value,
+    unknown: UnknownFields,
+    refusal: impl FnOnce(&str) -> Failure,
+) -> Result<Vec<String>> {
     let found = prune_unknown(resource, version, object)?;
     let said: Vec<String> = found.iter().map(|path| format!("unknown field \"{path}\"")).collect();
     match unknown {
         UnknownFields::Strict if !said.is_empty() => {
-            Err(undecodable(resource, version, &format!("strict decoding error: {}", said.join(", "))))
+            Err(refusal(&format!("strict decoding error: {}", said.join(", "))))
         }
         UnknownFields::Warn => Ok(said),
         UnknownFields::Strict | UnknownFields::Ignore => Ok(Vec::new()),
@@ -53,11 +50,7 @@ pub(crate) fn decode(
 }
 
 /// Drops the fields that the schema does not know and returns their paths, sorted.
-pub(crate) fn prune_unknown(
-    resource: &Resource,
-    version: &Version,
-    object: &mut Value,
-) -> Result<Vec<String>, Failure> {
+pub(crate) fn prune_unknown(resource: &Resource, version: &Version, object: &mut Value) -> Result<Vec<String>> {
     let Some(map) = object.as_object_mut() else {
         return Err(Failure::bad_request(format!(
             "{} in version {:?} cannot be handled as a {0}: json: cannot unmarshal into an object",
@@ -70,11 +63,8 @@ pub(crate) fn prune_unknown(
     let mut found = Vec::new();
     if let Some(metadata) = map.get_mut("metadata") {
         let Some(metadata) = metadata.as_object_mut() else {
-            return Err(undecodable(
-                resource,
-                version,
-                "json: cannot unmarshal into Go struct field .metadata of type v1.ObjectMeta",
-            ));
+            let why = "json: cannot unmarshal into Go struct field .metadata of type v1.ObjectMeta";
+            return Err(undecodable(resource, version, why));
         };
         decode_metadata(resource, version, metadata, &mut found)?;
     }
@@ -88,10 +78,10 @@ fn decode_metadata(
     version: &Version,
     metadata: &mut Map<String, Value>,
     found: &mut Vec<String>,
-) -> Result<(), Failure> {
+) -> Result<()> {
     prune::drop_nulls(metadata);
     metadata.retain(|key, _| {
-        let known = METADATA.contains(&key.as_str());
+        let known = METADATA.split(' ').any(|field| field == key);
         if !known {
             found.push(format!("metadata.{key}"));
         }
@@ -105,35 +95,25 @@ fn decode_metadata(
             Value::Object(_) => "object",
             Value::String(_) | Value::Null => "string",
         };
-        undecodable(
-            resource,
-            version,
-            &format!("json: cannot unmarshal {found} into Go struct field ObjectMeta.metadata.{field} of type {kind}"),
-        )
+        let why =
+            format!("json: cannot unmarshal {found} into Go struct field ObjectMeta.metadata.{field} of type {kind}");
+        Err(undecodable(resource, version, &why))
     };
-    for field in ["name", "namespace", "generateName", "uid", "resourceVersion"] {
-        if let Some(value) = metadata.get(field)
-            && !value.is_string()
-        {
-            return Err(wrong(field, "string", value));
-        }
-    }
-    for field in ["labels", "annotations"] {
-        match metadata.get(field) {
-            None => {}
-            Some(Value::Object(map)) => {
+    for (field, value) in metadata.iter() {
+        match (field.as_str(), value) {
+            ("name" | "namespace" | "generateName" | "uid" | "resourceVersion", value) if !value.is_string() => {
+                return wrong(field, "string", value);
+            }
+            ("labels" | "annotations", Value::Object(map)) => {
                 if let Some(value) = map.values().find(|v| !v.is_string()) {
-                    return Err(wrong(field, "string", value));
+                    return wrong(field, "string", value);
                 }
             }
-            Some(value) => return Err(wrong(field, "map[string]string", value)),
-        }
-    }
-    for field in ["finalizers", "ownerReferences", "managedFields"] {
-        if let Some(value) = metadata.get(field)
-            && !value.is_array()
-        {
-            return Err(wrong(field, "[]", value));
+            ("labels" | "annotations", value) => return wrong(field, "map[string]string", value),
+            ("finalizers" | "ownerReferences" | "managedFields", value) if !value.is_array() => {
+                return wrong(field, "[]", value);
+            }
+            _ => {}
         }
     }
     Ok(())
@@ -148,12 +128,7 @@ pub(crate) fn default(version: &Version, object: &mut Value) {
     prune::default(version.schema.schema(), object);
 }
 
-pub(crate) fn validate(
-    resource: &Resource,
-    version: &Version,
-    object: &Value,
-    old: Option<&Value>,
-) -> Result<(), Failure> {
+pub(crate) fn validate(resource: &Resource, version: &Version, object: &Value, old: Option<&Value>) -> Result<()> {
     let schema = version.schema.schema();
     let mut causes = names::check(&resource.kind, object);
     causes.extend(validate::validate(schema, object, old));
@@ -165,17 +140,11 @@ pub(crate) fn validate(
     }
     if schema.has_rules {
         if causes.iter().any(validate::blocks) {
-            causes.push(Cause {
-                reason: reason::INVALID,
-                message: "Invalid value: null: some validation rules were not checked because the object was invalid; correct the existing errors to complete validation".into(),
-                field: "<nil>".into(),
-            });
+            let message = "Invalid value: null: some validation rules were not checked because the object was invalid; correct the existing errors to complete validation";
+            causes.push(Cause::new(reason::INVALID, "<nil>", message));
         } else {
             causes.extend(rules::judge(schema, object, old));
         }
     }
-    if causes.is_empty() {
-        return Ok(());
-    }
-    Err(Failure::invalid(&resource.kind.kind, &resource.kind.group, meta::name(object), causes))
+    if causes.is_empty() { Ok(()) } else { Err(Failure::invalid(&resource.kind, meta::name(object), causes)) }
 }

@@ -1,16 +1,16 @@
 //! Server-side apply: each manager says what it wants, the server merges and names conflicts.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
 use super::admission;
-use super::failure::{Cause, Details, Failure};
+use super::failure::{Cause, Details, Failure, Result};
 use super::fields::{self, Entry, FieldSet, Operation, difference, fields_of, is_piece, item_key};
 use super::meta::{self, meta_mut, meta_str};
-use super::resource::{Resource, Version};
+use super::resource::Version;
 use super::schema::{ListType, Schema};
-use super::state::{State, Writing, Written, stamp};
+use super::state::{State, Writing, Written};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Force {
@@ -22,14 +22,13 @@ impl State {
     /// Applies what a manager wants of an object; says whether the object is new.
     pub(crate) fn apply(
         &mut self,
-        resource: &Arc<Resource>,
-        version: &Version,
         (namespace, name): (&str, &str),
         wanted: Value,
         force: Force,
         writing: &Writing<'_>,
-    ) -> Result<(Written, bool), Failure> {
-        let wanted = self.readable(resource, version, (namespace, name), wanted)?;
+    ) -> Result<(Written, bool)> {
+        let Writing { resource, version, .. } = *writing;
+        let wanted = readable((namespace, name), wanted, writing)?;
         let mut set = fields_of(Some(version.schema.schema()), &wanted);
         fields::strip(&mut set);
         if writing.status {
@@ -39,24 +38,19 @@ impl State {
         }
         let Some(current) = self.get(&resource.kind, namespace, name) else {
             if writing.status {
-                return Err(Failure::not_found(&resource.plural, &resource.kind.group, name));
+                return Err(Failure::not_found(resource, name));
             }
-            let entry = entry_of(resource, version, set, writing);
-            let written = self.create_managed(resource, version, wanted, writing, Some(entry))?;
-            return Ok((written, true));
+            return Ok((self.create(wanted, writing, Some(Entry::of(Operation::Apply, writing, set)))?, true));
         };
         let asked = meta_str(&wanted, "resourceVersion");
         if !asked.is_empty() && asked != meta_str(&current, "resourceVersion") {
-            return Err(Failure::modified(&resource.plural, &resource.kind.group, name));
+            return Err(Failure::modified(resource, name));
         }
         let uid = meta::uid(&wanted);
         if !uid.is_empty() && uid != meta::uid(&current) {
-            return Err(Failure::conflict(
-                &resource.plural,
-                &resource.kind.group,
-                name,
-                &format!("uid mismatch: the provided object specified uid {uid}, and no existing object was found"),
-            ));
+            let why =
+                format!("uid mismatch: the provided object specified uid {uid}, and no existing object was found");
+            return Err(Failure::conflict(resource, name, &why));
         }
         let schema = version.schema.schema();
         let mut live = current.as_ref().clone();
@@ -67,18 +61,13 @@ impl State {
         settle(schema, &live, &merged, &set, &mut entries, force, writing)?;
         let mine = entries.iter().position(|e| e.is(writing, Operation::Apply)).map(|at| entries.remove(at));
         if let Some(mine) = &mine {
-            let mut dropped = mine.set.clone();
-            dropped.subtract(&set);
-            for other in &entries {
-                dropped.subtract(&other.set);
-            }
             let mut held = set.clone();
-            for other in &entries {
-                held.union(&other.set);
-            }
+            entries.iter().for_each(|other| held.union(&other.set));
+            let mut dropped = mine.set.clone();
+            dropped.subtract(&held);
             cut(Some(schema), &mut merged, &dropped, &held);
         }
-        let mut entry = entry_of(resource, version, set, writing);
+        let mut entry = Entry::of(Operation::Apply, writing, set);
         if let Some(mine) = mine
             && mine.set == entry.set
             && merged == live
@@ -86,76 +75,46 @@ impl State {
             entry.time = mine.time;
         }
         entries.push(entry);
-        let written = self.replace_managed(resource, version, &current, merged, writing, entries)?;
-        Ok((written, false))
-    }
-
-    /// Checks that the applied object can be read by the schema, without any field that it does not know.
-    fn readable(
-        &self,
-        resource: &Resource,
-        version: &Version,
-        (namespace, name): (&str, &str),
-        mut wanted: Value,
-    ) -> Result<Value, Failure> {
-        if !wanted.is_object() {
-            return Err(Failure::bad_request("error decoding YAML: the applied configuration is not an object"));
-        }
-        let managed = &wanted["metadata"]["managedFields"];
-        if managed.as_array().is_some_and(|m| !m.is_empty()) {
-            return Err(Failure::bad_request("metadata.managedFields must be nil"));
-        }
-        let meta = meta_mut(&mut wanted);
-        meta.remove("managedFields");
-        meta.insert("name".into(), name.into());
-        if resource.namespaced {
-            meta.insert("namespace".into(), namespace.into());
-        }
-        let unknown = admission::prune_unknown(resource, version, &mut wanted)?;
-        let place = if namespace.is_empty() { format!("/{name}") } else { format!("{namespace}/{name}") };
-        let untyped = |why: String| {
-            Failure::new(
-                500,
-                "",
-                format!(
-                    "failed to create typed patch object ({place}; {}, Kind={}): {why}",
-                    resource.api_version(&version.name),
-                    resource.kind.kind
-                ),
-            )
-        };
-        match unknown.as_slice() {
-            [] => {}
-            [one] => return Err(untyped(format!(".{one}: field not declared in schema"))),
-            many => {
-                let lines: Vec<String> =
-                    many.iter().map(|path| format!("  .{path}: field not declared in schema")).collect();
-                return Err(untyped(format!("errors:\n{}", lines.join("\n"))));
-            }
-        }
-        if let Some(twice) = repeated(Some(version.schema.schema()), &wanted, "") {
-            return Err(untyped(twice));
-        }
-        Ok(wanted)
+        Ok((self.replace_managed(&current, merged, writing, entries)?, false))
     }
 }
 
-fn entry_of(resource: &Resource, version: &Version, set: FieldSet, writing: &Writing<'_>) -> Entry {
-    Entry {
-        manager: writing.manager.to_owned(),
-        operation: Operation::Apply,
-        api_version: resource.api_version(&version.name),
-        time: stamp(writing.now),
-        subresource: if writing.status { "status" } else { "" }.to_owned(),
-        set,
+/// Checks that the applied object can be read by the schema, without any field that it does not know.
+fn readable((namespace, name): (&str, &str), mut wanted: Value, writing: &Writing<'_>) -> Result<Value> {
+    let Writing { resource, version, .. } = *writing;
+    if !wanted.is_object() {
+        return Err(Failure::bad_request("error decoding YAML: the applied configuration is not an object"));
     }
+    let managed = &wanted["metadata"]["managedFields"];
+    if managed.as_array().is_some_and(|m| !m.is_empty()) {
+        return Err(Failure::bad_request("metadata.managedFields must be nil"));
+    }
+    let meta = meta_mut(&mut wanted);
+    meta.remove("managedFields");
+    meta.insert("name".into(), name.into());
+    if resource.namespaced {
+        meta.insert("namespace".into(), namespace.into());
+    }
+    let unknown = admission::prune_unknown(resource, version, &mut wanted)?;
+    let place = if namespace.is_empty() { format!("/{name}") } else { format!("{namespace}/{name}") };
+    let why = match unknown.as_slice() {
+        [] => repeated(Some(version.schema.schema()), &wanted, ""),
+        [one] => Some(format!(".{one}: field not declared in schema")),
+        many => {
+            let lines: Vec<String> =
+                many.iter().map(|path| format!("  .{path}: field not declared in schema")).collect();
+            Some(format!("errors:\n{}", lines.join("\n")))
+        }
+    };
+    let Some(why) = why else { return Ok(wanted) };
+    let (api_version, kind) = (resource.api_version(&version.name), &resource.kind.kind);
+    let said = format!("failed to create typed patch object ({place}; {api_version}, Kind={kind}): {why}");
+    Err(Failure::new(500, "", said))
 }
 
 /// Merges the part of the applied object that this request may write.
 fn merge_kept_fields(merged: &mut Value, wanted: &Value, schema: &Schema, version: &Version, status: bool) {
-    let (Some(target), Some(wanted)) = (merged.as_object_mut(), wanted.as_object()) else {
-        return;
-    };
+    let (Some(target), Some(wanted)) = (merged.as_object_mut(), wanted.as_object()) else { return };
     for (key, value) in wanted {
         let is_status = key == "status" && version.status;
         let writes = match key.as_str() {
@@ -206,7 +165,7 @@ fn settle(
     entries: &mut [Entry],
     force: Force,
     writing: &Writing<'_>,
-) -> Result<(), Failure> {
+) -> Result<()> {
     let (mut changed, removed) = difference(Some(schema), Some(live), Some(merged));
     changed.union(&removed);
     let changed = changed.intersect(set);
@@ -219,21 +178,15 @@ fn settle(
         if force == Force::Yes {
             entry.set.subtract(&both);
         } else {
-            let said = entry.said();
-            conflicts.extend(both.paths().into_iter().map(|path| (said.clone(), path)));
+            conflicts.extend(both.paths().into_iter().map(|path| (entry.said(), path)));
         }
     }
-    if conflicts.is_empty() {
-        return Ok(());
-    }
-    Err(conflict(&conflicts))
+    if conflicts.is_empty() { Ok(()) } else { Err(conflict(&conflicts)) }
 }
 
 fn conflict(conflicts: &[(String, String)]) -> Failure {
     let message = match conflicts {
-        [(manager, path)] => {
-            format!("Apply failed with 1 conflict: conflict with {manager}: {path}")
-        }
+        [(manager, path)] => format!("Apply failed with 1 conflict: conflict with {manager}: {path}"),
         many => {
             let mut by_manager: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
             for (manager, path) in many {
@@ -247,33 +200,29 @@ fn conflict(conflicts: &[(String, String)]) -> Failure {
             format!("Apply failed with {} conflicts: {}", many.len(), lines.join("\n"))
         }
     };
-    let causes = conflicts
-        .iter()
-        .map(|(manager, path)| Cause {
-            reason: "FieldManagerConflict",
-            message: format!("conflict with {manager}"),
-            field: path.clone(),
-        })
-        .collect();
-    let mut failure = Failure::new(409, "Conflict", message);
-    failure.details = Some(Box::new(Details { causes, ..Details::default() }));
-    failure
+    let cause = |(manager, path): &(String, String)| {
+        Cause::new("FieldManagerConflict", path, format!("conflict with {manager}"))
+    };
+    let causes = conflicts.iter().map(cause).collect();
+    Failure::new(409, "Conflict", message).with(Details { causes, ..Details::default() })
 }
 
 /// Removes fields that the manager no longer wants and that nobody else holds.
 fn cut(schema: Option<&Schema>, value: &mut Value, dropped: &FieldSet, held: &FieldSet) {
+    let nothing = FieldSet::default();
     match value {
-        Value::Object(map) => cut_fields(schema, map, dropped, held),
+        Value::Object(map) => {
+            for (key, less) in &dropped.below {
+                if let Some(name) = key.strip_prefix("f:") {
+                    cut_field(schema, map, name, less, held.below.get(key).unwrap_or(&nothing));
+                }
+            }
+        }
         Value::Array(items) => {
             let below = schema.and_then(|s| s.items.as_deref());
-            let nothing = FieldSet::default();
             items.retain_mut(|item| {
-                let Some(key) = item_key(schema, item) else {
-                    return true;
-                };
-                let Some(less) = dropped.below.get(&key) else {
-                    return true;
-                };
+                let Some(key) = item_key(schema, item) else { return true };
+                let Some(less) = dropped.below.get(&key) else { return true };
                 let rest = held.below.get(&key).unwrap_or(&nothing);
                 if less.here && rest.is_empty() {
                     return false;
@@ -286,30 +235,19 @@ fn cut(schema: Option<&Schema>, value: &mut Value, dropped: &FieldSet, held: &Fi
     }
 }
 
-fn cut_fields(schema: Option<&Schema>, map: &mut Map<String, Value>, dropped: &FieldSet, held: &FieldSet) {
-    let nothing = FieldSet::default();
-    for (key, less) in &dropped.below {
-        let Some(name) = key.strip_prefix("f:") else {
-            continue;
-        };
-        let rest = held.below.get(key).unwrap_or(&nothing);
-        let Some(value) = map.get_mut(name) else {
-            continue;
-        };
-        let below = schema.and_then(|s| s.field(name));
-        if less.here && rest.is_empty() {
-            map.remove(name);
-            continue;
-        }
-        cut(below, value, less, rest);
-        let hollow = match value {
-            Value::Object(map) => map.is_empty(),
-            Value::Array(items) => items.is_empty(),
-            _ => false,
-        };
-        if hollow && rest.is_empty() {
-            map.remove(name);
-        }
+fn cut_field(schema: Option<&Schema>, map: &mut Map<String, Value>, name: &str, dropped: &FieldSet, held: &FieldSet) {
+    let Some(value) = map.get_mut(name) else { return };
+    let is_mine = dropped.here && held.is_empty();
+    if !is_mine {
+        cut(schema.and_then(|s| s.field(name)), value, dropped, held);
+    }
+    let is_hollow = match value {
+        Value::Object(map) => map.is_empty(),
+        Value::Array(items) => items.is_empty(),
+        _ => false,
+    };
+    if is_mine || (is_hollow && held.is_empty()) {
+        map.remove(name);
     }
 }
 
@@ -325,10 +263,8 @@ fn repeated(schema: Option<&Schema>, value: &Value, path: &str) -> Option<String
                 let key = item_key(schema, item)?;
                 if seen.contains(&key) {
                     let is_set = schema.is_some_and(|s| s.list == ListType::Set);
-                    let shown =
-                        FieldSet { here: false, below: [(key, FieldSet { here: true, ..FieldSet::default() })].into() };
                     let unit = if is_set { "item" } else { "key" };
-                    return Some(format!("{path}: duplicate entries for {unit} {}", shown.paths().concat()));
+                    return Some(format!("{path}: duplicate entries for {unit} {}", fields::element(&key)));
                 }
                 seen.push(key);
             }

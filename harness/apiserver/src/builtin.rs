@@ -1,6 +1,6 @@
 //! Built-in kinds: what the API server itself fills in when one of them is written.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, ops::RangeInclusive};
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use serde_json::{Value, json};
@@ -18,24 +18,13 @@ pub(crate) struct Addresses {
 impl Addresses {
     fn host(&mut self) -> String {
         // 10.96.0.1 is the API server's own, the first ones are kept for DNS.
-        let host = (11..=u16::MAX).find(|h| !self.hosts.contains(h)).unwrap_or(u16::MAX);
-        self.hosts.insert(host);
+        let host = take_free(&mut self.hosts, 11..=u16::MAX);
         format!("10.96.{}.{}", host >> 8, host & 0xff)
     }
 
-    fn port(&mut self) -> u16 {
-        let port = (30000..=32767).find(|p| !self.ports.contains(p)).unwrap_or(32767);
-        self.ports.insert(port);
-        port
-    }
-
     fn take(&mut self, service: &Value) {
-        if let Some(host) = service["spec"]["clusterIP"].as_str().and_then(host_of) {
-            self.hosts.insert(host);
-        }
-        for port in ports_of(service) {
-            self.ports.insert(port);
-        }
+        self.hosts.extend(service["spec"]["clusterIP"].as_str().and_then(host_of));
+        self.ports.extend(ports_of(service));
     }
 
     /// Gives back what a deleted Service held.
@@ -47,6 +36,13 @@ impl Addresses {
             self.ports.remove(&port);
         }
     }
+}
+
+/// The first number of a range that is not taken, or the last where all are.
+fn take_free(taken: &mut BTreeSet<u16>, range: RangeInclusive<u16>) -> u16 {
+    let free = range.clone().find(|n| !taken.contains(n)).unwrap_or(*range.end());
+    taken.insert(free);
+    free
 }
 
 fn host_of(address: &str) -> Option<u16> {
@@ -114,21 +110,17 @@ fn service(object: &mut Value, current: Option<&Value>, addresses: &mut Addresse
     }
     let address = spec["clusterIP"].clone();
     spec["clusterIPs"] = json!([address]);
-    for (field, value) in [
-        ("ipFamilies", json!(["IPv4"])),
-        ("ipFamilyPolicy", json!("SingleStack")),
-        ("internalTrafficPolicy", json!("Cluster")),
+    let outside = kind == "NodePort" || kind == "LoadBalancer";
+    for (field, value, applies) in [
+        ("ipFamilies", json!(["IPv4"]), true),
+        ("ipFamilyPolicy", json!("SingleStack"), true),
+        ("internalTrafficPolicy", json!("Cluster"), true),
+        ("externalTrafficPolicy", json!("Cluster"), outside),
+        ("allocateLoadBalancerNodePorts", json!(true), kind == "LoadBalancer"),
     ] {
-        if spec[field].is_null() {
+        if applies && spec[field].is_null() {
             spec[field] = value;
         }
-    }
-    let outside = kind == "NodePort" || kind == "LoadBalancer";
-    if outside && spec["externalTrafficPolicy"].is_null() {
-        spec["externalTrafficPolicy"] = json!("Cluster");
-    }
-    if kind == "LoadBalancer" && spec["allocateLoadBalancerNodePorts"].is_null() {
-        spec["allocateLoadBalancerNodePorts"] = json!(true);
     }
     if let Some(ports) = spec["ports"].as_array_mut() {
         for port in ports.iter_mut().filter(|p| p.is_object()) {
@@ -138,14 +130,10 @@ fn service(object: &mut Value, current: Option<&Value>, addresses: &mut Addresse
             if !outside || !port["nodePort"].is_null() {
                 continue;
             }
-            let before = current
-                .and_then(|c| c["spec"]["ports"].as_array())
-                .into_iter()
-                .flatten()
-                .find(|p| p["port"] == port["port"] && p["protocol"] == port["protocol"])
-                .map(|p| p["nodePort"].clone())
-                .filter(|p| !p.is_null());
-            port["nodePort"] = before.unwrap_or_else(|| json!(addresses.port()));
+            let mut before = current.and_then(|c| c["spec"]["ports"].as_array()).into_iter().flatten();
+            let before = before.find(|p| p["port"] == port["port"] && p["protocol"] == port["protocol"]);
+            let before = before.map(|p| p["nodePort"].clone()).filter(|p| !p.is_null());
+            port["nodePort"] = before.unwrap_or_else(|| json!(take_free(&mut addresses.ports, 30000..=32767)));
         }
     }
     if object["status"].is_null() {
@@ -155,9 +143,7 @@ fn service(object: &mut Value, current: Option<&Value>, addresses: &mut Addresse
 }
 
 fn secret(object: &mut Value) {
-    let Some(map) = object.as_object_mut() else {
-        return;
-    };
+    let Some(map) = object.as_object_mut() else { return };
     map.entry("type").or_insert_with(|| json!("Opaque"));
     if let Some(Value::Object(plain)) = map.remove("stringData") {
         let data = map.entry("data").or_insert_with(|| json!({}));

@@ -7,9 +7,7 @@ use super::resource::Resource;
 
 /// Fills in the names that a definition may leave out.
 pub(crate) fn complete(definition: &mut Value) {
-    let Some(kind) = definition.pointer("/spec/names/kind").and_then(Value::as_str).map(str::to_owned) else {
-        return;
-    };
+    let Some(kind) = definition.pointer("/spec/names/kind").and_then(Value::as_str).map(str::to_owned) else { return };
     let names = &mut definition["spec"]["names"];
     if names["singular"].is_null() {
         names["singular"] = json!(kind.to_lowercase());
@@ -32,7 +30,7 @@ pub(crate) fn establish(definition: &mut Value, now: &str) {
         .filter(|v| v["storage"] == Value::Bool(true))
         .map(|v| v["name"].clone())
         .collect();
-    let mut status = definition["status"].clone();
+    let status = &mut definition["status"];
     status["acceptedNames"] = names;
     if status["storedVersions"].as_array().is_none_or(Vec::is_empty) {
         status["storedVersions"] = Value::Array(stored);
@@ -45,7 +43,6 @@ pub(crate) fn establish(definition: &mut Value, now: &str) {
              "reason": "InitialNamesAccepted", "message": "the initial names have been accepted"},
         ]);
     }
-    definition["status"] = status;
 }
 
 /// What keeps a definition from being served.
@@ -56,28 +53,18 @@ pub(crate) fn check(definition: &Value) -> Vec<Cause> {
         format!("{}.{}", text("/spec/names/plural").unwrap_or_default(), text("/spec/group").unwrap_or_default());
     let name = super::meta::name(definition);
     if name != wanted {
-        causes.push(Cause {
-            reason: reason::INVALID,
-            message: format!("Invalid value: {name:?}: must be spec.names.plural+\".\"+spec.group"),
-            field: "metadata.name".into(),
-        });
+        let message = format!("Invalid value: {name:?}: must be spec.names.plural+\".\"+spec.group");
+        causes.push(Cause::new(reason::INVALID, "metadata.name", message));
     }
     let versions = definition.pointer("/spec/versions").and_then(Value::as_array);
     for (at, version) in versions.into_iter().flatten().enumerate() {
         if version.pointer("/schema/openAPIV3Schema").is_none() {
-            causes.push(Cause {
-                reason: reason::REQUIRED,
-                message: "Required value: schemas are required".into(),
-                field: format!("spec.versions[{at}].schema.openAPIV3Schema"),
-            });
+            let field = format!("spec.versions[{at}].schema.openAPIV3Schema");
+            causes.push(Cause::new(reason::REQUIRED, field, "Required value: schemas are required"));
         }
     }
     if let Err(error) = Resource::read(definition, true) {
-        causes.push(Cause {
-            reason: reason::INVALID,
-            message: format!("Invalid value: \"object\": {error}"),
-            field: "spec".into(),
-        });
+        causes.push(Cause::new(reason::INVALID, "spec", format!("Invalid value: \"object\": {error}")));
     }
     causes
 }

@@ -2,7 +2,9 @@
 
 use serde_json::{Value, json};
 
-use super::hooks::Denial;
+use crate::{hooks::Denial, kind::Kind, resource::Resource};
+
+pub type Result<T, E = Failure> = std::result::Result<T, E>;
 
 pub(crate) mod reason {
     pub const INVALID: &str = "FieldValueInvalid";
@@ -15,39 +17,40 @@ pub(crate) mod reason {
     pub const FORBIDDEN: &str = "FieldValueForbidden";
 }
 
-/// One cause of an invalid object or of a conflict.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Cause {
+pub(crate) struct Cause {
     pub reason: &'static str,
     /// The message without the field.
     pub message: String,
+    /// `spec.rules[0].matches`; `<nil>` where it is the object itself.
     pub field: String,
+}
+
+impl Cause {
+    pub(crate) fn new(reason: &'static str, field: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { reason, message: message.into(), field: field.into() }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[error("{message}")]
 pub struct Failure {
+    /// The HTTP status code.
     pub code: u16,
     /// The API's reason, `NotFound`; empty where the API has none.
-    pub reason: &'static str,
+    pub(crate) reason: &'static str,
     pub message: String,
-    /// What `details` of the Status holds.
-    pub details: Option<Box<Details>>,
+    pub(crate) details: Option<Box<Details>>,
 }
 
+/// What a refusal is about.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Details {
+pub(crate) struct Details {
     pub name: String,
     pub group: String,
     /// The resource, or for invalid objects the kind.
     pub kind: String,
-    pub uid: String,
     pub causes: Vec<Cause>,
-}
-
-/// `plural.group`, or `plural` for the core group, as messages name a resource.
-pub(crate) fn dotted(name: &str, group: &str) -> String {
-    if group.is_empty() { name.to_owned() } else { format!("{name}.{group}") }
 }
 
 impl Failure {
@@ -55,27 +58,25 @@ impl Failure {
         Self { code, reason, message: message.into(), details: None }
     }
 
-    fn about(mut self, plural: &str, group: &str, name: &str) -> Self {
-        self.details = Some(Box::new(Details {
-            name: name.to_owned(),
-            group: group.to_owned(),
-            kind: plural.to_owned(),
-            ..Details::default()
-        }));
-        self
+    pub(crate) fn with(self, details: Details) -> Self {
+        Self { details: Some(Box::new(details)), ..self }
     }
 
-    pub fn bad_request(message: impl Into<String>) -> Self {
+    fn about(self, resource: &Resource, name: &str) -> Self {
+        let (kind, group) = (resource.plural.clone(), resource.kind.group.to_string());
+        self.with(Details { name: name.to_owned(), group, kind, causes: Vec::new() })
+    }
+
+    pub(crate) fn bad_request(message: impl Into<String>) -> Self {
         Self::new(400, "BadRequest", message)
     }
 
-    /// 404 for an object.
-    pub fn not_found(plural: &str, group: &str, name: &str) -> Self {
-        Self::new(404, "NotFound", format!("{} {name:?} not found", dotted(plural, group))).about(plural, group, name)
+    pub(crate) fn not_found(resource: &Resource, name: &str) -> Self {
+        Self::new(404, "NotFound", format!("{resource} {name:?} not found")).about(resource, name)
     }
 
     /// 404 for a path that the server does not serve.
-    pub fn no_such_resource() -> Self {
+    pub(crate) fn no_such_resource() -> Self {
         Self::new(404, "NotFound", "the server could not find the requested resource")
     }
 
@@ -83,44 +84,32 @@ impl Failure {
         Self::new(405, "MethodNotAllowed", "the server does not allow this method on the requested resource")
     }
 
-    /// 409 for a name that is taken.
-    pub fn already_exists(plural: &str, group: &str, name: &str) -> Self {
-        Self::new(409, "AlreadyExists", format!("{} {name:?} already exists", dotted(plural, group)))
-            .about(plural, group, name)
+    pub(crate) fn already_exists(resource: &Resource, name: &str) -> Self {
+        Self::new(409, "AlreadyExists", format!("{resource} {name:?} already exists")).about(resource, name)
     }
 
     /// 409 for an object that has changed or that is going.
-    pub fn conflict(plural: &str, group: &str, name: &str, why: &str) -> Self {
-        Self::new(
-            409,
-            "Conflict",
-            format!("Operation cannot be fulfilled on {} {name:?}: {why}", dotted(plural, group)),
-        )
-        .about(plural, group, name)
+    pub(crate) fn conflict(resource: &Resource, name: &str, why: &str) -> Self {
+        let said = format!("Operation cannot be fulfilled on {resource} {name:?}: {why}");
+        Self::new(409, "Conflict", said).about(resource, name)
     }
 
     /// 409 for a resource version that is not the newest.
-    pub(crate) fn modified(plural: &str, group: &str, name: &str) -> Self {
-        Self::conflict(
-            plural,
-            group,
-            name,
-            "the object has been modified; please apply your changes to the latest version and try again",
-        )
+    pub(crate) fn modified(resource: &Resource, name: &str) -> Self {
+        let why = "the object has been modified; please apply your changes to the latest version and try again";
+        Self::conflict(resource, name, why)
     }
 
-    pub fn forbidden(plural: &str, group: &str, name: &str, why: &str) -> Self {
-        Self::new(403, "Forbidden", format!("{} {name:?} is forbidden: {why}", dotted(plural, group)))
-            .about(plural, group, name)
+    pub(crate) fn forbidden(resource: &Resource, name: &str, why: &str) -> Self {
+        Self::new(403, "Forbidden", format!("{resource} {name:?} is forbidden: {why}")).about(resource, name)
     }
 
-    /// 403 in the words of a webhook.
     pub(crate) fn denied(Denial { webhook, message }: &Denial) -> Self {
         Self::new(403, "Forbidden", format!("admission webhook {webhook:?} denied the request: {message}"))
     }
 
     /// 410 for a resource version that the history no longer holds.
-    pub fn expired(asked: u64, oldest: u64) -> Self {
+    pub(crate) fn expired(asked: u64, oldest: u64) -> Self {
         Self::new(410, "Expired", format!("too old resource version: {asked} ({oldest})"))
     }
 
@@ -136,8 +125,13 @@ impl Failure {
         Self::new(413, "RequestEntityTooLarge", "etcdserver: request is too large")
     }
 
-    /// 422 with one cause for each wrong field.
-    pub fn invalid(kind: &str, group: &str, name: &str, causes: Vec<Cause>) -> Self {
+    /// 415 with what would be read.
+    pub(crate) fn unsupported_media(why: &str, accepted: &str) -> Self {
+        let said = format!("{why} - accepted media types include: {accepted}");
+        Self::new(415, "UnsupportedMediaType", said)
+    }
+
+    pub(crate) fn invalid(kind: &Kind, name: &str, causes: Vec<Cause>) -> Self {
         let mut lines: Vec<String> = Vec::new();
         for cause in &causes {
             let line = format!("{}: {}", cause.field, cause.message);
@@ -149,24 +143,24 @@ impl Failure {
             [one] => one.clone(),
             many => format!("[{}]", many.join(", ")),
         };
-        let mut failure = Self::new(422, "Invalid", format!("{} {name:?} is invalid: {said}", dotted(kind, group)))
-            .about(kind, group, name);
-        if let Some(details) = &mut failure.details {
-            details.causes = causes;
-        }
-        failure
+        let (name_of_kind, group) = (kind.kind.to_string(), kind.group.to_string());
+        Self::new(422, "Invalid", format!("{kind} {name:?} is invalid: {said}")).with(Details {
+            name: name.to_owned(),
+            group,
+            kind: name_of_kind,
+            causes,
+        })
+    }
+
+    pub(crate) fn invalid_option(options: &'static str, cause: Cause) -> Self {
+        Self::invalid(&Kind::of("meta.k8s.io", options), "", vec![cause])
     }
 
     pub fn is_not_found(&self) -> bool {
         self.code == 404
     }
 
-    pub fn is_conflict(&self) -> bool {
-        self.code == 409
-    }
-
-    /// The Status object that goes over the wire.
-    pub fn status(&self) -> Value {
+    pub(crate) fn status(&self) -> Value {
         let mut status = json!({
             "kind": "Status",
             "apiVersion": "v1",
@@ -179,23 +173,16 @@ impl Failure {
             status["reason"] = json!(self.reason);
         }
         if let Some(details) = &self.details {
-            let mut shown = serde_json::Map::new();
-            for (key, text) in
-                [("name", &details.name), ("group", &details.group), ("kind", &details.kind), ("uid", &details.uid)]
-            {
+            status["details"] = json!({});
+            for (key, text) in [("name", &details.name), ("group", &details.group), ("kind", &details.kind)] {
                 if !text.is_empty() {
-                    shown.insert(key.to_owned(), json!(text));
+                    status["details"][key] = json!(text);
                 }
             }
+            let cause = |c: &Cause| json!({"reason": c.reason, "message": c.message, "field": c.field});
             if !details.causes.is_empty() {
-                let causes: Vec<Value> = details
-                    .causes
-                    .iter()
-                    .map(|c| json!({"reason": c.reason, "message": c.message, "field": c.field}))
-                    .collect();
-                shown.insert("causes".to_owned(), Value::Array(causes));
+                status["details"]["causes"] = details.causes.iter().map(cause).collect();
             }
-            status["details"] = Value::Object(shown);
         }
         status
     }
@@ -207,21 +194,23 @@ mod tests {
 
     #[test]
     fn one_cause_is_said_plainly_and_many_in_brackets() {
-        let cause =
-            |field: &str| Cause { reason: "FieldValueRequired", message: "Required value".into(), field: field.into() };
-        let one = Failure::invalid("Gateway", "g.io", "a", vec![cause("spec.x")]);
+        let cause = |field: &str| Cause::new(reason::REQUIRED, field, "Required value");
+        let one = Failure::invalid(&Kind::new("g.io", "Gateway"), "a", vec![cause("spec.x")]);
         assert_eq!(one.message, "Gateway.g.io \"a\" is invalid: spec.x: Required value");
-        let two = Failure::invalid("Pod", "", "a", vec![cause("x"), cause("y"), cause("y")]);
+        let two = Failure::invalid(&Kind::new("", "Pod"), "a", vec![cause("x"), cause("y"), cause("y")]);
         assert_eq!(two.message, "Pod \"a\" is invalid: [x: Required value, y: Required value]");
         assert_eq!(two.status()["details"]["causes"][1]["field"], "y");
     }
 
     #[test]
     fn resources_of_a_group_are_dotted() {
-        assert_eq!(
-            Failure::not_found("gateways", "gateway.networking.k8s.io", "x").message,
-            "gateways.gateway.networking.k8s.io \"x\" not found"
-        );
-        assert_eq!(Failure::not_found("pods", "", "x").status()["code"], json!(404));
+        let resource = |group: &str, plural: &str| {
+            let definition = json!({"spec": {"group": group, "names": {"kind": "K", "plural": plural},
+                "versions": [{"name": "v1", "storage": true}]}});
+            Resource::read(&definition, false).unwrap()
+        };
+        let gateways = resource("gateway.networking.k8s.io", "gateways");
+        assert_eq!(Failure::not_found(&gateways, "x").message, "gateways.gateway.networking.k8s.io \"x\" not found");
+        assert_eq!(Failure::not_found(&resource("", "pods"), "x").status()["code"], json!(404));
     }
 }

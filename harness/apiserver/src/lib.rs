@@ -25,7 +25,7 @@ mod state;
 mod store;
 mod write;
 
-pub use failure::{Cause, Details, Failure};
+pub use failure::Failure;
 pub use hooks::{Denial, Fault, Hooks, NoHooks};
 pub use http::{LARGEST_BODY, Server, ServerOptions};
 pub use kind::{Kind, kinds};

@@ -5,9 +5,9 @@ use std::{collections::VecDeque, sync::Arc};
 use serde_json::{Value, json};
 
 use super::kind::{Kind, kinds};
-use super::meta::{self, meta_mut, meta_str};
-use super::state::{Key, State, stamp};
-use super::{definition, failure::Failure, resource::Resource};
+use super::meta::{self, Key, meta_mut, meta_str};
+use super::state::{State, stamp};
+use super::{definition, failure::Failure, failure::Result, resource::Resource};
 
 /// What happens to the objects that the deleted one owns.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -40,37 +40,26 @@ impl State {
     pub(crate) fn remove(
         &mut self,
         resource: &Arc<Resource>,
-        namespace: &str,
-        name: &str,
+        (namespace, name): (&str, &str),
         deletion: &Deletion,
-        now: jiff::Timestamp,
-    ) -> Result<Arc<Value>, Failure> {
-        let group = resource.kind.group.as_ref();
-        let Some(current) = self.get(&resource.kind, namespace, name) else {
-            return Err(Failure::not_found(&resource.plural, group, name));
-        };
+    ) -> Result<Arc<Value>> {
+        let current = self.find(resource, namespace, name)?;
         for (asked, field, label) in
             [(&deletion.uid, "uid", "UID"), (&deletion.resource_version, "resourceVersion", "ResourceVersion")]
         {
             let has = meta_str(&current, field);
-            if let Some(asked) = asked
-                && asked != has
-            {
-                return Err(Failure::conflict(
-                    &resource.plural,
-                    group,
-                    name,
-                    &format!("Precondition failed: {label} in precondition: {asked}, {label} in object meta: {has}"),
-                ));
+            if let Some(asked) = asked.as_ref().filter(|asked| *asked != has) {
+                let why =
+                    format!("Precondition failed: {label} in precondition: {asked}, {label} in object meta: {has}");
+                return Err(Failure::conflict(resource, name, &why));
             }
         }
         if resource.kind == kinds::NAMESPACE && IMMORTAL.contains(&name) {
-            return Err(Failure::forbidden(&resource.plural, group, name, "this namespace may not be deleted"));
+            return Err(Failure::forbidden(resource, name, "this namespace may not be deleted"));
         }
         if deletion.dry_run {
             return Ok(current);
         }
-        let key = (namespace.to_owned(), name.to_owned());
         let owned = self.owned_by(meta::uid(&current));
         let mut holds: Vec<String> = meta::finalizers(&current).into_iter().map(str::to_owned).collect();
         match deletion.propagation {
@@ -86,28 +75,21 @@ impl State {
         }
         let stays = !holds.is_empty() || resource.kind == kinds::NAMESPACE;
         if !stays {
-            let last = self.vanish(resource, &key, now);
-            return Ok(last.unwrap_or(current));
+            return Ok(self.vanish(resource, &meta::key(&current)).unwrap_or(current));
         }
-        let marked = self.mark(resource, &current, &holds, now);
+        let marked = self.mark(resource, &current, &holds);
         if resource.kind == kinds::NAMESPACE {
-            self.empty_namespace(name, now);
+            self.empty_namespace(name);
         } else if holds.iter().any(|h| h == FOREGROUND) {
             for (kind, key) in owned {
-                self.remove_quietly(&kind, &key, Propagation::Foreground, now);
+                self.remove_quietly(&kind, &key, Propagation::Foreground);
             }
-            self.release_owners(now);
+            self.release_owners();
         }
         Ok(self.get(&resource.kind, namespace, name).unwrap_or(marked))
     }
 
-    fn mark(
-        &mut self,
-        resource: &Resource,
-        current: &Arc<Value>,
-        holds: &[String],
-        now: jiff::Timestamp,
-    ) -> Arc<Value> {
+    fn mark(&mut self, resource: &Resource, current: &Arc<Value>, holds: &[String]) -> Arc<Value> {
         if meta::is_going(current) && meta::finalizers(current).len() == holds.len() {
             return current.clone();
         }
@@ -118,7 +100,7 @@ impl State {
             meta.insert("finalizers".into(), json!(holds));
         }
         if !meta.contains_key("deletionTimestamp") {
-            meta.insert("deletionTimestamp".into(), json!(stamp(now)));
+            meta.insert("deletionTimestamp".into(), json!(stamp(self.hooks.now())));
             meta.insert("deletionGracePeriodSeconds".into(), json!(0));
             if let Some(generation) = generation {
                 meta.insert("generation".into(), json!(generation + 1));
@@ -127,20 +109,19 @@ impl State {
         if resource.kind == kinds::NAMESPACE {
             object["status"]["phase"] = json!("Terminating");
         }
-        let key = (meta::namespace(current).to_owned(), meta::name(current).to_owned());
-        self.commit(&resource.kind, key, Some(object)).unwrap_or_else(|| current.clone())
+        self.commit(&resource.kind, meta::key(current), Some(object)).unwrap_or_else(|| current.clone())
     }
 
-    fn remove_quietly(&mut self, kind: &Kind, key: &Key, propagation: Propagation, now: jiff::Timestamp) {
+    fn remove_quietly(&mut self, kind: &Kind, key: &Key, propagation: Propagation) {
         let deletion = Deletion { propagation, ..Deletion::default() };
         if let Ok(resource) = self.resource(kind) {
             // Absent is what was wanted.
-            let _ = self.remove(&resource, &key.0, &key.1, &deletion, now);
+            let _ = self.remove(&resource, (&key.0, &key.1), &deletion);
         }
     }
 
     /// Takes an object out of the store, and with it everything that only it held.
-    pub(crate) fn vanish(&mut self, resource: &Resource, key: &Key, now: jiff::Timestamp) -> Option<Arc<Value>> {
+    pub(crate) fn vanish(&mut self, resource: &Resource, key: &Key) -> Option<Arc<Value>> {
         let last = self.commit(&resource.kind, key.clone(), None)?;
         let mut gone: VecDeque<(Kind, Arc<Value>)> = VecDeque::from([(resource.kind.clone(), last.clone())]);
         while let Some((kind, object)) = gone.pop_front() {
@@ -148,150 +129,102 @@ impl State {
                 self.addresses.release(&object);
             }
             if kind == kinds::CUSTOM_RESOURCE_DEFINITION {
-                self.undefine(&object, now);
+                self.undefine(&object);
             }
-            let uid = meta::uid(&object).to_owned();
-            for (kind, key) in self.owned_by(&uid) {
-                self.let_go(&kind, &key, &uid, now, &mut gone);
+            let uid = meta::uid(&object);
+            for (kind, key) in self.owned_by(uid) {
+                if let Some(last) = self.let_go(&kind, &key, uid) {
+                    gone.push_back((kind, last));
+                }
             }
         }
-        self.release_owners(now);
-        self.close_namespaces(now);
+        self.release_owners();
+        self.close_namespaces();
         Some(last)
     }
 
-    /// A dependent of a vanished owner: it loses the reference, and goes when that was the last.
-    fn let_go(
-        &mut self,
-        kind: &Kind,
-        key: &Key,
-        uid: &str,
-        now: jiff::Timestamp,
-        gone: &mut VecDeque<(Kind, Arc<Value>)>,
-    ) {
-        let Some(object) = self.get(kind, &key.0, &key.1) else {
-            return;
-        };
-        let others = owner_uids(&object).any(|owner| owner != uid && self.has_uid(owner));
-        if others {
+    /// A dependent of a vanished owner loses the reference, and goes when that was the last: its last state then.
+    fn let_go(&mut self, kind: &Kind, key: &Key, uid: &str) -> Option<Arc<Value>> {
+        let object = self.get(kind, &key.0, &key.1)?;
+        let is_there = |uid: &str| self.everything().any(|(_, o)| meta::uid(o) == uid);
+        if owner_uids(&object).any(|owner| owner != uid && is_there(owner)) {
             self.disown(kind, key, uid);
         } else if meta::finalizers(&object).is_empty() {
-            if let Some(last) = self.commit(kind, key.clone(), None) {
-                gone.push_back((kind.clone(), last));
-            }
+            return self.commit(kind, key.clone(), None);
         } else if !meta::is_going(&object) {
-            self.remove_quietly(kind, key, Propagation::Background, now);
+            self.remove_quietly(kind, key, Propagation::Background);
         }
+        None
     }
 
     fn disown(&mut self, kind: &Kind, key: &Key, uid: &str) {
-        let Some(object) = self.get(kind, &key.0, &key.1) else {
-            return;
-        };
-        let mut object = object.as_ref().clone();
-        let meta = meta_mut(&mut object);
-        if let Some(Value::Array(owners)) = meta.get_mut("ownerReferences") {
-            owners.retain(|o| o["uid"] != uid);
-            if owners.is_empty() {
-                meta.remove("ownerReferences");
-            }
+        if let Some(object) = self.get(kind, &key.0, &key.1) {
+            self.commit(kind, key.clone(), Some(without(&object, "ownerReferences", |owner| owner["uid"] == uid)));
         }
-        self.commit(kind, key.clone(), Some(object));
-    }
-
-    fn has_uid(&self, uid: &str) -> bool {
-        self.everything().any(|(_, o)| meta::uid(o) == uid)
     }
 
     fn owned_by(&self, uid: &str) -> Vec<(Kind, Key)> {
-        self.everything()
-            .filter(|(_, o)| owner_uids(o).any(|owner| owner == uid))
-            .map(|(kind, o)| (kind.clone(), (meta::namespace(o).to_owned(), meta::name(o).to_owned())))
-            .collect()
+        self.all(|object| owner_uids(object).any(|owner| owner == uid))
+    }
+
+    fn all(&self, wanted: impl Fn(&Value) -> bool) -> Vec<(Kind, Key)> {
+        let found = self.everything().filter(|(_, object)| wanted(object));
+        found.map(|(kind, object)| (kind.clone(), meta::key(object))).collect()
     }
 
     /// Owners that waited for their dependents go when the last one is gone.
-    fn release_owners(&mut self, now: jiff::Timestamp) {
+    fn release_owners(&mut self) {
+        let waits = |object: &Value| meta::is_going(object) && meta::finalizers(object).contains(&FOREGROUND);
         loop {
-            let free = self
-                .everything()
-                .find(|(_, o)| {
-                    meta::is_going(o)
-                        && meta::finalizers(o).contains(&FOREGROUND)
-                        && self.owned_by(meta::uid(o)).is_empty()
-                })
-                .map(|(kind, o)| (kind.clone(), o.clone()));
-            let Some((kind, object)) = free else { return };
-            let key = (meta::namespace(&object).to_owned(), meta::name(&object).to_owned());
-            let mut object = object.as_ref().clone();
-            if let Some(Value::Array(holds)) = meta_mut(&mut object).get_mut("finalizers") {
-                holds.retain(|h| h != FOREGROUND);
-                if holds.is_empty() {
-                    meta_mut(&mut object).remove("finalizers");
-                }
-            }
-            let last = meta::finalizers(&object).is_empty();
-            self.commit(&kind, key.clone(), Some(object));
+            let is_free = |object: &Value| waits(object) && self.owned_by(meta::uid(object)).is_empty();
+            let found = self.everything().find(|(_, object)| is_free(object));
+            let Some((kind, object)) = found.map(|(kind, object)| (kind.clone(), object.clone())) else { return };
+            let key = meta::key(&object);
+            let free = without(&object, "finalizers", |hold| hold == FOREGROUND);
+            let last = meta::finalizers(&free).is_empty();
+            self.commit(&kind, key.clone(), Some(free));
             if last && let Ok(resource) = self.resource(&kind) {
-                self.vanish(&resource, &key, now);
+                self.vanish(&resource, &key);
             }
         }
     }
 
-    fn empty_namespace(&mut self, namespace: &str, now: jiff::Timestamp) {
-        let content: Vec<(Kind, Key)> = self
-            .everything()
-            .filter(|(_, o)| meta::namespace(o) == namespace)
-            .map(|(kind, o)| (kind.clone(), (namespace.to_owned(), meta::name(o).to_owned())))
-            .collect();
-        for (kind, key) in content {
-            self.remove_quietly(&kind, &key, Propagation::Background, now);
+    fn empty_namespace(&mut self, namespace: &str) {
+        for (kind, key) in self.all(|object| meta::namespace(object) == namespace) {
+            self.remove_quietly(&kind, &key, Propagation::Background);
         }
-        self.close_namespaces(now);
+        self.close_namespaces();
     }
 
     /// Ends the namespaces that are going and hold nothing any more.
-    fn close_namespaces(&mut self, now: jiff::Timestamp) {
-        let going: Vec<String> = self
-            .list(&kinds::NAMESPACE, None)
-            .iter()
-            .filter(|ns| meta::is_going(ns) && meta::finalizers(ns).is_empty())
-            .map(|ns| meta::name(ns).to_owned())
-            .collect();
-        for name in going {
-            let held = self.everything().any(|(_, o)| meta::namespace(o) == name);
-            if !held && let Ok(resource) = self.resource(&kinds::NAMESPACE) {
-                self.vanish(&resource, &(String::new(), name), now);
+    fn close_namespaces(&mut self) {
+        let Ok(resource) = self.resource(&kinds::NAMESPACE) else { return };
+        for namespace in self.list(&kinds::NAMESPACE, None) {
+            let free = meta::is_going(&namespace) && meta::finalizers(&namespace).is_empty();
+            if free && self.may_leave(&resource, &namespace) {
+                self.vanish(&resource, &meta::key(&namespace));
             }
         }
     }
 
     /// Serves what a CustomResourceDefinition says, and writes its conditions.
-    pub(crate) fn define(&mut self, object: &Arc<Value>, now: jiff::Timestamp) {
+    pub(crate) fn define(&mut self, object: &Arc<Value>) {
         let Ok(resource) = Resource::read(object, true) else {
             return; // refused at admission
         };
         let mut established = object.as_ref().clone();
-        definition::establish(&mut established, &stamp(now));
+        definition::establish(&mut established, &stamp(self.hooks.now()));
         self.serve(Arc::new(resource));
         if established != **object {
-            let key = (String::new(), meta::name(object).to_owned());
-            self.commit(&kinds::CUSTOM_RESOURCE_DEFINITION, key, Some(established));
+            self.commit(&kinds::CUSTOM_RESOURCE_DEFINITION, meta::key(object), Some(established));
         }
     }
 
-    fn undefine(&mut self, object: &Value, now: jiff::Timestamp) {
-        let Ok(resource) = Resource::read(object, true) else {
-            return;
-        };
-        let instances: Vec<Key> = self
-            .list(&resource.kind, None)
-            .iter()
-            .map(|o| (meta::namespace(o).to_owned(), meta::name(o).to_owned()))
-            .collect();
-        for key in instances {
+    fn undefine(&mut self, object: &Value) {
+        let Ok(resource) = Resource::read(object, true) else { return };
+        for instance in self.list(&resource.kind, None) {
             if let Ok(served) = self.resource(&resource.kind) {
-                self.vanish(&served, &key, now);
+                self.vanish(&served, &meta::key(&instance));
             }
         }
         self.unserve(&resource.kind);
@@ -306,4 +239,17 @@ impl State {
 
 fn owner_uids(object: &Value) -> impl Iterator<Item = &str> {
     object["metadata"]["ownerReferences"].as_array().into_iter().flatten().filter_map(|o| o["uid"].as_str())
+}
+
+/// An object without some entries of a list in its metadata; a list that is empty then goes.
+fn without(object: &Value, list: &str, gone: impl Fn(&Value) -> bool) -> Value {
+    let mut object = object.clone();
+    let meta = meta_mut(&mut object);
+    if let Some(Value::Array(entries)) = meta.get_mut(list) {
+        entries.retain(|entry| !gone(entry));
+        if entries.is_empty() {
+            meta.remove(list);
+        }
+    }
+    object
 }

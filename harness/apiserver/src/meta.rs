@@ -4,18 +4,10 @@ use serde_json::{Map, Value, json};
 
 /// `metadata` of an object as a map; an empty one where it is missing.
 pub(crate) fn meta_mut(object: &mut Value) -> &mut Map<String, Value> {
-    if !object.is_object() {
-        *object = json!({});
+    if !object["metadata"].is_object() {
+        object["metadata"] = json!({});
     }
-    let Value::Object(map) = object else { unreachable!("made an object just above") };
-    let meta = map.entry("metadata").or_insert_with(|| json!({}));
-    if !meta.is_object() {
-        *meta = json!({});
-    }
-    match meta {
-        Value::Object(map) => map,
-        _ => unreachable!("made an object just above"),
-    }
+    object["metadata"].as_object_mut().expect("made an object just above")
 }
 
 /// A text field of `metadata`, empty where it is missing.
@@ -36,6 +28,13 @@ pub(crate) fn uid(object: &Value) -> &str {
     meta_str(object, "uid")
 }
 
+/// Namespace (empty for cluster-wide kinds) and name.
+pub(crate) type Key = (String, String);
+
+pub(crate) fn key(object: &Value) -> Key {
+    (namespace(object).to_owned(), name(object).to_owned())
+}
+
 /// The resource version of an object, 0 where it has none.
 pub fn resource_version(object: &Value) -> u64 {
     meta_str(object, "resourceVersion").parse().unwrap_or(0)
@@ -51,8 +50,5 @@ pub(crate) fn is_going(object: &Value) -> bool {
 }
 
 pub(crate) fn finalizers(object: &Value) -> Vec<&str> {
-    object["metadata"]["finalizers"]
-        .as_array()
-        .map(|list| list.iter().filter_map(Value::as_str).collect())
-        .unwrap_or_default()
+    object["metadata"]["finalizers"].as_array().into_iter().flatten().filter_map(Value::as_str).collect()
 }

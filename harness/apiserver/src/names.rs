@@ -14,9 +14,7 @@ const QUALIFIED: &str = "name part must consist of alphanumeric characters, '-',
 pub(crate) fn check(kind: &Kind, object: &Value) -> Vec<Cause> {
     let mut causes = Vec::new();
     let name = meta::name(object);
-    let mut wrong = |reason: &'static str, field: &str, message: String| {
-        causes.push(Cause { reason, message, field: field.to_owned() });
-    };
+    let mut wrong = |reason, field: &str, message: String| causes.push(Cause::new(reason, field, message));
     if name.is_empty() {
         wrong(reason::REQUIRED, "metadata.name", "Required value: name or generateName is required".into());
     } else if let Some(why) = name_refusal(kind, name) {
@@ -28,11 +26,8 @@ pub(crate) fn check(kind: &Kind, object: &Value) -> Vec<Cause> {
         }
         let value = value.as_str().unwrap_or("");
         if value.len() > 63 {
-            wrong(
-                reason::INVALID,
-                "metadata.labels",
-                format!("Invalid value: {value:?}: must be no more than 63 bytes"),
-            );
+            let message = format!("Invalid value: {value:?}: must be no more than 63 bytes");
+            wrong(reason::INVALID, "metadata.labels", message);
         } else if !is_label_value(value) {
             wrong(reason::INVALID, "metadata.labels", format!("Invalid value: {value:?}: {LABEL_VALUE}"));
         }
@@ -76,10 +71,7 @@ pub(crate) fn is_label_value(text: &str) -> bool {
 }
 
 pub(crate) fn is_qualified(key: &str) -> bool {
-    let (prefix, name) = match key.split_once('/') {
-        Some((prefix, name)) => (Some(prefix), name),
-        None => (None, key),
-    };
+    let (prefix, name) = key.split_once('/').map_or((None, key), |(prefix, name)| (Some(prefix), name));
     !name.is_empty()
         && name.len() <= 63
         && is_label_value(name)

@@ -1,7 +1,8 @@
 //! Resources: what the server serves, one entry a kind with its versions, read from a definition in CRD shape.
 
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 
+use serde::Deserialize;
 use serde_json::Value;
 
 use super::{kind::Kind, schema::SchemaSource};
@@ -12,7 +13,6 @@ pub struct Resource {
     /// The name in paths, `httproutes`.
     pub plural: String,
     pub singular: String,
-    /// `HTTPRouteList`.
     pub list_kind: String,
     pub short_names: Vec<String>,
     /// Categories for kubectl, `all`.
@@ -29,7 +29,6 @@ pub struct Resource {
 
 #[derive(Debug)]
 pub struct Version {
-    /// `v1beta1`.
     pub name: String,
     pub served: bool,
     /// The warning that each request for a deprecated version gets.
@@ -44,14 +43,17 @@ pub struct Version {
     pub selectable: Vec<String>,
 }
 
-#[derive(Clone, Debug)]
+/// A printer column.
+#[derive(Clone, Debug, Deserialize)]
 pub struct Column {
     pub name: String,
     /// `string`, `integer`, `date` ...
+    #[serde(rename = "type")]
     pub kind: String,
-    /// Where the cell comes from.
+    #[serde(rename = "jsonPath")]
     pub path: String,
     /// Zero is always shown, more only with `-o wide`.
+    #[serde(default)]
     pub priority: i64,
 }
 
@@ -59,16 +61,21 @@ pub struct Column {
 #[error("definition has no usable {0}")]
 pub struct BadDefinition(pub &'static str);
 
+/// `plural.group`, or `plural` for the core group, as messages name a resource.
+impl fmt::Display for Resource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let dot = if self.kind.group.is_empty() { "" } else { "." };
+        write!(f, "{}{dot}{}", self.plural, self.kind.group)
+    }
+}
+
 fn text(value: &Value, pointer: &str) -> Option<String> {
     value.pointer(pointer)?.as_str().map(str::to_owned)
 }
 
 fn texts(value: &Value, pointer: &str) -> Vec<String> {
-    value
-        .pointer(pointer)
-        .and_then(Value::as_array)
-        .map(|list| list.iter().filter_map(|v| v.as_str().map(str::to_owned)).collect())
-        .unwrap_or_default()
+    let list = value.pointer(pointer).and_then(Value::as_array).into_iter().flatten();
+    list.filter_map(|v| v.as_str().map(str::to_owned)).collect()
 }
 
 impl Resource {
@@ -113,7 +120,6 @@ impl Resource {
         &self.versions[self.storage]
     }
 
-    /// A served version by name.
     pub fn version(&self, name: &str) -> Option<&Version> {
         self.versions.iter().find(|v| v.served && v.name == name)
     }
@@ -130,47 +136,25 @@ impl Version {
         let deprecation = (entry["deprecated"] == Value::Bool(true)).then(|| {
             text(entry, "/deprecationWarning").unwrap_or_else(|| format!("{group}/{name} {kind} is deprecated"))
         });
-        let columns = entry["additionalPrinterColumns"]
-            .as_array()
-            .map(|list| list.iter().filter_map(Column::read).collect())
-            .unwrap_or_default();
-        let selectable = entry["selectableFields"]
-            .as_array()
-            .map(|list| {
-                list.iter()
-                    .filter_map(|f| f["jsonPath"].as_str().map(|p| p.trim_start_matches('.').to_owned()))
-                    .collect()
-            })
-            .unwrap_or_default();
+        let list = |field: &str| entry[field].as_array().into_iter().flatten();
+        let path = |field: &Value| Some(field["jsonPath"].as_str()?.trim_start_matches('.').to_owned());
         Ok(Self {
             served: entry["served"] != Value::Bool(false),
             deprecation,
             schema: SchemaSource::shared(entry.pointer("/schema/openAPIV3Schema")),
-            columns,
+            columns: list("additionalPrinterColumns").filter_map(|c| Column::deserialize(c).ok()).collect(),
             status: entry.pointer("/subresources/status").is_some(),
-            selectable,
+            selectable: list("selectableFields").filter_map(path).collect(),
             name,
         })
     }
 }
 
-impl Column {
-    fn read(entry: &Value) -> Option<Self> {
-        Some(Self {
-            name: entry["name"].as_str()?.to_owned(),
-            kind: entry["type"].as_str().unwrap_or("string").to_owned(),
-            path: entry["jsonPath"].as_str()?.to_owned(),
-            priority: entry["priority"].as_i64().unwrap_or(0),
-        })
-    }
-}
-
-/// Kubernetes' order of two versions, the preferred one first.
+/// Kubernetes' order of two versions: stable before beta before alpha, higher numbers first, other names last.
 pub(crate) fn newer(a: &str, b: &str) -> std::cmp::Ordering {
     rank(b).cmp(&rank(a)).then_with(|| a.cmp(b))
 }
 
-/// Kubernetes' order of versions: stable before beta before alpha, higher numbers first, other names last.
 fn rank(version: &str) -> (u8, u64, u64) {
     let Some(rest) = version.strip_prefix('v') else {
         return (0, 0, 0);

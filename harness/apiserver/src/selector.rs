@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::resource::{Resource, Version};
-use super::{failure::Failure, meta, names};
+use super::{failure::Failure, failure::Result, meta, names};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Requirement {
@@ -50,8 +50,8 @@ impl LabelSelector {
         self.0.iter().all(|(key, requirement)| {
             let value = labels[key.as_str()].as_str();
             match requirement {
-                Requirement::In(values) => value.is_some_and(|v| values.iter().any(|w| w == v)),
-                Requirement::NotIn(values) => !value.is_some_and(|v| values.iter().any(|w| w == v)),
+                Requirement::In(values) => values.iter().any(|v| Some(v.as_str()) == value),
+                Requirement::NotIn(values) => !values.iter().any(|v| Some(v.as_str()) == value),
                 Requirement::Exists => value.is_some(),
                 Requirement::Absent => value.is_none(),
                 Requirement::Greater(bound) => value.and_then(|v| v.parse::<i64>().ok()).is_some_and(|v| v > *bound),
@@ -84,21 +84,14 @@ fn unreadable(text: &str, why: &str) -> BadSelector {
 }
 
 fn requirement(part: &str) -> Result<(String, Requirement), BadSelector> {
-    let key = |text: &str| -> Result<String, BadSelector> {
-        let text = text.trim();
-        if names::is_qualified(text) {
-            Ok(text.to_owned())
-        } else {
-            Err(unreadable(part, &format!("<nil>: Invalid value: {text:?}")))
-        }
+    let checked = |text: &str, fits: bool, place: &str| match fits {
+        true => Ok(text.to_owned()),
+        false => Err(unreadable(part, &format!("{place}: Invalid value: {text:?}"))),
     };
-    let value = |text: &str| -> Result<String, BadSelector> {
+    let key = |text: &str| checked(text.trim(), names::is_qualified(text.trim()), "<nil>");
+    let value = |text: &str| {
         let text = text.trim();
-        if text.len() <= 63 && names::is_label_value(text) {
-            Ok(text.to_owned())
-        } else {
-            Err(unreadable(part, &format!("values[0]: Invalid value: {text:?}")))
-        }
+        checked(text, text.len() <= 63 && names::is_label_value(text), "values[0]")
     };
     if let Some(rest) = part.strip_prefix('!') {
         return Ok((key(rest)?, Requirement::Absent));
@@ -113,20 +106,18 @@ fn requirement(part: &str) -> Result<(String, Requirement), BadSelector> {
             other => Err(unreadable(part, &format!("found '{other}', expected: in, notin"))),
         };
     }
-    for (sign, negative) in [("!=", true), ("==", false), ("=", false)] {
+    let number = |text: &str| {
+        let bad = |_| unreadable(part, "for 'Gt', 'Lt' operators, the value must be an integer");
+        text.trim().parse().map_err(bad)
+    };
+    for sign in ["!=", "==", "=", ">", "<"] {
         if let Some((name, wanted)) = part.split_once(sign) {
-            let wanted = vec![value(wanted)?];
-            let requirement = if negative { Requirement::NotIn(wanted) } else { Requirement::In(wanted) };
-            return Ok((key(name)?, requirement));
-        }
-    }
-    for sign in ['>', '<'] {
-        if let Some((name, bound)) = part.split_once(sign) {
-            let bound = bound
-                .trim()
-                .parse()
-                .map_err(|_| unreadable(part, "for 'Gt', 'Lt' operators, the value must be an integer"))?;
-            let requirement = if sign == '>' { Requirement::Greater(bound) } else { Requirement::Less(bound) };
+            let requirement = match sign {
+                "!=" => Requirement::NotIn(vec![value(wanted)?]),
+                ">" => Requirement::Greater(number(wanted)?),
+                "<" => Requirement::Less(number(wanted)?),
+                _ => Requirement::In(vec![value(wanted)?]),
+            };
             return Ok((key(name)?, requirement));
         }
     }
@@ -153,7 +144,7 @@ impl FieldSelector {
     }
 
     /// Checks that the kind can be selected by these fields.
-    pub(crate) fn check(&self, resource: &Resource, version: &Version) -> Result<(), Failure> {
+    pub(crate) fn check(&self, resource: &Resource, version: &Version) -> Result<()> {
         for (key, _, _) in &self.0 {
             let known = matches!(key.as_str(), "metadata.name" | "metadata.namespace")
                 || version.selectable.iter().any(|f| f == key)

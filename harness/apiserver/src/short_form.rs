@@ -23,11 +23,7 @@ pub enum BadShortForm {
     #[error("definitions in the short form: not YAML")]
     Yaml(#[from] serde_saphyr::Error),
     #[error("definition of {kind}: {why}")]
-    Definition {
-        /// The kind, or what stands in its place.
-        kind: String,
-        why: String,
-    },
+    Definition { kind: String, why: String },
 }
 
 const PIECES: &str = include_str!("schemas/pieces.yaml");
@@ -93,7 +89,7 @@ fn expand(short: &Value, pieces: &Map<String, Value>) -> Result<Value, String> {
     for (name, piece) in short["pieces"].as_object().into_iter().flatten() {
         pieces.insert(name.clone(), piece.clone());
     }
-    let mut schema = Expander { pieces: &pieces }.node(&short["schema"])?;
+    let mut schema = Pieces(&pieces).node(&short["schema"])?;
     if schema["properties"].is_null() {
         schema["properties"] = json!({});
     }
@@ -150,11 +146,10 @@ fn expand(short: &Value, pieces: &Map<String, Value>) -> Result<Value, String> {
     Ok(definition)
 }
 
-struct Expander<'a> {
-    pieces: &'a Map<String, Value>,
-}
+/// Nodes by name.
+struct Pieces<'a>(&'a Map<String, Value>);
 
-impl Expander<'_> {
+impl Pieces<'_> {
     /// A node of the short form as a node of a schema.
     fn node(&self, short: &Value) -> Result<Value, String> {
         match short {
@@ -168,7 +163,7 @@ impl Expander<'_> {
         match word {
             "string" | "integer" | "number" | "boolean" => Ok(json!({"type": word})),
             "any" => Ok(json!({"x-kubernetes-preserve-unknown-fields": true})),
-            piece => match self.pieces.get(piece) {
+            piece => match self.0.get(piece) {
                 Some(short) => self.node(short),
                 None => Err(format!("there is no piece {piece:?}")),
             },
@@ -232,7 +227,7 @@ impl Expander<'_> {
 
     fn rules(&self, node: &mut Value, rules: &Value) -> Result<(), String> {
         let rules = match rules.as_str() {
-            Some(piece) => self.pieces.get(piece).ok_or_else(|| format!("there is no piece {piece:?}"))?,
+            Some(piece) => self.0.get(piece).ok_or_else(|| format!("there is no piece {piece:?}"))?,
             None => rules,
         };
         for pair in rules.as_array().into_iter().flatten() {

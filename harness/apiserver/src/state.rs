@@ -7,8 +7,10 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
-use super::meta::{self, meta_mut};
-use super::{admission::UnknownFields, builtin, failure::Failure, hooks::Hooks, kind::Kind, resource::Resource};
+use super::failure::{Failure, Result};
+use super::meta::{self, Key, meta_mut};
+use super::resource::{Resource, Version};
+use super::{admission::UnknownFields, builtin, hooks::Hooks, kind::Kind};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {
@@ -27,9 +29,6 @@ pub struct WatchEvent {
     pub version: u64,
 }
 
-/// Namespace (empty for cluster-wide kinds) and name.
-pub(crate) type Key = (String, String);
-
 pub(crate) enum Listener {
     /// A controller in this process: never loses an event.
     Patient(mpsc::UnboundedSender<Arc<WatchEvent>>),
@@ -37,21 +36,17 @@ pub(crate) enum Listener {
     Bounded(mpsc::Sender<Arc<WatchEvent>>),
 }
 
-struct Subscriber {
-    kind: Option<Kind>,
-    listener: Listener,
-}
-
 /// How many changes the log holds before watches from older versions expire.
 pub(crate) const HISTORY: usize = 2048;
 
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Writing<'a> {
+    pub resource: &'a Arc<Resource>,
+    pub version: &'a Version,
     pub manager: &'a str,
     /// Judge and answer, keep nothing.
     pub dry_run: bool,
     pub unknown: UnknownFields,
-    /// Only the status is written.
     pub status: bool,
     /// A resource version is demanded of updates of custom resources.
     pub conditional: bool,
@@ -71,7 +66,8 @@ pub(crate) struct State {
     changed: BTreeMap<Kind, u64>,
     log: VecDeque<Arc<WatchEvent>>,
     forgotten: u64,
-    subscribers: Vec<Subscriber>,
+    /// Each with the kind that it hears of, or of all.
+    subscribers: Vec<(Option<Kind>, Listener)>,
     pub(crate) addresses: builtin::Addresses,
     seed: RandomState,
     minted: u64,
@@ -121,11 +117,10 @@ impl State {
         self.resources.values()
     }
 
-    pub(crate) fn resource(&self, kind: &Kind) -> Result<Arc<Resource>, Failure> {
+    pub(crate) fn resource(&self, kind: &Kind) -> Result<Arc<Resource>> {
         self.resources.get(kind).cloned().ok_or_else(Failure::no_such_resource)
     }
 
-    /// The resource served under a path.
     pub(crate) fn resource_at(&self, group: &str, plural: &str) -> Option<Arc<Resource>> {
         self.resources.values().find(|r| r.kind.group == group && r.plural == plural).cloned()
     }
@@ -138,15 +133,18 @@ impl State {
         self.resources.remove(kind);
     }
 
+    /// An object that has to be there.
+    pub(crate) fn find(&self, resource: &Resource, namespace: &str, name: &str) -> Result<Arc<Value>> {
+        self.get(&resource.kind, namespace, name).ok_or_else(|| Failure::not_found(resource, name))
+    }
+
     pub(crate) fn get(&self, kind: &Kind, namespace: &str, name: &str) -> Option<Arc<Value>> {
         // The lookup borrows a pair of owned strings; names are short.
         self.objects.get(kind)?.get(&(namespace.to_owned(), name.to_owned())).cloned()
     }
 
     pub(crate) fn list(&self, kind: &Kind, namespace: Option<&str>) -> Vec<Arc<Value>> {
-        let Some(objects) = self.objects.get(kind) else {
-            return Vec::new();
-        };
+        let Some(objects) = self.objects.get(kind) else { return Vec::new() };
         match namespace {
             None => objects.values().cloned().collect(),
             Some(ns) => objects
@@ -162,7 +160,7 @@ impl State {
     }
 
     /// The changes after a version, or the failure that says that they are forgotten.
-    pub(crate) fn since(&self, kind: &Kind, version: u64) -> Result<Vec<Arc<WatchEvent>>, Failure> {
+    pub(crate) fn since(&self, kind: &Kind, version: u64) -> Result<Vec<Arc<WatchEvent>>> {
         if version < self.forgotten {
             return Err(Failure::expired(version, self.forgotten));
         }
@@ -170,36 +168,29 @@ impl State {
     }
 
     /// The objects of a kind as they were at a version, or the failure that says that this is forgotten.
-    pub(crate) fn list_at(
-        &self,
-        kind: &Kind,
-        namespace: Option<&str>,
-        version: u64,
-    ) -> Result<Vec<Arc<Value>>, Failure> {
+    pub(crate) fn list_at(&self, kind: &Kind, namespace: Option<&str>, version: u64) -> Result<Vec<Arc<Value>>> {
         if version < self.forgotten {
             return Err(Failure::expired_list());
         }
-        let key = |object: &Value| (meta::namespace(object).to_owned(), meta::name(object).to_owned());
         let mut objects: BTreeMap<Key, Arc<Value>> =
-            self.list(kind, namespace).into_iter().map(|object| (key(&object), object)).collect();
+            self.list(kind, namespace).into_iter().map(|object| (meta::key(&object), object)).collect();
         let since = self.log.iter().rev().take_while(|event| event.version > version);
         for event in since.filter(|e| e.kind == *kind && namespace.is_none_or(|n| n == meta::namespace(&e.object))) {
             match &event.before {
-                Some(before) => objects.insert(key(before), before.clone()),
-                None => objects.remove(&key(&event.object)),
+                Some(before) => objects.insert(meta::key(before), before.clone()),
+                None => objects.remove(&meta::key(&event.object)),
             };
         }
         Ok(objects.into_values().collect())
     }
 
-    /// Forgets the log, as compaction does.
     pub(crate) fn forget(&mut self) {
         self.log.clear();
         self.forgotten = self.version;
     }
 
     pub(crate) fn listen(&mut self, kind: Option<Kind>, listener: Listener) {
-        self.subscribers.push(Subscriber { kind, listener });
+        self.subscribers.push((kind, listener));
     }
 
     pub(crate) fn commit(&mut self, kind: &Kind, key: Key, object: Option<Value>) -> Option<Arc<Value>> {
@@ -210,19 +201,17 @@ impl State {
         }
         self.version += 1;
         self.changed.insert(kind.clone(), self.version);
-        let (change, object) = match object {
-            Some(mut object) => {
-                meta_mut(&mut object).insert("resourceVersion".into(), json!(self.version.to_string()));
-                let object = Arc::new(object);
-                objects.insert(key, object.clone());
-                let change = if before.is_some() { Change::Modified } else { Change::Added };
-                (change, object)
-            }
-            None => {
-                let mut last = objects.remove(&key)?.as_ref().clone();
-                meta_mut(&mut last).insert("resourceVersion".into(), json!(self.version.to_string()));
-                (Change::Deleted, Arc::new(last))
-            }
+        let change = match (&object, &before) {
+            (None, _) => Change::Deleted,
+            (Some(_), None) => Change::Added,
+            (Some(_), Some(_)) => Change::Modified,
+        };
+        let mut object = object.or_else(|| before.as_deref().cloned())?;
+        meta_mut(&mut object).insert("resourceVersion".into(), json!(self.version.to_string()));
+        let object = Arc::new(object);
+        match change {
+            Change::Deleted => objects.remove(&key),
+            Change::Added | Change::Modified => objects.insert(key, object.clone()),
         };
         let event =
             Arc::new(WatchEvent { kind: kind.clone(), change, object: object.clone(), before, version: self.version });
@@ -232,16 +221,13 @@ impl State {
                 self.forgotten = old.version;
             }
         }
-        self.subscribers.retain(|s| {
-            if s.kind.as_ref().is_some_and(|k| k != kind) {
-                return match &s.listener {
-                    Listener::Patient(tx) => !tx.is_closed(),
-                    Listener::Bounded(tx) => !tx.is_closed(),
-                };
-            }
-            match &s.listener {
-                Listener::Patient(tx) => tx.send(event.clone()).is_ok(),
-                Listener::Bounded(tx) => tx.try_send(event.clone()).is_ok(),
+        self.subscribers.retain(|(wanted, listener)| {
+            let concerned = wanted.as_ref().is_none_or(|wanted| wanted == kind);
+            match listener {
+                Listener::Patient(tx) if concerned => tx.send(event.clone()).is_ok(),
+                Listener::Bounded(tx) if concerned => tx.try_send(event.clone()).is_ok(),
+                Listener::Patient(tx) => !tx.is_closed(),
+                Listener::Bounded(tx) => !tx.is_closed(),
             }
         });
         Some(object)

@@ -2,26 +2,23 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use tokio::sync::mpsc;
 
+use super::failure::{Failure, Result};
 use super::lifecycle::{Deletion, Propagation};
+use super::resource::{Resource, Version};
 use super::short_form::{self, Definitions};
 use super::state::{Change, Listener, State, WatchEvent, Writing};
-use super::{
-    admission::UnknownFields, apply::Force, failure::Failure, hooks::Hooks, kind::Kind, meta, resource::Resource,
-    schema::Schema,
-};
+use super::{admission::UnknownFields, apply::Force, hooks::Hooks, kind::Kind, meta, schema::Schema, write::carry};
 
 /// An object as it is kept; clones are cheap.
 pub type Object = Arc<Value>;
 
 /// The objects of one world. Clones share them.
 #[derive(Clone)]
-pub struct Store(Arc<Inner>);
-
-struct Inner {
-    state: Mutex<State>,
+pub struct Store {
+    state: Arc<Mutex<State>>,
     hooks: Arc<dyn Hooks>,
 }
 
@@ -58,7 +55,7 @@ impl Store {
         let hooks: Arc<dyn Hooks> = Arc::new(hooks);
         let mut state = State::new(hooks.clone());
         short_form::install(&mut state, hooks.now(), definitions);
-        let store = Self(Arc::new(Inner { state: Mutex::new(state), hooks }));
+        let store = Self { state: Arc::new(Mutex::new(state)), hooks };
         for name in ["default", "kube-node-lease", "kube-public", "kube-system"] {
             let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
             store.create(namespace).expect("a fresh store takes its namespaces");
@@ -70,23 +67,22 @@ impl Store {
     pub fn copy(&self, hooks: impl Hooks) -> Self {
         let hooks: Arc<dyn Hooks> = Arc::new(hooks);
         let state = self.lock().copy(hooks.clone());
-        Self(Arc::new(Inner { state: Mutex::new(state), hooks }))
+        Self { state: Arc::new(Mutex::new(state)), hooks }
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
         // A panic under the lock leaves whole objects behind: commits are single steps.
-        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub fn now(&self) -> jiff::Timestamp {
-        self.0.hooks.now()
+        self.hooks.now()
     }
 
     pub(crate) fn name(&self) -> &'static str {
-        self.0.hooks.name()
+        self.hooks.name()
     }
 
-    /// The newest resource version.
     pub fn version(&self) -> u64 {
         self.lock().version()
     }
@@ -97,6 +93,12 @@ impl Store {
 
     pub fn get(&self, kind: &Kind, namespace: &str, name: &str) -> Option<Object> {
         self.lock().get(kind, namespace, name)
+    }
+
+    /// An object that has to be there.
+    pub(crate) fn find(&self, kind: &Kind, namespace: &str, name: &str) -> Result<Object> {
+        let state = self.lock();
+        state.find(&*state.resource(kind)?, namespace, name)
     }
 
     /// The objects of a kind in a namespace, or in all of them, in the order of namespaces and names.
@@ -113,11 +115,10 @@ impl Store {
     /// The path of an object, in the version that its kind is kept in.
     pub fn path(&self, kind: &Kind, namespace: &str, name: &str) -> Option<String> {
         let resource = self.lock().resource(kind).ok()?;
-        let (version, plural) = (&resource.storage().name, &resource.plural);
-        let root =
-            if kind.group.is_empty() { format!("/api/{version}") } else { format!("/apis/{}/{version}", kind.group) };
+        let root = if kind.group.is_empty() { "api" } else { "apis" };
         let home = if resource.namespaced { format!("/namespaces/{namespace}") } else { String::new() };
-        Some(format!("{root}{home}/{plural}/{name}"))
+        let version = resource.api_version(&resource.storage().name);
+        Some(format!("/{root}/{version}{home}/{}/{name}", resource.plural))
     }
 
     /// The kinds of this name in all groups, each with whether its objects live in namespaces.
@@ -127,23 +128,16 @@ impl Store {
     }
 
     /// Creates an object; unknown fields are refused.
-    pub fn create(&self, object: Value) -> Result<Object, Failure> {
-        let writing = self.writing();
+    pub fn create(&self, object: Value) -> Result<Object> {
         let mut state = self.lock();
         let (resource, version) = served(&state, &object)?;
         let version = resource.version(&version).ok_or_else(Failure::no_such_resource)?;
-        Ok(state.create(&resource, version, object, &writing)?.object)
+        Ok(state.create(object, &self.writing(&resource, version, false), None)?.object)
     }
 
     /// Changes an object in place (all but its status); no change, no event.
-    pub fn change(
-        &self,
-        kind: &Kind,
-        namespace: &str,
-        name: &str,
-        edit: impl FnOnce(&mut Value),
-    ) -> Result<Object, Failure> {
-        self.edit(kind, namespace, name, false, edit)
+    pub fn change(&self, kind: &Kind, namespace: &str, name: &str, edit: impl FnOnce(&mut Value)) -> Result<Object> {
+        self.edit(kind, (namespace, name), false, edit)
     }
 
     /// Changes the status of an object: `edit` gets the value of `status`, an empty object where there is none.
@@ -154,72 +148,47 @@ impl Store {
         namespace: &str,
         name: &str,
         edit: impl FnOnce(&mut Value),
-    ) -> Result<Object, Failure> {
-        self.edit(kind, namespace, name, true, |object| {
-            if !object["status"].is_object() {
-                object["status"] = json!({});
+    ) -> Result<Object> {
+        self.edit(kind, (namespace, name), true, |object| {
+            let mut status = object["status"].take();
+            if !status.is_object() {
+                status = json!({});
             }
-            edit(&mut object["status"]);
-            if object["status"].as_object().is_some_and(|s| s.is_empty())
-                && let Some(map) = object.as_object_mut()
-            {
-                map.remove("status");
-            }
+            edit(&mut status);
+            let is_empty = status.as_object().is_some_and(Map::is_empty);
+            carry(object, "status", Some(&status).filter(|_| !is_empty));
         })
     }
 
-    fn edit(
-        &self,
-        kind: &Kind,
-        namespace: &str,
-        name: &str,
-        status: bool,
-        edit: impl FnOnce(&mut Value),
-    ) -> Result<Object, Failure> {
-        let mut writing = self.writing();
-        writing.status = status;
+    fn edit(&self, kind: &Kind, name: (&str, &str), status: bool, edit: impl FnOnce(&mut Value)) -> Result<Object> {
         let mut state = self.lock();
         let resource = state.resource(kind)?;
-        let Some(current) = state.get(kind, namespace, name) else {
-            return Err(Failure::not_found(&resource.plural, &kind.group, name));
-        };
-        let mut object = current.as_ref().clone();
+        let mut object = state.find(&resource, name.0, name.1)?.as_ref().clone();
         edit(&mut object);
-        let version = resource.storage();
-        Ok(state.replace(&resource, version, namespace, name, object, &writing)?.object)
+        Ok(state.replace(name, object, &self.writing(&resource, resource.storage(), status))?.object)
     }
 
     /// Creates or updates an object by a forced server-side apply: the fields in `object` are set, fields that were applied
     /// before and that it no longer names are removed, others stay. No change, no event.
-    pub fn apply(&self, object: Value) -> Result<Object, Failure> {
-        let writing = self.writing();
+    pub fn apply(&self, object: Value) -> Result<Object> {
         let mut state = self.lock();
         let (resource, version) = served(&state, &object)?;
         let version = resource.version(&version).ok_or_else(Failure::no_such_resource)?;
-        let (namespace, name) = (meta::namespace(&object).to_owned(), meta::name(&object).to_owned());
-        let (written, _) = state.apply(&resource, version, (&namespace, &name), object, Force::Yes, &writing)?;
-        Ok(written.object)
+        let (namespace, name) = meta::key(&object);
+        let writing = self.writing(&resource, version, false);
+        Ok(state.apply((&namespace, &name), object, Force::Yes, &writing)?.0.object)
     }
 
     /// Deletes an object; what it owns goes after it. Finalizers hold it.
-    pub fn delete(&self, kind: &Kind, namespace: &str, name: &str) -> Result<(), Failure> {
+    pub fn delete(&self, kind: &Kind, namespace: &str, name: &str) -> Result<()> {
         self.delete_with(kind, namespace, name, Propagation::Background)
     }
 
-    /// Deletes an object and says what happens to what it owns.
-    pub fn delete_with(
-        &self,
-        kind: &Kind,
-        namespace: &str,
-        name: &str,
-        propagation: Propagation,
-    ) -> Result<(), Failure> {
-        let now = self.now();
+    pub fn delete_with(&self, kind: &Kind, namespace: &str, name: &str, propagation: Propagation) -> Result<()> {
         let mut state = self.lock();
         let resource = state.resource(kind)?;
         let deletion = Deletion { propagation, ..Deletion::default() };
-        state.remove(&resource, namespace, name, &deletion, now)?;
-        Ok(())
+        state.remove(&resource, (namespace, name), &deletion).map(drop)
     }
 
     /// The changes from now on, of one kind or of all.
@@ -269,12 +238,14 @@ impl Store {
         rules
     }
 
-    fn writing(&self) -> Writing<'static> {
+    fn writing<'a>(&self, resource: &'a Arc<Resource>, version: &'a Version, status: bool) -> Writing<'a> {
         Writing {
+            resource,
+            version,
             manager: self.name(),
             dry_run: false,
             unknown: UnknownFields::Strict,
-            status: false,
+            status,
             conditional: false,
             now: self.now(),
         }
@@ -302,7 +273,7 @@ impl Rules {
 }
 
 /// The resource of an object and the version that it is written in.
-fn served(state: &State, object: &Value) -> Result<(Arc<Resource>, String), Failure> {
+fn served(state: &State, object: &Value) -> Result<(Arc<Resource>, String)> {
     let (group, version) = meta::group_version(object["apiVersion"].as_str().unwrap_or_default());
     let kind = object["kind"].as_str().unwrap_or_default();
     let resource = state.resource(&Kind::new(group, kind)).map_err(|_| {

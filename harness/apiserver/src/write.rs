@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::admission::{self, UnknownFields};
-use super::failure::{Cause, Failure};
+use super::failure::{Cause, Failure, Result, reason};
 use super::fields::{self, Entry};
 use super::meta::{self, meta_mut, meta_str};
 use super::resource::{Resource, Version};
@@ -13,26 +13,14 @@ use super::state::{State, Writing, Written, stamp};
 use super::{builtin, hooks::Fault, kind::kinds};
 
 impl State {
+    /// Creates an object; `applied` is its manager where it comes of an apply.
     pub(crate) fn create(
         &mut self,
-        resource: &Arc<Resource>,
-        version: &Version,
-        object: Value,
-        writing: &Writing<'_>,
-    ) -> Result<Written, Failure> {
-        self.create_managed(resource, version, object, writing, None)
-    }
-
-    /// The same, with the fields of an applying manager where it was applied.
-    pub(crate) fn create_managed(
-        &mut self,
-        resource: &Arc<Resource>,
-        version: &Version,
         mut object: Value,
         writing: &Writing<'_>,
         applied: Option<Entry>,
-    ) -> Result<Written, Failure> {
-        let group = resource.kind.group.as_ref();
+    ) -> Result<Written> {
+        let Writing { resource, version, .. } = *writing;
         if resource.storage().name != version.name && self.hooks.has(Fault::RefusesOlderVersions) {
             return Err(Failure::bad_request(format!("version {} of {} is refused", version.name, resource.plural)));
         }
@@ -42,15 +30,13 @@ impl State {
         if !meta_str(&object, "resourceVersion").is_empty() {
             return Err(Failure::bad_request("resourceVersion should not be set on objects to be created"));
         }
-        if meta::name(&object).is_empty() {
-            let prefix = meta_str(&object, "generateName").to_owned();
-            if !prefix.is_empty() {
-                let name = format!("{prefix}{}", self.suffix());
-                meta_mut(&mut object).insert("name".into(), json!(name));
-            }
+        let prefix = meta_str(&object, "generateName");
+        if meta::name(&object).is_empty() && !prefix.is_empty() {
+            let name = format!("{prefix}{}", self.suffix());
+            meta_mut(&mut object).insert("name".into(), json!(name));
         }
-        let name = meta::name(&object).to_owned();
-        let namespace = self.home(resource, &mut object)?;
+        self.settle_home(resource, &mut object)?;
+        let key = meta::key(&object);
         let uid = self.new_uid();
         let meta = meta_mut(&mut object);
         for field in ["managedFields", "deletionTimestamp", "deletionGracePeriodSeconds", "generation", "selfLink"] {
@@ -61,13 +47,10 @@ impl State {
         if resource.generation {
             meta.insert("generation".into(), json!(1));
         }
-        if version.status
-            && let Some(map) = object.as_object_mut()
-        {
-            map.remove("status");
+        if version.status {
+            carry(&mut object, "status", None);
         }
         admission::default(version, &mut object);
-        let key = (namespace.clone(), name.clone());
         let taken = self.get(&resource.kind, &key.0, &key.1).is_some();
         builtin::prepare(&resource.kind, &mut object, None, &mut self.addresses);
         match admission::validate(resource, version, &object, None) {
@@ -80,97 +63,67 @@ impl State {
             Ok(()) => {}
         }
         if taken {
-            return Err(Failure::already_exists(&resource.plural, group, &name));
+            return Err(Failure::already_exists(resource, &key.1));
         }
         store_as(resource, version, &mut object);
         match applied {
             Some(entry) => fields::write(&mut object, vec![entry]),
-            None => fields::track(resource, &version.name, None, &mut object, writing),
+            None => fields::track(None, &mut object, writing),
         }
         if writing.dry_run {
             return Ok(Written { object: Arc::new(object), warnings });
         }
         let object = self.commit(&resource.kind, key, Some(object)).ok_or_else(Failure::no_such_resource)?;
-        self.after_write(resource, &object, writing.now);
+        self.after_write(resource, &object);
         Ok(Written { object, warnings })
     }
 
-    fn home(&self, resource: &Resource, object: &mut Value) -> Result<String, Failure> {
-        let group = resource.kind.group.as_ref();
-        let name = meta::name(object).to_owned();
+    /// Checks the namespace of a new object, which only objects of namespaced kinds have.
+    fn settle_home(&self, resource: &Resource, object: &mut Value) -> Result<()> {
         if !resource.namespaced {
             meta_mut(object).remove("namespace");
-            return Ok(String::new());
+            return Ok(());
         }
-        let namespace = meta::namespace(object).to_owned();
-        let Some(home) = self.get(&kinds::NAMESPACE, "", &namespace) else {
-            return Err(Failure::not_found("namespaces", "", &namespace));
-        };
-        if meta::is_going(&home) {
-            let mut failure = Failure::forbidden(
-                &resource.plural,
-                group,
-                &name,
-                &format!("unable to create new content in namespace {namespace} because it is being terminated"),
-            );
-            if let Some(details) = &mut failure.details {
-                details.causes.push(Cause {
-                    reason: "NamespaceTerminating",
-                    message: format!("namespace {namespace} is being terminated"),
-                    field: "metadata.namespace".into(),
-                });
-            }
-            return Err(failure);
+        let namespace = meta::namespace(object);
+        let home = self.find(&*self.resource(&kinds::NAMESPACE)?, "", namespace)?;
+        if !meta::is_going(&home) {
+            return Ok(());
         }
-        Ok(namespace)
+        let why = format!("unable to create new content in namespace {namespace} because it is being terminated");
+        let mut failure = Failure::forbidden(resource, meta::name(object), &why);
+        if let Some(details) = &mut failure.details {
+            let message = format!("namespace {namespace} is being terminated");
+            details.causes.push(Cause::new("NamespaceTerminating", "metadata.namespace", message));
+        }
+        Err(failure)
     }
 
-    /// Replaces an object by one that was written in `version`.
-    pub(crate) fn replace(
-        &mut self,
-        resource: &Arc<Resource>,
-        version: &Version,
-        namespace: &str,
-        name: &str,
-        mut object: Value,
-        writing: &Writing<'_>,
-    ) -> Result<Written, Failure> {
-        let group = resource.kind.group.as_ref();
-        let Some(current) = self.get(&resource.kind, namespace, name) else {
-            return Err(Failure::not_found(&resource.plural, group, name));
-        };
-        let warnings = admission::decode(resource, version, &mut object, writing.unknown)?;
-        self.precondition(resource, &current, &object, name, writing)?;
-        let mut object = self.succeed(resource, version, &current, object, writing.status)?;
-        fields::track(resource, &version.name, Some(&current), &mut object, writing);
-        self.keep(resource, &current, object, writing, warnings)
+    pub(crate) fn replace(&mut self, key: (&str, &str), mut object: Value, writing: &Writing<'_>) -> Result<Written> {
+        let current = self.find(writing.resource, key.0, key.1)?;
+        let warnings = admission::decode(writing.resource, writing.version, &mut object, writing.unknown)?;
+        precondition(&current, &object, key.1, writing)?;
+        let mut object = self.succeed(&current, object, writing)?;
+        fields::track(Some(&current), &mut object, writing);
+        self.keep(&current, object, writing, warnings)
     }
 
     /// Replaces an object by the outcome of an apply, whose managers are known.
     pub(crate) fn replace_managed(
         &mut self,
-        resource: &Arc<Resource>,
-        version: &Version,
         current: &Arc<Value>,
         object: Value,
         writing: &Writing<'_>,
         managers: Vec<Entry>,
-    ) -> Result<Written, Failure> {
-        let mut object = self.succeed(resource, version, current, object, writing.status)?;
+    ) -> Result<Written> {
+        let mut object = self.succeed(current, object, writing)?;
         fields::write(&mut object, managers);
-        self.keep(resource, current, object, writing, Vec::new())
+        self.keep(current, object, writing, Vec::new())
     }
 
     /// The successor of an object in the version that is kept: with what the server keeps, fills in and counts.
-    fn succeed(
-        &mut self,
-        resource: &Resource,
-        version: &Version,
-        current: &Value,
-        object: Value,
-        status: bool,
-    ) -> Result<Value, Failure> {
-        let mut object = merge_kept(version, current, object, status);
+    fn succeed(&mut self, current: &Value, object: Value, writing: &Writing<'_>) -> Result<Value> {
+        let Writing { resource, version, .. } = *writing;
+        let mut object = merge_kept(version, current, object, writing.status);
         admission::default(version, &mut object);
         builtin::prepare(&resource.kind, &mut object, Some(current), &mut self.addresses);
         let mut shown = current.clone();
@@ -185,14 +138,14 @@ impl State {
     }
 
     /// Commits a successor of `current`, or nothing where they are equal.
-    pub(crate) fn keep(
+    fn keep(
         &mut self,
-        resource: &Arc<Resource>,
         current: &Arc<Value>,
         mut object: Value,
         writing: &Writing<'_>,
         warnings: Vec<String>,
-    ) -> Result<Written, Failure> {
+    ) -> Result<Written> {
+        let resource = writing.resource;
         let version = current["metadata"]["resourceVersion"].clone();
         meta_mut(&mut object).insert("resourceVersion".into(), version);
         if fields::same(current, &object) {
@@ -201,65 +154,47 @@ impl State {
         if writing.dry_run {
             return Ok(Written { object: Arc::new(object), warnings });
         }
-        let key = (meta::namespace(current).to_owned(), meta::name(current).to_owned());
+        let key = meta::key(current);
         let going =
             meta::is_going(&object) && meta::finalizers(&object).is_empty() && self.may_leave(resource, &object);
         let object = self.commit(&resource.kind, key.clone(), Some(object)).ok_or_else(Failure::no_such_resource)?;
         if going {
-            self.vanish(resource, &key, writing.now);
+            self.vanish(resource, &key);
         } else {
-            self.after_write(resource, &object, writing.now);
+            self.after_write(resource, &object);
         }
         Ok(Written { object, warnings })
     }
 
-    fn precondition(
-        &self,
-        resource: &Resource,
-        current: &Value,
-        object: &Value,
-        name: &str,
-        writing: &Writing<'_>,
-    ) -> Result<(), Failure> {
-        let group = resource.kind.group.as_ref();
-        let asked = meta_str(object, "resourceVersion");
-        if !asked.is_empty() && asked != meta_str(current, "resourceVersion") {
-            return Err(Failure::modified(&resource.plural, group, name));
-        }
-        if asked.is_empty() && writing.conditional && resource.custom {
-            return Err(Failure::invalid(
-                &resource.kind.kind,
-                group,
-                name,
-                vec![Cause {
-                    reason: "FieldValueInvalid",
-                    message: "Invalid value: 0x0: must be specified for an update".into(),
-                    field: "metadata.resourceVersion".into(),
-                }],
-            ));
-        }
-        let uid = meta::uid(object);
-        if !uid.is_empty() && uid != meta::uid(current) {
-            return Err(Failure::conflict(
-                &resource.plural,
-                group,
-                name,
-                &format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {}", meta::uid(current)),
-            ));
-        }
-        Ok(())
-    }
-
     /// What the server itself does after a write: a definition is served at once.
-    fn after_write(&mut self, resource: &Resource, object: &Arc<Value>, now: jiff::Timestamp) {
+    fn after_write(&mut self, resource: &Resource, object: &Arc<Value>) {
         if resource.kind == kinds::CUSTOM_RESOURCE_DEFINITION {
-            self.define(object, now);
+            self.define(object);
         }
     }
 }
 
+fn precondition(current: &Value, object: &Value, name: &str, writing: &Writing<'_>) -> Result<()> {
+    let resource = writing.resource;
+    let asked = meta_str(object, "resourceVersion");
+    if !asked.is_empty() && asked != meta_str(current, "resourceVersion") {
+        return Err(Failure::modified(resource, name));
+    }
+    if asked.is_empty() && writing.conditional && resource.custom {
+        let message = "Invalid value: 0x0: must be specified for an update";
+        let cause = Cause::new(reason::INVALID, "metadata.resourceVersion", message);
+        return Err(Failure::invalid(&resource.kind, name, vec![cause]));
+    }
+    let (asked, has) = (meta::uid(object), meta::uid(current));
+    if !asked.is_empty() && asked != has {
+        let why = format!("Precondition failed: UID in precondition: {asked}, UID in object meta: {has}");
+        return Err(Failure::conflict(resource, name, &why));
+    }
+    Ok(())
+}
+
 /// Turns an object of `version` into the version that is kept.
-pub(crate) fn store_as(resource: &Resource, version: &Version, object: &mut Value) {
+fn store_as(resource: &Resource, version: &Version, object: &mut Value) {
     let storage = resource.storage();
     object["apiVersion"] = json!(resource.api_version(&storage.name));
     object["kind"] = json!(resource.kind.kind);
@@ -268,36 +203,19 @@ pub(crate) fn store_as(resource: &Resource, version: &Version, object: &mut Valu
     }
 }
 
+/// Gives an object the value of a field that another one has, or takes the field away.
+pub(crate) fn carry(object: &mut Value, field: &str, value: Option<&Value>) {
+    if let Some(map) = object.as_object_mut() {
+        match value {
+            Some(value) => map.insert(field.to_owned(), value.clone()),
+            None => map.remove(field),
+        };
+    }
+}
+
 /// The new object with what the server keeps of the current one.
 fn merge_kept(version: &Version, current: &Value, new: Value, status: bool) -> Value {
-    let api_version = new["apiVersion"].clone();
-    let mut object = if status {
-        let mut kept = current.clone();
-        if let (Some(kept), Some(new)) = (kept.as_object_mut(), new.as_object()) {
-            match new.get("status") {
-                Some(status) => kept.insert("status".into(), status.clone()),
-                None => kept.remove("status"),
-            };
-        }
-        if let Some(fields) = new["metadata"].get("managedFields") {
-            meta_mut(&mut kept).insert("managedFields".into(), fields.clone());
-        }
-        kept
-    } else {
-        let mut new = new;
-        if version.status
-            && let Some(map) = new.as_object_mut()
-        {
-            match current.get("status") {
-                Some(status) => map.insert("status".into(), status.clone()),
-                None => map.remove("status"),
-            };
-        }
-        new
-    };
-    let kept = &current["metadata"];
-    let meta = meta_mut(&mut object);
-    for field in [
+    const KEPT: [&str; 8] = [
         "name",
         "namespace",
         "uid",
@@ -306,11 +224,25 @@ fn merge_kept(version: &Version, current: &Value, new: Value, status: bool) -> V
         "deletionTimestamp",
         "deletionGracePeriodSeconds",
         "generateName",
-    ] {
-        match kept.get(field) {
-            Some(value) => meta.insert(field.into(), value.clone()),
-            None => meta.remove(field),
-        };
+    ];
+    let api_version = new["apiVersion"].clone();
+    let mut object = if status {
+        let mut kept = current.clone();
+        carry(&mut kept, "status", new.get("status"));
+        if let Some(fields) = new["metadata"].get("managedFields") {
+            kept["metadata"]["managedFields"] = fields.clone();
+        }
+        kept
+    } else {
+        let mut new = new;
+        if version.status {
+            carry(&mut new, "status", current.get("status"));
+        }
+        new
+    };
+    meta_mut(&mut object);
+    for field in KEPT {
+        carry(&mut object["metadata"], field, current["metadata"].get(field));
     }
     object["apiVersion"] = api_version;
     object
@@ -318,23 +250,14 @@ fn merge_kept(version: &Version, current: &Value, new: Value, status: bool) -> V
 
 /// Whether anything but metadata and status differs.
 fn spec_differs(version: &Version, before: &Value, after: &Value) -> bool {
-    let rest = |object: &Value| -> Vec<(String, Value)> {
-        object
-            .as_object()
-            .map(|map| {
-                map.iter()
-                    .filter(|(k, _)| match k.as_str() {
-                        "metadata" | "apiVersion" | "kind" => false,
-                        "status" => !version.status,
-                        _ => true,
-                    })
-                    .map(|(k, v)| (k.clone(), v.clone()))
-                    .collect()
-            })
-            .unwrap_or_default()
+    let is_spec = |field: &str| match field {
+        "metadata" | "apiVersion" | "kind" => false,
+        "status" => !version.status,
+        _ => true,
     };
-    let (mut before, mut after) = (rest(before), rest(after));
-    before.sort_by(|a, b| a.0.cmp(&b.0));
-    after.sort_by(|a, b| a.0.cmp(&b.0));
-    before != after
+    let spec = |object: &Value| -> Vec<(String, Value)> {
+        let fields = object.as_object().into_iter().flatten().filter(|(field, _)| is_spec(field));
+        fields.map(|(field, value)| (field.clone(), value.clone())).collect()
+    };
+    spec(before) != spec(after)
 }

@@ -7,9 +7,7 @@ use serde_json::{Deserializer, Value};
 
 fuzz_target!(|bytes: &[u8]| {
     let mut documents = Deserializer::from_slice(bytes).into_iter::<Value>();
-    let (Some(Ok(target)), Some(Ok(change))) = (documents.next(), documents.next()) else {
-        return;
-    };
+    let (Some(Ok(target)), Some(Ok(change))) = (documents.next(), documents.next()) else { return };
     let mut merged = target.clone();
     patch::merge(&mut merged, &change);
     let _ = patch::json::apply(&target, &change);

@@ -1,47 +1,58 @@
 //! Managed fields: who wrote which field, kept in `metadata.managedFields`.
 
+use std::borrow::Cow;
+
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use super::meta::meta_mut;
 use super::state::{Writing, stamp};
-use super::{meta::meta_mut, resource::Resource, schema::Schema};
 
 mod set;
 
-pub(crate) use set::{FieldSet, difference, fields_of, is_piece, item_key};
+pub(crate) use set::{FieldSet, difference, element, fields_of, is_piece, item_key};
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(crate) enum Operation {
     Apply,
     Update,
 }
 
-impl Operation {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Apply => "Apply",
-            Self::Update => "Update",
-        }
-    }
-}
-
-#[derive(Clone, Debug)]
+/// An entry of `managedFields`: one manager and what it owns.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub(crate) struct Entry {
     pub manager: String,
     pub operation: Operation,
     pub api_version: String,
     pub time: String,
+    fields_type: Cow<'static, str>,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub subresource: String,
+    #[serde(rename = "fieldsV1")]
     pub set: FieldSet,
 }
 
 impl Entry {
-    /// Whether this is the entry of a writer.
+    pub(crate) fn of(operation: Operation, writing: &Writing<'_>, set: FieldSet) -> Self {
+        Self {
+            manager: writing.manager.to_owned(),
+            operation,
+            api_version: writing.resource.api_version(&writing.version.name),
+            time: stamp(writing.now),
+            fields_type: "FieldsV1".into(),
+            subresource: if writing.status { "status" } else { "" }.to_owned(),
+            set,
+        }
+    }
+
     pub(crate) fn is(&self, writing: &Writing<'_>, operation: Operation) -> bool {
         self.manager == writing.manager
             && self.operation == operation
             && (self.subresource == "status") == writing.status
     }
 
+    /// The manager as conflicts name it.
     pub(crate) fn said(&self) -> String {
         let mut said = format!("{:?}", self.manager);
         if !self.subresource.is_empty() {
@@ -54,53 +65,21 @@ impl Entry {
     }
 }
 
+/// The managers of a stored object, as [`write`] left them.
 pub(crate) fn managers(object: &Value) -> Vec<Entry> {
-    let text = |entry: &Value, key: &str| entry[key].as_str().unwrap_or("").to_owned();
-    object["metadata"]["managedFields"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .map(|entry| Entry {
-            manager: text(entry, "manager"),
-            operation: if entry["operation"] == "Apply" { Operation::Apply } else { Operation::Update },
-            api_version: text(entry, "apiVersion"),
-            time: text(entry, "time"),
-            subresource: text(entry, "subresource"),
-            set: FieldSet::read(&entry["fieldsV1"]),
-        })
-        .collect()
+    Vec::deserialize(&object["metadata"]["managedFields"]).unwrap_or_default()
 }
 
 /// Writes the managers into an object; those without fields are left out.
 pub(crate) fn write(object: &mut Value, mut entries: Vec<Entry>) {
     entries.retain(|e| !e.set.is_empty());
-    entries.sort_by(|a, b| {
-        let rank = |e: &Entry| u8::from(e.operation == Operation::Update);
-        (rank(a), &a.time, &a.manager).cmp(&(rank(b), &b.time, &b.manager))
-    });
+    entries.sort_by(|a, b| (a.operation, &a.time, &a.manager).cmp(&(b.operation, &b.time, &b.manager)));
     let meta = meta_mut(object);
     if entries.is_empty() {
         meta.remove("managedFields");
-        return;
+    } else {
+        meta.insert("managedFields".into(), json!(entries));
     }
-    let list: Vec<Value> = entries
-        .iter()
-        .map(|entry| {
-            let mut shown = json!({
-                "manager": entry.manager,
-                "operation": entry.operation.name(),
-                "apiVersion": entry.api_version,
-                "time": entry.time,
-                "fieldsType": "FieldsV1",
-                "fieldsV1": entry.set.write(),
-            });
-            if !entry.subresource.is_empty() {
-                shown["subresource"] = json!(entry.subresource);
-            }
-            shown
-        })
-        .collect();
-    meta.insert("managedFields".into(), Value::Array(list));
 }
 
 /// Takes out what no manager owns: identity, and what the server writes.
@@ -123,11 +102,6 @@ pub(crate) fn strip(set: &mut FieldSet) {
     }
 }
 
-/// The schema by which fields of stored objects are told apart.
-pub(crate) fn schema_of(resource: &Resource) -> &Schema {
-    resource.storage().schema.schema()
-}
-
 /// Whether two states differ in nothing but the times of managed fields.
 pub(crate) fn same(before: &Value, after: &Value) -> bool {
     let plain = |object: &Value| {
@@ -145,19 +119,13 @@ pub(crate) fn same(before: &Value, after: &Value) -> bool {
 }
 
 /// Writes down what an update changed: the writer owns it, nobody else does any more.
-pub(crate) fn track(
-    resource: &Resource,
-    version: &str,
-    before: Option<&Value>,
-    object: &mut Value,
-    writing: &Writing<'_>,
-) {
+pub(crate) fn track(before: Option<&Value>, object: &mut Value, writing: &Writing<'_>) {
     let cleared = object["metadata"]["managedFields"].as_array().is_some_and(Vec::is_empty);
     let mut entries = match before {
         Some(before) if !cleared => managers(before),
         _ => Vec::new(),
     };
-    let schema = Some(schema_of(resource));
+    let schema = Some(writing.resource.storage().schema.schema());
     let (mut changed, removed) = difference(schema, before, Some(object));
     strip(&mut changed);
     for entry in &mut entries {
@@ -167,21 +135,13 @@ pub(crate) fn track(
         }
     }
     if !changed.is_empty() && !cleared {
-        let now = stamp(writing.now);
+        let mut mine = Entry::of(Operation::Update, writing, changed);
         match entries.iter_mut().find(|e| e.is(writing, Operation::Update)) {
-            Some(mine) => {
-                mine.set.union(&changed);
-                mine.time = now;
-                mine.api_version = resource.api_version(version);
+            Some(entry) => {
+                mine.set.union(&entry.set);
+                *entry = mine;
             }
-            None => entries.push(Entry {
-                manager: writing.manager.to_owned(),
-                operation: Operation::Update,
-                api_version: resource.api_version(version),
-                time: now,
-                subresource: if writing.status { "status" } else { "" }.to_owned(),
-                set: changed,
-            }),
+            None => entries.push(mine),
         }
     }
     write(object, entries);

@@ -1,13 +1,16 @@
 //! Sets of fields, in the API's own notation (`f:spec`, `k:{"name":"x"}`, `v:"a"`).
 
-use std::{collections::BTreeMap, fmt::Write};
+use std::collections::BTreeMap;
 
-use serde_json::{Map, Value};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
 
 use crate::schema::{ListType, Schema};
 
 /// A set of fields: whether this very place is in it, and what is below.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// In JSON it is `fieldsV1`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "Value", into = "Value")]
 pub(crate) struct FieldSet {
     pub here: bool,
     pub below: BTreeMap<String, FieldSet>,
@@ -20,35 +23,6 @@ impl FieldSet {
 
     pub(crate) fn is_empty(&self) -> bool {
         !self.here && self.below.is_empty()
-    }
-
-    pub(crate) fn read(value: &Value) -> Self {
-        let mut set = Self::default();
-        let Some(map) = value.as_object() else {
-            return Self::leaf();
-        };
-        if map.is_empty() {
-            return Self::leaf();
-        }
-        for (key, value) in map {
-            if key == "." {
-                set.here = true;
-            } else {
-                set.below.insert(key.clone(), Self::read(value));
-            }
-        }
-        set
-    }
-
-    pub(crate) fn write(&self) -> Value {
-        let mut map = Map::new();
-        if self.here && !self.below.is_empty() {
-            map.insert(".".into(), Value::Object(Map::new()));
-        }
-        for (key, below) in &self.below {
-            map.insert(key.clone(), below.write());
-        }
-        Value::Object(map)
     }
 
     pub(crate) fn union(&mut self, other: &Self) {
@@ -120,7 +94,7 @@ impl FieldSet {
 }
 
 /// One step of a path as conflicts name it.
-fn element(key: &str) -> String {
+pub(crate) fn element(key: &str) -> String {
     if let Some(name) = key.strip_prefix("f:") {
         return format!(".{name}");
     }
@@ -129,13 +103,8 @@ fn element(key: &str) -> String {
     }
     let keys: Map<String, Value> =
         key.strip_prefix("k:").and_then(|json| serde_json::from_str(json).ok()).unwrap_or_default();
-    let mut text = String::from("[");
-    for (at, (name, value)) in keys.iter().enumerate() {
-        let comma = if at > 0 { "," } else { "" };
-        let _ = write!(text, "{comma}{name}={value}");
-    }
-    text.push(']');
-    text
+    let keys: Vec<String> = keys.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    format!("[{}]", keys.join(","))
 }
 
 /// Whether a value is one piece for ownership.
@@ -241,6 +210,22 @@ pub(crate) fn difference(schema: Option<&Schema>, old: Option<&Value>, new: Opti
     }
 }
 
+impl From<Value> for FieldSet {
+    fn from(value: Value) -> Self {
+        let Value::Object(map) = value else { return Self::leaf() };
+        let here = map.is_empty() || map.contains_key(".");
+        let below = map.into_iter().filter(|(key, _)| key != ".").map(|(key, value)| (key, Self::from(value)));
+        Self { here, below: below.collect() }
+    }
+}
+
+impl From<FieldSet> for Value {
+    fn from(set: FieldSet) -> Self {
+        let here = (set.here && !set.below.is_empty()).then(|| (".".to_owned(), json!({})));
+        here.into_iter().chain(set.below.into_iter().map(|(key, below)| (key, below.into()))).collect()
+    }
+}
+
 fn branches(differences: impl Iterator<Item = (String, (FieldSet, FieldSet))>) -> (FieldSet, FieldSet) {
     let (mut changed, mut removed) = (FieldSet::default(), FieldSet::default());
     for (key, (more, less)) in differences {
@@ -258,7 +243,6 @@ fn branches(differences: impl Iterator<Item = (String, (FieldSet, FieldSet))>) -
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use serde_json::json;
 
     fn schema() -> Schema {
         Schema::compile(&json!({"type": "object", "properties": {"spec": {"type": "object", "properties": {
@@ -275,7 +259,7 @@ mod tests {
             json!({"spec": {"listeners": [{"name": "http", "port": 80}], "plain": ["a"], "set": ["x"], "empty": {}}});
         let set = fields_of(Some(&schema()), &object);
         assert_eq!(
-            set.write(),
+            json!(set),
             json!({"f:spec": {
                 "f:empty": {},
                 "f:listeners": {"k:{\"name\":\"http\"}": {".": {}, "f:name": {}, "f:port": {}}},
@@ -283,7 +267,7 @@ mod tests {
                 "f:set": {"v:\"x\"": {}},
             }})
         );
-        assert_eq!(FieldSet::read(&set.write()), set);
+        assert_eq!(FieldSet::from(json!(set)), set);
         assert!(set.paths().contains(&".spec.listeners[name=\"http\"].port".to_owned()));
     }
 
@@ -314,7 +298,7 @@ mod tests {
         #[test]
         fn sets_survive_writing(value in any_value()) {
             let set = fields_of(None, &json!({"spec": value}));
-            prop_assert_eq!(FieldSet::read(&set.write()), set);
+            prop_assert_eq!(FieldSet::from(json!(set)), set);
         }
 
         #[test]

@@ -5,9 +5,9 @@ use std::{collections::BTreeMap, sync::Arc};
 use http::{HeaderMap, header::ACCEPT};
 use serde_json::{Value, json};
 
-use super::answer::{Answer, bytes, json as json_answer};
+use super::response::{Response, bytes, json as json_response};
 use crate::resource::{Resource, Version};
-use crate::{failure::Failure, store::Store};
+use crate::{failure::Failure, failure::Result, store::Store};
 
 const VERBS: [&str; 8] = ["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
 const STATUS_VERBS: [&str; 3] = ["get", "patch", "update"];
@@ -37,17 +37,10 @@ pub(super) fn versions(resources: &[Arc<Resource>]) -> Vec<String> {
 }
 
 /// Answers a discovery path, or nothing where it is none.
-pub(super) fn answer(
-    store: &Store,
-    path: &[String],
-    headers: &HeaderMap,
-    address: &str,
-) -> Option<Result<Answer, Failure>> {
-    let segments: Vec<&str> = path.iter().map(String::as_str).collect();
-    let wants_aggregated = wants_aggregated(headers);
-    let found = match segments.as_slice() {
-        ["api"] | ["apis"] if wants_aggregated => {
-            let core = segments == ["api"];
+pub(super) fn answer(store: &Store, path: &[&str], headers: &HeaderMap, address: &str) -> Option<Result<Response>> {
+    let found = match path {
+        ["api"] | ["apis"] if wants_aggregated(headers) => {
+            let core = path == ["api"];
             let items: Vec<Value> = groups(store)
                 .iter()
                 .filter(|(group, _)| group.is_empty() == core)
@@ -78,23 +71,21 @@ pub(super) fn answer(
             document
         }
         ["api", version] => list_of(store, "", version)?,
-        ["apis", group, version] => match list_of(store, group, version) {
-            Some(list) => list,
-            None => return Some(Err(Failure::no_such_resource())),
-        },
+        ["apis", group, version] => {
+            let list = list_of(store, group, version).ok_or_else(Failure::no_such_resource);
+            return Some(list.map(|list| json_response(200, &list)));
+        }
         _ => return None,
     };
-    Some(Ok(json_answer(200, &found)))
+    Some(Ok(json_response(200, &found)))
 }
 
 fn wants_aggregated(headers: &HeaderMap) -> bool {
-    headers.get_all(ACCEPT).iter().filter_map(|accept| accept.to_str().ok()).flat_map(|accept| accept.split(',')).any(
-        |media| {
-            let mut parts = media.split(';').map(str::trim);
-            let has = |parameter: &str| media.split(';').any(|part| part.trim() == parameter);
-            parts.next() == Some("application/json") && has("v=v2") && has("as=APIGroupDiscoveryList")
-        },
-    )
+    let mut media = headers.get_all(ACCEPT).iter().filter_map(|a| a.to_str().ok()).flat_map(|a| a.split(','));
+    media.any(|media| {
+        let parts: Vec<&str> = media.split(';').map(str::trim).collect();
+        parts[0] == "application/json" && parts.contains(&"v=v2") && parts.contains(&"as=APIGroupDiscoveryList")
+    })
 }
 
 fn group_of(group: &str, resources: &[Arc<Resource>]) -> Value {
@@ -103,11 +94,8 @@ fn group_of(group: &str, resources: &[Arc<Resource>]) -> Value {
     json!({"name": group, "versions": versions, "preferredVersion": versions.first()})
 }
 
-fn served<'a>(
-    resources: &'a [Arc<Resource>],
-    version: &'a str,
-) -> impl Iterator<Item = (&'a Arc<Resource>, &'a Version)> {
-    resources.iter().filter_map(move |r| r.version(version).map(|v| (r, v)))
+fn served<'a>(resources: &'a [Arc<Resource>], version: &'a str) -> impl Iterator<Item = (&'a Resource, &'a Version)> {
+    resources.iter().filter_map(move |r| r.version(version).map(|v| (r.as_ref(), v)))
 }
 
 fn list_of(store: &Store, group: &str, version: &str) -> Option<Value> {

@@ -14,23 +14,22 @@ use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::pods::{NoPods, PodDialer};
-use super::{failure::Failure, store::Store};
-use answer::Answer;
+use super::{failure::Failure, failure::Result, store::Store};
 use objects::Call;
 use request::{Query, Shape, Target};
+use response::Response;
 
-mod answer;
 mod discovery;
 mod kubectl;
 mod objects;
 mod proxy;
 mod request;
+mod response;
 mod watch;
 
 /// The largest body that is read, 3 MiB as in Kubernetes.
 pub const LARGEST_BODY: usize = 3 * 1024 * 1024;
 
-/// What the server needs from the world around it.
 #[derive(Clone)]
 pub struct ServerOptions {
     pub pods: Arc<dyn PodDialer>,
@@ -41,12 +40,6 @@ pub struct ServerOptions {
 impl Default for ServerOptions {
     fn default() -> Self {
         Self { pods: Arc::new(NoPods), bookmark_every: Duration::from_secs(60) }
-    }
-}
-
-impl std::fmt::Debug for ServerOptions {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ServerOptions").field("bookmark_every", &self.bookmark_every).finish_non_exhaustive()
     }
 }
 
@@ -143,31 +136,26 @@ struct Handler {
 }
 
 impl Handler {
-    async fn answer(&self, request: Request<Incoming>) -> Answer {
-        match self.find(request).await {
-            Ok(answer) => answer,
-            Err(failure) => answer::failure(&failure),
-        }
+    async fn answer(&self, request: Request<Incoming>) -> Response {
+        self.find(request).await.unwrap_or_else(|failure| response::failure(&failure))
     }
 
-    async fn find(&self, request: Request<Incoming>) -> Result<Answer, Failure> {
+    async fn find(&self, request: Request<Incoming>) -> Result<Response> {
         from_here(&request)?;
-        let path = request::segments(request.uri().path());
-        let segments: Vec<&str> = path.iter().map(String::as_str).collect();
-        match segments.as_slice() {
-            ["version"] => return Ok(answer::json(200, &version(self.store.name()))),
-            ["healthz" | "livez" | "readyz", ..] => return Ok(answer::text("ok")),
+        let segments = request::segments(request.uri().path());
+        let path: Vec<&str> = segments.iter().map(String::as_str).collect();
+        match path.as_slice() {
+            ["version"] => return Ok(response::json(200, &version(self.store.name()))),
+            ["healthz" | "livez" | "readyz", ..] => return Ok(response::text("ok")),
             ["openapi", rest @ ..] => {
                 let accept = request.headers().get(ACCEPT).and_then(|a| a.to_str().ok()).unwrap_or("");
-                let rest: Vec<String> = rest.iter().map(|w| (*w).to_owned()).collect();
-                return kubectl::openapi::answer(&self.store, &rest, accept);
+                return kubectl::openapi::answer(&self.store, rest, accept);
             }
             [] => {
-                return Ok(answer::json(
-                    200,
-                    &json!({"paths": ["/api", "/apis", "/healthz", "/openapi/v2", "/openapi/v3", "/version"]}),
-                ));
+                let paths = ["/api", "/apis", "/healthz", "/openapi/v2", "/openapi/v3", "/version"];
+                return Ok(response::json(200, &json!({"paths": paths})));
             }
+            ["apis", "authorization.k8s.io", ..] if request.method() != Method::GET => return review(request).await,
             _ => {}
         }
         if request.method() == Method::GET
@@ -175,21 +163,16 @@ impl Handler {
         {
             return found;
         }
-        if segments.first() == Some(&"apis") && segments.get(1) == Some(&"authorization.k8s.io") {
-            return review(request).await;
-        }
         self.about_objects(request, &path).await
     }
 
-    async fn about_objects(&self, request: Request<Incoming>, path: &[String]) -> Result<Answer, Failure> {
+    async fn about_objects(&self, request: Request<Incoming>, path: &[&str]) -> Result<Response> {
         let target = Target::find(&self.store, path)?;
         let query = Query::read(request.uri().query());
         let kind = target.resource.kind.kind.as_ref();
         if target.resource.kind.group.is_empty() {
             match (kind, target.below.first().map(String::as_str)) {
-                ("Pod", Some("log")) => {
-                    return proxy::log(&self.store, &*self.options.pods, &target, &query);
-                }
+                ("Pod", Some("log")) => return proxy::log(&self.store, &*self.options.pods, &target, &query),
                 ("Pod" | "Service", Some("proxy")) => {
                     return proxy::forward(&self.store, &*self.options.pods, &target, request).await;
                 }
@@ -201,11 +184,7 @@ impl Handler {
         }
         let (parts, body) = request.into_parts();
         let shape = Shape::read(&parts.headers)?;
-        let mut answer = if parts.method == Method::GET
-            && query.get("watch").is_some()
-            && query.is("watch")
-            && target.below.is_empty()
-        {
+        let mut answer = if parts.method == Method::GET && query.is("watch") && target.below.is_empty() {
             watch::start(&self.store, &target, &query, shape, self.options.bookmark_every)?
         } else {
             let call = Call {
@@ -216,20 +195,17 @@ impl Handler {
                 body: collect(body).await?,
                 shape,
             };
-            match call.answer(&parts.method) {
-                Ok(answer) => answer,
-                Err(failure) => answer::failure(&failure),
-            }
+            call.answer(&parts.method).unwrap_or_else(|failure| response::failure(&failure))
         };
         if let Some(text) = &target.version()?.deprecation {
-            answer::warn(&mut answer, std::slice::from_ref(text));
+            response::warn(&mut answer, std::slice::from_ref(text));
         }
         Ok(answer)
     }
 }
 
 /// Pages in a browser that resolve a name of theirs to loopback get nothing.
-fn from_here(request: &Request<Incoming>) -> Result<(), Failure> {
+fn from_here(request: &Request<Incoming>) -> Result<()> {
     let host = request
         .headers()
         .get(HOST)
@@ -243,14 +219,13 @@ fn from_here(request: &Request<Incoming>) -> Result<(), Failure> {
     Err(Failure::new(403, "Forbidden", format!("the server answers on loopback only, not as {host:?}")))
 }
 
-async fn collect(body: Incoming) -> Result<Bytes, Failure> {
+async fn collect(body: Incoming) -> Result<Bytes> {
     match Limited::new(body, LARGEST_BODY).collect().await {
         Ok(collected) => Ok(collected.to_bytes()),
-        Err(error) if error.is::<http_body_util::LengthLimitError>() => Err(Failure::new(
-            413,
-            "RequestEntityTooLarge",
-            format!("Request entity too large: limit is {LARGEST_BODY}"),
-        )),
+        Err(error) if error.is::<http_body_util::LengthLimitError>() => {
+            let said = format!("Request entity too large: limit is {LARGEST_BODY}");
+            Err(Failure::new(413, "RequestEntityTooLarge", said))
+        }
         Err(error) => Err(Failure::bad_request(format!("the body could not be read: {error}"))),
     }
 }
@@ -264,7 +239,7 @@ fn version(name: &str) -> serde_json::Value {
 }
 
 /// Access reviews: everything is allowed here.
-async fn review(request: Request<Incoming>) -> Result<Answer, Failure> {
+async fn review(request: Request<Incoming>) -> Result<Response> {
     if request.method() != Method::POST {
         return Err(Failure::no_such_resource());
     }
@@ -274,5 +249,5 @@ async fn review(request: Request<Incoming>) -> Result<Answer, Failure> {
         return Err(Failure::bad_request("a review is an object"));
     }
     review["status"] = json!({"allowed": true});
-    Ok(answer::json(201, &review))
+    Ok(response::json(201, &review))
 }

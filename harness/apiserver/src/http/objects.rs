@@ -1,23 +1,22 @@
 //! Objects over HTTP: create, read, list, update, patch and delete.
 
-use std::sync::Arc;
+use std::{fmt::Display, sync::Arc};
 
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderValue};
 use http::{HeaderMap, Method};
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
-use super::answer::{self, Answer};
-use super::request::{Query, Shape, Target};
-use super::{kubectl::protobuf, kubectl::table::table};
+use super::kubectl::{protobuf, table::table};
+use super::request::{Query, Shape, Target, unsupported};
+use super::response::{self, Response};
 use crate::admission::{self, UnknownFields};
-use crate::failure::{Cause, Failure};
+use crate::failure::{Cause, Details, Failure, Result, reason};
 use crate::lifecycle::{Deletion, Propagation};
-use crate::resource::{Resource, Version};
-use crate::state::{State, Writing};
-use crate::{apply::Force, meta, patch, store::Store};
+use crate::state::{Writing, Written};
+use crate::{apply::Force, kind::Kind, meta, patch, resource::Version, store::Store};
 
 /// One request about objects, its body read.
 pub(super) struct Call<'a> {
@@ -36,36 +35,40 @@ const JSON_PATCH: &str = "application/json-patch+json";
 const MERGE_PATCH: &str = "application/merge-patch+json";
 const STRATEGIC_PATCH: &str = "application/strategic-merge-patch+json";
 const APPLY_PATCH: &str = "application/apply-patch+yaml";
+const UNKNOWN_FORMAT: &str = "the body of the request was in an unknown format";
 
 impl Call<'_> {
     /// Answers a request other than a watch.
-    pub(super) fn answer(&self, method: &Method) -> Result<Answer, Failure> {
+    pub(super) fn answer(&self, method: &Method) -> Result<Response> {
         let version = self.target.version()?;
         let status = match self.target.below.as_slice() {
             [] => false,
             [sub] if sub == "status" && version.status => true,
             [sub] if sub == "finalize" && self.target.resource.kind.kind == "Namespace" => false,
-            [sub] if sub == "scale" && self.target.resource.is_scaled() => return self.scale(version, method),
+            [sub] if sub == "scale" && self.target.resource.is_scaled() => return self.scale(method),
             _ => return Err(Failure::no_such_resource()),
         };
+        let is_home = self.target.resource.namespaced == self.target.namespace.is_some();
         match (method, &self.target.name) {
-            (&Method::GET, Some(name)) => self.read(version, name),
+            (&Method::GET, Some(name)) => Ok(self.show(200, &self.find(name)?)),
             (&Method::GET, None) => self.list(version),
-            (&Method::POST, None) if self.is_home() => self.create(version),
-            (&Method::PUT, Some(name)) => self.replace(version, name, status),
-            (&Method::PATCH, Some(name)) => self.patch(version, name, status),
+            (&Method::POST, None) if is_home => self.create(),
+            (&Method::PUT, Some(name)) => self.replace(name, status),
+            (&Method::PATCH, Some(name)) => self.patch(name, status),
             (&Method::DELETE, Some(name)) if !status => self.delete(name),
-            (&Method::DELETE, None) => self.delete_all(version),
+            (&Method::DELETE, None) => self.delete_all(),
             _ => Err(Failure::not_allowed()),
         }
     }
 
-    fn is_home(&self) -> bool {
-        self.target.resource.namespaced == self.target.namespace.is_some()
+    fn find(&self, name: &str) -> Result<Arc<Value>> {
+        self.store.lock().find(&self.target.resource, self.target.namespace(), name)
     }
 
-    fn writing<'m>(&self, manager: &'m str, status: bool) -> Result<Writing<'m>, Failure> {
+    fn writing<'m>(&'m self, manager: &'m str, status: bool) -> Result<Writing<'m>> {
         Ok(Writing {
+            resource: &self.target.resource,
+            version: self.target.version()?,
             manager,
             dry_run: self.query.dry_run()?,
             unknown: self.query.unknown_fields()?,
@@ -80,7 +83,7 @@ impl Call<'_> {
     }
 
     /// The object of the body, with group, version, kind and namespace checked.
-    fn object(&self) -> Result<Value, Failure> {
+    fn object(&self) -> Result<Value> {
         let mut object = parse(&self.body, self.media())?;
         let kind = &self.target.resource.kind.kind;
         if !object.is_object() {
@@ -114,14 +117,12 @@ impl Call<'_> {
     }
 
     /// Whether what is to be kept is small enough for the store behind an API server.
-    fn fits(&self, bytes: usize) -> Result<(), Failure> {
+    fn fits(&self, bytes: usize) -> Result<()> {
         if bytes > LARGEST_OBJECT && !self.query.dry_run()? { Err(Failure::too_large()) } else { Ok(()) }
     }
 
-    fn settle_namespace(&self, object: &mut Value) -> Result<(), Failure> {
-        let Some(namespace) = &self.target.namespace else {
-            return Ok(());
-        };
+    fn settle_namespace(&self, object: &mut Value) -> Result<()> {
+        let Some(namespace) = &self.target.namespace else { return Ok(()) };
         if !object["metadata"].is_object() && !object["metadata"].is_null() {
             return Ok(()); // refused when it is decoded
         }
@@ -136,40 +137,21 @@ impl Call<'_> {
     }
 
     fn media(&self) -> &str {
-        self.headers
-            .get(CONTENT_TYPE)
-            .and_then(|m| m.to_str().ok())
-            .map(|m| m.split(';').next().unwrap_or("").trim())
-            .unwrap_or("")
+        let media = self.headers.get(CONTENT_TYPE).and_then(|media| media.to_str().ok()).unwrap_or("");
+        media.split(';').next().unwrap_or("").trim()
     }
 
-    fn show(&self, code: u16, version: &Version, object: &Arc<Value>) -> Answer {
-        let shown = present(&self.target.resource, &self.target.version, object);
-        let body = match self.shape {
-            Shape::Whole => shown,
-            Shape::Metadata => partial(&shown),
-            Shape::Table => table(
-                &self.target.resource,
-                version,
-                &[&shown],
-                meta::meta_str(&shown, "resourceVersion"),
-                self.store.now(),
-                true,
-            ),
-        };
-        answer::json(code, &body)
+    fn show(&self, code: u16, object: &Arc<Value>) -> Response {
+        response::json(code, &self.target.show(self.shape, object, self.store.now(), true))
     }
 
-    fn read(&self, version: &Version, name: &str) -> Result<Answer, Failure> {
-        let resource = &self.target.resource;
-        let object = self
-            .store
-            .get(&resource.kind, self.target.namespace(), name)
-            .ok_or_else(|| Failure::not_found(&resource.plural, &resource.kind.group, name))?;
-        Ok(self.show(200, version, &object))
+    fn show_written(&self, code: u16, written: &Written) -> Response {
+        let mut answer = self.show(code, &written.object);
+        response::warn(&mut answer, &written.warnings);
+        answer
     }
 
-    fn list(&self, version: &Version) -> Result<Answer, Failure> {
+    fn list(&self, version: &Version) -> Result<Response> {
         let resource = &self.target.resource;
         let scope = self.query.scope(self.target)?;
         let limit = self.query.number("limit")?.filter(|l| *l > 0);
@@ -187,7 +169,7 @@ impl Call<'_> {
             .iter()
             .filter(|o| scope.holds(o))
             .filter(|o| after.as_ref().is_none_or(|token| token.is_before(o)))
-            .map(|o| present(resource, &self.target.version, o))
+            .map(|o| self.target.present(o))
             .collect();
         let mut metadata = json!({"resourceVersion": at.to_string()});
         if let Some(limit) = limit.and_then(|l| usize::try_from(l).ok())
@@ -208,195 +190,90 @@ impl Call<'_> {
             }
             Shape::Metadata => json!({"kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1",
                 "metadata": metadata, "items": shown.iter().map(partial).collect::<Vec<_>>()}),
-            Shape::Whole => json!({"kind": resource.list_kind, "apiVersion": self.target.api_version(),
-                "metadata": metadata, "items": shown}),
+            Shape::Whole => self.target.list_of(&metadata, &shown),
         };
-        Ok(answer::json(200, &body))
+        Ok(response::json(200, &body))
     }
 
-    fn create(&self, version: &Version) -> Result<Answer, Failure> {
+    fn create(&self) -> Result<Response> {
         let object = self.object()?;
         let manager = self.manager();
         let writing = self.writing(&manager, false)?;
-        let written = self.store.lock().create(&self.target.resource, version, object, &writing)?;
-        let mut answer = self.show(201, version, &written.object);
-        answer::warn(&mut answer, &written.warnings);
-        Ok(answer)
+        let written = self.store.lock().create(object, &writing, None)?;
+        Ok(self.show_written(201, &written))
     }
 
-    fn replace(&self, version: &Version, name: &str, status: bool) -> Result<Answer, Failure> {
+    fn replace(&self, name: &str, status: bool) -> Result<Response> {
         let object = self.object()?;
-        let found = meta::name(&object);
-        if !found.is_empty() && found != name {
-            return Err(Failure::bad_request(format!(
-                "the name of the object ({found}) does not match the name on the URL ({name})"
-            )));
-        }
+        check_name(&object, name)?;
         let manager = self.manager();
         let writing = self.writing(&manager, status)?;
-        let written = self.store.lock().replace(
-            &self.target.resource,
-            version,
-            self.target.namespace(),
-            name,
-            object,
-            &writing,
-        )?;
-        let mut answer = self.show(200, version, &written.object);
-        answer::warn(&mut answer, &written.warnings);
-        Ok(answer)
+        let key = (self.target.namespace(), name);
+        let written = self.store.lock().replace(key, object, &writing)?;
+        Ok(self.show_written(200, &written))
     }
 
-    fn patch(&self, version: &Version, name: &str, status: bool) -> Result<Answer, Failure> {
+    fn patch(&self, name: &str, status: bool) -> Result<Response> {
         let resource = &self.target.resource;
-        let media = self.media().to_owned();
+        let media = self.media();
         let accepted: &[&str] = if resource.custom {
             &[JSON_PATCH, MERGE_PATCH, APPLY_PATCH]
         } else {
             &[JSON_PATCH, MERGE_PATCH, STRATEGIC_PATCH, APPLY_PATCH]
         };
-        if !accepted.contains(&media.as_str()) {
-            return Err(Failure::new(
-                415,
-                "UnsupportedMediaType",
-                format!(
-                    "the body of the request was in an unknown format - accepted media types include: {}",
-                    accepted.join(", ")
-                ),
-            ));
+        if !accepted.contains(&media) {
+            return Err(Failure::unsupported_media(UNKNOWN_FORMAT, &accepted.join(", ")));
         }
         let manager = self.manager();
         let mut writing = self.writing(&manager, status)?;
         if media == APPLY_PATCH {
-            if self.query.get("fieldManager").is_none_or(str::is_empty) {
-                return Err(Failure::invalid(
-                    "PatchOptions",
-                    "meta.k8s.io",
-                    "",
-                    vec![Cause {
-                        reason: "FieldValueRequired",
-                        message: "Required value: is required for apply patch".into(),
-                        field: "fieldManager".into(),
-                    }],
-                ));
-            }
-            return self.apply(version, name, &writing);
+            return self.apply(name, &writing);
         }
         let change = parse(&self.body, "application/json")?;
         let mut state = self.store.lock();
-        let patched = self.patched(&state, version, name, &media, &change)?;
-        let (patched, warnings) = self.decode_patched(version, patched, writing.unknown)?;
+        let current = state.find(resource, self.target.namespace(), name)?;
+        let mut patched = patched(writing.version, self.target.present(&current), media, &change)?;
+        let text = patched.to_string();
+        self.fits(text.len())?;
+        let refusal = |why: &str| {
+            let cause = Cause::new(reason::INVALID, "patch", format!("Invalid value: {text:?}: {why}"));
+            Failure::invalid(&Kind::of("", ""), "", vec![cause])
+        };
+        let warnings = admission::decode_or(resource, writing.version, &mut patched, writing.unknown, refusal)?;
         writing.unknown = UnknownFields::Ignore;
         writing.conditional = false;
-        let written = state.replace(resource, version, self.target.namespace(), name, patched, &writing)?;
+        let written = state.replace((self.target.namespace(), name), patched, &writing)?;
         drop(state);
-        let mut answer = self.show(200, version, &written.object);
-        answer::warn(&mut answer, &warnings);
-        Ok(answer)
+        Ok(self.show_written(200, &Written { warnings, ..written }))
     }
 
     /// How many replicas there are, read or written.
-    fn scale(&self, version: &Version, method: &Method) -> Result<Answer, Failure> {
+    fn scale(&self, method: &Method) -> Result<Response> {
         let name = self.target.name.as_deref().ok_or_else(Failure::no_such_resource)?;
         if matches!(*method, Method::PUT | Method::PATCH) {
             let asked = parse(&self.body, "application/json")?;
             let replicas = asked.pointer("/spec/replicas").cloned().unwrap_or(json!(0));
             let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static(MERGE_PATCH))]);
             let body = Bytes::from(json!({"spec": {"replicas": replicas}}).to_string());
-            Call { headers: &headers, body, ..*self }.patch(version, name, false)?;
+            Call { headers: &headers, body, ..*self }.patch(name, false)?;
         } else if method != Method::GET {
             return Err(Failure::not_allowed());
         }
-        let resource = &self.target.resource;
-        let object = self
-            .store
-            .get(&resource.kind, self.target.namespace(), name)
-            .ok_or_else(|| Failure::not_found(&resource.plural, &resource.kind.group, name))?;
-        let mut metadata = object["metadata"].clone();
-        metadata
-            .as_object_mut()
-            .into_iter()
-            .for_each(|m| m.retain(|field, _| SCALE_METADATA.contains(&field.as_str())));
-        Ok(answer::json(
+        let object = self.find(name)?;
+        let metadata: Map<String, Value> =
+            SCALE_METADATA.iter().filter_map(|f| Some(((*f).to_owned(), object["metadata"].get(f)?.clone()))).collect();
+        Ok(response::json(
             200,
             &json!({"kind": "Scale", "apiVersion": "autoscaling/v1", "metadata": metadata,
                 "spec": {"replicas": object["spec"]["replicas"]}, "status": {"replicas": object["status"]["replicas"]}}),
         ))
     }
 
-    fn patched(
-        &self,
-        state: &State,
-        version: &Version,
-        name: &str,
-        media: &str,
-        change: &Value,
-    ) -> Result<Value, Failure> {
-        let resource = &self.target.resource;
-        let current = state
-            .get(&resource.kind, self.target.namespace(), name)
-            .ok_or_else(|| Failure::not_found(&resource.plural, &resource.kind.group, name))?;
-        let mut object = present(resource, &self.target.version, &current);
-        match media {
-            JSON_PATCH => {
-                let operations = change.as_array().map_or(0, Vec::len);
-                if operations > patch::json::MOST_OPERATIONS {
-                    return Err(Failure::new(
-                        413,
-                        "RequestEntityTooLarge",
-                        format!(
-                            "The allowed maximum operations in a JSON patch is {}, got {operations}",
-                            patch::json::MOST_OPERATIONS
-                        ),
-                    ));
-                }
-                object = patch::json::apply(&object, change).map_err(|bad| match bad {
-                    patch::json::BadPatch::Unreadable(why) => Failure::bad_request(why),
-                    patch::json::BadPatch::Unfit(why) => rejected(why),
-                })?;
-            }
-            _ if !change.is_object() => {
-                return Err(Failure::bad_request("a merge patch is an object"));
-            }
-            STRATEGIC_PATCH => {
-                object = patch::strategic::apply(Some(version.schema.schema()), &object, change);
-            }
-            _ => patch::merge(&mut object, change),
+    fn apply(&self, name: &str, writing: &Writing<'_>) -> Result<Response> {
+        if self.query.get("fieldManager").is_none_or(str::is_empty) {
+            let cause = Cause::new(reason::REQUIRED, "fieldManager", "Required value: is required for apply patch");
+            return Err(Failure::invalid_option("PatchOptions", cause));
         }
-        if !object.is_object() {
-            return Err(rejected("the patched document is not an object".into()));
-        }
-        Ok(object)
-    }
-
-    /// Drops the fields of a patched object that the schema does not know, or refuses it; returns the warnings too.
-    fn decode_patched(
-        &self,
-        version: &Version,
-        mut patched: Value,
-        unknown: UnknownFields,
-    ) -> Result<(Value, Vec<String>), Failure> {
-        let text = patched.to_string();
-        self.fits(text.len())?;
-        let found = admission::prune_unknown(&self.target.resource, version, &mut patched)?;
-        let said: Vec<String> = found.iter().map(|path| format!("unknown field \"{path}\"")).collect();
-        match unknown {
-            UnknownFields::Strict if !said.is_empty() => Err(Failure::invalid(
-                "",
-                "",
-                "",
-                vec![Cause {
-                    reason: "FieldValueInvalid",
-                    message: format!("Invalid value: {text:?}: strict decoding error: {}", said.join(", ")),
-                    field: "patch".into(),
-                }],
-            )),
-            UnknownFields::Warn => Ok((patched, said)),
-            UnknownFields::Strict | UnknownFields::Ignore => Ok((patched, Vec::new())),
-        }
-    }
-
-    fn apply(&self, version: &Version, name: &str, writing: &Writing<'_>) -> Result<Answer, Failure> {
         let mut wanted = parse(&self.body, "application/yaml")?;
         let expected = self.target.api_version();
         let kind = &self.target.resource.kind.kind;
@@ -407,52 +284,24 @@ impl Call<'_> {
             )));
         }
         self.settle_namespace(&mut wanted)?;
-        let found = meta::name(&wanted);
-        if !found.is_empty() && found != name {
-            return Err(Failure::bad_request(format!(
-                "the name of the object ({found}) does not match the name on the URL ({name})"
-            )));
-        }
+        check_name(&wanted, name)?;
         self.fits(self.body.len())?;
         let force = if self.query.is("force") { Force::Yes } else { Force::No };
-        let (written, new) = self.store.lock().apply(
-            &self.target.resource,
-            version,
-            (self.target.namespace(), name),
-            wanted,
-            force,
-            writing,
-        )?;
-        let code = if new { 201 } else { 200 };
-        let mut answer = self.show(code, version, &written.object);
-        answer::warn(&mut answer, &written.warnings);
-        Ok(answer)
+        let key = (self.target.namespace(), name);
+        let (written, new) = self.store.lock().apply(key, wanted, force, writing)?;
+        Ok(self.show_written(if new { 201 } else { 200 }, &written))
     }
 
-    /// The options of a deletion, from the body and the query.
-    fn deletion(&self) -> Result<Deletion, Failure> {
+    fn deletion(&self) -> Result<Deletion> {
         let options = if self.body.is_empty() { Value::Null } else { parse(&self.body, self.media())? };
-        let policy = options["propagationPolicy"]
-            .as_str()
-            .or_else(|| self.query.get("propagationPolicy"))
-            .unwrap_or("Background");
-        let propagation = match policy {
+        let policy = options["propagationPolicy"].as_str().or_else(|| self.query.get("propagationPolicy"));
+        let propagation = match policy.unwrap_or("Background") {
             "Background" => Propagation::Background,
             "Foreground" => Propagation::Foreground,
             "Orphan" => Propagation::Orphan,
             other => {
-                return Err(Failure::invalid(
-                    "DeleteOptions",
-                    "meta.k8s.io",
-                    "",
-                    vec![Cause {
-                        reason: "FieldValueNotSupported",
-                        message: format!(
-                            "Unsupported value: {other:?}: supported values: \"Background\", \"Foreground\", \"Orphan\""
-                        ),
-                        field: "propagationPolicy".into(),
-                    }],
-                ));
+                let supported = "\"Background\", \"Foreground\", \"Orphan\"";
+                return Err(unsupported("DeleteOptions", "propagationPolicy", other, supported));
             }
         };
         let precondition = |field: &str| options["preconditions"][field].as_str().map(str::to_owned);
@@ -465,60 +314,103 @@ impl Call<'_> {
         })
     }
 
-    fn delete(&self, name: &str) -> Result<Answer, Failure> {
+    fn delete(&self, name: &str) -> Result<Response> {
         let resource = &self.target.resource;
         let deletion = self.deletion()?;
-        let now = self.store.now();
         let mut state = self.store.lock();
-        let last = state.remove(resource, self.target.namespace(), name, &deletion, now)?;
-        let stays = !deletion.dry_run
-            && state
-                .get(&resource.kind, self.target.namespace(), name)
-                .is_some_and(|o| meta::uid(&o) == meta::uid(&last));
+        let last = state.remove(resource, (self.target.namespace(), name), &deletion)?;
+        let left = state.get(&resource.kind, self.target.namespace(), name);
         drop(state);
-        if stays {
-            return Ok(self.show(200, self.target.version()?, &last));
+        if !deletion.dry_run && left.is_some_and(|left| meta::uid(&left) == meta::uid(&last)) {
+            return Ok(self.show(200, &last));
         }
         let status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success",
             "details": {"name": name, "group": resource.kind.group, "kind": resource.plural, "uid": meta::uid(&last)}});
-        Ok(answer::json(200, &status))
+        Ok(response::json(200, &status))
     }
 
-    fn delete_all(&self, _version: &Version) -> Result<Answer, Failure> {
+    fn delete_all(&self) -> Result<Response> {
         let resource = &self.target.resource;
         let scope = self.query.scope(self.target)?;
         let deletion = self.deletion()?;
-        let now = self.store.now();
         let mut state = self.store.lock();
-        let doomed: Vec<Arc<Value>> =
-            state.list(&resource.kind, scope.namespace.as_deref()).into_iter().filter(|o| scope.holds(o)).collect();
-        let mut items = Vec::new();
-        for object in doomed {
-            // One that went with another is gone all the same.
-            let (namespace, name) = (meta::namespace(&object), meta::name(&object));
-            if let Ok(last) = state.remove(resource, namespace, name, &deletion, now) {
-                items.push(present(resource, &self.target.version, &last));
-            }
-        }
-        let newest = state.version();
+        let mut doomed = state.list(&resource.kind, scope.namespace.as_deref());
+        doomed.retain(|object| scope.holds(object));
+        // One that went with another is gone all the same.
+        let removed = doomed
+            .iter()
+            .filter_map(|object| state.remove(resource, (meta::namespace(object), meta::name(object)), &deletion).ok());
+        let items: Vec<Value> = removed.map(|last| self.target.present(&last)).collect();
+        let metadata = json!({"resourceVersion": state.version().to_string()});
         drop(state);
-        let body = json!({"kind": resource.list_kind, "apiVersion": self.target.api_version(),
-            "metadata": {"resourceVersion": newest.to_string()}, "items": items});
-        Ok(answer::json(200, &body))
+        Ok(response::json(200, &self.target.list_of(&metadata, &items)))
     }
 }
 
-fn rejected(why: String) -> Failure {
-    let mut failure = Failure::new(422, "Invalid", "the server rejected our request due to an error in our request");
-    failure.details = Some(Box::new(crate::failure::Details {
-        causes: vec![Cause { reason: "UnexpectedServerResponse", message: why, field: String::new() }],
-        ..Default::default()
-    }));
-    failure
+impl Target {
+    /// An object in the version that was asked for.
+    fn present(&self, object: &Arc<Value>) -> Value {
+        let mut shown = object.as_ref().clone();
+        if self.resource.storage().name != self.version {
+            shown["apiVersion"] = json!(self.api_version());
+        }
+        shown
+    }
+
+    pub(super) fn show(&self, shape: Shape, object: &Arc<Value>, now: jiff::Timestamp, headings: bool) -> Value {
+        let shown = self.present(object);
+        match (shape, self.version()) {
+            (Shape::Table, Ok(version)) => {
+                let at = meta::meta_str(&shown, "resourceVersion");
+                table(&self.resource, version, &[&shown], at, now, headings)
+            }
+            (Shape::Metadata, _) => partial(&shown),
+            _ => shown,
+        }
+    }
+
+    fn list_of(&self, metadata: &Value, items: &[Value]) -> Value {
+        json!({"kind": self.resource.list_kind, "apiVersion": self.api_version(), "metadata": metadata, "items": items})
+    }
 }
 
-/// Reads a body as JSON or YAML.
-pub(super) fn parse(body: &[u8], media: &str) -> Result<Value, Failure> {
+fn check_name(object: &Value, name: &str) -> Result<()> {
+    let found = meta::name(object);
+    if found.is_empty() || found == name {
+        return Ok(());
+    }
+    Err(Failure::bad_request(format!("the name of the object ({found}) does not match the name on the URL ({name})")))
+}
+
+/// The object after a patch that is not an apply.
+fn patched(version: &Version, mut object: Value, media: &str, change: &Value) -> Result<Value> {
+    match media {
+        JSON_PATCH => {
+            let (most, operations) = (patch::json::MOST_OPERATIONS, change.as_array().map_or(0, Vec::len));
+            if operations > most {
+                let said = format!("The allowed maximum operations in a JSON patch is {most}, got {operations}");
+                return Err(Failure::new(413, "RequestEntityTooLarge", said));
+            }
+            object = patch::json::apply(&object, change).map_err(|bad| match bad {
+                patch::json::BadPatch::Unreadable(why) => Failure::bad_request(why),
+                patch::json::BadPatch::Unfit(why) => rejected(&why),
+            })?;
+        }
+        _ if !change.is_object() => return Err(Failure::bad_request("a merge patch is an object")),
+        STRATEGIC_PATCH => object = patch::strategic::apply(Some(version.schema.schema()), &object, change),
+        _ => patch::merge(&mut object, change),
+    }
+    if object.is_object() { Ok(object) } else { Err(rejected("the patched document is not an object")) }
+}
+
+fn rejected(why: &str) -> Failure {
+    let causes = vec![Cause::new("UnexpectedServerResponse", "", why)];
+    Failure::new(422, "Invalid", "the server rejected our request due to an error in our request")
+        .with(Details { causes, ..Details::default() })
+}
+
+pub(super) fn parse(body: &[u8], media: &str) -> Result<Value> {
+    let no_yaml = |error: &dyn Display| Failure::bad_request(format!("error decoding YAML: {error}"));
     match media {
         "" | "application/json" | "*/*" => serde_json::from_slice(body).map_err(|error| {
             Failure::bad_request(format!(
@@ -526,30 +418,15 @@ pub(super) fn parse(body: &[u8], media: &str) -> Result<Value, Failure> {
             ))
         }),
         "application/yaml" | APPLY_PATCH => {
-            let text = std::str::from_utf8(body)
-                .map_err(|error| Failure::bad_request(format!("error decoding YAML: {error}")))?;
+            let text = std::str::from_utf8(body).map_err(|error| no_yaml(&error))?;
             if text.trim_start().starts_with('{') {
-                return serde_json::from_str(text)
-                    .map_err(|error| Failure::bad_request(format!("error decoding YAML: {error}")));
+                return serde_json::from_str(text).map_err(|error| no_yaml(&error));
             }
-            serde_saphyr::from_str(text).map_err(|error| Failure::bad_request(format!("error decoding YAML: {error}")))
+            serde_saphyr::from_str(text).map_err(|error| no_yaml(&error))
         }
         protobuf::MEDIA => protobuf::read(body),
-        _ => Err(Failure::new(
-            415,
-            "UnsupportedMediaType",
-            "the body of the request was in an unknown format - accepted media types include: application/json, application/yaml",
-        )),
+        _ => Err(Failure::unsupported_media(UNKNOWN_FORMAT, "application/json, application/yaml")),
     }
-}
-
-/// An object in the version that was asked for.
-pub(super) fn present(resource: &Resource, version: &str, object: &Arc<Value>) -> Value {
-    let mut shown = object.as_ref().clone();
-    if resource.storage().name != version {
-        shown["apiVersion"] = json!(resource.api_version(version));
-    }
-    shown
 }
 
 pub(super) fn partial(object: &Value) -> Value {
@@ -577,7 +454,7 @@ impl ContinueToken {
         BASE64_URL_SAFE_NO_PAD.encode(json!(self).to_string())
     }
 
-    fn decode(token: &str) -> Result<Self, Failure> {
+    fn decode(token: &str) -> Result<Self> {
         let bytes = BASE64_URL_SAFE_NO_PAD.decode(token).ok();
         bytes
             .and_then(|bytes| serde_json::from_slice(&bytes).ok())

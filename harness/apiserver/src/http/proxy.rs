@@ -3,23 +3,22 @@
 use std::net::{IpAddr, SocketAddr};
 
 use http::Request;
-use http::header::{CONNECTION, HOST, HeaderName, HeaderValue, UPGRADE};
+use http::header::{HOST, HeaderName, HeaderValue};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
 
-use super::answer::{self, Answer};
 use super::request::{Query, Target};
-use crate::{failure::Failure, kind::kinds, pods::PodDialer, store::Store};
+use super::response::{self, Response};
+use crate::{failure::Failure, failure::Result, kind::kinds, pods::PodDialer, store::Store};
 
-pub(super) fn log(store: &Store, pods: &dyn PodDialer, target: &Target, query: &Query) -> Result<Answer, Failure> {
+pub(super) fn log(store: &Store, pods: &dyn PodDialer, target: &Target, query: &Query) -> Result<Response> {
     let name = target.name.as_deref().unwrap_or("");
-    let pod = store.get(&kinds::POD, target.namespace(), name).ok_or_else(|| Failure::not_found("pods", "", name))?;
+    let pod = store.find(&kinds::POD, target.namespace(), name)?;
     let container = query.get("container");
     let Some(mut text) = pods.log(target.namespace(), name, container) else {
-        let known: Vec<&str> =
-            pod["spec"]["containers"].as_array().into_iter().flatten().filter_map(|c| c["name"].as_str()).collect();
+        let known: Vec<&str> = list(&pod["spec"]["containers"]).filter_map(|c| c["name"].as_str()).collect();
         return Err(match container {
             Some(asked) if !known.contains(&asked) => {
                 Failure::bad_request(format!("container {asked} is not valid for pod {name}"))
@@ -35,7 +34,7 @@ pub(super) fn log(store: &Store, pods: &dyn PodDialer, target: &Target, query: &
         let all: Vec<&str> = text.split_inclusive('\n').collect();
         text = all[all.len().saturating_sub(lines)..].concat();
     }
-    Ok(answer::text(text))
+    Ok(response::text(text))
 }
 
 /// Passes a request on to `[scheme:]name[:port]`.
@@ -44,15 +43,13 @@ pub(super) async fn forward(
     pods: &dyn PodDialer,
     target: &Target,
     request: Request<Incoming>,
-) -> Result<Answer, Failure> {
+) -> Result<Response> {
     let asked = target.name.as_deref().unwrap_or("");
     let parts: Vec<&str> = asked.split(':').collect();
     let (name, port) = match parts.as_slice() {
         [name] | [_, name, ""] => (*name, ""),
         [name, port] | [_, name, port] => (*name, *port),
-        _ => {
-            return Err(Failure::bad_request(format!("invalid proxy request {asked:?}")));
-        }
+        _ => return Err(Failure::bad_request(format!("invalid proxy request {asked:?}"))),
     };
     let address = if target.resource.kind == kinds::POD {
         pod_address(store, target.namespace(), name, port)?
@@ -65,15 +62,9 @@ pub(super) async fn forward(
 }
 
 /// The address of a pod and one of its ports (the first where none is named).
-pub(super) fn pod_address(store: &Store, namespace: &str, name: &str, port: &str) -> Result<SocketAddr, Failure> {
-    let pod = store.get(&kinds::POD, namespace, name).ok_or_else(|| Failure::not_found("pods", "", name))?;
-    let ports = || {
-        pod["spec"]["containers"]
-            .as_array()
-            .into_iter()
-            .flatten()
-            .flat_map(|c| c["ports"].as_array().into_iter().flatten())
-    };
+pub(super) fn pod_address(store: &Store, namespace: &str, name: &str, port: &str) -> Result<SocketAddr> {
+    let pod = store.find(&kinds::POD, namespace, name)?;
+    let ports = || list(&pod["spec"]["containers"]).flat_map(|container| list(&container["ports"]));
     let number = if port.is_empty() {
         ports().find_map(|p| number(&p["containerPort"])).or(Some(80))
     } else {
@@ -87,22 +78,21 @@ pub(super) fn pod_address(store: &Store, namespace: &str, name: &str, port: &str
     }
 }
 
+fn list(value: &Value) -> impl Iterator<Item = &Value> {
+    value.as_array().into_iter().flatten()
+}
+
 fn number(value: &Value) -> Option<u16> {
     value.as_u64().and_then(|n| u16::try_from(n).ok())
 }
 
 /// The address of one ready endpoint of a Service.
-fn service_address(store: &Store, namespace: &str, name: &str, port: &str) -> Result<SocketAddr, Failure> {
-    let service =
-        store.get(&kinds::SERVICE, namespace, name).ok_or_else(|| Failure::not_found("services", "", name))?;
+fn service_address(store: &Store, namespace: &str, name: &str, port: &str) -> Result<SocketAddr> {
+    let service = store.find(&kinds::SERVICE, namespace, name)?;
     let unavailable = |why: String| Failure::new(503, "ServiceUnavailable", why);
-    let served = service["spec"]["ports"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .find(|p| {
-            port.is_empty() || p["name"] == port || number(&p["port"]).map(|n| n.to_string()).as_deref() == Some(port)
-        })
+    let is_meant = |p: &&Value| port.is_empty() || p["name"] == port || p["port"].to_string() == port;
+    let served = list(&service["spec"]["ports"])
+        .find(is_meant)
         .ok_or_else(|| unavailable(format!("no service port {port:?} found for service {name:?}")))?;
     let wanted = served["name"].as_str().unwrap_or("");
     store
@@ -110,19 +100,9 @@ fn service_address(store: &Store, namespace: &str, name: &str, port: &str) -> Re
         .iter()
         .filter(|slice| slice["metadata"]["labels"]["kubernetes.io/service-name"] == name)
         .find_map(|slice| {
-            let port = slice["ports"]
-                .as_array()?
-                .iter()
-                .find(|p| p["name"].as_str().unwrap_or("") == wanted)
-                .and_then(|p| number(&p["port"]))?;
-            let address = slice["endpoints"]
-                .as_array()?
-                .iter()
-                .find(|e| e["conditions"]["ready"] != Value::Bool(false))?["addresses"][0]
-                .as_str()?
-                .parse()
-                .ok()?;
-            Some(SocketAddr::new(address, port))
+            let port = list(&slice["ports"]).find(|p| p["name"].as_str().unwrap_or("") == wanted)?;
+            let ready = list(&slice["endpoints"]).find(|e| e["conditions"]["ready"] != Value::Bool(false))?;
+            Some(SocketAddr::new(ready["addresses"][0].as_str()?.parse().ok()?, number(&port["port"])?))
         })
         .ok_or_else(|| unavailable(format!("no endpoints available for service {name:?}")))
 }
@@ -137,7 +117,7 @@ async fn pass_on(
     request: Request<Incoming>,
     address: SocketAddr,
     name: &str,
-) -> Result<Answer, String> {
+) -> Result<Response, String> {
     let stream = pods.dial(address).await.map_err(|error| format!("dial tcp {address}: {error}"))?;
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
@@ -158,8 +138,6 @@ async fn pass_on(
     for header in HOP_BY_HOP {
         parts.headers.remove(HeaderName::from_static(header));
     }
-    parts.headers.remove(CONNECTION);
-    parts.headers.remove(UPGRADE);
     parts.version = http::Version::HTTP_11;
     let host = HeaderValue::from_str(&format!("{name}:{}", address.port())).map_err(|error| error.to_string())?;
     parts.headers.insert(HOST, host);

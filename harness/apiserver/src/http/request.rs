@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use http::HeaderMap;
 use http::header::{ACCEPT, USER_AGENT};
+use percent_encoding::percent_decode_str;
 
-use crate::failure::{Cause, Failure};
+use crate::failure::{Cause, Failure, Result, reason};
 use crate::resource::{Resource, Version};
 use crate::selector::{FieldSelector, LabelSelector, Scope};
 use crate::{admission::UnknownFields, store::Store};
@@ -23,37 +24,32 @@ pub(super) struct Target {
 
 impl Target {
     /// Finds the resource that a path names; `path` has no leading slash.
-    pub(super) fn find(store: &Store, path: &[String]) -> Result<Self, Failure> {
-        let segments: Vec<&str> = path.iter().map(String::as_str).collect();
-        let (group, version, rest) = match segments.as_slice() {
+    pub(super) fn find(store: &Store, path: &[&str]) -> Result<Self> {
+        let (group, version, rest) = match path {
             ["api", version, rest @ ..] => ("", *version, rest),
             ["apis", group, version, rest @ ..] => (*group, *version, rest),
             _ => return Err(Failure::no_such_resource()),
         };
         let (namespace, rest) = match rest {
-            ["namespaces", namespace, plural, rest @ ..] if !matches!(*plural, "status" | "finalize") => {
-                let mut left = vec![*plural];
-                left.extend(rest);
-                (Some((*namespace).to_owned()), left)
+            ["namespaces", namespace, rest @ ..] if !matches!(rest, [] | ["status" | "finalize", ..]) => {
+                (Some((*namespace).to_owned()), rest)
             }
-            rest => (None, rest.to_vec()),
+            rest => (None, rest),
         };
         let (plural, rest) = rest.split_first().ok_or_else(Failure::no_such_resource)?;
         let resource = store.lock().resource_at(group, plural).ok_or_else(Failure::no_such_resource)?;
         if resource.version(version).is_none() || (namespace.is_some() && !resource.namespaced) {
             return Err(Failure::no_such_resource());
         }
-        let (name, below) = match rest.split_first() {
-            Some((name, below)) => (Some((*name).to_owned()), below.iter().map(|w| (*w).to_owned()).collect()),
-            None => (None, Vec::new()),
-        };
+        let mut rest = rest.iter().map(|word| (*word).to_owned());
+        let (name, below) = (rest.next(), rest.collect());
         if name.is_some() && resource.namespaced && namespace.is_none() {
             return Err(Failure::no_such_resource());
         }
         Ok(Self { resource, version: version.to_owned(), namespace, name, below })
     }
 
-    pub(super) fn version(&self) -> Result<&Version, Failure> {
+    pub(super) fn version(&self) -> Result<&Version> {
         self.resource.version(&self.version).ok_or_else(Failure::no_such_resource)
     }
 
@@ -67,7 +63,8 @@ impl Target {
 }
 
 pub(super) fn segments(path: &str) -> Vec<String> {
-    path.split('/').filter(|segment| !segment.is_empty()).map(|segment| decode(segment, false)).collect()
+    let segments = path.split('/').filter(|segment| !segment.is_empty());
+    segments.map(|segment| percent_decode_str(segment).decode_utf8_lossy().into_owned()).collect()
 }
 
 #[derive(Clone, Debug, Default)]
@@ -75,16 +72,7 @@ pub(super) struct Query(Vec<(String, String)>);
 
 impl Query {
     pub(super) fn read(text: Option<&str>) -> Self {
-        Self(
-            text.unwrap_or("")
-                .split('&')
-                .filter(|pair| !pair.is_empty())
-                .map(|pair| {
-                    let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-                    (decode(key, true), decode(value, true))
-                })
-                .collect(),
-        )
+        Self(form_urlencoded::parse(text.unwrap_or("").as_bytes()).into_owned().collect())
     }
 
     pub(super) fn get(&self, key: &str) -> Option<&str> {
@@ -95,14 +83,14 @@ impl Query {
         matches!(self.get(key), Some("" | "true" | "1" | "True"))
     }
 
-    pub(super) fn number(&self, key: &str) -> Result<Option<u64>, Failure> {
+    pub(super) fn number(&self, key: &str) -> Result<Option<u64>> {
         match self.get(key) {
             None | Some("") => Ok(None),
             Some(text) => text.parse().map(Some).map_err(|_| Failure::bad_request(format!("invalid {key}: {text:?}"))),
         }
     }
 
-    pub(super) fn scope(&self, target: &Target) -> Result<Scope, Failure> {
+    pub(super) fn scope(&self, target: &Target) -> Result<Scope> {
         let fields = FieldSelector::read(self.get("fieldSelector").unwrap_or(""))?;
         fields.check(&target.resource, target.version()?)?;
         Ok(Scope {
@@ -112,49 +100,34 @@ impl Query {
         })
     }
 
-    pub(super) fn dry_run(&self) -> Result<bool, Failure> {
+    pub(super) fn dry_run(&self) -> Result<bool> {
         match self.get("dryRun") {
             None | Some("") => Ok(false),
             Some("All") => Ok(true),
-            Some(other) => Err(unsupported("dryRun", other, "\"All\"")),
+            Some(other) => Err(unsupported("Options", "dryRun", other, "\"All\"")),
         }
     }
 
-    pub(super) fn unknown_fields(&self) -> Result<UnknownFields, Failure> {
+    pub(super) fn unknown_fields(&self) -> Result<UnknownFields> {
         match self.get("fieldValidation") {
             Some("Strict") => Ok(UnknownFields::Strict),
             Some("Ignore") => Ok(UnknownFields::Ignore),
             None | Some("" | "Warn") => Ok(UnknownFields::Warn),
-            Some(other) => Err(unsupported("fieldValidation", other, "\"Ignore\", \"Strict\", \"Warn\"")),
+            Some(other) => Err(unsupported("Options", "fieldValidation", other, "\"Ignore\", \"Strict\", \"Warn\"")),
         }
     }
 
     /// The field manager, from the query or from the program's name.
     pub(super) fn manager(&self, headers: &HeaderMap) -> String {
-        if let Some(name) = self.get("fieldManager").filter(|n| !n.is_empty()) {
-            return name.to_owned();
-        }
-        headers
-            .get(USER_AGENT)
-            .and_then(|agent| agent.to_str().ok())
-            .and_then(|agent| agent.split('/').next())
-            .filter(|name| !name.is_empty())
-            .unwrap_or("unknown")
-            .to_owned()
+        let agent = headers.get(USER_AGENT).and_then(|agent| agent.to_str().ok()?.split('/').next());
+        let names = [self.get("fieldManager"), agent].into_iter().flatten();
+        names.into_iter().find(|name| !name.is_empty()).unwrap_or("unknown").to_owned()
     }
 }
 
-fn unsupported(field: &str, value: &str, supported: &str) -> Failure {
-    Failure::invalid(
-        "Options",
-        "meta.k8s.io",
-        "",
-        vec![Cause {
-            reason: "FieldValueNotSupported",
-            message: format!("Unsupported value: {value:?}: supported values: {supported}"),
-            field: field.to_owned(),
-        }],
-    )
+pub(super) fn unsupported(options: &'static str, field: &str, value: &str, supported: &str) -> Failure {
+    let message = format!("Unsupported value: {value:?}: supported values: {supported}");
+    Failure::invalid_option(options, Cause::new(reason::UNSUPPORTED, field, message))
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -166,10 +139,8 @@ pub(super) enum Shape {
 
 impl Shape {
     /// Reads `Accept`; JSON is all that is spoken here.
-    pub(super) fn read(headers: &HeaderMap) -> Result<Self, Failure> {
-        let Some(accept) = headers.get(ACCEPT).and_then(|a| a.to_str().ok()) else {
-            return Ok(Self::Whole);
-        };
+    pub(super) fn read(headers: &HeaderMap) -> Result<Self> {
+        let Some(accept) = headers.get(ACCEPT).and_then(|a| a.to_str().ok()) else { return Ok(Self::Whole) };
         for media in accept.split(',') {
             let mut parts = media.split(';').map(str::trim);
             let kind = parts.next().unwrap_or("");
@@ -187,29 +158,6 @@ impl Shape {
     }
 }
 
-/// Percent-decoding; a plus is a space in queries.
-fn decode(text: &str, query: bool) -> String {
-    let bytes = text.as_bytes();
-    let mut out = Vec::with_capacity(bytes.len());
-    let mut at = 0;
-    while at < bytes.len() {
-        let hex = |i: usize| bytes.get(i).and_then(|b| (*b as char).to_digit(16)).and_then(|d| u8::try_from(d).ok());
-        match bytes[at] {
-            b'%' => match (hex(at + 1), hex(at + 2)) {
-                (Some(high), Some(low)) => {
-                    out.push(high << 4 | low);
-                    at += 2;
-                }
-                _ => out.push(b'%'),
-            },
-            b'+' if query => out.push(b' '),
-            byte => out.push(byte),
-        }
-        at += 1;
-    }
-    String::from_utf8_lossy(&out).into_owned()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -222,7 +170,7 @@ mod tests {
     #[case("%zz", "%zz")]
     #[case("%ff", "\u{fffd}")]
     fn queries_are_decoded(#[case] text: &str, #[case] decoded: &str) {
-        assert_eq!(decode(text, true), decoded);
+        assert_eq!(Query::read(Some(&format!("q={text}"))).get("q"), Some(decoded));
     }
 
     #[rstest]

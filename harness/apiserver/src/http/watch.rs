@@ -4,7 +4,6 @@ use std::{collections::VecDeque, io, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures::Stream;
-use http::Response;
 use http::header::{CONTENT_TYPE, HeaderValue};
 use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
@@ -12,11 +11,11 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 
-use super::objects::{partial, present};
 use super::request::{Query, Shape, Target};
-use super::{answer::Answer, kubectl::table::table};
+use super::{objects::partial, response::Response};
+use crate::selector::{FieldSelector, Scope};
 use crate::state::{Change, Listener, WatchEvent};
-use crate::{failure::Failure, selector::Scope, store::Store};
+use crate::{failure::Result, store::Store};
 
 /// How many events wait for a client that does not read before its watch is closed.
 const BACKLOG: usize = 1024;
@@ -30,14 +29,13 @@ pub(super) fn start(
     query: &Query,
     shape: Shape,
     bookmark_every: Duration,
-) -> Result<Answer, Failure> {
+) -> Result<Response> {
     let mut scope = query.scope(target)?;
     if let Some(name) = &target.name {
-        let one = format!("metadata.name={name}");
-        scope.fields = crate::selector::FieldSelector::read(&one)?;
+        scope.fields = FieldSelector::read(&format!("metadata.name={name}"))?;
     }
     let kind = &target.resource.kind;
-    let wants_initial = query.is("sendInitialEvents") && query.get("sendInitialEvents").is_some();
+    let wants_initial = query.is("sendInitialEvents");
     let from = query.number("resourceVersion")?.filter(|v| *v > 0);
     let timeout = query.number("timeoutSeconds")?.filter(|t| *t > 0).map_or(DEFAULT_TIMEOUT, Duration::from_secs);
     let (tx, rx) = mpsc::channel(BACKLOG);
@@ -114,19 +112,8 @@ impl Watch {
     }
 
     fn push(&mut self, change: &str, object: &Arc<Value>) {
-        let shown = present(&self.target.resource, &self.target.version, object);
-        let shown = match (self.shape, self.target.version()) {
-            (Shape::Table, Ok(version)) => table(
-                &self.target.resource,
-                version,
-                &[&shown],
-                crate::meta::meta_str(&shown, "resourceVersion"),
-                self.store.now(),
-                std::mem::take(&mut self.headings),
-            ),
-            (Shape::Metadata, _) => partial(&shown),
-            _ => shown,
-        };
+        let headings = std::mem::take(&mut self.headings);
+        let shown = self.target.show(self.shape, object, self.store.now(), headings);
         self.push_raw(change, &shown);
     }
 
@@ -152,13 +139,13 @@ impl Watch {
     }
 
     fn bookmark(&self) -> Value {
+        let metadata = json!({"resourceVersion": self.seen.to_string(), "creationTimestamp": null});
         match self.shape {
             Shape::Table => json!({"kind": "Table", "apiVersion": "meta.k8s.io/v1",
                 "metadata": {"resourceVersion": self.seen.to_string()}, "columnDefinitions": null, "rows": []}),
-            Shape::Metadata => json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1",
-                "metadata": {"resourceVersion": self.seen.to_string(), "creationTimestamp": null}}),
+            Shape::Metadata => partial(&json!({"metadata": metadata})),
             Shape::Whole => json!({"kind": self.target.resource.kind.kind, "apiVersion": self.target.api_version(),
-                "metadata": {"resourceVersion": self.seen.to_string(), "creationTimestamp": null}}),
+                "metadata": metadata}),
         }
     }
 

@@ -29,9 +29,7 @@ fn merge(schema: Option<&Schema>, target: &mut Value, patch: &Value) {
     if !target.is_object() {
         *target = Value::Object(Map::new());
     }
-    let Value::Object(target) = target else {
-        return;
-    };
+    let Value::Object(target) = target else { return };
     if let Some(keep) = patch.get("$retainKeys").and_then(Value::as_array) {
         target.retain(|key, _| keep.iter().any(|k| k == key));
     }
@@ -89,9 +87,7 @@ fn merge_list(schema: Option<&Schema>, target: &mut Value, patch: &[Value]) {
         *target = Value::Array(items);
         return;
     }
-    let Value::Array(target) = target else {
-        return;
-    };
+    let Value::Array(target) = target else { return };
     let Some(key) = key else {
         for item in patch {
             if !target.contains(item) {

@@ -17,30 +17,14 @@ pub enum Type {
     Boolean,
 }
 
-impl Type {
-    fn read(name: &str) -> Option<Self> {
-        Some(match name {
-            "object" => Self::Object,
-            "array" => Self::Array,
-            "string" => Self::String,
-            "integer" => Self::Integer,
-            "number" => Self::Number,
-            "boolean" => Self::Boolean,
-            _ => return None,
-        })
-    }
-
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Object => "object",
-            Self::Array => "array",
-            Self::String => "string",
-            Self::Integer => "integer",
-            Self::Number => "number",
-            Self::Boolean => "boolean",
-        }
-    }
-}
+const TYPES: [(&str, Type); 6] = [
+    ("object", Type::Object),
+    ("array", Type::Array),
+    ("string", Type::String),
+    ("integer", Type::Integer),
+    ("number", Type::Number),
+    ("boolean", Type::Boolean),
+];
 
 /// How the items of a list belong together.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -56,9 +40,7 @@ pub enum ListType {
 impl ListType {
     /// The item of the old list that this item was.
     pub(super) fn earlier<'a>(&self, old: Option<&'a Value>, item: &Value) -> Option<&'a Value> {
-        let Self::Map(keys) = self else {
-            return None;
-        };
+        let Self::Map(keys) = self else { return None };
         old?.as_array()?.iter().find(|o| keys.iter().all(|k| o.get(k) == item.get(k)))
     }
 }
@@ -86,7 +68,6 @@ pub struct Bound {
     pub exclusive: bool,
 }
 
-/// A node of a schema.
 #[derive(Debug, Default)]
 pub struct Schema {
     pub kind: Option<Type>,
@@ -102,7 +83,6 @@ pub struct Schema {
     pub additional: Option<Box<Schema>>,
     pub items: Option<Box<Schema>>,
     pub required: Vec<String>,
-    /// What is filled in.
     pub default: Option<Value>,
     pub values: Option<Vec<Value>>,
     pub pattern: Option<Pattern>,
@@ -117,13 +97,9 @@ pub struct Schema {
     pub unique_items: bool,
     pub min_properties: Option<u64>,
     pub max_properties: Option<u64>,
-    /// All must hold.
     pub all_of: Vec<Schema>,
-    /// At least one must hold.
     pub any_of: Vec<Schema>,
-    /// Exactly one must hold.
     pub one_of: Vec<Schema>,
-    /// Must not hold.
     pub not: Option<Box<Schema>>,
     pub list: ListType,
     /// Whether an object has one owner as a whole.
@@ -149,25 +125,28 @@ impl Schema {
             return Self { open: true, ..Self::default() };
         };
         let below = |value: &Value| Self::at(value, depth - 1);
-        let many = |key: &str| -> Vec<Self> {
-            map.get(key).and_then(Value::as_array).map(|list| list.iter().map(below).collect()).unwrap_or_default()
-        };
+        let list = |key: &str| map.get(key).and_then(Value::as_array).into_iter().flatten();
+        let strings = |key: &str| list(key).filter_map(|v| v.as_str().map(str::to_owned)).collect();
         let yes = |key: &str| map.get(key) == Some(&Value::Bool(true));
         let count = |key: &str| map.get(key).and_then(Value::as_u64);
         let text = |key: &str| map.get(key).and_then(Value::as_str);
+        let bound = |key: &str, exclusive: &str| match map.get(key) {
+            Some(Value::Number(value)) => Some(Bound { value: value.clone(), exclusive: yes(exclusive) }),
+            _ => None,
+        };
         let mut schema = Self {
-            kind: text("type").and_then(Type::read),
+            kind: TYPES.iter().find(|(name, _)| Some(*name) == text("type")).map(|(_, kind)| *kind),
             nullable: yes("nullable"),
             int_or_string: yes("x-kubernetes-int-or-string"),
             open: yes("x-kubernetes-preserve-unknown-fields"),
             embedded: yes("x-kubernetes-embedded-resource"),
-            required: strings(map.get("required")),
+            required: strings("required"),
             default: map.get("default").cloned(),
             values: map.get("enum").and_then(Value::as_array).cloned(),
             pattern: text("pattern").map(Pattern::new),
             format: text("format").map(str::to_owned),
-            minimum: bound(map, "minimum", yes("exclusiveMinimum")),
-            maximum: bound(map, "maximum", yes("exclusiveMaximum")),
+            minimum: bound("minimum", "exclusiveMinimum"),
+            maximum: bound("maximum", "exclusiveMaximum"),
             multiple_of: map.get("multipleOf").and_then(Value::as_f64),
             min_length: count("minLength"),
             max_length: count("maxLength"),
@@ -176,23 +155,19 @@ impl Schema {
             unique_items: yes("uniqueItems"),
             min_properties: count("minProperties"),
             max_properties: count("maxProperties"),
-            all_of: many("allOf"),
-            any_of: many("anyOf"),
-            one_of: many("oneOf"),
+            all_of: list("allOf").map(below).collect(),
+            any_of: list("anyOf").map(below).collect(),
+            one_of: list("oneOf").map(below).collect(),
             not: map.get("not").map(|value| Box::new(below(value))),
             items: map.get("items").map(|value| Box::new(below(value))),
             list: match text("x-kubernetes-list-type") {
                 Some("set") => ListType::Set,
-                Some("map") => ListType::Map(strings(map.get("x-kubernetes-list-map-keys"))),
+                Some("map") => ListType::Map(strings("x-kubernetes-list-map-keys")),
                 _ => ListType::Atomic,
             },
             atomic: text("x-kubernetes-map-type") == Some("atomic"),
             merge_key: text("x-kubernetes-patch-merge-key").map(str::to_owned),
-            rules: map
-                .get("x-kubernetes-validations")
-                .and_then(Value::as_array)
-                .map(|list| list.iter().filter_map(Rule::read).collect())
-                .unwrap_or_default(),
+            rules: list("x-kubernetes-validations").filter_map(Rule::read).collect(),
             ..Self::default()
         };
         if let Some(properties) = map.get("properties").and_then(Value::as_object) {
@@ -220,23 +195,9 @@ impl Schema {
     /// The type as messages name it.
     pub fn type_name(&self) -> &'static str {
         match self.kind {
-            Some(kind) => kind.name(),
+            Some(kind) => TYPES.iter().find(|(_, of)| *of == kind).map_or("object", |(name, _)| name),
             None if self.int_or_string => "integer-or-string",
             None => "object",
         }
-    }
-}
-
-fn strings(value: Option<&Value>) -> Vec<String> {
-    value
-        .and_then(Value::as_array)
-        .map(|list| list.iter().filter_map(|v| v.as_str().map(str::to_owned)).collect())
-        .unwrap_or_default()
-}
-
-fn bound(map: &serde_json::Map<String, Value>, key: &str, exclusive: bool) -> Option<Bound> {
-    match map.get(key) {
-        Some(Value::Number(value)) => Some(Bound { value: value.clone(), exclusive }),
-        _ => None,
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, LazyLock};
 
-use cel::common::types::{BOOL_TYPE, CelBool, CelDouble, CelString, DOUBLE_TYPE, STRING_TYPE};
+use cel::common::types::{CelBool, CelDouble, CelString, DOUBLE_TYPE, STRING_TYPE};
 use cel::{Env, ExecutionError, common::value::CowVal, extensions};
 
 /// The environment that rules are compiled and evaluated in.
@@ -30,10 +30,18 @@ fn yes<'b, 'v>(value: bool) -> Result<CowVal<'b, 'v>, ExecutionError> {
     Ok(CowVal::owned(CelBool::from(value)))
 }
 
+fn string<'b, 'v>(value: String) -> Result<CowVal<'b, 'v>, ExecutionError> {
+    Ok(CowVal::owned(CelString::from(value)))
+}
+
+/// Scheme and host of the URL that a getter is called on; empty where it is none.
+fn url(args: &[CowVal<'_, '_>]) -> Result<(String, String), ExecutionError> {
+    Ok(parts(text(args, 0)?).unwrap_or_default())
+}
+
 fn extend(env: &mut Env) -> Result<(), cel::DeclarationError> {
     extensions::strings(env)?;
     extensions::lists(env)?;
-    let _ = (BOOL_TYPE, &STRING_TYPE);
     env.add_overload("isURL", "string_is_url", vec![STRING_TYPE], |args| yes(parts(text(&args, 0)?).is_some()))?;
     // A URL is kept as its text: the getters take it apart again.
     env.add_overload("url", "string_to_url", vec![STRING_TYPE], |args| {
@@ -41,20 +49,13 @@ fn extend(env: &mut Env) -> Result<(), cel::DeclarationError> {
         if parts(url).is_none() {
             return Err(ExecutionError::function_error("url", "URL parse error"));
         }
-        Ok(CowVal::owned(CelString::from(url.to_owned())))
+        string(url.to_owned())
     })?;
-    env.add_member_overload("getScheme", "url_get_scheme", STRING_TYPE, vec![], |args| {
-        let part = parts(text(&args, 0)?).map(|p| p.0).unwrap_or_default();
-        Ok(CowVal::owned(CelString::from(part)))
-    })?;
-    env.add_member_overload("getHost", "url_get_host", STRING_TYPE, vec![], |args| {
-        let part = parts(text(&args, 0)?).map(|p| p.1).unwrap_or_default();
-        Ok(CowVal::owned(CelString::from(part)))
-    })?;
+    env.add_member_overload("getScheme", "url_get_scheme", STRING_TYPE, vec![], |args| string(url(&args)?.0))?;
+    env.add_member_overload("getHost", "url_get_host", STRING_TYPE, vec![], |args| string(url(&args)?.1))?;
     env.add_member_overload("getHostname", "url_get_hostname", STRING_TYPE, vec![], |args| {
-        let host = parts(text(&args, 0)?).map(|p| p.1).unwrap_or_default();
-        let name = host.rsplit_once(':').map_or(host.as_str(), |(name, _)| name);
-        Ok(CowVal::owned(CelString::from(name.to_owned())))
+        let host = url(&args)?.1;
+        string(host.rsplit_once(':').map_or(host.clone(), |(name, _)| name.to_owned()))
     })?;
     env.add_overload("isIP", "string_is_ip", vec![STRING_TYPE], |args| {
         yes(text(&args, 0)?.parse::<std::net::IpAddr>().is_ok())
@@ -83,9 +84,7 @@ fn parts(text: &str) -> Option<(String, String)> {
 }
 
 fn is_cidr(text: &str) -> bool {
-    let Some((address, bits)) = text.split_once('/') else {
-        return false;
-    };
+    let Some((address, bits)) = text.split_once('/') else { return false };
     match (address.parse::<std::net::IpAddr>(), bits.parse::<u8>()) {
         (Ok(address), Ok(bits)) => bits <= if address.is_ipv4() { 32 } else { 128 },
         _ => false,

@@ -48,9 +48,7 @@ pub(crate) fn default(schema: &Schema, value: &mut Value) {
     match value {
         Value::Object(map) => {
             for (name, below) in &schema.properties {
-                let Some(default) = &below.default else {
-                    continue;
-                };
+                let Some(default) = &below.default else { continue };
                 let absent = match map.get(name) {
                     None => true,
                     Some(Value::Null) => !below.nullable,

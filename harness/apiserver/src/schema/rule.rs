@@ -121,16 +121,11 @@ impl Rule {
         }
         let detail = match self.program.run(context) {
             Ok(Cel::Bool(true)) => return None,
-            Ok(Cel::Bool(false)) => self
-                .message_expression
-                .as_ref()
-                .and_then(|e| match e.run(context) {
-                    Ok(Cel::String(text)) if !text.trim().is_empty() => Some(text.to_string()),
-                    _ => None,
-                })
-                .unwrap_or_else(|| {
-                    if self.message.is_empty() { format!("failed rule: {}", self.rule) } else { self.message.clone() }
-                }),
+            Ok(Cel::Bool(false)) => match self.message_expression.as_ref().map(|e| e.run(context)) {
+                Some(Ok(Cel::String(text))) if !text.trim().is_empty() => text.to_string(),
+                _ if self.message.is_empty() => format!("failed rule: {}", self.rule),
+                _ => self.message.clone(),
+            },
             Ok(_) => format!("rule is not a condition evaluating rule: {}", self.said()),
             Err(why) => format!("{why} evaluating rule: {}", self.said()),
         };
@@ -142,7 +137,7 @@ impl Rule {
         };
         let field = format!("{path}{}", self.field_path);
         let field = field.trim_start_matches('.');
-        Some(Cause { reason: self.reason, message, field: if field.is_empty() { "<nil>" } else { field }.to_owned() })
+        Some(Cause::new(self.reason, if field.is_empty() { "<nil>" } else { field }, message))
     }
 }
 

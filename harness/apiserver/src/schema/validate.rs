@@ -1,6 +1,8 @@
 //! Validation: a value against a schema, with the API's messages.
 
-use serde_json::Value;
+use std::cmp::Ordering;
+
+use serde_json::{Map, Value};
 
 use super::compiled::{Bound, ListType, Schema, Type};
 use super::field_path::join;
@@ -18,13 +20,12 @@ pub(crate) fn validate(schema: &Schema, value: &Value, old: Option<&Value>) -> V
     causes
 }
 
-/// The path as sentences name it.
 fn body(path: &str) -> String {
     format!("{path} in body")
 }
 
 fn cause(reason: &'static str, path: &str, message: String) -> Cause {
-    Cause { reason, message, field: if path.is_empty() { "<nil>".to_owned() } else { path.to_owned() } }
+    Cause::new(reason, if path.is_empty() { "<nil>" } else { path }, message)
 }
 
 fn invalid(path: &str, value: impl std::fmt::Display, detail: &str) -> Cause {
@@ -66,20 +67,13 @@ fn whole(value: &Value) -> bool {
 }
 
 fn node(schema: &Schema, value: &Value, old: Option<&Value>, path: &str, causes: &mut Vec<Cause>) {
-    if old == Some(value) {
-        return;
-    }
-    if value.is_null() && schema.nullable {
+    if old == Some(value) || (value.is_null() && schema.nullable) {
         return;
     }
     if !has_type(schema, value) {
-        let wanted = schema.type_name();
-        let found = type_name(value);
-        causes.push(cause(
-            reason::TYPE,
-            path,
-            format!("Invalid value: \"{found}\": {} must be of type {wanted}: \"{found}\"", body(path)),
-        ));
+        let (wanted, found) = (schema.type_name(), type_name(value));
+        let why = format!("Invalid value: \"{found}\": {} must be of type {wanted}: \"{found}\"", body(path));
+        causes.push(cause(reason::TYPE, path, why));
     }
     alternatives(schema, value, path, causes);
     match value {
@@ -88,15 +82,10 @@ fn node(schema: &Schema, value: &Value, old: Option<&Value>, path: &str, causes:
         Value::Array(items) => list(schema, items, old, path, causes),
         _ => {}
     }
-    if let Some(values) = &schema.values
-        && !values.contains(value)
-    {
+    if let Some(values) = schema.values.as_ref().filter(|values| !values.contains(value)) {
         let supported: Vec<String> = values.iter().map(Value::to_string).collect();
-        causes.push(cause(
-            reason::UNSUPPORTED,
-            path,
-            format!("Unsupported value: {value}: supported values: {}", supported.join(", ")),
-        ));
+        let why = format!("Unsupported value: {value}: supported values: {}", supported.join(", "));
+        causes.push(cause(reason::UNSUPPORTED, path, why));
     }
     if let Value::Object(map) = value {
         object(schema, map, old, path, causes);
@@ -143,29 +132,18 @@ fn alternatives(schema: &Schema, value: &Value, path: &str, causes: &mut Vec<Cau
 fn string(schema: &Schema, text: &str, path: &str, causes: &mut Vec<Cause>) {
     let shown = Value::from(text);
     let length = text.chars().count() as u64;
-    if let Some(most) = schema.max_length
-        && length > most
-    {
+    if let Some(most) = schema.max_length.filter(|most| length > *most) {
         causes.push(cause(reason::TOO_LONG, path, format!("Too long: may not be more than {most} bytes")));
     }
-    if let Some(least) = schema.min_length
-        && length < least
-    {
+    if let Some(least) = schema.min_length.filter(|least| length < *least) {
         causes.push(invalid(path, &shown, &format!("should be at least {least} chars long")));
     }
-    if let Some(pattern) = &schema.pattern
-        && !pattern.matches(text)
-    {
+    if let Some(pattern) = schema.pattern.as_ref().filter(|pattern| !pattern.matches(text)) {
         causes.push(invalid(path, &shown, &format!("should match '{}'", pattern.text)));
     }
-    if let Some(format) = &schema.format
-        && !has_format(format, text)
-    {
-        causes.push(cause(
-            reason::TYPE,
-            path,
-            format!("Invalid value: {shown}: {} must be of type {format}: {shown}", body(path)),
-        ));
+    if let Some(format) = schema.format.as_ref().filter(|format| !has_format(format, text)) {
+        let why = format!("Invalid value: {shown}: {} must be of type {format}: {shown}", body(path));
+        causes.push(cause(reason::TYPE, path, why));
     }
 }
 
@@ -183,28 +161,17 @@ fn has_format(format: &str, text: &str) -> bool {
 }
 
 fn number(schema: &Schema, value: &Value, path: &str, causes: &mut Vec<Cause>) {
-    let Some(number) = value.as_f64() else {
-        return;
-    };
-    let edge = |bound: &Bound| bound.value.as_f64().unwrap_or(0.0);
-    if let Some(bound) = &schema.maximum {
-        let outside = if bound.exclusive { number >= edge(bound) } else { number > edge(bound) };
-        if outside {
-            let or = if bound.exclusive { "" } else { "or equal to " };
-            causes.push(invalid(path, value, &format!("should be less than {or}{}", bound.value)));
+    let Some(number) = value.as_f64() else { return };
+    let bounds = [(&schema.maximum, Ordering::Greater, "less"), (&schema.minimum, Ordering::Less, "greater")];
+    for (bound, outside, than) in bounds {
+        let Some(Bound { value: edge, exclusive }) = bound else { continue };
+        let order = number.partial_cmp(&edge.as_f64().unwrap_or(0.0));
+        if order == Some(outside) || (order == Some(Ordering::Equal) && *exclusive) {
+            let or = if *exclusive { "" } else { "or equal to " };
+            causes.push(invalid(path, value, &format!("should be {than} than {or}{edge}")));
         }
     }
-    if let Some(bound) = &schema.minimum {
-        let outside = if bound.exclusive { number <= edge(bound) } else { number < edge(bound) };
-        if outside {
-            let or = if bound.exclusive { "" } else { "or equal to " };
-            causes.push(invalid(path, value, &format!("should be greater than {or}{}", bound.value)));
-        }
-    }
-    if let Some(step) = schema.multiple_of
-        && step > 0.0
-        && (number / step).fract() != 0.0
-    {
+    if let Some(step) = schema.multiple_of.filter(|step| *step > 0.0 && (number / step).fract() != 0.0) {
         causes.push(invalid(path, value, &format!("should be a multiple of {step}")));
     }
 }
@@ -216,40 +183,23 @@ fn list(schema: &Schema, items: &[Value], old: Option<&Value>, path: &str, cause
             node(below, item, before, &format!("{path}[{at}]"), causes);
         }
     }
-    let length = items.len() as u64;
-    if let Some(least) = schema.min_items
-        && length < least
-    {
-        causes.push(invalid(path, length, &format!("should have at least {least} items")));
-    }
-    if let Some(most) = schema.max_items
-        && length > most
-    {
-        causes.push(cause(reason::TOO_MANY, path, format!("Too many: {length}: must have at most {most} items")));
-    }
+    size(path, items.len() as u64, (schema.min_items, "items"), schema.max_items, causes);
     if schema.unique_items && (1..items.len()).any(|at| items[..at].contains(&items[at])) {
         causes.push(invalid(path, "\"array\"", "shouldn't contain duplicates"));
     }
 }
 
-fn object(
-    schema: &Schema,
-    map: &serde_json::Map<String, Value>,
-    old: Option<&Value>,
-    path: &str,
-    causes: &mut Vec<Cause>,
-) {
-    let size = map.len() as u64;
-    if let Some(least) = schema.min_properties
-        && size < least
-    {
-        causes.push(invalid(path, size, &format!("should have at least {least} properties")));
+fn size(path: &str, size: u64, (least, unit): (Option<u64>, &str), most: Option<u64>, causes: &mut Vec<Cause>) {
+    if let Some(least) = least.filter(|least| size < *least) {
+        causes.push(invalid(path, size, &format!("should have at least {least} {unit}")));
     }
-    if let Some(most) = schema.max_properties
-        && size > most
-    {
+    if let Some(most) = most.filter(|most| size > *most) {
         causes.push(cause(reason::TOO_MANY, path, format!("Too many: {size}: must have at most {most} items")));
     }
+}
+
+fn object(schema: &Schema, map: &Map<String, Value>, old: Option<&Value>, path: &str, causes: &mut Vec<Cause>) {
+    size(path, map.len() as u64, (schema.min_properties, "properties"), schema.max_properties, causes);
     for (key, value) in map {
         if path.is_empty() && matches!(key.as_str(), "apiVersion" | "kind" | "metadata") {
             continue; // judged apart
@@ -269,13 +219,11 @@ fn object(
 pub(crate) fn duplicates(schema: &Schema, value: &Value, path: &str, causes: &mut Vec<Cause>) {
     match value {
         Value::Array(items) => {
-            let identity = |item: &Value| -> Option<Value> {
-                match &schema.list {
-                    ListType::Atomic => None,
-                    ListType::Set => Some(item.clone()),
-                    ListType::Map(keys) => Some(Value::Object(
-                        keys.iter().filter_map(|k| Some((k.clone(), item.get(k)?.clone()))).collect(),
-                    )),
+            let identity = |item: &Value| match &schema.list {
+                ListType::Atomic => None,
+                ListType::Set => Some(item.clone()),
+                ListType::Map(keys) => {
+                    Some(keys.iter().filter_map(|k| Some((k.clone(), item.get(k)?.clone()))).collect())
                 }
             };
             let mut seen: Vec<Value> = Vec::new();
@@ -381,15 +329,9 @@ mod tests {
     fn a_key_that_comes_twice_is_a_duplicate() {
         let schema = Schema::compile(&json!({"type": "array", "x-kubernetes-list-type": "map",
             "x-kubernetes-list-map-keys": ["name"], "items": {"type": "object"}}));
-        let mut causes = Vec::new();
-        duplicates(
-            &schema,
-            &json!([{"name": "a"}, {"name": "b"}, {"name": "a", "x": 1}]),
-            "spec.listeners",
-            &mut causes,
-        );
-        assert_eq!(causes.len(), 1);
-        assert_eq!(causes[0].field, "spec.listeners[2]");
-        assert_eq!(causes[0].message, "Duplicate value: {\"name\":\"a\"}");
+        let (items, mut causes) = (json!([{"name": "a"}, {"name": "b"}, {"name": "a", "x": 1}]), Vec::new());
+        duplicates(&schema, &items, "spec.listeners", &mut causes);
+        let message = "Duplicate value: {\"name\":\"a\"}";
+        assert_eq!(causes, [Cause::new(reason::DUPLICATE, "spec.listeners[2]", message)]);
     }
 }

@@ -4,7 +4,7 @@ use kube::ResourceExt;
 use kube::api::{DynamicObject, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 
-use crate::world::{World, config_map, status};
+use crate::world::{World, config_map, object, status};
 
 fn wanted(data: Value) -> Value {
     json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}, "data": data})
@@ -45,11 +45,8 @@ async fn fields_of_others_are_a_conflict_until_forced() {
     assert_eq!(refused.message, "Apply failed with 2 conflicts: conflicts with \"one\":\n- .data.k\n- .data.l");
     // The same value is shared, not fought over.
     apply(&world, "two", wanted(json!({"k": "1"}))).await.unwrap();
-    let forced = world
-        .config_maps()
-        .patch("a", &PatchParams::apply("three").force(), &Patch::Apply(wanted(json!({"k": "3"}))))
-        .await
-        .unwrap();
+    let (three, change) = (PatchParams::apply("three").force(), Patch::Apply(wanted(json!({"k": "3"}))));
+    let forced = world.config_maps().patch("a", &three, &change).await.unwrap();
     assert_eq!(forced.data["data"], json!({"k": "3", "l": "1"}));
     let refused = status(apply(&world, "one", wanted(json!({"k": "1", "l": "1"}))).await.unwrap_err());
     assert_eq!(refused.message, "Apply failed with 1 conflict: conflict with \"three\": .data.k");
@@ -61,19 +58,15 @@ async fn updates_own_what_they_write() {
     let params = PostParams { field_manager: Some("kubectl-client-side-apply".into()), ..PostParams::default() };
     world.config_maps().create(&params, &config_map("a", json!({"k": "1"}))).await.unwrap();
     let refused = status(apply(&world, "two", wanted(json!({"k": "2"}))).await.unwrap_err());
-    assert_eq!(
-        refused.message,
-        "Apply failed with 1 conflict: conflict with \"kubectl-client-side-apply\" using v1: .data.k"
-    );
+    let said = "Apply failed with 1 conflict: conflict with \"kubectl-client-side-apply\" using v1: .data.k";
+    assert_eq!(refused.message, said);
 }
 
 #[tokio::test]
 async fn a_manager_is_remembered_with_the_version_that_it_spoke() {
     let world = World::new().await;
     let old = world.objects("example.com/v1beta1", "Widget", "widgets");
-    let route: DynamicObject = serde_json::from_value(json!({"apiVersion": "example.com/v1beta1",
-        "kind": "Widget", "metadata": {"name": "r"}, "spec": {"class": "c"}}))
-    .unwrap();
+    let route = object("example.com/v1beta1", "Widget", "r", json!({"spec": {"class": "c"}}));
     let made = old.create(&PostParams::default(), &route).await.unwrap();
     assert_eq!(made.managed_fields()[0].api_version.as_deref(), Some("example.com/v1beta1"));
     let new = world.objects("example.com/v1", "Widget", "widgets");
@@ -97,8 +90,7 @@ async fn items_of_keyed_lists_have_owners_of_their_own() {
     let world = World::new().await;
     let widgets = world.objects("example.com/v1", "Widget", "widgets");
     let widget = |parts: Value| {
-        Patch::Apply(json!({"apiVersion": "example.com/v1", "kind": "Widget", "metadata": {"name": "g"},
-            "spec": {"class": "c", "parts": parts}}))
+        Patch::Apply(object("example.com/v1", "Widget", "g", json!({"spec": {"class": "c", "parts": parts}})))
     };
     let http = json!({"name": "http", "port": 80});
     let other = json!({"name": "other", "port": 81});
@@ -112,22 +104,13 @@ async fn items_of_keyed_lists_have_owners_of_their_own() {
     let moved = json!([{"name": "http", "port": 8080}]);
     let refused = status(widgets.patch("g", &PatchParams::apply("two"), &widget(moved)).await.unwrap_err());
     assert_eq!(refused.message, "Apply failed with 1 conflict: conflict with \"one\": .spec.parts[name=\"http\"].port");
-    let left = widgets
-        .patch(
-            "g",
-            &PatchParams::apply("one"),
-            &Patch::Apply(json!({"apiVersion": "example.com/v1",
-        "kind": "Widget", "metadata": {"name": "g"}, "spec": {"class": "c"}})),
-        )
-        .await
-        .unwrap();
+    let none = Patch::Apply(object("example.com/v1", "Widget", "g", json!({"spec": {"class": "c"}})));
+    let left = widgets.patch("g", &PatchParams::apply("one"), &none).await.unwrap();
     assert_eq!(names(&left), ["other"]);
     let twice = widget(json!([http, http]));
     let refused = status(widgets.patch("g", &PatchParams::apply("one"), &twice).await.unwrap_err());
-    assert_eq!(
-        refused.message,
-        "failed to create typed patch object (default/g; example.com/v1, Kind=Widget): .spec.parts: duplicate entries for key [name=\"http\"]"
-    );
+    let said = "failed to create typed patch object (default/g; example.com/v1, Kind=Widget): .spec.parts: duplicate entries for key [name=\"http\"]";
+    assert_eq!(refused.message, said);
 }
 
 #[tokio::test]
@@ -159,21 +142,15 @@ async fn an_apply_must_say_who_and_what() {
     let yaml = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\ndata: {k: '1'}\n";
     let answer = world.send("PATCH", path, media, yaml).await;
     assert_eq!(answer.code(), 422);
-    assert!(
-        answer.json()["message"]
-            .as_str()
-            .unwrap()
-            .ends_with("fieldManager: Required value: is required for apply patch")
-    );
+    let message = answer.json()["message"].to_string();
+    assert!(message.ends_with("fieldManager: Required value: is required for apply patch\""), "{message}");
     let named = format!("{path}?fieldManager=me");
-    assert_eq!(world.send("PATCH", &named, media, yaml).await.code(), 201);
-    assert_eq!(world.send("PATCH", &named, media, yaml).await.code(), 200);
-    assert_eq!(world.send("PATCH", &named, media, "kind: Secret\napiVersion: v1").await.code(), 400);
-    assert_eq!(world.send("PATCH", &named, media, "[1]").await.code(), 400);
-    assert_eq!(world.send("PATCH", &named, media, "a: b: c").await.code(), 400);
+    let other_kind = "kind: Secret\napiVersion: v1";
+    for (body, code) in [(yaml, 201), (yaml, 200), (other_kind, 400), ("[1]", 400), ("a: b: c", 400)] {
+        assert_eq!(world.send("PATCH", &named, media, body).await.code(), code, "{body}");
+    }
     let refused = world.send("PATCH", &named, media, yaml.replace("\ndata", "\ndates")).await;
-    assert_eq!(
-        refused.json()["message"],
-        "failed to create typed patch object (default/a; v1, Kind=ConfigMap): .dates: field not declared in schema"
-    );
+    let said =
+        "failed to create typed patch object (default/a; v1, Kind=ConfigMap): .dates: field not declared in schema";
+    assert_eq!(refused.json()["message"], said);
 }

@@ -1,4 +1,4 @@
-//! Forwards as kubectl asks for them: SPDY streams, alone and in a WebSocket; and kubectl itself, where there is one.
+//! Forwards as kubectl asks for them, SPDY streams in a WebSocket; and kubectl itself, where there is one.
 
 use std::process::Stdio;
 
@@ -13,19 +13,8 @@ use crate::{pods::world, world::World};
 const PATH: &str = "/api/v1/namespaces/default/pods/p/portforward";
 const QUESTION: &[u8] = b"GET /x HTTP/1.1\r\nhost: a\r\n\r\n";
 
-#[derive(Clone, Copy, Debug)]
-enum Carrier {
-    Alone,
-    WebSocket,
-}
-
-enum Wire {
-    Alone(TcpStream),
-    WebSocket(Box<WebSocketStream<TcpStream>>),
-}
-
 struct Client {
-    wire: Wire,
+    socket: WebSocketStream<TcpStream>,
     read: Vec<u8>,
     begun: bool,
 }
@@ -38,48 +27,22 @@ const RST_STREAM: u16 = 3;
 const PING: u16 = 6;
 
 impl Client {
-    async fn connect(world: &World, carrier: Carrier) -> Self {
-        let mut stream = TcpStream::connect(world.server.address()).await.unwrap();
-        let wire = match carrier {
-            Carrier::Alone => {
-                let head = format!(
-                    "POST {PATH} HTTP/1.1\r\nhost: localhost\r\ncontent-length: 0\r\nconnection: Upgrade\r\n\
-                     upgrade: SPDY/3.1\r\nx-stream-protocol-version: portforward.k8s.io\r\n\r\n"
-                );
-                stream.write_all(head.as_bytes()).await.unwrap();
-                let mut answer = Vec::new();
-                while !answer.ends_with(b"\r\n\r\n") {
-                    answer.push(stream.read_u8().await.unwrap());
-                }
-                let answer = String::from_utf8(answer).unwrap().to_lowercase();
-                assert!(answer.starts_with("http/1.1 101 ") && answer.contains("upgrade: spdy/3.1\r\n"), "{answer}");
-                assert!(answer.contains("x-stream-protocol-version: portforward.k8s.io\r\n"), "{answer}");
-                Wire::Alone(stream)
-            }
-            Carrier::WebSocket => {
-                let mut request =
-                    format!("{}{PATH}", world.server.url().replace("http", "ws")).into_client_request().unwrap();
-                let protocol = "SPDY/3.1+portforward.k8s.io";
-                request.headers_mut().insert("sec-websocket-protocol", protocol.parse().unwrap());
-                let (socket, answer) = tokio_tungstenite::client_async(request, stream).await.unwrap();
-                assert_eq!(answer.headers()["sec-websocket-protocol"], protocol);
-                Wire::WebSocket(Box::new(socket))
-            }
-        };
-        Self { wire, read: Vec::new(), begun: false }
+    async fn connect(world: &World) -> Self {
+        let stream = TcpStream::connect(world.server.address()).await.unwrap();
+        let mut request = format!("{}{PATH}", world.server.url().replace("http", "ws")).into_client_request().unwrap();
+        let protocol = "SPDY/3.1+portforward.k8s.io";
+        request.headers_mut().insert("sec-websocket-protocol", protocol.parse().unwrap());
+        let (socket, answer) = tokio_tungstenite::client_async(request, stream).await.unwrap();
+        assert_eq!(answer.headers()["sec-websocket-protocol"], protocol);
+        Self { socket, read: Vec::new(), begun: false }
     }
 
     async fn write(&mut self, head: u32, flags: u8, payload: &[u8]) {
         let length = u32::from(flags) << 24 | u32::try_from(payload.len()).unwrap();
         let frame = [&head.to_be_bytes()[..], &length.to_be_bytes(), payload].concat();
-        match &mut self.wire {
-            Wire::Alone(stream) => stream.write_all(&frame).await.unwrap(),
-            // Frames need not be messages: this one comes in two.
-            Wire::WebSocket(socket) => {
-                for half in frame.chunks(frame.len().div_ceil(2)) {
-                    socket.send(Message::binary(half.to_vec())).await.unwrap();
-                }
-            }
+        // Frames need not be messages: this one comes in two.
+        for half in frame.chunks(frame.len().div_ceil(2)) {
+            self.socket.send(Message::binary(half.to_vec())).await.unwrap();
         }
     }
 
@@ -126,10 +89,7 @@ impl Client {
                     return ((word & 0xffff) as u16, stream, flags, payload);
                 }
             }
-            match &mut self.wire {
-                Wire::Alone(stream) => assert_ne!(stream.read_buf(&mut self.read).await.unwrap(), 0, "it ended"),
-                Wire::WebSocket(socket) => self.read.extend(socket.next().await.unwrap().unwrap().into_data()),
-            }
+            self.read.extend(self.socket.next().await.unwrap().unwrap().into_data());
         }
     }
 
@@ -150,11 +110,10 @@ impl Client {
     }
 }
 
-#[rstest]
 #[tokio::test]
-async fn connections_are_pairs_of_streams(#[values(Carrier::Alone, Carrier::WebSocket)] carrier: Carrier) {
+async fn connections_are_pairs_of_streams() {
     let world = world().await;
-    let mut client = Client::connect(&world, carrier).await;
+    let mut client = Client::connect(&world).await;
     client.control(PING, &9_u32.to_be_bytes()).await;
     assert_eq!(client.next().await.0, PING);
     for (error, data, id) in [(1, 3, "0"), (5, 7, "1")] {
@@ -172,27 +131,23 @@ async fn connections_are_pairs_of_streams(#[values(Carrier::Alone, Carrier::WebS
 }
 
 #[rstest]
+#[case("9090", "failed to connect to 10.244.0.7:9090: ")]
+#[case("nope", "no port \"nope\" in pod \"p\"")]
 #[tokio::test]
-async fn a_port_that_is_closed_is_told_on_the_error_stream(
-    #[values(Carrier::Alone, Carrier::WebSocket)] carrier: Carrier,
-    #[values(("9090", "failed to connect to 10.244.0.7:9090: "), ("nope", "no port \"nope\" in pod \"p\""))] port: (
-        &str,
-        &str,
-    ),
-) {
+async fn a_port_that_is_closed_is_told_on_the_error_stream(#[case] port: &str, #[case] said: &str) {
     let world = world().await;
-    let mut client = Client::connect(&world, carrier).await;
-    client.open(1, "error", port.0, "0").await;
-    client.open(3, "data", port.0, "0").await;
+    let mut client = Client::connect(&world).await;
+    client.open(1, "error", port, "0").await;
+    client.open(3, "data", port, "0").await;
     let why = client.rest(1, &mut Vec::new()).await;
-    assert!(why.contains(port.1), "{why}");
+    assert!(why.contains(said), "{why}");
     assert_eq!(client.rest(3, &mut Vec::new()).await, "");
 }
 
 #[tokio::test]
 async fn a_stream_without_its_other_half_is_refused() {
     let world = world().await;
-    let mut client = Client::connect(&world, Carrier::Alone).await;
+    let mut client = Client::connect(&world).await;
     client.open(1, "data", "8080", "0").await;
     let (kind, stream, ..) = client.next().await;
     assert_eq!((kind, stream), (RST_STREAM, 1));
@@ -202,7 +157,7 @@ async fn a_stream_without_its_other_half_is_refused() {
 #[tokio::test]
 async fn a_stream_that_is_reset_ends() {
     let world = world().await;
-    let mut client = Client::connect(&world, Carrier::Alone).await;
+    let mut client = Client::connect(&world).await;
     client.open(1, "error", "8080", "0").await;
     client.open(3, "data", "8080", "0").await;
     client.control(RST_STREAM, &[3_u32.to_be_bytes(), 5_u32.to_be_bytes()].concat()).await;
@@ -212,7 +167,9 @@ async fn a_stream_that_is_reset_ends() {
 #[tokio::test]
 async fn other_ways_of_forwarding_are_refused() {
     let world = world().await;
-    let upgrade = [("connection", "Upgrade"), ("upgrade", "SPDY/3.1"), ("x-stream-protocol-version", "v9.example")];
+    // As kubectl did before 1.31.
+    let upgrade =
+        [("connection", "Upgrade"), ("upgrade", "SPDY/3.1"), ("x-stream-protocol-version", "portforward.k8s.io")];
     let answer = world.send_as("POST", PATH, &upgrade, "").await;
     assert_eq!(answer.code(), 400, "{}", answer.json());
     let absent = PATH.replace("/p/", "/q/");
@@ -227,26 +184,22 @@ async fn kubectl_forwards() {
     world.server.write_kubeconfig(&kubeconfig).unwrap();
     world.store.update_status(&apiserver::kinds::POD, "default", "p", |s| s["phase"] = "Running".into()).unwrap();
     let Some(kubectl) = testtools::in_path("kubectl", &["kubectl"]) else { return };
-    for websockets in ["true", "false"] {
-        let mut kubectl = tokio::process::Command::new(&kubectl)
-            .args(["port-forward", "pod/p", ":8080", "--kubeconfig"])
-            .arg(&kubeconfig)
-            .env("KUBECTL_PORT_FORWARD_WEBSOCKETS", websockets)
-            .stdout(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .unwrap();
-        let (mut line, mut said) = (String::new(), BufReader::new(kubectl.stdout.take().unwrap())); // open: it says more
-        said.read_line(&mut line).await.unwrap();
-        let port =
-            line.split("127.0.0.1:").nth(1).and_then(|rest| rest.split(' ').next()).unwrap_or_else(|| panic!("{line}"));
-        for _ in 0..2 {
-            let mut stream = TcpStream::connect(format!("127.0.0.1:{port}")).await.unwrap();
-            stream.write_all(QUESTION).await.unwrap();
-            let mut answer = String::new();
-            stream.read_to_string(&mut answer).await.unwrap();
-            assert!(answer.starts_with("HTTP/1.1 202 Accepted\r\n"), "{answer}");
-        }
-        kubectl.kill().await.unwrap();
+    let mut kubectl = tokio::process::Command::new(&kubectl)
+        .args(["port-forward", "pod/p", ":8080", "--kubeconfig"])
+        .arg(&kubeconfig)
+        .stdout(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let (mut line, mut said) = (String::new(), BufReader::new(kubectl.stdout.take().unwrap())); // open: it says more
+    said.read_line(&mut line).await.unwrap();
+    let port =
+        line.split("127.0.0.1:").nth(1).and_then(|rest| rest.split(' ').next()).unwrap_or_else(|| panic!("{line}"));
+    for _ in 0..2 {
+        let mut stream = TcpStream::connect(format!("127.0.0.1:{port}")).await.unwrap();
+        stream.write_all(QUESTION).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 202 Accepted\r\n"), "{answer}");
     }
 }

@@ -3,12 +3,14 @@
 use apiserver::{Definitions, Hooks, ServerOptions, Store, kinds};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Namespace, Secret, Service};
-use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions, PropagationPolicy};
+use kube::api::{
+    Api, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams, Preconditions, PropagationPolicy,
+};
 use kube::{ResourceExt, discovery::Discovery};
 use rstest::rstest;
 use serde_json::{Value, json};
 
-use crate::world::{World, config_map, status};
+use crate::world::{World, config_map, object, status};
 
 #[tokio::test]
 async fn an_object_lives_from_creation_to_deletion() {
@@ -16,9 +18,10 @@ async fn an_object_lives_from_creation_to_deletion() {
     let maps = world.config_maps();
     let made = maps.create(&PostParams::default(), &config_map("a", json!({"k": "1"}))).await.unwrap();
     assert!(made.uid().is_some());
+    let said = "configmaps \"a\" already exists";
     assert_eq!(
         status(maps.create(&PostParams::default(), &config_map("a", json!({}))).await.unwrap_err()).message,
-        "configmaps \"a\" already exists"
+        said
     );
     let mut changed = maps.get("a").await.unwrap();
     changed.data["data"]["k"] = json!("2");
@@ -26,10 +29,8 @@ async fn an_object_lives_from_creation_to_deletion() {
     assert_ne!(second.resource_version(), made.resource_version());
     let stale = status(maps.replace("a", &PostParams::default(), &changed).await.unwrap_err());
     assert_eq!((stale.code, stale.reason.as_str()), (409, "Conflict"));
-    assert_eq!(
-        stale.message,
-        "Operation cannot be fulfilled on configmaps \"a\": the object has been modified; please apply your changes to the latest version and try again"
-    );
+    let said = "Operation cannot be fulfilled on configmaps \"a\": the object has been modified; please apply your changes to the latest version and try again";
+    assert_eq!(stale.message, said);
     let gone = maps.delete("a", &DeleteParams::default()).await.unwrap().right().unwrap();
     assert_eq!(gone.details.unwrap().kind, "configmaps");
     let absent = status(maps.get("a").await.unwrap_err());
@@ -40,10 +41,8 @@ async fn an_object_lives_from_creation_to_deletion() {
 async fn typed_objects_get_what_the_server_fills_in() {
     let world = World::new().await;
     let services: Api<Service> = Api::namespaced(world.client.clone(), "default");
-    let service = serde_json::from_value(
-        json!({"metadata": {"name": "s"}, "spec": {"type": "NodePort", "ports": [{"port": 80}]}}),
-    )
-    .unwrap();
+    let spec = json!({"type": "NodePort", "ports": [{"port": 80}]});
+    let service = serde_json::from_value(json!({"metadata": {"name": "s"}, "spec": spec})).unwrap();
     let spec = services.create(&PostParams::default(), &service).await.unwrap().spec.unwrap();
     assert!(spec.cluster_ip.unwrap().starts_with("10.96."));
     let port = &spec.ports.unwrap()[0];
@@ -67,10 +66,8 @@ async fn typed_objects_get_what_the_server_fills_in() {
 async fn status_and_spec_are_written_apart() {
     let world = World::new().await;
     let widgets = world.objects("example.com/v1", "Widget", "widgets");
-    let widget =
-        serde_json::from_value(json!({"apiVersion": "example.com/v1", "kind": "Widget", "metadata": {"name": "g"},
-        "spec": {"class": "c", "parts": [{"name": "http", "port": 80}]}, "status": {"addresses": []}}))
-        .unwrap();
+    let spec = json!({"class": "c", "parts": [{"name": "http", "port": 80}]});
+    let widget = object("example.com/v1", "Widget", "g", json!({"spec": spec, "status": {"addresses": []}}));
     let made = widgets.create(&PostParams::default(), &widget).await.unwrap();
     assert_eq!(made.data["status"]["conditions"][1]["message"], "Waiting for controller");
     assert_eq!(made.data["spec"]["parts"][0]["allow"]["from"], "Same");
@@ -91,10 +88,8 @@ async fn finalizers_hold_and_preconditions_protect() {
     let mut held = config_map("held", json!({}));
     held.metadata.finalizers = Some(vec!["example.com/hold".into()]);
     maps.create(&PostParams::default(), &held).await.unwrap();
-    let wrong = DeleteParams {
-        preconditions: Some(Preconditions { uid: Some("other".into()), resource_version: None }),
-        ..DeleteParams::default()
-    };
+    let preconditions = Some(Preconditions { uid: Some("other".into()), resource_version: None });
+    let wrong = DeleteParams { preconditions, ..DeleteParams::default() };
     assert_eq!(status(maps.delete("held", &wrong).await.unwrap_err()).code, 409);
     let marked = maps.delete("held", &DeleteParams::default()).await.unwrap().left().unwrap();
     assert!(marked.metadata.deletion_timestamp.is_some());
@@ -113,15 +108,15 @@ async fn what_is_owned_goes_or_stays_as_the_client_says(#[case] policy: Propagat
     let maps = world.config_maps();
     let owner = maps.create(&PostParams::default(), &config_map("owner", json!({}))).await.unwrap();
     let mut child = config_map("child", json!({}));
-    child.metadata.owner_references = Some(vec![
-        serde_json::from_value(json!({"apiVersion": "v1", "kind": "ConfigMap", "name": "owner", "uid": owner.uid()}))
-            .unwrap(),
-    ]);
+    let reference = json!({"apiVersion": "v1", "kind": "ConfigMap", "name": "owner", "uid": owner.uid()});
+    child.metadata.owner_references = Some(vec![serde_json::from_value(reference).unwrap()]);
     maps.create(&PostParams::default(), &child).await.unwrap();
     let how = DeleteParams { propagation_policy: Some(policy), ..DeleteParams::default() };
     maps.delete("owner", &how).await.unwrap();
     assert!(maps.get_opt("owner").await.unwrap().is_none());
-    assert_eq!(maps.get_opt("child").await.unwrap().is_some(), stays);
+    let child = maps.get_opt("child").await.unwrap();
+    assert_eq!(child.is_some(), stays);
+    assert!(child.is_none_or(|child| child.metadata.owner_references.is_none()), "it lost the reference");
 }
 
 #[tokio::test]
@@ -150,30 +145,29 @@ async fn lists_are_selected_and_come_in_pages() {
         map.metadata.labels = Some([("app".to_owned(), (*app).to_owned())].into());
         maps.create(&PostParams::default(), &map).await.unwrap();
     }
-    let names = |list: kube::core::ObjectList<kube::api::DynamicObject>| -> Vec<String> {
-        list.iter().map(ResourceExt::name_any).collect()
-    };
-    assert_eq!(names(maps.list(&ListParams::default().labels("app=x")).await.unwrap()), ["m0", "m2", "m3"]);
-    assert_eq!(names(maps.list(&ListParams::default().fields("metadata.name=m1")).await.unwrap()), ["m1"]);
-    let first = maps.list(&ListParams::default().limit(3)).await.unwrap();
+    let all = ListParams::default();
+    let names =
+        |list: kube::core::ObjectList<DynamicObject>| list.iter().map(ResourceExt::name_any).collect::<Vec<_>>();
+    assert_eq!(names(maps.list(&all.clone().labels("app=x")).await.unwrap()), ["m0", "m2", "m3"]);
+    assert_eq!(names(maps.list(&all.clone().fields("metadata.name=m1")).await.unwrap()), ["m1"]);
+    let first = maps.list(&all.clone().limit(3)).await.unwrap();
     assert_eq!(first.metadata.remaining_item_count, Some(1));
     let token = first.metadata.continue_.clone().unwrap();
     assert_eq!(names(first), ["m0", "m1", "m2"]);
-    let rest = maps.list(&ListParams::default().limit(3).continue_token(&token)).await.unwrap();
+    let rest = maps.list(&all.clone().limit(3).continue_token(&token)).await.unwrap();
     assert!(rest.metadata.continue_.is_none());
     assert_eq!(names(rest), ["m3"]);
-    let refused = status(maps.list(&ListParams::default().fields("spec.x=1")).await.unwrap_err());
+    let refused = status(maps.list(&all.clone().fields("spec.x=1")).await.unwrap_err());
     assert_eq!((refused.code, refused.message.as_str()), (400, "field label not supported: spec.x"));
-    maps.delete_collection(&DeleteParams::default(), &ListParams::default().labels("app=x")).await.unwrap();
-    assert_eq!(names(maps.list(&ListParams::default()).await.unwrap()), ["m1"]);
+    maps.delete_collection(&DeleteParams::default(), &all.clone().labels("app=x")).await.unwrap();
+    assert_eq!(names(maps.list(&all).await.unwrap()), ["m1"]);
 }
 
 #[tokio::test]
 async fn events_are_found_by_what_they_are_about() {
     let world = World::new().await;
-    let event = json!({"apiVersion": "v1", "kind": "Event", "metadata": {"generateName": "a.", "namespace": "default"},
-        "involvedObject": {"kind": "ConfigMap", "name": "a", "namespace": "default"}, "count": 2});
-    world.store.create(event).unwrap();
+    let involved = json!({"kind": "ConfigMap", "name": "a", "namespace": "default"});
+    world.keep("Event", "e", json!({"involvedObject": involved, "count": 2}));
     let events = world.objects("v1", "Event", "events");
     let selector = ListParams::default().fields("involvedObject.name=a,involvedObject.kind=ConfigMap");
     let list = events.list(&selector).await.unwrap();
@@ -248,9 +242,8 @@ async fn json_patches_apply_or_are_rejected() {
     let maps = world.config_maps();
     maps.create(&PostParams::default(), &config_map("a", json!({"k": "1"}))).await.unwrap();
     let patch = |operations: Value| Patch::<()>::Json(serde_json::from_value(operations).unwrap());
-    let good = patch(
-        json!([{"op": "test", "path": "/data/k", "value": "1"}, {"op": "replace", "path": "/data/k", "value": "2"}]),
-    );
+    let test = json!({"op": "test", "path": "/data/k", "value": "1"});
+    let good = patch(json!([test, {"op": "replace", "path": "/data/k", "value": "2"}]));
     assert_eq!(maps.patch("a", &PatchParams::default(), &good).await.unwrap().data["data"]["k"], "2");
     let refused = status(maps.patch("a", &PatchParams::default(), &good).await.unwrap_err());
     assert_eq!(
@@ -318,11 +311,10 @@ async fn tables_hold_what_kubectl_shows() {
     world.store.create(widget).unwrap();
     let accept = ("accept", "application/json;as=Table;v=v1;g=meta.k8s.io,application/json");
     let table = world.send_as("GET", "/apis/example.com/v1/widgets", &[accept], "").await.json();
-    let names: Vec<&str> =
-        table["columnDefinitions"].as_array().unwrap().iter().map(|c| c["name"].as_str().unwrap()).collect();
+    let names: Vec<&Value> = table["columnDefinitions"].as_array().unwrap().iter().map(|c| &c["name"]).collect();
     assert_eq!(names, ["Name", "Class", "Address", "Ready", "Age"]);
     let cells = &table["rows"][0]["cells"];
-    assert_eq!((&cells[0], &cells[1], &cells[3]), (&json!("g"), &json!("c"), &json!("Unknown")));
+    assert_eq!([&cells[0], &cells[1], &cells[3]], ["g", "c", "Unknown"]);
     assert_eq!(table["rows"][0]["object"]["metadata"]["name"], "g");
 }
 
@@ -382,16 +374,9 @@ async fn a_definition_is_served_as_soon_as_it_is_posted() {
     let answer = world.send("POST", path, "application/json", definition.to_string()).await;
     assert_eq!(answer.code(), 201, "{}", answer.json());
     let kept = world.send("GET", &format!("{path}/things.example.com"), "", "").await.json();
-    let established = kept["status"]["conditions"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .any(|c| c["type"] == "Established" && c["status"] == "True");
-    assert!(established, "{kept}");
-    let thing = serde_json::from_value(
-        json!({"apiVersion": "example.com/v1", "kind": "Thing", "metadata": {"name": "t"}, "spec": {"other": 1}}),
-    )
-    .unwrap();
+    let mut conditions = kept["status"]["conditions"].as_array().unwrap().iter();
+    assert!(conditions.any(|c| c["type"] == "Established" && c["status"] == "True"), "{kept}");
+    let thing = object("example.com/v1", "Thing", "t", json!({"spec": {"other": 1}}));
     let thing = things.create(&PostParams::default(), &thing).await.unwrap();
     assert_eq!(thing.data["spec"], json!({"size": 3}));
     world.send("DELETE", &format!("{path}/things.example.com"), "", "").await;

@@ -48,17 +48,10 @@ pub async fn world() -> World {
     });
     let options = ServerOptions { pods: Arc::new(OnePod(address)), ..ServerOptions::default() };
     let world = World::with(store(), options).await;
-    world
-        .store
-        .create(json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p", "namespace": "default"},
-        "spec": {"containers": [{"name": "c", "ports": [{"containerPort": 8080, "name": "http"}]}]}}))
-        .unwrap();
+    let ports = json!([{"containerPort": 8080, "name": "http"}]);
+    world.keep("Pod", "p", json!({"spec": {"containers": [{"name": "c", "ports": ports}]}}));
     world.store.update_status(&kinds::POD, "default", "p", |s| s["podIP"] = json!("10.244.0.7")).unwrap();
-    world
-        .store
-        .create(json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "s", "namespace": "default"},
-        "spec": {"ports": [{"port": 80, "name": "web", "targetPort": 8080}]}}))
-        .unwrap();
+    world.keep("Service", "s", json!({"spec": {"ports": [{"port": 80, "name": "web", "targetPort": 8080}]}}));
     world
 }
 

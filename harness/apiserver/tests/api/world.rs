@@ -51,6 +51,12 @@ impl World {
         Api::namespaced_with(self.client.clone(), "default", &resource)
     }
 
+    pub fn keep(&self, kind: &str, name: &str, fields: Value) {
+        let mut object = json!({"apiVersion": "v1", "kind": kind, "metadata": {"name": name, "namespace": "default"}});
+        object.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+        self.store.create(object).unwrap();
+    }
+
     pub fn config_maps(&self) -> Api<DynamicObject> {
         self.objects("v1", "ConfigMap", "configmaps")
     }
@@ -98,15 +104,11 @@ impl Answer {
     }
 
     pub fn warnings(&self) -> Vec<String> {
-        self.0
-            .headers()
-            .get_all("warning")
-            .iter()
-            .map(|w| {
-                let text = w.to_str().unwrap().strip_prefix("299 - \"").unwrap();
-                text.strip_suffix('"').unwrap().replace("\\\"", "\"")
-            })
-            .collect()
+        let text = |warning: &http::HeaderValue| {
+            let text = warning.to_str().unwrap().strip_prefix("299 - \"").unwrap();
+            text.strip_suffix('"').unwrap().replace("\\\"", "\"")
+        };
+        self.0.headers().get_all("warning").iter().map(text).collect()
     }
 }
 
@@ -118,7 +120,12 @@ pub fn status(error: kube::Error) -> Box<Status> {
     }
 }
 
+pub fn object(api_version: &str, kind: &str, name: &str, fields: Value) -> DynamicObject {
+    let mut object = json!({"apiVersion": api_version, "kind": kind, "metadata": {"name": name}});
+    object.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+    serde_json::from_value(object).unwrap()
+}
+
 pub fn config_map(name: &str, data: Value) -> DynamicObject {
-    serde_json::from_value(json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": data}))
-        .unwrap()
+    object("v1", "ConfigMap", name, json!({"data": data}))
 }

@@ -2,24 +2,23 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::http::answer::{Answer, bytes, json as json_answer};
 use crate::http::discovery::{groups, versions};
+use crate::http::response::{Response, bytes, json as json_response};
 use crate::resource::{Resource, Version};
-use crate::{failure::Failure, store::Store};
+use crate::{failure::Failure, failure::Result, store::Store};
 
 /// An empty document of OpenAPI v2 in protobuf: field 1 (`swagger`) is "2.0".
 const EMPTY_V2: &[u8] = b"\x0a\x032.0";
 const PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
 
-pub(crate) fn answer(store: &Store, path: &[String], accept: &str) -> Result<Answer, Failure> {
-    let segments: Vec<&str> = path.iter().map(String::as_str).collect();
-    match segments.as_slice() {
+pub(crate) fn answer(store: &Store, path: &[&str], accept: &str) -> Result<Response> {
+    match path {
         ["v2"] if accept.contains("protobuf") => Ok(bytes(200, PROTOBUF, EMPTY_V2)),
-        ["v2"] => Ok(json_answer(
+        ["v2"] => Ok(json_response(
             200,
             &json!({"swagger": "2.0", "info": {"title": store.name(), "version": "v1"}, "paths": {}, "definitions": {}}),
         )),
-        ["v3"] => Ok(json_answer(200, &index(store))),
+        ["v3"] => Ok(json_response(200, &index(store))),
         ["v3", "api", version] => document(store, "", version),
         ["v3", "apis", group, version] => document(store, group, version),
         _ => Err(Failure::no_such_resource()),
@@ -38,7 +37,7 @@ fn index(store: &Store) -> Value {
     json!({"paths": paths})
 }
 
-fn document(store: &Store, group: &str, version: &str) -> Result<Answer, Failure> {
+fn document(store: &Store, group: &str, version: &str) -> Result<Response> {
     let all = groups(store);
     let resources = all.get(group).ok_or_else(Failure::no_such_resource)?;
     let (mut paths, mut schemas) = (Map::new(), Map::new());
@@ -54,7 +53,7 @@ fn document(store: &Store, group: &str, version: &str) -> Result<Answer, Failure
     if schemas.is_empty() {
         return Err(Failure::no_such_resource());
     }
-    Ok(json_answer(
+    Ok(json_response(
         200,
         &json!({"openapi": "3.0.0", "info": {"title": store.name(), "version": "v1"},
             "paths": paths, "components": {"schemas": schemas}}),
@@ -65,9 +64,7 @@ fn reversed(group: &str) -> String {
     if group.is_empty() {
         return "io.k8s.api.core".into();
     }
-    let mut labels: Vec<&str> = group.split('.').collect();
-    labels.reverse();
-    labels.join(".")
+    group.rsplit('.').collect::<Vec<_>>().join(".")
 }
 
 fn schema(resource: &Resource, version: &Version) -> Value {
@@ -88,16 +85,9 @@ fn schema(resource: &Resource, version: &Version) -> Value {
 }
 
 fn paths_of(resource: &Resource, version: &str, name: &str) -> Vec<(String, Value)> {
-    let base = if resource.kind.group.is_empty() {
-        format!("/api/{version}")
-    } else {
-        format!("/apis/{}/{version}", resource.kind.group)
-    };
-    let home = if resource.namespaced {
-        format!("{base}/namespaces/{{namespace}}/{}", resource.plural)
-    } else {
-        format!("{base}/{}", resource.plural)
-    };
+    let root = if resource.kind.group.is_empty() { "api" } else { "apis" };
+    let namespace = if resource.namespaced { "/namespaces/{namespace}" } else { "" };
+    let home = format!("/{root}/{}{namespace}/{}", resource.api_version(version), resource.plural);
     let gvk = json!({"group": resource.kind.group, "kind": resource.kind.kind, "version": version});
     let parameter = |name: &str| json!({"name": name, "in": "query", "schema": {"type": "string"}});
     let writes = json!([parameter("dryRun"), parameter("fieldManager"), parameter("fieldValidation")]);

@@ -1,202 +1,128 @@
-//! Protobuf as `kubectl create` sends it for the few kinds that it creates with typed clients.
+//! Protobuf, which kubectl (seen of 1.32) sends where it has typed clients: `kubectl create` and `kubectl auth can-i`.
+
+use std::collections::BTreeMap;
 
 use base64::{Engine, prelude::BASE64_STANDARD};
-use serde_json::{Map, Value, json};
+use prost::Message;
+use serde_json::{Value, json};
 
-use crate::failure::Failure;
+use crate::failure::{Failure, Result};
 
 pub(crate) const MEDIA: &str = "application/vnd.kubernetes.protobuf";
 const MAGIC: &[u8] = b"k8s\0";
 
-#[derive(Clone, Copy)]
-enum Holds {
-    Text,
-    Texts,
-    Flag,
-    Number,
-    TextMap,
-    BytesMap,
-    Message(&'static [Field]),
+/// `runtime.Unknown` of apimachinery: an object behind its kind.
+#[derive(Message)]
+struct Envelope {
+    #[prost(message, required, tag = "1")]
+    kind: TypeMeta,
+    #[prost(bytes = "vec", tag = "2")]
+    raw: Vec<u8>,
 }
 
-type Field = (u64, &'static str, Holds);
+#[derive(Message)]
+struct TypeMeta {
+    #[prost(string, tag = "1")]
+    api_version: String,
+    #[prost(string, tag = "2")]
+    kind: String,
+}
 
-const METADATA: &[Field] = &[
-    (1, "name", Holds::Text),
-    (2, "generateName", Holds::Text),
-    (3, "namespace", Holds::Text),
-    (5, "uid", Holds::Text),
-    (6, "resourceVersion", Holds::Text),
-    (11, "labels", Holds::TextMap),
-    (12, "annotations", Holds::TextMap),
-    (14, "finalizers", Holds::Texts),
-];
-const PLAIN: &[Field] = &[(1, "metadata", Holds::Message(METADATA))];
-const CONFIG_MAP: &[Field] = &[
-    (1, "metadata", Holds::Message(METADATA)),
-    (2, "data", Holds::TextMap),
-    (3, "binaryData", Holds::BytesMap),
-    (4, "immutable", Holds::Flag),
-];
-const SECRET: &[Field] = &[
-    (1, "metadata", Holds::Message(METADATA)),
-    (2, "data", Holds::BytesMap),
-    (3, "type", Holds::Text),
-    (4, "stringData", Holds::TextMap),
-    (5, "immutable", Holds::Flag),
-];
-const DELETE_OPTIONS: &[Field] = &[
-    (1, "gracePeriodSeconds", Holds::Number),
-    (2, "preconditions", Holds::Message(&[(1, "uid", Holds::Text), (2, "resourceVersion", Holds::Text)])),
-    (4, "propagationPolicy", Holds::Text),
-    (5, "dryRun", Holds::Texts),
-];
+#[derive(Message)]
+struct ObjectMeta {
+    #[prost(string, tag = "1")]
+    name: String,
+    #[prost(string, tag = "2")]
+    generate_name: String,
+    #[prost(string, tag = "3")]
+    namespace: String,
+    #[prost(btree_map = "string, string", tag = "11")]
+    labels: BTreeMap<String, String>,
+    #[prost(btree_map = "string, string", tag = "12")]
+    annotations: BTreeMap<String, String>,
+    #[prost(string, repeated, tag = "14")]
+    finalizers: Vec<String>,
+}
 
-/// Reads an enveloped object.
-pub(crate) fn read(body: &[u8]) -> Result<Value, Failure> {
-    decode(body).ok_or_else(|| {
-        Failure::new(
-            415,
-            "UnsupportedMediaType",
-            "this kind is read as JSON or YAML only - accepted media types include: application/json, application/yaml",
-        )
-    })
+/// A kind of which nothing is read but its metadata: `Namespace`, `ServiceAccount`.
+#[derive(Message)]
+struct Plain {
+    #[prost(message, required, tag = "1")]
+    metadata: ObjectMeta,
+}
+
+#[derive(Message)]
+struct ConfigMap {
+    #[prost(message, required, tag = "1")]
+    metadata: ObjectMeta,
+    #[prost(btree_map = "string, string", tag = "2")]
+    data: BTreeMap<String, String>,
+    #[prost(btree_map = "string, bytes", tag = "3")]
+    binary_data: BTreeMap<String, Vec<u8>>,
+    #[prost(bool, optional, tag = "4")]
+    immutable: Option<bool>,
+}
+
+#[derive(Message)]
+struct Secret {
+    #[prost(message, required, tag = "1")]
+    metadata: ObjectMeta,
+    #[prost(btree_map = "string, bytes", tag = "2")]
+    data: BTreeMap<String, Vec<u8>>,
+    #[prost(string, tag = "3")]
+    kind: String,
+    #[prost(btree_map = "string, string", tag = "4")]
+    string_data: BTreeMap<String, String>,
+    #[prost(bool, optional, tag = "5")]
+    immutable: Option<bool>,
+}
+
+impl ObjectMeta {
+    fn json(self) -> Value {
+        written(json!({"name": self.name, "generateName": self.generate_name, "namespace": self.namespace,
+            "labels": self.labels, "annotations": self.annotations, "finalizers": self.finalizers}))
+    }
+}
+
+pub(crate) fn read(body: &[u8]) -> Result<Value> {
+    let why = "this kind is read as JSON or YAML only";
+    decode(body).ok_or_else(|| Failure::unsupported_media(why, "application/json, application/yaml"))
 }
 
 fn decode(body: &[u8]) -> Option<Value> {
-    let envelope = message(
-        body.strip_prefix(MAGIC)?,
-        &[(1, "type", Holds::Message(&[(1, "apiVersion", Holds::Text), (2, "kind", Holds::Text)]))],
-    )?;
-    let raw = WireFields(body.strip_prefix(MAGIC)?)
-        .find_map(|part| match part {
-            Some((2, WireField::Bytes(raw))) => Some(raw),
-            _ => None,
-        })
-        .unwrap_or_default();
-    let (version, kind) = (&envelope["type"]["apiVersion"], &envelope["type"]["kind"]);
-    let fields = match (version.as_str()?, kind.as_str()?) {
-        ("v1", "Namespace" | "ServiceAccount") => PLAIN,
-        ("v1", "ConfigMap") => CONFIG_MAP,
-        ("v1", "Secret") => SECRET,
-        (_, "DeleteOptions") => DELETE_OPTIONS,
-        ("authorization.k8s.io/v1", _) => &[],
+    let Envelope { kind, raw } = Envelope::decode(body.strip_prefix(MAGIC)?).ok()?;
+    let object = match (kind.api_version.as_str(), kind.kind.as_str()) {
+        ("v1", "Namespace" | "ServiceAccount") => json!({"metadata": Plain::decode(&*raw).ok()?.metadata.json()}),
+        ("v1", "ConfigMap") => {
+            let map = ConfigMap::decode(&*raw).ok()?;
+            json!({"metadata": map.metadata.json(), "data": map.data, "binaryData": base64(map.binary_data),
+                "immutable": map.immutable})
+        }
+        ("v1", "Secret") => {
+            let secret = Secret::decode(&*raw).ok()?;
+            json!({"metadata": secret.metadata.json(), "data": base64(secret.data), "type": secret.kind,
+                "stringData": secret.string_data, "immutable": secret.immutable})
+        }
+        ("authorization.k8s.io/v1", _) => json!({}),
         _ => return None,
     };
-    let mut object = message(raw, fields)?;
-    object["apiVersion"] = version.clone();
-    object["kind"] = kind.clone();
+    let mut object = written(object);
+    object["apiVersion"] = json!(kind.api_version);
+    object["kind"] = json!(kind.kind);
     Some(object)
 }
 
-enum WireField<'a> {
-    Number(u64),
-    Bytes(&'a [u8]),
-    Other,
+fn base64(map: BTreeMap<String, Vec<u8>>) -> Value {
+    map.into_iter().map(|(key, bytes)| (key, json!(BASE64_STANDARD.encode(bytes)))).collect()
 }
 
-/// The fields of a message in the order of the wire; `None` where it cannot be read.
-struct WireFields<'a>(&'a [u8]);
-
-impl<'a> Iterator for WireFields<'a> {
-    type Item = Option<(u64, WireField<'a>)>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        if self.0.is_empty() {
-            return None;
-        }
-        let part = self.part();
-        if part.is_none() {
-            self.0 = &[];
-        }
-        Some(part)
+/// Without the fields that are empty: protobuf does not tell them from absent ones.
+fn written(mut object: Value) -> Value {
+    if let Some(map) = object.as_object_mut() {
+        let empty = [json!(""), json!([]), json!({}), Value::Null];
+        map.retain(|_, value| !empty.contains(value));
     }
-}
-
-impl<'a> WireFields<'a> {
-    fn part(&mut self) -> Option<(u64, WireField<'a>)> {
-        let tag = self.varint()?;
-        let part = match tag & 7 {
-            0 => WireField::Number(self.varint()?),
-            1 => self.take(8).map(|_| WireField::Other)?,
-            2 => {
-                let length = usize::try_from(self.varint()?).ok()?;
-                WireField::Bytes(self.take(length)?)
-            }
-            5 => self.take(4).map(|_| WireField::Other)?,
-            _ => return None,
-        };
-        Some((tag >> 3, part))
-    }
-
-    fn take(&mut self, length: usize) -> Option<&'a [u8]> {
-        let (taken, rest) = self.0.split_at_checked(length)?;
-        self.0 = rest;
-        Some(taken)
-    }
-
-    fn varint(&mut self) -> Option<u64> {
-        let mut value = 0;
-        for at in 0..10 {
-            let byte = *self.take(1)?.first()?;
-            value |= u64::from(byte & 0x7f).checked_shl(7 * at)?;
-            if byte < 0x80 {
-                return Some(value);
-            }
-        }
-        None
-    }
-}
-
-fn text(bytes: &[u8]) -> Option<Value> {
-    std::str::from_utf8(bytes).ok().map(Value::from)
-}
-
-fn message(bytes: &[u8], fields: &[Field]) -> Option<Value> {
-    let mut object = Map::new();
-    for part in WireFields(bytes) {
-        let (number, part) = part?;
-        let Some((_, name, holds)) = fields.iter().find(|f| f.0 == number) else {
-            continue;
-        };
-        let value = match (holds, part) {
-            (Holds::Text, WireField::Bytes(bytes)) => {
-                let value = text(bytes)?;
-                if value == "" {
-                    continue; // absent, as the wire has it
-                }
-                value
-            }
-            (Holds::Texts, WireField::Bytes(bytes)) => {
-                let list = object.entry(*name).or_insert_with(|| json!([]));
-                list.as_array_mut()?.push(text(bytes)?);
-                continue;
-            }
-            (Holds::Flag, WireField::Number(number)) => json!(number != 0),
-            (Holds::Number, WireField::Number(number)) => json!(number),
-            (Holds::TextMap | Holds::BytesMap, WireField::Bytes(bytes)) => {
-                let mut entry = (Value::from(""), Vec::new());
-                for part in WireFields(bytes) {
-                    match part? {
-                        (1, WireField::Bytes(key)) => entry.0 = text(key)?,
-                        (2, WireField::Bytes(value)) => entry.1 = value.to_vec(),
-                        _ => {}
-                    }
-                }
-                let value = match holds {
-                    Holds::BytesMap => json!(BASE64_STANDARD.encode(&entry.1)),
-                    _ => text(&entry.1)?,
-                };
-                let map = object.entry(*name).or_insert_with(|| json!({}));
-                map.as_object_mut()?.insert(entry.0.as_str()?.to_owned(), value);
-                continue;
-            }
-            (Holds::Message(fields), WireField::Bytes(bytes)) => message(bytes, fields)?,
-            _ => return None,
-        };
-        object.insert((*name).to_owned(), value);
-    }
-    Some(Value::Object(object))
+    object
 }
 
 #[cfg(test)]

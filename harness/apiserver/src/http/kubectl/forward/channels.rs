@@ -1,38 +1,32 @@
 //! Channels in a WebSocket, as the kube client forwards (`v4.channel.k8s.io`): two a port, one for bytes and one for
 //! errors, each opened by a frame that names the port.
 
-use futures::{SinkExt, StreamExt, stream::SplitSink};
+use futures::{SinkExt, StreamExt};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::{net::TcpStream, net::tcp::OwnedWriteHalf, sync::mpsc};
 use tokio_tungstenite::tungstenite::protocol::Message;
 
-use super::pod::{Pod, Socket};
-use crate::failure::Failure;
+use super::{Pod, Socket};
+use crate::failure::{Failure, Result};
 
 const MOST_PORTS: usize = 64;
 
 /// The ports of a request: `8080,8081`.
-pub(super) fn ports(asked: &str) -> Result<Vec<u16>, Failure> {
+pub(super) fn ports(asked: &str) -> Result<Vec<u16>> {
     let refused = |port| Failure::bad_request(format!("port {port:?} is not a port"));
     asked.split(',').take(MOST_PORTS).map(|port| port.parse().map_err(|_| refused(port))).collect()
-}
-
-/// Bytes for the client on a channel, or the end of a port.
-enum FromPod {
-    Frame(u8, Vec<u8>),
-    End,
 }
 
 /// Forwards until the client leaves or every port has ended.
 pub(super) async fn forward(socket: Socket, pod: &Pod, ports: &[u16]) {
     let (mut sink, mut frames) = socket.split();
-    let (tell, mut told) = mpsc::channel::<FromPod>(16);
+    let (tell, mut told) = mpsc::channel::<Option<Message>>(16); // frames, or the end of a port
     let mut writers: Vec<Option<OwnedWriteHalf>> = Vec::new();
     let mut open = 0;
     for (at, number) in ports.iter().enumerate() {
         let channel = u8::try_from(2 * at).unwrap_or(u8::MAX - 1);
         for channel in [channel, channel + 1] {
-            if send(&mut sink, channel, &number.to_le_bytes()).await.is_err() {
+            if sink.send(frame(channel, &number.to_le_bytes())).await.is_err() {
                 return;
             }
         }
@@ -43,7 +37,7 @@ pub(super) async fn forward(socket: Socket, pod: &Pod, ports: &[u16]) {
             }
             Err(why) => {
                 writers.push(None);
-                if send(&mut sink, channel + 1, why.as_bytes()).await.is_err() {
+                if sink.send(frame(channel + 1, why.as_bytes())).await.is_err() {
                     return;
                 }
             }
@@ -58,12 +52,12 @@ pub(super) async fn forward(socket: Socket, pod: &Pod, ports: &[u16]) {
                 Some(Ok(_)) => {}
             },
             word = told.recv() => match word {
-                Some(FromPod::Frame(channel, bytes)) => {
-                    if send(&mut sink, channel, &bytes).await.is_err() {
+                Some(Some(frame)) => {
+                    if sink.send(frame).await.is_err() {
                         break;
                     }
                 }
-                Some(FromPod::End) => open -= 1,
+                Some(None) => open -= 1,
                 None => break,
             },
         }
@@ -72,24 +66,22 @@ pub(super) async fn forward(socket: Socket, pod: &Pod, ports: &[u16]) {
 }
 
 /// Reads from a pod until it ends, and hands back the other direction.
-fn read_on(stream: TcpStream, channel: u8, tell: mpsc::Sender<FromPod>) -> OwnedWriteHalf {
+fn read_on(stream: TcpStream, channel: u8, tell: mpsc::Sender<Option<Message>>) -> OwnedWriteHalf {
     let (mut reader, writer) = stream.into_split();
     tokio::spawn(async move {
         let mut buffer = vec![0; 16 * 1024];
         while let Ok(length @ 1..) = reader.read(&mut buffer).await {
-            if tell.send(FromPod::Frame(channel, buffer[..length].to_vec())).await.is_err() {
+            if tell.send(Some(frame(channel, &buffer[..length]))).await.is_err() {
                 return;
             }
         }
-        let _ = tell.send(FromPod::End).await; // nobody listens any more
+        let _ = tell.send(None).await; // nobody listens any more
     });
     writer
 }
 
 async fn take(writers: &mut [Option<OwnedWriteHalf>], frame: &[u8]) {
-    let Some((channel, bytes)) = frame.split_first() else {
-        return;
-    };
+    let Some((channel, bytes)) = frame.split_first() else { return };
     let Some(writer) = writers.get_mut(usize::from(channel / 2)) else {
         return;
     };
@@ -101,9 +93,6 @@ async fn take(writers: &mut [Option<OwnedWriteHalf>], frame: &[u8]) {
     }
 }
 
-async fn send(sink: &mut SplitSink<Socket, Message>, channel: u8, bytes: &[u8]) -> Result<(), ()> {
-    let mut frame = Vec::with_capacity(bytes.len() + 1);
-    frame.push(channel);
-    frame.extend_from_slice(bytes);
-    sink.send(Message::binary(frame)).await.map_err(drop)
+fn frame(channel: u8, bytes: &[u8]) -> Message {
+    Message::binary([&[channel], bytes].concat())
 }

@@ -178,7 +178,6 @@ fn stored_block(bytes: &[u8]) -> Vec<u8> {
     block
 }
 
-/// Writes frames, each whole.
 #[derive(Debug, Default)]
 pub(super) struct FrameWriter {
     begun: bool,
@@ -204,7 +203,6 @@ pub(super) fn data(stream: u32, bytes: &[u8], last: bool) -> Vec<u8> {
     frame(stream, flags, bytes)
 }
 
-/// The echo of a ping.
 pub(super) fn ping(number: u32) -> Vec<u8> {
     control(PING, &number.to_be_bytes())
 }

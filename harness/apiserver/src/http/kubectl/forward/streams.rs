@@ -7,13 +7,12 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::{net::TcpStream, sync::mpsc};
 use tokio_util::sync::CancellationToken;
 
-use super::pod::Pod;
+use super::Pod;
 use super::spdy::{self, Frame, FrameReader, FrameWriter, Headers};
 
 /// Frames that wait for the client, and chunks that wait for a pod.
 const BACKLOG: usize = 16;
 
-/// What one connection hears from the client.
 struct Connection {
     bytes: Option<mpsc::Sender<Vec<u8>>>,
     leave: CancellationToken,
