@@ -22,9 +22,7 @@ use verdict::redact;
 
 use crate::api::{Cluster, Deadline, Kind, Logs, ObjectRef, items, name_of, text};
 
-/// How many lines of each log are kept.
 const LINES: usize = 400;
-/// How many bytes of each log are kept.
 const LOG: usize = 1024 * 1024;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,7 +101,6 @@ async fn gather(cluster: &Cluster, namespace: &str, depth: Depth, files: &mut Fi
     }
 }
 
-/// Events are read apart; reviews and metrics are questions, not objects.
 fn is_kept(kind: &Kind) -> bool {
     kind.kind != "Event" && !kind.api_version.starts_with("metrics.k8s.io/")
 }

@@ -103,7 +103,6 @@ pub struct SharedGateway {
     pub name: String,
     pub listener: String,
     pub port: u16,
-    /// The node port that its Service is asked to have.
     pub node_port: u16,
     /// `controllerName` in statuses that count.
     pub controller: String,
@@ -138,7 +137,6 @@ impl SharedGateway {
 }
 
 impl GatewayFolder {
-    /// Reads `<gateways>/<name>/gateway.yaml`.
     pub fn read(gateways: &Path, name: &str) -> Result<Self, DataError> {
         let known = names(gateways)?;
         if !known.iter().any(|k| k == name) {

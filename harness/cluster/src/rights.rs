@@ -205,7 +205,6 @@ mod tests {
         of(&manifests(), &folder, &Selection::of(&catalogue, &profile, &folder.components).unwrap()).unwrap()
     }
 
-    /// `group/resource verb` of each right.
     fn rights(rules: &[Rule]) -> BTreeSet<String> {
         let mut all = BTreeSet::new();
         for rule in rules {

@@ -25,14 +25,12 @@ pub struct PlaceOptions {
     pub bundle: Option<PathBuf>,
     pub node_image: Option<String>,
     pub igc_image: Option<String>,
-    /// `--egress closed`.
     pub close_egress: bool,
     /// Whether `--egress` was written out: then a way out that cannot be closed is an error.
     pub egress_asked: bool,
     pub keep: bool,
     /// Whether missing components are to be installed into a cluster that is not ours.
     pub install_missing: bool,
-    /// Why this place, in one line.
     pub why: String,
 }
 
@@ -45,7 +43,6 @@ impl PlaceOptions {
     }
 }
 
-/// Everything that a run says about itself.
 #[derive(Debug)]
 pub struct PlannedRun {
     pub folder: RunFolder,
@@ -84,7 +81,6 @@ impl PlannedRun {
         Ok((folder, selection))
     }
 
-    /// What is known so far of the environments of all gateways.
     fn environments(&self) -> Environment {
         self.folder.read_json(ENVIRONMENT).unwrap_or_default()
     }

@@ -19,7 +19,6 @@ use crate::{
 
 /// How long the Gateway may take to be Programmed, and the marker to answer.
 const UP: Duration = Duration::from_secs(300);
-/// Answers in a row that prove the marker live.
 const IN_A_ROW: usize = 3;
 
 #[derive(Debug, thiserror::Error)]

@@ -22,7 +22,6 @@ const MAX_CONCURRENCY: u64 = 100;
 /// What `load-aware-scorer` takes for much where it does not say.
 const THRESHOLD: u64 = 128;
 
-/// How endpoints are chosen.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Scheduling {
     pub(crate) scorers: Vec<(Scorer, f64)>,

@@ -51,7 +51,6 @@ pub const SHED: &str =
 /// Body of the 400 that says that a command cannot be read.
 pub const UNREADABLE: &str = r#"{"error":{"message":"Failed to follow test-epp-endpoint-selection or x-igc-pick","type":"BadRequestError","param":null,"code":400}}"#;
 
-/// An endpoint of the pool.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Endpoint {
     /// `address:port`, as the gateway is told it. The picker never connects to it.
@@ -115,7 +114,6 @@ impl Default for Options {
     }
 }
 
-/// Where a picker listens.
 pub struct Listeners {
     /// ext_proc and health, with [`Options::tls`].
     pub grpc: TcpListener,
@@ -124,7 +122,6 @@ pub struct Listeners {
     pub admin: Option<TcpListener>,
 }
 
-/// What all sessions of a picker share.
 pub(crate) struct Shared {
     options: Options,
     endpoints: Endpoints,
@@ -201,7 +198,6 @@ impl fmt::Debug for Journal {
 }
 
 impl Handle {
-    /// Its records, to be read for as long as somebody wants.
     pub fn journal(&self) -> Journal {
         Journal(Arc::clone(&self.shared))
     }

@@ -80,7 +80,6 @@ pub(crate) fn pass_body(direction: Direction, full_duplex: bool, body: HttpBody)
     )
 }
 
-/// How a choice is told to the gateway.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum AnswerBy {
     /// Both, with the same value, as the protocol wants it.
@@ -135,7 +134,6 @@ fn object<const N: usize>(fields: [(&str, Kind); N]) -> Struct {
     Struct { fields: fields.into_iter().map(|(k, kind)| (k.to_owned(), Value { kind: Some(kind) })).collect() }
 }
 
-/// Name and value of each header; a value is in one of two places.
 pub(crate) fn headers(map: Option<&HeaderMap>) -> impl Iterator<Item = (&str, &[u8])> {
     map.into_iter().flat_map(|map| &map.headers).map(|header| {
         let value = if header.raw_value.is_empty() { header.value.as_bytes() } else { &header.raw_value };

@@ -51,7 +51,6 @@ struct EndpointMemory {
 }
 
 impl PrefixMemory {
-    /// A memory of so many blocks an endpoint.
     pub fn new(remembered: usize) -> Self {
         Self { remembered, endpoints: HashMap::new() }
     }
@@ -62,7 +61,6 @@ impl PrefixMemory {
         blocks.iter().take_while(|block| memory.last_seen.contains_key(block)).count()
     }
 
-    /// An endpoint sees these blocks now.
     pub fn learn(&mut self, endpoint: &str, blocks: &[u64]) {
         let memory = self.endpoints.entry(endpoint.to_owned()).or_default();
         // from the last to the first, so that a prompt is forgotten from its end
@@ -79,7 +77,6 @@ impl PrefixMemory {
         }
     }
 
-    /// Forgets all other endpoints.
     pub fn keep(&mut self, is_there: impl Fn(&str) -> bool) {
         self.endpoints.retain(|endpoint, _| is_there(endpoint));
     }

@@ -1,6 +1,5 @@
 //! The prompt of a request, read from the beginning of its body: a picker must not wait for the end of a long one.
 
-/// What a body says about itself.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Prompt<'a> {
     /// `model`, where it stands before the cut.
@@ -47,7 +46,6 @@ impl<'a> Reader<'a> {
         (self.peek()? == byte).then(|| self.at += 1)
     }
 
-    /// A whole string, quotes included.
     fn string(&mut self) -> Option<&'a [u8]> {
         let from = (self.peek()? == b'"').then_some(self.at)?;
         let mut escaped = false;
@@ -67,7 +65,6 @@ impl<'a> Reader<'a> {
         None
     }
 
-    /// A value, or what is there of it.
     fn value(&mut self) -> &'a [u8] {
         let Some(first) = self.peek() else { return &[] };
         let from = self.at;

@@ -107,7 +107,6 @@ impl Scheduler {
         self.seen.learn(endpoint, blocks);
     }
 
-    /// A request that was sent to an endpoint has ended.
     pub(crate) fn release(&mut self, endpoint: &str) {
         if let Some(count) = self.in_flight.get_mut(endpoint) {
             *count = count.saturating_sub(1);
@@ -117,7 +116,6 @@ impl Scheduler {
         }
     }
 
-    /// Forgets endpoints that are gone.
     pub(crate) fn keep(&mut self, endpoints: &[Endpoint]) {
         let there: HashSet<&str> = endpoints.iter().map(|e| e.address.as_str()).collect();
         self.seen.keep(|endpoint| there.contains(endpoint));
@@ -128,7 +126,6 @@ impl Scheduler {
         self.in_flight.get(endpoint).copied().unwrap_or(0)
     }
 
-    /// The sum of weighted scores of each candidate.
     fn scores(&self, candidates: &[Endpoint], blocks: &[u64]) -> Vec<f64> {
         let mut sums = vec![0.0; candidates.len()];
         for (scorer, weight) in &self.scheduling.scorers {
@@ -197,7 +194,6 @@ mod tests {
         (choice.endpoints[0].clone(), choice.reason)
     }
 
-    /// What an endpoint is known to do and to have seen.
     struct Known {
         in_flight: u64,
         seen: &'static str,

@@ -44,7 +44,6 @@ const ALIVE: [&str; 2] = ["", "liveness"];
 /// and the one that pickers before it had.
 const READY: [&str; 3] = ["readiness", "envoy.service.ext_proc.v3.ExternalProcessor", "inference-extension"];
 
-/// The gRPC services of a port.
 #[derive(Clone)]
 pub(crate) struct Services {
     ext_proc: Option<ExternalProcessorServer<Processor>>,
@@ -153,7 +152,6 @@ where
 
 pub(crate) struct Processor(Arc<Shared>);
 
-/// A stream under way.
 struct Process {
     shared: Arc<Shared>,
     messages: Streaming<ProcessingRequest>,

@@ -45,7 +45,6 @@ pub struct Session {
     failed: bool,
 }
 
-/// A body on its way.
 #[derive(Default)]
 struct Passing {
     bytes: u64,

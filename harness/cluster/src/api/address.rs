@@ -14,7 +14,6 @@ use super::{ApiFailure, Cluster, Forward, ObjectRef, clock::Deadline, items, tex
 const TRY: Duration = Duration::from_secs(2);
 /// How long the forward may take, which goes through the API server.
 const TRY_FORWARD: Duration = Duration::from_secs(10);
-/// How many nodes are tried.
 const NODES: usize = 5;
 
 #[derive(Clone, Debug)]

@@ -18,16 +18,13 @@ use super::{
     request::{ApiResponse, encode, request},
 };
 
-/// The field manager of everything that igc applies.
 const MANAGER: &str = "igc";
 /// The label on everything that igc makes; its value is [`MANAGER`].
 const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
 /// The label that names the run which made an object, a helm release or a node of a kind cluster.
 pub const RUN_LABEL: &str = "igc.dev/run";
 
-/// How many definitions are applied at a time.
 const ABREAST: usize = 4;
-/// How long a CustomResourceDefinition may take to be served.
 const ESTABLISHED: Duration = Duration::from_secs(60);
 
 #[derive(Clone, Copy, Debug)]
@@ -38,7 +35,6 @@ pub struct Apply<'a> {
 }
 
 impl<'a> Apply<'a> {
-    /// For this run; its id becomes the value of [`RUN_LABEL`].
     pub fn of_run(run: &'a str) -> Self {
         Self { run, namespace: None, patience: Duration::ZERO }
     }

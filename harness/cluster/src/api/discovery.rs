@@ -59,7 +59,6 @@ impl Kinds {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Forgets a group, because its definitions changed.
     pub(crate) fn forget(&self, group: &str) {
         self.known().retain(|api_version, _| group_of(api_version) != group);
     }

@@ -47,7 +47,6 @@ impl Event {
 }
 
 impl Cluster {
-    /// All events of a namespace, oldest first.
     pub async fn events(&self, namespace: &str) -> Result<Vec<Event>, ApiFailure> {
         let mut events: Vec<Event> =
             self.list("v1", "Event", Some(namespace), "").await?.iter().map(Event::of).collect();

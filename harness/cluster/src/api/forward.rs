@@ -121,7 +121,6 @@ impl<S: AsyncWrite> AsyncWrite for Forwarded<S> {
 }
 
 impl Cluster {
-    /// The pods and ports behind a port of a Service that are ready, sorted.
     pub async fn ready_endpoints(&self, namespace: &str, service: &str, port: u16) -> Result<Vec<PodPort>, ApiFailure> {
         let object = self.get(&ObjectRef::new("v1", "Service", namespace, service)).await?;
         let name = object.as_ref().and_then(|service| port_name(service, port)).unwrap_or_default();

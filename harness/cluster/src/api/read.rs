@@ -16,7 +16,6 @@ use super::{
     watch::version_of,
 };
 
-/// How many objects one page of a list holds.
 const PAGE: usize = 500;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]

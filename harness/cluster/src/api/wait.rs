@@ -20,7 +20,6 @@ const WATCH: Duration = Duration::from_secs(120);
 const WATCH_GRACE: Duration = Duration::from_secs(10);
 /// The last look after the deadline, and the search for events.
 const LAST_LOOK: Duration = Duration::from_secs(5);
-/// How many events an error quotes.
 const EVENTS: usize = 6;
 
 #[derive(Clone, Debug, PartialEq, Eq)]

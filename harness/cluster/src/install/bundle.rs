@@ -30,13 +30,7 @@ pub enum BundleError {
         component: Option<String>,
     },
     #[error("bundle {} has no definitions crds/{wanted}; {}{}", folder.display(), it_has(.has), choose(.component))]
-    NoCrds {
-        folder: PathBuf,
-        /// `project/version`.
-        wanted: String,
-        has: Vec<String>,
-        component: Option<String>,
-    },
+    NoCrds { folder: PathBuf, wanted: String, has: Vec<String>, component: Option<String> },
     #[error("{}: {source}", path.display())]
     File { path: PathBuf, source: io::Error },
 }

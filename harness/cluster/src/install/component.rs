@@ -18,7 +18,6 @@ use crate::{
     intents::{self, DocumentError, IntentError},
 };
 
-/// How far a component is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum State {
@@ -188,14 +187,12 @@ pub struct Seconds {
     pub ready: f64,
 }
 
-/// `component.yaml`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Component {
     pub name: String,
     pub title: String,
     pub source: String,
-    /// Namespace of its charts and manifests.
     pub namespace: Option<String>,
     /// The capabilities whose checks alone need it: where none of them runs, it is left out. Without any it is for all.
     #[serde(default)]
@@ -336,7 +333,6 @@ pub struct Catalogue {
 }
 
 impl Catalogue {
-    /// Reads `<manifests>/components`.
     pub fn read(manifests: &Path) -> Result<Self, DataError> {
         let folder = manifests.join("components");
         let mut components = BTreeMap::new();

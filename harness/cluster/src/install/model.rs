@@ -8,7 +8,6 @@ use serde_json::{Value, json};
 use super::component::{DataError, read, yaml_names};
 use crate::intents;
 
-/// A file of `manifests/models`.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ModelFile {
@@ -33,7 +32,6 @@ pub struct ModelNeeds {
     pub memory_mib: u64,
 }
 
-/// How a model is to be served.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Served<'s> {
     pub name: &'s str,

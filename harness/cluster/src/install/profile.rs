@@ -15,7 +15,6 @@ use super::{
 };
 use crate::gateway::GatewayFolder;
 
-/// A file of `manifests/profiles`.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Profile {
@@ -23,7 +22,6 @@ pub struct Profile {
     /// What a reader must know about it.
     #[serde(default)]
     pub note: Option<String>,
-    /// Component or model -> version.
     pub versions: BTreeMap<String, String>,
 }
 

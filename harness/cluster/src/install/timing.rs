@@ -6,7 +6,6 @@ use serde::{Deserialize, Serialize};
 
 pub const TIMING_SCHEMA: &str = "igc.timing/v1";
 
-/// `timing.json` of a run folder.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Timing {
@@ -25,7 +24,6 @@ pub struct Timing {
 #[serde(deny_unknown_fields)]
 pub struct NodeTiming {
     pub node: String,
-    /// Seconds from the first start to its own.
     pub start: f64,
     pub seconds: f64,
     pub needs: Vec<String>,
@@ -83,7 +81,6 @@ impl Timing {
     }
 }
 
-/// To milliseconds.
 pub(crate) fn rounded(seconds: f64) -> f64 {
     (seconds * 1000.0).round() / 1000.0
 }

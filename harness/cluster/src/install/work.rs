@@ -41,7 +41,6 @@ use crate::{
 const CONNECT: Duration = Duration::from_secs(60);
 /// How long applying goes on while the API server or a webhook is not up.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// How long a definition may take to be served.
 const ESTABLISHED: Duration = Duration::from_secs(60);
 /// How long a field that is written at installation may take to be there.
 const CONFIGURED: Duration = Duration::from_secs(10);

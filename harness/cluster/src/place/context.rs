@@ -131,7 +131,6 @@ impl Place for ContextPlace {
     }
 }
 
-/// The kubeconfig of the user, only read.
 fn user_kubeconfig() -> Result<PathBuf, PlaceError> {
     let named = std::env::var_os("KUBECONFIG").filter(|v| !v.is_empty()).map(PathBuf::from);
     let home = || std::env::var_os("HOME").map(|home| Path::new(&home).join(".kube/config"));

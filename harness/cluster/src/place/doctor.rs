@@ -41,9 +41,7 @@ pub struct Facts {
     pub kind: Result<String, String>,
     pub helm: Result<String, String>,
     pub curl: bool,
-    /// Where the disk was looked at, and its free bytes.
     pub disk: Option<(PathBuf, u64)>,
-    /// `fs.inotify.max_user_instances`.
     pub inotify: Option<u64>,
 }
 

@@ -16,14 +16,11 @@ use crate::{
 
 /// Chain of ours in each node's filter table.
 const CHAIN: &str = "IGC-EGRESS";
-/// How long the engine may take to run something in a node.
 const EXEC: Duration = Duration::from_secs(30);
-/// Seconds that a dial may take before it counts as unanswered.
 const DIAL_SECONDS: u32 = 3;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ranges {
-    /// Ranges of pod addresses, in CIDR form.
     pub pods: Vec<String>,
     pub nodes: Vec<IpAddr>,
     /// A Service that answers as long as the cluster does: the API server's.
@@ -144,7 +141,6 @@ async fn try_close(
     Ok(Egress::Closed { witness })
 }
 
-/// Whether these addresses answer a pod, by node.
 async fn dial_from_all<'n>(
     engine: &Engine,
     nodes: &'n [String],

@@ -67,7 +67,6 @@ pub trait Place: Send + Sync {
     /// Takes a gateway of the run down, and says in words what became of it.
     async fn down(&self, run: &PlannedRun, gateway: &GatewayPlan, ending: Ending) -> Result<String, PlaceError>;
 
-    /// Removes what runs have left here, whatever became of them.
     async fn sweep(&self, _cancel: &CancellationToken) -> Result<sweep::Swept, PlaceError> {
         Ok(sweep::Swept::default())
     }
@@ -83,10 +82,8 @@ pub struct Up<'r> {
     pub progress: Arc<dyn Progress>,
 }
 
-/// For whom a gateway stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Audience {
-    /// For the checks of the run.
     Checks,
     /// For people with kubectl and curl: it stays.
     People,

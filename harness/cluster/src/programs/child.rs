@@ -67,7 +67,6 @@ pub fn how_to_get(program: &str) -> &'static str {
     }
 }
 
-/// A call of a program, described before it is made.
 #[derive(Clone, Debug)]
 pub struct Call {
     program: String,
@@ -162,7 +161,6 @@ impl Call {
         Ok(Output { stdout: String::from_utf8_lossy(&stdout).into_owned(), stderr })
     }
 
-    /// The call as it would be typed.
     pub fn text(&self) -> String {
         std::iter::once(self.program.clone())
             .chain(self.args.iter().map(|arg| quoted(&arg.to_string_lossy())))
@@ -253,7 +251,6 @@ async fn read_head(from: &mut (impl AsyncReadExt + Unpin)) -> Result<Vec<u8>, To
     if kept.len() <= STDOUT_LIMIT { Ok(kept) } else { Err(TooMuch) }
 }
 
-/// The last bytes.
 async fn read_tail(from: &mut (impl AsyncReadExt + Unpin)) -> Vec<u8> {
     let mut kept = Vec::new();
     let mut buffer = [0; 8192];

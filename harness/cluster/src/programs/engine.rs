@@ -41,11 +41,8 @@ pub struct EngineInfo {
     pub version: String,
     /// 1 or 2; `None` where it does not say.
     pub cgroup_version: Option<u8>,
-    /// Bytes of memory that containers can use.
     pub memory: u64,
-    /// Processors that containers can use.
     pub processors: u64,
-    /// Where it keeps images, a folder of its own machine.
     pub root: Option<String>,
 }
 
@@ -142,7 +139,6 @@ impl Engine {
         Ok(())
     }
 
-    /// References of the images that runs made.
     pub async fn made(&self, cancel: &CancellationToken) -> Result<Vec<String>, EngineError> {
         let filter = format!("label={MADE}");
         let listed = self

@@ -17,7 +17,6 @@ use crate::api::RUN_LABEL;
 const INSTALL: Duration = Duration::from_secs(300);
 const ASK: Duration = Duration::from_secs(60);
 
-/// Helm, for one cluster and one run.
 #[derive(Clone, Debug)]
 pub struct Helm {
     programs: Programs,
@@ -30,9 +29,7 @@ pub struct Helm {
 #[derive(Clone, Debug)]
 pub struct Release<'r> {
     pub name: &'r str,
-    /// Its namespace, which is there.
     pub namespace: &'r str,
-    /// The chart: a folder or an archive.
     pub chart: &'r Path,
     pub values: Option<&'r Path>,
     /// Whether it takes over what others have made of what it brings.

@@ -25,11 +25,7 @@ pub enum ImageError {
     Program { path: PathBuf, source: io::Error },
     /// The file needs a loader, which an empty image does not have.
     #[error("{} is not a static program for Linux: {what}; build it with `--profile image --target x86_64-unknown-linux-gnu` and RUSTFLAGS='-C target-feature=+crt-static'", path.display())]
-    NotStatic {
-        path: PathBuf,
-        /// What it is instead.
-        what: &'static str,
-    },
+    NotStatic { path: PathBuf, what: &'static str },
     #[error("the image cannot be put together: {0}")]
     Archive(io::Error),
     #[error(transparent)]

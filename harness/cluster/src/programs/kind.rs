@@ -49,7 +49,6 @@ pub struct KindCluster {
     pub name: ClusterName,
     pub kubeconfig: PathBuf,
     pub context: String,
-    /// Node port and the loopback port that leads to it.
     pub ports: Vec<(u16, u16)>,
 }
 

@@ -39,7 +39,6 @@ impl Drop for Recorded {
     }
 }
 
-/// A recorded process that still runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Living {
     pub pid: u32,

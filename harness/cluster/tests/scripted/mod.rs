@@ -126,7 +126,6 @@ pub fn status(code: u16, reason: &str, message: &str) -> Value {
     json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code, "reason": reason, "message": message})
 }
 
-/// A list of objects.
 pub fn list(version: &str, items: &[Value]) -> Value {
     json!({"metadata": {"resourceVersion": version}, "items": items})
 }
@@ -168,7 +167,6 @@ fn core() -> Value {
     )
 }
 
-/// A request as it came.
 #[derive(Clone, Debug)]
 pub struct Came {
     pub line: String,

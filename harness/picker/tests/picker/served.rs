@@ -76,7 +76,6 @@ impl Served {
         Connection::over(TcpStream::connect(self.grpc).await.unwrap()).await
     }
 
-    /// A connection, and what cuts it.
     pub async fn connect_for_now(&self) -> (Connection, std::net::TcpStream) {
         let stream = TcpStream::connect(self.grpc).await.unwrap().into_std().unwrap();
         let cut = stream.try_clone().unwrap();
@@ -123,7 +122,6 @@ impl Connection {
         Ok(Self::over(stream).await)
     }
 
-    /// Begins a stream.
     pub async fn stream(&self) -> Stream {
         let (sender, messages) = mpsc::unbounded();
         let answers = soon(ExternalProcessorClient::new(self.clone()).process(messages)).await.unwrap().into_inner();
