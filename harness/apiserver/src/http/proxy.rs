@@ -90,7 +90,8 @@ fn number(value: &Value) -> Option<u16> {
 fn service_address(store: &Store, namespace: &str, name: &str, port: &str) -> Result<SocketAddr> {
     let service = store.find(&kinds::SERVICE, namespace, name)?;
     let unavailable = |why: String| Failure::new(503, "ServiceUnavailable", why);
-    let is_meant = |p: &&Value| port.is_empty() || p["name"] == port || p["port"].to_string() == port;
+    let is_meant =
+        |p: &&Value| port.is_empty() || p["name"] == port || number(&p["port"]).is_some_and(|n| port.parse() == Ok(n));
     let served = list(&service["spec"]["ports"])
         .find(is_meant)
         .ok_or_else(|| unavailable(format!("no service port {port:?} found for service {name:?}")))?;
