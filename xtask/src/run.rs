@@ -72,6 +72,7 @@ mod tests {
 
     use super::*;
 
+    /// With [`Interrupts`] that listen: a shell that is started where signals are ignored (by `nohup`) could not be interrupted.
     fn shell(script: &str) -> Command {
         let mut command = Command::new("sh");
         command.args(["-c", script]);
@@ -80,7 +81,7 @@ mod tests {
 
     #[test]
     fn codes_and_interrupts_are_told_apart() {
-        let interrupts = Interrupts(Arc::new(AtomicBool::new(false)));
+        let interrupts = Interrupts::listen().unwrap();
         assert_eq!(interrupts.run(&mut shell("exit 3")).unwrap(), 3);
         assert_eq!(interrupts.run(&mut shell("kill -9 $$")).unwrap(), 137);
         assert_eq!(interrupts.run(&mut shell("kill -2 $$")).unwrap(), 130);
@@ -93,7 +94,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let ready = folder.path().join("ready");
         let script = format!("trap 'exit 7' INT; touch {}; while :; do sleep 0.05; done", ready.display());
-        let interrupts = Interrupts(Arc::new(AtomicBool::new(false)));
+        let interrupts = Interrupts::listen().unwrap();
         let running = interrupts.clone();
         let running = std::thread::spawn(move || running.run(&mut shell(&script)));
         let begun = Instant::now();
