@@ -15,9 +15,9 @@ use verdict::{
     baseline::Baseline,
     folder::Records,
     golden,
-    history::{History, Key},
+    history::History,
     judge::{Holds, Judgement},
-    record::{GoldenState, RECORD_SCHEMA, Record, Trial, Verdict},
+    record::{GoldenState, Record, Trial, Verdict},
     report::{self, Ending, Inputs},
 };
 
@@ -88,7 +88,7 @@ impl Check {
                 Ok(history) => (history.key.clone(), self.judged_safely(&history)),
                 Err((key, why)) => (key, Err(anyhow!(why))),
             };
-            let mut record = blank(key);
+            let mut record = Record::new(key);
             take_in(&mut record, judged);
             replay.into.write_record(&record)?;
         }
@@ -117,7 +117,7 @@ impl Check {
 
     async fn attempt(&self, check_run: &Arc<CheckRun>, attempt: u32, trial: Option<Trial>) -> Result<Record> {
         let begun = Instant::now();
-        let mut record = blank(check_run.planned.key(attempt));
+        let mut record = Record::new(check_run.planned.key(attempt));
         record.trial.clone_from(&trial);
         match Stage::open(Arc::clone(check_run), record.key.clone(), trial).await {
             Err(error) => record.reason = format!("the stage could not be opened: {error:#}"),
@@ -207,23 +207,6 @@ impl Check {
         let observation = (self.observe)(history);
         let (goldens, run, folder) = (root().join("golden"), &check_run.plan.run, &check_run.folder);
         Ok(golden::judge_observation(&goldens, folder, run, gateway, &check_run.planned, observation)?)
-    }
-}
-
-fn blank(key: Key) -> Record {
-    Record {
-        schema: RECORD_SCHEMA.into(),
-        key,
-        verdict: Verdict::Error,
-        reason: String::new(),
-        clauses: vec![],
-        golden: GoldenState::NotCompared,
-        golden_note: Some("nothing was observed".into()),
-        started: jiff::Timestamp::now().to_string(),
-        seconds: 0.0,
-        settle_seconds: 0.0,
-        address: None,
-        trial: None,
     }
 }
 

@@ -22,19 +22,10 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
 }
 
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let target = to.join(entry.file_name());
-        if entry.path().is_dir() { copy(&entry.path(), &target) } else { _ = fs::copy(entry.path(), target).unwrap() }
-    }
-}
-
 impl Checkout {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        copy(&root().join("manifests"), &folder.path().join("manifests"));
+        testtools::copy(&root().join("manifests"), &folder.path().join("manifests")).unwrap();
         fs::create_dir_all(folder.path().join("programs")).unwrap();
         fake::suites(folder.path(), None);
         Self { folder }
@@ -573,11 +564,7 @@ fn with_a_toy(copied: &str) -> Checkout {
     for generated in ["suites/requirements.yaml", "docs/capabilities.md"] {
         checkout.write(generated, &fs::read_to_string(root().join(generated)).unwrap());
     }
-    let manifests = checkout.folder.path().join("manifests");
-    let (own, toy) = (manifests.join("gateways").join(copied), manifests.join("gateways/toy"));
-    copy(&own, &toy);
-    let text = fs::read_to_string(own.join("gateway.yaml")).unwrap();
-    fs::write(toy.join("gateway.yaml"), text.replacen(&format!("\nname: {copied}\n"), "\nname: toy\n", 1)).unwrap();
+    testtools::add_toy(&checkout.folder.path().join("manifests"), copied).unwrap();
     checkout
 }
 

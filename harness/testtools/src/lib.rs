@@ -1,4 +1,4 @@
-//! Programs that tests need and machines may lack. A test that lacks one ends early, but not silently: it is counted, the
+//! What tests of several crates need: copies of the project's manifests, and programs that machines may lack. A test that lacks one ends early, but not silently: it is counted, the
 //! last test of `cargo test --workspace` names what was not there, and where `IGC_REQUIRE=kubectl,envoy,...` names the
 //! program the test fails.
 
@@ -47,6 +47,29 @@ fn note(folder: &Path, tool: &str, test: &str) -> io::Result<()> {
     fs::create_dir_all(&folder)?;
     let program = env::current_exe().ok().and_then(|p| Some(p.file_stem()?.to_string_lossy().into_owned()));
     fs::write(folder.join(format!("{}.{}", program.unwrap_or_default(), test.replace(':', "."))), "")
+}
+
+/// Copies a folder with all that is in it.
+pub fn copy(from: &Path, to: &Path) -> io::Result<()> {
+    fs::create_dir_all(to)?;
+    for entry in fs::read_dir(from)? {
+        let (from, to) = {
+            let entry = entry?;
+            (entry.path(), to.join(entry.file_name()))
+        };
+        if from.is_dir() { copy(&from, &to)? } else { _ = fs::copy(from, to)? }
+    }
+    Ok(())
+}
+
+/// Adds the gateway `toy` to these manifests: a folder alone, the copy of another gateway's under a name that no code knows.
+pub fn add_toy(manifests: &Path, copied: &str) -> io::Result<()> {
+    let gateways = manifests.join("gateways");
+    let toy = gateways.join("toy");
+    copy(&gateways.join(copied), &toy)?;
+    let file = toy.join("gateway.yaml");
+    let text = fs::read_to_string(&file)?;
+    fs::write(file, text.replacen(&format!("\nname: {copied}\n"), "\nname: toy\n", 1))
 }
 
 /// What the tests of this `cargo test` lacked so far, in one line each; it is forgotten then.

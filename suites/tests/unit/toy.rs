@@ -1,6 +1,6 @@
 //! A gateway that is a folder alone, in a cluster where it stands: here a world of the gateway that the folder copies.
 
-use std::{collections::BTreeMap, fs, path::Path};
+use std::collections::BTreeMap;
 
 use cluster::{
     api::Cluster,
@@ -30,15 +30,6 @@ use verdict::{
 /// Of the suites, one whose drive sends requests and whose judge reads the model's records.
 const CHECK: &str = "routing/query-and-encoding";
 
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let target = to.join(entry.file_name());
-        if entry.path().is_dir() { copy(&entry.path(), &target) } else { _ = fs::copy(entry.path(), target).unwrap() }
-    }
-}
-
 /// The suites judge it as they judge the gateway that it copies, though this program was built without it.
 #[rstest]
 #[case::agentgateway("agentgateway", None, Verdict::Pass)]
@@ -48,12 +39,8 @@ fn copy(from: &Path, to: &Path) {
 async fn a_folder_is_judged(#[case] copied: &str, #[case] mutant: Option<&str>, #[case] expected: Verdict) {
     let folder = tempfile::tempdir().unwrap();
     let manifests = folder.path().join("manifests");
-    copy(&Root::of_the_environment().unwrap().absolute().join("manifests"), &manifests);
-    let (own, toy) = (manifests.join("gateways").join(copied), manifests.join("gateways/toy"));
-    copy(&own, &toy);
-    let text = fs::read_to_string(own.join("gateway.yaml")).unwrap();
-    fs::write(toy.join("gateway.yaml"), text.replacen(&format!("\nname: {copied}\n"), "\nname: toy\n", 1)).unwrap();
-
+    testtools::copy(&Root::of_the_environment().unwrap().absolute().join("manifests"), &manifests).unwrap();
+    testtools::add_toy(&manifests, copied).unwrap();
     let gateway = GatewayFolder::read(&manifests.join("gateways"), "toy").unwrap();
     let profile = Profile::read(&manifests, "recorded").unwrap();
     let selection = Selection::of(&Catalogue::read(&manifests).unwrap(), &profile, &gateway.components).unwrap();
