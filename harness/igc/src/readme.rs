@@ -1,4 +1,4 @@
-//! Test of the README: every command in it is one that exists.
+//! Test of README and CONTRIBUTING: every command in them is one that exists.
 
 use std::{fs, path::Path};
 
@@ -11,7 +11,8 @@ pub const OF_XTASK: [&str; 2] = ["ci", "programs"];
 
 /// The lines of its examples that call this program, as words; a shell's comments and redirections left out.
 fn commands() -> Vec<Vec<String>> {
-    let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../README.md")).unwrap();
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let text = ["README.md", "CONTRIBUTING.md"].map(|page| fs::read_to_string(root.join(page)).unwrap()).concat();
     let examples = text.split("```console\n").skip(1).filter_map(|rest| rest.split("```").next());
     let lines = examples.flat_map(str::lines).filter_map(|line| line.strip_prefix("$ cargo xtask "));
     lines

@@ -75,6 +75,21 @@ fn actionlint_finds_nothing() {
     assert!(linted.status.success(), "{said}");
 }
 
+/// A tag can be moved to other code; a commit cannot.
+#[rstest]
+#[case("pr.yml")]
+#[case("nightly.yml")]
+fn every_action_is_pinned_to_a_commit(#[case] name: &str) {
+    let text = fs::read_to_string(workflow(name)).unwrap();
+    let actions: Vec<&str> =
+        text.lines().filter_map(|line| line.split_once("uses: ")).map(|(_, action)| action).collect();
+    let is_pinned = |action: &&str| {
+        let (commit, tag) = action.split_once('@').and_then(|(_, of)| of.split_once(" # v")).unwrap_or_default();
+        commit.len() == 40 && commit.bytes().all(|b| b.is_ascii_hexdigit()) && !tag.is_empty()
+    };
+    assert!(!actions.is_empty() && actions.iter().all(is_pinned), "{name}: {actions:?}");
+}
+
 #[test]
 fn no_expression_of_an_event_is_put_into_a_script() {
     for name in ["pr.yml", "nightly.yml"] {
