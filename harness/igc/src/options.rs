@@ -122,6 +122,9 @@ pub struct Output {
     /// Only the last line of the report
     #[arg(long, short)]
     pub quiet: bool,
+    /// List known failures too, in place of their count
+    #[arg(long, short, conflicts_with = "quiet")]
+    pub verbose: bool,
     /// For whom: text for people, json-lines for programs (events, what did not pass, last the run as a whole)
     #[arg(long, value_enum, default_value_t, value_name = "text|json-lines")]
     pub format: OutputFormat,

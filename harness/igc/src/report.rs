@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use cluster::environment::Environment;
 use shipped::Root;
-use verdict::render::{closing, json_lines, terminal};
+use verdict::render::{Known, closing, json_lines, terminal};
 use verdict::report::{self, Ending, Inputs, Report};
 use verdict::{baseline::Baseline, folder::RunFolder};
 
@@ -84,7 +84,10 @@ pub fn say(report: &Report, folder: &RunFolder, output: &options::Output) {
     let folder = shown(folder.path()).display().to_string();
     match (output.format, output.quiet) {
         (OutputFormat::Text, true) => println!("{}", closing(report, &folder)),
-        (OutputFormat::Text, false) => print!("{}", terminal(report, &folder, colour())),
+        (OutputFormat::Text, false) => {
+            let known = if output.verbose { Known::Listed } else { Known::Counted };
+            print!("{}", terminal(report, &folder, colour(), known));
+        }
         (OutputFormat::JsonLines, true) => {
             println!("{}", json_lines(report, &folder).lines().last().unwrap_or_default())
         }

@@ -16,7 +16,7 @@ pub use json_lines::json_lines;
 pub use junit::junit;
 pub use markdown::markdown;
 pub use sides::side_by_side;
-pub use terminal::{Colour, closing, terminal};
+pub use terminal::{Colour, Known, closing, terminal};
 
 use crate::report::{CheckReport, Report};
 use crate::{curl::is_invisible, record::Verdict};

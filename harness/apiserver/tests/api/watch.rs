@@ -6,7 +6,7 @@ use apiserver::kinds;
 use futures::StreamExt;
 use kube::ResourceExt;
 use kube::api::{DynamicObject, ListParams, PostParams, WatchEvent, WatchParams};
-use kube::runtime::{WatchStreamExt, watcher};
+use kube_runtime::{WatchStreamExt, watcher};
 use serde_json::{Value, json};
 
 use crate::world::{World, config_map};

@@ -1,5 +1,7 @@
 //! Terminal: a table by suite, then everything that did not hold, in full.
 
+use std::collections::BTreeMap;
+
 use similar::{ChangeTag, TextDiff};
 
 use super::{Lines, inert, is_shown};
@@ -11,6 +13,14 @@ use crate::{baseline::Expect, front, judge::Holds, plan::Level};
 pub enum Colour {
     Plain,
     Ansi,
+}
+
+/// How known failures are shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Known {
+    /// In one line, with how many they are.
+    Counted,
+    Listed,
 }
 
 const LINE: usize = 300;
@@ -25,9 +35,9 @@ const NAMED_AGAIN: usize = 10;
 
 /// The report as text. Paths are relative to the run folder, which is named by `folder`.
 ///
-/// What matters most comes last, where a terminal stands when the run is over: known failures in a line each, then what else
-/// did not pass in full, and of that last what breaks the run.
-pub fn terminal(report: &Report, folder: &str, colour: Colour) -> String {
+/// What matters most comes last, where a terminal stands when the run is over: known failures, then what else did not pass in
+/// full, and of that last what breaks the run.
+pub fn terminal(report: &Report, folder: &str, colour: Colour, known: Known) -> String {
     let mut page = Page { out: String::new(), colour, front: front::of(&report.run.command) };
     for gateway in &report.gateways {
         page.gateway(report, gateway);
@@ -35,8 +45,9 @@ pub fn terminal(report: &Report, folder: &str, colour: Colour) -> String {
     page.left_out(report);
     page.known(report);
     let shown = || report.checks.iter().filter(|c| is_shown(c) && !was_never_tried(c));
-    for check in shown().filter(|c| is_known(c)) {
-        page.known_failure(check);
+    match known {
+        Known::Listed => shown().filter(|c| is_known(c)).for_each(|check| page.known_failure(check)),
+        Known::Counted => page.known_failures(&shown().filter(|c| is_known(c)).collect::<Vec<_>>()),
     }
     page.line("");
     for breaks in [false, true] {
@@ -130,16 +141,32 @@ impl Page {
         self.line("");
     }
 
+    fn known_failures(&mut self, checks: &[&CheckReport]) {
+        let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+        for check in checks {
+            *counts.entry(&check.gateway).or_default() += 1;
+        }
+        if !counts.is_empty() {
+            let counts: Vec<String> = counts.iter().map(|(gateway, count)| format!("{gateway} {count}")).collect();
+            let word = self.ink(Ink::Doubt, "known");
+            let plural = if checks.len() == 1 { "" } else { "s" };
+            let of = one_line(&counts.join(", "));
+            self.line(&format!("{word}  {} failure{plural} in the baselines ({of}); -v lists them", checks.len()));
+        }
+    }
+
     fn known_failure(&mut self, check: &CheckReport) {
-        let known = check.baseline.as_ref().map_or("", |known| known.reason.as_str());
         let word = self.ink(Ink::Doubt, &format!("known {}", check.verdict.word()));
-        let title = format!(
-            "{} on {}: {} (known: {known})",
-            check.title(),
-            check.gateway,
-            inert(&check.reason, 120, Lines::Joined)
-        );
-        self.line(&format!("{word}  {}", one_line(&title)));
+        self.line(&format!("{word}  {}", one_line(&format!("{} on {}", check.title(), check.gateway))));
+        self.line(&format!("    why:       {}", one_line(&check.reason)));
+        self.baseline(check);
+    }
+
+    fn baseline(&mut self, check: &CheckReport) {
+        if let Some(known) = &check.baseline {
+            let (reason, link) = (one_line(&known.reason), one_line(&known.link));
+            self.line(&format!("    known:     {reason} ({link}, until {})", known.expires));
+        }
     }
 
     fn check(&mut self, check: &CheckReport, folder: &str) {
@@ -160,14 +187,7 @@ impl Page {
         self.line(&self.ink(Ink::Faint, &format!("    source:    {}", one_line(&check.source))));
         let label = if check.finding.is_some() { "found:" } else { "why:" };
         self.line(&format!("    {label:10} {}", one_line(&check.reason)));
-        if let Some(known) = &check.baseline {
-            self.line(&format!(
-                "    known:     {} ({}, until {})",
-                one_line(&known.reason),
-                one_line(&known.link),
-                known.expires
-            ));
-        }
+        self.baseline(check);
         for clause in check.clauses.iter().filter(|c| c.holds != Holds::Yes) {
             self.clause(clause);
         }
