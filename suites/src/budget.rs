@@ -287,15 +287,20 @@ impl Spending<'_> {
 }
 
 impl<'h> Budget<'h> {
-    /// Of so many tokens in the declared window; nothing, and an unproven clause, where no limit is declared. Where the
+    /// A budget of `tokens` in the declared window. Without a declaration there is no budget, and an unproven clause. Where the
     /// window turned between the requests nothing can be said of sums: another unproven clause.
     pub fn of(judge: &mut Judge<'h>, label: &str, tokens: u64) -> Option<Self> {
-        let window = judge.declared::<TokenLimit>()?.window_seconds;
-        Self::of_window(judge, label, tokens, window)
+        Self::spent(judge, label, tokens, |declared| declared.window_seconds)
     }
 
     pub fn of_window(judge: &mut Judge<'h>, label: &str, tokens: u64, window: u64) -> Option<Self> {
-        let budget = Self { declared: judge.declared()?, tokens, window, exchanges: judge.labelled(label) };
+        Self::spent(judge, label, tokens, |_| window)
+    }
+
+    fn spent(judge: &mut Judge<'h>, label: &str, tokens: u64, window: impl FnOnce(&TokenLimit) -> u64) -> Option<Self> {
+        let declared = judge.declared::<TokenLimit>()?;
+        let window = window(&declared);
+        let budget = Self { declared, tokens, window, exchanges: judge.labelled(label) };
         if budget.turned() {
             let statement = judge.clause("one-window").expected("all requests in one window");
             statement.unproven("the window turned between them");

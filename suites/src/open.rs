@@ -77,7 +77,7 @@ pub fn open(
     let Some(assignment) = Assignment::of_the_environment() else {
         return rehearse_alone(check, case, &requirements()?);
     };
-    // Whoever started this process may be gone before it wrote down that it did: a sweep has to find it all the same.
+    // igc may be killed before it records this process; a sweep finds the process by its own record.
     static THIS_PROCESS: OnceLock<Option<Recorded>> = OnceLock::new();
     THIS_PROCESS.get_or_init(|| Recorded::this(&assignment.run).ok());
     let plan = RunFolder::open(&assignment.run)?.read_plan()?;

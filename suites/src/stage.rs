@@ -420,7 +420,7 @@ impl Stage {
         Ok(())
     }
 
-    /// Sends labelled requests in turn, so many times.
+    /// Sends the labelled requests in turn, `times` times over.
     pub async fn send_in_turn(&mut self, times: usize, calls: &[(&str, Call)]) -> Result<()> {
         for _ in 0..times {
             for (label, call) in calls {

@@ -38,7 +38,7 @@ struct Shared {
 /// What has arrived, as told to the gate of [`Client::send_with_gate`].
 #[derive(Clone, Debug, PartialEq)]
 pub enum Arrived {
-    /// The response head, so many milliseconds after sending.
+    /// The response head, `at_ms` milliseconds after the request was sent.
     Head { status: u16, at_ms: f64 },
     /// A piece of the body, as HTTP framed it (or a part of it where the network cut it); `index` counts from 0.
     Chunk { index: usize, bytes: Bytes, at_ms: f64 },

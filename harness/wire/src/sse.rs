@@ -29,7 +29,7 @@ pub struct Event {
 pub enum Fault {
     /// A line is not UTF-8 from this byte on.
     InvalidUtf8 { at: u64 },
-    /// The stream ends inside of the event whose first line is there: its data is dispatched to nobody.
+    /// The stream ends inside the event that begins at `at`: a client never dispatches its data.
     IncompleteEvent { at: u64, data: String },
     /// The line there has a field that the standard does not know; readers ignore it.
     UnknownField { at: u64, name: String },

@@ -128,7 +128,7 @@ async fn edits_and_deletions_are_carried_through() {
     stage.settled().await;
     let count = |kind| store.list(kind, Some("envoy-gateway-system")).len();
     assert_eq!((count(&kinds::SERVICE), count(&kinds::POD)), (1, 2), "the installation's own");
-    assert_eq!(stage.chat("two.test", "mock-llm", &[]).await.status(), None, "nobody listens any more");
+    assert_eq!(stage.chat("two.test", "mock-llm", &[]).await.status(), None, "the listener is closed");
 }
 
 /// A proxy that starts again is not reached before it knows its routes.

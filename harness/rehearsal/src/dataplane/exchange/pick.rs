@@ -114,7 +114,7 @@ impl Exchange<'_> {
     }
 }
 
-/// Tells a picker of the reply. Whoever was asked first hears of it last, as a chain of filters has it.
+/// Passes the reply through the pickers' sessions, in reverse order of the request: Envoy's filter chain does the same.
 pub(super) async fn tell_picker(picked: Option<Picked>, mut reply: Reply) -> Result<Reply, Stop> {
     let Some(Picked { sessions, served, .. }) = picked else { return Ok(reply) };
     for session in sessions.into_iter().rev() {

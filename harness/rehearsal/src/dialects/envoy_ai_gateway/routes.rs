@@ -167,7 +167,7 @@ fn targets(snapshot: &Snapshot, ai: &AiRoutes, route: &Value, backend_ref: &Valu
         ("inference.networking.k8s.io", "InferencePool") => {
             match snapshot.get(&kinds::INFERENCE_POOL, home, name) {
                 Some(pool) if ai.is_wired() => Ok(vec![pools::target(pool)]),
-                Some(_) => Ok(vec![Target::Broken]), // nobody makes a cluster of it
+                Some(_) => Ok(vec![Target::Broken]), // the extension server is not wired: Envoy gets no cluster for the pool
                 None => unresolved("BackendNotFound", format!("custom backend InferencePool {home}/{name} not found")),
             }
         }

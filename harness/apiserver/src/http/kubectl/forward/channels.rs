@@ -75,7 +75,7 @@ fn read_on(stream: TcpStream, channel: u8, tell: mpsc::Sender<Option<Message>>) 
                 return;
             }
         }
-        let _ = tell.send(None).await; // nobody listens any more
+        let _ = tell.send(None).await; // fails where the client has closed the socket
     });
     writer
 }
