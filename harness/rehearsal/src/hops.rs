@@ -85,11 +85,11 @@ impl Hops {
         let (command, between) = match (command, between) {
             (None, None) => return Ok(Self::default()),
             (Some(command), Some(between)) => (command, between),
-            (Some(_), None) => return Err(HopsError(format!("say where the command stands: {}", Self::words()))),
+            (Some(_), None) => return Err(HopsError(format!("say where the command stands: {}", Self::names()))),
             (None, Some(_)) => return Err(HopsError("say which command stands there".to_owned())),
         };
         let known = Between::ALL.into_iter().find(|known| known.word() == between);
-        let between = known.ok_or_else(|| HopsError(format!("{between:?} is no hop; there are {}", Self::words())))?;
+        let between = known.ok_or_else(|| HopsError(format!("{between:?} is no hop; there are {}", Self::names())))?;
         Ok(Self(Some(Arc::new(Seam {
             command: command.to_owned(),
             between,
@@ -100,7 +100,7 @@ impl Hops {
         }))))
     }
 
-    fn words() -> String {
+    fn names() -> String {
         Between::ALL.map(Between::word).join(", ")
     }
 

@@ -45,7 +45,7 @@ impl ApiResponse {
     }
 
     /// As kubectl prints it.
-    pub(super) fn words(&self) -> String {
+    pub(super) fn text(&self) -> String {
         let message = object::text(&self.body, "/message");
         match (object::text(&self.body, "/reason"), self.causes().as_slice()) {
             ("Invalid", [one]) => format!("{} is invalid: {one}", self.named()),
@@ -63,7 +63,7 @@ impl ApiResponse {
     fn says(&self, recorded: &[String]) -> bool {
         let wanted = stripped(&recorded.join("\n"));
         let message = object::text(&self.body, "/message");
-        [self.words(), message.to_owned(), self.causes().join("\n")].iter().any(|words| stripped(words) == wanted)
+        [self.text(), message.to_owned(), self.causes().join("\n")].iter().any(|words| stripped(words) == wanted)
     }
 }
 
@@ -193,7 +193,7 @@ fn merge_patch(before: &Value, now: &Value) -> Value {
 pub(super) fn compare(recorded: Option<&Admitted>, answer: &ApiResponse, found: &mut Differences) {
     let plain = Admitted { accepted: Some(true), ..Admitted::default() };
     let recorded = recorded.unwrap_or(&plain);
-    let here = || if answer.is_accepted() { "accepted".to_owned() } else { answer.words() };
+    let here = || if answer.is_accepted() { "accepted".to_owned() } else { answer.text() };
     let refused = recorded.refused.is_some() || recorded.accepted == Some(false) || recorded.reason.is_some();
     let accepted =
         recorded.accepted == Some(true) || (!refused && recorded.code.is_none_or(|c| (200..300).contains(&c)));
@@ -208,7 +208,7 @@ pub(super) fn compare(recorded: Option<&Admitted>, answer: &ApiResponse, found: 
     } else {
         match &recorded.refused {
             Some(Refusal::Said(words)) if !answer.says(words) => found.differ("admission", words.join("\n"), here()),
-            Some(Refusal::Rule(rule)) if !rule.is_empty() && !rule.holds(Some(&answer.words())) => {
+            Some(Refusal::Rule(rule)) if !rule.is_empty() && !rule.holds(Some(&answer.text())) => {
                 found.differ("admission", rule.to_string(), here());
             }
             _ => {}

@@ -196,7 +196,7 @@ impl Statuses {
     }
 
     /// `10 x 200 then 2 x 429`.
-    pub fn words(statuses: &[String]) -> String {
+    pub fn counted(statuses: &[String]) -> String {
         let runs: Vec<String> = statuses
             .chunk_by(|a, b| a == b)
             .map(|run| if run.len() == 1 { run[0].clone() } else { format!("{} x {}", run.len(), run[0]) })

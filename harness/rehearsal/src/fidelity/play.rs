@@ -110,7 +110,7 @@ impl Player<'_> {
             let answer = self.api.apply(manifest, &self.case.namespace, &how).await;
             if !answer.is_accepted() {
                 self.found.about(format!("manifests {} {}", text(manifest, "/kind"), name(manifest)));
-                self.found.differ("admission", "accepted".to_owned(), answer.words());
+                self.found.differ("admission", "accepted".to_owned(), answer.text());
             }
         }
         for step in &self.case.steps {
@@ -229,7 +229,7 @@ impl Player<'_> {
             }
             if wanted != here {
                 self.found.about(String::new());
-                self.found.differ("statuses", Statuses::words(&wanted), Statuses::words(&here));
+                self.found.differ("statuses", Statuses::counted(&wanted), Statuses::counted(&here));
             }
         }
         let wanted = replies.iter().flat_map(|reply| {
