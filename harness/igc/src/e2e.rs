@@ -57,7 +57,6 @@ fn turns<'r>(place: &dyn Place, run: &'r PlannedRun) -> Vec<Vec<&'r GatewayPlan>
 }
 
 struct Driver<'a> {
-    root: &'a Root,
     suites: &'a Suites,
     place: &'a dyn Place,
     run: &'a PlannedRun,
@@ -82,7 +81,7 @@ impl Driver<'_> {
     /// Gateways from up to the end of their checks. One that does not come up is in the run's environment, and no check of
     /// it is tried.
     async fn turn(&self, gateways: &[&GatewayPlan]) -> Result<(), Failure> {
-        let up = up::up(self.root, self.place, self.run, gateways, Audience::Checks, self.log, self.cancel);
+        let up = up::up(self.place, self.run, gateways, Audience::Checks, self.log, self.cancel);
         let given_up = async {
             self.cancel.cancelled().await;
             tokio::time::sleep(GRACE).await;
@@ -159,7 +158,7 @@ async fn driven(
     let _recorded = Recorded::this(run.folder.path())?;
     let live = Live::of(run.folder.path(), run.plan.run.place.word(), style);
     let place = places::of(&run.plan.run)?;
-    let driver = Driver { root, suites, place: &*place, run: &run, live, log, cancel };
+    let driver = Driver { suites, place: &*place, run: &run, live, log, cancel };
     driver.all().await?;
     drop(driver); // the last events are said before the report is
     Ok(run)
@@ -190,7 +189,7 @@ pub async fn up(
     let run = planned(root, &suites, &e2e, Audience::People, true, cancel).await?;
     let _recorded = Recorded::this(run.folder.path())?;
     let (place, gateways) = (places::of(&run.plan.run)?, run.gateways());
-    let stood = up::up(root, &*place, &run, &gateways, Audience::People, &log, cancel).await;
+    let stood = up::up(&*place, &run, &gateways, Audience::People, &log, cancel).await;
     if !cancel.is_cancelled() || (stood.is_ok() && terminated.is_cancelled()) {
         return stood.map(|()| 0);
     }

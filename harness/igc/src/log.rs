@@ -2,11 +2,9 @@
 
 use std::io::{self, Write};
 use std::sync::{Arc, OnceLock};
-use std::{fmt, fs::File, process::Stdio};
+use std::{fmt, fs::File};
 
 use cluster::install::progress::{self, Lines, Progress};
-
-use crate::failure::Failure;
 
 /// Where lines go; every clone writes to the same place.
 #[derive(Clone, Debug, Default)]
@@ -26,14 +24,6 @@ impl Log {
             Some(_) => Arc::new(Lines::new(self.clone())),
             None => progress::on_stderr(),
         }
-    }
-
-    pub fn stdio(&self) -> Result<Stdio, Failure> {
-        Ok(self.0.get().map(File::try_clone).transpose()?.map_or_else(Stdio::inherit, Stdio::from))
-    }
-
-    pub fn is_file(&self) -> bool {
-        self.0.get().is_some()
     }
 }
 

@@ -8,7 +8,6 @@ mod e2e;
 mod explain;
 mod failure;
 mod fidelity;
-mod image;
 mod job;
 mod list;
 mod live;

@@ -2,16 +2,14 @@
 
 use cluster::place::{Audience, Place, Up, doctor};
 use cluster::run::PlannedRun;
-use shipped::Root;
 use tokio_util::sync::CancellationToken;
 use verdict::{folder::Event, front, plan::GatewayPlan};
 
-use crate::{failure::Failure, image, log::Log, options, places};
+use crate::{failure::Failure, log::Log, options, places};
 
 /// Stands gateways of a planned run up; what fails is written down for the report. For people it is said how they are
 /// reached, and what stands in this process stands until it is cancelled.
 pub async fn up(
-    root: &Root,
     place: &dyn Place,
     run: &PlannedRun,
     gateways: &[&GatewayPlan],
@@ -24,11 +22,7 @@ pub async fn up(
         let event = |text: String| Event { gateway: Some(gateway.name.clone()), ..Event::now("up", text) };
         run.folder.append_event(&event("standing up".into()))?;
         let standing = async {
-            let program = match place.wants_program(run, cancel).await {
-                true => Some(image::program(root, log).await?),
-                false => None,
-            };
-            let up = Up { run, gateway, program: program.as_deref(), audience, progress: log.progress() };
+            let up = Up { run, gateway, audience, progress: log.progress() };
             Ok::<_, Failure>(place.up(up, cancel).await?)
         };
         let standing = standing.await;

@@ -71,10 +71,6 @@ impl Place for ContextPlace {
         vec![doctor::contexts(doctor::kubeconfig())]
     }
 
-    async fn wants_program(&self, run: &PlannedRun, cancel: &CancellationToken) -> bool {
-        run.options.igc_image.is_none() && Engine::find(&self.programs, cancel).await.is_ok()
-    }
-
     async fn up(&self, up: Up<'_>, cancel: &CancellationToken) -> Result<Held, PlaceError> {
         let Up { run, gateway, .. } = up;
         let progress = up.progress.clone();

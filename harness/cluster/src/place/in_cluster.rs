@@ -46,7 +46,7 @@ pub(super) async fn install(
     cancel: &CancellationToken,
 ) -> Result<Ended, PlaceError> {
     let Up { run, gateway, progress, .. } = up.clone();
-    let images = images(&up, provision.engine, cancel).await?;
+    let images = images(&up, provision.engine, &provision.programs, cancel).await?;
     run.note(&gateway.name, |environment| {
         *environment = GatewayEnvironment { images: images.clone(), keep: run.options.keep, ..provision.environment };
     })?;
@@ -102,18 +102,20 @@ pub(super) fn say_egress(
     Ok(run.note(&gateway.name, |environment| environment.egress = egress)?)
 }
 
-/// The images of models, by the names that templates use; our own is made of the static program.
+/// The images of models, by the names that templates use; our own is made of the program that runs.
 async fn images(
     up: &Up<'_>,
     engine: Option<&Engine>,
+    programs: &Programs,
     cancel: &CancellationToken,
 ) -> Result<BTreeMap<String, String>, PlaceError> {
     let (run, gateway) = (up.run, up.gateway);
     let mut images = BTreeMap::new();
     if let Some(image) = &run.options.igc_image {
         images.insert("igc".to_owned(), image.clone());
-    } else if let (Some(engine), Some(program)) = (engine, up.program) {
-        images.insert("igc".to_owned(), image::of_program(engine, program, cancel).await?);
+    } else if let Some(engine) = engine {
+        let program = std::env::current_exe()?;
+        images.insert("igc".to_owned(), image::of_program(engine, programs, &program, cancel).await?);
     }
     for model in models(run, gateway) {
         let image = ModelFile::read(&run.manifests, model)?.image(&gateway.versions, &images)?;

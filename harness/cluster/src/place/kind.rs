@@ -62,10 +62,6 @@ impl Place for KindPlace {
         doctor::judge(&doctor::probe(&self.programs, cancel).await)
     }
 
-    async fn wants_program(&self, run: &PlannedRun, _: &CancellationToken) -> bool {
-        run.options.igc_image.is_none()
-    }
-
     async fn up(&self, up: Up<'_>, cancel: &CancellationToken) -> Result<Held, PlaceError> {
         let Up { run, gateway, .. } = up;
         let progress = up.progress.clone();

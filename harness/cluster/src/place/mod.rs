@@ -8,7 +8,7 @@ mod in_cluster;
 pub mod kind;
 pub mod sweep;
 
-use std::{any::Any, path::Path, sync::Arc};
+use std::{any::Any, sync::Arc};
 
 use async_trait::async_trait;
 use tokio_util::sync::CancellationToken;
@@ -51,11 +51,6 @@ pub trait Place: Send + Sync {
         vec![]
     }
 
-    /// Whether an image of our own program has to be made here.
-    async fn wants_program(&self, _run: &PlannedRun, _cancel: &CancellationToken) -> bool {
-        false
-    }
-
     /// Stands a gateway of the run up, and writes down how it is reached as far as that is known, also where it fails.
     async fn up(&self, up: Up<'_>, cancel: &CancellationToken) -> Result<Held, PlaceError>;
 
@@ -76,8 +71,6 @@ pub trait Place: Send + Sync {
 pub struct Up<'r> {
     pub run: &'r PlannedRun,
     pub gateway: &'r GatewayPlan,
-    /// The static igc program that the image of models and pickers is made of.
-    pub program: Option<&'r Path>,
     pub audience: Audience,
     pub progress: Arc<dyn Progress>,
 }
