@@ -1,6 +1,7 @@
 //! cargo xtask: the front of `igc` in a checkout. It builds, hands the words over as they were typed, and has what only a
 //! checkout can do; what `igc` can do it neither knows nor parses.
 
+mod archive;
 mod ci;
 mod program;
 mod run;
@@ -12,12 +13,10 @@ use anyhow::Result;
 use crate::run::Interrupts;
 
 /// What can be done here and not by `igc`: a command, and what it does.
-const OWN: [(&str, &str); 2] = [
-    ("ci", "Everything that a commit must pass: format, clippy, tidy, each mutant once, tests"),
-    (
-        "programs",
-        "Build the programs of a run into a folder, for an image; where IGC_PROGRAMS names it, nothing is built",
-    ),
+const OWN: [(&str, &str); 3] = [
+    ("ci", "Run everything that a commit must pass: format, clippy, tidy, each mutant once, tests"),
+    ("programs", "Build the programs of a run into a folder; IGC_PROGRAMS=FOLDER uses them in place of a build"),
+    ("archive", "Build the release archive into a folder: static programs, checksum, bill of materials"),
 ];
 
 fn main() -> ExitCode {
@@ -26,8 +25,9 @@ fn main() -> ExitCode {
     let done = match typed.as_slice() {
         ["ci"] => ci::ci(),
         ["programs", folder] if !folder.starts_with('-') => program::programs(Path::new(folder)),
+        ["archive", folder] if !folder.starts_with('-') => archive::archive(Path::new(folder)),
         ["ci", ..] => Ok(usage("cargo xtask ci")),
-        ["programs", ..] => Ok(usage("cargo xtask programs FOLDER")),
+        [command @ ("programs" | "archive"), ..] => Ok(usage(&format!("cargo xtask {command} FOLDER"))),
         _ => hand_over(&words),
     };
     done.map_or_else(

@@ -13,12 +13,16 @@ pub fn root() -> PathBuf {
 }
 
 /// A program without what the outer `cargo run` says of xtask's own package: build scripts that look at it (ring's does)
-/// would build everything above them again, each time that a build is not started by xtask.
+/// would build everything above them again, each time that a build is not started by xtask. Its jobserver is left out as well,
+/// whose files are not passed on: rustc would warn of it.
 fn clean(program: impl AsRef<std::ffi::OsStr>) -> Command {
     let mut command = Command::new(program);
     for (name, _) in env::vars_os() {
         let text = name.to_string_lossy();
-        if ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_"].iter().any(|prefix| text.starts_with(prefix)) {
+        if ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_", "CARGO_MAKEFLAGS"]
+            .iter()
+            .any(|prefix| text.starts_with(prefix))
+        {
             command.env_remove(&name);
         }
     }
@@ -39,30 +43,45 @@ const OURS: [&str; 6] = ["build", "--workspace", "--bin", "igc", "--test", "suit
 /// cargo.
 const PROGRAMS: &str = "IGC_PROGRAMS";
 
-/// `igc` and the suites' test binary, as cargo reports them; its progress goes to the terminal.
-fn built(quiet: bool) -> Result<[PathBuf; 2]> {
-    if let Some(folder) = env::var_os(PROGRAMS).filter(|folder| !folder.is_empty()) {
-        return Ok(["igc", "suites"].map(|name| Path::new(&folder).join(name)));
+const NAMES: [&str; 2] = ["igc", "suites"];
+
+fn given_or_built(words: &[&str]) -> Result<[PathBuf; 2]> {
+    match env::var_os(PROGRAMS).filter(|folder| !folder.is_empty()) {
+        Some(folder) => Ok(NAMES.map(|name| Path::new(&folder).join(name))),
+        None => built(&mut cargo(), words),
     }
-    let mut command = cargo();
-    command.args(OURS).args(["--message-format", "json-render-diagnostics"]).stderr(Stdio::inherit());
-    let output = command.args(quiet.then_some("--quiet")).output().context("failed to start cargo")?;
+}
+
+/// `igc` and the suites' test binary in this order, built with these words more; cargo's progress goes to the terminal.
+pub fn built(command: &mut Command, words: &[&str]) -> Result<[PathBuf; 2]> {
+    command.args(OURS).args(words).args(["--message-format", "json-render-diagnostics"]).stderr(Stdio::inherit());
+    let output = command.output().context("failed to start cargo")?;
     if !output.status.success() {
         bail!("cargo {} failed", OURS.join(" "));
     }
     let said = String::from_utf8_lossy(&output.stdout);
-    let made: Vec<serde_json::Value> = said.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
-    let executable = |name: &str| {
-        let mut ours = made.iter().filter(|message| message["target"]["name"] == name);
-        let path = ours.find_map(|message| message["executable"].as_str().map(PathBuf::from));
-        path.with_context(|| format!("cargo {} made no executable called {name}", OURS.join(" ")))
-    };
-    Ok([executable("igc")?, executable("suites")?])
+    let named = |name| executable(&said, name).with_context(|| format!("cargo {} made no {name}", OURS.join(" ")));
+    Ok([named("igc")?, named("suites")?])
+}
+
+/// The executable of a target with this name, in what cargo says of it: one JSON object a line.
+fn executable(said: &str, target: &str) -> Option<PathBuf> {
+    let of_target = |line: &&str| value_of(line, "name") == Some(target);
+    said.lines().filter(of_target).find_map(|line| value_of(line, "executable")).map(PathBuf::from)
+}
+
+/// The first text with this key in a line of JSON; a text with an escape in it is none. xtask reads nothing else, and waits
+/// for no parser to be compiled.
+fn value_of<'l>(line: &'l str, key: &str) -> Option<&'l str> {
+    let (_, rest) = line.split_once(&format!("\"{key}\":\""))?;
+    let (value, _) = rest.split_once('"')?;
+    (!value.contains('\\')).then_some(value)
 }
 
 /// `igc`, built, and told where it is and by whom it is called. Where these words ask `igc` to be quiet, cargo is too.
 pub fn igc(words: &[OsString]) -> Result<Command> {
-    let [igc, suites] = built(words.iter().any(|word| word == "--quiet" || word == "-q"))?;
+    let quiet = words.iter().any(|word| word == "--quiet" || word == "-q").then_some("--quiet");
+    let [igc, suites] = given_or_built(quiet.as_slice())?;
     let own = OWN.iter().map(|(name, what)| format!("\n{name}\t{what}"));
     let front: String = ["cargo xtask".to_owned()].into_iter().chain(own).collect();
     let mut command = clean(igc);
@@ -72,10 +91,33 @@ pub fn igc(words: &[OsString]) -> Result<Command> {
 
 pub fn programs(folder: &Path) -> Result<u8> {
     std::fs::create_dir_all(folder).with_context(|| format!("failed to make {}", folder.display()))?;
-    for (program, name) in built(false)?.iter().zip(["igc", "suites"]) {
+    copy(&given_or_built(&[])?, folder)?;
+    Ok(0)
+}
+
+pub fn copy(programs: &[PathBuf; 2], folder: &Path) -> Result<()> {
+    for (program, name) in programs.iter().zip(NAMES) {
         let to = folder.join(name);
         std::fs::copy(program, &to)
             .with_context(|| format!("failed to copy {} to {}", program.display(), to.display()))?;
     }
-    Ok(0)
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Lines as cargo 1.95 writes them, shortened.
+    const SAID: &str = r#"{"reason":"compiler-artifact","package_id":"path+file:///c/suites#0.1.0","manifest_path":"/c/suites/Cargo.toml","target":{"kind":["lib"],"crate_types":["lib"],"name":"suites","src_path":"/c/suites/src/lib.rs"},"filenames":["/c/target/debug/libsuites.rlib"],"executable":null,"fresh":true}
+{"reason":"compiler-artifact","package_id":"path+file:///c/suites#0.1.0","manifest_path":"/c/suites/Cargo.toml","target":{"kind":["test"],"crate_types":["bin"],"name":"suites","src_path":"/c/suites/tests/main.rs"},"filenames":["/c/target/debug/deps/suites-1"],"executable":"/c/target/debug/deps/suites-1","fresh":true}
+{"reason":"compiler-artifact","target":{"kind":["bin"],"name":"igc"},"executable":"/odd \"c\"/igc"}
+{"reason":"build-finished","success":true}"#;
+
+    #[test]
+    fn executables_are_read_from_what_cargo_says() {
+        assert_eq!(executable(SAID, "suites"), Some(PathBuf::from("/c/target/debug/deps/suites-1")));
+        assert_eq!(executable(SAID, "igc"), None, "a path that is written with escapes is refused");
+        assert_eq!(executable(SAID, "xtask"), None);
+    }
 }

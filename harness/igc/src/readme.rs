@@ -7,7 +7,7 @@ use clap::Parser;
 use crate::cli::Cli;
 
 /// Commands that only the front in a checkout has.
-pub const OF_XTASK: [&str; 2] = ["ci", "programs"];
+pub const OF_XTASK: [&str; 3] = ["ci", "programs", "archive"];
 
 /// The lines of its examples that call this program, as words; a shell's comments and redirections left out.
 fn commands() -> Vec<Vec<String>> {
