@@ -5,6 +5,7 @@ pub mod baseline;
 pub mod capability;
 pub mod curl;
 pub mod differ;
+mod excerpt;
 pub mod file;
 pub mod folder;
 pub mod front;

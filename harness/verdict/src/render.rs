@@ -19,7 +19,7 @@ pub use sides::side_by_side;
 pub use terminal::{Colour, Known, closing, terminal};
 
 use crate::report::{CheckReport, Report};
-use crate::{curl::is_invisible, record::Verdict};
+use crate::{curl::is_invisible, excerpt::excerpt, record::Verdict};
 
 fn models(report: &Report) -> String {
     report.run.models.iter().map(|m| m.word()).collect::<Vec<_>>().join(", ")
@@ -31,13 +31,12 @@ fn is_shown(check: &CheckReport) -> bool {
         || !matches!(check.verdict, Verdict::Pass | Verdict::Unsupported | Verdict::NotRun)
 }
 
-/// Text from outside, safe to show: control and invisible characters as `\u{..}`, at most this many characters.
+/// Text from outside, safe to show: control and invisible characters as `\u{..}`, and an excerpt of about this many characters.
 ///
 /// Line ends are kept where `lines` keeps them; what is left out is said.
 pub fn inert(text: &str, most: usize, lines: Lines) -> String {
     let mut out = String::new();
-    let mut characters = text.chars();
-    for c in characters.by_ref().take(most) {
+    for c in excerpt(text, most).chars() {
         match c {
             '\n' if lines == Lines::Kept => out.push(c),
             '\t' if lines == Lines::Kept => out.push_str("    "),
@@ -47,10 +46,6 @@ pub fn inert(text: &str, most: usize, lines: Lines) -> String {
             }
             c => out.push(c),
         }
-    }
-    let left = characters.count();
-    if left > 0 {
-        out.push_str(&format!("... ({left} more characters)"));
     }
     out
 }
@@ -85,13 +80,6 @@ mod tests {
     #[case::kept("a\r\nb\tc", Lines::Kept, "a\\r\nb    c")]
     fn made_inert(#[case] text: &str, #[case] lines: Lines, #[case] expected: &str) {
         assert_eq!(inert(text, 100, lines), expected);
-    }
-
-    #[rstest]
-    #[case(3, "abc... (1 more characters)")]
-    #[case(4, "abcd")]
-    fn bounded(#[case] most: usize, #[case] expected: &str) {
-        assert_eq!(inert("abcd", most, Lines::Joined), expected);
     }
 
     proptest! {

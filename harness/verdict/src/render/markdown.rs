@@ -8,7 +8,7 @@ use crate::report::{CheckReport, Report};
 
 use super::{Lines, inert, models};
 
-const LINE: usize = 200;
+const LINE: usize = 400;
 const SHOWN: usize = 20;
 const DIFFERENCE_LINES: usize = 40;
 

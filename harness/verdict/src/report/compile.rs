@@ -12,7 +12,7 @@ use super::{
 };
 use crate::plan::{Disposition, PlannedCheck};
 use crate::record::{Record, Verdict};
-use crate::{curl, folder::Unreadable, history::Key, judge::Holds};
+use crate::{curl, excerpt::excerpt, folder::Unreadable, history::Key, judge::Holds};
 
 const EXCHANGES_SHOWN: usize = 3;
 /// How many characters of a text from outside a report holds; the record holds all of it.
@@ -159,7 +159,7 @@ fn check_report(
     let baseline = telling.and_then(|record| in_force.explains(planned, verdict, &record.clauses));
     let golden = records.last().map(|record| GoldenReport {
         state: record.golden,
-        note: record.golden_note.as_deref().map(|note| bounded(note, 10 * TEXT)),
+        note: record.golden_note.as_deref().map(|note| excerpt(note, 10 * TEXT)),
     });
     let plan = inputs.plan;
     let breaks = ending::verdict_breaks(plan, planned.level, verdict, baseline.as_ref())
@@ -189,21 +189,14 @@ fn check_report(
             .map(|r| Try {
                 attempt: r.key.attempt,
                 verdict: r.verdict,
-                reason: bounded(&r.reason, TEXT),
+                reason: excerpt(&r.reason, TEXT),
                 seconds: r.seconds,
                 evidence: evidence(&r.key),
             })
             .collect(),
         repeat: repeat_command(&plan.run, planned),
-        reason: bounded(&reason, TEXT),
-        finding: finding.map(|finding| bounded(&finding, TEXT)),
-    }
-}
-
-fn bounded(text: &str, most: usize) -> String {
-    match text.char_indices().nth(most) {
-        None => text.to_owned(),
-        Some((at, _)) => format!("{}... ({} more characters)", &text[..at], text[at..].chars().count()),
+        reason: excerpt(&reason, TEXT),
+        finding: finding.map(|finding| excerpt(&finding, TEXT)),
     }
 }
 
@@ -218,16 +211,16 @@ fn clauses(inputs: &Inputs<'_>, record: &Record, verdict: Verdict, is_finding: b
             .map(|exchange| ShownExchange {
                 id: exchange.id.clone(),
                 label: exchange.label.clone(),
-                outcome: bounded(&exchange.outcome_words(), TEXT),
-                curl: bounded(&curl::command(history, exchange), 4 * TEXT),
+                outcome: excerpt(&exchange.outcome_words(), TEXT),
+                curl: excerpt(&curl::command(history, exchange), 4 * TEXT),
             })
             .collect()
     };
     let report = |clause: &crate::judge::Clause| ClauseReport {
-        name: bounded(&clause.name, TEXT),
+        name: excerpt(&clause.name, TEXT),
         holds: clause.holds,
-        expected: bounded(&clause.expected, TEXT),
-        got: bounded(&clause.got, TEXT),
+        expected: excerpt(&clause.expected, TEXT),
+        got: excerpt(&clause.got, TEXT),
         exchanges: if clause.holds == Holds::Yes { Vec::new() } else { shown(&clause.exchanges) },
     };
     record.clauses.iter().map(report).collect()
