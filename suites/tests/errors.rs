@@ -82,7 +82,7 @@ check!(
     Check {
         sentence: "a path that the API does not have is refused as declared and reaches no model",
         source: "OpenAI API reference; the gateway's declaration",
-        how: "Sends a chat to a path that there is not, and gets the root; looks at the refusals and at the model's records.",
+        how: "Sends a chat to a path that does not exist, and a GET of the root; looks at the refusals and at the model's records.",
         kills: &["passes-unknown-paths"],
         ..ERRORS
     }

@@ -218,7 +218,7 @@ check!(
     Check {
         sentence: "a routing header that the client sends cannot override the model that the body names",
         source: "envoyproxy/ai-gateway#2410",
-        how: "Sends chats for one model with the case's header naming the other, or none that there is; the record has to be that of \
+        how: "Sends chats for one model with the case's header naming the other, or one that does not exist; the record has to be that of \
               the body's model.",
         capability: Some(capability::MODEL_ROUTE),
         kills: &["trusts-client-model-header"],

@@ -66,7 +66,7 @@ check!(
     Check {
         sentence: "a good route is Accepted with its references resolved and serves; one with a missing backend says so and answers 5xx",
         source: "Gateway API v1, RouteParentStatus",
-        how: "Makes a route to a model and one to a Service that there is not; looks at the conditions of both, and sends a chat to \
+        how: "Makes a route to a model and one to a Service that does not exist; looks at the conditions of both, and sends a chat to \
               each.",
         capability: Some(capability::ROUTE_STATUS),
         kills: &["resolves-missing-backends"],

@@ -114,7 +114,7 @@ check!(
     Check {
         sentence: "a stream ends with one chunk of usage where it was asked for, and where it was not as the gateway declares",
         source: "OpenAI API reference, stream_options.include_usage; the gateway's declaration",
-        how: "Asks for three streams, with include_usage true, without a word of it, and with false; looks for the event with usage \
+        how: "Asks for three streams, with include_usage true, without naming it, and with false; looks for the event with usage \
               before [DONE] and compares its numbers with the model's own.",
         kills: &["drops-usage-chunk", "duplicates-usage-chunk"],
         ..STREAMING

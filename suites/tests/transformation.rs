@@ -85,7 +85,7 @@ check!(
     Check {
         sentence: "a header of the reply says which model the request's body named, and nothing where it named none",
         source: "guide 000, step 4b, x-requested-model",
-        how: "Sends chats for a model, also where its reply names another or has the header already, for a model that there is not, \
+        how: "Sends chats for a model, also where its reply names another or has the header already, for a model that does not exist, \
               and a request without a body; looks at the header of the replies.",
         kills: &["reads-the-other-body", "keeps-header-of-upstream"],
         ..EXPRESSION

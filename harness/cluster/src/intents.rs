@@ -25,7 +25,7 @@ pub enum IntentError {
     Unknown { gateway: String, intent: String, near: String, there: Vec<String> },
     #[error("{}: {source}", path.display())]
     Unreadable { path: PathBuf, source: std::io::Error },
-    #[error("{}:{line}: nothing is given for {variable:?}; the intent needs it, or its name is misspelt", path.display())]
+    #[error("{}:{line}: the variable {variable:?} has no value; the intent needs one, or the name is misspelt", path.display())]
     Missing { path: PathBuf, line: usize, variable: String },
     #[error("{}:{line}: {problem}", path.display())]
     Template { path: PathBuf, line: usize, problem: String },
@@ -274,7 +274,7 @@ mod tests {
     #[case("\n\n{% for x in nmaes %}{% endfor %}", 3, "nmaes")]
     fn a_missing_variable_is_named_with_its_line(#[case] template: &str, #[case] line: usize, #[case] name: &str) {
         let said = format!(
-            "intents/test.yaml:{line}: nothing is given for {name:?}; the intent needs it, or its name is misspelt"
+            "intents/test.yaml:{line}: the variable {name:?} has no value; the intent needs one, or the name is misspelt"
         );
         assert_eq!(filled(template, json!({"gateway": {"name": "g"}})).expect_err("refused"), said);
     }

@@ -19,16 +19,16 @@ const CARGO_XTASK: &str = "cargo xtask";
     max_term_width = 110,
     after_help = "\
 Examples:
-  cargo xtask doctor                                         what this machine has and lacks
-  cargo xtask e2e                                            everything, wherever it can run
-  cargo xtask e2e --on kind --gateway envoy-ai-gateway       one gateway in a kind cluster
-  cargo xtask e2e --suite 'tokens' --keep                    one suite, and keep the cluster
-  cargo xtask down                                           remove everything of every run
+  cargo xtask doctor                                     # what this machine has and lacks
+  cargo xtask e2e                                        # kind where this machine has it, else the rehearsal
+  cargo xtask e2e --on kind --gateway envoy-ai-gateway   # one gateway in a kind cluster
+  cargo xtask e2e --suite tokens --keep                  # one suite, and keep the cluster
+  cargo xtask down                                       # remove everything that runs have left
 
-Exit codes: 0 held, 1 failures, 2 usage, 3 environment or harness error, 130 interrupted."
+Exit codes: 0 everything held, 1 failures, 2 usage, 3 environment or harness, 130 interrupted."
 )]
 pub struct Cli {
-    /// Folder with manifests and goldens [default: the checkout around the current directory, else what is packed into igc]
+    /// Folder that holds manifests/ and golden/ [default: the checkout, else those packed into igc]
     #[arg(long, global = true, env = shipped::VARIABLE, hide_env = true, value_name = "DIR")]
     pub root: Option<PathBuf>,
     #[command(subcommand)]
@@ -37,147 +37,154 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Stand the stack up, run the suites, judge, report, take it down
+    /// Install the stack, run the suites, judge, report, and remove the stack
     #[command(after_help = "\
 Examples:
   cargo xtask e2e --on kind --gateway envoy-ai-gateway --suite 'guide-002'
   cargo xtask e2e --on kind --bundle /path/to/bundle --node-image my/node:v1.34.0
   cargo xtask e2e --on context --context my-cluster --check 'routing/*'
+  cargo xtask e2e --on rehearsal --quiet                # prints the last line only
+  cargo xtask e2e --on rehearsal --format json-lines    # for programs
 
-  cargo xtask e2e --on rehearsal --quiet                     only the last line
-  cargo xtask e2e --on rehearsal --format json-lines         what happens, for programs
-
-The report is in target/igc/latest/ as report.html, report.json, report.xml (JUnit), report.md and on the terminal.
-NO_COLOR turns colours off.")]
+The report is printed, and written to target/igc/latest as report.html, report.json,
+report.xml (JUnit) and report.md. NO_COLOR turns colours off.")]
     E2e {
         #[command(flatten)]
         e2e: options::E2e,
         #[command(flatten)]
         output: options::Output,
     },
-    /// Stand the stack up and leave it: prints how to reach it. A rehearsal stays in the foreground until Ctrl-C
+    /// Install the stack, leave it running, and print how to reach it
     #[command(after_help = "\
 Examples:
   cargo xtask up --on kind --gateway envoy-ai-gateway
-  cargo xtask up --on rehearsal --gateway agentgateway     a world for kubectl and curl
-  cargo xtask down")]
+  cargo xtask up --on rehearsal --gateway agentgateway   # for kubectl and curl; runs until Ctrl-C
+  cargo xtask down                                       # removes it")]
     Up(options::Target),
-    /// Remove everything of every run: clusters, images, processes of runs that were killed
+    /// Remove what runs have left: clusters, images, processes
     #[command(
-        after_help = "Examples:\n  cargo xtask down\n  cargo xtask down --context my-cluster   namespaces of runs in that cluster"
+        after_help = "Examples:\n  cargo xtask down\n  cargo xtask down --context my-cluster   # the namespaces of runs in that cluster"
     )]
     Down(options::Down),
-    /// List what a run needs, what is here, and how to get what is not
+    /// Check what a run needs on this machine, and say how to get what is missing
     #[command(after_help = "Example:\n  cargo xtask doctor --format json")]
     Doctor(options::Doctor),
-    /// List the checks, and which gateway declares what they need
+    /// List the checks, and which gateways support what they need
     #[command(after_help = "\
 Examples:
   cargo xtask list --gateway agentgateway
-  cargo xtask list --format json                             an array of checks, for programs")]
+  cargo xtask list --format json   # an array of checks")]
     List(options::List),
-    /// Show what one check demands, how it is driven and judged, which mutants it kills, and what came of it lately
+    /// Explain a check: its requirement, how it is driven and judged, its mutants, its last verdicts
     #[command(after_help = "Example:\n  cargo xtask explain routing/host")]
     Explain(options::Explain),
-    /// Show a run's report again
+    /// Print the report of a run again
     #[command(after_help = "\
 Examples:
-  cargo xtask report                                         the last run
+  cargo xtask report                        # the last run
   cargo xtask report target/igc/20261121-120305-k3f9 --quiet
-  cargo xtask report --format json-lines                     what did not pass, for programs
-  cargo xtask report --schema                                what report.json is made of")]
+  cargo xtask report --format json-lines    # what did not pass, for programs
+  cargo xtask report --schema               # the JSON schema of report.json")]
     Report(options::Report),
-    /// Print the cells of a nightly matrix as JSON: gateway x profile x model, and parts of them
+    /// Print a CI matrix as JSON: gateway x profile x model, each cell in shards
     #[command(after_help = "\
 Examples:
-  cargo xtask matrix                                         every gateway, profile and quick model, on kind
+  cargo xtask matrix    # every gateway and profile on kind, with the models that fit on a small machine
   cargo xtask matrix --gateway agentgateway --profile current --model echo --shards 2
-  cargo xtask e2e --on kind --gateway agentgateway --profile current --model echo --shard 1/2   one cell's `words`
 
-A workflow reads it with fromJSON; .github/workflows/nightly.yml does.")]
+`words` of a cell are the arguments of its run, for example:
+  cargo xtask e2e --on kind --gateway agentgateway --profile current --model echo --shard 1/2
+A GitHub workflow reads the matrix with fromJSON; .github/workflows/nightly.yml is an example.")]
     Matrix(options::Matrix),
-    /// Make one report of several runs: parts of a run, cells of a matrix, clusters of a fleet
+    /// Merge several runs into one report: shards of a run, cells of a matrix, clusters of a fleet
     #[command(after_help = "\
 Examples:
   cargo xtask merge target/igc/20261121-120305-k3f9 target/igc/20261121-121010-a0b1
-  cargo xtask merge runs/* --matrix matrix.json              every cell of the matrix must have a run
+  cargo xtask merge runs/* --matrix matrix.json   # every cell of the matrix must have a run
 
-The merged folder holds report.{html,json,xml,md} and the evidence of all runs. Its exit code is 1 where one of them has
-failures, 3 where one is broken or missing.")]
+The merged folder holds report.{html,json,xml,md} and the evidence of all runs.
+Exit codes: 0 everything held, 1 a run has failures, 2 usage, 3 a run is broken or missing.")]
     Merge(options::Merge),
-    /// Print the manifest that runs the suites inside a cluster with the least rights, also as a plugin of Sonobuoy
+    /// Print the manifest of a Job, or of a Sonobuoy plugin, that runs the suites inside a cluster
     #[command(after_help = "\
 Examples:
-  cargo xtask job --image registry.example/igc:1 --gateway agentgateway --cluster blue | kubectl apply -f -
+  cargo xtask job --image registry.example/igc:1 --gateway agentgateway > job.yaml
+  kubectl apply -f job.yaml
   kubectl wait -n igc-runner --for=condition=Ready pod -l app.kubernetes.io/name=igc --timeout=1h
-  kubectl exec -n igc-runner job/igc -c results -- cat /tmp/sonobuoy/results/igc.tar.gz | tar -xz -C runs
-  cargo xtask merge runs/2*                                  the clusters of a fleet as one report
-  cargo xtask job --image registry.example/igc:1 --gateway agentgateway --sonobuoy > igc.yaml
-  sonobuoy run --plugin igc.yaml")]
+  kubectl exec -n igc-runner job/igc -c results -- cat /tmp/sonobuoy/results/igc.tar.gz > run.tar.gz
+
+  cargo xtask job --image registry.example/igc:1 --gateway agentgateway --sonobuoy > plugin.yaml
+  sonobuoy run --plugin plugin.yaml
+
+The service account of the Job has no more rights than the checks use. `merge` joins the runs of
+several clusters; --cluster tells them apart.")]
     Job(options::Job),
-    /// Look at observations that differ from their goldens, accept them with a reason
+    /// Review observations that differ from their goldens: accept them with a reason, or reject them
     #[command(after_help = "\
 Examples:
-  cargo xtask review                                         one by one, side by side
+  cargo xtask review    # one by one, side by side
   cargo xtask review --list
   cargo xtask review --accept 'routing/*' --reason 'first recording, read against guide 002'
   cargo xtask review --reject 'tokens/exact@budget-70'")]
     Review(options::Review),
-    /// Show what gateways do differently under the same checks, and which of it nobody has declared
+    /// Compare what gateways do under the same checks, and list the differences that nobody declared
     #[command(after_help = "\
 Examples:
-  cargo xtask differ                                         what was accepted of each gateway, in golden/
-  cargo xtask differ target/igc/latest --check 'routing/*'   and what this run observed, with its transcripts
+  cargo xtask differ                                        # the accepted goldens of each gateway
+  cargo xtask differ target/igc/latest --check 'routing/*'  # what this run observed, with transcripts
   cargo xtask differ --declared --format json
 
-A difference that is right is declared in golden/<gateway>/differences.yaml, with reason and link. Exit codes: 0 all are
-declared, 1 some are not or are stale, 2 usage.")]
+A difference that is right is declared in golden/<gateway>/differences.yaml, with a reason and a link.
+Exit codes: 0 all are declared, 1 one is not declared or is gone, 2 usage.")]
     Differ(options::Differ),
-    /// Play recordings of real gateways in the rehearsal, and say where it differs
+    /// Play recordings of real gateways in the rehearsal, and list where it differs
     #[command(after_help = "\
 Examples:
-  cargo xtask fidelity                                       all recordings, and goldens of real places
-  cargo xtask fidelity my-recording.yaml --format json       cases of your own; how to write them is in
-                                                             harness/rehearsal/fidelity/README.md
+  cargo xtask fidelity                       # every recording, and the goldens of real gateways
+  cargo xtask fidelity my-recording.yaml     # cases of your own
   cargo xtask fidelity --list --case 'budget/*'
 
-Exit codes: 0 agrees or accepted, 1 differs or an accepted difference is stale, 2 usage or a bad case, 3 a case could
-not be played.")]
+harness/rehearsal/fidelity/README.md says how to write a case.
+Exit codes: 0 all agree or are accepted, 1 one differs or an accepted difference is gone,
+2 usage or a malformed case, 3 a case could not be played.")]
     Fidelity(options::Fidelity),
-    /// Judge recorded runs again without a cluster, and show what a changed judge would change
+    /// Judge recorded runs again without a cluster, and show which verdicts change
     #[command(after_help = "\
 Examples:
   cargo xtask replay target/igc/20261121-120305-k3f9 --check 'routing/*'
-  cargo xtask replay target/igc                              every run that is kept
+  cargo xtask replay target/igc    # every run in the folder
 
-Exit codes: 0 every verdict as recorded, 1 not so or a history was not judged, 2 usage, 3 environment or harness error.")]
+Exit codes: 0 every verdict is the recorded one, 1 one is not, or a history was not judged, 2 usage,
+3 environment or harness.")]
     Replay(options::Replay),
-    /// Try every check on gateways that are wrong on purpose: each mutant has to be killed, each check has to kill
+    /// Run the checks against mutants, gateways that are wrong on purpose, and list the survivors
     #[command(after_help = "\
 Examples:
-  cargo xtask mutants                                        all; what came of it is in target/mutants/mutants.json
+  cargo xtask mutants                                   # all; writes target/mutants/mutants.json
   cargo xtask mutants --only 'charges-*' --jobs 2
-  cargo xtask mutants --only buffers-streams --broad         and which other checks fail for it
+  cargo xtask mutants --only buffers-streams --broad    # also by checks that do not name it
 
-Exit codes: 0 all are killed and no check is toothless, 1 not so, 2 usage, 3 environment or harness error.")]
+A mutant is killed when a check passes without it and fails with it, on the clause that it breaks.
+Exit codes: 0 every mutant is killed and every check kills one, 1 not so, 2 usage,
+3 environment or harness.")]
     Mutants(options::Mutants),
-    /// Look for what no compiler sees: generated files that are not current, goldens without a check, checks without a mutant
+    /// Find what no compiler sees: outdated generated files, goldens without a check, checks without a mutant
     #[command(after_help = "\
 Examples:
   cargo xtask tidy
-  cargo xtask tidy --write                                   write suites/requirements.yaml as the checks have it")]
+  cargo xtask tidy --write   # rewrites the generated files")]
     Tidy(options::Tidy),
-    /// Print completions for a shell
+    /// Print the completions of a shell
     #[command(
         after_help = "Example:\n  cargo xtask completions bash > ~/.local/share/bash-completion/completions/cargo-xtask"
     )]
     Completions {
-        /// For which shell
+        /// The shell
         shell: clap_complete::Shell,
     },
-    /// Serve as a model: OpenAI endpoints, a record of every request
+    /// Serve as a model (OpenAI API) that records every request
     Model(model_server::Args),
-    /// Serve as an endpoint picker: ext_proc for an InferencePool, a record of every request
+    /// Serve as an endpoint picker (ext_proc for an InferencePool) that records every request
     Picker(picker_server::Args),
 }
 

@@ -40,7 +40,7 @@ pub fn matrix(root: &Root, options: &Matrix) -> Result<u8, Failure> {
 /// Every cell that is asked for. A name that is not there is refused: a typing error must not make a matrix small.
 pub fn cells(options: &Matrix, manifests: &Path) -> Result<Cells, Failure> {
     if options.on == On::Auto {
-        return Err(Failure::Usage("--on auto may be another place on every machine: name one".into()));
+        return Err(Failure::Usage("--on auto depends on the machine; name a place".into()));
     }
     let gateways = named("--gateway", &options.gateway, &manifests.join("gateways"))?;
     let profiles = named("--profile", &options.profile, &manifests.join("profiles"))?;
@@ -136,7 +136,7 @@ mod tests {
     #[case::profile(&["--profile", "curent"], "has current, guide, recorded")]
     #[case::model(&["--model", "ecko"], "models has echo, llm-d-sim, vllm-cpu")]
     #[case::no_parts(&["--shards", "0"], "0 is not in 1..=32")]
-    #[case::auto(&["--on", "auto"], "name one")]
+    #[case::auto(&["--on", "auto"], "name a place")]
     fn what_is_not_there_is_refused(#[case] words: &[&str], #[case] said: &str) {
         let message = of(words).unwrap_err().to_string();
         assert!(message.contains(said), "{message}");

@@ -43,7 +43,7 @@ pub fn merge(root: &Root, options: &options::Merge) -> Result<u8, Failure> {
 fn cells(path: &Path) -> Result<Vec<Expected>, Failure> {
     let bytes = fs::read(path).map_err(|e| Failure::Usage(format!("failed to read {}: {e}", path.display())))?;
     let matrix: Matrix = serde_json::from_slice(&bytes)
-        .map_err(|e| Failure::Usage(format!("{} is not what `igc matrix` prints: {e}", path.display())))?;
+        .map_err(|e| Failure::Usage(format!("{} is not the output of `matrix`: {e}", path.display())))?;
     Ok(matrix.include)
 }
 

@@ -16,24 +16,24 @@ pub const USUAL_MODEL: &str = "llm-d-sim";
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum On {
-    /// kind where a container engine, kind and helm answer, else the rehearsal.
+    /// kind where a container engine, kind and Helm answer, else the rehearsal.
     #[default]
     Auto,
-    /// The embedded stand-in: no gateway is tested.
+    /// The embedded stand-in; no gateway is tested.
     Rehearsal,
     /// A gateway's data plane from its image (not built yet).
     Container,
-    /// A kind cluster of our own, deleted at the end.
+    /// A new kind cluster, deleted at the end.
     Kind,
-    /// A cluster that is there; needs --context.
+    /// An existing cluster; needs --context.
     Context,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Egress {
-    /// No; proven in every run.
+    /// They cannot; each run proves it.
     Closed,
-    /// Yes; the report says so.
+    /// They can; the report says so.
     Open,
 }
 
@@ -41,37 +41,37 @@ pub enum Egress {
 #[derive(Clone, Debug, Args)]
 #[group(skip)]
 pub struct Target {
-    /// Where to run
+    /// The place of the run
     #[arg(long, value_enum, default_value_t, value_name = "PLACE")]
     pub on: On,
-    /// The kubeconfig context to use with --on context; there is no default, on purpose
+    /// Kubeconfig context for --on context; there is no default, so that no cluster is touched by mistake
     #[arg(long, value_name = "NAME")]
     pub context: Option<String>,
-    /// Gateway under test, a folder of manifests/gateways, or "all"
+    /// Gateway under test: a folder of manifests/gateways, or "all"
     #[arg(long, default_value = "all", value_name = "NAME|all")]
     pub gateway: String,
-    /// Set of versions, a file of manifests/profiles
+    /// Versions of all components: a file of manifests/profiles
     #[arg(long, default_value = "current", value_name = "NAME")]
     pub profile: String,
-    /// Another version of one component, for example --set envoy-ai-gateway=v1.0.0
+    /// Version of one component in place of the profile's, for example envoy-ai-gateway=v1.0.0; repeatable
     #[arg(long = "set", value_name = "COMPONENT=VERSION")]
     pub set: Vec<String>,
-    /// What serves tokens in guide suites and token arithmetic, a file of manifests/models
+    /// Model that the guides' and the token suites use: a file of manifests/models
     #[arg(long, default_value = USUAL_MODEL, value_name = "MODEL")]
     pub model: String,
-    /// Whether pods can reach the outside while checks run; closed where that can be had [default: closed]
+    /// Whether pods can reach the internet while checks run [default: closed where the place can close it]
     #[arg(long, value_enum, value_name = "closed|open")]
     pub egress: Option<Egress>,
-    /// Folder that receives the run's folder [default: target/igc]
+    /// Folder in which the run's folder is made [default: target/igc]
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
-    /// Install from this folder of charts, definitions and images instead of registries
+    /// Install from this folder of charts, definitions and images, not from registries
     #[arg(long, value_name = "DIR")]
     pub bundle: Option<PathBuf>,
     /// Node image of the kind cluster
     #[arg(long, value_name = "REF")]
     pub node_image: Option<String>,
-    /// Image of the igc program that the cluster can pull, where this machine cannot make one
+    /// Image of igc that the cluster can pull [default: one made of this program and loaded into kind]
     #[arg(long, value_name = "REF")]
     pub igc_image: Option<String>,
 }
@@ -81,28 +81,28 @@ pub struct Target {
 pub struct E2e {
     #[command(flatten)]
     pub target: Target,
-    /// Only suites that match, for example 'tokens' or 'guide-*'; may be given several times
+    /// Only suites that match, for example tokens or 'guide-*'; repeatable
     #[arg(long, value_name = "GLOB")]
     pub suite: Vec<String>,
-    /// Only checks that match, for example 'routing/host' or 'tokens/exact@70'; may be given several times
+    /// Only checks that match, for example routing/host or 'tokens/exact@*'; repeatable
     #[arg(long, value_name = "GLOB")]
     pub check: Vec<String>,
-    /// A false SHOULD breaks the run as well
+    /// A SHOULD that is false breaks the run, too
     #[arg(long)]
     pub strict: bool,
-    /// Do not refuse filters that select nothing that can run
+    /// Accept filters that select nothing that can run
     #[arg(long)]
     pub allow_empty: bool,
-    /// Leave the cluster, and the namespaces of checks that did not pass
+    /// Keep the cluster, and the namespaces of checks that did not pass
     #[arg(long)]
     pub keep: bool,
-    /// Only one part of the checks, so that several machines share a run: the second of three is 2/3; `merge` joins them
+    /// Only one part of the checks, to share a run among machines: 2/3 is the second of three; `merge` joins them
     #[arg(long, value_name = "K/N")]
     pub shard: Option<Shard>,
-    /// Checks at a time
+    /// Checks that run at the same time
     #[arg(long, default_value_t = JOBS, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64))]
     pub jobs: u32,
-    /// Tries after a false one; a check that is then true is `flaky`, never `pass`
+    /// How often a check that is false is run again; true at last is `flaky`, never `pass`
     #[arg(long, default_value_t = 0, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=10))]
     pub retries: u32,
 }
@@ -112,7 +112,7 @@ pub enum OutputFormat {
     /// For people.
     #[default]
     Text,
-    /// For programs: one JSON object a line on standard output: events, what did not pass, and last the run as a whole.
+    /// For programs: one JSON object per line: events, checks that did not pass, and the run at the end.
     JsonLines,
 }
 
@@ -122,10 +122,10 @@ pub struct Output {
     /// Only the last line of the report
     #[arg(long, short)]
     pub quiet: bool,
-    /// List known failures too, in place of their count
+    /// List known failures in place of their count
     #[arg(long, short, conflicts_with = "quiet")]
     pub verbose: bool,
-    /// For whom: text for people, json-lines for programs (events, what did not pass, last the run as a whole)
+    /// Format of the output
     #[arg(long, value_enum, default_value_t, value_name = "text|json-lines")]
     pub format: OutputFormat,
 }
@@ -136,10 +136,10 @@ pub struct Report {
     /// The run's folder [default: target/igc/latest]
     #[arg(value_name = "RUN")]
     pub run: Option<PathBuf>,
-    /// Write report.json, report.xml (JUnit), report.md and report.html into it
+    /// Write report.json, report.xml (JUnit), report.md and report.html into the run's folder
     #[arg(long)]
     pub write: bool,
-    /// Print the JSON schema of report.json instead
+    /// Print the JSON schema of report.json and nothing else
     #[arg(long)]
     pub schema: bool,
     #[command(flatten)]
@@ -152,7 +152,7 @@ pub struct Merge {
     /// Folders of runs: shards of a cell, cells of a matrix, clusters of a fleet
     #[arg(required = true, value_name = "RUN")]
     pub runs: Vec<PathBuf>,
-    /// What `cargo xtask matrix` printed: a cell of it without a run is an error
+    /// Output of the command `matrix`: a cell without a run is an error
     #[arg(long, value_name = "FILE")]
     pub matrix: Option<PathBuf>,
     /// Folder that receives the merged run's folder [default: target/igc]
@@ -168,7 +168,7 @@ pub struct Review {
     /// The run's folder [default: target/igc/latest]
     #[arg(value_name = "RUN")]
     pub run: Option<PathBuf>,
-    /// Only list; that is also what happens where there is no terminal to ask
+    /// Only list them, which is also what happens without a terminal
     #[arg(long, conflicts_with_all = ["accept", "reject"])]
     pub list: bool,
     /// Accept those that match, for example 'routing/*'
@@ -185,25 +185,25 @@ pub struct Review {
 #[derive(Clone, Debug, Args)]
 #[group(skip)]
 pub struct Job {
-    /// Image that `.ci/Containerfile` makes, as the cluster can pull it
+    /// Image of the programs that the cluster can pull; .ci/Containerfile builds it
     #[arg(long, value_name = "REF")]
     pub image: String,
-    /// Gateway that stands in the cluster, a folder of manifests/gateways
+    /// Gateway that is installed in the cluster: a folder of manifests/gateways
     #[arg(long, value_name = "NAME")]
     pub gateway: String,
-    /// What the cluster is called in reports, so that those of a fleet are told apart
+    /// Name of the cluster in reports, which tells those of a fleet apart
     #[arg(long, default_value = "in-cluster", value_name = "NAME")]
     pub cluster: String,
-    /// Set of versions, a file of manifests/profiles
+    /// Versions of all components: a file of manifests/profiles
     #[arg(long, default_value = "current", value_name = "NAME")]
     pub profile: String,
-    /// Only suites that match; may be given several times
+    /// Only suites that match; repeatable
     #[arg(long, value_name = "GLOB")]
     pub suite: Vec<String>,
     /// Namespace of the Job
     #[arg(long, default_value = "igc-runner", value_name = "NAME")]
     pub namespace: String,
-    /// As a plugin of Sonobuoy
+    /// Print a Sonobuoy plugin in place of a Job
     #[arg(long)]
     pub sonobuoy: bool,
 }
@@ -211,10 +211,10 @@ pub struct Job {
 #[derive(Clone, Debug, Args)]
 #[group(skip)]
 pub struct Down {
-    /// The folder of runs, to find processes that still live [default: target/igc]
+    /// Folder of runs, in which the processes of killed runs are recorded [default: target/igc]
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
-    /// Remove the namespaces of runs in this cluster of your kubeconfig instead
+    /// Remove the namespaces of runs in this cluster of your kubeconfig, and nothing else
     #[arg(long, value_name = "NAME")]
     pub context: Option<String>,
 }
@@ -222,7 +222,7 @@ pub struct Down {
 #[derive(Clone, Debug, Args)]
 #[group(skip)]
 pub struct Doctor {
-    /// How to print what was found
+    /// Format of the output
     #[arg(long, value_enum, default_value_t, value_name = "text|json")]
     pub format: Format,
 }
@@ -239,16 +239,16 @@ pub enum Format {
 #[derive(Clone, Debug, Args)]
 #[group(skip)]
 pub struct Fidelity {
-    /// Files of cases, or folders of them; all cases of the project and all goldens of real places where none is given
+    /// Files of cases, or folders of them [default: all cases of the project, and the goldens of real gateways]
     #[arg(value_name = "FILE-OR-FOLDER")]
     pub paths: Vec<PathBuf>,
     /// Only list the cases
     #[arg(long)]
     pub list: bool,
-    /// Only cases that match, for example 'budget/*'; may be given several times
+    /// Only cases that match, for example 'budget/*'; repeatable
     #[arg(long = "case", value_name = "GLOB")]
     pub cases: Vec<String>,
-    /// How to print what came of it
+    /// Format of the output
     #[arg(long, value_enum, default_value_t, value_name = "text|json")]
     pub format: Format,
 }
@@ -256,19 +256,19 @@ pub struct Fidelity {
 #[derive(Clone, Debug, Args)]
 #[group(skip)]
 pub struct Mutants {
-    /// Only mutants that match, for example 'charges-*'; may be given several times
+    /// Only mutants that match, for example 'charges-*'; repeatable
     #[arg(long, value_name = "GLOB")]
     pub only: Vec<String>,
-    /// Checks at a time [default: one for each processor]
+    /// Checks that run at the same time [default: one per processor]
     #[arg(long, default_value_t = processors(), hide_default_value = true, value_name = "N")]
     pub jobs: u32,
-    /// Folder that receives mutants.json, the kill table and the records of every try [default: target/mutants]
+    /// Folder for mutants.json, the kill table and the records of every check [default: target/mutants]
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
-    /// Each mutant only until one check has killed it
+    /// Stop trying a mutant when one check has killed it
     #[arg(long)]
     pub once: bool,
-    /// Also every check that does not name a mutant, once, to see which fail for it; takes long
+    /// Try the checks that do not name a mutant, too, to see which of them it breaks; takes long
     #[arg(long, conflicts_with = "once")]
     pub broad: bool,
 }
@@ -276,10 +276,10 @@ pub struct Mutants {
 #[derive(Clone, Debug, Args)]
 #[group(skip)]
 pub struct Replay {
-    /// Folders of runs, or folders of them; the last run where none is given
+    /// Folders of runs, or folders that hold some [default: target/igc/latest]
     #[arg(value_name = "RUN")]
     pub runs: Vec<PathBuf>,
-    /// Only checks that match, for example 'routing/*'; may be given several times
+    /// Only checks that match, for example 'routing/*'; repeatable
     #[arg(long = "check", value_name = "GLOB")]
     pub checks: Vec<String>,
 }
@@ -287,16 +287,16 @@ pub struct Replay {
 #[derive(Clone, Debug, Args)]
 #[group(skip)]
 pub struct Differ {
-    /// A run's folder: what it observed counts in place of what was accepted before, and its transcripts are shown
+    /// A run's folder: its observations replace the goldens, and its transcripts are shown
     #[arg(value_name = "RUN")]
     pub run: Option<PathBuf>,
-    /// Only checks that match, for example 'routing/*'; may be given several times
+    /// Only checks that match, for example 'routing/*'; repeatable
     #[arg(long = "check", value_name = "GLOB")]
     pub checks: Vec<String>,
-    /// Show declared differences too
+    /// Show declared differences, too
     #[arg(long)]
     pub declared: bool,
-    /// How to print what came of it
+    /// Format of the output
     #[arg(long, value_enum, default_value_t, value_name = "text|json")]
     pub format: Format,
 }
@@ -304,19 +304,19 @@ pub struct Differ {
 #[derive(Clone, Debug, Args)]
 #[group(skip)]
 pub struct Matrix {
-    /// Where each cell runs; the same on every machine, so that it cannot be auto
+    /// The place of every cell; auto is refused, because it depends on the machine
     #[arg(long, value_enum, default_value = "kind", value_name = "PLACE")]
     pub on: On,
-    /// Only this gateway; may be given several times [default: every folder of manifests/gateways]
+    /// Only this gateway; repeatable [default: every folder of manifests/gateways]
     #[arg(long, value_name = "NAME")]
     pub gateway: Vec<String>,
-    /// Only this profile; may be given several times [default: every file of manifests/profiles]
+    /// Only this profile; repeatable [default: every file of manifests/profiles]
     #[arg(long, value_name = "NAME")]
     pub profile: Vec<String>,
-    /// Only this model; may be given several times [default: those that fit on a small machine]
+    /// Only this model; repeatable [default: those that fit on a small machine]
     #[arg(long, value_name = "MODEL")]
     pub model: Vec<String>,
-    /// Parts of each cell, for as many machines
+    /// Into how many shards each cell is divided
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=32))]
     pub shards: u32,
 }
@@ -324,10 +324,10 @@ pub struct Matrix {
 #[derive(Clone, Debug, Args)]
 #[group(skip)]
 pub struct List {
-    /// Only this gateway, a folder of manifests/gateways, or "all"
+    /// Only this gateway: a folder of manifests/gateways, or "all"
     #[arg(long, default_value = "all", value_name = "NAME|all")]
     pub gateway: String,
-    /// How to print the checks
+    /// Format of the output
     #[arg(long, value_enum, default_value_t, value_name = "text|json")]
     pub format: Format,
 }
@@ -335,10 +335,10 @@ pub struct List {
 #[derive(Clone, Debug, Args)]
 #[group(skip)]
 pub struct Explain {
-    /// The check, suite/name
+    /// The check: suite/name
     #[arg(value_name = "CHECK")]
     pub check: String,
-    /// The folder of runs, to find its last verdicts [default: target/igc]
+    /// Folder of runs, from which its last verdicts are read [default: target/igc]
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
 }
@@ -346,7 +346,7 @@ pub struct Explain {
 #[derive(Clone, Debug, Args)]
 #[group(skip)]
 pub struct Tidy {
-    /// Write the generated files that are not current
+    /// Rewrite the generated files that are outdated
     #[arg(long)]
     pub write: bool,
 }
@@ -360,7 +360,7 @@ pub fn globs(option: &str, values: &[String]) -> Result<GlobSet, Failure> {
     let mut set = GlobSetBuilder::new();
     let all = ["*".to_owned()];
     for value in if values.is_empty() { &all } else { values } {
-        set.add(Glob::new(value).map_err(|e| Failure::Usage(format!("{option} {value:?} is no glob: {e}")))?);
+        set.add(Glob::new(value).map_err(|e| Failure::Usage(format!("{option} {value:?} is not a glob: {e}")))?);
     }
     set.build().map_err(Failure::usage)
 }

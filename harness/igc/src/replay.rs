@@ -76,7 +76,10 @@ fn runs_of(path: &Path) -> Result<Vec<PathBuf>, Failure> {
     runs.retain(|run| run.join("history").is_dir());
     runs.sort();
     if runs.is_empty() {
-        return Err(Failure::Usage(format!("{} is no run with histories, and has none in it", path.display())));
+        return Err(Failure::Usage(format!(
+            "{} is neither a run with histories nor a folder of such runs",
+            path.display()
+        )));
     }
     Ok(runs)
 }
@@ -93,7 +96,7 @@ async fn judge(
     match suites.run(&mut command, into.path(), cancel).await? {
         Ended::Interrupted => Ok(false),
         Ended::Exited(status) if status.success() => Ok(true),
-        Ended::Exited(_) => Err(Failure::Environment("the suites' test binary failed; its words are above".to_owned())),
+        Ended::Exited(_) => Err(Failure::Environment("the suites' test binary failed; its output is above".to_owned())),
     }
 }
 

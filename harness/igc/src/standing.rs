@@ -23,7 +23,7 @@ const PROXY: Duration = Duration::from_secs(30);
 pub async fn stand(run: &PlannedRun, gateway: &GatewayPlan) -> Result<World, Failure> {
     let (folder, selection) = run.selection(gateway)?;
     let version = gateway.versions.get(&gateway.version_of);
-    let version = version.ok_or_else(|| Failure::Usage(format!("the plan says no version of {}", gateway.name)))?;
+    let version = version.ok_or_else(|| Failure::Usage(format!("the plan names no version of {}", gateway.name)))?;
     let mut config = WorldConfig::new(&gateway.name, version).map_err(Failure::usage)?;
     config.clock = Clock::real();
     config.node_ports = NodePorts::AsWritten;

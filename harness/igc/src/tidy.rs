@@ -16,7 +16,7 @@ const CAPABILITIES: &str = "docs/capabilities.md";
 /// Prints what it finds; 1 if there was anything. What is generated is written where that is asked for.
 pub async fn tidy(root: &Root, options: &options::Tidy) -> Result<u8, Failure> {
     if !root.is_checkout() {
-        return Err(Failure::Usage("tidy looks at a checkout: name it with --root, or go there".into()));
+        return Err(Failure::Usage("tidy needs a checkout; run it inside one, or name it with --root".into()));
     }
     let requirements = Suites::find(root)?.requirements().await?;
     let mut found = generated(&root.path().join(REQUIREMENTS), &requirements.to_yaml()?, options.write)?;

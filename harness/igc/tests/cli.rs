@@ -244,7 +244,7 @@ fn recordings_agree_or_differ(
 #[case::every_bad_file(&[("b/a.yaml", "a: b"), ("b/c.yaml", "d: e")], &["b"], &["b/a.yaml", "b/c.yaml", "unknown field"])]
 #[case::misspelt(&[("a.yaml", case!("versoin", "GatewayClass", "True"))], &["a.yaml"], &["line 4", "did you mean version"])]
 #[case::no_such_case(&[("a.yaml", CASE)], &["a.yaml", "--case", "a/onee"], &["--case a/onee matches none of 1", "did you mean a/one?"])]
-#[case::no_glob(&[("a.yaml", CASE)], &["a.yaml", "--case", "["], &["--case \"[\" is no glob"])]
+#[case::no_glob(&[("a.yaml", CASE)], &["a.yaml", "--case", "["], &["--case \"[\" is not a glob"])]
 #[case::bad_acceptance(&[(OWN, CASE), (ACCEPTED, "accepted: [{case: a/one}]")], &["--case", "a/one"], &[ACCEPTED, "reason"])]
 fn bad_cases_are_refused_in_words(#[case] files: &[(&str, &str)], #[case] words: &[&str], #[case] said: &[&str]) {
     let (exit, out, err) = fidelity(files, words);
@@ -321,7 +321,7 @@ fn a_cell_whose_job_died_is_an_error_of_the_whole() {
     assert!(out.contains("there is no run of gone"), "{out}");
     fs::write(&matrix, "[]").unwrap();
     let (code, _, err) = merge();
-    assert!(code == 2 && err.contains("is not what `igc matrix` prints"), "{err}");
+    assert!(code == 2 && err.contains("is not the output of `matrix`"), "{err}");
 }
 
 #[rstest]

@@ -18,7 +18,7 @@ fn igc(words: &[&str]) -> Command {
 #[case::both(&["--endpoints", "a:1", "--pool-name", "p"], 2, "cannot be used with")]
 #[case::no_port(&["--endpoints", "10.0.0.1"], 2, "ADDRESS:PORT expected, for example 10.0.0.1:8000")]
 #[case::group(&["--pool-name", "p", "--pool-group", "example.com"], 2, "inference.networking.k8s.io, inference.networking.x-k8s.io")]
-#[case::no_pod(&["--pool-name", "p"], 2, "this is no pod with a service account")]
+#[case::no_pod(&["--pool-name", "p"], 2, "this is not a pod with a service account")]
 #[case::no_kubeconfig(&["--pool-name", "p", "--kubeconfig", "/nowhere/config"], 2, "kubeconfig /nowhere/config")]
 #[case::no_config_file(&["--endpoints", "a:1", "--config-file", "/nowhere/config"], 2, "failed to read /nowhere/config")]
 #[case::config(&["--endpoints", "a:1", "--config-text", "kind: X"], 2, "--config-text: EndpointPickerConfig: ")]

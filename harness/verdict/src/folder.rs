@@ -35,15 +35,15 @@ pub struct FolderError {
 
 #[derive(Debug, thiserror::Error)]
 pub enum Problem {
-    #[error("it is there already, and is never overwritten; use another run id or attempt")]
+    #[error("it exists already and is never overwritten; use another run id or attempt")]
     Exists,
-    #[error("it is not there; give the folder of a run, for example target/igc/latest")]
+    #[error("it does not exist; name the folder of a run, for example target/igc/latest")]
     Missing,
     #[error("{0}")]
     Io(#[from] std::io::Error),
     #[error("{0}; the file was cut short or made by another program")]
     Content(String),
-    #[error("it is of {found}, this program reads {known}; use the version of igc that wrote it")]
+    #[error("its schema is {found}, and this igc reads {known}; use the version of igc that wrote it")]
     Version { found: String, known: String },
     #[error("{0:?} cannot be part of a path; names are letters, digits, '-', '_' and '.'")]
     Key(String),

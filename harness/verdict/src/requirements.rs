@@ -74,7 +74,7 @@ pub enum RequirementsError {
     Version(String),
     #[error("check {check}: {problem}")]
     Check { check: String, problem: String },
-    #[error("there is no check; a run without requirements proves nothing")]
+    #[error("there are no checks; a run without requirements proves nothing")]
     Empty,
 }
 

@@ -32,7 +32,7 @@ impl Rehearsed {
     pub(super) async fn start(check_run: &CheckRun, trial: &Trial) -> Result<Self> {
         let shared = &check_run.gateway.gateway;
         let plan = check_run.gateway_plan()?;
-        let version = plan.versions.get(&plan.version_of).context("the plan says no version of the gateway")?;
+        let version = plan.versions.get(&plan.version_of).context("the plan names no version of the gateway")?;
         let mut config = WorldConfig::new(&check_run.gateway.name, version)?;
         config.kserve_gateway = (shared.namespace.clone(), shared.name.clone());
         let backup = backup(check_run, &config, trial.mended).await?;

@@ -177,7 +177,7 @@ check!(
     Check {
         sentence: "a route to a pool that is missing says BackendNotFound, and its traffic gets 5xx and reaches no model",
         source: "Gateway API v1, RouteReasonBackendNotFound",
-        how: "Routes a hostname of its own to a pool that is not there, beside a good pool; sends chats to both, and reads the \
+        how: "Routes a hostname of its own to a pool that does not exist, beside a good pool; sends chats to both, and reads the \
               route's status.",
         kills: &["resolves-missing-backends"],
         ..POOL

@@ -24,9 +24,9 @@ pub enum ConnectError {
     Malformed { path: PathBuf, problem: String },
     #[error("kubeconfig {} has no context {wanted:?}{}; it has {}", path.display(), suggestion(near), quoted(there))]
     NoContext { path: PathBuf, wanted: String, there: Vec<String>, near: Vec<String> },
-    #[error("kubeconfig {} has no current context; say which: it has {}", path.display(), quoted(there))]
+    #[error("kubeconfig {} has no current context; name one of {}", path.display(), quoted(there))]
     NoCurrentContext { path: PathBuf, there: Vec<String> },
-    #[error("this is no pod with a service account ({0}); name a kubeconfig")]
+    #[error("this is not a pod with a service account ({0}); name a kubeconfig")]
     NoPod(String),
     #[error("context {context:?}: {server} does not answer as a Kubernetes API server: {problem}")]
     NotAnswering { context: String, server: String, problem: String },

@@ -23,7 +23,7 @@ pub enum FailureKind {
         /// `message` of the Status object, or the beginning of the body.
         message: String,
     },
-    #[error("{} already manages {}; igc never forces: change the manifest, or let the other one go of the field", managers.join(" and "), fields.join(", "))]
+    #[error("{} already manages {}; igc does not force: change the manifest, or have the other manager give the field up", managers.join(" and "), fields.join(", "))]
     Conflict {
         /// The other managers, in quotes where the API server quotes them.
         managers: Vec<String>,

@@ -32,11 +32,11 @@ pub struct Graph {
 
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum GraphError {
-    #[error("{node} needs {need}, and there is no such thing to do{near}")]
+    #[error("{node} needs {need}, which is no step of the install{near}")]
     Unknown { node: String, need: String, near: String },
-    #[error("{0} is there twice")]
+    #[error("{0} occurs twice")]
     Twice(String),
-    #[error("these need each other, so none can begin: {}", .0.join(" needs "))]
+    #[error("these steps of the install need each other: {}", .0.join(" needs "))]
     Cycle(Vec<String>),
 }
 
@@ -149,12 +149,12 @@ mod tests {
     }
 
     #[rstest]
-    #[case::itself(vec![node("a", &["a"], 0.0)], "these need each other, so none can begin: a needs a")]
-    #[case::round(vec![node("a", &["c"], 0.0), node("b", &["a"], 0.0), node("c", &["b"], 0.0), node("d", &["a"], 0.0)], "these need each other, so none can begin: a needs c needs b needs a")]
-    #[case::behind_others(vec![node("x", &[], 0.0), node("a", &["x", "b"], 0.0), node("b", &["a"], 0.0)], "these need each other, so none can begin: a needs b needs a")]
-    #[case::way_into_it(vec![node("a", &["m"], 0.0), node("m", &["n"], 0.0), node("n", &["m"], 0.0)], "these need each other, so none can begin: m needs n needs m")]
-    #[case::unknown(vec![node("redis:ready", &[], 0.0), node("a", &["redi:ready"], 0.0)], "a needs redi:ready, and there is no such thing to do; did you mean redis:ready?")]
-    #[case::twice(vec![node("a", &[], 0.0), node("a", &[], 0.0)], "a is there twice")]
+    #[case::itself(vec![node("a", &["a"], 0.0)], "these steps of the install need each other: a needs a")]
+    #[case::round(vec![node("a", &["c"], 0.0), node("b", &["a"], 0.0), node("c", &["b"], 0.0), node("d", &["a"], 0.0)], "these steps of the install need each other: a needs c needs b needs a")]
+    #[case::behind_others(vec![node("x", &[], 0.0), node("a", &["x", "b"], 0.0), node("b", &["a"], 0.0)], "these steps of the install need each other: a needs b needs a")]
+    #[case::way_into_it(vec![node("a", &["m"], 0.0), node("m", &["n"], 0.0), node("n", &["m"], 0.0)], "these steps of the install need each other: m needs n needs m")]
+    #[case::unknown(vec![node("redis:ready", &[], 0.0), node("a", &["redi:ready"], 0.0)], "a needs redi:ready, which is no step of the install; did you mean redis:ready?")]
+    #[case::twice(vec![node("a", &[], 0.0), node("a", &[], 0.0)], "a occurs twice")]
     fn no_graph(#[case] nodes: Vec<Node>, #[case] says: &str) {
         assert_eq!(Graph::new(nodes).unwrap_err().to_string(), says);
     }

@@ -33,7 +33,7 @@ pub enum ProfileError {
     NotASetting(String),
     #[error("--set {setting}: {unknown}")]
     UnknownComponent { setting: String, unknown: DataError },
-    #[error("profile {profile} says no version of {component}; add it there, or give --set {component}=VERSION")]
+    #[error("profile {profile} names no version of {component}; add one, or give --set {component}=VERSION")]
     NoVersion { profile: String, component: String },
 }
 
@@ -326,7 +326,7 @@ mod tests {
         assert!(none.starts_with(says), "{none}");
         profile.versions.remove("redis");
         let no_version = Selection::of(&catalogue, &profile, &["envoy-gateway".to_owned()]).unwrap_err();
-        insta::assert_snapshot!(no_version, @"profile current says no version of redis; add it there, or give --set redis=VERSION");
+        insta::assert_snapshot!(no_version, @"profile current names no version of redis; add one, or give --set redis=VERSION");
     }
 
     #[test]

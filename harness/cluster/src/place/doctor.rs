@@ -151,7 +151,7 @@ pub(super) fn judge(facts: &Facts) -> Vec<Line> {
         let advice = "sysctl fs.inotify.max_user_instances=1024: kubelets and gateways watch many files, and die with \"too many open files\"";
         say("inotify instances", enough(instances, 512, 0), instances.to_string(), "512", advice);
     }
-    let (state, found) = if facts.curl { (State::Ok, "there") } else { (State::Warn, "not on PATH") };
+    let (state, found) = if facts.curl { (State::Ok, "found") } else { (State::Warn, "not on PATH") };
     say("curl", state, found.to_owned(), "only without --bundle", how_to_get("curl"));
     lines
 }
@@ -276,7 +276,7 @@ mod tests {
         ok       cgroup version     v2                                 needed: v2
         ok       disk               100.0 GiB free at /var/lib/docker  needed: 12 GiB free
         ok       inotify instances  1024                               needed: 512
-        ok       curl               there                              needed: only without --bundle
+        ok       curl               found                              needed: only without --bundle
         ok       kubeconfig         contexts: kind-a                   needed: only for --on context
         ");
     }

@@ -44,7 +44,7 @@ pub enum HelmError {
         "release {name} in namespace {namespace} is there already ({status}), and this run did not make it; uninstall it, or use another cluster"
     )]
     NotOurs { name: String, namespace: String, status: String },
-    #[error("`helm list` said what is not understood: {0}")]
+    #[error("failed to read the output of `helm list`: {0}")]
     Strange(serde_json::Error),
     #[error("chart {} does not render to YAML: {problem}", chart.display())]
     Rendered { chart: PathBuf, problem: String },

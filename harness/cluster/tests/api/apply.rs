@@ -43,7 +43,7 @@ async fn a_conflict_names_the_other_manager() {
     );
     assert_eq!(
         failure.to_string(),
-        "apply ConfigMap shop/settings: \"helm\" already manages .data.a; igc never forces: change the manifest, or let the other one go of the field"
+        "apply ConfigMap shop/settings: \"helm\" already manages .data.a; igc does not force: change the manifest, or have the other manager give the field up"
     );
     assert!(!failure.is_environment());
 }

@@ -48,7 +48,7 @@ async fn a_file_that_is_not_there_is_unreadable() {
 )]
 #[case::no_current_context(
     "{contexts: [{name: one, context: {cluster: c}}]}",
-    "kubeconfig FILE has no current context; say which: it has \"one\""
+    "kubeconfig FILE has no current context; name one of \"one\""
 )]
 #[tokio::test]
 async fn a_file_that_cannot_be_used_is_named(#[case] text: &str, #[case] said: &str) {

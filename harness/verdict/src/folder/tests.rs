@@ -30,7 +30,7 @@ fn a_run_is_made_once_and_opened_often() {
     assert_eq!(RunFolder::open(&parent.path().join("run-1")).unwrap(), folder);
     assert_eq!(folder.id(), "run-1");
     let message = RunFolder::open(&parent.path().join("run-2")).unwrap_err().to_string();
-    assert!(message.contains("run-2: it is not there"), "{message}");
+    assert!(message.contains("run-2: it does not exist"), "{message}");
     assert!(RunFolder::create(parent.path(), "../out").is_err());
 }
 
@@ -59,9 +59,9 @@ fn plan_and_environment_come_back() {
 }
 
 #[rstest]
-#[case::missing(None, "it is not there")]
+#[case::missing(None, "it does not exist")]
 #[case::torn(Some("{\"schema\": \"igc.pl"), "cut short")]
-#[case::other_version(Some("{\"schema\": \"igc.plan/v9\"}"), "igc.plan/v9, this program reads igc.plan/v1")]
+#[case::other_version(Some("{\"schema\": \"igc.plan/v9\"}"), "igc.plan/v9, and this igc reads igc.plan/v1")]
 #[case::no_version(Some("{}"), "no schema")]
 fn a_bad_plan_is_explained(#[case] content: Option<&str>, #[case] said: &str) {
     let (_parent, folder) = run();
@@ -151,11 +151,11 @@ fn histories_come_back_and_unknown_versions_are_refused() {
     history.version = 9;
     folder.write_history(&history).unwrap();
     let message = folder.read_history(&history.key).unwrap_err().to_string();
-    assert!(message.contains("version 9, this program reads versions up to 1"), "{message}");
+    assert!(message.contains("version 9, and this igc reads versions up to 1"), "{message}");
     assert_eq!(folder.history_keys().unwrap(), [key("routing/host", 1), key("routing/host", 2)]);
     history.key.attempt = 3;
     let message = folder.read_history(&history.key).unwrap_err().to_string();
-    assert!(message.contains("not there"), "{message}");
+    assert!(message.contains("does not exist"), "{message}");
 }
 
 /// A history of each version that there has been, as it was written then: a new version needs a new one here.
