@@ -207,10 +207,7 @@ pub async fn fidelity(
     let goldens = options.paths.is_empty() && !options.list && options.cases.iter().all(|c| c.starts_with("golden"));
     let mut run = None;
     if goldens {
-        let recorded = E2e {
-            target: Target { on: options::On::Rehearsal, profile: "recorded".into(), ..Target::default() },
-            ..E2e::default()
-        };
+        let recorded = E2e { target: Target { on: options::On::Rehearsal, ..Target::default() }, ..E2e::default() };
         run = Some(driven(root, &Suites::find(root)?, &recorded, Style::Silent, &log, cancel).await?.folder);
     }
     tokio::select! {

@@ -50,9 +50,9 @@ pub struct Target {
     /// Gateway under test: a folder of manifests/gateways, or "all"
     #[arg(long, default_value = "all", value_name = "NAME|all")]
     pub gateway: String,
-    /// Versions of all components: a file of manifests/profiles
-    #[arg(long, default_value = "current", value_name = "NAME")]
-    pub profile: String,
+    /// Versions of all components, a file of manifests/profiles [default: recorded for rehearsals, else current]
+    #[arg(long, value_name = "NAME")]
+    pub profile: Option<String>,
     /// Version of one component in place of the profile's, for example envoy-ai-gateway=v1.0.0; repeatable
     #[arg(long = "set", value_name = "COMPONENT=VERSION")]
     pub set: Vec<String>,

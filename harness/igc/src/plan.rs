@@ -12,7 +12,7 @@ use rand::RngExt;
 use rehearsal::hops::{Hops, PROXY};
 use shipped::Root;
 use tokio_util::sync::CancellationToken;
-use verdict::plan::{self, RunInfo};
+use verdict::plan::{self, PlaceName, RunInfo};
 use verdict::{folder::RunFolder, tests_list::TestList};
 
 use crate::options::{E2e, Egress};
@@ -56,7 +56,13 @@ pub async fn plan(
     let model = ModelFile::read(&manifests, &e2e.target.model).map_err(Failure::usage)?;
     let folders = gateways(root, &e2e.target.gateway)?;
     let catalogue = Catalogue::read(&manifests).map_err(Failure::usage)?;
-    let mut profile = Profile::read(&manifests, &e2e.target.profile).map_err(Failure::usage)?;
+    let read = |name: &str| Profile::read(&manifests, name).map_err(Failure::usage);
+    let named_profile = e2e.target.profile.as_deref().map(read).transpose()?;
+    let (place, why) = places::choose(e2e.target.on, e2e.target.context.as_deref(), cancel).await?;
+    let mut profile = match named_profile {
+        Some(profile) => profile,
+        None => read(usual_profile(place.name()))?,
+    };
     profile.set(&e2e.target.set, &catalogue).map_err(Failure::usage)?;
     let bundle =
         e2e.target.bundle.as_deref().map(Bundle::open).transpose().map_err(|e| Failure::Environment(e.to_string()))?;
@@ -69,7 +75,6 @@ pub async fn plan(
         }
         planned.push(selection.plan(&folder, bundle.as_ref()).map_err(|e| Failure::Environment(e.to_string()))?);
     }
-    let (place, why) = places::choose(e2e.target.on, e2e.target.context.as_deref(), cancel).await?;
     let named = place.name();
     for gateway in &mut planned {
         let Some(why) = place.lacks(&gateway.name) else { continue };
@@ -130,6 +135,12 @@ pub async fn plan(
     let checks = if up { String::new() } else { format!("{runs} of {} checks of ", plan.checks.len()) };
     notes.push(format!("run {id} on {} ({why}): {checks}{}", named.word(), names.join(", ")));
     Ok(PlannedRun { manifests, folder, plan, options })
+}
+
+/// The profile of a run that names none: real gateways in their newest versions, and a rehearsal, which has no gateway, in those
+/// whose goldens were recorded.
+fn usual_profile(place: PlaceName) -> &'static str {
+    if place.is_real() { "current" } else { "recorded" }
 }
 
 pub fn runs(root: &Root) -> PathBuf {

@@ -313,9 +313,9 @@ fn a_cell_whose_job_died_is_an_error_of_the_whole() {
     let matrix = checkout.folder.path().join("matrix.json");
     let of = |cells: &[String]| fs::write(&matrix, format!(r#"{{"include":[{}]}}"#, cells.join(","))).unwrap();
     let merge = || igc(&checkout, &["merge", &run, "--matrix", "matrix.json"]);
-    of(&[cell("here", "current")]);
+    of(&[cell("here", "recorded")]);
     assert_eq!(merge().0, 0);
-    of(&[cell("here", "current"), cell("gone", "guide")]);
+    of(&[cell("here", "recorded"), cell("gone", "guide")]);
     let (code, out, _) = merge();
     assert_eq!(code, 3, "{out}");
     assert!(out.contains("there is no run of gone"), "{out}");

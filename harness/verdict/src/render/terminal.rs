@@ -61,8 +61,18 @@ pub fn terminal(report: &Report, folder: &str, colour: Colour, known: Known) -> 
 
 /// The last line: what a run has to say to those who want to hear nothing else.
 pub fn closing(report: &Report, folder: &str) -> String {
-    let run = &report.run;
-    format!("{}: {} s on {}, exit {}, {folder}", run.word.word(), seconds(run.seconds), run.place.word(), run.exit)
+    let (run, word) = (&report.run, report.run.word.word());
+    let (compared, goldens) = goldens(report);
+    let goldens = if goldens > 0 { format!(", {compared} of {goldens} goldens compared") } else { String::new() };
+    format!("{word}: {} s on {}{goldens}, exit {}, {folder}", seconds(run.seconds), run.place.word(), run.exit)
+}
+
+/// How many goldens were compared, and how many checks that ran have one.
+fn goldens(report: &Report) -> (usize, usize) {
+    let states = report.checks.iter().filter_map(|check| Some(check.golden.as_ref()?.state));
+    let compared = |state: &GoldenState| matches!(state, GoldenState::Same | GoldenState::Changed);
+    let there: Vec<GoldenState> = states.filter(|state| *state != GoldenState::Missing).collect();
+    (there.iter().filter(|state| compared(state)).count(), there.len())
 }
 
 /// Whether it was planned and nothing was tried: all that can be said is why, once for all of which it is true.
