@@ -9,7 +9,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use anyhow::{Result, anyhow, bail};
+use anyhow::Result;
 use serde_json::{Value, json};
 use verdict::{
     capability::{self, MarkedAnswers, Price, Rule, TokenLimit, UsageField, Window},
@@ -116,9 +116,16 @@ pub async fn settle_on(stage: &mut Stage, limited: &Limited) -> Result<()> {
     probe(stage, limited, &header).await.map(drop)
 }
 
+/// Requests until the limiter marks an answer.
+const PROBES: usize = 100;
+/// Requests until a budget that all share is spent.
+const SPENDING: usize = 500;
+/// Ends of windows that are waited for until one begins.
+const WINDOWS: usize = 4;
+
 /// One answer that the limiter marked, for a throw-away identity: (seconds to the window's end, unix time of that end).
 async fn probe(stage: &mut Stage, limited: &Limited, header: &str) -> Result<(u64, Option<i64>)> {
-    for _ in 0..100 {
+    for _ in 0..PROBES {
         let user = format!("probe-{}", stage.unique());
         let exchange = stage.prepare(limited.chat().header(header, &user)).await;
         if let Some(reset) = reset_of(&exchange) {
@@ -128,24 +135,23 @@ async fn probe(stage: &mut Stage, limited: &Limited, header: &str) -> Result<(u6
         }
         stage.pause(0.1).await; // the policy may not be live yet, or the limiter's call took too long
     }
-    bail!(
-        "100 requests for throw-away identities passed, and the limiter marked none of them: the start of the budget is unknown"
-    )
+    let header = stage.declared::<TokenLimit>()?.mark_header;
+    Err(stage
+        .give_up(format!("{PROBES} answers without {header} or x-ratelimit-reset: the start of the budget is unknown")))
 }
 
 /// Spends what is left of the budget that all share: the seconds to the window's end, as the first refusal says.
 async fn spend_up(stage: &mut Stage, limited: &Limited) -> Result<u64> {
     let refused = stage.declared::<TokenLimit>()?.status;
-    for _ in 0..500 {
+    for _ in 0..SPENDING {
         let exchange = stage.prepare(limited.chat()).await;
         if exchange.status() == Some(refused) {
-            return reset_of(&exchange).ok_or_else(|| {
-                anyhow!("a refusal does not say when its window ends: the start of the budget is unknown")
-            });
+            let without = "a refusal without x-ratelimit-reset: the start of the budget is unknown";
+            return reset_of(&exchange).ok_or_else(|| stage.give_up(without.to_owned()));
         }
         charged(stage).await;
     }
-    bail!("500 requests were admitted, and none was refused: the start of the budget is unknown")
+    Err(stage.give_up(format!("{SPENDING} requests without a {refused}: the start of the budget is unknown")))
 }
 
 /// Waits for the first seconds of a window of this length, with a budget of which nothing is spent.
@@ -159,7 +165,7 @@ async fn first_seconds(stage: &mut Stage, limited: &Limited, window: u64) -> Res
     };
     // An hour is not waited for: half a minute of it has to be left.
     let enough = if window <= 60 { window.saturating_sub(5) } else { 30 };
-    loop {
+    for _ in 0..WINDOWS {
         let (reset, end) = probe(stage, limited, &header).await?;
         stage.set_window_end(reset as f64);
         if reset >= enough {
@@ -169,6 +175,10 @@ async fn first_seconds(stage: &mut Stage, limited: &Limited, window: u64) -> Res
         }
         stage.until_window_end(0.5).await;
     }
+    let words = format!(
+        "{WINDOWS} times less than {enough} s to the end of a window of {window} s, after its end was waited for"
+    );
+    Err(stage.give_up(words))
 }
 
 /// Lets the charge of the last reply land. A limiter that charges after the response does so behind the client's back

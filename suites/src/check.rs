@@ -134,7 +134,7 @@ impl Check {
 
     pub fn judged(&self, history: &History) -> Judgement {
         let mut judge = Judge::of(history);
-        if self.live == Live::Judged {
+        if self.live == Live::Judged || history.settle.missing.is_some() {
             judge.live();
         }
         (self.judge)(&mut judge);

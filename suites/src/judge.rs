@@ -176,15 +176,14 @@ impl<'h> Judge<'h> {
     pub fn live(&mut self) {
         let settle = &self.history.settle;
         let last = settle.exchanges.last();
-        let got = if settle.settled {
-            format!("after {:.1} s and {} requests", settle.seconds, settle.exchanges.len())
-        } else {
-            format!(
-                "not within {:.0} s; the last of {} answers was {}",
-                settle.seconds,
-                settle.exchanges.len(),
-                last.map_or("none".into(), Exchange::outcome_words)
-            )
+        let (seconds, requests) = (settle.seconds, settle.exchanges.len());
+        let got = match &settle.missing {
+            Some(missing) => missing.clone(),
+            None if settle.settled => format!("after {seconds:.1} s and {requests} requests"),
+            None => {
+                let last = last.map_or("none".into(), Exchange::outcome_words);
+                format!("not within {seconds:.0} s; the last of {requests} answers was {last}")
+            }
         };
         let statement = self.clause("live").expected("the configuration becomes live").got(got);
         statement.shown_by(last.filter(|_| !settle.settled)).holds(settle.settled);

@@ -69,6 +69,18 @@ pub struct Model {
     port: u16,
 }
 
+/// A drive has ended by [`Stage::give_up`].
+#[derive(Debug)]
+pub(crate) struct GaveUp;
+
+impl std::fmt::Display for GaveUp {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("the gateway did not do what the rest of the drive needs")
+    }
+}
+
+impl std::error::Error for GaveUp {}
+
 pub struct Stage {
     check_run: Arc<CheckRun>,
     world: Option<Rehearsed>,
@@ -391,6 +403,14 @@ impl Stage {
         self.history.settle.settled = settled && (first || self.history.settle.settled);
         self.history.settle.seconds = self.clock.seconds() - began;
         Ok(())
+    }
+
+    /// Ends the drive here: without what the gateway did not do, the rest of it would prove nothing. That is for the judge, as
+    /// a configuration that does not become live is, and no error of the harness.
+    pub fn give_up(&mut self, missing: String) -> anyhow::Error {
+        self.history.settle.settled = false;
+        self.history.settle.missing = Some(missing);
+        GaveUp.into()
     }
 
     /// When it was sent is said in the stage's own time, also where that was moved.

@@ -110,6 +110,9 @@ pub struct Settle {
     /// From the first apply to the last of the good answers.
     pub seconds: f64,
     pub exchanges: Vec<Exchange>,
+    /// What the gateway did not do within the drive's bounds, so that the rest of the drive was left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub missing: Option<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

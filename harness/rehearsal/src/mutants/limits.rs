@@ -75,6 +75,12 @@ impl LimitInterceptor for Mutants {
                 state.remaining = state.limit.hits.saturating_sub(state.remaining);
             }
         }
+        if !budgets.is_empty() && self.is(mutant::SAYS_THAT_WINDOWS_END_SOON) {
+            budgets.iter_mut().for_each(|state| state.reset = 1);
+        }
+        if budgets.iter().any(|state| !state.over) && self.is(mutant::MARKS_REFUSALS_ALONE) {
+            budgets.retain(|state| state.over);
+        }
         if budgets.iter().any(|state| state.over) && self.lets_pass() {
             budgets.clear();
         }

@@ -127,6 +127,8 @@ mutants! {
     REMAINING_RISES "remaining-rises" "what is left never rises" ["numbers"];
     WINDOW_SLIDES "window-slides" "a window ends when it said" ["next-window"];
     REFILLS_EARLY "refills-early" "a budget is not whole before its window ends" ["late-in-the-window"];
+    SAYS_THAT_WINDOWS_END_SOON "says-that-windows-end-soon" "a window ends when it said" ["live", "next-window", "admitted"];
+    MARKS_REFUSALS_ALONE "marks-refusals-alone" "every answer says how its budget stands, where that is declared" ["live"];
     NEVER_REFILLS "never-refills" "a budget is whole in the next window" ["next-window"];
     CHARGES_OTHER_FIELD "charges-other-field" "the numbers are charged that are declared" ["admitted", "counted"];
     NEVER_CHARGES_STREAMS "never-charges-streams" "a stream costs what it used" ["admitted"];
