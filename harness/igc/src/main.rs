@@ -1,6 +1,17 @@
 //! igc: the program of a run. It plans, brings the place up, starts the suites' binary, reports and takes down; in a
 //! container image it is the model or the endpoint picker too.
 
+/// In the place of std's, which panics where its reader has gone (`igc list | head`): a run has more to do than to print.
+macro_rules! print {
+    ($($words:tt)*) => {{
+        use std::io::Write as _;
+        _ = write!(std::io::stdout(), $($words)*);
+    }};
+}
+macro_rules! println {
+    ($format:literal $($words:tt)*) => { print!("{}\n", format_args!($format $($words)*)) };
+}
+
 mod cli;
 mod differ;
 mod down;
@@ -82,7 +93,9 @@ async fn command(cli: Cli, log: Log, cancel: &CancellationToken) -> Result<u8, F
         Command::Tidy(options) => return tidy::tidy(&root()?, &options).await,
         Command::Completions { shell } => {
             let name = front::name().replace(' ', "-");
-            clap_complete::generate(shell, &mut cli::tree(), name, &mut std::io::stdout());
+            let mut completions = Vec::new();
+            clap_complete::generate(shell, &mut cli::tree(), name, &mut completions);
+            print!("{}", String::from_utf8_lossy(&completions));
             return Ok(0);
         }
         _ => {}

@@ -2,7 +2,7 @@
 //! programs are scripts in a folder that is all of PATH.
 
 use std::path::{Path, PathBuf};
-use std::{fs, os::unix::fs::PermissionsExt};
+use std::{fs, os::unix::fs::PermissionsExt, process};
 
 use assert_cmd::Command;
 use rstest::rstest;
@@ -49,7 +49,11 @@ impl Checkout {
 
     /// `igc`, with nothing in its environment but the suites and programs of this checkout.
     fn igc(&self) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_igc"));
+        Command::from_std(self.process())
+    }
+
+    fn process(&self) -> process::Command {
+        let mut command = process::Command::new(env!("CARGO_BIN_EXE_igc"));
         command.current_dir(self.folder.path()).env_clear().env("PATH", self.folder.path().join("programs"));
         command.env("HOME", self.folder.path()).env("IGC_SUITES", self.folder.path().join("suites-fake"));
         command
@@ -273,6 +277,22 @@ fn igc(checkout: &Checkout, words: &[&str]) -> (i32, String, String) {
 }
 
 const TWO: [&str; 4] = ["--check", "routing/host", "--check", "status/gateway"];
+
+/// As `igc list | head` leaves it.
+#[rstest]
+#[case::list(&["list"])]
+#[case::explain(&["explain", "routing/host"])]
+#[case::matrix(&["matrix"])]
+#[case::schema(&["report", "--schema"])]
+#[case::completions(&["completions", "bash"])]
+#[case::help(&["e2e", "--help"])]
+fn a_reader_that_has_gone_is_no_error(#[case] words: &[&str]) {
+    let checkout = Checkout::new();
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let output = checkout.process().args(words).stdout(writer).output().unwrap();
+    assert_eq!((output.status.code(), String::from_utf8_lossy(&output.stderr).as_ref()), (Some(0), ""), "{words:?}");
+}
 
 #[test]
 fn parts_of_a_run_on_two_machines_become_one_report() {
