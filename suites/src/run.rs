@@ -284,7 +284,7 @@ fn say(check_run: &CheckRun, record: &Record, breaks: bool) {
     let mild = if breaks || record.verdict == Verdict::Pass { "" } else { "  (does not break the run)" };
     let (word, title, gateway) = (record.verdict.word(), record.key.title(), &record.key.gateway);
     let line = format!("{word:<9} {title} on {gateway} {:.1} s{golden}{why}{mild}", record.seconds);
-    let line = verdict::render::inert(&line, 400, verdict::render::Lines::Joined);
+    let line = verdict::render::inert(&line, 1_000, verdict::render::Lines::Joined);
     _ = writeln!(std::io::stderr(), "{line}"); // a closed terminal is no reason to stop
     let event = verdict::folder::Event {
         gateway: Some(record.key.gateway.clone()),

@@ -78,7 +78,7 @@ fn lately(runs: &PathBuf, check: &str) -> String {
             folder.id(),
             record.reason
         );
-        _ = writeln!(text, "{}", inert(&line, 400, Lines::Joined));
+        _ = writeln!(text, "{}", inert(&line, 1_000, Lines::Joined));
         for kind in ["records", "history", "evidence"] {
             let path = folder.path().join(kind).join(record.key.path());
             let file = path.with_extension("json");

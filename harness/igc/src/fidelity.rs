@@ -316,7 +316,7 @@ fn list(outcomes: &[(CaseResult, Option<Case>)], format: Format) -> Result<u8, F
             for (outcome, case) in outcomes {
                 let about = case.as_ref().and_then(|c| c.about.as_deref()).unwrap_or_default();
                 let line = format!("{:<60} {} {:<8} {about}", outcome.case, outcome.gateway, outcome.version);
-                println!("{}", inert(line.trim_end(), 400, Lines::Joined));
+                println!("{}", inert(line.trim_end(), 1_000, Lines::Joined));
             }
             println!("{} cases", outcomes.len());
         }

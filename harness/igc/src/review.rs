@@ -14,7 +14,7 @@ use verdict::{folder::RunFolder, front, plan::Filter};
 
 use crate::{failure::Failure, options, plan::run_or_last, terminal};
 
-const LINE: usize = 400;
+const LINE: usize = 1_000;
 
 struct Pending {
     file: PathBuf,

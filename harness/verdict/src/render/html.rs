@@ -45,7 +45,7 @@ const LEAST: usize = 400_000;
 /// How many checks that break the run are open from the beginning.
 const OPEN: usize = 20;
 /// Longest line of text from outside.
-const LINE: usize = 600;
+const LINE: usize = 1_000;
 /// Longest block of text from outside.
 const BLOCK: usize = 6_000;
 /// How many checks that break the run are listed at the top.

@@ -9,7 +9,7 @@ use crate::judge::Holds;
 use crate::record::{GoldenState, Verdict};
 use crate::report::{CheckReport, KnownState, Report, Try};
 
-const MESSAGE: usize = 500;
+const MESSAGE: usize = 1_000;
 const TEXT: usize = 20_000;
 
 #[derive(Debug, thiserror::Error)]

@@ -23,7 +23,7 @@ pub enum Known {
     Listed,
 }
 
-const LINE: usize = 600;
+const LINE: usize = 1_000;
 /// Longest command line; longer ones cannot be pasted whole.
 const COMMAND: usize = 6_000;
 const DIFFERENCE_LINES: usize = 60;
