@@ -48,7 +48,7 @@ async fn connected(world: World) -> Result<(World, tempfile::NamedTempFile, Clus
     let kubeconfig = tempfile::NamedTempFile::new().context("failed to write a kubeconfig for the rehearsal")?;
     world.write_kubeconfig(kubeconfig.path())?;
     cluster::api::init();
-    let cluster = Cluster::connect(kubeconfig.path(), None).await?;
+    let cluster = Cluster::connect(kubeconfig.path(), None).await?.on_loopback();
     Ok((world, kubeconfig, cluster))
 }
 

@@ -1,6 +1,6 @@
 //! Where a gateway answers: candidates from its status, its Service and its nodes, tried by connecting; else a forward.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, net::SocketAddr, sync::Arc, time::Duration};
 
 use futures::{StreamExt as _, stream};
 use serde::{Deserialize, Serialize};
@@ -117,6 +117,11 @@ impl Cluster {
             }
         }
         candidates.extend(ask.extra.iter().map(|extra| (AddressKind::Extra, extra.clone())));
+        if self.on_loopback {
+            let outside = candidates.extract_if(.., |(_, address)| !is_loopback(address));
+            let problem = "not asked: it lies outside this process, where the cluster is rehearsed";
+            tried.extend(outside.map(|(kind, address)| Tried { address, kind, problem: problem.to_owned() }));
+        }
 
         let mut answered = stream::iter(candidates)
             .map(|(kind, address)| async move {
@@ -167,6 +172,10 @@ type Candidate = (AddressKind, String);
 /// `host:port`, with brackets around an IPv6 address.
 fn joined(host: &str, port: u16) -> String {
     if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+}
+
+fn is_loopback(address: &str) -> bool {
+    address.parse::<SocketAddr>().is_ok_and(|address| address.ip().is_loopback())
 }
 
 fn status_addresses(gateway: &Value, port: u16) -> Vec<Candidate> {

@@ -118,7 +118,8 @@ impl Cluster {
         };
         let about = About { context: chosen.clone(), server: server.clone(), version: String::new() };
         let bounds = Bounds::default();
-        let mut cluster = Self { client, kinds: discovery::Kinds::default(), bounds, about: Arc::new(about) };
+        let mut cluster =
+            Self { client, kinds: discovery::Kinds::default(), bounds, about: Arc::new(about), on_loopback: false };
 
         let asked = deadline.bound(cluster.introduce()).await;
         let version = match asked {

@@ -57,6 +57,8 @@ pub struct Cluster {
     kinds: discovery::Kinds,
     bounds: Bounds,
     about: Arc<About>,
+    /// Whether addresses of its objects mean this process: others are those of somebody else's network.
+    on_loopback: bool,
 }
 
 #[derive(Debug)]
@@ -82,6 +84,11 @@ impl Cluster {
 
     pub fn with_bounds(self, bounds: Bounds) -> Self {
         Self { bounds, ..self }
+    }
+
+    /// For a cluster that is rehearsed in this process: no address outside loopback is ever asked.
+    pub fn on_loopback(self) -> Self {
+        Self { on_loopback: true, ..self }
     }
 }
 

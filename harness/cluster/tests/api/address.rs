@@ -79,6 +79,21 @@ async fn a_candidate_that_is_no_answer(#[case] answer: &'static [u8], #[case] pr
     assert!(before.problem.starts_with(problem), "{before}");
 }
 
+/// The addresses of a rehearsed cluster are those of somebody else's network: one that would answer stands in for them.
+#[tokio::test]
+async fn outside_loopback_a_rehearsed_cluster_asks_nobody() {
+    let port = gateway(NOT_FOUND).await;
+    let service = json!({"metadata": {"name": "gw", "namespace": "x"}, "spec": {"clusterIP": "localhost", "ports": [{"port": port}]}});
+    let ask = ask(port, &[format!("127.0.0.1:{port}")]);
+    let (_server, cluster) = Scripted::connected(found(&[], std::slice::from_ref(&service))).await;
+    assert_eq!(cluster.reach(&ask).await.expect("reached").kind, AddressKind::ClusterIp, "it does answer");
+    let (_server, cluster) = Scripted::connected(found(&[], &[service])).await;
+    let reached = cluster.on_loopback().reach(&ask).await.expect("reached");
+    assert_eq!(reached.kind, AddressKind::Extra);
+    let [before] = &reached.before[..] else { panic!("{:?}", reached.before) };
+    assert!(before.problem.starts_with("not asked: "), "{before}");
+}
+
 #[tokio::test]
 async fn node_ports_are_tried_on_the_nodes() {
     let port = gateway(NOT_FOUND).await;
