@@ -23,7 +23,7 @@ pub enum Known {
     Listed,
 }
 
-const LINE: usize = 1_000;
+const LINE: usize = 600;
 /// Longest command line; longer ones cannot be pasted whole.
 const COMMAND: usize = 6_000;
 const DIFFERENCE_LINES: usize = 60;
@@ -70,9 +70,8 @@ pub fn closing(report: &Report, folder: &str) -> String {
 /// How many goldens were compared, and how many checks that ran have one.
 fn goldens(report: &Report) -> (usize, usize) {
     let states = report.checks.iter().filter_map(|check| Some(check.golden.as_ref()?.state));
-    let compared = |state: &GoldenState| matches!(state, GoldenState::Same | GoldenState::Changed);
     let there: Vec<GoldenState> = states.filter(|state| *state != GoldenState::Missing).collect();
-    (there.iter().filter(|state| compared(state)).count(), there.len())
+    (there.iter().filter(|state| **state != GoldenState::NotCompared).count(), there.len())
 }
 
 /// Whether it was planned and nothing was tried: all that can be said is why, once for all of which it is true.
