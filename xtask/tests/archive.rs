@@ -1,6 +1,5 @@
 //! `cargo xtask archive`, with a cargo that builds nothing: what is asked of it, and what becomes of what it makes.
 
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::{fs, process::Command};
 
@@ -22,10 +21,10 @@ build*)
 esac
 "#
     );
-    for (name, content) in [("cargo", script.as_str()), ("built-igc", "igc"), ("built-suites", "suites")] {
+    testtools::script(&folder.path().join("cargo"), &script).unwrap();
+    for (name, content) in [("built-igc", "igc"), ("built-suites", "suites")] {
         fs::write(folder.path().join(name), content).unwrap();
     }
-    fs::set_permissions(folder.path().join("cargo"), fs::Permissions::from_mode(0o755)).unwrap();
     folder
 }
 

@@ -2,7 +2,7 @@
 //! programs are scripts in a folder that is all of PATH.
 
 use std::path::{Path, PathBuf};
-use std::{fs, os::unix::fs::PermissionsExt, process};
+use std::{fs, process};
 
 use assert_cmd::Command;
 use rstest::rstest;
@@ -33,8 +33,7 @@ impl Checkout {
 
     fn program(self, name: &str, script: &str) -> Self {
         let file = self.folder.path().join("programs").join(name);
-        fs::write(&file, format!("#!/bin/sh\n{script}\n")).unwrap();
-        fs::set_permissions(file, fs::Permissions::from_mode(0o755)).unwrap();
+        testtools::script(&file, &format!("#!/bin/sh\n{script}\n")).unwrap();
         self
     }
 

@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::{env, fs};
 
 /// The variable that names the programs that must be there, separated by commas.
@@ -47,6 +48,16 @@ fn note(folder: &Path, tool: &str, test: &str) -> io::Result<()> {
     fs::create_dir_all(&folder)?;
     let program = env::current_exe().ok().and_then(|p| Some(p.file_stem()?.to_string_lossy().into_owned()));
     fs::write(folder.join(format!("{}.{}", program.unwrap_or_default(), test.replace(':', "."))), "")
+}
+
+/// Writes a shell script that can be executed. A process of its own writes it: a file that this one holds open while another
+/// test forks cannot be executed.
+pub fn script(file: &Path, text: &str) -> io::Result<()> {
+    let mut writer = Command::new("/bin/sh");
+    writer.args(["-c", "cat > \"$1\" && chmod 755 \"$1\"", "sh"]).arg(file).stdin(Stdio::piped());
+    let mut writer = writer.spawn()?;
+    writer.stdin.take().map_or(Ok(()), |mut input| input.write_all(text.as_bytes()))?;
+    if writer.wait()?.success() { Ok(()) } else { Err(io::Error::other(format!("failed to write {}", file.display()))) }
 }
 
 /// Copies a folder with all that is in it.

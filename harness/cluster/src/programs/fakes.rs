@@ -1,11 +1,6 @@
 //! Programs that tests put in the place of docker, kind and helm: shell scripts in a folder of their own.
 
-use std::{
-    fs,
-    io::Write,
-    path::Path,
-    process::{Command, Stdio},
-};
+use std::{fs, path::Path};
 
 use super::child::Programs;
 
@@ -20,15 +15,7 @@ impl Fakes {
     /// One more program: a shell script that writes its calls down, and then does as told.
     pub(crate) fn program(self, name: &str, script: &str) -> Self {
         let text = format!("#!/bin/sh\necho \"{name} $*\" >> '{}'\n{script}\n", self.0.path().join("calls").display());
-        // Written by a process of its own: a file that this one holds open while another test forks cannot be executed.
-        let mut writer = Command::new("/bin/sh")
-            .args(["-c", "cat > \"$1\" && chmod 755 \"$1\"", "sh"])
-            .arg(self.0.path().join(name))
-            .stdin(Stdio::piped())
-            .spawn()
-            .unwrap();
-        writer.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
-        assert!(writer.wait().unwrap().success());
+        testtools::script(&self.0.path().join(name), &text).unwrap();
         self
     }
 
