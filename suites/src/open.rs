@@ -13,7 +13,7 @@ use cluster::{
     gateway::{self, GatewayFolder},
     install::{
         component::Catalogue,
-        profile::{Profile, Selection},
+        profile::{Profile, RECORDED, Selection},
     },
     programs::processes::Recorded,
 };
@@ -102,9 +102,6 @@ fn open_planned(assignment: &Assignment, plan: &Plan, planned: &PlannedCheck) ->
     let gateway = GatewayFolder::read(&root().join("manifests/gateways"), gateway)?;
     Ok(CheckRun { folder, plan: plan.clone(), planned: planned.clone(), gateway, environment })
 }
-
-/// The profile of versions that goldens were recorded with.
-const RECORDED: &str = "recorded";
 
 fn rehearse_alone(check: &str, case: &str, requirements: &Requirements) -> Result<Vec<Result<CheckRun>>> {
     let tests = TestList::of(requirements);

@@ -49,7 +49,7 @@ fn bill_of_materials(target: &str, to: &Path) -> Result<()> {
     for file in written {
         fs::remove_file(&file).with_context(|| format!("failed to remove {}", file.display()))?;
     }
-    // Crates of the workspace are named by where they lie on this machine, which is nobody's business.
+    // The tool names a crate of the workspace by its path on this machine; the archive does not publish that path.
     let bill = bill?.replace(&format!("file://{}/", root().display()), "file:///");
     fs::write(to, bill).with_context(|| format!("failed to write {}", to.display()))
 }

@@ -127,7 +127,7 @@ Examples:
   cargo xtask review --accept 'routing/*' --reason 'first recording, read against guide 002'
   cargo xtask review --reject 'tokens/exact@budget-70'")]
     Review(options::Review),
-    /// Compare what gateways do under the same checks, and list the differences that nobody declared
+    /// Compare what gateways do under the same checks, and list undeclared differences
     #[command(after_help = "\
 Examples:
   cargo xtask differ                                        # the accepted goldens of each gateway

@@ -3,7 +3,7 @@
 use std::{fs::File, time::Duration};
 
 use cluster::place::{Audience, Ending, Place};
-use cluster::{programs::processes::Recorded, run::PlannedRun};
+use cluster::{install::profile::RECORDED, programs::processes::Recorded, run::PlannedRun};
 use shipped::Root;
 use tokio_util::sync::CancellationToken;
 use verdict::front;
@@ -207,7 +207,10 @@ pub async fn fidelity(
     let goldens = options.paths.is_empty() && !options.list && options.cases.iter().all(|c| c.starts_with("golden"));
     let mut run = None;
     if goldens {
-        let recorded = E2e { target: Target { on: options::On::Rehearsal, ..Target::default() }, ..E2e::default() };
+        let recorded = E2e {
+            target: Target { on: options::On::Rehearsal, profile: Some(RECORDED.to_owned()), ..Target::default() },
+            ..E2e::default()
+        };
         run = Some(driven(root, &Suites::find(root)?, &recorded, Style::Silent, &log, cancel).await?.folder);
     }
     tokio::select! {

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs::File;
 
 use cluster::environment::{Environment, GatewayEnvironment};
-use cluster::install::profile::{Profile, Selection};
+use cluster::install::profile::{Profile, RECORDED, Selection};
 use cluster::{gateway::GatewayFolder, install::component::Catalogue, place::Place as _};
 use globset::GlobSet;
 use rehearsal::mutants::Mutant;
@@ -26,9 +26,6 @@ use crate::{
     plan,
     rehearsed::Rehearsal,
 };
-
-/// The versions that goldens were recorded with: what is rehearsed best.
-const PROFILE: &str = "recorded";
 
 type CaseOnGateway = (String, String);
 
@@ -90,7 +87,7 @@ pub async fn mutants(root: &Root, options: &options::Mutants, cancel: &Cancellat
     let requirements = suites.requirements().await?;
     let mut gateways = plan::gateways(root, plan::ALL)?;
     gateways.retain(|gateway| Rehearsal.lacks(&gateway.name).is_none());
-    let whole = everything(root, &gateways, PROFILE, &requirements, &suites.tests().await?)?;
+    let whole = everything(root, &gateways, RECORDED, &requirements, &suites.tests().await?)?;
     let out = options.out.clone().unwrap_or_else(|| root.target().join("mutants"));
     let mut pairs = pairs(root, &requirements, &whole, options)?;
     let folder = out.join("rounds");

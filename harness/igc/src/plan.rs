@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use cluster::gateway::{self, GatewayFolder};
 use cluster::install::model::{self, ModelFile};
-use cluster::install::profile::{Profile, Selection};
+use cluster::install::profile::{Profile, RECORDED, Selection};
 use cluster::run::{PlaceOptions, PlannedRun};
 use cluster::{install::bundle::Bundle, install::component::Catalogue, place::Audience};
 use rand::RngExt;
@@ -140,7 +140,7 @@ pub async fn plan(
 /// The profile of a run that names none: real gateways in their newest versions, and a rehearsal, which has no gateway, in those
 /// whose goldens were recorded.
 fn usual_profile(place: PlaceName) -> &'static str {
-    if place.is_real() { "current" } else { "recorded" }
+    if place.is_real() { "current" } else { RECORDED }
 }
 
 pub fn runs(root: &Root) -> PathBuf {

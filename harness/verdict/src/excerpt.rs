@@ -1,25 +1,23 @@
 //! Long texts, shortened where a reader would stop.
 
-use std::fmt::Write;
+use std::borrow::Cow;
 
 /// The text, or so much of its beginning that about this many characters are left, and how many more there were.
 ///
 /// It ends behind a sentence where there is one in the second half, else between two words. A text that is longer by no more
 /// than a fifth is left whole.
-pub(crate) fn excerpt(text: &str, most: usize) -> String {
-    let end = match text.char_indices().nth(most + most / 5) {
-        None => return text.to_owned(),
-        Some(_) => text.char_indices().nth(most).map_or(text.len(), |(at, _)| at),
-    };
-    let (head, half) = (&text[..end], text.char_indices().nth(most / 2).map_or(0, |(at, _)| at));
+pub(crate) fn excerpt(text: &str, most: usize) -> Cow<'_, str> {
+    let at = |characters: usize| text.char_indices().nth(characters).map_or(text.len(), |(at, _)| at);
+    if at(most + most / 5) == text.len() {
+        return Cow::Borrowed(text);
+    }
+    let (head, half) = (&text[..at(most)], at(most / 2));
     let last = |ends: &[&str]| ends.iter().filter_map(|end| head.rfind(end)).filter(|at| *at > half).max();
     // Each sign is one byte long.
-    let kept = last(&[". ", "; ", "\n"]).map(|at| at + 1).or_else(|| last(&[" "])).unwrap_or(end);
+    let kept = last(&[". ", "; ", "\n"]).map(|at| at + 1).or_else(|| last(&[" "])).unwrap_or(head.len());
     let (kept, left) = (text[..kept].trim_end(), text[kept..].trim_start().chars().count());
-    let mut out = String::with_capacity(kept.len() + 32);
     let plural = if left == 1 { "" } else { "s" };
-    _ = write!(out, "{kept} ... ({left} more character{plural})"); // a string takes all
-    out
+    Cow::Owned(format!("{kept} ... ({left} more character{plural})"))
 }
 
 #[cfg(test)]

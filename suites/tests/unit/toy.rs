@@ -8,7 +8,7 @@ use cluster::{
     gateway::GatewayFolder,
     install::{
         component::Catalogue,
-        profile::{Profile, Selection},
+        profile::{Profile, RECORDED, Selection},
     },
     shared::{self, Existing},
 };
@@ -42,7 +42,7 @@ async fn a_folder_is_judged(#[case] copied: &str, #[case] mutant: Option<&str>, 
     testtools::copy(&Root::of_the_environment().unwrap().absolute().join("manifests"), &manifests).unwrap();
     testtools::add_toy(&manifests, copied).unwrap();
     let gateway = GatewayFolder::read(&manifests.join("gateways"), "toy").unwrap();
-    let profile = Profile::read(&manifests, "recorded").unwrap();
+    let profile = Profile::read(&manifests, RECORDED).unwrap();
     let selection = Selection::of(&Catalogue::read(&manifests).unwrap(), &profile, &gateway.components).unwrap();
     let planned = selection.plan(&gateway, None).unwrap();
     let mut config = WorldConfig::new(copied, &planned.versions[&planned.version_of]).unwrap();
@@ -62,7 +62,7 @@ async fn a_folder_is_judged(#[case] copied: &str, #[case] mutant: Option<&str>, 
         id: run.id().to_owned(),
         place: PlaceName::Context,
         checks: vec![CHECK.to_owned()],
-        ..RunInfo::rehearsal("recorded", &["a", "test"])
+        ..RunInfo::rehearsal(RECORDED, &["a", "test"])
     };
     let tests = TestList::of(&requirements);
     let plan = verdict::plan::build(&requirements, vec![planned], info, &tests).unwrap();

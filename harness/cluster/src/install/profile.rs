@@ -25,6 +25,9 @@ pub struct Profile {
     pub versions: BTreeMap<String, String>,
 }
 
+/// The profile of the versions that goldens were recorded with, which a rehearsal reproduces.
+pub const RECORDED: &str = "recorded";
+
 #[derive(Debug, thiserror::Error)]
 pub enum ProfileError {
     #[error(transparent)]

@@ -70,13 +70,13 @@ impl LimitInterceptor for Mutants {
     fn budgets(&self, now: UnixMillis, budgets: &mut Vec<WindowState>) {
         for state in budgets.iter_mut() {
             state.reset = state.limit.reset_seconds(now); // whatever time it goes by, it says the right one
+            if self.is(mutant::SAYS_THAT_WINDOWS_END_SOON) {
+                state.reset = 1;
+            }
             state.over |= state.remaining == 0 && self.is(mutant::OFF_BY_ONE_LIMIT);
             if self.is(mutant::REMAINING_RISES) {
                 state.remaining = state.limit.hits.saturating_sub(state.remaining);
             }
-        }
-        if !budgets.is_empty() && self.is(mutant::SAYS_THAT_WINDOWS_END_SOON) {
-            budgets.iter_mut().for_each(|state| state.reset = 1);
         }
         if budgets.iter().any(|state| !state.over) && self.is(mutant::MARKS_REFUSALS_ALONE) {
             budgets.retain(|state| state.over);

@@ -159,7 +159,7 @@ fn check_report(
     let baseline = telling.and_then(|record| in_force.explains(planned, verdict, &record.clauses));
     let golden = records.last().map(|record| GoldenReport {
         state: record.golden,
-        note: record.golden_note.as_deref().map(|note| excerpt(note, 10 * TEXT)),
+        note: record.golden_note.as_deref().map(|note| bounded(note, 10 * TEXT)),
     });
     let plan = inputs.plan;
     let breaks = ending::verdict_breaks(plan, planned.level, verdict, baseline.as_ref())
@@ -189,15 +189,19 @@ fn check_report(
             .map(|r| Try {
                 attempt: r.key.attempt,
                 verdict: r.verdict,
-                reason: excerpt(&r.reason, TEXT),
+                reason: bounded(&r.reason, TEXT),
                 seconds: r.seconds,
                 evidence: evidence(&r.key),
             })
             .collect(),
         repeat: repeat_command(&plan.run, planned),
-        reason: excerpt(&reason, TEXT),
-        finding: finding.map(|finding| excerpt(&finding, TEXT)),
+        reason: bounded(&reason, TEXT),
+        finding: finding.map(|finding| bounded(&finding, TEXT)),
     }
+}
+
+fn bounded(text: &str, most: usize) -> String {
+    excerpt(text, most).into_owned()
 }
 
 /// Clauses of the attempt that decided; those that do not hold with the exchanges that show it.
@@ -211,16 +215,16 @@ fn clauses(inputs: &Inputs<'_>, record: &Record, verdict: Verdict, is_finding: b
             .map(|exchange| ShownExchange {
                 id: exchange.id.clone(),
                 label: exchange.label.clone(),
-                outcome: excerpt(&exchange.outcome_words(), TEXT),
-                curl: excerpt(&curl::command(history, exchange), 4 * TEXT),
+                outcome: bounded(&exchange.outcome_words(), TEXT),
+                curl: bounded(&curl::command(history, exchange), 4 * TEXT),
             })
             .collect()
     };
     let report = |clause: &crate::judge::Clause| ClauseReport {
-        name: excerpt(&clause.name, TEXT),
+        name: bounded(&clause.name, TEXT),
         holds: clause.holds,
-        expected: excerpt(&clause.expected, TEXT),
-        got: excerpt(&clause.got, TEXT),
+        expected: bounded(&clause.expected, TEXT),
+        got: bounded(&clause.got, TEXT),
         exchanges: if clause.holds == Holds::Yes { Vec::new() } else { shown(&clause.exchanges) },
     };
     record.clauses.iter().map(report).collect()
