@@ -229,6 +229,7 @@ impl Fake {
                 sent_ms: from + h.exchanges.len() as f64 * 10.0,
                 request,
                 outcome,
+                connection: None,
             });
         })
     }
@@ -469,5 +470,6 @@ fn record(exchange: &str) -> ModelRecord {
         usage: None,
         finished: true,
         sent: None,
+        reply: None,
     }
 }

@@ -275,12 +275,11 @@ mod judges {
 
     /// Two streams with these bodies, of which the model sent `sent`.
     fn framed(sent: &str, got: &str) -> Fake {
-        let digest = |body: Body| Sent { bytes: body.bytes, sha256: body.sha256 };
         let mut fake = Fake::of("streaming/framing").model("alpha");
         for (label, got) in [("tokens", got), ("events", sent)] {
             let headers = [("content-type", "text/event-stream")];
             fake = fake.answer(label, 200, &headers, got).also_reached("alpha");
-            fake = fake.with_record(|record| record.sent = Some(digest(Body::of(sent.as_bytes()))));
+            fake = fake.with_record(|record| record.sent = Some(Sent::of(sent.as_bytes())));
         }
         fake
     }

@@ -523,11 +523,6 @@ mod judges {
 
     const ABSENT: &str = "transformation/absent-without-policy";
 
-    fn digest(bytes: &[u8]) -> Sent {
-        let body = Body::of(bytes);
-        Sent { bytes: body.bytes, sha256: body.sha256 }
-    }
-
     /// All bodies pass, on both routes, but for the last: the model got `request`, the client got `reply`.
     fn bodies(request: &'static [u8], reply: &str) -> Fake {
         let mut fake = Fake::of("transformation/body-untouched").model("alpha");
@@ -539,7 +534,7 @@ mod judges {
             fake = fake.answer(label, 200, &[], reply).also_reached("alpha");
             fake = fake.with_exchange(|exchange| exchange.request.body = Body::of(b"abc")).with_record(|record| {
                 record.body = Body::of(request);
-                record.sent = Some(digest(b"abc"));
+                record.sent = Some(Sent::of(b"abc"));
             });
         }
         fake
@@ -575,12 +570,12 @@ mod judges {
 
     fn streamed(fake: Fake, headers: &Headers, steps: &[Step]) -> Fake {
         let fake = exchanged(fake, "stream", headers, &[]).fact("steps-stream", json!(steps));
-        fake.with_record(|record| record.sent = Some(digest(b"{}")))
+        fake.with_record(|record| record.sent = Some(Sent::of(b"{}")))
     }
 
     fn packed(headers: &Headers, body: &str) -> Fake {
         let fake = everything("transformation/gzip").answer("compressed", 200, headers, body).also_reached("alpha");
-        fake.with_record(|record| record.sent = Some(digest(b"packed")))
+        fake.with_record(|record| record.sent = Some(Sent::of(b"packed")))
     }
 
     const READ: [(&str, &str); 4] =
@@ -591,7 +586,7 @@ mod judges {
         let fake = fake.also_reached("alpha").with_exchange(|exchange| exchange.request.body = Body::of(b"large"));
         fake.with_record(|record| {
             record.body = Body::of(request);
-            record.sent = Some(digest(b"large"));
+            record.sent = Some(Sent::of(b"large"));
         })
     }
 

@@ -32,7 +32,9 @@ impl Entry for ModelRecord {
     }
 
     fn weight(&self) -> usize {
-        RECORD + headers(&self.headers) + self.body.text.as_ref().map_or(0, String::len)
+        let texts = [self.body.text.as_ref(), self.sent.as_ref().and_then(|sent| sent.text.as_ref())];
+        let texts = texts.into_iter().flatten().map(String::len).sum::<usize>();
+        RECORD + headers(&self.headers) + self.reply.as_ref().map_or(0, |reply| headers(reply)) + texts
     }
 }
 

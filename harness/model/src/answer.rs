@@ -22,6 +22,16 @@ pub enum Payload {
     Stream(Pieces),
 }
 
+impl Payload {
+    /// The bytes that are sent at once; none of a stream.
+    pub fn whole(self) -> Bytes {
+        match self {
+            Self::Whole(bytes) => bytes,
+            Self::Stream(_) => Bytes::new(),
+        }
+    }
+}
+
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Pieces {
     /// Sent with the head.

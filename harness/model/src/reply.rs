@@ -10,7 +10,7 @@ use flate2::{Compression, write::GzEncoder};
 use futures::{Stream, StreamExt, stream, stream::BoxStream};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use sha2::{Digest, Sha256};
-use verdict::history::{ModelRecord, Sent, hex};
+use verdict::history::{BODY_KEPT, ModelRecord, Sent, hex};
 use wire::tap::Seen;
 
 use crate::{Model, answer::Payload, script::Script};
@@ -135,6 +135,8 @@ pub struct ReplyBody {
     length: Option<u64>,
     sent: u64,
     hash: Sha256,
+    /// What was sent, while it is small enough to be kept as text.
+    kept: Option<Vec<u8>>,
     ticket: Option<Ticket>,
 }
 
@@ -148,18 +150,23 @@ impl ReplyBody {
         seen: Arc<Seen>,
         ticket: Ticket,
     ) -> Self {
-        Self { frames: frames(steps, gate, model, seen), length, sent: 0, hash: Sha256::new(), ticket: Some(ticket) }
+        Self::of(frames(steps, gate, model, seen), length, Some(ticket))
     }
 
     /// A plain body, for a request without a record.
     pub fn plain(bytes: Bytes) -> Self {
         let length = Some(bytes.len() as u64);
-        Self { frames: stream::iter([Ok(bytes)]).boxed(), length, sent: 0, hash: Sha256::new(), ticket: None }
+        Self::of(stream::iter([Ok(bytes)]).boxed(), length, None)
+    }
+
+    fn of(frames: BoxStream<'static, io::Result<Bytes>>, length: Option<u64>, ticket: Option<Ticket>) -> Self {
+        Self { frames, length, sent: 0, hash: Sha256::new(), kept: ticket.is_some().then(Vec::new), ticket }
     }
 
     fn note_sent(&mut self) {
         if let Some(ticket) = &mut self.ticket {
-            let sent = Sent { bytes: self.sent, sha256: hex(&self.hash.clone().finalize()) };
+            let text = self.kept.take().and_then(|kept| String::from_utf8(kept).ok());
+            let sent = Sent { bytes: self.sent, sha256: hex(&self.hash.clone().finalize()), text };
             ticket.note(|record| record.sent = Some(sent));
         }
     }
@@ -181,6 +188,10 @@ impl HttpBody for ReplyBody {
             Some(Ok(bytes)) => {
                 self.sent += bytes.len() as u64;
                 self.hash.update(&bytes);
+                self.kept = self.kept.take().filter(|kept| kept.len() + bytes.len() <= BODY_KEPT).map(|mut kept| {
+                    kept.extend_from_slice(&bytes);
+                    kept
+                });
                 if self.length == Some(self.sent) {
                     self.finish();
                 }

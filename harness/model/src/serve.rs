@@ -3,7 +3,7 @@
 use std::{convert::Infallible, pin::pin, sync::Arc};
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, header, request::Parts};
+use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version, header, request::Parts, response};
 use http_body_util::BodyExt;
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
@@ -98,7 +98,9 @@ async fn respond(model: Model, line: Arc<Line>, seen: Arc<Seen>, request: Reques
     if head.uri.path().starts_with("/igc/") {
         let _not_needed = read(&model.0.config, body).await;
         seen.forget();
-        return dress(&model.0.config, control(&model, &head), ReplyBody::plain);
+        let answer = control(&model, &head);
+        let plain = Response::from_parts(dress(&model.0.config, &answer), answer.payload.whole());
+        return plain.map(ReplyBody::plain);
     }
 
     let sequence = model.0.log.arrive();
@@ -116,6 +118,7 @@ async fn respond(model: Model, line: Arc<Line>, seen: Arc<Seen>, request: Reques
         usage: None,
         finished: false,
         sent: None,
+        reply: None,
     };
     let mut ticket = Ticket::new(model.clone(), line, Arc::clone(&seen), record);
     let body = read(&model.0.config, body).await;
@@ -126,7 +129,8 @@ async fn respond(model: Model, line: Arc<Line>, seen: Arc<Seen>, request: Reques
     });
     if matches!(body, Arrived::Part { too_large: false, .. }) {
         ticket.note(|record| record.status = 400);
-        return dress(&model.0.config, Answer::error(400, "Failed to read request body"), ReplyBody::plain); // to nobody
+        let answer = Answer::error(400, "Failed to read request body"); // to nobody
+        return Response::from_parts(dress(&model.0.config, &answer), ReplyBody::plain(answer.payload.whole()));
     }
 
     let script = Script::read(&head.headers);
@@ -153,26 +157,46 @@ async fn respond(model: Model, line: Arc<Line>, seen: Arc<Seen>, request: Reques
     let mut answer = if script.gzip { answer.with_header("content-encoding", "gzip") } else { answer };
     let payload = std::mem::replace(&mut answer.payload, Payload::Whole(Bytes::new()));
     let (steps, length) = steps(payload, &script);
-    let config = model.0.config.clone();
-    dress(&config, answer, |_body| {
-        if head.method == Method::HEAD {
-            ticket.finish(); // no body follows
-            return ReplyBody::plain(Bytes::new());
-        }
-        ReplyBody::new(steps, length, script.gate, model, seen, ticket)
-    })
+    let reply = dress(&model.0.config, &answer);
+    ticket.note(|record| record.reply = Some(written(&head, &reply, length)));
+    if head.method == Method::HEAD {
+        ticket.finish(); // no body follows
+        return Response::from_parts(reply, ReplyBody::plain(Bytes::new()));
+    }
+    Response::from_parts(reply, ReplyBody::new(steps, length, script.gate, model, seen, ticket))
 }
 
-fn dress(config: &Config, answer: Answer, body: impl FnOnce(Bytes) -> ReplyBody) -> Response<ReplyBody> {
-    let bytes = match answer.payload {
-        Payload::Whole(bytes) => bytes,
-        Payload::Stream(_) => Bytes::new(),
+/// The headers of a reply as hyper writes them: the names in title case, and behind them what frames the body.
+fn written(request: &Parts, reply: &response::Parts, length: Option<u64>) -> Vec<(String, String)> {
+    let framing = match (reply.status.as_u16(), length) {
+        _ if reply.headers.contains_key(header::CONTENT_LENGTH) || request.method == Method::HEAD => None,
+        (204 | 304, _) => None,
+        (_, Some(bytes)) => Some((header::CONTENT_LENGTH, bytes.to_string())),
+        (_, None) if request.version == Version::HTTP_10 => None,
+        (_, None) => Some((header::TRANSFER_ENCODING, "chunked".to_owned())),
     };
-    let mut response = Response::new(body(bytes));
-    *response.status_mut() = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let framing = framing.map(|(name, value)| (name, value.into_bytes()));
+    let own = reply.headers.iter().map(|(name, value)| (name.clone(), value.as_bytes().to_vec()));
+    wire::redacted_all(own.chain(framing).map(|(name, value)| (title_case(name.as_str()), value)).collect())
+}
+
+fn title_case(name: &str) -> String {
+    let mut begins = true;
+    let letters = name.chars().map(|letter| {
+        let letter = if begins { letter.to_ascii_uppercase() } else { letter };
+        begins = letter == '-';
+        letter
+    });
+    letters.collect()
+}
+
+/// The head of an answer.
+fn dress(config: &Config, answer: &Answer) -> response::Parts {
+    let (mut head, ()) = Response::new(()).into_parts();
+    head.status = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let mut add = |name: &str, value: &str| {
         if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::try_from(value)) {
-            response.headers_mut().append(name, value);
+            head.headers.append(name, value);
         }
     };
     add(header::SERVER.as_str(), &config.server);
@@ -181,7 +205,7 @@ fn dress(config: &Config, answer: Answer, body: impl FnOnce(Bytes) -> ReplyBody)
     now.iter().for_each(|now| add(header::DATE.as_str(), &now.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string()));
     answer.content_type.iter().for_each(|t| add(header::CONTENT_TYPE.as_str(), t));
     answer.headers.iter().for_each(|(name, value)| add(name, value));
-    response
+    head
 }
 
 enum Arrived {

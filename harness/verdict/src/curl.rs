@@ -118,6 +118,7 @@ mod tests {
                 body: Body::of(body),
             },
             outcome: Outcome::Failed { stage: "connect".into(), error: "x".into() },
+            connection: None,
         }
     }
 

@@ -9,7 +9,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-pub const HISTORY_VERSION: u32 = 1;
+/// 2 has what a model wrote back ([`ModelRecord::reply`], [`Sent::text`]) and what its connection showed of an exchange
+/// ([`Exchange::connection`]). Histories of version 1 are read without them.
+pub const HISTORY_VERSION: u32 = 2;
 
 /// The request header that names an exchange; models and pickers copy it into their records.
 pub const EXCHANGE_HEADER: &str = "x-igc-exchange";
@@ -126,6 +128,31 @@ pub struct Exchange {
     pub sent_ms: f64,
     pub request: Request,
     pub outcome: Outcome,
+    /// What its connection showed, where that was one that an earlier exchange had left open, or where surplus bytes came.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connection: Option<Connection>,
+}
+
+/// What was seen of the connection of an exchange, over HTTP/1.1.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Connection {
+    /// The id of the exchange whose reply, complete and without `connection: close`, left a connection for this one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<String>,
+    /// Whether this exchange was on that connection. Where not, it was on a new one, and `broke` says why.
+    #[serde(default)]
+    pub reused: bool,
+    /// How that connection could not be used again, against what the reply of `after` said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub broke: Option<String>,
+    /// The id under which the request was sent on that connection before it was sent again on a new one under
+    /// [`Exchange::id`]; absent where nothing was sent on it. A model may have a record of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tried: Option<String>,
+    /// What came with the reply after the end that its framing gave it: so many bytes, and the first of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub surplus: Option<String>,
 }
 
 impl Exchange {
@@ -300,6 +327,9 @@ pub struct ModelRecord {
     /// The body of the reply as far as it was handed over; absent where the model did not say.
     #[serde(default)]
     pub sent: Option<Sent>,
+    /// Headers of the reply in order of sending, as on the wire, credentials redacted; absent where the model did not say.
+    #[serde(default)]
+    pub reply: Option<Vec<(String, String)>>,
 }
 
 impl ModelRecord {
@@ -424,12 +454,23 @@ pub enum StreamEnded {
     Failed,
 }
 
-/// What a model handed over of a body; the bytes themselves are not kept.
+/// What a model handed over of a body.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Sent {
     pub bytes: u64,
+    /// SHA-256 of all of it, in hexadecimal.
     pub sha256: String,
+    /// All of it as text; absent where it is not UTF-8 or has more than [`BODY_KEPT`] bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub text: Option<String>,
+}
+
+impl Sent {
+    pub fn of(bytes: &[u8]) -> Self {
+        let Body { bytes, sha256, text, truncated } = Body::of(bytes);
+        Self { bytes, sha256, text: text.filter(|_| !truncated) }
+    }
 }
 
 /// Tokens, as OpenAI's `usage` object counts them.

@@ -211,6 +211,10 @@ fn exchange(exchange: &mut Exchange) {
         }
         Outcome::Failed { error, .. } => *error = text(error),
     }
+    if let Some(connection) = &mut exchange.connection {
+        let said = [&mut connection.broke, &mut connection.surplus].into_iter().flatten();
+        said.for_each(|said| *said = text(said));
+    }
 }
 
 fn model_log(log: &mut ModelLog) {
@@ -218,6 +222,9 @@ fn model_log(log: &mut ModelLog) {
         record.target = text(&record.target);
         headers(&mut record.headers);
         body(&mut record.body);
+        record.reply.iter_mut().for_each(|reply| headers(reply));
+        let sent = record.sent.iter_mut().filter_map(|sent| sent.text.as_mut());
+        sent.for_each(|kept| *kept = text(kept));
     }
 }
 

@@ -143,7 +143,7 @@ mod tests {
         };
         let (status, headers, body, chunks, head_ms) = (200, vec![], Body::default(), vec![], 0.0);
         let outcome = Outcome::Response(Response { status, headers, body, chunks, ended, head_ms, end_ms });
-        Exchange { id: String::new(), label: String::new(), sent_ms, request, outcome }
+        Exchange { id: String::new(), label: String::new(), sent_ms, request, outcome, connection: None }
     }
 
     #[rstest]

@@ -131,6 +131,7 @@ impl Client {
                 body: Body::of(&payload),
             },
             outcome: Outcome::Failed { stage: BUILD.to_owned(), error: String::new() },
+            connection: None,
         };
         exchange.outcome = match build(&call, &host, &headers, payload) {
             Err(error) => Outcome::Failed { stage: BUILD.to_owned(), error },

@@ -128,6 +128,7 @@ fn history(key: &Key, body: &[u8], header: &str) -> History {
             body: Body::of(body),
             ..Response::default()
         }),
+        connection: None,
     });
     history.objects.insert(
         "route".into(),

@@ -10,7 +10,7 @@ use rstest::rstest;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::{mpsc, watch};
-use verdict::history::{Ended, Usage};
+use verdict::history::{BODY_KEPT, Ended, Usage};
 use wire::{Arrived, Call, Next};
 
 use crate::served::{Served, answer_to, chat, chat_body, config, response, serve};
@@ -95,7 +95,53 @@ async fn what_was_sent_is_recorded(#[case] call: Call) {
     let exchange = served.send(call).await;
     served.model.wait(|records| !records.is_empty()).await;
     let (got, sent) = (&response(&exchange).body, served.record(&exchange).sent.expect("recorded"));
-    assert_eq!((got.bytes, &got.sha256), (sent.bytes, &sent.sha256));
+    assert_eq!((got.bytes, &got.sha256, &got.text), (sent.bytes, &sent.sha256, &sent.text));
+}
+
+#[rstest]
+#[case::all_that_is_kept(r#"{"a":1}"#, BODY_KEPT - PADDED, true)]
+#[case::too_long(r#"{"a":1}"#, BODY_KEPT - PADDED + 1, false)]
+#[case::not_text("\u{ff}", 0, false)]
+#[tokio::test]
+async fn what_was_sent_is_kept_where_it_is_text_and_not_too_long(
+    #[case] body: &str,
+    #[case] padding: usize,
+    #[case] kept: bool,
+) {
+    let body: Vec<u8> = body.chars().filter_map(|c| u8::try_from(c).ok()).collect(); // as Latin-1
+    let served = serve(config()).await;
+    let call = Call::get("/any").header("x-igc-reply", STANDARD.encode(body));
+    let exchange = served.send(call.header("x-igc-padding", padding.to_string())).await;
+    let sent = served.record(&exchange).sent.expect("recorded");
+    assert_eq!((sent.bytes, sent.text.is_some()), (response(&exchange).body.bytes, kept));
+}
+
+/// Bytes of `{"a":1}` with an empty padding.
+const PADDED: usize = r#"{"a":1,"padding":""}"#.len();
+
+/// What its own peer sees is what the model writes down of its reply, in the same order and spelling.
+#[rstest]
+#[case::whole(chat("Hello"))]
+#[case::streamed(chat("Hello").stream())]
+#[case::compressed(chat("Hello").header("x-igc-gzip", "1"))]
+#[case::lines_of_one_name(chat("Hello").header("x-igc-header", "x-a: 1").header("x-igc-header", "y-b: 2").header("x-igc-header", "X-A: 3"))]
+#[case::says_its_length(Call::get("/any").header("x-igc-reply", "YWJj").header("x-igc-header", "content-length: 3"))]
+#[case::error(chat("Hello").header("x-igc-status", "503"))]
+#[case::no_content(Call::get("/any").header("x-igc-status", "204").header("x-igc-reply", ""))]
+#[case::not_modified(Call::get("/any").header("x-igc-status", "304").header("x-igc-reply", ""))]
+#[case::not_modified_with_a_length(Call::get("/any").header("x-igc-status", "304").header("x-igc-reply", "YWJj"))]
+#[case::no_body(Call::get("/health"))]
+#[case::head(Call::new("HEAD", "/v1/models").header("x-igc-reply", "YWJj"))]
+#[case::head_of_a_stream(Call::new("HEAD", "/any").header("x-igc-reply", "YWJj").header("x-igc-content-type", "text/event-stream"))]
+#[case::allowed(Call::new("OPTIONS", "/v1/models"))]
+#[case::nowhere(Call::get("/nope"))]
+#[case::unreadable_script(Call::get("/nope").header("x-igc-status", "x"))]
+#[tokio::test]
+async fn the_head_of_a_reply_is_recorded_as_it_was_written(#[case] call: Call) {
+    let served = serve(config()).await;
+    let exchange = served.send(call).await;
+    served.model.wait(|records| !records.is_empty()).await;
+    assert_eq!(served.record(&exchange).reply.as_ref(), Some(&response(&exchange).headers));
 }
 
 const WRONG: Usage = Usage { prompt_tokens: 3, completion_tokens: 4, total_tokens: 9 };

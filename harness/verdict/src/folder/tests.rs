@@ -151,7 +151,7 @@ fn histories_come_back_and_unknown_versions_are_refused() {
     history.version = 9;
     folder.write_history(&history).unwrap();
     let message = folder.read_history(&history.key).unwrap_err().to_string();
-    assert!(message.contains("version 9, and this igc reads versions up to 1"), "{message}");
+    assert!(message.contains("version 9, and this igc reads versions up to 2"), "{message}");
     assert_eq!(folder.history_keys().unwrap(), [key("routing/host", 1), key("routing/host", 2)]);
     history.key.attempt = 3;
     let message = folder.read_history(&history.key).unwrap_err().to_string();

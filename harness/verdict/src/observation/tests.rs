@@ -71,6 +71,7 @@ fn history(n: &Names) -> History {
             body: Body::of(body.to_string().as_bytes()),
             ..Response::default()
         }),
+        connection: None,
     });
     let marker = |exchange: &str, sequence| ModelRecord {
         sequence,

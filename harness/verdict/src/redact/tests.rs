@@ -5,7 +5,7 @@ use rstest::rstest;
 use serde_json::json;
 
 use super::*;
-use crate::history::{Key, ModelRecord, PickerLog, PickerRecord, Request, Response};
+use crate::history::{Connection, Key, ModelRecord, PickerLog, PickerRecord, Request, Response, Sent};
 
 const TOKEN: &str = "S3cr3tValue99";
 
@@ -152,6 +152,7 @@ fn telling(token: &str) -> History {
         sent_ms: 0.0,
         request: Request { target, headers: secret(), body: body(), ..Request::default() },
         outcome: Outcome::Response(Response { headers: secret(), body: body(), ..Response::default() }),
+        connection: Some(Connection { surplus: Some(format!("cookie: {token}")), ..Connection::default() }),
     };
     history.settle.exchanges.push(exchange.clone());
     history.exchanges.push(exchange.clone());
@@ -166,7 +167,9 @@ fn telling(token: &str) -> History {
     history.admissions.insert("b".into(), refused);
     history.notes.push(format!("sk-{token}"));
     let target = format!("/?api_key={token}");
-    let record = ModelRecord { target, headers: secret(), body: body(), ..ModelRecord::default() };
+    let sent = Some(Sent::of(format!("api-key: {token}").as_bytes()));
+    let record =
+        ModelRecord { target, headers: secret(), body: body(), reply: Some(secret()), sent, ..ModelRecord::default() };
     history.models.insert("m".into(), ModelLog { records: vec![record], ..ModelLog::default() });
     history
 }

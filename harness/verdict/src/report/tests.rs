@@ -76,6 +76,7 @@ impl World {
                 ..Request::default()
             },
             outcome: Outcome::Failed { stage: "connect".into(), error: "refused".into() },
+            connection: None,
         });
         Some(history)
     }

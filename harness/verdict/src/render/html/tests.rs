@@ -132,6 +132,7 @@ fn seen(status: u16) -> History {
         sent_ms: 12.0,
         request: Request { method: "POST".into(), target: "/v1/chat/completions".into(), ..Request::default() },
         outcome: Outcome::Response(Response { status, end_ms: 2.5, ..Response::default() }),
+        connection: None,
     };
     let record = ModelRecord {
         exchange: Some("x-1".into()),
