@@ -251,7 +251,14 @@ async fn what_crosses_the_proxy(#[case] http2: bool) {
     assert_eq!(all("host"), ["up.test"]);
     assert_eq!(all("x-set"), ["new"]);
     assert_eq!(all("x-add"), ["one", "two"]);
-    assert_eq!(all("x-forwarded-for"), ["127.0.0.1"]);
+    for (name, value) in [
+        ("x-forwarded-for", "127.0.0.1"),
+        ("x-forwarded-proto", "http"),
+        ("x-envoy-external-address", "127.0.0.1"),
+        ("x-forwarded-host", "m.test"),
+    ] {
+        assert_eq!(all(name), [value], "{name}");
+    }
     assert!(all("x-remove").is_empty() && all("x-private").is_empty(), "{:?}", record.headers);
     assert_eq!(record.body.text.as_deref(), Some(chat().to_string().as_str()), "the body is untouched");
 }

@@ -5,6 +5,11 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{
+    json_text::{
+        self,
+        Kind::{Any, Of, OfOrNull},
+        Type,
+    },
     local_reply::Failure,
     routing::{IncludeUsage, Provider},
 };
@@ -43,30 +48,64 @@ pub(super) fn parse_chat(body: &[u8]) -> Result<Value, Failure> {
     serde_json::from_slice(body).map_err(refused)
 }
 
+/// The request as the backend gets it: agentgateway writes it anew, Envoy AI Gateway changes its text in place.
 pub(super) fn request_body(original: &Bytes, request: &Value, provider: &Provider) -> Bytes {
-    let mut changed = None;
+    let Ok(text) = std::str::from_utf8(original) else { return original.clone() };
+    let mut sent = if provider.parses_chat { json_text::compact(text) } else { text.to_owned() };
     if let Some(model) = &provider.model
         && request.get("model").and_then(Value::as_str) != Some(model)
     {
-        changed.get_or_insert_with(|| request.clone())["model"] = json!(model);
+        sent = json_text::with_member(&sent, "model", &json!(model).to_string());
     }
     if self::request(request).stream && asks_for_usage(request, provider.include_usage) {
-        let request = changed.get_or_insert_with(|| request.clone());
-        if !request["stream_options"].is_object() {
-            request["stream_options"] = json!({});
-        }
-        request["stream_options"]["include_usage"] = json!(true);
+        let options = json_text::member(&sent, "stream_options").filter(|options| options.starts_with('{'));
+        let options = json_text::with_member(options.unwrap_or("{}"), "include_usage", "true");
+        sent = json_text::with_member(&sent, "stream_options", &options);
     }
-    match changed {
-        Some(changed) => Bytes::from(changed.to_string()),
-        None => original.clone(),
-    }
+    Bytes::from(if provider.parses_chat { REQUEST.write(&sent) } else { sent })
 }
+
+// The order in which agentgateway writes what it has read (`crates/agentgateway/src/llm/types/completions.rs`).
+const REQUEST: Type = Type(&[
+    (
+        "messages",
+        Of(&Type(&[("role", Any), ("name", Any), ("content", Any), ("tool_call_id", Any), ("tool_calls", Any)])),
+    ),
+    ("model", Any),
+    ("top_p", Any),
+    ("temperature", Any),
+    ("stream", Any),
+    ("frequency_penalty", Any),
+    ("presence_penalty", Any),
+    ("seed", Any),
+    ("stream_options", Of(&Type(&[("include_usage", Any)]))),
+    ("max_tokens", Any),
+    ("max_completion_tokens", Any),
+    ("stop", Any),
+    ("tools", Any),
+    ("tool_choice", Any),
+    ("user", Any),
+]);
+const REPLY: Type = Type(&[
+    ("model", Any),
+    ("service_tier", Any),
+    (
+        "usage",
+        OfOrNull(&Type(&[
+            ("prompt_tokens", Any),
+            ("completion_tokens", Any),
+            ("total_tokens", Any),
+            ("completion_tokens_details", Any),
+            ("prompt_tokens_details", Any),
+        ])),
+    ),
+    ("choices", Of(&Type(&[("message", Of(&Type(&[("content", Any), ("role", Any)])))]))),
+]);
 
 fn asks_for_usage(request: &Value, when: IncludeUsage) -> bool {
     match when {
         IncludeUsage::Never => false,
-        IncludeUsage::WhereAbsent => request.get("stream_options").is_none(),
+        IncludeUsage::WhereAbsent => request.get("stream_options").is_none_or(Value::is_null),
         IncludeUsage::Always => request.pointer("/stream_options/include_usage") != Some(&Value::Bool(true)),
     }
 }
@@ -83,7 +122,7 @@ pub(super) fn reply_body(body: &[u8]) -> Result<(Bytes, Value), Failure> {
     let refused = |e: serde_json::Error| Failure::UnreadableReply(format!("failed to parse response: {e}"));
     serde_json::from_slice::<Reply>(body).map_err(refused)?;
     let reply: Value = serde_json::from_slice(body).map_err(refused)?;
-    Ok((Bytes::from(reply.to_string()), reply))
+    Ok((Bytes::from(REPLY.write(&json_text::compact(&String::from_utf8_lossy(body)))), reply))
 }
 
 /// How Envoy AI Gateway wraps an upstream's error that is not JSON (docs/facts/envoy-ai-gateway.md E7).
@@ -131,7 +170,48 @@ mod tests {
         let request = parse(&original).expect("JSON");
         assert_eq!(request_body(&original, &request, &provider(IncludeUsage::Always, Some("m"))), original);
         let sent = request_body(&original, &request, &provider(IncludeUsage::Always, Some("other")));
-        assert_eq!(sent, r#"{"model":"other"}"#);
+        assert_eq!(sent, r#"{ "model" : "other" }"#);
+    }
+
+    /// As they stand in recordings: 29-ai-stream-options of Envoy AI Gateway v1.0.0, 20-ai-chat and 33-stream-ai-transform of
+    /// agentgateway v1.3.1.
+    #[rstest]
+    #[case::in_place(
+        Provider { include_usage: IncludeUsage::Always, ..Provider::default() },
+        r#"{ "stream": true, "model": "m1", "messages": [ {"role": "user", "content": "Hello"} ] }"#,
+        r#"{ "stream": true, "model": "m1", "messages": [ {"role": "user", "content": "Hello"} ] ,"stream_options":{"include_usage":true}}"#
+    )]
+    #[case::in_place_of_a_false(
+        Provider { include_usage: IncludeUsage::Always, ..Provider::default() },
+        r#"{"stream_options":{"include_usage":false,"x":1},"stream":true}"#,
+        r#"{"stream_options":{"include_usage":true,"x":1},"stream":true}"#
+    )]
+    #[case::anew(
+        Provider { parses_chat: true, ..Provider::default() },
+        r#"{"model": "mock-llm", "messages": [{"role": "user", "content": "Hello"}]}"#,
+        r#"{"messages":[{"role":"user","content":"Hello"}],"model":"mock-llm"}"#
+    )]
+    #[case::anew_stream(
+        Provider { parses_chat: true, include_usage: IncludeUsage::WhereAbsent, ..Provider::default() },
+        r#"{"model": "mock-llm", "metadata": {}, "messages": [{"content": "one two", "role": "user"}], "stream": true}"#,
+        r#"{"messages":[{"role":"user","content":"one two"}],"model":"mock-llm","stream":true,"stream_options":{"include_usage":true},"metadata":{}}"#
+    )]
+    fn requests_as_recorded(#[case] provider: Provider, #[case] from: &'static str, #[case] to: &str) {
+        let original = Bytes::from_static(from.as_bytes());
+        assert_eq!(request_body(&original, &parse(&original).expect("JSON"), &provider), to);
+    }
+
+    #[rstest]
+    #[case::recorded_20_ai_chat(
+        r#"{"id":"c","model":"mock-llm","object":"chat.completion","created":1,"usage":{"prompt_tokens":6,"completion_tokens":1,"total_tokens":7,"prompt_tokens_details":{"cached_tokens":0}},"choices":[{"index":0,"finish_reason":"stop","message":{"role":"assistant","content":"Hello"}}]}"#,
+        r#"{"model":"mock-llm","usage":{"prompt_tokens":6,"completion_tokens":1,"total_tokens":7,"prompt_tokens_details":{"cached_tokens":0}},"choices":[{"message":{"content":"Hello","role":"assistant"},"index":0,"finish_reason":"stop"}],"id":"c","object":"chat.completion","created":1}"#
+    )]
+    #[case::without_usage(
+        r#"{"id":"c","model":"m","choices":[]}"#,
+        r#"{"model":"m","usage":null,"choices":[],"id":"c"}"#
+    )]
+    fn replies_are_written_anew(#[case] from: &str, #[case] to: &str) {
+        assert_eq!(reply_body(from.as_bytes()).expect("a reply").0, to);
     }
 
     #[rstest]

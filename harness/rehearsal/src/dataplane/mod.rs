@@ -5,6 +5,7 @@ pub mod bodies;
 mod exchange;
 mod ext_proc;
 pub mod interceptor;
+mod json_text;
 pub mod limits;
 pub mod local_reply;
 pub mod matching;

@@ -145,6 +145,9 @@ pub enum IncludeUsage {
 pub struct Extraction {
     pub header: &'static str,
     pub existing: ExistingHeader,
+    /// Headers that say how the request came: an id of its own, and its path with the query.
+    pub id_header: &'static str,
+    pub path_header: &'static str,
     pub destination_header: &'static str,
     pub paths: &'static [&'static str],
     /// What `GET /v1/models` answers for a host: (pattern, model, owner, created in Unix seconds).
@@ -340,6 +343,11 @@ impl Table {
             listener.entries.sort_by(|a, b| precedence.compare(a, b));
         }
         Self { listeners, precedence, local_reply, header_case, passes_keep_alive: false }
+    }
+
+    /// Whether models are told of the client, and of how its request came (Envoy).
+    pub fn tells_of_clients(&self) -> bool {
+        self.header_case == HeaderCase::Lower
     }
 
     pub fn entries(&self) -> impl Iterator<Item = &Arc<Entry>> {

@@ -57,7 +57,6 @@ struct Exchange<'a> {
     proxy: &'a Proxy,
     table: &'a Table,
     port: u16,
-    peer: SocketAddr,
     client: ClientRequest,
     method: Method,
     host: String,
@@ -79,12 +78,14 @@ impl<'a> Exchange<'a> {
         let (parts, body) = request.into_parts();
         let host = host_of(&parts.uri, &parts.headers);
         let mut headers = upstream::end_to_end(&parts.headers);
+        if table.tells_of_clients() {
+            headers::tell_of_client(&mut headers, peer.ip());
+        }
         proxy.interceptor().forwarded_headers(&parts.headers, &mut headers);
         Self {
             proxy,
             table,
             port,
-            peer,
             client: ClientRequest::new(&parts.method, &host, &parts.uri, &parts.headers),
             method: parts.method,
             host,

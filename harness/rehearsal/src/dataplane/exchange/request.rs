@@ -1,6 +1,6 @@
 //! The request on its way: expressions, filters, what an AI backend makes of it, and what is sent in the end.
 
-use http::{HeaderMap, HeaderValue, Request, Uri, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Uri, header};
 use hyper::body::Body as _;
 use serde_json::Value;
 
@@ -9,8 +9,10 @@ use crate::dataplane::{
     ai,
     bodies::{Body, READ_BUFFER},
     local_reply::Failure,
-    routing::{Backend, Entry, Filter, HeaderCase, PathMatch, PathRewrite, Provider, Rule},
+    routing::{Backend, Entry, Filter, PathMatch, PathRewrite, Provider, Rule},
 };
+
+const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 
 impl Exchange<'_> {
     pub(super) async fn transform_request(&mut self, rule: &Rule) -> Result<(), Failure> {
@@ -93,21 +95,18 @@ impl Exchange<'_> {
 
     pub(super) fn upstream_request(&mut self, host: Option<String>) -> Result<Request<Body>, Failure> {
         let target = self.target().parse::<Uri>().map_err(|_| Failure::BodyUnreadable)?;
-        let host = host.or_else(|| self.headers.get(header::HOST).and_then(|h| h.to_str().ok()).map(str::to_owned));
-        let host = host.unwrap_or_else(|| self.host.clone());
-        let mut headers = HeaderMap::with_capacity(self.headers.len() + 3);
+        let asked = self.headers.get(header::HOST).and_then(|h| h.to_str().ok()).unwrap_or(&self.host).to_owned();
+        if host.is_some() && self.table.tells_of_clients() {
+            headers::append_element(&mut self.headers, X_FORWARDED_HOST, &asked);
+        }
+        let host = host.unwrap_or(asked);
+        let mut headers = HeaderMap::with_capacity(self.headers.len() + 1);
         if let Ok(host) = HeaderValue::from_str(&host) {
             headers.insert(header::HOST, host);
         }
         for (name, value) in &self.headers {
             if *name != header::HOST && *name != header::EXPECT {
                 headers.append(name.clone(), value.clone());
-            }
-        }
-        if self.table.header_case == HeaderCase::Lower {
-            headers::append_all(&mut headers, [("x-forwarded-for", self.peer.ip().to_string())]);
-            if !headers.contains_key("x-forwarded-proto") {
-                headers::append_all(&mut headers, [("x-forwarded-proto", "http".to_owned())]);
             }
         }
         let body = self.take_body();

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use http::{HeaderName, HeaderValue, Method};
 use serde_json::json;
 
-use super::{Exchange, Stop};
+use super::{Exchange, Stop, headers};
 use crate::dataplane::{
     ai,
     local_reply::{Failure, LocalReply},
@@ -49,6 +49,8 @@ impl Exchange<'_> {
         };
         // Without a body the parser is never called.
         let model = if body.is_empty() { None } else { ai::request(&ai::parse(&body).map_err(malformed)?).model };
+        let id = format!("{}-{}", headers::text(&self.headers, &headers::REQUEST_ID), headers::random_id());
+        headers::set(&mut self.headers, extraction.id_header, id);
         if let Some(model) = self.interceptor().model(extraction, &self.head(), model)
             && let Ok(model) = HeaderValue::from_str(&model)
         {
@@ -58,6 +60,8 @@ impl Exchange<'_> {
                 ExistingHeader::Appended => _ = self.headers.append(name, model),
             }
         }
+        let path = self.target();
+        headers::set(&mut self.headers, extraction.path_header, path);
         Ok(())
     }
 }

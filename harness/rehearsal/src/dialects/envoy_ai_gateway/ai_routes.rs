@@ -274,6 +274,8 @@ impl AiRoutes {
         Some(Arc::new(Extraction {
             header: MODEL_HEADER,
             existing: self.existing,
+            id_header: "x-ai-eg-internal-req-id",
+            path_header: "x-ai-eg-original-path",
             destination_header: "x-gateway-destination-endpoint",
             paths: PATHS,
             models: self.models.get(gateway).cloned().unwrap_or_default(),
