@@ -1,7 +1,9 @@
-//! `mutants`: every mutant of the rehearsal against the checks that are to kill it, and what came of each.
+//! `mutants`: every mutant of the rehearsal on every gateway that it fits, against the checks that are to show it.
 //!
-//! The suites' test binary tries a case of a check on the gateway as it is and then on mutants of it, in one process. A pair
-//! of mutant and check goes on to the next case or gateway, round by round, until the mutant is killed.
+//! The suites' test binary tries a case of a check on the gateway as it is and then on mutants of it, in one process. A cell
+//! (mutant, check and gateway) goes on to the next case, round by round, until the mutant is killed there.
+
+mod kills;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs::File;
@@ -11,14 +13,15 @@ use cluster::install::profile::{Profile, RECORDED, Selection};
 use cluster::{gateway::GatewayFolder, install::component::Catalogue, place::Place as _};
 use globset::GlobSet;
 use rehearsal::mutants::Mutant;
-use serde::Serialize;
 use shipped::Root;
 use tokio_util::sync::CancellationToken;
 use verdict::baseline::{Baseline, Reality};
-use verdict::plan::{Level, Plan, PlannedCheck, RunInfo, Trials, build};
+use verdict::plan::{Disposition, Level, Plan, PlannedCheck, RunInfo, Trials, build};
 use verdict::record::{Record, Verdict};
-use verdict::{folder::RunFolder, judge::Holds, names, requirements::Requirements, tests_list::TestList};
+use verdict::requirements::{Requirement, Requirements};
+use verdict::{folder::RunFolder, judge::Holds, names, tests_list::TestList};
 
+use self::kills::{Absence, Cell, Outcome, Role, results, table};
 use crate::suites::{Ended, Suites};
 use crate::{
     failure::Failure,
@@ -27,59 +30,8 @@ use crate::{
     rehearsed::Rehearsal,
 };
 
-type CaseOnGateway = (String, String);
-
-struct Pair {
-    mutant: Mutant,
-    check: String,
-    /// Whether the requirement names the mutant; else it is tried to see whether it kills what it should not.
-    named: bool,
-    left: VecDeque<CaseOnGateway>,
-    outcomes: Vec<(CaseOnGateway, Outcome)>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Outcome {
-    /// The check failed with the mutant, and passed without it: the clause that shows it.
-    Killed(String),
-    /// The same, but for another clause than the mutant breaks.
-    WrongReason(String),
-    /// The check passed, or could not tell: its verdict and reason.
-    Survived(String),
-    Unreached(String),
-    /// The check fails without the mutant, also on a mended gateway: nothing can be said.
-    FailsWithout(String),
-    NoRecord,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "kebab-case")]
-enum State {
-    Killed,
-    Survived,
-    Void,
-}
-
-/// `mutants.json`.
-#[derive(Debug, Serialize)]
-struct Results {
-    mutants: Vec<Row>,
-    toothless: Vec<String>,
-}
-
-#[derive(Debug, Serialize)]
-struct Row {
-    name: &'static str,
-    state: State,
-    killed_by: Vec<String>,
-    violates: &'static str,
-    /// Checks that name it and did not kill it, with what came of them.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    missed: BTreeMap<String, String>,
-    /// Checks that failed although they do not name it, or for another clause than it breaks.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    unexpected: BTreeMap<String, String>,
-}
+/// How the names of clauses begin that no check judges, but an invariant of every exchange.
+const INVARIANT: &str = "invariant/";
 
 /// Runs the mutants. The exit code is 1 where one is not killed, or a check kills nothing.
 pub async fn mutants(root: &Root, options: &options::Mutants, cancel: &CancellationToken) -> Result<u8, Failure> {
@@ -89,27 +41,28 @@ pub async fn mutants(root: &Root, options: &options::Mutants, cancel: &Cancellat
     gateways.retain(|gateway| Rehearsal.lacks(&gateway.name).is_none());
     let whole = everything(root, &gateways, RECORDED, &requirements, &suites.tests().await?)?;
     let out = options.out.clone().unwrap_or_else(|| root.target().join("mutants"));
-    let mut pairs = pairs(root, &requirements, &whole, options)?;
+    let known = known_failures(root, &whole)?;
+    let (mut cells, absent) = cells(&requirements, &whole, &known, options)?;
     let folder = out.join("rounds");
     _ = std::fs::remove_dir_all(&folder); // those of the run before
     for round in 1.. {
-        let next = next(&mut pairs, options.once);
+        let next = next(&mut cells, options.once);
         if next.is_empty() {
             break;
         }
         eprintln!("round {round}: {} tries", next.len());
-        let plan = plan_of(&whole, &pairs, &next, options);
+        let plan = plan_of(&whole, &cells, &next, options);
         let run = RunFolder::create(&folder, &format!("round-{round}"))?;
         if !drive(root, &suites, &run, &plan, options, cancel).await? {
             return Ok(130);
         }
         let records = run.read_records()?.records;
-        for (at, place) in next {
-            let outcome = outcome(&records, &pairs[at], &place);
-            pairs[at].outcomes.push((place, outcome));
+        for (at, case) in next {
+            let outcome = outcome(&records, &cells[at], &case);
+            cells[at].outcomes.push((case, outcome));
         }
     }
-    let results = results(&requirements, &pairs);
+    let results = results(&requirements, &cells, &absent);
     std::fs::create_dir_all(&out)?;
     std::fs::write(out.join("mutants.json"), serde_json::to_string_pretty(&results)? + "\n")?;
     let table = table(&results);
@@ -136,48 +89,98 @@ pub fn everything(
     build(requirements, planned, run, tests).map_err(Failure::usage)
 }
 
-/// The pairs that are asked for, each with all that it may be tried on: first where the check is not known to fail.
-fn pairs(
-    root: &Root,
-    requirements: &Requirements,
-    whole: &Plan,
-    options: &options::Mutants,
-) -> Result<Vec<Pair>, Failure> {
-    let named = named(requirements)?;
-    let wanted = wanted(&options.only)?;
-    let mut fails = BTreeSet::new();
+/// The cases that are known to fail on a gateway as it is; without a case, all of a check.
+type Known = BTreeSet<(String, String, Option<String>)>;
+
+fn known_failures(root: &Root, whole: &Plan) -> Result<Known, Failure> {
+    let mut known = Known::new();
     for gateway in &whole.gateways {
         let baseline = Baseline::find(&root.goldens(), &gateway.name).map_err(Failure::usage)?;
         for entry in baseline.entries.into_iter().filter(|e| e.is_seen_in(Reality::Rehearsal)) {
-            fails.insert((gateway.name.clone(), entry.check, entry.case));
+            known.insert((gateway.name.clone(), entry.check, entry.case));
         }
     }
-    let known = |c: &PlannedCheck| {
-        let case = |case: Option<String>| fails.contains(&(c.gateway.clone(), c.check.clone(), case));
+    Ok(known)
+}
+
+/// Why nothing can try a mutant on a gateway.
+type Absent = BTreeMap<(Mutant, String), Absence>;
+
+/// The cells that are asked for, each with its cases: first where the check is not known to fail.
+fn cells(
+    requirements: &Requirements,
+    whole: &Plan,
+    known: &Known,
+    options: &options::Mutants,
+) -> Result<(Vec<Cell>, Absent), Failure> {
+    let named = named(requirements)?;
+    let wanted = wanted(&options.only)?;
+    let fails = |c: &&PlannedCheck| {
+        let case = |case: Option<String>| known.contains(&(c.gateway.clone(), c.check.clone(), case));
         case(None) || case(Some(c.case.clone()))
     };
-    let mut pairs = Vec::new();
+    let (mut cells, mut absent) = (Vec::new(), Absent::new());
     for mutant in Mutant::all().filter(|m| wanted.is_match(m.name())) {
-        for requirement in &requirements.checks {
-            let is_named = named.contains(&(requirement.check.as_str(), mutant));
-            let mut places: Vec<&PlannedCheck> =
-                whole.checks.iter().filter(|c| c.runs() && c.check == requirement.check).collect();
-            places.sort_by_key(|c| known(c));
-            if !is_named {
-                places.truncate(usize::from(options.broad && requirement.level != Level::Info));
+        let mut roles: Vec<(&Requirement, Role)> = Vec::new();
+        let carried = mutant.carriers().iter().filter_map(|check| requirements.get(check));
+        let names = requirements.checks.iter().filter(|r| named.contains(&(r.check.as_str(), mutant)));
+        roles.extend(names.map(|r| (r, Role::Named)));
+        roles.extend(carried.map(|r| (r, Role::Carrier)));
+        for gateway in &whole.gateways {
+            let before = cells.len();
+            for (requirement, role) in &roles {
+                let mut cases: Vec<&PlannedCheck> = cases_of(whole, requirement, &gateway.name).collect();
+                cases.sort_by_key(fails);
+                let cases = cases.into_iter().map(|c| c.case.clone()).collect();
+                cells.extend(Cell::new(mutant, requirement, &gateway.name, *role, cases));
             }
-            if !places.is_empty() {
-                pairs.push(Pair {
-                    mutant,
-                    check: requirement.check.clone(),
-                    named: is_named,
-                    left: places.into_iter().map(|c| (c.gateway.clone(), c.case.clone())).collect(),
-                    outcomes: vec![],
-                });
+            if cells.len() == before {
+                let of = roles.iter().map(|(requirement, _)| *requirement);
+                absent.insert((mutant, gateway.name.clone()), absence(whole, of, &gateway.name));
             }
         }
+        let others = requirements.checks.iter().filter(|r| options.broad && r.level != Level::Info);
+        for other in others.filter(|r| roles.iter().all(|(role, _)| role.check != r.check)) {
+            let first = whole.gateways.iter().find_map(|g| cases_of(whole, other, &g.name).min_by_key(fails));
+            let cell =
+                |c: &PlannedCheck| Cell::new(mutant, other, &c.gateway, Role::Broad, VecDeque::from([c.case.clone()]));
+            cells.extend(first.and_then(cell));
+        }
     }
-    Ok(pairs)
+    Ok((cells, absent))
+}
+
+fn cases_of<'p>(
+    whole: &'p Plan,
+    requirement: &'p Requirement,
+    gateway: &'p str,
+) -> impl Iterator<Item = &'p PlannedCheck> {
+    whole.checks.iter().filter(move |c| c.runs() && c.check == requirement.check && c.gateway == gateway)
+}
+
+/// A mutant does not fit a gateway where all checks that show it are unsupported there, or about another one.
+fn absence<'r>(whole: &Plan, showing: impl Iterator<Item = &'r Requirement>, gateway: &str) -> Absence {
+    let mut said = Vec::new();
+    let mut is_left_out = true;
+    for requirement in showing {
+        let about_others = !requirement.gateways.is_empty() && !requirement.gateways.iter().any(|g| g == gateway);
+        if about_others {
+            said.push(format!("{} is about {}", requirement.check, requirement.gateways.join(", ")));
+        }
+        for planned in whole.checks.iter().filter(|c| c.check == requirement.check && c.gateway == gateway) {
+            let reason = match &planned.disposition {
+                Disposition::Run => continue,
+                Disposition::Unsupported { reason } => reason,
+                Disposition::NotRun { reason, .. } => {
+                    is_left_out = false;
+                    reason
+                }
+            };
+            said.push(format!("{}: {reason}", requirement.check));
+        }
+    }
+    said.dedup();
+    Absence { is_left_out: is_left_out && !said.is_empty(), reason: said.join("; ") }
 }
 
 /// Which check names which mutant; a name that is none, or a mutant that nobody names, is a mistake. What is only told and
@@ -197,13 +200,22 @@ fn named(requirements: &Requirements) -> Result<BTreeSet<(&str, Mutant)>, Failur
             named.insert((requirement.check.as_str(), mutant));
         }
     }
-    match Mutant::all().find(|mutant| named.iter().all(|(_, named)| named != mutant)) {
-        Some(mutant) => {
-            let name = mutant.name();
-            Err(Failure::Usage(format!("no check names the mutant {name}; add it to the `kills` of one")))
+    for mutant in Mutant::all() {
+        let name = mutant.name();
+        if let Some(carrier) = mutant.carriers().iter().find(|check| requirements.get(check).is_none()) {
+            let near = names::near(carrier, requirements.checks.iter().map(|r| r.check.as_str()));
+            return Err(Failure::Usage(format!(
+                "the mutant {name} is carried by {carrier}, and there is no such check{}",
+                names::suggestion(&near)
+            )));
         }
-        None => Ok(named),
+        if mutant.carriers().is_empty() && named.iter().all(|(_, named)| *named != mutant) {
+            return Err(Failure::Usage(format!(
+                "no check names the mutant {name}; add it to the `kills` of one, or the checks that carry it to its row"
+            )));
+        }
     }
+    Ok(named)
 }
 
 fn wanted(only: &[String]) -> Result<GlobSet, Failure> {
@@ -217,18 +229,21 @@ fn wanted(only: &[String]) -> Result<GlobSet, Failure> {
     globs("--only", only)
 }
 
-/// The next try of every pair that has not killed yet; `once`: of one pair of every mutant that nobody has killed yet.
-fn next(pairs: &mut [Pair], once: bool) -> Vec<(usize, CaseOnGateway)> {
-    let mut served: BTreeSet<Mutant> = pairs.iter().filter(|p| once && p.has_killed()).map(|p| p.mutant).collect();
+/// The next case of every cell that goes on. Carriers take turns, on each gateway until one of them kills; with `once` all
+/// cells do.
+fn next(cells: &mut [Cell], once: bool) -> Vec<(usize, String)> {
+    let on = |c: &Cell| (c.mutant, c.gateway.clone());
+    let mut served: BTreeSet<(Mutant, String)> = cells.iter().filter(|c| c.counts() && c.kills()).map(on).collect();
     let mut next = Vec::new();
-    for (at, pair) in pairs.iter_mut().enumerate() {
-        if pair.has_killed() || served.contains(&pair.mutant) {
+    for (at, cell) in cells.iter_mut().enumerate() {
+        let takes_turns = once || cell.role == Role::Carrier;
+        if cell.is_done() || takes_turns && served.contains(&on(cell)) {
             continue;
         }
-        if let Some(place) = pair.left.pop_front() {
-            next.push((at, place));
-            if once {
-                served.insert(pair.mutant);
+        if let Some(case) = cell.left.pop_front() {
+            next.push((at, case));
+            if takes_turns {
+                served.insert(on(cell));
             }
         }
     }
@@ -236,11 +251,11 @@ fn next(pairs: &mut [Pair], once: bool) -> Vec<(usize, CaseOnGateway)> {
 }
 
 /// The plan of one round: the checks that are tried, each once for all its mutants.
-fn plan_of(whole: &Plan, pairs: &[Pair], next: &[(usize, CaseOnGateway)], options: &options::Mutants) -> Plan {
+fn plan_of(whole: &Plan, cells: &[Cell], next: &[(usize, String)], options: &options::Mutants) -> Plan {
     let mut trials: BTreeMap<(&str, &str, &str), Vec<String>> = BTreeMap::new();
-    for (at, (gateway, case)) in next {
-        let pair = &pairs[*at];
-        trials.entry((gateway, &pair.check, case)).or_default().push(pair.mutant.name().to_owned());
+    for (at, case) in next {
+        let cell = &cells[*at];
+        trials.entry((&cell.gateway, &cell.check, case)).or_default().push(cell.mutant.name().to_owned());
     }
     let mut plan = whole.clone();
     plan.checks.retain(|c| trials.contains_key(&(c.gateway.as_str(), c.check.as_str(), c.case.as_str())));
@@ -284,13 +299,16 @@ async fn drive(
     Ok(suites.run(&mut command, run.path(), cancel).await? != Ended::Interrupted)
 }
 
-fn outcome(records: &[Record], pair: &Pair, (gateway, case): &CaseOnGateway) -> Outcome {
+fn outcome(records: &[Record], cell: &Cell, case: &str) -> Outcome {
     let tried: Vec<_> = records
         .iter()
-        .filter(|r| (&r.key.gateway, &r.key.check, &r.key.case) == (gateway, &pair.check, case))
+        .filter(|r| {
+            let key = &r.key;
+            (key.gateway.as_str(), key.check.as_str(), key.case.as_str()) == (&cell.gateway, &cell.check, case)
+        })
         .filter_map(|r| Some((r, r.trial.as_ref()?)))
         .collect();
-    let Some((mutated, trial)) = tried.iter().find(|(_, t)| t.mutant.as_deref() == Some(pair.mutant.name())) else {
+    let Some((mutated, trial)) = tried.iter().find(|(_, t)| t.mutant.as_deref() == Some(cell.mutant.name())) else {
         let without = tried.iter().rfind(|(_, t)| t.mutant.is_none());
         return without.map_or(Outcome::NoRecord, |(record, _)| Outcome::FailsWithout(record.reason.clone()));
     };
@@ -301,117 +319,25 @@ fn outcome(records: &[Record], pair: &Pair, (gateway, case): &CaseOnGateway) -> 
     if mutated.verdict != Verdict::Fail {
         return Outcome::Survived(why);
     }
-    let falses = || mutated.clauses.iter().filter(|c| c.holds == Holds::No);
-    match falses().find(|c| pair.mutant.shows_in(&c.name)) {
-        Some(clause) => Outcome::Killed(clause.name.clone()),
-        None => Outcome::WrongReason(falses().map(|c| c.name.as_str()).collect::<Vec<_>>().join(", ")),
+    let falses = || mutated.clauses.iter().filter(|c| c.holds == Holds::No).map(|c| c.name.as_str());
+    let invariants: BTreeSet<String> = falses()
+        .filter(|clause| cell.mutant.carriers().is_empty() || cell.mutant.shows_in(clause))
+        .filter_map(|clause| clause.strip_prefix(INVARIANT))
+        .map(str::to_owned)
+        .collect();
+    let own = falses().find(|clause| !clause.starts_with(INVARIANT) && cell.mutant.shows_in(clause));
+    match own {
+        None if invariants.is_empty() => Outcome::WrongReason(falses().collect::<Vec<_>>().join(", ")),
+        own => Outcome::Killed { clause: own.map(str::to_owned), invariants },
     }
-}
-
-impl Outcome {
-    fn describe(&self) -> String {
-        match self {
-            Outcome::Killed(clause) => format!("killed by {clause}"),
-            Outcome::WrongReason(clauses) => format!("failed for another reason: {clauses}"),
-            Outcome::Survived(why) => format!("survived, {why}"),
-            Outcome::Unreached(why) => format!("never acted, {why}"),
-            Outcome::FailsWithout(why) => format!("fails without it as well, {why}"),
-            Outcome::NoRecord => "left no record".to_owned(),
-        }
-    }
-}
-
-impl Pair {
-    fn killed(&self) -> Option<String> {
-        self.outcomes.iter().find_map(|((gateway, case), outcome)| match outcome {
-            Outcome::Killed(clause) if case == "-" => Some(format!("{clause} on {gateway}")),
-            Outcome::Killed(clause) => Some(format!("{clause}, {case} on {gateway}")),
-            _ => None,
-        })
-    }
-
-    fn has_killed(&self) -> bool {
-        self.killed().is_some()
-    }
-
-    fn describe(&self) -> String {
-        let words: Vec<String> = self
-            .outcomes
-            .iter()
-            .map(|((gateway, case), outcome)| format!("{gateway} {case}: {}", outcome.describe()))
-            .collect();
-        words.join("; ")
-    }
-}
-
-fn results(requirements: &Requirements, pairs: &[Pair]) -> Results {
-    let tried = |mutant: Mutant| pairs.iter().filter(move |p| p.mutant == mutant && !p.outcomes.is_empty());
-    let mutants = Mutant::all().filter(|m| tried(*m).next().is_some()).map(|mutant| {
-        let named = || tried(mutant).filter(|p| p.named);
-        let acted = named()
-            .flat_map(|p| &p.outcomes)
-            .any(|(_, o)| matches!(o, Outcome::Killed(_) | Outcome::WrongReason(_) | Outcome::Survived(_)));
-        let state = match (named().any(Pair::has_killed), acted) {
-            (true, _) => State::Killed,
-            (false, true) => State::Survived,
-            (false, false) => State::Void,
-        };
-        let fails =
-            |p: &&Pair| p.outcomes.iter().any(|(_, o)| matches!(o, Outcome::Killed(_) | Outcome::WrongReason(_)));
-        let with_outcomes = |p: &Pair| (p.check.clone(), p.describe());
-        Row {
-            name: mutant.name(),
-            state,
-            killed_by: named().filter(|p| p.has_killed()).map(|p| p.check.clone()).collect(),
-            violates: mutant.sentence(),
-            missed: named().filter(|p| !p.has_killed()).map(with_outcomes).collect(),
-            unexpected: tried(mutant).filter(|p| !p.named).filter(fails).map(with_outcomes).collect(),
-        }
-    });
-    let toothless = requirements.checks.iter().filter(|r| {
-        let mut own = pairs.iter().filter(|p| p.named && p.check == r.check).peekable();
-        own.peek().is_some() && own.all(|p| !p.has_killed() && !p.outcomes.is_empty())
-    });
-    Results { mutants: mutants.collect(), toothless: toothless.map(|r| r.check.clone()).collect() }
-}
-
-impl Results {
-    fn holds(&self) -> bool {
-        self.toothless.is_empty() && self.mutants.iter().all(|m| m.state == State::Killed && m.missed.is_empty())
-    }
-}
-
-fn table(results: &Results) -> String {
-    use std::fmt::Write;
-    let mut text = String::new();
-    let width = results.mutants.iter().map(|m| m.name.len()).max().unwrap_or(0);
-    for row in &results.mutants {
-        let state = format!("{:?}", row.state).to_lowercase();
-        _ = writeln!(text, "{:<width$}  {state:<8}  {}", row.name, row.killed_by.join(", "));
-        for (check, words) in &row.missed {
-            _ = writeln!(text, "{:width$}  missed    {check}: {words}", "");
-        }
-        for (check, words) in &row.unexpected {
-            _ = writeln!(text, "{:width$}  besides   {check}: {words}", "");
-        }
-    }
-    let of = |state| results.mutants.iter().filter(|m| m.state == state).count();
-    let missed: usize = results.mutants.iter().map(|m| m.missed.len()).sum();
-    _ = writeln!(
-        text,
-        "{} mutants: {} killed, {} survived, {} void; {missed} checks missed a mutant that they name; toothless: {}",
-        results.mutants.len(),
-        of(State::Killed),
-        of(State::Survived),
-        of(State::Void),
-        if results.toothless.is_empty() { "none".to_owned() } else { results.toothless.join(", ") }
-    );
-    text
 }
 
 #[cfg(test)]
 mod tests {
     use rstest::rstest;
+    use verdict::history::Key;
+    use verdict::judge::Clause;
+    use verdict::record::Trial;
 
     use super::*;
 
@@ -446,51 +372,115 @@ mod tests {
         }
     }
 
-    fn pair(check: &str, named: bool, outcomes: Vec<Outcome>) -> Pair {
-        let place = || ("agentgateway".to_owned(), "-".to_owned());
-        let outcomes = outcomes.into_iter().map(|outcome| (place(), outcome)).collect();
-        Pair { mutant: drops_done(), check: check.into(), named, left: VecDeque::new(), outcomes }
+    fn cell(gateway: &str, check: &str, role: Role) -> Cell {
+        let requirements = requirements("MUST");
+        let requirement = requirements.get(check).unwrap();
+        let cases = VecDeque::from(["one".to_owned(), "two".to_owned()]);
+        Cell::new(drops_done(), requirement, gateway, role, cases).unwrap()
     }
 
-    fn killed() -> Outcome {
-        Outcome::Killed("tokens-ends-with-done".into())
+    fn record(mutant: Option<&str>, reached: bool, verdict: Verdict, falses: &[&str]) -> Record {
+        let (gateway, check, case) = ("agw".to_owned(), "streaming/end".to_owned(), "one".to_owned());
+        let clause = |name: &&str| Clause {
+            name: (*name).to_owned(),
+            holds: Holds::No,
+            expected: "e".into(),
+            got: "g".into(),
+            exchanges: vec![],
+        };
+        Record {
+            verdict,
+            reason: "r".into(),
+            clauses: falses.iter().map(clause).collect(),
+            trial: Some(Trial { mutant: mutant.map(str::to_owned), mended: false, reached }),
+            ..Record::new(Key { gateway, check, case, attempt: 1 })
+        }
+    }
+
+    fn killed(clause: Option<&str>, invariants: &[&str]) -> Outcome {
+        let invariants = invariants.iter().map(|name| (*name).to_owned()).collect();
+        Outcome::Killed { clause: clause.map(str::to_owned), invariants }
+    }
+
+    const OWN: &str = "tokens-ends-with-done";
+
+    #[rstest]
+    #[case::by_its_clause(true, Verdict::Fail, &["other", OWN], killed(Some(OWN), &[]))]
+    #[case::by_an_invariant(true, Verdict::Fail, &["invariant/own-reply"], killed(None, &["own-reply"]))]
+    #[case::by_both(true, Verdict::Fail, &[OWN, "invariant/own-reply"], killed(Some(OWN), &["own-reply"]))]
+    #[case::for_another_reason(true, Verdict::Fail, &["other"], Outcome::WrongReason("other".into()))]
+    #[case::an_error_is_no_kill(true, Verdict::Error, &[OWN], Outcome::Survived("error: r".into()))]
+    #[case::nor_is_what_is_unproven(true, Verdict::Unproven, &[], Outcome::Survived("unproven: r".into()))]
+    #[case::passed(true, Verdict::Pass, &[], Outcome::Survived("pass: r".into()))]
+    #[case::never_acted(false, Verdict::Fail, &[OWN], Outcome::Unreached("fail: r".into()))]
+    fn what_a_trial_says(
+        #[case] reached: bool,
+        #[case] verdict: Verdict,
+        #[case] falses: &[&str],
+        #[case] expected: Outcome,
+    ) {
+        let records = [record(None, false, Verdict::Pass, &[]), record(Some("drops-done"), reached, verdict, falses)];
+        assert_eq!(outcome(&records, &cell("agw", "streaming/end", Role::Named), "one"), expected);
+    }
+
+    #[test]
+    fn what_fails_without_the_mutant_says_nothing() {
+        let cell = cell("agw", "streaming/end", Role::Named);
+        let fails = [record(None, false, Verdict::Fail, &[OWN])];
+        assert_eq!(outcome(&fails, &cell, "one"), Outcome::FailsWithout("r".into()));
+        assert_eq!(outcome(&[], &cell, "one"), Outcome::NoRecord);
+        assert_eq!(outcome(&fails, &cell, "two"), Outcome::NoRecord);
+    }
+
+    /// Which cells are tried in each round, where the trials of `killing` kill.
+    #[rstest]
+    #[case::each_until_it_kills(Role::Named, false, killed(Some(OWN), &[]), &[vec![0, 1, 2], vec![1, 2], vec![]])]
+    #[case::an_invariant_is_not_the_check(Role::Named, false, killed(None, &["own-reply"]), &[vec![0, 1, 2], vec![0, 1, 2], vec![]])]
+    #[case::once_for_each_gateway(Role::Named, true, killed(None, &["own-reply"]), &[vec![0, 2], vec![2], vec![]])]
+    #[case::carriers_in_order(Role::Carrier, false, killed(None, &["own-reply"]), &[vec![0, 2], vec![2], vec![]])]
+    fn rounds(#[case] role: Role, #[case] once: bool, #[case] kill: Outcome, #[case] expected: &[Vec<usize>]) {
+        let mut cells =
+            [cell("agw", "streaming/end", role), cell("agw", "routing/all", role), cell("eag", "streaming/end", role)];
+        for round in expected {
+            let tries = next(&mut cells, once);
+            assert_eq!(tries.iter().map(|(at, _)| *at).collect::<Vec<_>>(), *round);
+            for (at, case) in tries {
+                let outcome = if at == 0 { kill.clone() } else { Outcome::Survived("pass: r".into()) };
+                cells[at].outcomes.push((case, outcome));
+            }
+        }
     }
 
     #[rstest]
-    #[case::killed(vec![killed()], State::Killed, 0, true)]
-    #[case::killed_at_the_second_place(vec![Outcome::FailsWithout("f".into()), killed()], State::Killed, 0, true)]
-    #[case::passed(vec![Outcome::Survived("pass: 3 clauses hold".into())], State::Survived, 1, false)]
-    #[case::for_another_reason(vec![Outcome::WrongReason("status".into())], State::Survived, 1, false)]
-    #[case::never_acted(vec![Outcome::Unreached("pass: 3 clauses hold".into())], State::Void, 1, false)]
-    #[case::fails_anyhow(vec![Outcome::FailsWithout("status".into())], State::Void, 1, false)]
-    #[case::lost(vec![Outcome::NoRecord], State::Void, 1, false)]
-    fn what_comes_of_a_mutant(
-        #[case] outcomes: Vec<Outcome>,
-        #[case] state: State,
-        #[case] toothless: usize,
-        #[case] holds: bool,
+    #[case::unsupported(&[], Disposition::Unsupported { reason: "it has none".into() }, true, "streaming/end: it has none")]
+    #[case::about_another(&["eag"], Disposition::Run, true, "streaming/end is about eag")]
+    #[case::not_run(&[], Disposition::NotRun { reason: "slow".into(), filtered: false }, false, "streaming/end: slow")]
+    #[case::nothing_shows_it(&[], Disposition::Run, false, "")]
+    fn left_out_only_where_it_is_unsupported(
+        #[case] gateways: &[&str],
+        #[case] disposition: Disposition,
+        #[case] is_left_out: bool,
+        #[case] reason: &str,
     ) {
-        let results = results(&requirements("MUST"), &[pair("streaming/end", true, outcomes)]);
-        assert_eq!((results.mutants[0].state, results.toothless.len(), results.holds()), (state, toothless, holds));
-    }
-
-    #[test]
-    fn who_does_not_name_a_mutant_does_not_kill_it() {
-        let pairs = [pair("routing/all", false, vec![killed()]), pair("streaming/end", true, vec![Outcome::NoRecord])];
-        let results = results(&requirements("MUST"), &pairs);
-        let row = &results.mutants[0];
-        assert_eq!((row.state, row.killed_by.len(), row.unexpected.len()), (State::Void, 0, 1));
-        assert_eq!(results.toothless, ["streaming/end"]);
-    }
-
-    #[test]
-    fn a_check_that_misses_what_it_names_is_shown_although_another_one_killed() {
-        let survived = vec![Outcome::Survived("pass: 3 clauses hold".into())];
-        let pairs = [pair("routing/all", true, vec![killed()]), pair("streaming/end", true, survived)];
-        let results = results(&requirements("MUST"), &pairs);
-        assert_eq!(
-            (results.mutants[0].state, results.mutants[0].missed.len(), results.holds()),
-            (State::Killed, 1, false)
+        let mut requirements = requirements("MUST");
+        let requirement = &mut requirements.checks[1];
+        requirement.gateways = gateways.iter().map(|name| (*name).to_owned()).collect();
+        let text = format!(
+            r#"{{"gateway": "agw", "check": "streaming/end", "case": "-", "level": "MUST", "sentence": "s", "source": "t",
+                "capability": null, "model": "echo", "counts_every_answer": false, "exclusive": "shared",
+                "disposition": {}}}"#,
+            serde_json::to_string(&disposition).unwrap()
         );
+        let mut plan = Plan {
+            schema: String::new(),
+            run: RunInfo::rehearsal("recorded", &["test"]),
+            gateways: vec![],
+            checks: vec![serde_json::from_str(&text).unwrap()],
+        };
+        if requirement.gateways.is_empty() && disposition == Disposition::Run {
+            plan.checks.clear();
+        }
+        let absence = absence(&plan, [&*requirement].into_iter(), "agw");
+        assert_eq!((absence.is_left_out, absence.reason.as_str()), (is_left_out, reason));
     }
 }

@@ -5,12 +5,18 @@ pub struct Mutant {
     name: &'static str,
     sentence: &'static str,
     clauses: &'static [&'static str],
+    carriers: &'static [&'static str],
 }
 
 impl Mutant {
     /// A row of a table; [`mutants!`](mutants) makes them.
-    pub(crate) const fn row(name: &'static str, sentence: &'static str, clauses: &'static [&'static str]) -> Self {
-        Self { name, sentence, clauses }
+    pub(crate) const fn row(
+        name: &'static str,
+        sentence: &'static str,
+        clauses: &'static [&'static str],
+        carriers: &'static [&'static str],
+    ) -> Self {
+        Self { name, sentence, clauses, carriers }
     }
 
     pub fn name(self) -> &'static str {
@@ -24,6 +30,11 @@ impl Mutant {
     /// The clauses that show it, of whichever check; `*` stands for any letters.
     pub fn clauses(self) -> &'static [&'static str] {
         self.clauses
+    }
+
+    /// The checks whose drive makes it visible to invariants; empty where checks name it themselves.
+    pub fn carriers(self) -> &'static [&'static str] {
+        self.carriers
     }
 
     pub fn shows_in(self, clause: &str) -> bool {
@@ -41,13 +52,14 @@ fn covers(pattern: &str, name: &str) -> bool {
     }
 }
 
-/// A table of mutants: a constant for each, and `ALL` of them.
+/// A table of mutants: a constant for each, and `ALL` of them. Where only invariants show one, its clauses are those, and the
+/// checks that carry it stand behind `in`.
 macro_rules! mutants {
-    ($($mutant:ident $name:literal $sentence:literal [$($clause:literal),+];)+) => {
+    ($($mutant:ident $name:literal $sentence:literal [$($clause:literal),+] $(in [$($carrier:literal),+])?;)+) => {
         $(
             #[doc = concat!("It violates: ", $sentence, ".")]
             pub(crate) const $mutant: $crate::mutants::Mutant =
-                $crate::mutants::Mutant::row($name, $sentence, &[$($clause),+]);
+                $crate::mutants::Mutant::row($name, $sentence, &[$($clause),+], &[$($($carrier),+)?]);
         )+
         pub(crate) const ALL: &[$crate::mutants::Mutant] = &[$($mutant),+];
     };
