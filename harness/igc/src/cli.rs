@@ -164,8 +164,9 @@ Examples:
   cargo xtask mutants --only 'charges-*' --jobs 2
   cargo xtask mutants --only buffers-streams --broad    # also by checks that do not name it
 
-A mutant is killed when a check passes without it and fails with it, on the clause that it breaks.
-Exit codes: 0 every mutant is killed and every check kills one, 1 not so, 2 usage,
+A mutant is killed on a gateway when a check passes without it and fails with it, on the clause that it breaks or by an
+invariant; it counts as killed only where it is on every gateway that supports what it breaks.
+Exit codes: 0 every mutant is killed and every check kills one itself, 1 not so, 2 usage,
 3 environment or harness.")]
     Mutants(options::Mutants),
     /// Find what no compiler sees: outdated generated files, goldens without a check, checks without a mutant

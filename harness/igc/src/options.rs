@@ -265,7 +265,7 @@ pub struct Mutants {
     /// Folder for mutants.json, the kill table and the records of every check [default: target/mutants]
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
-    /// Stop trying a mutant when one check has killed it
+    /// Stop trying a mutant on a gateway when one check has killed it there
     #[arg(long)]
     pub once: bool,
     /// Try the checks that do not name a mutant, too, to see which of them it breaks; takes long
