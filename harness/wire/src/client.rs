@@ -1,20 +1,19 @@
 //! The client: sends calls, never fails, and keeps what came of each as an exchange.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::{error::Error, io, time::Instant};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+use std::{error::Error, io};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request as HttpRequest, Response as HttpResponse, Uri, header};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
-use hyper::client::conn::{http1, http2};
-use hyper_util::rt::{TokioExecutor, TokioIo};
-use tokio::{task::JoinHandle, time::timeout_at};
-use verdict::history::{Body, EXCHANGE_HEADER, Ended, Exchange, Outcome, Request, Response};
+use tokio::time::timeout_at;
+use verdict::history::{self, Body, EXCHANGE_HEADER, Ended, Exchange, Outcome, Request, Response};
 
 use crate::call::{Abandon, Call};
-use crate::tap::{Seen, Tap};
+use crate::connection::{Connection, Idle, Reuse, leaves_usable, says_close};
 use crate::{dial::Dial, redact::redacted_all};
 
 /// Bound on the bytes of a response head over HTTP/1.1, and on what is read ahead.
@@ -32,7 +31,18 @@ struct Shared {
     id_prefix: String,
     opened: Instant,
     sent: AtomicU64,
-    kept: Option<Mutex<Vec<Connection>>>,
+    under_way: AtomicU64,
+    reuse: Reuse,
+    idle: Mutex<Vec<Connection>>,
+}
+
+/// A call that is under way, until this is dropped.
+struct UnderWay<'c>(&'c Shared);
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        self.0.under_way.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// What has arrived, as told to the gate of [`Client::send_with_gate`].
@@ -51,25 +61,13 @@ pub enum Next {
     Leave,
 }
 
-struct Connection {
-    sender: Sender,
-    seen: Arc<Seen>,
-    driver: JoinHandle<()>,
+/// Why there is no response.
+enum Failure {
+    /// What was attempted, as it fits after "failed to", and the error.
+    Final(&'static str, String),
+    /// Nothing came on a connection that was to be usable again: how it broke.
+    Broken(String),
 }
-
-enum Sender {
-    Http1(http1::SendRequest<Full<Bytes>>),
-    Http2(http2::SendRequest<Full<Bytes>>),
-}
-
-impl Drop for Connection {
-    fn drop(&mut self) {
-        self.driver.abort();
-    }
-}
-
-/// What was attempted, as it fits after "failed to", and the error.
-type Failure = (&'static str, String);
 
 const BUILD: &str = "build the request";
 const CONNECT: &str = "connect";
@@ -79,22 +77,25 @@ const HEAD: &str = "read the response head";
 impl Client {
     /// A client whose stage opens now. It makes a new connection for each call.
     pub fn new(dial: Arc<dyn Dial>, id_prefix: impl Into<String>) -> Self {
-        Self::build(dial, id_prefix.into(), Instant::now(), None)
+        Self::build(dial, id_prefix.into(), Instant::now(), Reuse::NEVER)
     }
 
-    /// The same, for a stage that opened before: times count from `opened`.
+    /// A client for a stage that opened before: times count from `opened`. A connection whose reply said that it can be
+    /// used again is, once, by the next call over HTTP/1.1, unless calls overlap; what it showed is in
+    /// [`Exchange::connection`].
     pub fn opened_at(dial: Arc<dyn Dial>, id_prefix: impl Into<String>, opened: Instant) -> Self {
-        Self::build(dial, id_prefix.into(), opened, None)
+        Self::build(dial, id_prefix.into(), opened, Reuse::ONCE)
     }
 
     /// A client that keeps its connections: a call takes an idle one where there is one, as gateways' clients do. Calls
     /// that are sent one after the other share one connection.
     pub fn keeping_connections(dial: Arc<dyn Dial>, id_prefix: impl Into<String>) -> Self {
-        Self::build(dial, id_prefix.into(), Instant::now(), Some(Mutex::default()))
+        Self::build(dial, id_prefix.into(), Instant::now(), Reuse::ALWAYS)
     }
 
-    fn build(dial: Arc<dyn Dial>, id_prefix: String, opened: Instant, kept: Option<Mutex<Vec<Connection>>>) -> Self {
-        Self(Arc::new(Shared { dial, id_prefix, opened, sent: AtomicU64::new(0), kept }))
+    fn build(dial: Arc<dyn Dial>, id_prefix: String, opened: Instant, reuse: Reuse) -> Self {
+        let (sent, under_way, idle) = (AtomicU64::new(0), AtomicU64::new(0), Mutex::default());
+        Self(Arc::new(Shared { dial, id_prefix, opened, sent, under_way, reuse, idle }))
     }
 
     pub fn describe(&self) -> String {
@@ -115,59 +116,82 @@ impl Client {
     where
         F: Future<Output = Next>,
     {
-        let id = format!("{}-{}", self.0.id_prefix, self.0.sent.fetch_add(1, Ordering::Relaxed));
+        let others = self.0.under_way.fetch_add(1, Ordering::Relaxed);
+        let _under_way = UnderWay(&self.0);
+        let deadline = tokio::time::Instant::now() + call.timeout;
         let host = call.host.clone().unwrap_or_else(|| self.describe());
         let payload = call.payload();
-        let headers = headers(&call, &id, payload.len());
-        let mut exchange = Exchange {
-            id,
-            label: label.to_owned(),
-            sent_ms: self.now_ms(),
-            request: Request {
-                method: call.method.clone(),
-                target: call.target.clone(),
-                host: host.clone(),
-                headers: redacted_all(headers.clone()),
-                body: Body::of(&payload),
-            },
-            outcome: Outcome::Failed { stage: BUILD.to_owned(), error: String::new() },
-            connection: None,
-        };
-        exchange.outcome = match build(&call, &host, &headers, payload) {
-            Err(error) => Outcome::Failed { stage: BUILD.to_owned(), error },
-            Ok(request) => match self.converse(&call, request, &mut exchange.sent_ms, &mut gate).await {
-                Err((stage, error)) => Outcome::Failed { stage: stage.to_owned(), error },
+        let mut connection = None;
+        loop {
+            let number = self.0.sent.fetch_add(1, Ordering::Relaxed);
+            let id = format!("{}-{number}", self.0.id_prefix);
+            let headers = headers(&call, &id, payload.len());
+            let mut exchange = Exchange {
+                id,
+                label: label.to_owned(),
+                sent_ms: self.now_ms(),
+                request: Request {
+                    method: call.method.clone(),
+                    target: call.target.clone(),
+                    host: host.clone(),
+                    headers: redacted_all(headers.clone()),
+                    body: Body::of(&payload),
+                },
+                outcome: Outcome::Failed { stage: BUILD.to_owned(), error: String::new() },
+                connection,
+            };
+            let overlaps = || others > 0 || self.0.sent.load(Ordering::Relaxed) > number + 1;
+            let answered = match build(&call, &host, &headers, payload.clone()) {
+                Err(error) => Err(Failure::Final(BUILD, error)),
+                Ok(request) => self.converse(&call, request, &mut exchange, deadline, overlaps, &mut gate).await,
+            };
+            exchange.outcome = match answered {
                 Ok(response) => Outcome::Response(response),
-            },
-        };
-        exchange
+                Err(Failure::Final(stage, error)) => Outcome::Failed { stage: stage.to_owned(), error },
+                Err(Failure::Broken(how)) => {
+                    let after = exchange.connection.and_then(|connection| connection.after);
+                    let (broke, tried) = (Some(how), Some(exchange.id));
+                    connection = Some(history::Connection { after, broke, tried, ..history::Connection::default() });
+                    continue;
+                }
+            };
+            return exchange;
+        }
     }
 
     async fn converse<F: Future<Output = Next>>(
         &self,
         call: &Call,
         request: HttpRequest<Full<Bytes>>,
-        sent_ms: &mut f64,
+        exchange: &mut Exchange,
+        deadline: tokio::time::Instant,
+        overlaps: impl Fn() -> bool,
         gate: &mut impl FnMut(Arrived) -> F,
     ) -> Result<Response, Failure> {
-        let deadline = tokio::time::Instant::now() + call.timeout;
-        let late = |stage| (stage, format!("nothing within {:?}", call.timeout));
-        let mut connection = loop {
-            let Some(mut idle) = self.idle() else {
-                break timeout_at(deadline, self.connect(call.http2)).await.map_err(|_elapsed| late(CONNECT))??;
-            };
-            if idle.usable(call.http2).await {
-                break idle;
-            }
+        let late = |stage| Failure::Final(stage, format!("nothing within {:?}", call.timeout));
+        let idle = if exchange.connection.is_none() && !(self.0.reuse.alone && (overlaps() || call.http2)) {
+            self.idle(call.http2, deadline, &mut exchange.connection).await
+        } else {
+            None // one that was tried broke, or none may be tried
+        };
+        let mut connection = match idle {
+            Some(idle) => idle,
+            None => timeout_at(deadline, self.connect(call.http2)).await.map_err(|_elapsed| late(CONNECT))??,
         };
         connection.seen.forget();
+        let last_on_it = says_close(request.headers());
         let sent = Instant::now();
-        *sent_ms = millis(self.0.opened, sent);
+        exchange.sent_ms = millis(self.0.opened, sent);
         let response = match timeout_at(deadline, connection.send(request)).await {
             Err(_elapsed) => return Err(late(HEAD)),
-            Ok(Err(error)) => return Err((failed_stage(&error), words(&error))),
+            Ok(Err(error)) if connection.last.is_some() && connection.seen.nothing() => {
+                return Err(Failure::Broken(format!("failed to {}: {}", failed_stage(&error), words(&error))));
+            }
+            Ok(Err(error)) => return Err(Failure::Final(failed_stage(&error), words(&error))),
             Ok(Ok(response)) => response,
         };
+        let head_asked = call.method == Method::HEAD.as_str();
+        let usable = leaves_usable(response.version(), response.status(), response.headers(), head_asked);
         let mut reply = Response {
             status: response.status().as_u16(),
             headers: redacted_all(connection.seen.response_headers(response.headers())),
@@ -179,48 +203,74 @@ impl Client {
         };
         let mut bytes = Vec::new();
         reply.ended = receive(call, response, sent, deadline, &mut reply, &mut bytes, gate).await;
-        if let (Ended::Complete, Some(kept)) = (reply.ended, &self.0.kept) {
-            kept.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
+        let end_ms = millis(sent, Instant::now());
+        if reply.ended == Ended::Complete && !call.http2 {
+            let surplus = connection.seen.surplus(head_asked);
+            let seen = surplus.is_some().then(|| exchange.connection.get_or_insert_default());
+            seen.into_iter().for_each(|seen| seen.surplus.clone_from(&surplus));
+            let lasts = usable && surplus.is_none() && !last_on_it && connection.lasts(&self.0.reuse);
+            if lasts && !(self.0.reuse.alone && overlaps()) {
+                connection.last = Some((exchange.id.clone(), Instant::now()));
+                self.keep(connection);
+            }
+        } else if reply.ended == Ended::Complete && connection.lasts(&self.0.reuse) {
+            connection.last = Some((exchange.id.clone(), Instant::now()));
+            self.keep(connection);
         }
-        Ok(Response { body: Body::of(&bytes), end_ms: millis(sent, Instant::now()), ..reply })
+        Ok(Response { body: Body::of(&bytes), end_ms, ..reply })
     }
 
-    fn idle(&self) -> Option<Connection> {
-        self.0.kept.as_ref()?.lock().unwrap_or_else(PoisonError::into_inner).pop()
+    fn kept(&self) -> MutexGuard<'_, Vec<Connection>> {
+        self.0.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps an idle connection for as long as it may be used again.
+    fn keep(&self, connection: Connection) {
+        self.kept().push(connection);
+        let (shared, reuse) = (Arc::downgrade(&self.0), self.0.reuse);
+        if reuse.idle < Duration::MAX {
+            tokio::spawn(async move {
+                tokio::time::sleep(reuse.idle).await;
+                if let Some(shared) = shared.upgrade() {
+                    Self(shared).kept().retain(|connection| reuse.permits(connection.idle()));
+                }
+            });
+        }
+    }
+
+    /// An idle connection that can be used, as far as is known. What it or one that can not showed is in `shown`.
+    async fn idle(
+        &self,
+        http2: bool,
+        deadline: tokio::time::Instant,
+        shown: &mut Option<history::Connection>,
+    ) -> Option<Connection> {
+        loop {
+            let mut connection = self.kept().pop()?;
+            let Some((after, ended)) = connection.last.clone().filter(|_| self.0.reuse.permits(connection.idle()))
+            else {
+                continue;
+            };
+            let permitted = ended.checked_add(self.0.reuse.idle).map_or(deadline, tokio::time::Instant::from_std);
+            let state = connection.state(http2, permitted.min(deadline)).await;
+            let seen = history::Connection { after: Some(after), ..history::Connection::default() };
+            match state {
+                Idle::Usable => {
+                    shown.get_or_insert(history::Connection { reused: true, ..seen });
+                    return Some(connection);
+                }
+                Idle::Broken(how) => {
+                    *shown = Some(history::Connection { broke: Some(how), ..seen });
+                    return None;
+                }
+                Idle::Unknown => {}
+            }
+        }
     }
 
     async fn connect(&self, http2: bool) -> Result<Connection, Failure> {
-        let stream = self.0.dial.dial().await.map_err(|e| (CONNECT, words(&e)))?;
-        let (tap, seen) = Tap::on(stream);
-        let io = TokioIo::new(tap);
-        let (sender, driver) = if http2 {
-            let mut builder = http2::Builder::new(TokioExecutor::new());
-            builder.max_header_list_size(MAX_HEAD as u32);
-            let (sender, connection) = builder.handshake(io).await.map_err(|e| (CONNECT, words(&e)))?;
-            (Sender::Http2(sender), tokio::spawn(async move { drop(connection.await) }))
-        } else {
-            let mut builder = http1::Builder::new();
-            builder.max_buf_size(MAX_HEAD).max_headers(MAX_HEADERS);
-            let (sender, connection) = builder.handshake(io).await.map_err(|e| (CONNECT, words(&e)))?;
-            (Sender::Http1(sender), tokio::spawn(async move { drop(connection.await) }))
-        };
-        Ok(Connection { sender, seen, driver })
-    }
-}
-
-impl Connection {
-    async fn usable(&mut self, http2: bool) -> bool {
-        match &mut self.sender {
-            Sender::Http1(sender) => !http2 && sender.ready().await.is_ok(),
-            Sender::Http2(sender) => http2 && sender.ready().await.is_ok(),
-        }
-    }
-
-    async fn send(&mut self, request: HttpRequest<Full<Bytes>>) -> Result<HttpResponse<Incoming>, hyper::Error> {
-        match &mut self.sender {
-            Sender::Http1(sender) => sender.send_request(request).await,
-            Sender::Http2(sender) => sender.send_request(request).await,
-        }
+        let stream = self.0.dial.dial().await.map_err(|e| Failure::Final(CONNECT, words(&e)))?;
+        Connection::on(stream, http2).await.map_err(|e| Failure::Final(CONNECT, words(&e)))
     }
 }
 
@@ -320,7 +370,7 @@ fn failed_stage(error: &hyper::Error) -> &'static str {
 }
 
 /// An error and its causes on one line.
-fn words(error: &dyn Error) -> String {
+pub(crate) fn words(error: &dyn Error) -> String {
     let mut words = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {
@@ -339,12 +389,40 @@ fn millis(from: Instant, to: Instant) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use rstest::rstest;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
     use super::*;
+
+    #[rstest]
+    #[case::in_time(Duration::from_secs(3600), true)]
+    #[case::too_late(Duration::ZERO, false)]
+    #[tokio::test]
+    async fn a_connection_that_was_idle_for_too_long_is_not_used_again(#[case] idle: Duration, #[case] reused: bool) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move {
+            loop {
+                let (mut stream, _peer) = listener.accept().await.unwrap();
+                tokio::spawn(async move {
+                    while stream.read(&mut [0; 4096]).await.is_ok_and(|read| read > 0) {
+                        stream.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").await.unwrap();
+                    }
+                });
+            }
+        });
+        let reuse = Reuse { idle, ..Reuse::ONCE };
+        let client = Client::build(Arc::new(crate::Tcp::to(address)), "t".into(), Instant::now(), reuse);
+        client.send("x", Call::get("/")).await;
+        let second = client.send("x", Call::get("/")).await;
+        assert_eq!(second.connection.is_some_and(|connection| connection.reused), reused);
+    }
 
     #[test]
     fn sending_can_be_spawned() {
         fn spawnable<T: Send + 'static>(_: T) {}
-        let client = Client::new(Arc::new(crate::Tcp::to("127.0.0.1:1")), "t");
+        let client = Client::opened_at(Arc::new(crate::Tcp::to("127.0.0.1:1")), "t", Instant::now());
         let other = client.clone();
         spawnable(async move { other.send("x", Call::get("/")).await });
         let gate = Arc::new(tokio::sync::Semaphore::new(0));

@@ -3,6 +3,7 @@
 pub mod burst;
 pub mod call;
 pub mod client;
+mod connection;
 pub mod dial;
 mod redact;
 pub mod sse;

@@ -3,4 +3,5 @@
 mod burst;
 mod client;
 mod http2;
+mod reuse;
 mod served;
