@@ -5,7 +5,9 @@ use futures::future::LocalBoxFuture;
 use serde_json::Value;
 use verdict::{
     capability::Capability,
+    change::Change,
     history::History,
+    invariant::{self, Judged},
     judge::Judgement,
     observation,
     plan::{Exclusive, Level, PlaceName},
@@ -41,6 +43,8 @@ pub struct Check {
     pub case_capabilities: &'static [(&'static str, &'static Capability)],
     /// The model that serves; `None` for that of the run.
     pub model: Option<&'static str>,
+    /// The model that serves in its place where the run's was not given by hand.
+    pub usual_model: Option<&'static str>,
     pub kills: &'static [&'static str],
     /// The gateways that it is about; none for all.
     pub gateways: &'static [&'static str],
@@ -52,6 +56,10 @@ pub struct Check {
     pub not_with: &'static [(&'static str, &'static str)],
     /// Components that it is a statement about: where they are stand-ins it is not run.
     pub about: &'static [&'static str],
+    /// What its own sentence is about, so that it is no invariant's: changes of requests and replies that its routes make.
+    pub changes: fn() -> Vec<Change>,
+    /// Its budgets are others than one of tokens, so that their marks are judged by itself alone.
+    pub unmetered: bool,
     pub live: Live,
     pub drive: Drive,
     pub judge: fn(&mut Judge<'_>),
@@ -70,6 +78,7 @@ pub const CHECK: Check = Check {
     capability: None,
     case_capabilities: &[],
     model: Some("echo"),
+    usual_model: None,
     kills: &[],
     gateways: &[],
     exclusive: Exclusive::Shared,
@@ -77,6 +86,8 @@ pub const CHECK: Check = Check {
     not_on: &[],
     not_with: &[],
     about: &[],
+    changes: Vec::new,
+    unmetered: false,
     live: Live::Judged,
     drive: |_| Box::pin(async { Err(anyhow!("the check has no drive")) }),
     judge: |_| {},
@@ -139,5 +150,10 @@ impl Check {
         }
         (self.judge)(&mut judge);
         judge.judgement()
+    }
+
+    /// What the invariants say of every exchange, but for what the check itself is about.
+    pub fn invariants(&self, history: &History) -> Judged {
+        invariant::judge(history, &(self.changes)(), !self.unmetered)
     }
 }

@@ -118,6 +118,7 @@ impl<'h> Judge<'h> {
             expected: String::new(),
             got: String::new(),
             exchanges: vec![],
+            subject: None,
         };
         Statement { judgement: &mut self.judgement, clause }
     }

@@ -16,6 +16,7 @@ pub mod stream;
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
+use verdict::change::{Change, Direction, Rule};
 
 pub use self::{
     check::{CHECK, Check, Drive, Live},
@@ -50,6 +51,14 @@ pub fn chat_to(path: &str, model: &str) -> Call {
 /// The call, scripted: our own model replies with these bytes, whatever is asked of it.
 pub fn replies(call: Call, bytes: &[u8], content_type: &str) -> Call {
     call.header("x-igc-reply", STANDARD.encode(bytes)).header("x-igc-content-type", content_type)
+}
+
+/// Headers that the routes of KServe set on requests to an InferenceService (KServe v0.17, HTTPRoute reconciler).
+pub fn by_kserve() -> Vec<Change> {
+    vec![
+        Change::header(Direction::Request, "kserve-isvc-name", Rule::Set, "[a-z0-9-]+"),
+        Change::header(Direction::Request, "kserve-isvc-namespace", Rule::Set, "igc-[a-z0-9-]+"),
+    ]
 }
 
 /// The match of a rule that takes everything.

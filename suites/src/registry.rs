@@ -55,6 +55,7 @@ fn requirement(check: &Check) -> Result<Requirement> {
             .map(|(c, needs)| (dashed(c), needs.name.to_owned()))
             .collect(),
         model: check.model.map(model).transpose()?,
+        usual_model: check.usual_model.map(model).transpose()?,
         cases: check.cases.iter().map(|case| dashed(case)).collect(),
         kills: words(check.kills),
         gateways: words(check.gateways),

@@ -16,8 +16,9 @@ use verdict::{
     folder::Records,
     golden,
     history::History,
-    judge::{Holds, Judgement},
-    record::{GoldenState, Record, Trial, Verdict},
+    invariant::Judged,
+    judge::{Clause, Holds, Judgement},
+    record::{By, GoldenState, Record, Trial, Verdict},
     report::{self, Ending, Inputs},
 };
 
@@ -165,8 +166,8 @@ impl Check {
         }
     }
 
-    fn judged_safely(&self, history: &History) -> Result<Judgement> {
-        std::panic::catch_unwind(AssertUnwindSafe(|| self.judged(history)))
+    fn judged_safely(&self, history: &History) -> Result<(Judgement, Judged)> {
+        std::panic::catch_unwind(AssertUnwindSafe(|| (self.judged(history), self.invariants(history))))
             .map_err(|panic| anyhow!("the judge panicked: {}", message(&*panic)))
     }
 
@@ -176,7 +177,7 @@ impl Check {
         check_run: &CheckRun,
         stage: &Stage,
         history: &History,
-        judged: Result<Judgement>,
+        judged: Result<(Judgement, Judged)>,
     ) {
         record.settle_seconds = history.settle.seconds;
         record.address.clone_from(&history.address);
@@ -215,11 +216,15 @@ impl Check {
 }
 
 /// Writes down what the judge said; `false` where it came to say nothing.
-fn take_in(record: &mut Record, judged: Result<Judgement>) -> bool {
+fn take_in(record: &mut Record, judged: Result<(Judgement, Judged)>) -> bool {
     match judged {
-        Ok(judgement) => {
+        Ok((judgement, Judged { clauses, tallies, used })) => {
             (record.verdict, record.reason) = summary(&judgement);
-            record.clauses = judgement.clauses;
+            if let Some(first) = clauses.first().filter(|_| record.verdict != Verdict::Fail) {
+                (record.verdict, record.reason, record.by) = (Verdict::Fail, because(first), Some(By::Invariant));
+            }
+            (record.invariants, record.used) = (tallies, used);
+            record.clauses = judgement.clauses.into_iter().chain(clauses).collect();
             true
         }
         Err(error) => {
@@ -260,16 +265,19 @@ fn message(panic: &(dyn Any + Send)) -> String {
 
 /// The verdict of one attempt, and the line that says why: the first false clause, else the first unproven one.
 fn summary(judgement: &Judgement) -> (Verdict, String) {
-    let first = |holds: Holds| judgement.clauses.iter().find(|c| c.holds == holds);
-    let because = |clause: Option<&verdict::judge::Clause>| {
-        clause
-            .map_or("nothing was judged".to_owned(), |c| format!("{}: expected {}, got {}", c.name, c.expected, c.got))
+    let first = |holds: Holds| {
+        let clause = judgement.clauses.iter().find(|c| c.holds == holds);
+        clause.map_or("nothing was judged".to_owned(), because)
     };
     match judgement.holds() {
         Holds::Yes => (Verdict::Pass, format!("{} clauses hold", judgement.clauses.len())),
-        Holds::No => (Verdict::Fail, because(first(Holds::No))),
-        Holds::Unproven => (Verdict::Unproven, because(first(Holds::Unproven))),
+        Holds::No => (Verdict::Fail, first(Holds::No)),
+        Holds::Unproven => (Verdict::Unproven, first(Holds::Unproven)),
     }
+}
+
+fn because(clause: &Clause) -> String {
+    format!("{}: expected {}, got {}", clause.name, clause.expected, clause.got)
 }
 
 /// One line for people, past the test runner's capture; the run's events keep it too.
@@ -302,7 +310,6 @@ fn say(check_run: &CheckRun, record: &Record, breaks: bool) {
 #[cfg(test)]
 pub(crate) mod tests {
     use rstest::rstest;
-    use verdict::judge::Clause;
 
     use super::*;
     use crate::{CHECK, Drive, Judge, Live, fake::Fake};
@@ -337,7 +344,7 @@ pub(crate) mod tests {
     #[test]
     fn a_history_that_proves_nothing_never_passes() {
         let judged = Check { live: Live::NotJudged, ..CHECK }.judged_safely(&Fake::of("a/b").0).unwrap();
-        assert_eq!(summary(&judged).0, Verdict::Unproven);
+        assert_eq!(summary(&judged.0).0, Verdict::Unproven);
     }
 
     #[test]
@@ -407,6 +414,7 @@ pub(crate) mod tests {
             expected: expected.into(),
             got: got.into(),
             exchanges: vec![],
+            subject: None,
         };
         let clauses = vec![
             clause("one", Holds::Yes, "a", "a"),

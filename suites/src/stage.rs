@@ -129,6 +129,8 @@ impl Stage {
         if let Some(capability) = &check_run.planned.capability {
             history.declared = check_run.gateway_plan()?.capabilities.get(capability).cloned().unwrap_or_default();
         }
+        history.changes.clone_from(&check_run.gateway_plan()?.changes);
+        history.answers.clone_from(&check_run.gateway_plan()?.answers);
         let manifest = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}});
         cluster.apply(&manifest, Apply::of_run(&check_run.plan.run.id)).await?;
         let ask = check_run.gateway.gateway.address_ask(&check_run.environment.addresses);
@@ -298,6 +300,9 @@ impl Stage {
         self.cluster
             .wait(&self.inference_service(&model.name), WaitCondition::ConditionTrue("Ready".into()), within)
             .await?;
+        if !model.records {
+            self.history.unrecorded.push(model.name.clone());
+        }
         self.models.push(model.clone());
         Ok(())
     }

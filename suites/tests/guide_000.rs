@@ -9,11 +9,12 @@ pub mod budget;
 use anyhow::Result;
 use serde_json::{Value, json};
 use suites::{
-    CHECK, Call, Check, Judge, Live, Model, ObjectRef, Stage, WaitCondition, ancestors_say, chat, check, condition,
-    parents_say,
+    CHECK, Call, Check, Judge, Live, Model, ObjectRef, Stage, WaitCondition, ancestors_say, by_kserve, chat, check,
+    condition, parents_say,
 };
 use verdict::{
     capability,
+    change::{Change, Direction, Rule},
     history::{Exchange, History},
     observation::Observer,
 };
@@ -22,8 +23,13 @@ const MODEL: &str = "mock-llm";
 const GATEWAY: &str = "kserve-ingress-gateway";
 const HEADERS: [&str; 2] = ["x-requested-model", "x-actual-model"];
 
+/// What the policy of step 5.3 and KServe's own route change.
+fn changes() -> Vec<Change> {
+    [by_kserve(), HEADERS.map(|name| Change::header(Direction::Reply, name, Rule::Add, MODEL)).to_vec()].concat()
+}
+
 const GUIDE: Check =
-    Check { capability: Some(capability::GUIDE_000), model: None, gateways: &["agentgateway"], ..CHECK };
+    Check { capability: Some(capability::GUIDE_000), model: None, gateways: &["agentgateway"], changes, ..CHECK };
 const STATUS: Check = Check { live: Live::NotJudged, ..GUIDE };
 
 /// The guide's manifests, with the names of a stage where the guide's own would be shared with others.

@@ -3,9 +3,10 @@
 
 use anyhow::Result;
 use serde_json::{Value, json};
-use suites::{CHECK, Check, Judge, Live, Model, Stage, budget, chat, check};
+use suites::{CHECK, Check, Judge, Live, Model, Stage, budget, by_kserve, chat, check};
 use verdict::{
     capability,
+    change::{Change, Direction, Rule},
     history::{Exchange, History},
     plan::Level,
 };
@@ -16,6 +17,16 @@ const MODEL: &str = "mock-llm";
 /// Where the draft's model (httpbun) answers chats; ours is asked to do so.
 const PATH: &str = "/llm/chat/completions";
 const TOKENS: u64 = 100;
+
+/// The path of the backend's provider takes the place of the client's.
+fn to_path() -> Vec<Change> {
+    vec![Change::target("/v1/chat/completions", PATH)]
+}
+
+/// The policy on KServe's route sets a header beside its limit.
+fn by_policy() -> Vec<Change> {
+    [by_kserve(), vec![Change::header(Direction::Reply, LIVE, Rule::Set, "live")]].concat()
+}
 
 const GUIDE: Check = Check { capability: Some(capability::GUIDE_003), gateways: &["agentgateway"], ..CHECK };
 
@@ -34,6 +45,7 @@ check!(
         how: "Sends a chat on /v1/chat/completions over KServe's route alone, and one with the extra route there; the model's \
               records say on which path each arrived.",
         kills: &["ignores-provider-path"],
+        changes: || [by_kserve(), to_path()].concat(),
         ..GUIDE
     }
 );
@@ -81,6 +93,7 @@ check!(
         capability: Some(capability::TOKEN_LIMIT),
         model: None,
         kills: &["charges-before"],
+        changes: to_path,
         observe: budget::observe,
         ..GUIDE
     }
@@ -141,6 +154,7 @@ check!(
         how: "Puts the draft's limit on KServe's own route, and sends twice its tokens over that route; all have to be answered \
               while the policy is live.",
         kills: &["limits-plain-routes"],
+        changes: by_policy,
         observe: observe_limit,
         ..GUIDE
     }
@@ -167,6 +181,7 @@ check!(
         how: "Puts the draft's limit on KServe's own route, sends twice its tokens over that route, and compares what the policy's \
               status claims with what was limited.",
         live: Live::NotJudged,
+        changes: by_policy,
         observe: observe_limit,
         ..GUIDE
     }

@@ -4,7 +4,7 @@ mod llmisvc;
 
 use anyhow::Result;
 use serde_json::{Value, json};
-use suites::{CHECK, Check, Judge, Live, Stage, WaitCondition, chat, check, condition};
+use suites::{CHECK, Check, Judge, Live, Stage, WaitCondition, by_kserve, chat, check, condition};
 use verdict::capability::{self, Kserve};
 
 struct Child {
@@ -119,6 +119,7 @@ check!(
               model's record has to show it.",
         capability: Some(capability::KSERVE),
         kills: &["url-of-another-service"],
+        changes: by_kserve,
         ..CHECK
     }
 );

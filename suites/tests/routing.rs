@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
-use suites::{CHECK, Call, Check, Judge, Model, Stage, chat, check};
+use suites::{CHECK, Call, Check, Judge, Model, Stage, by_kserve, chat, check};
 use verdict::capability::{self, HostRoute, ModelRoute, PathKind, PathRoute};
 
 check!(
@@ -249,6 +249,7 @@ check!(
               have each once, with KServe's value.",
         capability: Some(capability::KSERVE),
         kills: &["appends-instead-of-set"],
+        changes: by_kserve,
         ..CHECK
     }
 );

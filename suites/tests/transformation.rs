@@ -10,6 +10,7 @@ use suites::{
 };
 use verdict::{
     capability::{self, HeaderSource, Transformation},
+    change::{Change, Direction, Rule},
     history::{Admission, Exchange, History},
     observation::Observer,
     plan::Level,
@@ -26,8 +27,17 @@ const BROKEN: &str = "x-igc-broken";
 const SOURCES: [(HeaderSource, &str); 3] =
     [(HeaderSource::Fixed, FIXED), (HeaderSource::RequestModel, REQUESTED), (HeaderSource::ResponseModel, ACTUAL)];
 
-const TRANSFORMATION: Check = Check { capability: Some(capability::TRANSFORMATION), observe, ..CHECK };
-const EXPRESSION: Check = Check { capability: Some(capability::EXPRESSION), observe, ..CHECK };
+/// The headers that transformed routes give to replies.
+fn given() -> Vec<Change> {
+    vec![
+        Change::header(Direction::Reply, FIXED, Rule::Add, VALUE),
+        Change::header(Direction::Reply, REQUESTED, Rule::Set, "alpha|beta|somebody|nobody"),
+        Change::header(Direction::Reply, ACTUAL, Rule::Set, "alpha|beta|somebody|nobody"),
+    ]
+}
+
+const TRANSFORMATION: Check = Check { capability: Some(capability::TRANSFORMATION), changes: given, observe, ..CHECK };
+const EXPRESSION: Check = Check { capability: Some(capability::EXPRESSION), ..TRANSFORMATION };
 
 /// Routes the stage's own hostname to the model, with a header from every source that the gateway declares.
 async fn transform(stage: &mut Stage, model: &Model) -> Result<()> {
@@ -202,6 +212,7 @@ check!(
               like sent back; compares digests of what was sent and what arrived on both sides.",
         capability: Some(capability::TRANSFORMATION),
         kills: &["truncates-bodies-over-64-kib", "reserialises-json"],
+        changes: given,
         ..CHECK
     }
 );
@@ -326,6 +337,7 @@ check!(
         capability: Some(capability::TRANSFORMATION),
         kills: &["buffers-streams-for-transformation"],
         observe: observe_stream,
+        changes: given,
         ..CHECK
     }
 );

@@ -7,6 +7,7 @@ use serde_json::Value;
 use verdict::{
     baseline::Versions,
     capability::{self, Capability, Declared, Problem},
+    change::{Answer, Change},
     names::{near, suggestion},
     render::Implementation,
 };
@@ -34,7 +35,13 @@ pub struct GatewayFolder {
     /// Capability that it lacks -> why, with the source.
     #[serde(default)]
     pub unsupported: BTreeMap<String, String>,
-    /// What differs from these two, by version: every entry whose range holds, one after the other.
+    /// What it changes of requests and replies, besides what any intermediary may.
+    #[serde(default)]
+    pub changes: Vec<Change>,
+    /// What it answers itself.
+    #[serde(default)]
+    pub answers: Vec<Answer>,
+    /// What differs from these, by version: every entry whose range holds, one after the other.
     #[serde(default)]
     pub by_version: Vec<ByVersion>,
 }
@@ -50,6 +57,10 @@ pub struct ByVersion {
     pub capabilities: Declared,
     #[serde(default)]
     pub unsupported: BTreeMap<String, String>,
+    #[serde(default)]
+    pub changes: Vec<Change>,
+    #[serde(default)]
+    pub answers: Vec<Answer>,
 }
 
 /// What a gateway declares in the versions of a run.
@@ -57,6 +68,8 @@ pub struct ByVersion {
 pub struct Resolved {
     pub capabilities: Declared,
     pub unsupported: BTreeMap<String, String>,
+    pub changes: Vec<Change>,
+    pub answers: Vec<Answer>,
 }
 
 impl Resolved {
@@ -69,6 +82,8 @@ impl Resolved {
             self.capabilities.remove(capability);
             self.unsupported.insert(capability.clone(), reason.clone());
         }
+        self.changes.extend(entry.changes.iter().cloned());
+        self.answers.extend(entry.answers.iter().cloned());
     }
 
     /// Every capability and parameter is one that there is, and none is both declared and lacking.
@@ -90,6 +105,11 @@ impl Resolved {
                 let problem = "it is declared, and unsupported; remove one of them".to_owned();
                 return Err(Problem { path: vec![name.clone()], problem });
             }
+        }
+        let of_changes = self.changes.iter().find_map(Change::problem).map(|problem| ("changes", problem));
+        let of_answers = self.answers.iter().find_map(Answer::problem).map(|problem| ("answers", problem));
+        if let Some((list, problem)) = of_changes.or(of_answers) {
+            return Err(Problem { path: vec![list.to_owned()], problem });
         }
         Ok(())
     }
@@ -158,7 +178,12 @@ impl GatewayFolder {
     }
 
     fn declared(&self) -> Resolved {
-        Resolved { capabilities: self.capabilities.clone(), unsupported: self.unsupported.clone() }
+        Resolved {
+            capabilities: self.capabilities.clone(),
+            unsupported: self.unsupported.clone(),
+            changes: self.changes.clone(),
+            answers: self.answers.clone(),
+        }
     }
 
     pub fn at(&self, versions: &BTreeMap<String, String>) -> Resolved {
@@ -265,6 +290,16 @@ mod tests {
     #[case::lacking("  token-limit-per-user:", "  tokn-limit-per-user:", "did you mean token-limit-per-user")]
     #[case::both("  token-limit-per-user:", "  token-limit:", "it is declared, and unsupported")]
     #[case::in_a_range("    model-pool-route: ai", "    model-pol-route: ai", "did you mean model-pool-route")]
+    #[case::every_header(
+        "unsupported:\n",
+        "changes: [{direction: reply, header: '*', rule: add, source: s}]\nunsupported:\n",
+        "matches every name"
+    )]
+    #[case::any_answer(
+        "unsupported:\n",
+        "answers: [{status: 500, body: '.*', source: s}]\nunsupported:\n",
+        "matches everything"
+    )]
     #[case::range("versions: \"<1.3\"", "versions: old", "no range of versions")]
     #[case::component("by-version:", "by-version:\n- {component: nobody, versions: \"*\"}", "no component nobody")]
     fn what_is_declared_is_known(#[case] changed: &str, #[case] by: &str, #[case] said: &str) {

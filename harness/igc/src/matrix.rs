@@ -6,10 +6,10 @@ use anyhow::Context;
 use cluster::install::model::ModelFile;
 use serde::Serialize;
 use shipped::Root;
-use verdict::plan::Shard;
+use verdict::plan::{Shard, USUAL_MODEL};
 
 use crate::failure::Failure;
-use crate::options::{Matrix, On, USUAL_MODEL, value_name};
+use crate::options::{Matrix, On, value_name};
 
 #[derive(Debug, Serialize)]
 pub struct Cells {

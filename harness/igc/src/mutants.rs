@@ -387,6 +387,7 @@ mod tests {
             expected: "e".into(),
             got: "g".into(),
             exchanges: vec![],
+            subject: None,
         };
         Record {
             verdict,

@@ -11,9 +11,6 @@ use crate::failure::Failure;
 /// Checks at a time where nothing is said.
 const JOBS: u32 = 4;
 
-/// The model of a run that names none: the one that the guides use.
-pub const USUAL_MODEL: &str = "llm-d-sim";
-
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum On {
     /// kind where a container engine, kind and Helm answer, else the rehearsal.
@@ -56,9 +53,14 @@ pub struct Target {
     /// Version of one component in place of the profile's, for example envoy-ai-gateway=v1.0.0; repeatable
     #[arg(long = "set", value_name = "COMPONENT=VERSION")]
     pub set: Vec<String>,
-    /// Model that the guides' and the token suites use: a file of manifests/models
-    #[arg(long, default_value = USUAL_MODEL, value_name = "MODEL")]
-    pub model: String,
+    /// Model that the guides' suites use, and where it is given the token suites, too: a file of manifests/models
+    /// [default: llm-d-sim, and echo for the token suites]
+    #[arg(long, value_name = "MODEL")]
+    pub model: Option<String>,
+    /// Changes that what stands around the gateway makes (a company's proxy, tracing), in the form of `changes` of a
+    /// gateway.yaml; the report names the file
+    #[arg(long, value_name = "FILE")]
+    pub declare: Option<PathBuf>,
     /// Whether pods can reach the internet while checks run [default: closed where the place can close it]
     #[arg(long, value_enum, value_name = "closed|open")]
     pub egress: Option<Egress>,

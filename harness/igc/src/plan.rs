@@ -12,8 +12,8 @@ use rand::RngExt;
 use rehearsal::hops::{Hops, PROXY};
 use shipped::Root;
 use tokio_util::sync::CancellationToken;
-use verdict::plan::{self, PlaceName, RunInfo};
-use verdict::{folder::RunFolder, tests_list::TestList};
+use verdict::plan::{self, PlaceName, RunInfo, USUAL_MODEL};
+use verdict::{change, folder::RunFolder, tests_list::TestList};
 
 use crate::options::{E2e, Egress};
 use crate::{cli, failure::Failure, places, suites::Suites};
@@ -53,7 +53,8 @@ pub async fn plan(
     let tests = if up { TestList::of(&requirements) } else { suites.tests().await? };
     let manifests = root.manifests();
     requirements.models_are_among(&model::names(&manifests).map_err(Failure::usage)?).map_err(Failure::usage)?;
-    let model = ModelFile::read(&manifests, &e2e.target.model).map_err(Failure::usage)?;
+    let model = e2e.target.model.as_deref().unwrap_or(USUAL_MODEL);
+    let model = ModelFile::read(&manifests, model).map_err(Failure::usage)?;
     let folders = gateways(root, &e2e.target.gateway)?;
     let catalogue = Catalogue::read(&manifests).map_err(Failure::usage)?;
     let read = |name: &str| Profile::read(&manifests, name).map_err(Failure::usage);
@@ -74,6 +75,11 @@ pub async fn plan(
             notes.push(format!("note: {untried}"));
         }
         planned.push(selection.plan(&folder, bundle.as_ref()).map_err(|e| Failure::Environment(e.to_string()))?);
+    }
+    if let Some(file) = &e2e.target.declare {
+        let declared = change::read(file).map_err(Failure::usage)?;
+        notes.push(format!("note: {} changes are declared by {}", declared.len(), file.display()));
+        planned.iter_mut().for_each(|gateway| gateway.changes.extend(declared.iter().cloned()));
     }
     let named = place.name();
     for gateway in &mut planned {
@@ -112,6 +118,8 @@ pub async fn plan(
         ci: std::env::var_os("CI").is_some_and(|v| !v.is_empty() && v != "false"),
         allow_empty: e2e.allow_empty,
         command: cli::typed(),
+        declare: e2e.target.declare.as_ref().map(|file| file.display().to_string()),
+        model_by_hand: e2e.target.model.is_some(),
         trials: vec![],
     };
     let plan = plan::build(&requirements, planned, run, &tests).map_err(Failure::usage)?;

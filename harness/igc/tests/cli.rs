@@ -263,7 +263,7 @@ fn finished(checkout: &Checkout, words: &[&str]) -> PathBuf {
     let run = verdict::folder::RunFolder::open(&checkout.latest()).unwrap();
     for check in run.read_plan().unwrap().checks.iter().filter(|c| c.runs()) {
         let (name, expected, got) = ("c".into(), "e".into(), "e".into());
-        let clause = Clause { name, holds: Holds::Yes, expected, got, exchanges: vec![] };
+        let clause = Clause { name, holds: Holds::Yes, expected, got, exchanges: vec![], subject: None };
         let mut record = Record::new(check.key(1));
         (record.verdict, record.golden, record.clauses) = (Verdict::Pass, GoldenState::Same, vec![clause]);
         run.write_record(&record).unwrap();

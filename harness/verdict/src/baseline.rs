@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_saphyr::Spanned;
 
 use crate::file::{self, FileError};
+use crate::invariant::{self, Invariant};
 use crate::judge::{Clause, Holds};
 use crate::plan::{GatewayPlan, PlaceName};
 use crate::{names, record::Verdict, renamed::NAMES, version::lenient as lenient_version};
@@ -26,6 +27,8 @@ pub struct Entry {
     pub line: u64,
     /// `suite/name`.
     pub check: String,
+    /// What a false invariant is about: `header x-a`, `field /model`, `body`, `status`, as its clause names it.
+    pub subject: Option<String>,
     /// One case; absent means all of them.
     pub case: Option<String>,
     pub versions: Versions,
@@ -142,6 +145,7 @@ struct File {
 #[serde(deny_unknown_fields)]
 struct Written {
     check: Spanned<String>,
+    subject: Option<String>,
     case: Option<String>,
     versions: Spanned<String>,
     place: Option<Reality>,
@@ -187,6 +191,11 @@ impl Entry {
         self.check == check && self.case.as_deref().is_none_or(|c| c == case)
     }
 
+    /// Whether it is about this false invariant, in whichever check it was seen.
+    pub fn is_of_invariant(&self, clause: &Clause) -> bool {
+        self.check == clause.name && clause.holds == Holds::No && self.subject == clause.subject
+    }
+
     pub fn has_expired(&self, today: Date) -> bool {
         today > self.expires
     }
@@ -214,6 +223,25 @@ impl Written {
         if !names::is_check_id(&check) {
             return Err((line, format!("{check:?} is not suite/name in lower-case words joined by dashes")));
         }
+        match (check.starts_with(invariant::PREFIX), &self.subject) {
+            (true, _) if Invariant::of_id(&check).is_none() => {
+                let names = Invariant::ALL.map(Invariant::id);
+                return Err((line, format!("{check} is no invariant; there are {}", names.join(", "))));
+            }
+            (true, None) => {
+                let problem =
+                    format!("the entry of {check} has no subject; name one, for example `subject: header x-a`");
+                return Err((line, problem));
+            }
+            (true, Some(_)) if self.case.is_some() || !self.clause.is_empty() || self.verdict == Known::Unproven => {
+                let problem = format!("the entry of {check} covers every check: it has no case, clause or verdict");
+                return Err((line, problem));
+            }
+            (false, Some(_)) => {
+                return Err((line, format!("the entry of {check} has a subject, which only invariants have")));
+            }
+            _ => {}
+        }
         for (field, text) in [("reason", &self.reason), ("link", &self.link)] {
             if text.trim().is_empty() {
                 return Err((line, format!("the entry of {check} has an empty {field}; a known failure needs both")));
@@ -231,6 +259,7 @@ impl Written {
         Ok(Entry {
             line,
             check,
+            subject: self.subject,
             case,
             versions,
             place: self.place,

@@ -9,6 +9,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
+use crate::change::{Answer, Change};
+
 /// 2 has what a model wrote back ([`ModelRecord::reply`], [`Sent::text`]) and what its connection showed of an exchange
 /// ([`Exchange::connection`]). Histories of version 1 are read without them.
 pub const HISTORY_VERSION: u32 = 2;
@@ -64,6 +66,15 @@ pub struct History {
     pub controller: String,
     /// Parameters that the gateway's folder declares for the check's capability.
     pub declared: BTreeMap<String, Value>,
+    /// Changes of requests and replies that the gateway's folder, or who runs it, declares.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub changes: Vec<Change>,
+    /// Answers that the gateway writes itself, as its folder declares them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub answers: Vec<Answer>,
+    /// Models of the drive that keep no records.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unrecorded: Vec<String>,
     /// How the configuration came to be live. Judged for "must never" clauses, not for counts.
     pub settle: Settle,
     pub exchanges: Vec<Exchange>,

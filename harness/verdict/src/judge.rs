@@ -27,6 +27,16 @@ pub struct Clause {
     pub expected: String,
     pub got: String,
     pub exchanges: Vec<String>,
+    /// What an invariant's clause is about, as baseline entries name it: `header x-a`, `body`, `status`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subject: Option<String>,
+}
+
+impl Clause {
+    /// Whether it is an invariant's, and not one of the check's own.
+    pub fn is_of_invariant(&self) -> bool {
+        self.name.starts_with(crate::invariant::PREFIX)
+    }
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -67,6 +77,7 @@ mod tests {
             expected: "e".into(),
             got: "g".into(),
             exchanges: vec![],
+            subject: None,
         };
         let judgement = Judgement { clauses: clauses.iter().map(clause).collect() };
         assert_eq!(judgement.holds(), expected);

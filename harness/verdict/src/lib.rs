@@ -3,6 +3,7 @@
 
 pub mod baseline;
 pub mod capability;
+pub mod change;
 pub mod curl;
 pub mod differ;
 mod excerpt;
@@ -12,6 +13,7 @@ pub mod front;
 pub mod golden;
 pub mod guides;
 pub mod history;
+pub mod invariant;
 pub mod judge;
 pub mod names;
 pub mod observation;

@@ -6,7 +6,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::names;
+use crate::{
+    change::{Answer, Change},
+    names,
+};
 
 mod build;
 mod filter;
@@ -15,6 +18,9 @@ pub use build::{PlanError, build};
 pub use filter::{Filter, FilterError};
 
 pub const PLAN_SCHEMA: &str = "igc.plan/v1";
+
+/// The model of a run that names none: the one that the guides use.
+pub const USUAL_MODEL: &str = "llm-d-sim";
 
 /// Where a run happens (design section 5).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
@@ -171,9 +177,20 @@ pub struct RunInfo {
     pub ci: bool,
     pub allow_empty: bool,
     pub command: Vec<String>,
+    /// `--declare`: the file of changes that the installation makes, beyond the gateways' folders.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub declare: Option<String>,
+    /// `--model` was given by hand: it serves the token suites too.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub model_by_hand: bool,
     /// Mutants that checks are tried on; without any a run tries gateways.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub trials: Vec<Trials>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands over references")]
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 impl RunInfo {
@@ -186,7 +203,7 @@ impl RunInfo {
             context: None,
             profile: profile.to_owned(),
             set: BTreeMap::new(),
-            model: ModelName("llm-d-sim".to_owned()), // the one that the guides use
+            model: ModelName(USUAL_MODEL.to_owned()),
             suites: vec![],
             checks: vec![],
             shard: None,
@@ -196,6 +213,8 @@ impl RunInfo {
             ci: false,
             allow_empty: true,
             command: command.iter().map(|word| (*word).to_owned()).collect(),
+            declare: None,
+            model_by_hand: false,
             trials: vec![],
         }
     }
@@ -223,6 +242,12 @@ pub struct GatewayPlan {
     /// Capability -> why the gateway lacks it, with the source; absent gives a general reason.
     #[serde(default)]
     pub unsupported: BTreeMap<String, String>,
+    /// What it changes of requests and replies; with `--declare` also what stands around it does.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub changes: Vec<Change>,
+    /// What it answers itself.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub answers: Vec<Answer>,
     /// Capability -> what it wants installed and is not to be had here.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub missing: BTreeMap<String, String>,

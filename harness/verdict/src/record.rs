@@ -1,9 +1,15 @@
 //! Records: one file per attempt, written once and never changed.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{history::Key, judge::Clause};
+use crate::{
+    history::Key,
+    invariant::{Invariant, Tally},
+    judge::Clause,
+};
 
 pub const RECORD_SCHEMA: &str = "igc.record/v1";
 
@@ -55,6 +61,14 @@ pub enum GoldenState {
     NotCompared,
 }
 
+/// What a check fails by, where not by a clause of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum By {
+    /// By what must hold of every exchange: the fault has a row of its own, `invariant/NAME`.
+    Invariant,
+}
+
 /// One attempt at a check, as its test wrote it. The verdict is of this attempt alone.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -66,6 +80,15 @@ pub struct Record {
     /// Why, in one line; for a pass, what showed it.
     pub reason: String,
     pub clauses: Vec<Clause>,
+    /// What makes it a `fail`, where no clause of the check's own does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<By>,
+    /// How many of its exchanges each invariant was judged for.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub invariants: BTreeMap<Invariant, Tally>,
+    /// Declared changes that explained a difference.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub used: BTreeSet<String>,
     pub golden: GoldenState,
     /// For `changed` the difference as a text, for `not-compared` the reason.
     pub golden_note: Option<String>,
@@ -91,6 +114,9 @@ impl Record {
             verdict: Verdict::Error,
             reason: String::new(),
             clauses: vec![],
+            by: None,
+            invariants: BTreeMap::new(),
+            used: BTreeSet::new(),
             golden: GoldenState::NotCompared,
             golden_note: Some("nothing was observed".into()),
             started: jiff::Timestamp::now().to_string(),
@@ -126,6 +152,7 @@ pub(crate) mod tests_support {
             expected: "status 404".into(),
             got: "status 200".into(),
             exchanges: vec!["x-1".into()],
+            subject: None,
         }
     }
 

@@ -10,12 +10,13 @@ use crate::baseline::{Baseline, Expect};
 use crate::folder::{FolderError, Records, RunFolder};
 use crate::history::{History, Key};
 use crate::plan::{Level, ModelName, PlaceName, Plan, Shard};
-use crate::record::{GoldenState, Verdict};
-use crate::{judge::Holds, renamed::NAMES};
+use crate::record::{By, GoldenState, Verdict};
+use crate::{invariant::Tally, judge::Holds, renamed::NAMES};
 
 mod attempts;
 mod compile;
 mod ending;
+mod invariants;
 mod known;
 mod merge;
 mod repeat;
@@ -153,6 +154,9 @@ pub struct Totals {
     pub unproven: u64,
     pub not_run: u64,
     pub error: u64,
+    /// Checks that fail by an invariant alone. They are no part of `fail`: the row of the invariant is.
+    #[serde(default)]
+    pub by_invariant: u64,
 }
 
 impl Totals {
@@ -160,6 +164,7 @@ impl Totals {
         let mut totals = Self::default();
         for check in checks {
             *match check.verdict {
+                Verdict::Fail if check.by == Some(By::Invariant) => &mut totals.by_invariant,
                 Verdict::Pass => &mut totals.pass,
                 Verdict::Fail => &mut totals.fail,
                 Verdict::Flaky => &mut totals.flaky,
@@ -219,6 +224,12 @@ pub struct CheckReport {
     pub model: ModelName,
     /// Whether this alone makes the exit code other than 0.
     pub breaks: bool,
+    /// What it fails by, where by no clause of its own. The fault then has a row of its own, and is counted there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<By>,
+    /// In the row of an invariant: how many exchanges of all checks were judged.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub judged: Option<Tally>,
     /// For an INFO check that does not hold: what was found. Its verdict is then `pass`.
     pub finding: Option<String>,
     /// Whether a filter of the command line left it out.

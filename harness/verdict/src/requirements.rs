@@ -33,6 +33,9 @@ pub struct Requirement {
     /// The model that it needs, because it reads that model's records; otherwise the run's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model: Option<ModelName>,
+    /// The model where it needs none and the run's was not given by hand.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub usual_model: Option<ModelName>,
     #[serde(default, skip_serializing_if = "Vec::is_empty", serialize_with = "on_one_line")]
     pub cases: Vec<String>,
     #[serde(default, skip_serializing_if = "Vec::is_empty", serialize_with = "on_one_line")]
@@ -199,7 +202,13 @@ impl Requirements {
     pub fn models_are_among(&self, known: &[String]) -> Result<(), RequirementsError> {
         for requirement in &self.checks {
             let unknown = |model: &&ModelName| !known.iter().any(|k| k == model.word());
-            if let Some(model) = requirement.model.iter().chain(requirement.not_with.keys()).find(unknown) {
+            if let Some(model) = requirement
+                .model
+                .iter()
+                .chain(&requirement.usual_model)
+                .chain(requirement.not_with.keys())
+                .find(unknown)
+            {
                 let near = names::suggestion(&names::near(model.word(), known.iter().map(String::as_str)));
                 let problem = format!("manifests/models has no {}{near}", model.word());
                 return Err(RequirementsError::Check { check: requirement.check.clone(), problem });

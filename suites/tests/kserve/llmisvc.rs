@@ -6,7 +6,7 @@ use suites::{
     CHECK, Call, Check, Judge, Live, LlmService, ObjectRef, Stage, WaitCondition, chat_to, check, condition, judge,
     picked,
 };
-use verdict::capability;
+use verdict::{capability, change::Change};
 
 use super::Child;
 
@@ -177,6 +177,8 @@ check!(
         how: "Sends chats, streamed chats, completions and requests for the list of models through the route that the service has made; \
               records of picker and models say which asked and who served.",
         observe: picked::observe,
+        // Its route strips namespace and name from the path.
+        changes: || vec![Change::target("/igc-[a-z0-9-]+/alpha(/v1/.*)", "$1")],
         kills: &["skips-picker", "ignores-choice"],
         counts_every_answer: true,
         ..LLMISVC

@@ -66,6 +66,7 @@ check!(
         how: "Offers the same limit on a route to a model and on one to a plain Service, spends both, and compares what their \
               statuses say where the second limits nothing.",
         kills: &["accepted-without-effect"],
+        unmetered: true,
         observe: observe_plain_service_route,
         ..LIMIT
     }
@@ -165,6 +166,7 @@ check!(
         how: "Sets a limit on requests and one on tokens in the case's order, one of them far away, and counts how many requests \
               are admitted.",
         kills: &["only-first-limit", "only-last-limit"],
+        unmetered: true,
         ..LIMIT
     }
 );

@@ -3,11 +3,26 @@
 use anyhow::Result;
 use serde_json::{Value, json};
 use suites::{CHECK, Call, Check, Judge, Stage, chat, check};
-use verdict::capability;
+use verdict::{
+    capability,
+    change::{Change, Direction, Rule},
+};
 
 fn modifier() -> Value {
     let header = |name: &str| json!([{"name": name, "value": "by-route"}]);
     json!({"set": header("x-igc-set"), "add": header("x-igc-add"), "remove": ["x-igc-remove"]})
+}
+
+/// What the modifiers of both directions change.
+fn by_route() -> Vec<Change> {
+    vec![
+        Change::header(Direction::Request, "x-igc-set", Rule::Set, "by-route"),
+        Change::header(Direction::Request, "x-igc-add", Rule::Append, "by-route"),
+        Change::header(Direction::Request, "x-igc-remove", Rule::Remove, ""),
+        Change::header(Direction::Reply, "x-igc-set", Rule::Set, "by-route"),
+        Change::header(Direction::Reply, "x-igc-add", Rule::Append, "by-route"),
+        Change::header(Direction::Reply, "x-igc-remove", Rule::Remove, ""),
+    ]
 }
 
 /// The headers that a client or a model sends to meet the modifier, and one more.
@@ -51,6 +66,7 @@ check!(
         how: "Sends a chat without the headers, one that has them already and one with headers of its connection; looks at those \
               that the model recorded.",
         capability: Some(capability::HEADER_MODIFIER),
+        changes: by_route,
         kills: &["adds-hop-by-hop-header", "appends-instead-of-set", "ignores-header-removal"],
         ..CHECK
     }
@@ -86,6 +102,7 @@ check!(
         how: "The model replies without the headers, with them and with a header of its connection; looks at those that the client \
               gets.",
         capability: Some(capability::HEADER_MODIFIER),
+        changes: by_route,
         kills: &["leaks-upstream-keep-alive", "ignores-response-headers"],
         ..CHECK
     }

@@ -159,6 +159,8 @@ impl Selection {
             version_of: folder.version_of.clone(),
             capabilities: declared.capabilities,
             unsupported: declared.unsupported,
+            changes: declared.changes,
+            answers: declared.answers,
             missing,
             stand_ins: bundle.map(|bundle| self.stand_ins(bundle)).unwrap_or_default(),
             left_out: None,

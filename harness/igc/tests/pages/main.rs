@@ -105,6 +105,7 @@ fn clause(holds: Holds, got: &str) -> Clause {
         expected: "status 200 from alpha".into(),
         got: got.into(),
         exchanges: vec!["x-1".into()],
+        subject: None,
     }
 }
 

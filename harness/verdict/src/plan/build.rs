@@ -123,11 +123,12 @@ fn disposition(requirement: &Requirement, case: &str, gateway: &GatewayPlan, run
 }
 
 /// What serves tokens: as the check wants it, else as the gateway's capability does (where our own model's records are the
-/// only proof), else as the run.
+/// only proof), else as the run: where its model was not given by hand, as is usual for the check.
 fn model(requirement: &Requirement, gateway: &GatewayPlan, run: &RunInfo) -> ModelName {
     let declared = requirement.capability.as_ref().and_then(|c| gateway.capabilities.get(c)?.get("model"));
     let declared = declared.and_then(|model| serde_json::from_value(model.clone()).ok());
-    requirement.model.clone().or(declared).unwrap_or_else(|| run.model.clone())
+    let usual = requirement.usual_model.clone().filter(|_| !run.model_by_hand);
+    requirement.model.clone().or(declared).or(usual).unwrap_or_else(|| run.model.clone())
 }
 
 /// Whether a stand-in's description, which begins with the component's name, is about this component.
@@ -288,6 +289,8 @@ pub(crate) mod tests {
             version_of: name.into(),
             capabilities: BTreeMap::from([("host-route".to_owned(), BTreeMap::new())]),
             unsupported: BTreeMap::from([("pool".to_owned(), "it has none (issue 12)".to_owned())]),
+            changes: vec![],
+            answers: vec![],
             missing: BTreeMap::new(),
             stand_ins: vec!["cert-manager (self-made certificates)".into()],
             left_out: None,

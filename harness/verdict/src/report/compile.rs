@@ -8,11 +8,17 @@ use super::attempts::{Combined, combine};
 use super::known::{CheckOutcome, InForce};
 use super::{
     CheckReport, ClauseReport, Ending, GatewayReport, GoldenReport, Inputs, REPORT_SCHEMA, Report, RunReport,
-    ShownExchange, Totals, Try, ending, repeat_command,
+    ShownExchange, Totals, Try, ending, invariants, repeat_command,
 };
-use crate::plan::{Disposition, PlannedCheck};
+use crate::plan::{Disposition, Level, PlannedCheck};
 use crate::record::{Record, Verdict};
-use crate::{curl, excerpt::excerpt, folder::Unreadable, history::Key, judge::Holds};
+use crate::{
+    curl,
+    excerpt::excerpt,
+    folder::Unreadable,
+    history::{History, Key},
+    judge::{Clause, Holds},
+};
 
 const EXCHANGES_SHOWN: usize = 3;
 /// How many characters of a text from outside a report holds; the record holds all of it.
@@ -62,8 +68,14 @@ pub fn compile(inputs: &Inputs<'_>) -> Report {
         let ran = if planned.runs() { mine } else { &[] };
         checks.push(check_report(inputs, planned, combined, ran, &in_force));
     }
+    let mut problems = problems(inputs);
+    for gateway in &plan.gateways {
+        let planned = outcomes.iter().filter(|o| o.planned.gateway == gateway.name);
+        let mine: Vec<&Record> = planned.flat_map(|o| o.records.iter().copied()).collect();
+        checks.extend(invariants::rows(inputs, gateway, &mine, &in_force));
+        problems.extend(invariants::unused(inputs, gateway, &mine));
+    }
     let baseline = in_force.states(&outcomes);
-    let problems = problems(inputs);
     let (breaks, exit) = ending::exit(plan, &inputs.ending, &checks, &baseline, problems.len());
 
     let gateways: Vec<GatewayReport> = plan
@@ -85,6 +97,11 @@ pub fn compile(inputs: &Inputs<'_>) -> Report {
             }
         })
         .collect();
+    let declared = plan
+        .run
+        .declare
+        .iter()
+        .map(|file| format!("declared by {file}: changes besides those of the gateways' folders"));
     let word = ending::word_of_all(gateways.iter().map(|g| g.word));
     Report {
         schema: REPORT_SCHEMA.to_owned(),
@@ -107,7 +124,7 @@ pub fn compile(inputs: &Inputs<'_>) -> Report {
                 _ => None,
             },
             egress: inputs.egress.clone(),
-            notes: inputs.notes.clone(),
+            notes: declared.chain(inputs.notes.iter().cloned()).collect(),
             command: plan.run.command.clone(),
         },
         gateways,
@@ -156,13 +173,16 @@ fn check_report(
     in_force: &InForce<'_>,
 ) -> CheckReport {
     let Combined { verdict, reason, finding, telling } = combined;
+    let by = telling.and_then(|record| record.by).filter(|_| matches!(verdict, Verdict::Fail | Verdict::Flaky));
+    // What an invariant forbids it forbids whatever the check is about.
+    let weight = if by.is_some() { Level::Must } else { planned.level };
     let baseline = telling.and_then(|record| in_force.explains(planned, verdict, &record.clauses));
     let golden = records.last().map(|record| GoldenReport {
         state: record.golden,
-        note: record.golden_note.as_deref().map(|note| bounded(note, 10 * TEXT)),
+        note: record.golden_note.as_deref().map(|note| bounded_to(note, 10 * TEXT)),
     });
     let plan = inputs.plan;
-    let breaks = ending::verdict_breaks(plan, planned.level, verdict, baseline.as_ref())
+    let breaks = ending::verdict_breaks(plan, weight, verdict, baseline.as_ref())
         || ending::golden_breaks(plan, verdict, golden.as_ref().map(|g| g.state), baseline.as_ref());
     let evidence = |key: &Key| format!("evidence/{}", key.path());
     CheckReport {
@@ -180,6 +200,8 @@ fn check_report(
         capability: planned.capability.clone(),
         model: planned.model.clone(),
         breaks,
+        by,
+        judged: None,
         filtered: matches!(planned.disposition, Disposition::NotRun { filtered: true, .. }),
         golden,
         baseline,
@@ -189,43 +211,55 @@ fn check_report(
             .map(|r| Try {
                 attempt: r.key.attempt,
                 verdict: r.verdict,
-                reason: bounded(&r.reason, TEXT),
+                reason: bounded(&r.reason),
                 seconds: r.seconds,
                 evidence: evidence(&r.key),
             })
             .collect(),
         repeat: repeat_command(&plan.run, planned),
-        reason: bounded(&reason, TEXT),
-        finding: finding.map(|finding| bounded(&finding, TEXT)),
+        reason: bounded(&reason),
+        finding: finding.map(|finding| bounded(&finding)),
     }
 }
 
-fn bounded(text: &str, most: usize) -> String {
+pub(super) fn bounded(text: &str) -> String {
+    bounded_to(text, TEXT)
+}
+
+fn bounded_to(text: &str, most: usize) -> String {
     excerpt(text, most).into_owned()
 }
 
 /// Clauses of the attempt that decided; those that do not hold with the exchanges that show it.
 fn clauses(inputs: &Inputs<'_>, record: &Record, verdict: Verdict, is_finding: bool) -> Vec<ClauseReport> {
     let history = (verdict != Verdict::Pass || is_finding).then(|| (inputs.histories)(&record.key)).flatten();
-    let shown = |ids: &[String]| {
-        let Some(history) = &history else { return Vec::new() };
+    record.clauses.iter().map(|clause| shown(history.as_ref(), clause)).collect()
+}
+
+/// One false clause of a record, with the exchanges that show it.
+pub(super) fn clause_report(inputs: &Inputs<'_>, key: &Key, clause: &Clause) -> ClauseReport {
+    shown((inputs.histories)(key).as_ref(), clause)
+}
+
+fn shown(history: Option<&History>, clause: &Clause) -> ClauseReport {
+    let of_exchanges = |ids: &[String]| {
+        let Some(history) = history else { return Vec::new() };
         ids.iter()
             .filter_map(|id| history.exchanges.iter().chain(&history.settle.exchanges).find(|e| e.id == *id))
             .take(EXCHANGES_SHOWN)
             .map(|exchange| ShownExchange {
                 id: exchange.id.clone(),
                 label: exchange.label.clone(),
-                outcome: bounded(&exchange.outcome_words(), TEXT),
-                curl: bounded(&curl::command(history, exchange), 4 * TEXT),
+                outcome: bounded(&exchange.outcome_words()),
+                curl: bounded_to(&curl::command(history, exchange), 4 * TEXT),
             })
             .collect()
     };
-    let report = |clause: &crate::judge::Clause| ClauseReport {
-        name: bounded(&clause.name, TEXT),
+    ClauseReport {
+        name: bounded(&clause.name),
         holds: clause.holds,
-        expected: bounded(&clause.expected, TEXT),
-        got: bounded(&clause.got, TEXT),
-        exchanges: if clause.holds == Holds::Yes { Vec::new() } else { shown(&clause.exchanges) },
-    };
-    record.clauses.iter().map(report).collect()
+        expected: bounded(&clause.expected),
+        got: bounded(&clause.got),
+        exchanges: if clause.holds == Holds::Yes { Vec::new() } else { of_exchanges(&clause.exchanges) },
+    }
 }

@@ -46,7 +46,8 @@ pub(super) fn statement(word: Word, checks: &[CheckReport]) -> String {
         Word::Nonconformant => {
             let broken = checks
                 .iter()
-                .filter(|c| c.level == Level::Must && matches!(c.verdict, Verdict::Fail | Verdict::Flaky))
+                .filter(|c| c.by.is_none() && c.level == Level::Must)
+                .filter(|c| matches!(c.verdict, Verdict::Fail | Verdict::Flaky))
                 .count();
             format!("{broken} of {judged} judged checks are MUST and do not hold")
         }
@@ -79,6 +80,11 @@ pub(super) fn golden_breaks(
         }
 }
 
+/// The level that counts: what an invariant forbids it forbids whatever the check is about.
+fn weight(check: &CheckReport) -> Level {
+    if check.by.is_some() { Level::Must } else { check.level }
+}
+
 pub(super) fn exit(
     plan: &Plan,
     ending: &Ending,
@@ -89,7 +95,9 @@ pub(super) fn exit(
     let verdict = |wanted: Verdict| {
         checks
             .iter()
-            .filter(|c| c.verdict == wanted && verdict_breaks(plan, c.level, c.verdict, c.baseline.as_ref()))
+            // What fails by an invariant alone is counted in the invariant's row.
+            .filter(|c| c.by.is_none() || c.verdict != Verdict::Fail)
+            .filter(|c| c.verdict == wanted && verdict_breaks(plan, weight(c), c.verdict, c.baseline.as_ref()))
             .count()
     };
     let golden = |wanted: GoldenState| {

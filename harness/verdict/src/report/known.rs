@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use jiff::civil::Date;
 
 use crate::baseline::{Baseline, Entry, Expect, Known};
-use crate::judge::Clause;
+use crate::invariant::Invariant;
+use crate::judge::{Clause, Holds};
 use crate::plan::{Plan, PlannedCheck};
 use crate::record::{Record, Verdict};
 use crate::report::{KnownFailure, KnownReport, KnownState};
@@ -35,16 +36,30 @@ impl<'b> InForce<'b> {
         Self { entries, today }
     }
 
+    /// The entry that explains a verdict. False invariants in it have entries of their own, each for its subject.
     pub(super) fn explains(&self, check: &PlannedCheck, verdict: Verdict, clauses: &[Clause]) -> Option<KnownFailure> {
-        let explains = |e: &&&Entry| {
-            e.is_about(&check.check, &check.case) && !e.has_expired(self.today) && e.explains(verdict, clauses)
+        let (of_invariants, own): (Vec<&Clause>, Vec<&Clause>) = clauses.iter().partition(|c| c.is_of_invariant());
+        let of_invariants = if of_invariants.is_empty() {
+            None
+        } else {
+            Some(self.explains_invariants(&check.gateway, &of_invariants)?)
         };
-        self.entries.get(check.gateway.as_str())?.iter().find(explains).map(|e| KnownFailure {
-            reason: e.reason.clone(),
-            link: e.link.clone(),
-            expires: e.expires.to_string(),
-            expect: e.expect,
-        })
+        if own.iter().all(|c| c.holds != Holds::No) && of_invariants.is_some() {
+            return of_invariants;
+        }
+        let own: Vec<Clause> = own.into_iter().cloned().collect();
+        let explains = |e: &&&Entry| {
+            e.is_about(&check.check, &check.case) && !e.has_expired(self.today) && e.explains(verdict, &own)
+        };
+        self.entries.get(check.gateway.as_str())?.iter().find(explains).map(|entry| known(entry))
+    }
+
+    /// The first of the entries that explain these false invariants; nothing where one of them has none.
+    pub(super) fn explains_invariants(&self, gateway: &str, clauses: &[&Clause]) -> Option<KnownFailure> {
+        let entries = self.entries.get(gateway)?;
+        let entry = |clause: &&Clause| entries.iter().find(|e| e.is_of_invariant(clause) && !e.has_expired(self.today));
+        let found: Option<Vec<_>> = clauses.iter().map(entry).collect();
+        found?.first().map(|entry| known(entry))
     }
 
     pub(super) fn states(&self, outcomes: &[CheckOutcome<'_>]) -> Vec<KnownReport> {
@@ -52,6 +67,10 @@ impl<'b> InForce<'b> {
         for (gateway, entries) in &self.entries {
             let of_gateway: Vec<_> = outcomes.iter().filter(|o| o.planned.gateway == *gateway).collect();
             for entry in entries {
+                if entry.subject.is_some() {
+                    states.push(self.state_of_invariant(gateway, entry, &of_gateway));
+                    continue;
+                }
                 let is_about = |o: &&&CheckOutcome<'_>| entry.is_about(&o.planned.check, &o.planned.case);
                 let about: Vec<_> = of_gateway.iter().filter(is_about).copied().collect();
                 states.push(self.state(gateway, entry, &about));
@@ -78,18 +97,47 @@ impl<'b> InForce<'b> {
         } else {
             KnownState::Holds
         };
-        KnownReport {
-            gateway: gateway.to_owned(),
-            check: entry.check.clone(),
-            case: entry.case.clone(),
-            line: entry.line,
-            expect: entry.expect,
-            state,
-            failed: records().filter(|r| r.verdict == known).count() as u64,
-            judged: records().count() as u64,
-            reason: entry.reason.clone(),
-            link: entry.link.clone(),
-            expires: entry.expires.to_string(),
-        }
+        let failed = records().filter(|r| r.verdict == known).count();
+        report(gateway, entry, state, failed, records().count())
+    }
+
+    /// The same of an entry for an invariant, which covers every check.
+    fn state_of_invariant(&self, gateway: &str, entry: &Entry, all: &[&CheckOutcome<'_>]) -> KnownReport {
+        let invariant = Invariant::of_id(&entry.check);
+        let judged = |r: &&&Record| invariant.and_then(|i| r.invariants.get(&i)).is_some_and(|tally| tally.judged > 0);
+        let records: Vec<&&Record> = all.iter().flat_map(|o| o.records).filter(judged).collect();
+        let failed = records.iter().filter(|r| r.clauses.iter().any(|c| entry.is_of_invariant(c))).count();
+        let state = match (records.is_empty(), failed) {
+            _ if !all.is_empty() && entry.has_expired(self.today) => KnownState::Expired,
+            (true, _) => KnownState::NotJudged,
+            (false, 0) if entry.expect == Expect::Always => KnownState::Stale,
+            (false, _) => KnownState::Holds,
+        };
+        report(gateway, entry, state, failed, records.len())
+    }
+}
+
+fn known(entry: &Entry) -> KnownFailure {
+    KnownFailure {
+        reason: entry.reason.clone(),
+        link: entry.link.clone(),
+        expires: entry.expires.to_string(),
+        expect: entry.expect,
+    }
+}
+
+fn report(gateway: &str, entry: &Entry, state: KnownState, failed: usize, judged: usize) -> KnownReport {
+    KnownReport {
+        gateway: gateway.to_owned(),
+        check: entry.check.clone(),
+        case: entry.case.clone(),
+        line: entry.line,
+        expect: entry.expect,
+        state,
+        failed: failed as u64,
+        judged: judged as u64,
+        reason: entry.reason.clone(),
+        link: entry.link.clone(),
+        expires: entry.expires.to_string(),
     }
 }

@@ -1,6 +1,6 @@
 //! The command that runs one check alone, under the circumstances of the run.
 
-use crate::plan::{PlaceName, PlannedCheck, RunInfo};
+use crate::plan::{PlaceName, PlannedCheck, RunInfo, USUAL_MODEL};
 use crate::{curl::quoted, front};
 
 /// `igc e2e ... --check suite/name@case`, by the front that the run was started with, to be pasted into a shell.
@@ -15,7 +15,13 @@ pub fn repeat_command(run: &RunInfo, check: &PlannedCheck) -> String {
     for (component, version) in &run.set {
         option("--set", &format!("{component}={version}"));
     }
-    option("--model", run.model.word());
+    // Given by hand it serves checks that have a usual one of their own. Plans of before do not say whether it was.
+    if run.model_by_hand || run.model.word() != USUAL_MODEL {
+        option("--model", run.model.word());
+    }
+    if let Some(file) = &run.declare {
+        option("--declare", file);
+    }
     option("--check", &check.title());
     command
 }

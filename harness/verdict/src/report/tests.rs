@@ -274,7 +274,7 @@ fn what_did_not_pass_shows_how_to_repeat_it() {
     let check = &report.checks[0];
     assert_eq!(
         check.repeat,
-        "cargo xtask e2e --on context --context 'my context' --gateway gw --profile current --set kserve=v0.17.0 --model llm-d-sim --check routing/host"
+        "cargo xtask e2e --on context --context 'my context' --gateway gw --profile current --set kserve=v0.17.0 --check routing/host"
     );
     let shown = &check.clauses[0].exchanges[0];
     assert_eq!((shown.label.as_str(), shown.outcome.as_str()), ("wrong-host", "failed to connect: refused"));

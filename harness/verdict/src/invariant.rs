@@ -1,0 +1,417 @@
+//! Invariants: what must hold of every exchange of every check, whatever the check is about.
+//!
+//! They are judged from the history alone: each reply is compared with what the model wrote for this very request, and each
+//! request with what was sent. What may differ is declared (see [`crate::change`]). Where the evidence is missing an exchange is
+//! not judged; that is counted, and is never `unproven`.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    change::{Change, Direction},
+    excerpt::excerpt,
+    history::{Ended, Exchange, History, ModelLog, ModelRecord, Outcome, Response},
+    judge::{Clause, Holds},
+};
+
+mod body;
+mod framing;
+mod headers;
+mod metering;
+
+/// What the names of clauses, rows of reports and baseline entries begin with.
+pub const PREFIX: &str = "invariant/";
+
+/// The first version of histories that has what invariants need: the headers that models reply with.
+const SINCE: u32 = 2;
+
+/// How many exchanges a clause names.
+const SHOWN: usize = 5;
+
+/// How many characters of a text a clause shows.
+const TEXT: usize = 300;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Invariant {
+    OwnReply,
+    RequestUntouched,
+    ReachedOnce,
+    TrueFraming,
+    MeteredAsUsed,
+}
+
+impl Invariant {
+    pub const ALL: [Self; 5] =
+        [Self::OwnReply, Self::RequestUntouched, Self::ReachedOnce, Self::TrueFraming, Self::MeteredAsUsed];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::OwnReply => "own-reply",
+            Self::RequestUntouched => "request-untouched",
+            Self::ReachedOnce => "reached-once",
+            Self::TrueFraming => "true-framing",
+            Self::MeteredAsUsed => "metered-as-used",
+        }
+    }
+
+    /// `invariant/NAME`, as clauses and rows of reports are called.
+    pub fn id(self) -> String {
+        format!("{PREFIX}{}", self.name())
+    }
+
+    pub fn of_id(id: &str) -> Option<Self> {
+        let name = id.strip_prefix(PREFIX)?;
+        Self::ALL.into_iter().find(|invariant| invariant.name() == name)
+    }
+
+    pub fn sentence(self) -> &'static str {
+        match self {
+            Self::OwnReply => {
+                "a client gets what the model wrote for its request, or an answer of the gateway's own that is declared"
+            }
+            Self::RequestUntouched => "a request reaches the model as it was sent, but for declared changes",
+            Self::ReachedOnce => "a request reaches one model, once, or none where the gateway answers itself",
+            Self::TrueFraming => "lengths, encodings, ends and reusable connections are what a reply says they are",
+            Self::MeteredAsUsed => "what a limit says is left is what the model's replies have not used",
+        }
+    }
+
+    pub fn source(self) -> &'static str {
+        match self {
+            Self::OwnReply | Self::RequestUntouched => "RFC 9110, section 7.7",
+            Self::ReachedOnce => "RFC 9110, section 9.2.2",
+            Self::TrueFraming => "RFC 9112, sections 6, 8 and 9",
+            Self::MeteredAsUsed => "Envoy Gateway and agentgateway: cost of a request is the usage of its reply",
+        }
+    }
+
+    pub fn how(self) -> &'static str {
+        match self {
+            Self::OwnReply => {
+                "Compares status, headers and body of every reply with the model's record of the request's id; a reply \
+                 without a record with the answers that the gateway's folder declares."
+            }
+            Self::RequestUntouched => {
+                "Compares method, target, headers and body of every request with the model's record of its id."
+            }
+            Self::ReachedOnce => {
+                "Counts the records of all models for every request, where markers show that the records are whole."
+            }
+            Self::TrueFraming => {
+                "Looks at lengths and ends of every reply, at whether the model sent it whole, and at whether the \
+                 connection could be used again."
+            }
+            Self::MeteredAsUsed => {
+                "Adds up the usage in the model's records between two answers of one budget that the limiter marked, \
+                 and compares the sum with what the marks say."
+            }
+        }
+    }
+}
+
+/// How many exchanges were judged, of how many that were sent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Tally {
+    pub judged: u64,
+    pub of: u64,
+}
+
+impl Tally {
+    pub fn add(&mut self, other: Tally) {
+        self.judged += other.judged;
+        self.of += other.of;
+    }
+}
+
+/// What is said of one history.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Judged {
+    /// The false ones, one clause for each invariant and subject.
+    pub clauses: Vec<Clause>,
+    pub tallies: BTreeMap<Invariant, Tally>,
+    /// The declared changes that explain a difference, in their words.
+    pub used: BTreeSet<String>,
+}
+
+/// One thing that is not as it must be.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Difference {
+    /// What it is about, as a baseline entry names it: `header x-a`, `field /model`, `body`, `status`.
+    pub subject: String,
+    pub expected: String,
+    pub got: String,
+}
+
+impl Difference {
+    fn of(subject: impl Into<String>, expected: impl Into<String>, got: impl Into<String>) -> Self {
+        Self { subject: subject.into(), expected: expected.into(), got: got.into() }
+    }
+}
+
+/// Judges every exchange of a history. `own` is what the check's own sentence is about, and what is therefore excepted;
+/// `metered` whether its budgets are of tokens.
+pub fn judge(history: &History, own: &[Change], metered: bool) -> Judged {
+    let mut judging = Judging::of(history, own);
+    for exchange in history.settle.exchanges.iter().chain(&history.exchanges) {
+        judging.exchange(exchange);
+    }
+    if metered {
+        judging.meter();
+    }
+    judging.finish()
+}
+
+/// How the reply to an exchange differs from what the model wrote in this record, and the record from the request: the first
+/// difference in words, nothing where the record is of this exchange.
+pub fn not_its_own(history: &History, own: &[Change], exchange: &Exchange, record: &ModelRecord) -> Option<String> {
+    if history.version < SINCE {
+        return None;
+    }
+    let judging = Judging::of(history, own);
+    let of_request = judging.request(exchange, record).into_iter();
+    let of_reply = judging.reply(exchange, record).unwrap_or_default();
+    of_request.chain(of_reply).next().map(|d| format!("{}: expected {}, got {}", d.subject, d.expected, d.got))
+}
+
+struct Judging<'h> {
+    history: &'h History,
+    changes: Vec<&'h Change>,
+    records: HashMap<&'h str, Vec<(&'h str, &'h ModelRecord)>>,
+    /// Whether an absent record means that nothing arrived.
+    whole: bool,
+    found: BTreeMap<(Invariant, String), Found<'h>>,
+    used: std::cell::RefCell<BTreeSet<String>>,
+    judged: Judged,
+}
+
+struct Found<'h> {
+    first: Difference,
+    exchanges: Vec<&'h Exchange>,
+    count: u64,
+}
+
+impl<'h> Judging<'h> {
+    fn of(history: &'h History, own: &'h [Change]) -> Self {
+        let mut records: HashMap<&str, Vec<(&str, &ModelRecord)>> = HashMap::new();
+        for (model, log) in &history.models {
+            for record in &log.records {
+                if let Some(exchange) = &record.exchange {
+                    records.entry(exchange).or_default().push((model, record));
+                }
+            }
+        }
+        let init = |invariant| (invariant, Tally::default());
+        Self {
+            history,
+            changes: history.changes.iter().chain(own).collect(),
+            records,
+            whole: history.unrecorded.is_empty()
+                && !history.models.is_empty()
+                && history.models.values().all(ModelLog::is_whole),
+            found: BTreeMap::new(),
+            used: std::cell::RefCell::default(),
+            judged: Judged { tallies: Invariant::ALL.into_iter().map(init).collect(), ..Judged::default() },
+        }
+    }
+
+    fn exchange(&mut self, exchange: &'h Exchange) {
+        for invariant in Invariant::ALL {
+            self.judged.tallies.entry(invariant).or_default().of += 1;
+        }
+        if self.history.version < SINCE {
+            return;
+        }
+        let records = self.records.get(exchange.id.as_str()).cloned().unwrap_or_default();
+        let one = records.first().map(|(_, record)| *record);
+        self.says(Invariant::ReachedOnce, exchange, self.reached(exchange, &records));
+        self.says(Invariant::RequestUntouched, exchange, one.map(|record| self.request(exchange, record)));
+        let reply = match one {
+            Some(record) => self.reply(exchange, record),
+            None => self.own_answer(exchange),
+        };
+        self.says(Invariant::OwnReply, exchange, reply);
+        self.says(Invariant::TrueFraming, exchange, framing::differences(exchange, one, self.is_own_answer(exchange)));
+    }
+
+    /// Takes in what is said of an exchange; `None` where it could not be judged.
+    fn says(&mut self, invariant: Invariant, exchange: &'h Exchange, differences: Option<Vec<Difference>>) {
+        let Some(differences) = differences else { return };
+        self.judged.tallies.entry(invariant).or_default().judged += 1;
+        for difference in differences {
+            let key = (invariant, difference.subject.clone());
+            let found =
+                self.found.entry(key).or_insert_with(|| Found { first: difference, exchanges: vec![], count: 0 });
+            found.exchanges.push(exchange);
+            found.count += 1;
+        }
+    }
+
+    fn meter(&mut self) {
+        if self.history.version >= SINCE {
+            for (exchange, differences) in metering::judged(self.history, &self.records) {
+                self.says(Invariant::MeteredAsUsed, exchange, Some(differences));
+            }
+        }
+    }
+
+    fn finish(mut self) -> Judged {
+        let tallies = &self.judged.tallies;
+        let clause = |((invariant, subject), found): (&(Invariant, String), &Found<'_>)| {
+            let judged = tallies.get(invariant).map_or(0, |tally| tally.judged);
+            let first = found.exchanges.first();
+            let of = if judged > 1 { format!("; so in {} of {judged} exchanges", found.count) } else { String::new() };
+            Clause {
+                name: invariant.id(),
+                holds: Holds::No,
+                expected: format!("{subject} {}", excerpt(&found.first.expected, TEXT)),
+                got: format!(
+                    "{} in {}{of}",
+                    excerpt(&found.first.got, TEXT),
+                    first.map_or(String::new(), |e| named(e))
+                ),
+                exchanges: found.exchanges.iter().take(SHOWN).map(|e| e.id.clone()).collect(),
+                subject: Some(subject.clone()),
+            }
+        };
+        self.judged.clauses = self.found.iter().map(clause).collect();
+        self.judged.used = self.used.take();
+        self.judged
+    }
+
+    fn uses(&self, words: String) {
+        self.used.borrow_mut().insert(words);
+    }
+
+    /// The first declared change that is about it and allows it. It is then used.
+    fn explained(&self, is: impl Fn(&Change) -> bool) -> bool {
+        let found = self.changes.iter().find(|change| is(change));
+        if let Some(change) = found {
+            self.uses(change.words());
+        }
+        found.is_some()
+    }
+
+    fn reached(&self, exchange: &Exchange, records: &[(&str, &ModelRecord)]) -> Option<Vec<Difference>> {
+        let said = |expected: &str, got: String| vec![Difference::of("records", expected, got)];
+        match records {
+            [] if !self.whole => None,
+            [] => {
+                let unwritten = exchange.status().is_some_and(|s| (200..300).contains(&s))
+                    && !self.is_own_answer(exchange)
+                    && !self.is_of_the_picker(exchange)
+                    && exchange.request.method != "OPTIONS";
+                Some(if unwritten {
+                    said("one record of a model", format!("none, and a {}", exchange.outcome_words()))
+                } else {
+                    vec![]
+                })
+            }
+            [_] => Some(vec![]),
+            several => {
+                let models: Vec<&str> = several.iter().map(|(model, _)| *model).collect();
+                Some(said("at most one record of one model", format!("{} of {}", several.len(), models.join(", "))))
+            }
+        }
+    }
+
+    fn request(&self, exchange: &Exchange, record: &ModelRecord) -> Vec<Difference> {
+        let sent = &exchange.request;
+        let mut differences = Vec::new();
+        if sent.method != record.method {
+            differences.push(Difference::of("method", &sent.method, &record.method));
+        }
+        let rewritten = |change: &Change| change.rewritten(&sent.target).as_deref() == Some(&record.target);
+        if sent.target != record.target && !self.explained(rewritten) {
+            differences.push(Difference::of("target", &sent.target, &record.target));
+        }
+        let host = ("host".to_owned(), sent.host.clone());
+        let sent_headers: Vec<&(String, String)> = std::iter::once(&host).chain(&sent.headers).collect();
+        let got: Vec<&(String, String)> = record.headers.iter().collect();
+        differences.extend(self.headers(Direction::Request, &sent_headers, &got));
+        differences.extend(self.body(Direction::Request, body::Text::of(&sent.body), body::Text::of(&record.body)));
+        differences
+    }
+
+    /// The reply against what the model wrote; `None` where the model did not record that, or no reply came.
+    fn reply(&self, exchange: &Exchange, record: &ModelRecord) -> Option<Vec<Difference>> {
+        let response = exchange.response()?;
+        let (written, sent) = (record.reply.as_ref()?, record.sent.as_ref());
+        // The model broke off or was left: the gateway may say so itself.
+        if !record.finished && self.is_own_answer(exchange) {
+            return Some(vec![]);
+        }
+        let mut differences = Vec::new();
+        if response.status != record.status {
+            differences.push(Difference::of("status", record.status.to_string(), response.status.to_string()));
+        }
+        let written: Vec<&(String, String)> = written.iter().collect();
+        let got: Vec<&(String, String)> = response.headers.iter().collect();
+        differences.extend(self.headers(Direction::Reply, &written, &got));
+        if exchange.request.method != "HEAD" {
+            let sent = sent.map_or(body::Text::EMPTY, body::Text::of_sent);
+            let got = body::Text::of(&response.body);
+            // What was cut short is a beginning of what was sent.
+            let whole = response.ended == Ended::Complete && record.finished;
+            differences.extend(if whole { self.body(Direction::Reply, sent, got) } else { self.beginning(sent, got) });
+        }
+        Some(differences)
+    }
+
+    fn is_own_answer(&self, exchange: &Exchange) -> bool {
+        self.history.answers.iter().any(|answer| answer.differs(exchange).is_none())
+    }
+
+    /// Whether an endpoint picker answered it in the gateway's place, with this status.
+    fn is_of_the_picker(&self, exchange: &Exchange) -> bool {
+        let records = self.history.pickers.values().flat_map(|log| &log.records);
+        let mut own = records.filter(|r| r.exchange.as_deref() == Some(&exchange.id));
+        own.any(|record| record.refused.is_some() && record.refused == exchange.status())
+    }
+
+    /// A reply that no model wrote is one that the gateway declares; `None` where a model may have written it unseen.
+    fn own_answer(&self, exchange: &Exchange) -> Option<Vec<Difference>> {
+        let response = exchange.response()?;
+        if self.is_own_answer(exchange) || self.is_of_the_picker(exchange) {
+            return Some(vec![]);
+        }
+        let unseen = !self.whole && !self.history.models.is_empty() || !self.history.unrecorded.is_empty();
+        let of_others = self.history.models.is_empty() && (200..300).contains(&response.status);
+        if unseen || of_others || self.history.answers.is_empty() {
+            return None;
+        }
+        let nearest = self.history.answers.iter().filter(|a| a.status == response.status);
+        let differs: Vec<String> = nearest.filter_map(|answer| answer.differs(exchange)).collect();
+        let shortest = differs.iter().min_by_key(|words| words.len());
+        let got = match shortest {
+            Some(differs) => format!("{} with another {differs}", response.status),
+            None => format!("{}, which none of them has: {}", response.status, looks(response)),
+        };
+        Some(vec![Difference::of(
+            format!("answer {}", response.status),
+            "as one of the answers that the gateway's folder declares",
+            got,
+        )])
+    }
+}
+
+fn looks(response: &Response) -> String {
+    let text = response.body.text.as_deref().unwrap_or("bytes that are no text");
+    format!("{} {:?}", response.header("content-type").unwrap_or("no content type"), excerpt(text, TEXT))
+}
+
+/// An exchange as a person finds it in a transcript.
+fn named(exchange: &Exchange) -> String {
+    let Exchange { id, label, request, outcome, .. } = exchange;
+    let came = match outcome {
+        Outcome::Response(response) => response.status.to_string(),
+        Outcome::Failed { .. } => "no reply".to_owned(),
+    };
+    format!("exchange {id} ({label}: {} {} -> {came})", request.method, request.target)
+}
+
+#[cfg(test)]
+mod tests;
