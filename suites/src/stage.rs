@@ -139,6 +139,8 @@ impl Stage {
         history.notes.extend(reached.before.iter().map(|tried| format!("address {tried}")));
         let prefix = format!("{}-{}", namespace.trim_start_matches("igc-"), history.key.attempt);
         let client = Client::opened_at(reached.dial, prefix, clock.opened());
+        let bears_canaries = bears_canaries(&check_run.planned.check, check_run.planned.capability.as_deref());
+        let client = if bears_canaries { client.with_canaries() } else { client };
         Ok(Self {
             check_run,
             world,
@@ -603,6 +605,13 @@ fn printed_in<const N: usize>(namespace: &str, name: &str) -> Result<[Value; N]>
     manifests.try_into().map_err(|_| anyhow!("the guide prints {count} manifests as {name}, and {N} are wanted"))
 }
 
+/// Whether requests of a check have canaries: what a guide prints is sent as it is printed, and where tokens are counted
+/// nothing is added to what is counted.
+fn bears_canaries(check: &str, capability: Option<&str>) -> bool {
+    let counts_tokens = check.starts_with("tokens/") || capability.is_some_and(|c| c.starts_with("token-limit"));
+    !check.starts_with("guide-") && !counts_tokens
+}
+
 /// The pod that gave a whole 200, by the header that our simulators send.
 fn answered(exchange: &Exchange) -> Option<&str> {
     exchange.response().filter(|r| r.status == 200)?.header("x-inference-pod")
@@ -610,6 +619,8 @@ fn answered(exchange: &Exchange) -> Option<&str> {
 
 #[cfg(test)]
 mod tests {
+    use rstest::rstest;
+
     use super::*;
 
     #[test]
@@ -620,6 +631,20 @@ mod tests {
         assert_eq!(two, "the guide prints 2 manifests as guide-004/gateway-and-route, and 1 are wanted");
         let unknown = printed_in::<1>("ns", "guide-000/gatway").unwrap_err().to_string();
         assert!(unknown.contains("guide-000/gatway") && unknown.contains("guide-000/gateway"), "{unknown}");
+    }
+
+    #[rstest]
+    #[case::no_capability("routing/host", None, true)]
+    #[case::another("pool/choice", Some("pool"), true)]
+    #[case::guide("guide-001/as-printed", None, false)]
+    #[case::tokens("tokens/errors-are-free", Some("pool"), false)]
+    #[case::counts_tokens("errors/limit", Some("token-limit-per-user"), false)]
+    fn canaries_are_in_no_guide_and_in_nothing_that_is_counted(
+        #[case] check: &str,
+        #[case] capability: Option<&str>,
+        #[case] bears: bool,
+    ) {
+        assert_eq!(bears_canaries(check, capability), bears);
     }
 
     #[test]

@@ -14,7 +14,8 @@
 //! requests are still being answered; `x-igc-dropped`, how many records were dropped because nobody read them (absent
 //! where there are none); `x-igc-more`, where there are more records than fit into one reply.
 //!
-//! Replies are scripted by request headers: see [`script`].
+//! Replies are scripted by request headers: see [`script`]. A request with canaries ([`verdict::canary`]) among its headers
+//! is answered with others of the same exchange.
 
 pub mod answer;
 pub mod clock;

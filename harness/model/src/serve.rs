@@ -13,6 +13,7 @@ use sha2::{Digest, Sha256};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::task::{JoinSet, yield_now};
+use verdict::canary;
 use verdict::history::{Body, EXCHANGE_HEADER, ModelRecord, hex};
 use wire::tap::{Seen, Tap};
 
@@ -157,6 +158,10 @@ async fn respond(model: Model, line: Arc<Line>, seen: Arc<Seen>, request: Reques
     let mut answer = if script.gzip { answer.with_header("content-encoding", "gzip") } else { answer };
     let payload = std::mem::replace(&mut answer.payload, Payload::Whole(Bytes::new()));
     let (steps, length) = steps(payload, &script);
+    if head.headers.keys().any(|name| canary::is_header(name.as_str())) {
+        let exchange = exchange(&head).unwrap_or_default();
+        answer.headers.extend(canary::headers(canary::Side::Reply, &exchange));
+    }
     let reply = dress(&model.0.config, &answer);
     ticket.note(|record| record.reply = Some(written(&head, &reply, length)));
     if head.method == Method::HEAD {

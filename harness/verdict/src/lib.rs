@@ -2,6 +2,7 @@
 //! Nothing here opens a socket or knows Kubernetes.
 
 pub mod baseline;
+pub mod canary;
 pub mod capability;
 pub mod change;
 pub mod curl;

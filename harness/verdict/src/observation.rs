@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Map, Value, json};
 
 use crate::history::{Admission, Ended, Exchange, History, Outcome};
-use crate::redact;
+use crate::{canary, redact};
 
 mod body;
 mod placeholders;
@@ -310,9 +310,10 @@ pub fn by_label(mut observation: Value) -> Value {
     observation
 }
 
-/// Names in lower case, sorted, each once, those of framing left out.
+/// Names in lower case, sorted, each once, those of framing and canaries left out.
 fn header_names(headers: &[(String, String)]) -> BTreeSet<String> {
-    headers.iter().map(|(name, _)| name.to_ascii_lowercase()).filter(|n| !HOP_HEADERS.contains(&n.as_str())).collect()
+    let names = headers.iter().map(|(name, _)| name.to_ascii_lowercase());
+    names.filter(|name| !HOP_HEADERS.contains(&name.as_str()) && !canary::is_header(name)).collect()
 }
 
 fn form(value: &str) -> &'static str {

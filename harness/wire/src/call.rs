@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use serde_json::{Value, json};
+use verdict::canary;
 
 /// Bound on a whole exchange unless a call says otherwise.
 pub const TIMEOUT: Duration = Duration::from_secs(60);
@@ -128,7 +129,16 @@ impl Call {
         self
     }
 
-    pub(crate) fn payload(&self) -> Bytes {
+    /// Whether the body is JSON of the caller's that an OpenAI endpoint generates by, and says nothing where canaries do.
+    pub(crate) fn bears_canaries(&self) -> bool {
+        let path = self.target.split('?').next().unwrap_or_default();
+        let generates = ["/completions", "/responses"].iter().any(|end| path.ends_with(end));
+        let Payload::Json(Value::Object(body)) = &self.body else { return false };
+        generates && !body.is_empty() && canary::FIELDS.iter().all(|field| !body.contains_key(*field))
+    }
+
+    /// The body, JSON with these members behind its own.
+    pub(crate) fn payload(&self, members: Option<&str>) -> Bytes {
         match &self.body {
             Payload::Nothing => Bytes::new(),
             Payload::Bytes(bytes) => bytes.clone(),
@@ -137,7 +147,13 @@ impl Call {
                 if let (true, Some(object)) = (self.streams, value.as_object_mut()) {
                     object.insert("stream".to_owned(), json!(true));
                 }
-                Bytes::from(value.to_string())
+                let mut text = value.to_string();
+                if let Some(members) = members
+                    && text.pop() == Some('}')
+                {
+                    text.push_str(&format!(",{members}}}"));
+                }
+                Bytes::from(text)
             }
         }
     }

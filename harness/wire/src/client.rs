@@ -10,6 +10,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request as HttpRequest, R
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use tokio::time::timeout_at;
+use verdict::canary;
 use verdict::history::{self, Body, EXCHANGE_HEADER, Ended, Exchange, Outcome, Request, Response};
 
 use crate::call::{Abandon, Call};
@@ -33,6 +34,7 @@ struct Shared {
     sent: AtomicU64,
     under_way: AtomicU64,
     reuse: Reuse,
+    canaries: bool,
     idle: Mutex<Vec<Connection>>,
 }
 
@@ -95,7 +97,15 @@ impl Client {
 
     fn build(dial: Arc<dyn Dial>, id_prefix: String, opened: Instant, reuse: Reuse) -> Self {
         let (sent, under_way, idle) = (AtomicU64::new(0), AtomicU64::new(0), Mutex::default());
-        Self(Arc::new(Shared { dial, id_prefix, opened, sent, under_way, reuse, idle }))
+        Self(Arc::new(Shared { dial, id_prefix, opened, sent, under_way, reuse, canaries: false, idle }))
+    }
+
+    /// The same, before its first call: each has the canaries of its exchange ([`canary`]).
+    pub fn with_canaries(mut self) -> Self {
+        if let Some(shared) = Arc::get_mut(&mut self.0) {
+            shared.canaries = true;
+        }
+        self
     }
 
     pub fn describe(&self) -> String {
@@ -120,12 +130,17 @@ impl Client {
         let _under_way = UnderWay(&self.0);
         let deadline = tokio::time::Instant::now() + call.timeout;
         let host = call.host.clone().unwrap_or_else(|| self.describe());
-        let payload = call.payload();
         let mut connection = None;
         loop {
             let number = self.0.sent.fetch_add(1, Ordering::Relaxed);
             let id = format!("{}-{number}", self.0.id_prefix);
-            let headers = headers(&call, &id, payload.len());
+            let members = (self.0.canaries && call.bears_canaries()).then(|| canary::members(&id));
+            let payload = call.payload(members.as_deref());
+            let mut headers = headers(&call, &id, payload.len());
+            if self.0.canaries {
+                let canaries = canary::headers(canary::Side::Request, &id).into_iter();
+                headers.extend(canaries.map(|(name, value)| (name, value.into_bytes())));
+            }
             let mut exchange = Exchange {
                 id,
                 label: label.to_owned(),
@@ -141,7 +156,7 @@ impl Client {
                 connection,
             };
             let overlaps = || others > 0 || self.0.sent.load(Ordering::Relaxed) > number + 1;
-            let answered = match build(&call, &host, &headers, payload.clone()) {
+            let answered = match build(&call, &host, &headers, payload) {
                 Err(error) => Err(Failure::Final(BUILD, error)),
                 Ok(request) => self.converse(&call, request, &mut exchange, deadline, overlaps, &mut gate).await,
             };

@@ -10,6 +10,7 @@ use rstest::rstest;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::{mpsc, watch};
+use verdict::canary;
 use verdict::history::{BODY_KEPT, Ended, Usage};
 use wire::{Arrived, Call, Next};
 
@@ -142,6 +143,27 @@ async fn the_head_of_a_reply_is_recorded_as_it_was_written(#[case] call: Call) {
     let exchange = served.send(call).await;
     served.model.wait(|records| !records.is_empty()).await;
     assert_eq!(served.record(&exchange).reply.as_ref(), Some(&response(&exchange).headers));
+}
+
+#[rstest]
+#[case::answered(chat("Hello"))]
+#[case::streamed(chat("Hello").stream())]
+#[case::scripted(chat("Hello").header("x-igc-status", "503"))]
+#[case::nowhere(Call::get("/nope"))]
+#[tokio::test]
+async fn canaries_are_answered_with_canaries(#[case] call: Call) {
+    let Served { client, model, .. } = serve(config()).await;
+    let of = |headers: &[(String, String)]| -> Vec<(String, String)> {
+        let canaries = headers.iter().filter(|(name, _)| canary::is_header(name));
+        canaries.map(|(name, value)| (name.to_ascii_lowercase(), value.clone())).collect()
+    };
+    let without = client.send("x", call.clone()).await;
+    assert_eq!(of(&response(&without).headers), []);
+    let exchange = client.send("x", call.header("x-igc-c-plain", "1")).await;
+    let records = model.wait(|records| records.len() > 1).await;
+    let wanted = canary::headers(canary::Side::Reply, &exchange.id);
+    assert_eq!(of(&response(&exchange).headers), wanted);
+    assert_eq!(of(records[1].reply.as_ref().expect("recorded")), wanted);
 }
 
 const WRONG: Usage = Usage { prompt_tokens: 3, completion_tokens: 4, total_tokens: 9 };

@@ -8,6 +8,7 @@ use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, oneshot};
+use verdict::canary;
 use verdict::history::{Ended, Exchange, Outcome, Response};
 use wire::{Abandon, Arrived, Call, Client, Next, Tcp};
 
@@ -251,6 +252,33 @@ async fn a_client_can_leave_and_the_server_sees_it(#[case] abandon: Abandon, #[c
     let exchange = client.send("x", Call::get("/").abandon_after(abandon)).await;
     assert_eq!(body(&exchange), (Ended::Abandoned, Some(wanted)));
     serving.await.expect("the server sees it");
+}
+
+#[rstest]
+#[case::chat(Call::post("/v1/chat/completions?a=b").json(&json!({"model": "m"})), true)]
+#[case::elsewhere(Call::post("/v1/embeddings").json(&json!({"model": "m"})), false)]
+#[case::has_one_of_the_fields(Call::post("/v1/responses").json(&json!({"seed": 1})), false)]
+#[case::nothing_in_it(Call::post("/v1/responses").json(&json!({})), false)]
+#[case::bytes(Call::post("/v1/completions").body(r#"{"model":"m"}"#, "application/json"), false)]
+#[tokio::test]
+async fn calls_have_canaries_where_asked_for(#[case] call: Call, #[case] in_the_body: bool) {
+    let (plain, serving) = bytes("HTTP/1.1 204 No Content\r\n\r\n").await;
+    plain.send("x", call.clone()).await;
+    let plain = serving.await.expect("a request");
+    let (client, serving) = bytes("HTTP/1.1 204 No Content\r\n\r\n").await;
+    let exchange = client.with_canaries().send("x", call).await;
+    let sent = serving.await.expect("a request");
+    let headers = canary::headers(canary::Side::Request, "test-0");
+    let told = exchange.request.headers.iter().filter(|(name, _)| canary::is_header(name)).cloned();
+    assert_eq!(told.collect::<Vec<_>>(), headers);
+    for (name, value) in headers {
+        assert!(sent.contains(&format!("\r\n{name}: {value}\r\n")), "{name} in {sent}");
+    }
+    let body = |request: &str| request.split_once("\r\n\r\n").expect("a head").1.to_owned();
+    let (plain, sent) = (body(&plain), body(&sent));
+    let members = canary::members("test-0");
+    let wanted = if in_the_body { plain.replace('}', &format!(",{members}}}")) } else { plain };
+    assert_eq!((&sent, exchange.request.body.text.as_ref()), (&wanted, Some(&wanted)));
 }
 
 #[tokio::test]
