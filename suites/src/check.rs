@@ -144,7 +144,7 @@ impl Check {
     }
 
     pub fn judged(&self, history: &History) -> Judgement {
-        let mut judge = Judge::of(history);
+        let mut judge = Judge::of_changed(history, (self.changes)());
         if self.live == Live::Judged || history.settle.missing.is_some() {
             judge.live();
         }

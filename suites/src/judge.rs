@@ -11,13 +11,17 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use verdict::{
     capability::{self, Refusal},
-    history::{Admission, Body, Ended, Exchange, History, ModelLog, Response},
+    change::Change,
+    history::{Admission, Body, Ended, Exchange, History, ModelLog, Response, Sent},
+    invariant,
     judge::{Clause, Holds, Judgement},
 };
 
 #[derive(Debug)]
 pub struct Judge<'h> {
     history: &'h History,
+    /// What the check's own routes change.
+    changes: Vec<Change>,
     judgement: Judgement,
 }
 
@@ -67,7 +71,20 @@ impl<'j> Statement<'j> {
 
 impl<'h> Judge<'h> {
     pub fn of(history: &'h History) -> Self {
-        Self { history, judgement: Judgement::default() }
+        Self::of_changed(history, vec![])
+    }
+
+    /// The same for a check whose own routes change requests or replies.
+    pub fn of_changed(history: &'h History, changes: Vec<Change>) -> Self {
+        Self { history, changes, judgement: Judgement::default() }
+    }
+
+    /// Why the only record of an exchange is not of it, or the reply not of that record, by what they contain.
+    pub(crate) fn of_another(&self, exchange: &Exchange) -> Option<String> {
+        match self.history.reached(exchange)[..] {
+            [(_, record)] => invariant::of_another(self.history, &self.changes, exchange, record),
+            _ => None,
+        }
     }
 
     pub fn judgement(self) -> Judgement {
@@ -141,8 +158,20 @@ impl<'h> Judge<'h> {
         exchanges: &[&'h Exchange],
         wrong: impl Fn(&'h Exchange) -> Option<String>,
     ) {
-        let found: Vec<(&Exchange, String)> =
-            exchanges.iter().filter_map(|e| wrong(e).map(|words| (*e, words))).collect();
+        let wrong = exchanges.iter().map(|exchange| wrong(exchange)).collect();
+        self.none_of_these(clause, expected, exchanges, wrong);
+    }
+
+    /// The same where what is wrong with each is known.
+    pub(crate) fn none_of_these(
+        &mut self,
+        clause: &'static str,
+        expected: &str,
+        exchanges: &[&'h Exchange],
+        wrong: Vec<Option<String>>,
+    ) {
+        let pairs = exchanges.iter().copied().zip(wrong);
+        let found: Vec<(&Exchange, String)> = pairs.filter_map(|(e, words)| Some((e, words?))).collect();
         let statement = self.clause(clause).expected(expected);
         match found.first() {
             None => {
@@ -202,14 +231,16 @@ impl<'h> Judge<'h> {
             let statement = self.clause(clause).expected(format!("a record of model {model}"));
             return statement.unproven("the models' records are not whole");
         }
-        self.none_of(clause, &format!("200 from model {model}"), &exchanges, |exchange| {
+        let wrong = |exchange: &Exchange| {
             if let Some(wrong) = not_a_whole_200(exchange) {
                 return Some(wrong);
             }
             let reached = reached(history, exchange);
             let from = if reached.is_empty() { "no recorded model".into() } else { reached.join(" and ") };
-            (reached != [model]).then(|| format!("200 from {from}"))
-        });
+            if reached != [model] { Some(format!("200 from {from}")) } else { self.of_another(exchange) }
+        };
+        let wrong: Vec<Option<String>> = exchanges.iter().map(|exchange| wrong(exchange)).collect();
+        self.none_of_these(clause, &format!("200 from model {model}"), &exchanges, wrong);
     }
 
     pub fn status(&mut self, clause: &'static str, label: &str, wanted: u16) {
@@ -324,7 +355,7 @@ impl<'h> Judge<'h> {
             let sent = &exchange.request.body;
             match history.reached(exchange)[..] {
                 [(_, record)] if same(&record.body, sent) => None,
-                [(_, record)] => Some(format!("{} bytes, sent were {}", record.body.bytes, sent.bytes)),
+                [(_, record)] => Some(invariant::differing(sent, &record.body)),
                 [] => Some(NO_RECORD.into()),
                 ref records => Some(format!("{} records of a model", records.len())),
             }
@@ -342,8 +373,9 @@ impl<'h> Judge<'h> {
         self.none_of(clause, SAME_BYTES, &exchanges, |exchange| match (exchange.response(), sent(exchange)) {
             (Some(response), Some(sent)) => {
                 let same = response.body.sha256 == sent.sha256 && response.ended == Ended::Complete;
-                let (got, ended) = (response.body.bytes, response.ended);
-                (!same).then(|| format!("{got} bytes, {ended:?}, sent were {}", sent.bytes))
+                let Sent { bytes, sha256, text } = sent;
+                let sent = Body { bytes, sha256, truncated: text.is_none(), text };
+                (!same).then(|| format!("{:?}: {}", response.ended, invariant::differing(&sent, &response.body)))
             }
             (Some(_), None) => Some(NO_RECORD.into()),
             (None, _) => Some(exchange.outcome_words()),
@@ -523,7 +555,23 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::fake::Fake;
+    use crate::fake::{Fake, No, Yes};
+
+    /// A 200 of the model that was meant, with the exchange's id in its record, and what request and reply contain.
+    #[rstest]
+    #[case::of_this_request(r#"{"user":"e-1"}"#, r#"{"id":"1"}"#, Yes)]
+    #[case::of_another_request(r#"{"user":"e-2"}"#, r#"{"id":"1"}"#, No)]
+    #[case::of_another_reply(r#"{"user":"e-1"}"#, r#"{"id":"2"}"#, No)]
+    fn who_answered_is_told_by_id_and_content(#[case] got: &str, #[case] wrote: &str, #[case] holds: Holds) {
+        let fake = Fake::of("a/b").model("alpha").answered("asked", 200, "alpha").sent_body(r#"{"user":"e-1"}"#);
+        let fake = fake.with_response(|response| response.body = Body::of(br#"{"id":"1"}"#)).model_got(got);
+        let fake = fake.with_record(|record| {
+            (record.sent, record.reply) = (Some(Sent::of(wrote.as_bytes())), Some(vec![]));
+        });
+        let mut judge = Judge::of(&fake.0);
+        judge.answered_by("answered-by-alpha", "asked", "alpha");
+        assert_eq!(judge.judgement().holds(), holds);
+    }
 
     /// Two Gateways are named by the entries of a pool; the drive notes `igc`, or nothing as drives did once.
     #[rstest]

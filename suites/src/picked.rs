@@ -94,7 +94,9 @@ fn served_by_choice<'h>(judge: &mut Judge<'h>, clause: &'static str, label: &str
         return statement.unproven("markers are missing in them");
     }
     let which = if number == 0 { "the endpoint that the picker named" } else { "the picker's second endpoint" };
-    judge.none_of(clause, &format!("200 from {which}"), &exchanges, |e| known.wrong(history, e, number));
+    let wrong = |e: &&Exchange| known.wrong(history, e, number).or_else(|| judge.of_another(e));
+    let wrong: Vec<Option<String>> = exchanges.iter().map(wrong).collect();
+    judge.none_of_these(clause, &format!("200 from {which}"), &exchanges, wrong);
 }
 
 pub fn not_asked<'h>(judge: &mut Judge<'h>, clause: &'static str, label: &str, pool: &'h str) {

@@ -86,12 +86,15 @@ impl Check {
 
     fn judge_again(&self, replay: &Replay, case: &str) -> Result<()> {
         for history in replay.histories(&self.id(), case)? {
-            let (key, judged) = match history {
-                Ok(history) => (history.key.clone(), self.judged_safely(&history)),
-                Err((key, why)) => (key, Err(anyhow!(why))),
+            let (history, judged) = match history {
+                Ok(history) => {
+                    let judged = self.judged_safely(&history);
+                    (history, judged)
+                }
+                Err((key, why)) => (History { key, ..History::default() }, Err(anyhow!(why))),
             };
-            let mut record = Record::new(key);
-            take_in(&mut record, judged);
+            let mut record = Record::new(history.key.clone());
+            take_in(&mut record, &history, judged);
             replay.into.write_record(&record)?;
         }
         Ok(())
@@ -181,7 +184,7 @@ impl Check {
     ) {
         record.settle_seconds = history.settle.seconds;
         record.address.clone_from(&history.address);
-        if take_in(record, judged) {
+        if take_in(record, history, judged) {
             match self.compare(check_run, history) {
                 Ok(compared) => (record.golden, record.golden_note) = compared,
                 Err(error) => {
@@ -216,12 +219,13 @@ impl Check {
 }
 
 /// Writes down what the judge said; `false` where it came to say nothing.
-fn take_in(record: &mut Record, judged: Result<(Judgement, Judged)>) -> bool {
+fn take_in(record: &mut Record, history: &History, judged: Result<(Judgement, Judged)>) -> bool {
     match judged {
         Ok((judgement, Judged { clauses, tallies, used })) => {
-            (record.verdict, record.reason) = summary(&judgement);
+            (record.verdict, record.reason) = summary(history, &judgement);
             if let Some(first) = clauses.first().filter(|_| record.verdict != Verdict::Fail) {
-                (record.verdict, record.reason, record.by) = (Verdict::Fail, because(first), Some(By::Invariant));
+                (record.verdict, record.reason, record.by) =
+                    (Verdict::Fail, because(history, first), Some(By::Invariant));
             }
             (record.invariants, record.used) = (tallies, used);
             record.clauses = judgement.clauses.into_iter().chain(clauses).collect();
@@ -264,10 +268,10 @@ fn message(panic: &(dyn Any + Send)) -> String {
 }
 
 /// The verdict of one attempt, and the line that says why: the first false clause, else the first unproven one.
-fn summary(judgement: &Judgement) -> (Verdict, String) {
+fn summary(history: &History, judgement: &Judgement) -> (Verdict, String) {
     let first = |holds: Holds| {
         let clause = judgement.clauses.iter().find(|c| c.holds == holds);
-        clause.map_or("nothing was judged".to_owned(), because)
+        clause.map_or("nothing was judged".to_owned(), |clause| because(history, clause))
     };
     match judgement.holds() {
         Holds::Yes => (Verdict::Pass, format!("{} clauses hold", judgement.clauses.len())),
@@ -276,8 +280,13 @@ fn summary(judgement: &Judgement) -> (Verdict, String) {
     }
 }
 
-fn because(clause: &Clause) -> String {
-    format!("{}: expected {}, got {}", clause.name, clause.expected, clause.got)
+/// Why, with the first exchange that shows it.
+fn because(history: &History, clause: &Clause) -> String {
+    let Clause { name, expected, got, exchanges, .. } = clause;
+    let all = || history.exchanges.iter().chain(&history.settle.exchanges);
+    let first = exchanges.first().filter(|_| !clause.is_of_invariant()).and_then(|id| all().find(|e| e.id == *id));
+    let shown = first.map_or(String::new(), |exchange| format!(" in {}", exchange.named()));
+    format!("{name}: expected {expected}, got {got}{shown}")
 }
 
 /// One line for people, past the test runner's capture; the run's events keep it too.
@@ -343,8 +352,9 @@ pub(crate) mod tests {
 
     #[test]
     fn a_history_that_proves_nothing_never_passes() {
-        let judged = Check { live: Live::NotJudged, ..CHECK }.judged_safely(&Fake::of("a/b").0).unwrap();
-        assert_eq!(summary(&judged.0).0, Verdict::Unproven);
+        let history = Fake::of("a/b").0;
+        let judged = Check { live: Live::NotJudged, ..CHECK }.judged_safely(&history).unwrap();
+        assert_eq!(summary(&history, &judged.0).0, Verdict::Unproven);
     }
 
     #[test]
@@ -421,6 +431,12 @@ pub(crate) mod tests {
             clause("two", Holds::Unproven, "b", "nothing"),
             clause("three", Holds::No, "c", "d"),
         ];
-        assert_eq!(summary(&Judgement { clauses }), (Verdict::Fail, "three: expected c, got d".into()));
+        let history = Fake::of("a/b").model("alpha").answered("asked", 503, "alpha").0;
+        let mut clauses = clauses;
+        clauses[2].exchanges.push(history.exchanges[0].id.clone());
+        let (verdict, reason) = summary(&history, &Judgement { clauses });
+        let shown = history.exchanges[0].named();
+        assert_eq!((verdict, reason), (Verdict::Fail, format!("three: expected c, got d in {shown}")));
+        assert!(shown.contains("(asked: POST /v1/chat/completions -> 503)"), "{shown}");
     }
 }

@@ -4,6 +4,7 @@ use std::{fmt::Write, path::PathBuf};
 
 use rehearsal::mutants::Mutant;
 use shipped::Root;
+use verdict::invariant::{self, Invariant};
 use verdict::render::{Lines, inert};
 use verdict::{folder::RunFolder, names::suggestion, record::Record, requirements::Requirement};
 
@@ -13,6 +14,12 @@ use crate::{failure::Failure, options, plan::runs, suites::Suites};
 const RUNS: usize = 20;
 
 pub async fn explain(root: &Root, options: &options::Explain) -> Result<u8, Failure> {
+    if options.check.starts_with(invariant::PREFIX) {
+        let known = || Invariant::ALL.map(Invariant::id).join(", ");
+        let unknown = || Failure::Usage(format!("there is no {}; there are {}", options.check, known()));
+        print!("{}", of_invariant(Invariant::of_id(&options.check).ok_or_else(unknown)?));
+        return Ok(0);
+    }
     let requirements = Suites::find(root)?.requirements().await?;
     let Some(requirement) = requirements.get(&options.check) else {
         let near = suggestion(&requirements.near(&options.check));
@@ -30,6 +37,22 @@ pub async fn explain(root: &Root, options: &options::Explain) -> Result<u8, Fail
     Ok(0)
 }
 
+fn of_invariant(invariant: Invariant) -> String {
+    let (id, sentence, source, how) = (invariant.id(), invariant.sentence(), invariant.source(), invariant.how());
+    let mut text = format!("{id}  MUST, of every exchange of every check\n\n{sentence}\n\n");
+    let mut line = |what: &str, value: &str| _ = writeln!(text, "{what:<12}{value}");
+    line("source", source);
+    line("how", how);
+    line(
+        "excepted",
+        "changes that the gateway's folder declares, --declare adds, or the check's own sentence is about",
+    );
+    for mutant in Mutant::all().filter(|mutant| mutant.shows_in(&id)) {
+        line("kills", &format!("{}: {}", mutant.name(), mutant.sentence()));
+    }
+    text
+}
+
 fn demand(requirement: &Requirement) -> String {
     let mut text = format!("{}  {}\n\n{}\n\n", requirement.check, requirement.level.word(), requirement.sentence);
     let mut line = |what: &str, value: &str| _ = writeln!(text, "{what:<12}{value}");
@@ -38,7 +61,10 @@ fn demand(requirement: &Requirement) -> String {
         line("how", &requirement.how);
     }
     requirement.capability.iter().for_each(|capability| line("capability", capability));
-    line("model", requirement.model.as_ref().map_or("the run's", |model| model.word()));
+    let usual =
+        requirement.usual_model.as_ref().map(|model| format!("{}, or the one given with --model", model.word()));
+    let model = requirement.model.as_ref().map(|model| model.word().to_owned());
+    line("model", &model.or(usual).unwrap_or_else(|| "the run's".to_owned()));
     if !requirement.cases.is_empty() {
         line("cases", &requirement.cases.join(", "));
     }

@@ -337,7 +337,7 @@ pub struct List {
 #[derive(Clone, Debug, Args)]
 #[group(skip)]
 pub struct Explain {
-    /// The check: suite/name
+    /// The check: suite/name, or invariant/NAME
     #[arg(value_name = "CHECK")]
     pub check: String,
     /// Folder of runs, from which its last verdicts are read [default: target/igc]

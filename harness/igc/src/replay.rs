@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, process::Stdio};
 
 use shipped::Root;
 use tokio_util::sync::CancellationToken;
+use verdict::invariant::{Invariant, Tally};
 use verdict::judge::{Clause, Holds};
 use verdict::record::{Record, Verdict};
 use verdict::{folder::RunFolder, history::Key, plan::Filter};
@@ -62,7 +63,26 @@ fn summary(run: &str, kept: &[Key], before: &BTreeMap<Key, Record>, now: &BTreeM
             key.attempt
         )
     });
-    [heading + "\n"].into_iter().chain(changed).chain(unjudged).collect()
+    let heading = heading + "\n" + &invariants(now);
+    [heading].into_iter().chain(changed).chain(unjudged).collect()
+}
+
+/// How many exchanges each invariant was judged for, and how many histories lack what invariants need.
+fn invariants(now: &BTreeMap<Key, Record>) -> String {
+    let tallies = Invariant::ALL.map(|invariant| {
+        let mut tally = Tally::default();
+        now.values().filter_map(|record| record.invariants.get(&invariant)).for_each(|of| tally.add(*of));
+        format!("{} {} of {}", invariant.name(), tally.judged, tally.of)
+    });
+    // Framing is judged by what the client saw alone, in every history that says enough.
+    let framing = |record: &&Record| record.invariants.get(&Invariant::TrueFraming).copied().unwrap_or_default();
+    let without = now.values().filter(|r| framing(r).of > 0 && framing(r).judged == 0).count();
+    let without = if without > 0 {
+        format!("; {without} histories are of version 1 and have not what invariants need")
+    } else {
+        String::new()
+    };
+    format!("  exchanges judged by invariants: {}{without}\n", tallies.join(", "))
 }
 
 fn runs_of(path: &Path) -> Result<Vec<PathBuf>, Failure> {

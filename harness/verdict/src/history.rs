@@ -178,6 +178,13 @@ impl Exchange {
         self.response().map(|r| r.status)
     }
 
+    /// As a person finds it in a transcript.
+    pub fn named(&self) -> String {
+        let came = self.status().map_or("no reply".to_owned(), |status| status.to_string());
+        let Request { method, target, .. } = &self.request;
+        format!("exchange {} ({}: {method} {target} -> {came})", self.id, self.label)
+    }
+
     /// The status as people read it, or what failed.
     pub fn outcome_words(&self) -> String {
         match &self.outcome {

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     change::{Change, Direction},
     excerpt::excerpt,
-    history::{Ended, Exchange, History, ModelLog, ModelRecord, Outcome, Response},
+    history::{Body, Ended, Exchange, History, ModelLog, ModelRecord, Response},
     judge::{Clause, Holds},
 };
 
@@ -165,16 +165,26 @@ pub fn judge(history: &History, own: &[Change], metered: bool) -> Judged {
     judging.finish()
 }
 
-/// How the reply to an exchange differs from what the model wrote in this record, and the record from the request: the first
-/// difference in words, nothing where the record is of this exchange.
-pub fn not_its_own(history: &History, own: &[Change], exchange: &Exchange, record: &ModelRecord) -> Option<String> {
-    if history.version < SINCE {
-        return None;
-    }
+/// How two bodies differ, in words: where their bytes do first, or by how many they are where they were not kept.
+pub fn differing(sent: &Body, got: &Body) -> String {
+    body::words(body::Text::of(sent), body::Text::of(got))
+}
+
+/// Why a record that has the exchange's id is of another one by its content, or the reply of another record: what differs in
+/// the bodies, in words. Nothing where they belong together, or where the model did not record what it wrote.
+pub fn of_another(history: &History, own: &[Change], exchange: &Exchange, record: &ModelRecord) -> Option<String> {
+    let (response, sent) = (exchange.response()?, record.sent.as_ref().filter(|_| record.reply.is_some())?);
     let judging = Judging::of(history, own);
-    let of_request = judging.request(exchange, record).into_iter();
-    let of_reply = judging.reply(exchange, record).unwrap_or_default();
-    of_request.chain(of_reply).next().map(|d| format!("{}: expected {}, got {}", d.subject, d.expected, d.got))
+    let request =
+        judging.body(Direction::Request, body::Text::of(&exchange.request.body), body::Text::of(&record.body));
+    let whole = response.ended == Ended::Complete && record.finished && exchange.request.method != "HEAD";
+    let reply = || judging.body(Direction::Reply, body::Text::of_sent(sent), body::Text::of(&response.body));
+    let (what, difference) = match request {
+        Some(difference) => ("the model got another request", difference),
+        None => ("the model wrote another reply", whole.then(reply)??),
+    };
+    let Difference { subject, expected, got } = difference;
+    Some(format!("{what}: {subject} {}, got {}", excerpt(&expected, TEXT), excerpt(&got, TEXT)))
 }
 
 struct Judging<'h> {
@@ -271,7 +281,7 @@ impl<'h> Judging<'h> {
                 got: format!(
                     "{} in {}{of}",
                     excerpt(&found.first.got, TEXT),
-                    first.map_or(String::new(), |e| named(e))
+                    first.map_or(String::new(), |e| e.named())
                 ),
                 exchanges: found.exchanges.iter().take(SHOWN).map(|e| e.id.clone()).collect(),
                 subject: Some(subject.clone()),
@@ -401,16 +411,6 @@ impl<'h> Judging<'h> {
 fn looks(response: &Response) -> String {
     let text = response.body.text.as_deref().unwrap_or("bytes that are no text");
     format!("{} {:?}", response.header("content-type").unwrap_or("no content type"), excerpt(text, TEXT))
-}
-
-/// An exchange as a person finds it in a transcript.
-fn named(exchange: &Exchange) -> String {
-    let Exchange { id, label, request, outcome, .. } = exchange;
-    let came = match outcome {
-        Outcome::Response(response) => response.status.to_string(),
-        Outcome::Failed { .. } => "no reply".to_owned(),
-    };
-    format!("exchange {id} ({label}: {} {} -> {came})", request.method, request.target)
 }
 
 #[cfg(test)]

@@ -212,6 +212,16 @@ fn shown(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
 
+pub(super) fn words(sent: Text<'_>, got: Text<'_>) -> String {
+    match (sent.text, got.text) {
+        (Some(one), Some(other)) => {
+            let Difference { expected, got, .. } = texts(one, other);
+            format!("{got}, sent was {expected}")
+        }
+        _ => format!("{} bytes, sent were {}", got.bytes, sent.bytes),
+    }
+}
+
 /// Two texts from where they first differ.
 fn texts(one: &str, other: &str) -> Difference {
     let same = one.char_indices().zip(other.chars()).find(|((_, a), b)| a != b).map(|((at, _), _)| at);

@@ -9,8 +9,14 @@ pub(super) fn differences(
     record: Option<&ModelRecord>,
     own_answer: bool,
 ) -> Option<Vec<Difference>> {
+    let broke = exchange.connection.as_ref().and_then(|c| Some((c.after.as_deref()?, c.broke.as_deref()?)));
+    let of_connection = broke.map(|(after, broke)| {
+        let expected = format!("that of exchange {after} can be used again, as its reply leaves it open");
+        Difference::of("connection", expected, broke)
+    });
     let response = match &exchange.outcome {
         Outcome::Response(response) => response,
+        Outcome::Failed { .. } if of_connection.is_some() => return of_connection.map(|difference| vec![difference]),
         Outcome::Failed { error, .. } => {
             let record = record.filter(|record| record.finished)?;
             let written = format!("the {} that the model wrote", record.status);
@@ -18,6 +24,9 @@ pub(super) fn differences(
         }
     };
     let mut differences = Vec::new();
+    if let Some(surplus) = exchange.connection.as_ref().and_then(|c| c.surplus.as_deref()) {
+        differences.push(Difference::of("surplus", "nothing after the end of the reply", surplus));
+    }
     let lengths: Vec<&str> = response
         .headers
         .iter()
@@ -54,6 +63,7 @@ pub(super) fn differences(
             got,
         ));
     }
+    differences.extend(of_connection);
     Some(differences)
 }
 

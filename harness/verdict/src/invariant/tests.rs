@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::*;
 use crate::change::Rule;
-use crate::history::{Body, Key, Request, Sent, Usage};
+use crate::history::{Key, Outcome, Request, Sent, Usage};
 
 const MODEL: &str = "alpha";
 const REPLY: &str = r#"{"id":"chatcmpl-1","usage":{"total_tokens":7}}"#;
@@ -73,6 +73,10 @@ fn response(history: &mut History) -> &mut Response {
     response
 }
 
+fn connection(history: &mut History) -> &mut crate::history::Connection {
+    history.exchanges[0].connection.get_or_insert_default()
+}
+
 /// False invariants with their subjects.
 fn falses(history: &History, own: &[Change]) -> Vec<String> {
     let judged = judge(history, own, true);
@@ -126,6 +130,9 @@ fn requests_reach_the_model_as_they_were_sent(#[case] breaks: Break, #[case] exp
 #[case::answered_itself_although(own_answer, &["own-reply: body", "own-reply: header content-type", "own-reply: header set-cookie", "own-reply: status"])]
 #[case::length(|h: &mut History| response(h).headers.push(("content-length".into(), "9".into())), &["true-framing: header content-length"])]
 #[case::true_length(|h: &mut History| response(h).headers.push(("content-length".into(), REPLY.len().to_string())), &[])]
+#[case::surplus(|h: &mut History| connection(h).surplus = Some("2 bytes: \"xy\"".into()), &["true-framing: surplus"])]
+#[case::used_again(|h: &mut History| { connection(h).reused = true; connection(h).after = Some("e-0".into()); }, &[])]
+#[case::closed_although_open(|h: &mut History| { connection(h).broke = Some("closed".into()); connection(h).after = Some("e-0".into()); }, &["true-framing: connection"])]
 #[case::length_of_chunks(|h: &mut History| response(h).headers.extend(headers(&[("content-length", &REPLY.len().to_string()), ("transfer-encoding", "chunked")])), &["true-framing: header content-length"])]
 fn replies_are_what_the_model_wrote(#[case] breaks: Break, #[case] expected: &[&str]) {
     let mut history = exchanged();
