@@ -308,9 +308,10 @@ fn outcome(records: &[Record], cell: &Cell, case: &str) -> Outcome {
         })
         .filter_map(|r| Some((r, r.trial.as_ref()?)))
         .collect();
-    let Some((mutated, trial)) = tried.iter().find(|(_, t)| t.mutant.as_deref() == Some(cell.mutant.name())) else {
-        let without = tried.iter().rfind(|(_, t)| t.mutant.is_none());
-        return without.map_or(Outcome::NoRecord, |(record, _)| Outcome::FailsWithout(record.reason.clone()));
+    let without = tried.iter().rfind(|(_, t)| t.mutant.is_none()).map(|(record, _)| *record);
+    let mutated = tried.iter().find(|(_, t)| t.mutant.as_deref() == Some(cell.mutant.name()));
+    let (Some(without), Some((mutated, trial))) = (without, mutated) else {
+        return Outcome::NoRecord;
     };
     let why = format!("{}: {}", mutated.verdict.word(), mutated.reason);
     if !trial.reached {
@@ -319,7 +320,18 @@ fn outcome(records: &[Record], cell: &Cell, case: &str) -> Outcome {
     if mutated.verdict != Verdict::Fail {
         return Outcome::Survived(why);
     }
-    let falses = || mutated.clauses.iter().filter(|c| c.holds == Holds::No).map(|c| c.name.as_str());
+    // Where the check fails without the mutant, only what holds there tells of it.
+    let holds = |name: &str| {
+        let mut named = without.clauses.iter().filter(|c| c.name == name).peekable();
+        match name.starts_with(INVARIANT) {
+            true => matches!(without.verdict, Verdict::Pass | Verdict::Fail) && named.peek().is_none(),
+            false => named.peek().is_some() && named.all(|c| c.holds == Holds::Yes),
+        }
+    };
+    let falses = || {
+        let names = mutated.clauses.iter().filter(|c| c.holds == Holds::No).map(|c| c.name.as_str());
+        names.filter(|name| without.verdict == Verdict::Pass || holds(name))
+    };
     let invariants: BTreeSet<String> = falses()
         .filter(|clause| cell.mutant.carriers().is_empty() || cell.mutant.shows_in(clause))
         .filter_map(|clause| clause.strip_prefix(INVARIANT))
@@ -327,6 +339,9 @@ fn outcome(records: &[Record], cell: &Cell, case: &str) -> Outcome {
         .collect();
     let own = falses().find(|clause| !clause.starts_with(INVARIANT) && cell.mutant.shows_in(clause));
     match own {
+        None if invariants.is_empty() && without.verdict != Verdict::Pass => {
+            Outcome::FailsWithout(without.reason.clone())
+        }
         None if invariants.is_empty() => Outcome::WrongReason(falses().collect::<Vec<_>>().join(", ")),
         own => Outcome::Killed { clause: own.map(str::to_owned), invariants },
     }
@@ -424,13 +439,31 @@ mod tests {
         assert_eq!(outcome(&records, &cell("agw", "streaming/end", Role::Named), "one"), expected);
     }
 
+    /// A clause tells of a mutant where it holds without it, whatever else is wrong with the gateway.
+    #[rstest]
+    #[case::it_holds(Verdict::Fail, &[("other", Holds::No), (OWN, Holds::Yes)], killed(Some(OWN), &["own-reply"]))]
+    #[case::it_does_not(Verdict::Fail, &[(OWN, Holds::No), ("invariant/own-reply", Holds::No)], Outcome::FailsWithout("r".into()))]
+    #[case::nor_is_it_known(Verdict::Fail, &[(OWN, Holds::Unproven), ("invariant/own-reply", Holds::No)], Outcome::FailsWithout("r".into()))]
+    #[case::nothing_was_judged(Verdict::Error, &[], Outcome::FailsWithout("r".into()))]
+    fn what_fails_without_the_mutant_says_nothing(
+        #[case] verdict: Verdict,
+        #[case] without: &[(&str, Holds)],
+        #[case] expected: Outcome,
+    ) {
+        let mut first = record(None, false, verdict, &without.iter().map(|(name, _)| *name).collect::<Vec<_>>());
+        first.clauses.iter_mut().zip(without).for_each(|(clause, (_, holds))| clause.holds = *holds);
+        let records = [first, record(Some("drops-done"), true, Verdict::Fail, &["other", OWN, "invariant/own-reply"])];
+        assert_eq!(outcome(&records, &cell("agw", "streaming/end", Role::Named), "one"), expected);
+    }
+
     #[test]
-    fn what_fails_without_the_mutant_says_nothing() {
+    fn what_left_no_record_says_nothing() {
         let cell = cell("agw", "streaming/end", Role::Named);
-        let fails = [record(None, false, Verdict::Fail, &[OWN])];
-        assert_eq!(outcome(&fails, &cell, "one"), Outcome::FailsWithout("r".into()));
-        assert_eq!(outcome(&[], &cell, "one"), Outcome::NoRecord);
-        assert_eq!(outcome(&fails, &cell, "two"), Outcome::NoRecord);
+        let alone = [record(None, false, Verdict::Pass, &[])];
+        assert_eq!(
+            [("one", &alone[..]), ("two", &alone), ("one", &[])].map(|(case, records)| outcome(records, &cell, case)),
+            [const { Outcome::NoRecord }; 3]
+        );
     }
 
     /// Which cells are tried in each round, where the trials of `killing` kill.

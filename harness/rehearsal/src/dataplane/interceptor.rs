@@ -7,11 +7,12 @@ use std::{fmt, net::SocketAddr, sync::Arc};
 use bytes::Bytes;
 use envoy_types::pb::envoy::service::ext_proc::v3::{HeaderMutation, HttpBody};
 use futures::{FutureExt as _, future::BoxFuture};
-use http::{HeaderMap, Request, Response};
+use http::{HeaderMap, Request, Response, header};
 use hyper::body::Incoming;
+use serde_json::Value;
 
 use super::{
-    bodies::{AbortOnDrop, Body},
+    bodies::{AbortOnDrop, Body, READ_BUFFER},
     limits::{BucketDenial, WindowState},
     local_reply::{Failure, LocalReply},
     metering::{Charges, MeteredReply, Metering},
@@ -158,6 +159,20 @@ pub trait UpstreamInterceptor {
     }
 
     fn response_edits(&self, _headers: &HeaderMap, _body: &Body, _edits: &mut Vec<&HeaderEdit>) {}
+
+    /// How many bytes of a body are read for expressions, if it has at least `size`.
+    fn read_buffer(&self, _size: u64, _streaming: bool) -> usize {
+        READ_BUFFER
+    }
+
+    /// What expressions see of a reply's body: nothing of one that is compressed (seen of agentgateway v1.3.1, on a route to
+    /// a Service).
+    fn readable(&self, headers: &HeaderMap, read: Bytes) -> Option<Bytes> {
+        (!headers.contains_key(header::CONTENT_ENCODING)).then_some(read)
+    }
+
+    /// A chat that is read before it is sent to a provider.
+    fn chat(&self, _chat: &mut Value) {}
 
     fn expression_bodies(&self, _request: &mut Option<Bytes>, _reply: &mut Option<Bytes>) {}
 

@@ -235,6 +235,8 @@ pub struct Rule {
     pub costs: Vec<(String, Cost)>,
     pub global_limits: Vec<GlobalLimit>,
     pub local_limits: Vec<LocalLimit>,
+    /// What a policy limits besides, and the gateway takes for nothing.
+    pub unenforced_limits: Vec<LocalLimit>,
     pub transformation: Option<Arc<Transformation>>,
 }
 

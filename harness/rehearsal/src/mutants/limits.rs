@@ -78,7 +78,7 @@ impl LimitInterceptor for Mutants {
                 state.remaining = state.limit.hits.saturating_sub(state.remaining);
             }
         }
-        if budgets.iter().any(|state| !state.over) && self.is(mutant::MARKS_REFUSALS_ALONE) {
+        if budgets.iter().any(|state| !state.over) && self.is(mutant::LEAVES_ANSWERS_UNMARKED) {
             budgets.retain(|state| state.over);
         }
         if budgets.iter().any(|state| state.over) && self.lets_pass() {
@@ -100,6 +100,14 @@ impl LimitInterceptor for Mutants {
     fn admission(&self, limit: &LocalLimit, admitted: Result<(), BucketDenial>) -> Result<(), BucketDenial> {
         match admitted {
             Err(_) if self.lets_pass() => Ok(()),
+            Err(mut denial) if self.is(mutant::REMAINING_RISES) => {
+                denial.remaining = denial.limit.saturating_sub(denial.remaining);
+                Err(denial)
+            }
+            Err(mut denial) if self.is(mutant::SAYS_THAT_WINDOWS_END_SOON) => {
+                denial.reset = 1;
+                Err(denial)
+            }
             Err(mut denial) if self.is(mutant::REFILLS_EARLY) => {
                 denial.reset = (denial.reset + EARLY / 1000) % (limit.limit.interval_ms / 1000).max(1);
                 Err(denial)
@@ -121,7 +129,7 @@ impl LimitInterceptor for Mutants {
     }
 
     fn charges(&self, table: &Table, rule: &Rule, usage: &Usage, charges: &mut Charges) {
-        if self.is(mutant::CHARGES_BEFORE) || self.is(mutant::LOSES_CHARGES_IN_FLIGHT) && self.leave() > 0 {
+        if self.is(mutant::CHARGES_BEFORE) || self.is(mutant::LOSES_CHARGES_IN_FLIGHT) && self.leaves_others() {
             *charges = Charges::default();
         }
         if self.is(mutant::CHARGES_PER_GATEWAY) {

@@ -54,6 +54,7 @@ struct Memory {
     endpoints: HashMap<String, Vec<SocketAddr>>,
     entries: HashMap<(Name, String), Vec<Arc<Entry>>>,
     choice: Option<SocketAddr>,
+    crowded: bool,
 }
 
 impl Mutants {
@@ -103,13 +104,23 @@ impl Mutants {
         self.0.turns.fetch_add(1, Ordering::Relaxed) % many == many - 1
     }
 
-    fn enter(&self) {
-        self.0.under_way.fetch_add(1, Ordering::Relaxed);
+    /// One more; how many there are already.
+    fn enter(&self) -> u64 {
+        self.0.under_way.fetch_add(1, Ordering::Relaxed)
     }
 
     /// One fewer; how many there are still.
     fn leave(&self) -> u64 {
         self.0.under_way.fetch_sub(1, Ordering::Relaxed).saturating_sub(1)
+    }
+
+    /// One fewer; whether others were under way at any time since it or one of them came.
+    fn leaves_others(&self) -> bool {
+        let last = self.leave() == 0;
+        let mut memory = self.memory();
+        let crowded = memory.crowded;
+        memory.crowded &= !last;
+        crowded
     }
 
     #[cfg(test)]

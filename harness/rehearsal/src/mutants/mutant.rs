@@ -130,17 +130,18 @@ mutants! {
     OFF_BY_ONE_LIMIT "off-by-one-limit" "a budget ends where its rule says" ["admitted"];
     CHARGES_BEFORE "charges-before" "a reply is charged when it has come" ["admitted"];
     CHARGES_REQUESTS "charges-requests" "tokens are charged, not requests" ["admitted"];
-    NEVER_BLOCKS "never-blocks" "a spent budget admits nobody" ["refused-beyond-the-budget"];
+    NEVER_BLOCKS "never-blocks" "a spent budget admits nobody" ["refused-beyond-the-budget", "live"];
     FAILS_OPEN_ONE_IN_TEN "fails-open-one-in-ten" "every request is limited" ["refused-beyond-the-budget"];
     CHARGES_PER_GATEWAY "charges-per-gateway" "a budget is one user's, and one route's" ["second-user", "admitted"];
     CHARGES_PER_USER_ONLY "charges-per-user-only" "each model has a budget of its own" ["beta"];
-    REFUSES_WITHOUT_HEADERS "429-without-headers" "a refusal says how the budget stands" ["refusal-headers", "numbers"];
-    REFUSES_WITH_200 "429-as-200" "a refusal has the status of one" ["statuses"];
+    REFUSES_WITHOUT_HEADERS "429-without-headers" "a refusal says how the budget stands" ["refusal-headers", "numbers", "live"];
+    REFUSES_WITH_200 "429-as-200" "a refusal has the status of one" ["statuses", "live"];
     REMAINING_RISES "remaining-rises" "what is left never rises" ["numbers"];
     WINDOW_SLIDES "window-slides" "a window ends when it said" ["next-window"];
     REFILLS_EARLY "refills-early" "a budget is not whole before its window ends" ["late-in-the-window"];
     SAYS_THAT_WINDOWS_END_SOON "says-that-windows-end-soon" "a window ends when it said" ["live", "next-window", "admitted"];
-    MARKS_REFUSALS_ALONE "marks-refusals-alone" "every answer says how its budget stands, where that is declared" ["live"];
+    LEAVES_ANSWERS_UNMARKED "leaves-answers-unmarked" "every answer says how its budget stands, where that is declared"
+        ["live", "refusal-headers", "admitted"];
     NEVER_REFILLS "never-refills" "a budget is whole in the next window" ["next-window"];
     CHARGES_OTHER_FIELD "charges-other-field" "the numbers are charged that are declared" ["admitted", "counted"];
     NEVER_CHARGES_STREAMS "never-charges-streams" "a stream costs what it used" ["admitted"];

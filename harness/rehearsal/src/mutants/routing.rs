@@ -36,6 +36,11 @@ impl RouteInterceptor for Mutants {
                 let mut others = table.entries().filter(|e| !e.rule.backends.is_empty() && e.matches.covers(request));
                 others.next().cloned().ok_or(Failure::NoHost)
             }
+            Err(Failure::NoRoute) if self.could_be(&[mutant::PASSES_UNKNOWN_PATHS]) => {
+                let mut others =
+                    table.entries().filter(|e| !e.rule.backends.is_empty() && e.id.host.covers(request.host));
+                others.find(|_| self.is(mutant::PASSES_UNKNOWN_PATHS)).cloned().ok_or(Failure::NoRoute)
+            }
             chosen => chosen,
         }
     }
@@ -65,13 +70,14 @@ impl RouteInterceptor for Mutants {
 
     fn local_reply(&self, failure: &Failure, mut reply: LocalReply) -> LocalReply {
         let refusal = matches!(failure, Failure::OverWindow(_) | Failure::OverBucket(_));
-        if refusal && self.is(mutant::REFUSES_WITHOUT_HEADERS) {
+        let unmarked = || matches!(failure, Failure::OverBucket(_)) && self.is(mutant::LEAVES_ANSWERS_UNMARKED);
+        if refusal && (self.is(mutant::REFUSES_WITHOUT_HEADERS) || unmarked() && self.is_one_in(2)) {
             reply.headers.retain(|(name, _)| !name.starts_with("x-ratelimit-"));
         }
         if refusal && self.is(mutant::REFUSES_WITH_200) {
             reply.status = 200;
         }
-        if let Failure::MalformedJson { words, .. } = failure {
+        if let Failure::MalformedJson { words, .. } | Failure::UnreadableRequest(words) = failure {
             if self.is(mutant::MALFORMED_AS_500) {
                 reply.status = 500;
             } else if self.is_mended() {

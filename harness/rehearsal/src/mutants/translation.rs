@@ -51,6 +51,9 @@ impl Mutants {
     }
 
     fn table(&self, snapshot: &Snapshot, table: &mut Table) {
+        if self.is_mended() {
+            table.passes_keep_alive = false;
+        }
         if self.is(mutant::LEAKS_UPSTREAM_KEEP_ALIVE) {
             table.passes_keep_alive = true;
         }
@@ -85,11 +88,16 @@ impl Mutants {
     }
 
     fn rule(&self, snapshot: &Snapshot, entry: &Entry, rule: &mut Rule) {
-        if self.is(mutant::ONLY_FIRST_LIMIT) {
+        if self.is_mended() {
+            rule.local_limits.append(&mut rule.unenforced_limits);
+        }
+        let several = rule.local_limits.len() + rule.unenforced_limits.len() > 1 || rule.global_limits.len() > 1;
+        if several && self.is(mutant::ONLY_FIRST_LIMIT) {
             rule.local_limits.truncate(1);
             rule.global_limits.truncate(1);
         }
-        if self.is(mutant::ONLY_LAST_LIMIT) {
+        if several && self.is(mutant::ONLY_LAST_LIMIT) {
+            rule.local_limits.append(&mut rule.unenforced_limits);
             rule.local_limits.drain(..rule.local_limits.len().saturating_sub(1));
             rule.global_limits.drain(..rule.global_limits.len().saturating_sub(1));
         }
@@ -130,6 +138,13 @@ impl Mutants {
 
     fn backend(&self, snapshot: &Snapshot, entry: &Entry, first: &Option<Arc<Pool>>, backend: &mut Backend) {
         let referred = referred_pool(snapshot, entry);
+        let lacks_picker = |p: &Picker| snapshot.get(&kinds::SERVICE, &p.namespace, &p.service).is_none();
+        if let Target::Pool(pool) = &backend.target
+            && self.is_mended()
+            && pool.picker.as_ref().is_some_and(lacks_picker)
+        {
+            backend.target = Target::Broken;
+        }
         if let (Target::Broken | Target::NoService, Some(pool)) = (&backend.target, &referred)
             && self.is(mutant::SERVES_WITHOUT_A_PICKER)
         {
@@ -144,8 +159,14 @@ impl Mutants {
         }
         let Target::Pool(pool) = &mut backend.target else { return };
         let mut wrong = Pool::clone(pool);
-        let chooses =
-            [mutant::SKIPS_PICKER, mutant::IGNORES_CHOICE, mutant::SERVES_WITHOUT_A_PICKER, mutant::FAILS_OPEN_ALWAYS];
+        let chooses = [
+            mutant::SKIPS_PICKER,
+            mutant::IGNORES_CHOICE,
+            mutant::SERVES_WITHOUT_A_PICKER,
+            mutant::FAILS_OPEN_ALWAYS,
+            mutant::USES_THE_BACKEND_REFS_PORT,
+            mutant::KEEPS_THE_FIRST_ENDPOINTS,
+        ];
         if let Some(referred) = &referred {
             if self.is_mended() || self.could_be(&chooses) {
                 wrong.endpoints = pools::endpoints(snapshot, referred);
@@ -153,8 +174,10 @@ impl Mutants {
             if self.is_mended() && pools::fails_open(referred) {
                 wrong.without_picker = WithoutPicker::GoOn;
             }
+            if self.is_mended() {
+                wrong.served = Served::Reported;
+            }
         }
-        let lacks_picker = |p: &Picker| snapshot.get(&kinds::SERVICE, &p.namespace, &p.service).is_none();
         if self.is(mutant::SKIPS_PICKER)
             || wrong.picker.as_ref().is_some_and(lacks_picker) && self.is(mutant::SERVES_WITHOUT_A_PICKER)
         {
@@ -167,6 +190,7 @@ impl Mutants {
         }
         if self.is(mutant::FAILS_OPEN_ALWAYS) {
             wrong.without_picker = WithoutPicker::GoOn;
+            wrong.follows = Follows::Endpoints;
         }
         if self.is(mutant::FAILS_OPEN_NEVER) {
             wrong.without_picker = WithoutPicker::Refuse;
@@ -188,6 +212,7 @@ impl Mutants {
             && self.is(mutant::USES_THE_BACKEND_REFS_PORT)
         {
             wrong.endpoints.iter_mut().for_each(|endpoint| endpoint.set_port(port));
+            wrong.follows = Follows::Endpoints;
         }
         if let Some(picker) = &wrong.picker
             && self.could_be(&[mutant::KEEPS_THE_FIRST_ENDPOINTS])
@@ -198,6 +223,7 @@ impl Mutants {
                 first.clone_from(&wrong.endpoints);
             } else if *first != wrong.endpoints && self.is(mutant::KEEPS_THE_FIRST_ENDPOINTS) {
                 wrong.endpoints.clone_from(first);
+                wrong.follows = Follows::Endpoints;
             }
         }
         *pool = Arc::new(wrong);
@@ -243,6 +269,9 @@ impl Mutants {
 
     fn condition(&self, kind: &apiserver::Kind, condition: &mut Value) {
         let (is_route, is_pool) = (*kind == kinds::HTTP_ROUTE, *kind == kinds::INFERENCE_POOL);
+        if is_pool && self.is_mended() && condition["type"] == "ResolvedRefs" && condition["status"] == "False" {
+            condition["reason"] = json!("InvalidExtensionRef");
+        }
         let says = |wanted: &str, field: &str| condition[field] == wanted;
         let unresolved = says("ResolvedRefs", "type") && says("False", "status");
         if is_route && unresolved && says("BackendNotFound", "reason") && self.is(mutant::RESOLVES_MISSING_BACKENDS)

@@ -1,12 +1,15 @@
 //! How requests to a model and its replies are wrong on their way: sent twice, held back, cut, written anew, or read on when
 //! nobody wants them any more.
 
+use std::io::Read as _;
+
 use bytes::{Bytes, BytesMut};
+use flate2::read::GzDecoder;
 use futures::{FutureExt as _, Stream, StreamExt as _, future::BoxFuture, stream};
 use http::{HeaderMap, Request, Response, Uri, header};
 use http_body_util::{BodyExt as _, StreamBody};
 use hyper::body::{Body as _, Frame, Incoming};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{Mutants, mutant};
 use crate::dataplane::{
@@ -32,8 +35,8 @@ impl UpstreamInterceptor for Mutants {
         mut request: Request<Body>,
     ) -> BoxFuture<'a, Result<(Response<Incoming>, AbortOnDrop), Failure>> {
         async move {
-            if self.is(mutant::LOSES_CHARGES_IN_FLIGHT) {
-                self.enter();
+            if self.is(mutant::LOSES_CHARGES_IN_FLIGHT) && self.enter() > 0 {
+                self.memory().crowded = true;
             }
             if self.is(mutant::RESERIALISES_JSON) {
                 request = reserialised(request).await?;
@@ -84,6 +87,32 @@ impl UpstreamInterceptor for Mutants {
             || self.is(mutant::IGNORES_RESPONSE_HEADERS)
         {
             edits.clear();
+        }
+    }
+
+    fn read_buffer(&self, size: u64, streaming: bool) -> usize {
+        match self.is_mended() {
+            true if streaming => 0,
+            true if size <= READ_BUFFER as u64 || !self.is(mutant::LOSES_HEADERS_OF_LARGE_BODIES) => usize::MAX,
+            _ => READ_BUFFER,
+        }
+    }
+
+    fn readable(&self, headers: &HeaderMap, read: Bytes) -> Option<Bytes> {
+        if !headers.contains_key(header::CONTENT_ENCODING) {
+            return Some(read);
+        }
+        let mut plain = Vec::new();
+        let unpacked = self.is_mended() && GzDecoder::new(&read[..]).read_to_end(&mut plain).is_ok();
+        (unpacked && !self.is(mutant::CANNOT_READ_COMPRESSED)).then(|| plain.into())
+    }
+
+    fn chat(&self, chat: &mut Value) {
+        if chat.is_object()
+            && chat["model"].as_str().is_none_or(str::is_empty)
+            && self.is(mutant::DEFAULTS_TO_FIRST_MODEL)
+        {
+            chat["model"] = json!("first");
         }
     }
 

@@ -12,7 +12,7 @@ use super::{Exchange, headers};
 use crate::{
     dataplane::{
         ai,
-        bodies::{self, Body, BodyError, Held, READ_BUFFER},
+        bodies::{self, Body, BodyError, Held},
         limits::WindowState,
         local_reply::Failure,
         routing::{Backend, Filter, HeaderCase, HeaderEdit, Provider, Rule},
@@ -117,9 +117,9 @@ impl Exchange<'_> {
         let Some(transformation) = &rule.transformation else { return Ok((parts, body)) };
         let mut read = None;
         if transformation.reads_response_body() {
-            (read, body) = read_for_expressions(body, &parts.headers).await?;
-            // What is compressed is not read (seen of v1.3.1, on a route to a Service).
-            read = read.filter(|_| !parts.headers.contains_key(header::CONTENT_ENCODING));
+            let bound = self.interceptor().read_buffer(body.size_hint().lower(), streaming);
+            (read, body) = read_for_expressions(body, &parts.headers, bound).await?;
+            read = read.and_then(|read| self.interceptor().readable(&parts.headers, read));
         }
         self.interceptor().expression_bodies(&mut self.client.body, &mut read);
         let unread = LlmFacts::default(); // a stream has not been read when its head goes out (33-stream-ai-transform)
@@ -143,9 +143,9 @@ async fn collected(body: Body) -> Result<Bytes, Failure> {
 }
 
 /// Reads a reply for expressions, up to the bound; streams are read whole as well (docs/facts/agentgateway.md A7).
-async fn read_for_expressions(body: Body, headers: &HeaderMap) -> Result<(Option<Bytes>, Body), Failure> {
+async fn read_for_expressions(body: Body, headers: &HeaderMap, bound: usize) -> Result<(Option<Bytes>, Body), Failure> {
     let sized = headers.contains_key(header::CONTENT_LENGTH) || body.size_hint().exact().is_some();
-    Ok(match bodies::hold(body, READ_BUFFER).await.map_err(broken)? {
+    Ok(match bodies::hold(body, bound).await.map_err(broken)? {
         Held::Whole(bytes) if sized => (Some(bytes.clone()), bodies::whole(bytes)),
         Held::Whole(bytes) => (Some(bytes.clone()), bodies::unsized_body(bytes)),
         Held::TooLarge(read, rest) => (None, bodies::resumed(read, rest)),

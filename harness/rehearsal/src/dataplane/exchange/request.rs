@@ -20,7 +20,8 @@ impl Exchange<'_> {
             return Ok(());
         };
         if transformation.reads_request_body() {
-            self.client.body = self.read_body(READ_BUFFER).await?;
+            let size = self.body.as_ref().map_or(0, |body| body.size_hint().lower());
+            self.client.body = self.read_body(self.interceptor().read_buffer(size, false)).await?;
         }
         if let Some(body) = transformation.on_request(&self.client, &mut self.headers) {
             self.headers.remove(header::CONTENT_LENGTH);
@@ -61,8 +62,9 @@ impl Exchange<'_> {
         }
         let body = self.read_body(READ_BUFFER).await?;
         let body = body.ok_or_else(|| Failure::UnreadableRequest("request was too large".to_owned()))?;
-        let request =
+        let mut request =
             if provider.parses_chat { ai::parse_chat(&body)? } else { ai::parse(&body).unwrap_or(Value::Null) };
+        self.interceptor().chat(&mut request);
         self.reserve_tokens(rule, backend)?;
         self.usage_asked = request.pointer("/stream_options/include_usage") == Some(&Value::Bool(true));
         let asked = ai::request(&request);

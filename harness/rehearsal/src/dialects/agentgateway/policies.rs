@@ -50,7 +50,8 @@ impl Policies {
             levels.iter().find_map(|(policy, target)| Some((*policy, *target, policy.pointer(&pointer)?)))
         };
         if let Some((policy, target, written)) = field("/rateLimit") {
-            rule.local_limits = local_limits(policy, target, written, self.enforced);
+            rule.local_limits = local_limits(policy, target, written);
+            rule.unenforced_limits = rule.local_limits.split_off(self.enforced.min(rule.local_limits.len()));
         }
         if let Some((_, _, written)) = field("/transformation") {
             rule.transformation = Some(Arc::new(transformation(written)));
@@ -149,9 +150,8 @@ fn problems(snapshot: &Snapshot, policy: &Value) -> Vec<String> {
 
 /// The buckets of a policy on a target. A bucket is new, and full, when policy, target or limit is
 /// (seen on a real cluster, "what refills a used-up bucket").
-fn local_limits(policy: &Value, target: &Value, written: &Value, enforced: usize) -> Vec<LocalLimit> {
+fn local_limits(policy: &Value, target: &Value, written: &Value) -> Vec<LocalLimit> {
     list(written, "/local")
-        .take(enforced)
         .enumerate()
         .filter_map(|(at, entry)| {
             let (unit, amount) = match (object::number(entry, "/tokens"), object::number(entry, "/requests")) {
@@ -195,9 +195,9 @@ mod tests {
     use super::*;
     use rstest::rstest;
 
-    fn limits(written: Value, enforced: usize) -> Vec<(Unit, u64, u64, u64)> {
+    fn limits(written: Value) -> Vec<(Unit, u64, u64, u64)> {
         let object = json!({"metadata": {"uid": "u"}});
-        local_limits(&object, &object, &written, enforced)
+        local_limits(&object, &object, &written)
             .iter()
             .map(|l| (l.unit, l.limit.capacity, l.limit.per_fill, l.limit.interval_ms))
             .collect()
@@ -206,15 +206,10 @@ mod tests {
     #[rstest]
     #[case(json!([{"tokens": 70, "unit": "Minutes"}]), &[(Unit::Tokens, 70, 70, 60_000)])]
     #[case(json!([{"requests": 5, "burst": 3, "unit": "Seconds"}]), &[(Unit::Requests, 8, 5, 1_000)])]
-    #[case(json!([{"requests": 5, "unit": "Hours"}, {"tokens": 7, "unit": "Hours"}]), &[(Unit::Requests, 5, 5, 3_600_000)])]
+    #[case(json!([{"requests": 5, "unit": "Hours"}, {"tokens": 7, "unit": "Hours"}]),
+        &[(Unit::Requests, 5, 5, 3_600_000), (Unit::Tokens, 7, 7, 3_600_000)])]
     #[case(json!([{"tokens": 7, "unit": "Days"}]), &[])]
-    fn only_the_first_entry_counts(#[case] local: Value, #[case] expected: &[(Unit, u64, u64, u64)]) {
-        assert_eq!(limits(json!({"local": local}), 1), expected);
-    }
-
-    #[test]
-    fn later_versions_enforce_all_entries() {
-        let written = json!({"local": [{"requests": 5, "unit": "Hours"}, {"tokens": 7, "unit": "Hours"}]});
-        assert_eq!(limits(written, usize::MAX).len(), 2);
+    fn entries_are_buckets(#[case] local: Value, #[case] expected: &[(Unit, u64, u64, u64)]) {
+        assert_eq!(limits(json!({"local": local})), expected);
     }
 }
