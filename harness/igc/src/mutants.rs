@@ -19,7 +19,7 @@ use verdict::baseline::{Baseline, Reality};
 use verdict::plan::{Disposition, Level, Plan, PlannedCheck, RunInfo, Trials, build};
 use verdict::record::{Record, Verdict};
 use verdict::requirements::{Requirement, Requirements};
-use verdict::{folder::RunFolder, judge::Holds, names, tests_list::TestList};
+use verdict::{folder::RunFolder, invariant::PREFIX, judge::Holds, names, tests_list::TestList};
 
 use self::kills::{Absence, Cell, Outcome, Role, results, table};
 use crate::suites::{Ended, Suites};
@@ -29,9 +29,6 @@ use crate::{
     plan,
     rehearsed::Rehearsal,
 };
-
-/// How the names of clauses begin that no check judges, but an invariant of every exchange.
-const INVARIANT: &str = "invariant/";
 
 /// Runs the mutants. The exit code is 1 where one is not killed, or a check kills nothing.
 pub async fn mutants(root: &Root, options: &options::Mutants, cancel: &CancellationToken) -> Result<u8, Failure> {
@@ -323,7 +320,7 @@ fn outcome(records: &[Record], cell: &Cell, case: &str) -> Outcome {
     // Where the check fails without the mutant, only what holds there tells of it.
     let holds = |name: &str| {
         let mut named = without.clauses.iter().filter(|c| c.name == name).peekable();
-        match name.starts_with(INVARIANT) {
+        match name.starts_with(PREFIX) {
             true => matches!(without.verdict, Verdict::Pass | Verdict::Fail) && named.peek().is_none(),
             false => named.peek().is_some() && named.all(|c| c.holds == Holds::Yes),
         }
@@ -334,10 +331,10 @@ fn outcome(records: &[Record], cell: &Cell, case: &str) -> Outcome {
     };
     let invariants: BTreeSet<String> = falses()
         .filter(|clause| cell.mutant.carriers().is_empty() || cell.mutant.shows_in(clause))
-        .filter_map(|clause| clause.strip_prefix(INVARIANT))
+        .filter_map(|clause| clause.strip_prefix(PREFIX))
         .map(str::to_owned)
         .collect();
-    let own = falses().find(|clause| !clause.starts_with(INVARIANT) && cell.mutant.shows_in(clause));
+    let own = falses().find(|clause| !clause.starts_with(PREFIX) && cell.mutant.shows_in(clause));
     match own {
         None if invariants.is_empty() && without.verdict != Verdict::Pass => {
             Outcome::FailsWithout(without.reason.clone())

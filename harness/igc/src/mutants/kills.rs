@@ -4,7 +4,10 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use rehearsal::mutants::Mutant;
 use serde::Serialize;
-use verdict::requirements::{Requirement, Requirements};
+use verdict::{
+    invariant::PREFIX,
+    requirements::{Requirement, Requirements},
+};
 
 /// A mutant on a gateway, against one check.
 pub(super) struct Cell {
@@ -259,7 +262,7 @@ impl OnGateway {
 
     fn words(&self) -> String {
         let checks = self.by_checks.iter().cloned();
-        let invariants = self.by_invariants.iter().map(|name| format!("{}{name}", super::INVARIANT));
+        let invariants = self.by_invariants.iter().map(|name| format!("{PREFIX}{name}"));
         match self.state {
             State::Killed => checks.chain(invariants).collect::<Vec<_>>().join(", "),
             _ => self.reason.clone(),
