@@ -13,6 +13,7 @@ use anyhow::Result;
 use serde_json::{Value, json};
 use verdict::{
     capability::{self, MarkedAnswers, Price, Rule, TokenLimit, UsageField, Window},
+    change::{self, Direction},
     history::{Exchange, History, Response},
 };
 
@@ -482,7 +483,7 @@ impl<'h> Budget<'h> {
 
     /// Every refusal has the declared body and headers, and nothing but replies and refusals came back.
     pub fn judge_refusal_shape(&self, judge: &mut Judge<'h>) {
-        let TokenLimit { status, body, headers, .. } = &self.declared;
+        let TokenLimit { status, body, content_type, headers, .. } = &self.declared;
         let refusals: Vec<&Exchange> = self.exchanges.iter().copied().filter(|e| e.status() == Some(*status)).collect();
         let spent = |e: &&&Exchange| e.response().and_then(|r| number(r, "x-ratelimit-remaining")) == Some(0);
         let with_nothing_left: Vec<&Exchange> = self.exchanges.iter().filter(spent).copied().collect();
@@ -505,10 +506,26 @@ impl<'h> Budget<'h> {
             let differs = if body == "empty" { got.bytes > 0 } else { got.text.as_deref() != Some(body) };
             differs.then(|| format!("body: {}", got.text.as_deref().unwrap_or("no text")))
         });
-        judge.none_of("refusal-headers", &headers.join(", "), &refusals, |e| {
-            let lacks = |name: &&String| e.response().is_none_or(|r| r.header(name).is_none());
-            let missing: Vec<&str> = headers.iter().filter(lacks).map(String::as_str).collect();
-            (!missing.is_empty()).then(|| format!("without {}", missing.join(", ")))
+        let typed = content_type.as_ref().map(|_| "content-type");
+        let wanted: Vec<&str> = headers.iter().map(String::as_str).chain(typed).collect();
+        judge.none_of("refusal-headers", &format!("{} and no others", wanted.join(", ")), &refusals, |e| {
+            let response = e.response()?;
+            let missing: Vec<&str> = wanted.iter().copied().filter(|name| response.header(name).is_none()).collect();
+            if !missing.is_empty() {
+                return Some(format!("without {}", missing.join(", ")));
+            }
+            response.headers.iter().find_map(|(name, value)| {
+                let media_type = value.split(';').next().unwrap_or_default().trim();
+                let expected = match (name.to_ascii_lowercase().as_str(), content_type) {
+                    ("content-type", Some(declared)) => media_type.eq_ignore_ascii_case(declared),
+                    ("content-type", None) => body != "empty",
+                    (name, _) => {
+                        change::of_any_intermediary(Direction::Reply, name)
+                            || wanted.iter().any(|declared| declared.eq_ignore_ascii_case(name))
+                    }
+                };
+                (!expected).then(|| format!("{name}: {value}"))
+            })
         });
     }
 

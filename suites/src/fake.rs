@@ -124,6 +124,7 @@ pub fn token_limit() -> TokenLimit {
         model: None,
         status: 429,
         body: "empty".into(),
+        content_type: None,
         headers: ["x-ratelimit-limit", "x-ratelimit-remaining", "x-ratelimit-reset"].map(Into::into).into(),
     }
 }
@@ -137,6 +138,7 @@ pub fn shared_token_limit() -> TokenLimit {
         without_identity: None,
         marked_answers: MarkedAnswers::Refusals,
         body: "rate limit exceeded".into(),
+        content_type: Some("text/plain".into()),
         ..token_limit()
     }
 }

@@ -263,16 +263,9 @@ impl<'h> Judge<'h> {
         self.reached_nothing(reaches_nothing, label);
     }
 
-    /// Every exchange of the label is refused like this: status, and content type where one is declared.
+    /// Every exchange of the label is refused as declared, compared whole.
     pub fn refused(&mut self, clause: &'static str, label: &str, declared: &Refusal) {
-        let (status, content_type) = (declared.status, declared.content_type.as_deref());
-        let expected = content_type.map_or(status.to_string(), |c| format!("{status} {c}"));
-        self.every(clause, label, &expected, |exchange| {
-            let got = exchange.response().and_then(|r| r.header("content-type")).unwrap_or("without a content type");
-            let media_type = got.split(';').next().unwrap_or_default().trim();
-            let same = content_type.is_none_or(|c| media_type.eq_ignore_ascii_case(c));
-            (exchange.status() != Some(status) || !same).then(|| format!("{} {got}", exchange.outcome_words()))
-        });
+        self.every(clause, label, &declared.to_string(), |exchange| declared.differs(exchange));
     }
 
     /// No model has a record of any exchange of the label, and the records of all of them are whole.

@@ -111,13 +111,29 @@ mod judges {
     use super::*;
 
     fn refusing(check: &str, status: u16) -> Fake {
-        let refusal = Refusal { status, content_type: None };
+        declaring(check, Refusal { status, ..Refusal::default() })
+    }
+
+    fn declaring(check: &str, refusal: Refusal) -> Fake {
         let declared =
             ChatErrors { malformed_json: refusal.clone(), no_model: refusal.clone(), unsupported_path: refusal };
         Fake::of(check).declares(declared).model("alpha")
     }
 
+    /// A refusal that is declared whole, and the answer to one of two requests.
+    fn whole(status: u16, headers: &[(&str, &str)], body: &str) -> Fake {
+        let refusal = Refusal {
+            status: 404,
+            content_type: Some("text/plain".into()),
+            body: Some("no model [a-z]+".into()),
+            headers: [("x-reason".into(), "[0-9]+".into())].into(),
+        };
+        let fake = declaring("errors/unsupported-path", refusal).answer("post-unknown", status, headers, body);
+        fake.answer("get-root", 404, &[("X-Reason", "7"), ("content-type", "text/plain"), ("date", "d")], "no model b")
+    }
+
     const MALFORMED: &str = "errors/malformed-json";
+    const TEXT: (&str, &str) = ("content-type", "text/plain");
 
     fn malformed(content_type: &str, body: &str) -> Fake {
         let fake = refusing(MALFORMED, 400).refused_with("cut-short", 400, content_type, body);
@@ -140,6 +156,16 @@ mod judges {
     #[case::malformed_json_server_error(refusing(MALFORMED, 500).refused("cut-short", 500).refused("quote-and-newline", 500), No)]
     #[case::malformed_json_reached(malformed("text/plain", "bad").answered("cut-short", 400, "alpha"), No)]
     #[case::malformed_json_one_was_not_sent(refusing(MALFORMED, 400).refused("cut-short", 400), Unproven)]
+    #[case::whole_as_declared(whole(404, &[TEXT, ("x-reason", "12")], "no model a"), Yes)]
+    #[case::whole_with_a_charset(whole(404, &[("content-type", "text/plain; charset=utf-8"), ("x-reason", "12")], "no model a"), Yes)]
+    #[case::whole_other_body(whole(404, &[TEXT, ("x-reason", "12")], "no model a!"), No)]
+    #[case::whole_no_body(whole(404, &[TEXT, ("x-reason", "12")], ""), No)]
+    #[case::whole_one_more_header(whole(404, &[TEXT, ("x-reason", "12"), ("server", "envoy")], "no model a"), No)]
+    #[case::whole_one_header_twice(whole(404, &[TEXT, ("x-reason", "12"), ("x-reason", "a")], "no model a"), No)]
+    #[case::whole_other_value(whole(404, &[TEXT, ("x-reason", "a")], "no model a"), No)]
+    #[case::whole_one_header_less(whole(404, &[TEXT], "no model a"), No)]
+    #[case::whole_other_type(whole(404, &[("content-type", "text/html"), ("x-reason", "12")], "no model a"), No)]
+    #[case::whole_other_status(whole(400, &[TEXT, ("x-reason", "12")], "no model a"), No)]
     #[case::no_model_declared(no_model_gets(404), Yes)]
     #[case::no_model_other_refusal(no_model_gets(400), No)]
     #[case::no_model_served(no_model_gets(404).answered("no-model", 200, "alpha"), No)]

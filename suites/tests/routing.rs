@@ -309,7 +309,9 @@ mod judges {
 
     fn named() -> Fake {
         Fake::of("routing/model-name")
-            .declares(ModelRoute { unknown_model: Refusal { status: 404, content_type: Some("text/plain".into()) } })
+            .declares(ModelRoute {
+                unknown_model: Refusal { status: 404, content_type: Some("text/plain".into()), ..Refusal::default() },
+            })
             .model("alpha")
             .model("beta")
     }

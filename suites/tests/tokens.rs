@@ -387,10 +387,14 @@ mod judges {
         (leaks..BEYOND).fold(fake, |f, _| f.limited("beyond", 7, 0, 40))
     }
 
-    fn numbers_of_refusals_alone(body: &str) -> Fake {
+    fn numbers_of_refusals_alone(content_type: &str, body: &str) -> Fake {
         let fake = spent_by_all(shared("tokens/shape-429", "-"), "spend", 14, 2, 0);
-        let headers = [("x-ratelimit-limit", "14"), ("x-ratelimit-remaining", "0"), ("x-ratelimit-reset", "49")];
-        fake.answer("spend", 429, &headers, body)
+        let numbers = [("x-ratelimit-limit", "14"), ("x-ratelimit-remaining", "0"), ("x-ratelimit-reset", "49")];
+        fake.answer("spend", 429, &[&numbers[..], &[("content-type", content_type)]].concat(), body)
+    }
+
+    fn with_one_more(name: &str, value: &str) -> Fake {
+        with_429(&[GOOD, &[(name, value)]].concat(), 429, "")
     }
 
     fn turned() -> Fake {
@@ -493,8 +497,12 @@ mod judges {
     #[case::window_after_half_a_minute(window_after(50.0), No)]
     #[case::unmarked_leak_refused(unmarked_leak(0), Yes)]
     #[case::unmarked_leak_a_leak(unmarked_leak(1), No)]
-    #[case::numbers_of_refusals_alone_good(numbers_of_refusals_alone("rate limit exceeded"), Yes)]
-    #[case::numbers_of_refusals_alone_empty(numbers_of_refusals_alone(""), No)]
+    #[case::numbers_of_refusals_alone_good(numbers_of_refusals_alone("text/plain", "rate limit exceeded"), Yes)]
+    #[case::numbers_of_refusals_alone_empty(numbers_of_refusals_alone("text/plain", ""), No)]
+    #[case::numbers_of_refusals_alone_other_type(numbers_of_refusals_alone("text/html", "rate limit exceeded"), No)]
+    #[case::shape_429_date_beside(with_one_more("date", "d"), Yes)]
+    #[case::shape_429_one_more_header(with_one_more("x-envoy-ratelimited", "true"), No)]
+    #[case::shape_429_a_type_of_no_body(with_one_more("content-type", "text/plain"), No)]
     #[case::window_after_nothing(unprepared_window(shared("tokens/window", "-")), Unproven)]
     #[case::no_leak_too_few_requests(spent(limited("tokens/no-leak", "-"), "spend", 7, 2, 3).limited("beyond", 7, 0, 40), Unproven)]
     #[case::no_leak_nothing_happened(limited("tokens/no-leak", "-"), Unproven)]

@@ -9,7 +9,7 @@ use schemars::{JsonSchema, Schema};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
-use crate::names;
+use crate::{change::Answer, history::Exchange, names};
 
 /// What a folder declares: capability -> parameters, as checked by [`check`].
 pub type Declared = BTreeMap<String, BTreeMap<String, Value>>;
@@ -89,13 +89,50 @@ capabilities! {
 pub struct None {}
 
 /// A refusal of the gateway's own.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Refusal {
     /// Status code.
     pub status: u16,
     /// Media type of the body, without parameters; any where it is left out.
     pub content_type: Option<String>,
+    /// Regular expression that matches the whole body; where it is left out, body and other headers are not compared.
+    pub body: Option<String>,
+    /// All other headers, but for those that any intermediary writes, each with a regular expression that matches its
+    /// whole value.
+    #[serde(default)]
+    pub headers: BTreeMap<String, String>,
+}
+
+impl Refusal {
+    /// What of an exchange's reply is not this refusal; nothing where it is.
+    pub fn differs(&self, exchange: &Exchange) -> Option<String> {
+        let media_type = |e: &Exchange| {
+            let written = e.response().and_then(|r| r.header("content-type")).unwrap_or("without a content type");
+            written.split(';').next().unwrap_or_default().trim().to_owned()
+        };
+        let got = media_type(exchange);
+        let same = self.content_type.as_deref().is_none_or(|c| got.eq_ignore_ascii_case(c));
+        if exchange.status() != Some(self.status) || !same {
+            return Some(format!("{} {got}", exchange.outcome_words()));
+        }
+        let body = self.body.clone()?;
+        let mut headers = self.headers.clone();
+        if let Some(written) = exchange.response().and_then(|r| r.header("content-type")) {
+            headers.insert("content-type".to_owned(), regex::escape(written)); // compared above
+        }
+        Answer { status: self.status, headers, body: Some(body), source: String::new() }.differs(exchange)
+    }
+}
+
+impl std::fmt::Display for Refusal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.status)?;
+        let headers = self.headers.iter().map(|(name, value)| format!(" {name}: {value}"));
+        let parts = self.content_type.iter().map(|c| format!(" {c}")).chain(headers);
+        let parts = parts.chain(self.body.iter().map(|body| format!(" {body:?}")));
+        parts.into_iter().try_for_each(|part| f.write_str(&part))
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -235,7 +272,9 @@ pub struct TokenLimit {
     pub status: u16,
     /// Body of a refusal; `empty` for none.
     pub body: String,
-    /// Headers of a refusal.
+    /// Media type of that body, without parameters; any where it is left out.
+    pub content_type: Option<String>,
+    /// Headers of a refusal: these and no others, but for those that any intermediary writes.
     pub headers: Vec<String>,
 }
 
