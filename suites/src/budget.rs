@@ -44,7 +44,7 @@ pub fn cost(limit: &TokenLimit, usage: &Value) -> Option<u64> {
         };
         usage[name].as_u64()
     };
-    limit.charged_fields.iter().map(number).sum()
+    limit.charged_fields.iter().try_fold(0_u64, |sum, field| sum.checked_add(number(field)?))
 }
 
 #[derive(Clone, Debug)]
@@ -128,11 +128,12 @@ const WINDOWS: usize = 4;
 async fn probe(stage: &mut Stage, limited: &Limited, header: &str) -> Result<(u64, Option<i64>)> {
     for _ in 0..PROBES {
         let user = format!("probe-{}", stage.unique());
-        let exchange = stage.prepare(limited.chat().header(header, &user)).await;
+        let exchange = stage.prepare(limited.chat().header(header, &user)).await?;
         if let Some(reset) = reset_of(&exchange) {
             let date =
                 exchange.response().and_then(|r| r.header("date")).and_then(|d| jiff::fmt::rfc2822::parse(d).ok());
-            return Ok((reset, date.and_then(|d| Some(d.timestamp().as_second() + i64::try_from(reset).ok()?))));
+            let end = date.and_then(|d| d.timestamp().as_second().checked_add(i64::try_from(reset).ok()?));
+            return Ok((reset, end));
         }
         stage.pause(0.1).await; // the policy may not be live yet, or the limiter's call took too long
     }
@@ -145,7 +146,7 @@ async fn probe(stage: &mut Stage, limited: &Limited, header: &str) -> Result<(u6
 async fn spend_up(stage: &mut Stage, limited: &Limited) -> Result<u64> {
     let refused = stage.declared::<TokenLimit>()?.status;
     for _ in 0..SPENDING {
-        let exchange = stage.prepare(limited.chat()).await;
+        let exchange = stage.prepare(limited.chat()).await?;
         if exchange.status() == Some(refused) {
             let without = "a refusal without x-ratelimit-reset: the start of the budget is unknown";
             return reset_of(&exchange).ok_or_else(|| stage.give_up(without.to_owned()));
@@ -155,12 +156,21 @@ async fn spend_up(stage: &mut Stage, limited: &Limited) -> Result<u64> {
     Err(stage.give_up(format!("{SPENDING} requests without a {refused}: the start of the budget is unknown")))
 }
 
+/// Nobody waits for the end of a window that is much longer than the declared one; how long one is, is for the judge.
+pub(crate) fn not_absurd(stage: &mut Stage, reset: u64, window: u64) -> Result<()> {
+    if reset <= window.saturating_mul(2) {
+        return Ok(());
+    }
+    Err(stage.give_up(format!("a window of {window} s that ends in {reset} s: its end is not waited for")))
+}
+
 /// Waits for the first seconds of a window of this length, with a budget of which nothing is spent.
 async fn first_seconds(stage: &mut Stage, limited: &Limited, window: u64) -> Result<()> {
     let Some(header) = identity(stage)? else {
         let reset = spend_up(stage, limited).await?;
+        not_absurd(stage, reset, window)?;
         stage.set_window_end(reset as f64);
-        stage.until_window_end(0.5).await;
+        stage.until_window_end(0.5).await?;
         stage.next_window(window as f64);
         return Ok(());
     };
@@ -168,13 +178,14 @@ async fn first_seconds(stage: &mut Stage, limited: &Limited, window: u64) -> Res
     let enough = if window <= 60 { window.saturating_sub(5) } else { 30 };
     for _ in 0..WINDOWS {
         let (reset, end) = probe(stage, limited, &header).await?;
+        not_absurd(stage, reset, window)?;
         stage.set_window_end(reset as f64);
         if reset >= enough {
             stage.fact("reset-seconds", json!(reset));
             stage.fact("window-end-unix", json!(end));
             return Ok(());
         }
-        stage.until_window_end(0.5).await;
+        stage.until_window_end(0.5).await?;
     }
     let words = format!(
         "{WINDOWS} times less than {enough} s to the end of a window of {window} s, after its end was waited for"

@@ -30,6 +30,16 @@ impl Clock {
         self.opened.elapsed().as_secs_f64() + *self.moved.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Seconds that have passed, those by which it was moved left out.
+    pub fn elapsed(&self) -> f64 {
+        self.opened.elapsed().as_secs_f64()
+    }
+
+    /// Seconds that pass until a time on this clock: none where it is moved.
+    pub fn would_take(&self, until: f64) -> f64 {
+        if self.world.is_some() { 0.0 } else { (until - self.seconds()).max(0.0) }
+    }
+
     pub fn moved_ms(&self) -> f64 {
         *self.moved.lock().unwrap_or_else(PoisonError::into_inner) * 1000.0
     }
@@ -58,6 +68,8 @@ impl Clock {
 
 #[cfg(test)]
 mod tests {
+    use rstest::rstest;
+
     use super::*;
 
     #[tokio::test]
@@ -70,5 +82,18 @@ mod tests {
         let before = world.now_ms();
         clock.until(30.0).await;
         assert_eq!(world.now_ms(), before, "what is past is no wait");
+        assert!(clock.elapsed() < 60.0);
+    }
+
+    #[rstest]
+    #[case::real(None, 59.0..=60.0)]
+    #[case::moved(Some(rehearsal::clock::Clock::movable(1_000)), 0.0..=0.0)]
+    fn a_wait_takes_time_where_time_passes(
+        #[case] world: Option<rehearsal::clock::Clock>,
+        #[case] seconds: std::ops::RangeInclusive<f64>,
+    ) {
+        let clock = Clock::start(world);
+        assert!(seconds.contains(&clock.would_take(60.0)));
+        assert!(clock.would_take(-1.0).abs() < f64::EPSILON, "what is past is no wait");
     }
 }

@@ -321,7 +321,7 @@ impl<'h> Judge<'h> {
             .expected("prompt and completion tokens that add up to the total")
             .got(format!("{prompt} + {completion}, total {total}"))
             .shown_by([exchange])
-            .holds(prompt > 0 && completion > 0 && prompt + completion == total);
+            .holds(prompt > 0 && completion > 0 && prompt.checked_add(completion) == Some(total));
     }
 
     /// The reply to each exchange of the label has exactly these values of a header; none: it does not have it.

@@ -31,8 +31,8 @@ use crate::{
     stage::GaveUp,
 };
 
-/// Seconds that one drive may take; minutes of it are waits for windows and pods.
-const DRIVE: Duration = Duration::from_secs(900);
+/// After its bounds a drive waits at most for what it waits for then. One that goes on hangs in the harness or the cluster.
+const HUNG: Duration = Duration::from_secs(1_200);
 
 impl Check {
     /// Runs a case on each gateway for which the run's plan has it.
@@ -127,6 +127,7 @@ impl Check {
             Err(error) => record.reason = format!("the stage could not be opened: {error:#}"),
             Ok(mut stage) => {
                 let driven = self.driven(&mut stage).await;
+                record.drive = Some(stage.drive());
                 stage.salvage().await;
                 if let Some(trial) = &mut record.trial {
                     trial.reached = stage.reached_mutant();
@@ -161,9 +162,9 @@ impl Check {
             }
             stage.end().await
         };
-        match AssertUnwindSafe(tokio::time::timeout(DRIVE, drive)).catch_unwind().await {
+        match AssertUnwindSafe(tokio::time::timeout(HUNG, drive)).catch_unwind().await {
             Err(panic) => Err(anyhow!("the drive panicked: {}", message(&*panic))),
-            Ok(Err(_)) => Err(anyhow!("the drive took longer than {} s", DRIVE.as_secs())),
+            Ok(Err(_)) => Err(anyhow!("the drive took longer than {} s", HUNG.as_secs())),
             Ok(Ok(ended)) => ended,
         }
     }
@@ -320,7 +321,7 @@ pub(crate) mod tests {
     use rstest::rstest;
 
     use super::*;
-    use crate::{CHECK, Drive, Judge, Live, fake::Fake};
+    use crate::{CHECK, Drive, Judge, Live, budget, fake::Fake, stage::Bounds};
     use futures::future::LocalBoxFuture;
 
     fn crash(_: &mut Judge<'_>) {
@@ -391,6 +392,71 @@ pub(crate) mod tests {
             attempt(5, |stage| Box::pin(async { Err(stage.give_up("100 answers without a mark".into())) })).await;
         assert_eq!(record.verdict, Verdict::Fail, "{}", record.reason);
         assert_eq!(record.reason, "live: expected the configuration becomes live, got 100 answers without a mark");
+    }
+
+    fn bounded(stage: &mut Stage) -> LocalBoxFuture<'_, Result<()>> {
+        Box::pin(async move {
+            stage.bound(Bounds { requests: 3, ..Bounds::DRIVE });
+            loop {
+                stage.send("asked", crate::Call::get("/")).await?;
+            }
+        })
+    }
+
+    fn late(stage: &mut Stage) -> LocalBoxFuture<'_, Result<()>> {
+        Box::pin(async move {
+            stage.bound(Bounds { seconds: 0.0, ..Bounds::DRIVE });
+            stage.prepare(crate::Call::get("/")).await.map(drop)
+        })
+    }
+
+    fn late_to_settle(stage: &mut Stage) -> LocalBoxFuture<'_, Result<()>> {
+        Box::pin(async move {
+            stage.bound(Bounds { seconds: 0.0, ..Bounds::DRIVE });
+            stage.settle_any(|| crate::Call::get("/")).await
+        })
+    }
+
+    fn a_year(stage: &mut Stage) -> LocalBoxFuture<'_, Result<()>> {
+        Box::pin(async move {
+            stage.set_window_end(31_536_000.0);
+            stage.until_window_end(0.5).await
+        })
+    }
+
+    fn for_ever(stage: &mut Stage) -> LocalBoxFuture<'_, Result<()>> {
+        Box::pin(async move {
+            stage.set_window_end(u64::MAX as f64);
+            stage.until_window_end(-5.0).await
+        })
+    }
+
+    fn longer_than_declared(stage: &mut Stage) -> LocalBoxFuture<'_, Result<()>> {
+        Box::pin(async move {
+            budget::not_absurd(stage, 120, 60)?;
+            budget::not_absurd(stage, 121, 60)
+        })
+    }
+
+    #[rstest]
+    #[case::a_window_of_another_length(12, longer_than_declared as Drive, 0, "a window of 60 s that ends in 121 s: its end is not waited for")]
+    #[case::requests(6, bounded as Drive, 3, "3 requests (at most 3) in ")]
+    #[case::seconds(7, late as Drive, 0, "0 requests (at most 3000) in 0 s (at most 0 s), and the drive is not at its end: prepare would be next")]
+    #[case::seconds_of_settling(8, late_to_settle as Drive, 0, "0 requests (at most 3000) in 0 s (at most 0 s), and the drive is not at its end: settle would be next")]
+    #[case::a_window_that_ends_in_a_year(10, a_year as Drive, 0, "a window that ends in 31536000 s, and a drive ends after 900 s")]
+    #[case::a_window_that_never_ends(11, for_ever as Drive, 0, "a window that ends in 18446744073709551616 s, and a drive ends after 900 s")]
+    #[tokio::test]
+    async fn a_drive_that_comes_to_its_bounds_is_a_failure_of_the_gateway(
+        #[case] number: u32,
+        #[case] drive: Drive,
+        #[case] requests: u64,
+        #[case] got: &str,
+    ) {
+        let record = attempt(number, drive).await;
+        assert_eq!(record.verdict, Verdict::Fail, "{}", record.reason);
+        let said = format!("live: expected the configuration becomes live, got {got}");
+        assert!(record.reason.starts_with(&said), "{}", record.reason);
+        assert_eq!(record.drive.map(|drive| drive.requests), Some(requests));
     }
 
     #[tokio::test]

@@ -19,7 +19,7 @@ use verdict::{
     history::{Exchange, History, Key},
     names,
     plan::PlaceName,
-    record::Trial,
+    record::{Drive, Trial},
 };
 use wire::{Call, Client};
 
@@ -27,7 +27,7 @@ use crate::{
     chat,
     clock::Clock,
     every_path,
-    judge::GATEWAY,
+    judge::{GATEWAY, condition},
     open::{CheckRun, root},
 };
 
@@ -48,6 +48,8 @@ const SETTLE: f64 = 120.0;
 const LOOK: f64 = 0.2;
 /// Seconds that an InferenceService may take to be Ready.
 const READY: u64 = 240;
+/// Seconds of the longest window, twice over: what ends later is no window.
+const LONGEST_WINDOW: f64 = 7_200.0;
 /// How long a trial waits for what a rehearsed world may never do: what it does it does in milliseconds.
 const PATIENCE: Duration = Duration::from_secs(3);
 /// The port that our own model listens on in its pod, where nobody wants another one.
@@ -67,6 +69,19 @@ pub struct Model {
     selector: String,
     /// The port that it listens on there.
     port: u16,
+}
+
+/// What a drive may send and take before [`Stage::give_up`] ends it. The largest sends 240 requests and the longest takes 370 s
+/// (`tokens/no-leak` and `guide-001/refill-after-a-minute` on Envoy AI Gateway).
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bounds {
+    pub(crate) requests: u64,
+    /// Minutes of it are waits for windows and pods.
+    pub(crate) seconds: f64,
+}
+
+impl Bounds {
+    pub(crate) const DRIVE: Self = Self { requests: 3_000, seconds: 900.0 };
 }
 
 /// A drive has ended by [`Stage::give_up`].
@@ -95,6 +110,9 @@ pub struct Stage {
     window_end: f64,
     serial: u64,
     patience: Duration,
+    bounds: Bounds,
+    /// When the drive began, in seconds that had passed since the stage was opened.
+    driven_from: f64,
     markers: Markers,
 }
 
@@ -141,6 +159,7 @@ impl Stage {
         let client = Client::opened_at(reached.dial, prefix, clock.opened());
         let bears_canaries = bears_canaries(&check_run.planned.check, check_run.planned.capability.as_deref());
         let client = if bears_canaries { client.with_canaries() } else { client };
+        let driven_from = clock.elapsed();
         Ok(Self {
             check_run,
             world,
@@ -155,6 +174,8 @@ impl Stage {
             window_end: 0.0,
             serial: 0,
             patience: trial.map_or(Duration::MAX, |_| PATIENCE),
+            bounds: Bounds::DRIVE,
+            driven_from,
             markers: Markers::Unsent,
         })
     }
@@ -275,7 +296,7 @@ impl Stage {
         Ok(capability::typed::<Kserve>(declared).map_err(|problem| anyhow!("kserve: {problem}"))?.domain)
     }
 
-    /// A model behind an InferenceService that is Ready. If it does not become so, the check is an error, not a failure.
+    /// A model behind an InferenceService that is Ready. If its pods do not become so, the check is an error, not a failure.
     pub async fn model(&mut self, name: &str) -> Result<Model> {
         self.model_with(name, &[]).await
     }
@@ -298,15 +319,27 @@ impl Stage {
     }
 
     async fn ready(&mut self, model: &Model) -> Result<()> {
-        let within = Duration::from_secs(READY).min(self.patience);
-        self.cluster
-            .wait(&self.inference_service(&model.name), WaitCondition::ConditionTrue("Ready".into()), within)
-            .await?;
+        let service = self.inference_service(&model.name);
+        self.serves(&service, &["PredictorReady"]).await?;
         if !model.records {
             self.history.unrecorded.push(model.name.clone());
         }
         self.models.push(model.clone());
         Ok(())
+    }
+
+    /// Waits until KServe says Ready of a service. Where all that does not depend on a gateway is (`own` conditions), it is the
+    /// gateway that does not do what KServe asks of it.
+    async fn serves(&mut self, service: &ObjectRef, own: &[&str]) -> Result<()> {
+        let within = Duration::from_secs(READY).min(self.patience);
+        let Err(error) = self.cluster.wait(service, WaitCondition::ConditionTrue("Ready".into()), within).await else {
+            return Ok(());
+        };
+        let conditions = error.last().map_or(&Value::Null, |last| &last["status"]["conditions"]);
+        match of_the_gateway(conditions, own).filter(|_| !error.is_environment()) {
+            Some(said) => Err(self.give_up(format!("{service} is not Ready: {said}"))),
+            None => Err(error.into()),
+        }
     }
 
     /// Applies one of the gateway's intents (or one that all gateways share), with `name`, `namespace` and `hostname` of
@@ -395,6 +428,7 @@ impl Stage {
         let first = self.history.settle.exchanges.is_empty();
         let (mut row, mut looks) = (0, 0.0);
         while row < IN_A_ROW {
+            self.within_bounds("settle")?;
             let exchange = self.exchange("settle", call()).await;
             row = if good(&exchange) { row + 1 } else { 0 };
             self.history.settle.exchanges.push(exchange);
@@ -420,6 +454,27 @@ impl Stage {
         GaveUp.into()
     }
 
+    /// Ends the drive here, if it has come to its bounds before a request of this label.
+    pub(crate) fn within_bounds(&mut self, label: &str) -> Result<()> {
+        let Drive { requests, most_requests, seconds, most_seconds } = self.drive();
+        if requests < most_requests && seconds < most_seconds {
+            return Ok(());
+        }
+        Err(self.give_up(format!(
+            "{requests} requests (at most {most_requests}) in {seconds:.0} s (at most {most_seconds} s), and the drive is not at \
+             its end: {label} would be next"
+        )))
+    }
+
+    pub(crate) fn drive(&self) -> Drive {
+        Drive {
+            requests: self.client.sent(),
+            most_requests: self.bounds.requests,
+            seconds: self.clock.elapsed() - self.driven_from,
+            most_seconds: self.bounds.seconds,
+        }
+    }
+
     /// When it was sent is said in the stage's own time, also where that was moved.
     async fn exchange(&self, label: &str, call: Call) -> Exchange {
         let moved = self.clock.moved_ms();
@@ -433,14 +488,16 @@ impl Stage {
     }
 
     /// A request that prepares the drive and is no part of it; kept with the settling.
-    pub async fn prepare(&mut self, call: Call) -> Exchange {
+    pub async fn prepare(&mut self, call: Call) -> Result<Exchange> {
+        self.within_bounds("prepare")?;
         let exchange = self.exchange("prepare", call).await;
         self.history.settle.exchanges.push(exchange.clone());
-        exchange
+        Ok(exchange)
     }
 
     /// Sends a request as part of the drive, the first markers before the first. What goes wrong with it is in the exchange.
     pub async fn send(&mut self, label: &str, call: Call) -> Result<()> {
+        self.within_bounds(label)?;
         self.begin_if_unsent().await?;
         let exchange = self.exchange(label, call).await;
         self.history.exchanges.push(exchange);
@@ -469,6 +526,7 @@ impl Stage {
         calls: Vec<Call>,
         meanwhile: impl AsyncFnOnce(&Stage) -> Result<()>,
     ) -> Result<()> {
+        self.within_bounds(label)?;
         self.begin_if_unsent().await?;
         let sending = join_all(calls.into_iter().map(|call| self.exchange(label, call)));
         let (exchanges, done) = tokio::join!(sending, meanwhile(self));
@@ -556,8 +614,15 @@ impl Stage {
     }
 
     /// Waits until `offset` seconds after (or before) the end of the limiter's window. It says whole seconds: one is added.
-    pub async fn until_window_end(&self, offset: f64) {
-        self.clock.until(self.window_end + 1.0 + offset).await;
+    /// A window that ends after the drive has to, or later than any, is not waited for.
+    pub async fn until_window_end(&mut self, offset: f64) -> Result<()> {
+        let until = self.window_end + 1.0 + offset;
+        let (left, most) = (self.window_end - self.clock.seconds(), self.bounds.seconds);
+        if left > LONGEST_WINDOW || self.drive().seconds + self.clock.would_take(until) > most {
+            return Err(self.give_up(format!("a window that ends in {left:.0} s, and a drive ends after {most} s")));
+        }
+        self.clock.until(until).await;
+        Ok(())
     }
 
     /// Why nothing of what was seen counts, where a program that was to stand on a hop did not.
@@ -568,6 +633,11 @@ impl Stage {
     /// Whether what is wrong in the stage's world came to act.
     pub(crate) fn reached_mutant(&self) -> bool {
         self.world.as_ref().is_some_and(|w| w.world.mutants().reached())
+    }
+
+    #[cfg(test)]
+    pub(crate) fn bound(&mut self, bounds: Bounds) {
+        self.bounds = bounds;
     }
 
     /// Ends the world under the stage, as a cluster dies in the middle of a check.
@@ -605,6 +675,15 @@ fn printed_in<const N: usize>(namespace: &str, name: &str) -> Result<[Value; N]>
     manifests.try_into().map_err(|_| anyhow!("the guide prints {count} manifests as {name}, and {N} are wanted"))
 }
 
+/// The first condition that is not true, of a service whose own conditions are: what a gateway has to do is left.
+fn of_the_gateway(conditions: &Value, own: &[&str]) -> Option<String> {
+    let is_true = |kind: &&str| condition(conditions, kind).is_some_and(|said| said["status"] == "True");
+    let not_true = |said: &&Value| said["status"] == "False" && said["type"] != "Ready" && said["type"] != "Stopped";
+    let left = conditions.as_array()?.iter().find(not_true).filter(|_| own.iter().all(is_true))?;
+    let text = |name: &str| left[name].as_str().unwrap_or_default();
+    Some(format!("{} is {}, {} {}", text("type"), text("status"), text("reason"), text("message")))
+}
+
 /// Whether requests of a check have canaries: what a guide prints is sent as it is printed, and where tokens are counted
 /// nothing is added to what is counted.
 fn bears_canaries(check: &str, capability: Option<&str>) -> bool {
@@ -631,6 +710,24 @@ mod tests {
         assert_eq!(two, "the guide prints 2 manifests as guide-004/gateway-and-route, and 1 are wanted");
         let unknown = printed_in::<1>("ns", "guide-000/gatway").unwrap_err().to_string();
         assert!(unknown.contains("guide-000/gatway") && unknown.contains("guide-000/gateway"), "{unknown}");
+    }
+
+    #[rstest]
+    #[case::route_is_not_accepted(
+        json!([{"type": "IngressReady", "status": "False", "reason": "NotAllowed", "message": "no"}, {"type": "PredictorReady", "status": "True"}, {"type": "Ready", "status": "False"}]),
+        Some("IngressReady is False, NotAllowed no")
+    )]
+    #[case::pods_are_not_ready(
+        json!([{"type": "IngressReady", "status": "False"}, {"type": "PredictorReady", "status": "False"}, {"type": "Ready", "status": "False"}]),
+        None
+    )]
+    #[case::nobody_says_anything(json!(null), None)]
+    #[case::ready_alone_is_missing(json!([{"type": "PredictorReady", "status": "True"}, {"type": "Ready", "status": "False"}]), None)]
+    fn what_a_service_waits_for_is_the_gateways_where_its_pods_are_ready(
+        #[case] conditions: Value,
+        #[case] said: Option<&str>,
+    ) {
+        assert_eq!(of_the_gateway(&conditions, &["PredictorReady"]).as_deref(), said);
     }
 
     #[rstest]

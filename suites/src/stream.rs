@@ -65,6 +65,7 @@ impl<'a> InStep<'a> {
 
     /// Sends it. Its exchange and its steps are in the history.
     pub async fn send(self, stage: &mut Stage) -> Result<()> {
+        stage.within_bounds(self.label)?;
         stage.begin_if_unsent().await?;
         let gate = Gate { name: stage.unique(), journal: Mutex::default() };
         let mut call =

@@ -344,9 +344,9 @@ async fn drive_refill(stage: &mut Stage, unit: &str, seconds: u64) -> Result<()>
     let labels = ["spend", "late-in-the-window", "next-window"];
     budget::in_one_window_of(stage, &limited, seconds, &labels, async |stage, user| {
         spend(stage, MODEL, user).await?;
-        stage.until_window_end(-5.0).await;
+        stage.until_window_end(-5.0).await?;
         stage.send("late-in-the-window", long_request(MODEL, user)).await?;
-        stage.until_window_end(1.0).await;
+        stage.until_window_end(1.0).await?;
         stage.send("next-window", long_request(MODEL, user)).await
     })
     .await

@@ -285,9 +285,9 @@ async fn drive_window(stage: &mut Stage) -> Result<()> {
     limited(stage, 7).await?;
     budget::in_one_window(stage, "alpha", &["spend", "late-in-the-window", "next-window"], async |stage, user| {
         spend(stage, "spend", user, 7).await?;
-        stage.until_window_end(-5.0).await;
+        stage.until_window_end(-5.0).await?;
         stage.send("late-in-the-window", budget::as_user(stage, chat("alpha"), user)?).await?;
-        stage.until_window_end(1.0).await;
+        stage.until_window_end(1.0).await?;
         stage.send("next-window", budget::as_user(stage, chat("alpha"), user)?).await
     })
     .await

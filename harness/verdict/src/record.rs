@@ -98,6 +98,9 @@ pub struct Record {
     pub seconds: f64,
     /// Seconds of these that the configuration took to be live.
     pub settle_seconds: f64,
+    /// How far its drive went, and its bounds. Earlier programs did not write it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drive: Option<Drive>,
     /// `host:port` that the client connected to.
     pub address: Option<String>,
     /// What was wrong on purpose, where the attempt tried the check itself.
@@ -122,10 +125,23 @@ impl Record {
             started: jiff::Timestamp::now().to_string(),
             seconds: 0.0,
             settle_seconds: 0.0,
+            drive: None,
             address: None,
             trial: None,
         }
     }
+}
+
+/// What a drive took of what it may take. One that comes to a bound ends there, and the judge says what was missing.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Drive {
+    /// Requests that were sent, those that settle and prepare included.
+    pub requests: u64,
+    pub most_requests: u64,
+    /// Those by which a rehearsal moves its clock take none.
+    pub seconds: f64,
+    pub most_seconds: f64,
 }
 
 /// The world of an attempt that tries the check and not a gateway.

@@ -112,6 +112,11 @@ impl Client {
         self.0.dial.describe()
     }
 
+    /// How many requests it has begun to send.
+    pub fn sent(&self) -> u64 {
+        self.0.sent.load(Ordering::Relaxed)
+    }
+
     pub fn now_ms(&self) -> f64 {
         millis(self.0.opened, Instant::now())
     }

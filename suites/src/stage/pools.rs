@@ -11,7 +11,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use verdict::history::PickerRecord;
 
-use super::{MODEL_PORT, Model, READY, Stage};
+use super::{MODEL_PORT, Model, Stage};
 use crate::open::root;
 
 /// The port that a picker's records are read from.
@@ -144,11 +144,11 @@ impl Stage {
         Ok(wanted)
     }
 
-    /// An LLMInferenceService that is Ready, as the pool that it makes. If it does not become so, the check is an error.
+    /// An LLMInferenceService that is Ready, as the pool that it makes. If its pods do not become so, the check is an error.
     pub async fn llm_service(&mut self, wanted: LlmService) -> Result<Pool> {
         let wanted = self.apply_llm_service(wanted).await?;
         let service = self.object("serving.kserve.io/v1alpha2", "LLMInferenceService", &wanted.name);
-        self.cluster.wait(&service, WaitCondition::ConditionTrue("Ready".into()), Duration::from_secs(READY)).await?;
+        self.serves(&service, &["WorkloadsReady"]).await?;
         let of = |component: &str| {
             format!(
                 "app.kubernetes.io/component=llminferenceservice-{component},app.kubernetes.io/name={}",
