@@ -61,6 +61,19 @@ pub fn by_kserve() -> Vec<Change> {
     ]
 }
 
+/// Headers that the Inference Extension's own picker asks the gateway to set, on requests and on replies (seen of v1.5.0).
+pub fn by_upstream_picker() -> Vec<Change> {
+    vec![
+        Change::header(
+            Direction::Request,
+            "traceparent",
+            Rule::Set,
+            "[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}",
+        ),
+        Change::header(Direction::Reply, "x-went-into-resp-headers", Rule::Set, "true"),
+    ]
+}
+
 /// The match of a rule that takes everything.
 pub fn every_path() -> Value {
     json!({"path": {"type": "PathPrefix", "value": "/"}})

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use suites::{
     CHECK, Call, Check, Judge, Live, LlmService, Pool, PoolOf, Stage, WaitCondition,
     budget::{self, Budget, Limited},
-    chat, check, condition,
+    by_upstream_picker, chat, check, condition,
     picked::{self, PREFIXES},
 };
 use verdict::{
@@ -23,7 +23,12 @@ const TOKENS: u64 = 1000;
 const HOUR: u64 = 3600;
 const MINUTE: u64 = 60;
 
-const GUIDE: Check = Check { capability: Some(capability::GUIDE_001), gateways: &["envoy-ai-gateway"], ..CHECK };
+const GUIDE: Check = Check {
+    capability: Some(capability::GUIDE_001),
+    gateways: &["envoy-ai-gateway"],
+    changes: by_upstream_picker,
+    ..CHECK
+};
 const STATUS: Check = Check { live: Live::NotJudged, ..GUIDE };
 const LIMIT: Check = Check { capability: Some(capability::TOKEN_LIMIT_PER_USER), observe: budget::observe, ..GUIDE };
 

@@ -181,6 +181,13 @@ impl Change {
         self.direction == direction && self.header.as_deref().is_some_and(|pattern| covers(pattern, name))
     }
 
+    /// Whether it gives a reply this header.
+    fn gives(&self, name: &str, value: &str) -> bool {
+        self.is_about_header(Direction::Reply, name)
+            && matches!(self.rule, Rule::Add | Rule::Set | Rule::Append)
+            && self.allows(value)
+    }
+
     /// Whether a field, or one of the fields above it, is what the change is about.
     pub(crate) fn is_about_field(&self, direction: Direction, pointer: &str) -> bool {
         self.direction == direction
@@ -226,8 +233,8 @@ impl Answer {
         any.map(|pattern| format!("answer {status}: {pattern:?} matches everything"))
     }
 
-    /// What of an exchange's reply is not this answer; nothing where it is.
-    pub fn differs(&self, exchange: &Exchange) -> Option<String> {
+    /// What of an exchange's reply is not this answer, but for headers that these changes explain; nothing where it is.
+    pub fn differs(&self, exchange: &Exchange, changes: &[&Change]) -> Option<String> {
         let Some(response) = exchange.response() else { return Some(exchange.outcome_words()) };
         if response.status != self.status {
             return Some(format!("status {}", response.status));
@@ -241,6 +248,7 @@ impl Answer {
             .collect();
         for (name, value) in &written {
             match self.headers.get(name) {
+                None if changes.iter().any(|change| change.gives(name, value)) => {}
                 None => return Some(format!("header {name}: {value}")),
                 Some(pattern) if !is(pattern, value) => return Some(format!("header {name}: {value}")),
                 Some(_) => {}
@@ -410,7 +418,10 @@ mod tests {
             outcome: Outcome::Response(response),
             connection: None,
         };
-        assert_eq!(declared.differs(&exchange).unwrap_or_default(), differs);
+        assert_eq!(declared.differs(&exchange, &[]).unwrap_or_default(), differs);
+        let marks = Change::header(Direction::Reply, "server", Rule::Add, "x");
+        let explained = if differs == "header server: x" { "" } else { differs };
+        assert_eq!(declared.differs(&exchange, &[&marks]).unwrap_or_default(), explained);
     }
 
     #[rstest]

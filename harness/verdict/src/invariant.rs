@@ -372,7 +372,7 @@ impl<'h> Judging<'h> {
     }
 
     fn is_own_answer(&self, exchange: &Exchange) -> bool {
-        self.history.answers.iter().any(|answer| answer.differs(exchange).is_none())
+        self.history.answers.iter().any(|answer| answer.differs(exchange, &self.changes).is_none())
     }
 
     /// Whether an endpoint picker answered it in the gateway's place, with this status.
@@ -394,7 +394,7 @@ impl<'h> Judging<'h> {
             return None;
         }
         let nearest = self.history.answers.iter().filter(|a| a.status == response.status);
-        let differs: Vec<String> = nearest.filter_map(|answer| answer.differs(exchange)).collect();
+        let differs: Vec<String> = nearest.filter_map(|answer| answer.differs(exchange, &self.changes)).collect();
         let shortest = differs.iter().min_by_key(|words| words.len());
         let got = match shortest {
             Some(differs) => format!("{} with another {differs}", response.status),

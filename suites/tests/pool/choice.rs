@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use serde_json::json;
-use suites::{Check, Judge, PoolOf, Stage, chat, check, picked};
+use suites::{Check, Judge, PoolOf, Stage, by_upstream_picker, chat, check, picked};
 use verdict::{capability, history::Exchange, plan::Level};
 
 use super::{COUNTED, DESTINATION, PICK, POOL, SELECT, models, routed, with_header};
@@ -88,6 +88,7 @@ check!(
         source: "GIE conformance, GatewayFollowingEPPRouting, with every answer counted",
         how: "Sends sixty chats, ten at a time, each with a header that tells the Inference Extension's picker which endpoint to name. It \
               keeps no records: those of the models have to show each chat at that endpoint, as only the picker reads the header.",
+        changes: by_upstream_picker,
         kills: &["skips-picker", "ignores-choice"],
         counts_every_answer: true,
         ..POOL
