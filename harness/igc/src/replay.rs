@@ -69,6 +69,9 @@ fn summary(run: &str, kept: &[Key], before: &BTreeMap<Key, Record>, now: &BTreeM
 
 /// How many exchanges each invariant was judged for, and how many histories lack what invariants need.
 fn invariants(now: &BTreeMap<Key, Record>) -> String {
+    if now.values().all(|record| record.invariants.is_empty()) {
+        return String::new();
+    }
     let tallies = Invariant::ALL.map(|invariant| {
         let mut tally = Tally::default();
         now.values().filter_map(|record| record.invariants.get(&invariant)).for_each(|of| tally.add(*of));
@@ -176,6 +179,19 @@ mod tests {
     #[case::a_killed_run(None, record("pass", &[("x", "yes")]), Some("no record -> pass: because"))]
     fn what_changed(#[case] before: Option<Record>, #[case] now: Record, #[case] expected: Option<&str>) {
         assert_eq!(change(before.as_ref(), &now).as_deref(), expected);
+    }
+
+    #[rstest]
+    #[case::of_today(9, "own-reply 3 of 9, request-untouched 0 of 9, reached-once 0 of 9, true-framing 9 of 9")]
+    #[case::of_version_1(0, "1 histories are of version 1 and have not what invariants need")]
+    fn what_invariants_could_judge_is_counted(#[case] framing: u64, #[case] said: &str) {
+        let mut was = record("pass", &[("x", "yes")]);
+        was.invariants = Invariant::ALL.map(|invariant| (invariant, Tally { judged: 0, of: 9 })).into();
+        was.invariants.insert(Invariant::TrueFraming, Tally { judged: framing, of: 9 });
+        was.invariants.insert(Invariant::OwnReply, Tally { judged: framing / 3, of: 9 });
+        let all = BTreeMap::from([(was.key.clone(), was.clone())]);
+        let heading = &summary("r", std::slice::from_ref(&was.key), &all, &all)[0];
+        assert!(heading.contains(said), "{heading}");
     }
 
     #[test]

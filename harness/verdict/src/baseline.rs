@@ -319,6 +319,10 @@ entries:
     #[case::reason("reason: ' '", "reason: it answers 200", &["line 3", "empty reason"])]
     #[case::link("link: ''", "link: https://example.com/1", &["line 3", "empty link"])]
     #[case::check("check: host", "check: routing/host", &["line 3", "suite/name"])]
+    #[case::unknown_invariant("check: invariant/own-replies", "check: routing/host", &["line 3", "no invariant", "invariant/own-reply"])]
+    #[case::no_subject("check: invariant/own-reply", "check: routing/host", &["line 3", "has no subject"])]
+    #[case::invariant_of_a_case("check: invariant/own-reply\n  subject: status", "check: routing/host", &["line 3", "covers every check"])]
+    #[case::subject_of_a_check("check: routing/host\n  subject: status", "check: routing/host", &["line 3", "only invariants have"])]
     #[case::no_expiry("", "  expires: 2027-06-30\n", &["expires"])]
     fn refuses(#[case] wrong: &str, #[case] right: &str, #[case] said: &[&str]) {
         assert!(GOOD.contains(right), "the row replaces nothing");

@@ -7,6 +7,8 @@ use rstest::rstest;
 
 use super::*;
 use crate::history::{Exchange, Outcome, Request};
+use crate::invariant::Invariant;
+use crate::judge::Clause;
 use crate::plan::tests_support::{planned, small_plan};
 use crate::plan::{Disposition, Exclusive};
 use crate::record::tests_support::{clause, record};
@@ -110,6 +112,115 @@ fn attempts(world: &mut World, verdicts: &[Verdict]) {
 }
 
 use Verdict::{Error, Fail, Flaky, Pass, Unproven};
+
+/// The record says how many exchanges own-reply was judged for, of 9; with a subject it is false for that.
+fn own_reply(record: &mut Record, judged: u64, subject: Option<&str>) {
+    record.invariants = Invariant::ALL.map(|invariant| (invariant, Tally { judged: 0, of: 9 })).into();
+    record.invariants.insert(Invariant::OwnReply, Tally { judged, of: 9 });
+    if let Some(subject) = subject {
+        let false_one = Clause { subject: Some(subject.into()), ..clause("invariant/own-reply", Holds::No) };
+        record.clauses.push(false_one);
+        if record.verdict == Pass {
+            (record.verdict, record.by) = (Fail, Some(By::Invariant));
+        }
+    }
+}
+
+fn row<'r>(report: &'r Report, id: &str) -> &'r CheckReport {
+    report.checks.iter().find(|check| check.id == id).unwrap()
+}
+
+/// One row for each gateway and invariant, whatever the levels of the checks in which it was seen.
+#[rstest]
+#[case::holds(9, None, Level::Must, Pass, Pass, 0)]
+#[case::part_of_it_judged(1, None, Level::Must, Pass, Pass, 0)]
+#[case::nothing_judged(0, None, Level::Must, Pass, Verdict::NotRun, 0)]
+#[case::false_in_a_must(9, Some("header x-a"), Level::Must, Fail, Fail, 1)]
+#[case::false_in_a_should(9, Some("header x-a"), Level::Should, Fail, Fail, 1)]
+#[case::false_in_an_info(9, Some("header x-a"), Level::Info, Fail, Fail, 1)]
+fn invariants_have_rows(
+    #[case] judged: u64,
+    #[case] subject: Option<&str>,
+    #[case] level: Level,
+    #[case] of_check: Verdict,
+    #[case] of_row: Verdict,
+    #[case] exit: u8,
+) {
+    let report = changed(|world| {
+        world.plan.checks[0].level = level;
+        own_reply(&mut world.records.records[0], judged, subject);
+    });
+    let (check, own) = (row(&report, "routing/host"), row(&report, "invariant/own-reply"));
+    assert_eq!((check.verdict, own.verdict, report.run.exit), (of_check, of_row, exit), "{:?}", report.breaks);
+    assert_eq!((check.breaks, own.breaks), (exit == 1, exit == 1));
+    assert_eq!((own.level, own.judged), (Level::Must, Some(Tally { judged, of: 9 })));
+    assert!(own.reason.contains(&format!("judged {judged} of 9 exchanges")), "{}", own.reason);
+    let rows = report.checks.iter().filter(|check| check.id.starts_with("invariant/"));
+    assert_eq!(rows.count(), 5);
+    // One fault is counted once.
+    let by_invariant = u64::from(subject.is_some());
+    assert_eq!((report.totals.fail, report.totals.by_invariant), (by_invariant, by_invariant));
+    assert_eq!(report.breaks, if exit == 1 { vec!["1 failed".to_owned()] } else { vec![] });
+}
+
+#[test]
+fn a_check_that_fails_by_itself_too_is_counted_for_itself() {
+    let report = changed(|world| {
+        attempts(world, &[Fail]);
+        own_reply(&mut world.records.records[0], 9, Some("status"));
+    });
+    assert_eq!((row(&report, "routing/host").by, report.totals.fail, report.totals.by_invariant), (None, 2, 0));
+}
+
+/// An entry names the invariant and the subject, and covers every check in which that is seen.
+#[rstest]
+#[case::the_subject("check: invariant/own-reply, subject: header x-a", &["header x-a"], KnownState::Holds, 0)]
+#[case::another_subject("check: invariant/own-reply, subject: header x-b", &["header x-a"], KnownState::Stale, 1)]
+#[case::another_invariant("check: invariant/true-framing, subject: header x-a", &["header x-a"], KnownState::NotJudged, 1)]
+#[case::one_of_two("check: invariant/own-reply, subject: header x-a", &["header x-a", "status"], KnownState::Holds, 1)]
+#[case::not_seen("check: invariant/own-reply, subject: header x-a", &[], KnownState::Stale, 1)]
+#[case::not_seen_each_time("check: invariant/own-reply, subject: header x-a, expect: sometimes", &[], KnownState::Holds, 0)]
+#[case::expired("check: invariant/own-reply, subject: header x-a, expires: 2026-01-01", &["header x-a"], KnownState::Expired, 1)]
+fn baselines_name_the_subject_of_an_invariant(
+    #[case] entry: &str,
+    #[case] subjects: &[&str],
+    #[case] state: KnownState,
+    #[case] exit: u8,
+) {
+    let report = changed(|world| {
+        world.known(entry);
+        world.check("tokens/exact", Level::Should);
+        world.attempt("tokens/exact", 1, Pass);
+        for record in &mut world.records.records {
+            own_reply(record, 9, None);
+            subjects.iter().for_each(|subject| own_reply(record, 9, Some(subject)));
+        }
+    });
+    assert_eq!((report.baseline[0].state, report.run.exit), (state, exit), "{:?}", report.breaks);
+    let known = |id: &str| row(&report, id).baseline.is_some();
+    let explained = exit == 0 && !subjects.is_empty();
+    assert_eq!([known("routing/host"), known("tokens/exact"), known("invariant/own-reply")], [explained; 3]);
+}
+
+/// What no exchange of a whole rehearsal shows is no change that a dialect makes.
+#[rstest]
+#[case::used(PlaceName::Rehearsal, true, &[], 0)]
+#[case::unused(PlaceName::Rehearsal, false, &[], 3)]
+#[case::a_part_of_the_suites(PlaceName::Rehearsal, false, &["routing"], 0)]
+#[case::of_a_real_gateway(PlaceName::Kind, false, &[], 0)]
+fn declared_changes_are_used(#[case] place: PlaceName, #[case] used: bool, #[case] suites: &[&str], #[case] exit: u8) {
+    let report = changed(|world| {
+        let change = "{direction: request, header: x-new, rule: add, source: s}";
+        world.plan.gateways[0].changes = vec![serde_saphyr::from_str(change).unwrap()];
+        world.plan.run.place = place;
+        world.plan.run.suites = suites.iter().map(|suite| (*suite).to_owned()).collect();
+        own_reply(&mut world.records.records[0], 9, None);
+        world.records.records[0].used.extend(used.then(|| "request header x-new add".to_owned()));
+    });
+    assert_eq!(report.run.exit, exit, "{:?}", report.problems);
+    let said = "gateway gw declares what no exchange of this rehearsal shows: request header x-new add";
+    assert_eq!(report.problems, if exit == 3 { vec![said.to_owned()] } else { vec![] });
+}
 
 #[rstest]
 #[case::pass(&[Pass], Pass, 0)]
