@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     change::{Change, Direction},
     excerpt::excerpt,
-    history::{Body, Ended, Exchange, History, ModelLog, ModelRecord, Response},
+    history::{Body, Ended, Exchange, History, ModelLog, ModelRecord, PickerRecord, Response},
     judge::{Clause, Holds},
 };
 
@@ -20,6 +20,7 @@ mod body;
 mod framing;
 mod headers;
 mod metering;
+mod picker;
 
 /// What the names of clauses, rows of reports and baseline entries begin with.
 pub const PREFIX: &str = "invariant/";
@@ -95,7 +96,8 @@ impl Invariant {
                  without a record with the answers that the gateway's folder declares."
             }
             Self::RequestUntouched => {
-                "Compares method, target, headers and body of every request with the model's record of its id."
+                "Compares method, target, headers and body of every request with the model's record of its id, and with that of \
+                 the endpoint picker."
             }
             Self::ReachedOnce => {
                 "Counts the records of all models for every request, where markers show that the records are whole."
@@ -191,6 +193,7 @@ struct Judging<'h> {
     history: &'h History,
     changes: Vec<&'h Change>,
     records: HashMap<&'h str, Vec<(&'h str, &'h ModelRecord)>>,
+    picks: HashMap<&'h str, Vec<&'h PickerRecord>>,
     /// Whether an absent record means that nothing arrived.
     whole: bool,
     found: BTreeMap<(Invariant, String), Found<'h>>,
@@ -214,11 +217,18 @@ impl<'h> Judging<'h> {
                 }
             }
         }
+        let mut picks: HashMap<&str, Vec<&PickerRecord>> = HashMap::new();
+        for pick in history.pickers.values().flat_map(|log| &log.records) {
+            if let Some(exchange) = &pick.exchange {
+                picks.entry(exchange).or_default().push(pick);
+            }
+        }
         let init = |invariant| (invariant, Tally::default());
         Self {
             history,
             changes: history.changes.iter().chain(own).collect(),
             records,
+            picks,
             whole: history.unrecorded.is_empty()
                 && !history.models.is_empty()
                 && history.models.values().all(ModelLog::is_whole),
@@ -238,13 +248,21 @@ impl<'h> Judging<'h> {
         let records = self.records.get(exchange.id.as_str()).cloned().unwrap_or_default();
         let one = records.first().map(|(_, record)| *record);
         self.says(Invariant::ReachedOnce, exchange, self.reached(exchange, &records));
-        self.says(Invariant::RequestUntouched, exchange, one.map(|record| self.request(exchange, record)));
-        let reply = match one {
+        let picks = self.picks(exchange).to_vec();
+        let mut request = one.map(|record| self.request(exchange, record));
+        let mut reply = match one {
             Some(record) => self.reply(exchange, record),
             None => self.own_answer(exchange),
         };
+        for pick in &picks {
+            request.get_or_insert_default().extend(self.picked_request(exchange, one, pick));
+            reply.iter_mut().for_each(|reply| reply.extend(self.picked_reply(exchange, one, pick)));
+        }
+        self.says(Invariant::RequestUntouched, exchange, request);
         self.says(Invariant::OwnReply, exchange, reply);
-        self.says(Invariant::TrueFraming, exchange, framing::differences(exchange, one, self.is_own_answer(exchange)));
+        let mut framing = framing::differences(exchange, one, self.is_own_answer(exchange));
+        framing.iter_mut().for_each(|framing| framing.extend(picker::ends(&picks)));
+        self.says(Invariant::TrueFraming, exchange, framing);
     }
 
     /// Takes in what is said of an exchange; `None` where it could not be judged.
@@ -377,9 +395,7 @@ impl<'h> Judging<'h> {
 
     /// Whether an endpoint picker answered it in the gateway's place, with this status.
     fn is_of_the_picker(&self, exchange: &Exchange) -> bool {
-        let records = self.history.pickers.values().flat_map(|log| &log.records);
-        let mut own = records.filter(|r| r.exchange.as_deref() == Some(&exchange.id));
-        own.any(|record| record.refused.is_some() && record.refused == exchange.status())
+        self.picks(exchange).iter().any(|pick| pick.refused.is_some() && pick.refused == exchange.status())
     }
 
     /// A reply that no model wrote is one that the gateway declares; `None` where a model may have written it unseen.

@@ -6,7 +6,7 @@ use super::{Difference, Judging};
 use crate::{
     change::{Direction, Form, Rule},
     excerpt::excerpt,
-    history::{Body, Sent},
+    history::{Body, Passed, Sent},
 };
 
 /// How many characters of a piece of a body are shown.
@@ -30,6 +30,11 @@ impl<'a> Text<'a> {
 
     pub(super) fn of_sent(sent: &'a Sent) -> Self {
         Self { bytes: sent.bytes, sha256: &sent.sha256, text: sent.text.as_deref() }
+    }
+
+    /// Whether these bytes passed by an endpoint picker.
+    pub(super) fn is_of(self, passed: &Passed) -> bool {
+        self.bytes == passed.bytes && self.sha256 == passed.sha256
     }
 
     fn is(self, other: Self) -> bool {

@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::*;
 use crate::change::Rule;
-use crate::history::{Key, Outcome, Request, Sent, Usage};
+use crate::history::{Key, Outcome, Passed, Request, Sent, Usage};
 
 const MODEL: &str = "alpha";
 const REPLY: &str = r#"{"id":"chatcmpl-1","usage":{"total_tokens":7}}"#;
@@ -161,6 +161,43 @@ fn unreached(history: &mut History) {
 #[case::answered_in_other_words(|h: &mut History| { unreached(h); own_answer(h); response(h).body = Body::of(b"no"); }, &["own-reply: answer 404"])]
 #[case::with_another_status(|h: &mut History| { unreached(h); own_answer(h); response(h).status = 503; }, &["own-reply: answer 503"])]
 fn requests_reach_one_model_once(#[case] breaks: Break, #[case] expected: &[&str]) {
+    let mut history = exchanged();
+    breaks(&mut history);
+    assert_eq!(falses(&history, &[]), expected);
+}
+
+/// The endpoint picker saw request and reply of the exchange.
+fn pick(history: &mut History) -> &mut PickerRecord {
+    let request = &history.exchanges[0].request;
+    let passed = |body: &Body| Passed { bytes: body.bytes, sha256: body.sha256.clone(), messages: 1, ends: 1 };
+    let of_request = [headers(&[(":path", "/")]), request.headers.clone()].concat();
+    let record = PickerRecord {
+        exchange: Some("e-1".into()),
+        method: request.method.clone(),
+        target: request.target.clone(),
+        headers: of_request,
+        request: passed(&request.body),
+        response: passed(&Body::of(REPLY.as_bytes())),
+        status: Some(200),
+        ..PickerRecord::default()
+    };
+    let log = history.pickers.entry("alpha".into()).or_default();
+    log.records = vec![record];
+    &mut log.records[0]
+}
+
+#[rstest]
+#[case::as_sent(|h: &mut History| _ = pick(h), &[])]
+#[case::method(|h: &mut History| pick(h).method = "GET".into(), &["request-untouched: picker method"])]
+#[case::target(|h: &mut History| pick(h).target = "/".into(), &["request-untouched: picker target"])]
+#[case::header_lost(|h: &mut History| _ = pick(h).headers.pop(), &["request-untouched: picker header x-two"])]
+#[case::header_added(|h: &mut History| pick(h).headers.push(("x-new".into(), "1".into())), &["request-untouched: picker header x-new"])]
+#[case::other_body(|h: &mut History| pick(h).request.sha256 = "0".into(), &["request-untouched: picker body"])]
+#[case::no_body_shown(|h: &mut History| pick(h).request = Passed::default(), &[])]
+#[case::other_status(|h: &mut History| pick(h).status = Some(500), &["own-reply: picker status"])]
+#[case::other_reply(|h: &mut History| pick(h).response.bytes = 1, &["own-reply: picker reply"])]
+#[case::two_ends(|h: &mut History| pick(h).request.ends = 2, &["true-framing: picker ends"])]
+fn pickers_see_what_client_and_model_see(#[case] breaks: Break, #[case] expected: &[&str]) {
     let mut history = exchanged();
     breaks(&mut history);
     assert_eq!(falses(&history, &[]), expected);
