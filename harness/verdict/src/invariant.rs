@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     change::{Change, Direction},
     excerpt::excerpt,
-    history::{Body, Ended, Exchange, History, ModelLog, ModelRecord, PickerRecord, Response},
+    history::{Body, EXCHANGE_HEADER, Ended, Exchange, History, ModelLog, ModelRecord, PickerRecord, Response},
     judge::{Clause, Holds},
 };
 
@@ -305,7 +305,7 @@ impl<'h> Judging<'h> {
                 subject: Some(subject.clone()),
             }
         };
-        self.judged.clauses = self.found.iter().map(clause).collect();
+        self.judged.clauses = self.found.iter().map(clause).chain(strays(self.history)).collect();
         self.judged.used = self.used.take();
         self.judged
     }
@@ -422,6 +422,27 @@ impl<'h> Judging<'h> {
             got,
         )])
     }
+}
+
+/// Requests at models that nobody sent: without the header that names an exchange, or with another stage's.
+fn strays(history: &History) -> Option<Clause> {
+    let own = history.namespace.trim_start_matches("igc-");
+    let is_known = |id: &str| id.contains(own) || history.exchanges.iter().any(|exchange| exchange.id == id);
+    let records = history.models.iter().flat_map(|(name, log)| log.records.iter().map(move |record| (name, record)));
+    // Probes and scrapers ask by GET.
+    let strays: Vec<_> = records
+        .filter(|(_, record)| record.method == "POST" && !record.exchange.as_deref().is_some_and(is_known))
+        .collect();
+    let (model, first) = strays.first().filter(|_| history.version >= SINCE)?;
+    let named = first.exchange.as_ref().map_or("without it".to_owned(), |id| format!("of exchange {id}"));
+    Some(Clause {
+        name: Invariant::ReachedOnce.id(),
+        holds: Holds::No,
+        expected: format!("no request at a model but those that were sent, each with its {EXCHANGE_HEADER}"),
+        got: format!("{} others, the first POST {} at {model} {named}", strays.len(), first.target),
+        exchanges: vec![],
+        subject: Some("stray".to_owned()),
+    })
 }
 
 fn looks(response: &Response) -> String {

@@ -51,7 +51,8 @@ impl Judging<'_> {
         let (of_sent, of_got) = (of_the_connection(&sent), of_the_connection(&got));
         let names = sent.keys().chain(got.keys().filter(|name| !sent.contains_key(*name)));
         names
-            .filter(|name| !of_any_intermediary(direction, name) && !of_sent.contains(name) && !of_got.contains(name))
+            .filter(|name| !of_any_intermediary(direction, name) || *name == "date" && sent.contains_key(*name))
+            .filter(|name| !of_sent.contains(name) && !of_got.contains(name))
             .filter(|name| !self.header_is_explained(direction, name, sent.get(*name), got.get(*name)))
             .map(|name| Difference::of(format!("header {name}"), words(sent.get(name)), words(got.get(name))))
             .collect()
