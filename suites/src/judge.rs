@@ -265,7 +265,9 @@ impl<'h> Judge<'h> {
 
     /// Every exchange of the label is refused as declared, compared whole.
     pub fn refused(&mut self, clause: &'static str, label: &str, declared: &Refusal) {
-        self.every(clause, label, &declared.to_string(), |exchange| declared.differs(exchange));
+        let own = self.changes.clone();
+        let changes: Vec<&Change> = self.history.changes.iter().chain(&own).collect();
+        self.every(clause, label, &declared.to_string(), |exchange| declared.differs(exchange, &changes));
     }
 
     /// No model has a record of any exchange of the label, and the records of all of them are whole.

@@ -9,7 +9,11 @@ use schemars::{JsonSchema, Schema};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
-use crate::{change::Answer, history::Exchange, names};
+use crate::{
+    change::{Answer, Change},
+    history::Exchange,
+    names,
+};
 
 /// What a folder declares: capability -> parameters, as checked by [`check`].
 pub type Declared = BTreeMap<String, BTreeMap<String, Value>>;
@@ -105,8 +109,8 @@ pub struct Refusal {
 }
 
 impl Refusal {
-    /// What of an exchange's reply is not this refusal; nothing where it is.
-    pub fn differs(&self, exchange: &Exchange) -> Option<String> {
+    /// What of an exchange's reply is not this refusal, but for headers that these changes explain; nothing where it is.
+    pub fn differs(&self, exchange: &Exchange, changes: &[&Change]) -> Option<String> {
         let media_type = |e: &Exchange| {
             let written = e.response().and_then(|r| r.header("content-type")).unwrap_or("without a content type");
             written.split(';').next().unwrap_or_default().trim().to_owned()
@@ -121,7 +125,7 @@ impl Refusal {
         if let Some(written) = exchange.response().and_then(|r| r.header("content-type")) {
             headers.insert("content-type".to_owned(), regex::escape(written)); // compared above
         }
-        Answer { status: self.status, headers, body: Some(body), source: String::new() }.differs(exchange)
+        Answer { status: self.status, headers, body: Some(body), source: String::new() }.differs(exchange, changes)
     }
 }
 
