@@ -330,7 +330,6 @@ impl<'h> Judging<'h> {
             [] => {
                 let unwritten = exchange.status().is_some_and(|s| (200..300).contains(&s))
                     && !self.is_own_answer(exchange)
-                    && !self.is_of_the_picker(exchange)
                     && exchange.request.method != "OPTIONS";
                 Some(if unwritten {
                     said("one record of a model", format!("none, and a {}", exchange.outcome_words()))
@@ -393,15 +392,10 @@ impl<'h> Judging<'h> {
         self.history.answers.iter().any(|answer| answer.differs(exchange, &self.changes).is_none())
     }
 
-    /// Whether an endpoint picker answered it in the gateway's place, with this status.
-    fn is_of_the_picker(&self, exchange: &Exchange) -> bool {
-        self.picks(exchange).iter().any(|pick| pick.refused.is_some() && pick.refused == exchange.status())
-    }
-
     /// A reply that no model wrote is one that the gateway declares; `None` where a model may have written it unseen.
     fn own_answer(&self, exchange: &Exchange) -> Option<Vec<Difference>> {
         let response = exchange.response()?;
-        if self.is_own_answer(exchange) || self.is_of_the_picker(exchange) {
+        if self.is_own_answer(exchange) {
             return Some(vec![]);
         }
         let unseen = !self.whole && !self.history.models.is_empty() || !self.history.unrecorded.is_empty();
