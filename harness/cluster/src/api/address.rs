@@ -88,6 +88,20 @@ pub enum AddressError {
     NoneAnswers { gateway: ObjectRef, tried: Vec<Tried> },
 }
 
+impl AddressError {
+    /// The first address that was asked, though it did not answer: of a gateway that answered before, a check is to find that.
+    pub fn silent(&self) -> Option<Reached> {
+        let Self::NoneAnswers { tried, .. } = self else { return None };
+        let asked =
+            |tried: &&Tried| tried.address.parse::<SocketAddr>().is_ok() && !tried.problem.starts_with(NOT_ASKED);
+        let Tried { address, kind, .. } = tried.iter().find(asked)?.clone();
+        Some(Reached { dial: Arc::new(Tcp::to(&address)), address, kind, before: tried.clone() })
+    }
+}
+
+/// How the problem of an address begins that was not asked.
+const NOT_ASKED: &str = "not asked: ";
+
 impl Cluster {
     /// Finds the way to a gateway: its status addresses with the listener's port, its Service's cluster address, node
     /// ports, the place's own addresses; each gets 2 s, all at once, and the first in this order that answers is taken.
@@ -119,8 +133,8 @@ impl Cluster {
         candidates.extend(ask.extra.iter().map(|extra| (AddressKind::Extra, extra.clone())));
         if self.on_loopback {
             let outside = candidates.extract_if(.., |(_, address)| !is_loopback(address));
-            let problem = "not asked: it lies outside this process, where the cluster is rehearsed";
-            tried.extend(outside.map(|(kind, address)| Tried { address, kind, problem: problem.to_owned() }));
+            let problem = format!("{NOT_ASKED}it lies outside this process, where the cluster is rehearsed");
+            tried.extend(outside.map(|(kind, address)| Tried { address, kind, problem: problem.clone() }));
         }
 
         let mut answered = stream::iter(candidates)
@@ -226,6 +240,20 @@ mod tests {
     #[case(json!({"spec": {}}), None)]
     fn a_headless_service_has_no_address(#[case] service: Value, #[case] expected: Option<&str>) {
         assert_eq!(cluster_address(&service, 80).map(|(_, address)| address).as_deref(), expected);
+    }
+
+    #[rstest]
+    #[case::first_that_was_asked(&[("nodes", "forbidden"), ("10.0.0.9:80", "not asked: it is outside"), ("127.0.0.1:8", "no response"), ("127.0.0.1:9", "refused")], Some("127.0.0.1:8"))]
+    #[case::none_was(&[("nodes", "forbidden"), ("10.0.0.9:80", "not asked: it is outside")], None)]
+    fn a_silent_gateway_is_where_it_was_asked(#[case] tried: &[(&str, &str)], #[case] silent: Option<&str>) {
+        let tried = tried.iter().map(|(address, problem)| Tried {
+            address: (*address).to_owned(),
+            kind: AddressKind::Status,
+            problem: (*problem).to_owned(),
+        });
+        let gateway = ObjectRef::new("gateway.networking.k8s.io/v1", "Gateway", "ns", "gw");
+        let error = AddressError::NoneAnswers { gateway, tried: tried.collect() };
+        assert_eq!(error.silent().map(|reached| reached.address).as_deref(), silent);
     }
 
     #[test]
