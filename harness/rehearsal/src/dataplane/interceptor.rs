@@ -25,7 +25,14 @@ use super::{
 use crate::clock::UnixMillis;
 
 pub trait Interceptor:
-    RouteInterceptor + LimitInterceptor + PickerInterceptor + UpstreamInterceptor + fmt::Debug + Send + Sync
+    RouteInterceptor
+    + LimitInterceptor
+    + PickerInterceptor
+    + UpstreamInterceptor
+    + ClientInterceptor
+    + fmt::Debug
+    + Send
+    + Sync
 {
 }
 
@@ -37,6 +44,7 @@ impl RouteInterceptor for Passthrough {}
 impl LimitInterceptor for Passthrough {}
 impl PickerInterceptor for Passthrough {}
 impl UpstreamInterceptor for Passthrough {}
+impl ClientInterceptor for Passthrough {}
 
 pub trait RouteInterceptor {
     fn forwarded_headers(&self, _received: &HeaderMap, _forwarded: &mut HeaderMap) {}
@@ -177,4 +185,16 @@ pub trait UpstreamInterceptor {
     fn expression_bodies(&self, _request: &mut Option<Bytes>, _reply: &mut Option<Bytes>) {}
 
     fn transformed(&self, _before: &HeaderMap, _after: &mut HeaderMap) {}
+}
+
+pub trait ClientInterceptor {
+    /// What the client gets, and whether the proxy answered itself.
+    fn respond(&self, _is_own: bool, response: Response<Body>) -> BoxFuture<'_, Response<Body>> {
+        std::future::ready(response).boxed()
+    }
+
+    /// Whether a connection that has served a request is closed at the next one, without a word.
+    fn hangs_up(&self) -> bool {
+        false
+    }
 }

@@ -1,6 +1,10 @@
 //! Serving: the connections that clients make to a replica.
 
-use std::{convert::Infallible, net::SocketAddr};
+use std::{
+    io,
+    net::SocketAddr,
+    sync::atomic::{AtomicBool, Ordering},
+};
 
 use hyper::{Request, body::Incoming, service::service_fn};
 use hyper_util::{
@@ -20,9 +24,15 @@ impl Proxy {
             if stream.set_nodelay(true).is_err() {
                 return; // the client has gone
             }
+            let used = AtomicBool::default();
             let service = service_fn(move |request: Request<Incoming>| {
-                let proxy = proxy.clone();
-                async move { Ok::<_, Infallible>(exchange::answer(&proxy, port, peer, request).await) }
+                let (proxy, used) = (proxy.clone(), used.swap(true, Ordering::Relaxed));
+                async move {
+                    if used && proxy.interceptor().hangs_up() {
+                        return Err(io::Error::other("hung up"));
+                    }
+                    Ok(exchange::answer(&proxy, port, peer, request).await)
+                }
             });
             let mut server = auto::Builder::new(TokioExecutor::new());
             server.http1().preserve_header_case(true).half_close(false);

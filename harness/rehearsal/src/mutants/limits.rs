@@ -2,7 +2,7 @@
 
 use http::HeaderMap;
 
-use super::{Mutants, mutant};
+use super::{Mutants, mutant, unfaithful};
 use crate::{
     clock::UnixMillis,
     dataplane::{
@@ -74,6 +74,9 @@ impl LimitInterceptor for Mutants {
                 state.reset = 1;
             }
             state.over |= state.remaining == 0 && self.is(mutant::OFF_BY_ONE_LIMIT);
+            if self.is(unfaithful::SHOWS_ONE_MORE) {
+                state.remaining += 1;
+            }
             if self.is(mutant::REMAINING_RISES) {
                 state.remaining = state.limit.hits.saturating_sub(state.remaining);
             }
@@ -100,6 +103,10 @@ impl LimitInterceptor for Mutants {
     fn admission(&self, limit: &LocalLimit, admitted: Result<(), BucketDenial>) -> Result<(), BucketDenial> {
         match admitted {
             Err(_) if self.lets_pass() => Ok(()),
+            Err(mut denial) if self.is(unfaithful::SHOWS_ONE_MORE) => {
+                denial.remaining += 1;
+                Err(denial)
+            }
             Err(mut denial) if self.is(mutant::REMAINING_RISES) => {
                 denial.remaining = denial.limit.saturating_sub(denial.remaining);
                 Err(denial)
@@ -131,6 +138,21 @@ impl LimitInterceptor for Mutants {
     fn charges(&self, table: &Table, rule: &Rule, usage: &Usage, charges: &mut Charges) {
         if self.is(mutant::CHARGES_BEFORE) || self.is(mutant::LOSES_CHARGES_IN_FLIGHT) && self.leaves_others() {
             *charges = Charges::default();
+        }
+        if self.is(mutant::CHARGES_ONE_MORE) {
+            charges.windows.iter_mut().filter(|w| w.cost.is_some()).for_each(|window| window.hits += 1);
+            charges.buckets.iter_mut().for_each(|(_, tokens)| *tokens += 1);
+        }
+        if charges.buckets.is_empty() && charges.windows.iter().all(|window| window.cost.is_none()) {
+            // nothing is charged that could be lost
+        } else if self.is(unfaithful::LOSES_CHARGES) {
+            *charges = Charges::default();
+        } else if self.is(unfaithful::CHARGES_TWICE) {
+            charges.windows.iter_mut().filter(|w| w.cost.is_some()).for_each(|window| window.hits *= 2);
+            charges.buckets.iter_mut().for_each(|(_, tokens)| *tokens *= 2);
+        } else if self.is(unfaithful::CHARGES_PROMPTS_ALONE) {
+            charges.windows.iter_mut().filter(|w| w.cost.is_some()).for_each(|window| window.hits = usage.input);
+            charges.buckets.iter_mut().for_each(|(_, tokens)| *tokens = usage.input);
         }
         if self.is(mutant::CHARGES_PER_GATEWAY) {
             let limit = table.entries().flat_map(|e| &e.rule.global_limits).next();

@@ -11,6 +11,7 @@ pub(crate) mod mutant;
 mod picking;
 mod routing;
 pub(crate) mod translation;
+mod unfaithful;
 mod upstream;
 
 use std::{
@@ -22,6 +23,8 @@ use std::{
     },
 };
 
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, StatusCode};
 pub use mutant::Mutant;
 pub(crate) use mutant::mutants;
 
@@ -55,7 +58,14 @@ struct Memory {
     entries: HashMap<(Name, String), Vec<Arc<Entry>>>,
     choice: Option<SocketAddr>,
     crowded: bool,
+    /// The last reply that was seen whole.
+    reply: Option<(StatusCode, HeaderMap, Bytes)>,
+    /// The id of the last request.
+    id: Option<HeaderValue>,
 }
+
+/// Which of ten times a mutant acts that acts once in ten: one that few exchanges reach.
+const THIRD: u64 = 2;
 
 impl Mutants {
     /// A world with this mutant, or none, rid of the faults of real gateways or not.
@@ -75,7 +85,10 @@ impl Mutants {
 
     /// Whether the world is to be wrong in this way, here and now. To be asked last: it counts as reached.
     pub fn is(&self, mutant: Mutant) -> bool {
-        let is = self.0.which == Some(mutant) && self.0.awake.load(Ordering::Relaxed);
+        let which = self.0.which.filter(|which| which.does_as(mutant) && self.0.awake.load(Ordering::Relaxed));
+        let is = which.is_some_and(|which| {
+            which.one_in() == 1 || self.0.turns.fetch_add(1, Ordering::Relaxed) % which.one_in() == THIRD
+        });
         if is {
             self.0.reached.store(true, Ordering::Relaxed);
         }
@@ -84,7 +97,7 @@ impl Mutants {
 
     /// Whether one of these is the world's mutant; nothing is reached yet.
     pub(crate) fn could_be(&self, mutants: &[Mutant]) -> bool {
-        self.0.which.is_some_and(|which| mutants.contains(&which))
+        self.0.which.is_some_and(|which| mutants.iter().any(|mutant| mutant.does_as(which)))
     }
 
     /// Whether the world is rid of the faults that real gateways are known to have.
@@ -136,7 +149,7 @@ impl Interceptor for Mutants {}
 impl Mutant {
     /// Those of the common tables, and those of the dialects.
     pub fn all() -> impl Iterator<Item = Self> {
-        mutant::ALL.iter().chain(upstream::ALL).chain(dialects::mutants()).copied()
+        mutant::ALL.iter().chain(upstream::ALL).chain(unfaithful::ALL).chain(dialects::mutants()).copied()
     }
 
     pub fn named(name: &str) -> Option<Self> {

@@ -6,6 +6,9 @@ pub struct Mutant {
     sentence: &'static str,
     clauses: &'static [&'static str],
     carriers: &'static [&'static str],
+    /// What it does; two mutants may do the same, at other rates.
+    fault: &'static str,
+    one_in: u64,
 }
 
 impl Mutant {
@@ -16,7 +19,20 @@ impl Mutant {
         clauses: &'static [&'static str],
         carriers: &'static [&'static str],
     ) -> Self {
-        Self { name, sentence, clauses, carriers }
+        Self { name, sentence, clauses, carriers, fault: name, one_in: 1 }
+    }
+
+    /// The same, wrong once in ten.
+    pub(crate) const fn one_in_ten(self, name: &'static str) -> Self {
+        Self { name, one_in: 10, ..self }
+    }
+
+    pub(super) fn does_as(self, other: Self) -> bool {
+        self.fault == other.fault
+    }
+
+    pub(super) fn one_in(self) -> u64 {
+        self.one_in
     }
 
     pub fn name(self) -> &'static str {
@@ -65,6 +81,20 @@ macro_rules! mutants {
     };
 }
 pub(crate) use mutants;
+
+/// A table of mutants that only invariants show, each at two rates: the second one's name ends in `-one-in-ten`.
+macro_rules! rated {
+    ($($mutant:ident $name:literal $sentence:literal [$($clause:literal),+] in [$($carrier:literal),+];)+) => {
+        $(
+            #[doc = concat!("It violates: ", $sentence, ".")]
+            pub(crate) const $mutant: $crate::mutants::Mutant =
+                $crate::mutants::Mutant::row($name, $sentence, &[$($clause),+], &[$($carrier),+]);
+        )+
+        pub(crate) const ALL: &[$crate::mutants::Mutant] =
+            &[$($mutant, $mutant.one_in_ten(concat!($name, "-one-in-ten"))),+];
+    };
+}
+pub(crate) use rated;
 
 mutants! {
     // ---- routing
@@ -144,6 +174,8 @@ mutants! {
         ["live", "refusal-headers", "admitted"];
     NEVER_REFILLS "never-refills" "a budget is whole in the next window" ["next-window"];
     CHARGES_OTHER_FIELD "charges-other-field" "the numbers are charged that are declared" ["admitted", "counted"];
+    CHARGES_ONE_MORE "charges-one-more" "a reply costs what it used, and no token more"
+        ["invariant/metered-as-used", "admitted"] in ["tokens/exact"];
     NEVER_CHARGES_STREAMS "never-charges-streams" "a stream costs what it used" ["admitted"];
     CHARGES_STREAMS_THAT_ASK "charges-streams-that-ask" "a stream costs what it used, whether its usage was asked for or not"
         ["admitted"];

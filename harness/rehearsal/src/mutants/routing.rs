@@ -5,7 +5,7 @@ use std::sync::Arc;
 use http::{HeaderMap, HeaderName};
 use serde_json::json;
 
-use super::{Mutants, mutant};
+use super::{Mutants, mutant, unfaithful};
 use crate::dataplane::{
     interceptor::RouteInterceptor,
     local_reply::{Failure, LocalReply},
@@ -15,6 +15,9 @@ use crate::dataplane::{
 
 impl RouteInterceptor for Mutants {
     fn forwarded_headers(&self, received: &HeaderMap, forwarded: &mut HeaderMap) {
+        if self.could_be(&[unfaithful::MIXES_UP_CONCURRENT_REPLIES]) {
+            self.enter();
+        }
         if self.is(mutant::ADDS_HOP_BY_HOP_HEADER) {
             for name in [KEEP_ALIVE, HeaderName::from_static("proxy-connection"), HeaderName::from_static("x-igc-hop")]
             {
@@ -71,7 +74,11 @@ impl RouteInterceptor for Mutants {
     fn local_reply(&self, failure: &Failure, mut reply: LocalReply) -> LocalReply {
         let refusal = matches!(failure, Failure::OverWindow(_) | Failure::OverBucket(_));
         let unmarked = || matches!(failure, Failure::OverBucket(_)) && self.is(mutant::LEAVES_ANSWERS_UNMARKED);
-        if refusal && (self.is(mutant::REFUSES_WITHOUT_HEADERS) || unmarked() && self.is_one_in(2)) {
+        if refusal
+            && (self.is(mutant::REFUSES_WITHOUT_HEADERS)
+                || self.is(unfaithful::LEAVES_MARKS_OUT)
+                || unmarked() && self.is_one_in(2))
+        {
             reply.headers.retain(|(name, _)| !name.starts_with("x-ratelimit-"));
         }
         if refusal && self.is(mutant::REFUSES_WITH_200) {

@@ -11,7 +11,7 @@ use http_body_util::{BodyExt as _, StreamBody};
 use hyper::body::{Body as _, Frame, Incoming};
 use serde_json::{Value, json};
 
-use super::{Mutants, mutant};
+use super::{Mutants, mutant, unfaithful};
 use crate::dataplane::{
     ai,
     bodies::{self, AbortOnDrop, Body, BodyError, Held, READ_BUFFER},
@@ -38,6 +38,7 @@ impl UpstreamInterceptor for Mutants {
             if self.is(mutant::LOSES_CHARGES_IN_FLIGHT) && self.enter() > 0 {
                 self.memory().crowded = true;
             }
+            request = self.leaving(request).await?;
             if self.is(mutant::RESERIALISES_JSON) {
                 request = reserialised(request).await?;
             }
@@ -51,6 +52,15 @@ impl UpstreamInterceptor for Mutants {
                     upstream.call(again).await?;
                 }
                 request = kept;
+            }
+            if self.could_be(&[unfaithful::SENDS_REQUESTS_TWICE, unfaithful::RETRIES_ERRORS]) {
+                let (again, kept) = duplicated(request).await?;
+                let reply = upstream.call(kept).await?;
+                let retries = || reply.0.status().is_server_error() && self.is(unfaithful::RETRIES_ERRORS);
+                return match again {
+                    Some(again) if self.is(unfaithful::SENDS_REQUESTS_TWICE) || retries() => upstream.call(again).await,
+                    _ => Ok(reply),
+                };
             }
             if !request.body().is_end_stream() && self.is(mutant::TRUNCATES_BODIES) {
                 request.headers_mut().remove(header::CONTENT_LENGTH);
@@ -219,7 +229,7 @@ fn pieces(body: Body) -> impl Stream<Item = Result<Bytes, BodyError>> + Send {
     })
 }
 
-fn of_stream(pieces: impl Stream<Item = Result<Bytes, BodyError>> + Send + 'static) -> Body {
+pub(super) fn of_stream(pieces: impl Stream<Item = Result<Bytes, BodyError>> + Send + 'static) -> Body {
     bodies::boxed(StreamBody::new(pieces.map(|piece| piece.map(Frame::data))))
 }
 
@@ -238,7 +248,7 @@ pub(super) fn cut(body: Body, at: usize) -> Body {
 }
 
 /// A stream event by event, each changed as a whole.
-fn events(body: Body, change: impl Fn(Bytes) -> Bytes + Send + Sync + 'static) -> Body {
+pub(super) fn events(body: Body, change: impl Fn(Bytes) -> Bytes + Send + Sync + 'static) -> Body {
     let begun = (Box::pin(pieces(body)), BytesMut::new(), change);
     of_stream(stream::unfold(Some(begun), |begun| async {
         let (mut pieces, mut read, change) = begun?;

@@ -31,15 +31,17 @@ use super::{
 
 pub(super) async fn answer(proxy: &Proxy, port: u16, peer: SocketAddr, request: Request<Incoming>) -> Response<Body> {
     let table = proxy.table();
+    let is_head = request.method() == Method::HEAD;
     let mut exchange = Exchange::accept(proxy, &table, port, peer, request);
-    match exchange.run().await {
-        Ok(response) => response,
-        Err(Stop::Reply(reply)) => exchange.write_local(reply),
+    let (is_own, response) = match exchange.run().await {
+        Ok(response) => (false, response),
+        Err(Stop::Reply(reply)) => (true, exchange.write_local(reply)),
         Err(Stop::Failure(failure)) => {
             let reply = proxy.interceptor().local_reply(&failure, (table.local_reply)(&failure));
-            exchange.write_local(reply)
+            (true, exchange.write_local(reply))
         }
-    }
+    };
+    if is_head { response } else { proxy.interceptor().respond(is_own, response).await }
 }
 
 enum Stop {
