@@ -385,6 +385,7 @@ fn mark(check: &CheckReport) -> &'static str {
         (_, Some(_), _) => "finding",
         (Verdict::Pass, None, Some(golden)) if golden.state == GoldenState::Changed => "changed",
         (Verdict::Fail, ..) if check.baseline.is_some() => "known",
+        (Verdict::Fail, ..) if check.by.is_some() => "fail (by invariant)",
         (Verdict::Fail, ..) if check.level == Level::Should && !check.breaks => "fail (SHOULD)",
         (verdict, ..) => verdict.word(),
     }

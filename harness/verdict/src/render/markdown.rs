@@ -23,7 +23,8 @@ pub fn markdown(report: &Report) -> String {
     for problem in &report.problems {
         let _ = writeln!(out, "- problem: {}", text(problem));
     }
-    let loud: Vec<&CheckReport> = report.checks.iter().filter(|c| c.breaks || c.finding.is_some()).collect();
+    let loud: Vec<&CheckReport> =
+        report.checks.iter().filter(|c| c.by.is_none() && (c.breaks || c.finding.is_some())).collect();
     for check in loud.iter().take(SHOWN) {
         full(&mut out, check);
     }

@@ -51,10 +51,12 @@ pub fn terminal(report: &Report, folder: &str, colour: Colour, known: Known) -> 
     }
     page.line("");
     for breaks in [false, true] {
-        for check in shown().filter(|c| !is_known(c) && c.breaks == breaks) {
+        // What fails by an invariant alone is shown in the row of the invariant.
+        for check in shown().filter(|c| !is_known(c) && c.breaks == breaks && c.by.is_none()) {
             page.check(check, folder);
         }
     }
+    page.by_invariants(&shown().filter(|c| !is_known(c) && c.by.is_some()).collect::<Vec<_>>());
     page.ending(report, folder);
     page.out
 }
@@ -147,6 +149,18 @@ impl Page {
             }
             self.line(&row);
         }
+        for check in report.checks.iter().filter(|c| c.gateway == gateway.name && c.judged.is_some()) {
+            let judged = check.judged.unwrap_or_default();
+            let line = format!("  {}: judged {} of {} exchanges", check.id, judged.judged, judged.of);
+            self.line(&self.ink(Ink::Faint, &line));
+        }
+        match gateway.totals.by_invariant {
+            0 => {}
+            1 => self.line("  1 check fails by an invariant alone, which is counted in its own row"),
+            more => {
+                self.line(&format!("  {more} checks fail by invariants alone, which are counted in rows of their own"))
+            }
+        }
         self.line("");
     }
 
@@ -198,7 +212,7 @@ impl Page {
         self.line(&format!("    {label:10} {}", one_line(&check.reason)));
         self.baseline(check);
         for clause in check.clauses.iter().filter(|c| c.holds != Holds::Yes) {
-            self.clause(clause);
+            if check.judged.is_some() { self.subject(clause) } else { self.clause(clause) }
         }
         self.golden(check);
         if check.tries.len() > 1 {
@@ -216,6 +230,34 @@ impl Page {
         }
         self.line(&format!("    repeat:    {}", inert(&check.repeat, COMMAND, Lines::Joined)));
         self.line("");
+    }
+
+    /// Checks that fail by invariants alone, each in one line: the fault is one, however many show it.
+    fn by_invariants(&mut self, checks: &[&CheckReport]) {
+        for check in checks.iter().take(NAMED_AGAIN) {
+            let mark = self.ink(ink_of(check.verdict), check.verdict.word());
+            let title = self.ink(Ink::Bold, &one_line(&check.title()));
+            self.line(&format!(
+                "{mark}  {title}  (by invariant, on {}): {}",
+                one_line(&check.gateway),
+                one_line(&check.reason)
+            ));
+        }
+        if checks.len() > NAMED_AGAIN {
+            self.line(&format!("      and {} more by invariants alone", checks.len() - NAMED_AGAIN));
+        }
+        if !checks.is_empty() {
+            self.line("");
+        }
+    }
+
+    /// What an invariant is false of, in one line for each subject.
+    fn subject(&mut self, clause: &ClauseReport) {
+        let word = self.ink(Ink::Bad, "false");
+        self.line(&format!("    {word}: {}", one_line(&format!("expected {}, got {}", clause.expected, clause.got))));
+        for exchange in clause.exchanges.iter().take(1) {
+            self.line(&self.ink(Ink::Faint, &format!("      {}", inert(&exchange.curl, COMMAND, Lines::Joined))));
+        }
     }
 
     fn clause(&mut self, clause: &ClauseReport) {
@@ -353,7 +395,8 @@ impl Page {
             let word = self.ink(Ink::Bad, "breaks:");
             self.line(&format!("  {word} {}", one_line(reason)));
         }
-        let breaking: Vec<&CheckReport> = report.checks.iter().filter(|c| c.breaks && !was_never_tried(c)).collect();
+        let breaking: Vec<&CheckReport> =
+            report.checks.iter().filter(|c| c.breaks && c.by.is_none() && !was_never_tried(c)).collect();
         for check in breaking.iter().take(NAMED_AGAIN) {
             self.line(&format!(
                 "    {}",

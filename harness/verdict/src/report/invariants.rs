@@ -52,6 +52,7 @@ fn row(
         let first = all.first().map_or(String::new(), |(record, _)| record.key.title());
         match checks.len() {
             0 | 1 => format!("seen in {first}"),
+            2 => format!("seen in {first} and one more check"),
             more => format!("seen in {first} and {} more checks", more - 1),
         }
     };

@@ -114,7 +114,7 @@ fn attempts(world: &mut World, verdicts: &[Verdict]) {
 use Verdict::{Error, Fail, Flaky, Pass, Unproven};
 
 /// The record says how many exchanges own-reply was judged for, of 9; with a subject it is false for that.
-fn own_reply(record: &mut Record, judged: u64, subject: Option<&str>) {
+pub(crate) fn own_reply(record: &mut Record, judged: u64, subject: Option<&str>) {
     record.invariants = Invariant::ALL.map(|invariant| (invariant, Tally { judged: 0, of: 9 })).into();
     record.invariants.insert(Invariant::OwnReply, Tally { judged, of: 9 });
     if let Some(subject) = subject {

@@ -5,7 +5,7 @@ use rstest::rstest;
 
 use super::*;
 use crate::render::tests_support::{everything, hostile};
-use crate::{report::Ending, report::tests::World};
+use crate::report::{Ending, tests::World, tests::own_reply};
 
 #[test]
 fn everything_is_shown() {
@@ -27,6 +27,18 @@ fn known_failures_are_listed_when_asked_for() {
 #[test]
 fn a_good_run_is_short() {
     insta::assert_snapshot!(terminal(&World::new().report(), "target/igc/r", Colour::Plain, Known::Counted));
+}
+
+/// One fault that two checks show: its row in full, one line for each of them.
+#[test]
+fn an_invariant_is_one_line_for_each_subject() {
+    let mut world = World::new();
+    world.check("tokens/exact", Level::Should);
+    world.attempt("tokens/exact", 1, Verdict::Pass);
+    for record in &mut world.records.records {
+        own_reply(record, 9, Some("header x-a"));
+    }
+    insta::assert_snapshot!(terminal(&world.report(), "target/igc/r", Colour::Plain, Known::Counted));
 }
 
 #[test]
