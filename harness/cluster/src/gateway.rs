@@ -283,23 +283,19 @@ mod tests {
     #[case::capability("  host-route:", "  hots-route:", "no capability called `hots-route`; did you mean host-route")]
     #[case::parameter("window-seconds:", "window-secnds:", "did you mean window-seconds?")]
     #[case::deep(
-        "{status: 404, content-type: text/plain}",
-        "{status: 404, content-typ: text/plain}",
+        "{status: 404, content-type: text/plain, body:",
+        "{status: 404, content-typ: text/plain, body:",
         "did you mean content-type?"
     )]
     #[case::lacking("  token-limit-per-user:", "  tokn-limit-per-user:", "did you mean token-limit-per-user")]
     #[case::both("  token-limit-per-user:", "  token-limit:", "it is declared, and unsupported")]
     #[case::in_a_range("    model-pool-route: ai", "    model-pol-route: ai", "did you mean model-pool-route")]
     #[case::every_header(
-        "unsupported:\n",
-        "changes: [{direction: reply, header: '*', rule: add, source: s}]\nunsupported:\n",
+        "changes:\n",
+        "changes:\n- {direction: reply, header: '*', rule: add, source: s}\n",
         "matches every name"
     )]
-    #[case::any_answer(
-        "unsupported:\n",
-        "answers: [{status: 500, body: '.*', source: s}]\nunsupported:\n",
-        "matches everything"
-    )]
+    #[case::any_answer("answers:\n", "answers:\n- {status: 500, body: '.*', source: s}\n", "matches everything")]
     #[case::range("versions: \"<1.3\"", "versions: old", "no range of versions")]
     #[case::component("by-version:", "by-version:\n- {component: nobody, versions: \"*\"}", "no component nobody")]
     fn what_is_declared_is_known(#[case] changed: &str, #[case] by: &str, #[case] said: &str) {
