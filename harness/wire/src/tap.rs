@@ -101,7 +101,7 @@ impl Seen {
         let (body, response) = head(&read.kept, &mut headers)?;
         let values = |name: &str| {
             let named = response.headers.iter().filter(move |h| h.name.eq_ignore_ascii_case(name));
-            named.filter_map(|h| std::str::from_utf8(h.value).ok()).last().map(str::trim)
+            named.filter_map(|h| std::str::from_utf8(h.value).ok()).next_back().map(str::trim)
         };
         let end = if head_asked || matches!(response.code?, 204 | 304) {
             body as u64
