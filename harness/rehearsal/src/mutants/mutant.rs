@@ -139,6 +139,10 @@ mutants! {
         ["large-x-*"];
     TRANSFORMATION_LOST_AFTER_UPDATE "transformation-lost-after-update" "a transformation survives a change of its route"
         ["meanwhile-*", "after-*", "added-*"];
+    HIDES_COMPRESSION "hides-compression" "a reply that is compressed says so" ["invariant/own-reply"]
+        in ["transformation/gzip"];
+    DROPS_QUERIES "drops-queries" "a request keeps its query" ["invariant/request-untouched"]
+        in ["routing/query-and-encoding"];
     // ---- errors
     MALFORMED_AS_500 "malformed-as-500" "what a client sends wrong is a client's error" ["cut-short-is-a-client-error"];
     DEFAULTS_TO_FIRST_MODEL "defaults-to-first-model" "without a model nothing is reached"

@@ -7,7 +7,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Status
 use http_body_util::BodyExt as _;
 
 use super::{
-    Mutants,
+    Mutants, mutant,
     upstream::{events, of_stream},
 };
 use crate::dataplane::{
@@ -111,7 +111,7 @@ const ID: &str = "x-igc-exchange";
 impl ClientInterceptor for Mutants {
     fn respond(&self, is_own: bool, response: Response<Body>) -> BoxFuture<'_, Response<Body>> {
         async move {
-            if !self.could_be(ALL) {
+            if !self.could_be(ALL) && !self.could_be(&[mutant::HIDES_COMPRESSION]) {
                 response
             } else if is_own {
                 self.own_answer(response).await
@@ -237,6 +237,9 @@ impl Mutants {
         if self.is(CLAIMS_COMPRESSION) {
             headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
         }
+        if headers.contains_key(header::CONTENT_ENCODING) && self.is(mutant::HIDES_COMPRESSION) {
+            headers.remove(header::CONTENT_ENCODING);
+        }
         if let Some(name) = repeated(headers)
             && self.is(REORDERS_REPLY_LINES)
         {
@@ -288,7 +291,7 @@ impl Mutants {
 
     /// A request as it leaves for the model.
     pub(super) async fn leaving(&self, mut request: Request<Body>) -> Result<Request<Body>, Failure> {
-        if !self.could_be(ALL) {
+        if !self.could_be(ALL) && !self.could_be(&[mutant::DROPS_QUERIES]) {
             return Ok(request);
         }
         if request.method() == Method::POST && self.is(CHANGES_METHODS) {
@@ -298,6 +301,9 @@ impl Mutants {
             let with = if request.uri().query().is_some() { '&' } else { '?' };
             let target = format!("{}{with}trace=1", request.uri());
             *request.uri_mut() = target.parse::<Uri>().unwrap_or_default();
+        }
+        if request.uri().query().is_some() && self.is(mutant::DROPS_QUERIES) {
+            *request.uri_mut() = request.uri().path().parse::<Uri>().unwrap_or_default();
         }
         let headers = request.headers_mut();
         if self.is(ADDS_REQUEST_HEADERS) {
@@ -529,6 +535,7 @@ mod tests {
     #[case(EMPTIES_METADATA, r#"{"a":"b"}"#, "{}")]
     #[case(CUTS_REQUESTS_SHORT, "}}", "}")]
     #[case(CHANGES_METHODS, "POST", "PUT")]
+    #[case(mutant::DROPS_QUERIES, "/v1?a=b", "/v1")]
     #[case(ADDS_PARAMETERS, "/v1?a=b", "/v1?a=b&trace=1")]
     #[case(DROPS_REQUEST_HEADERS, "x-igc-c-a: AbC\n", "")]
     #[case(LOWERS_REQUEST_HEADERS, "AbC", "abc")]
