@@ -366,6 +366,9 @@ mod tests {
              - {{check: streaming/end, level: {level}, sentence: s, source: t, kills: [drops-done]}}\n",
             all.join(", ")
         );
+        let carriers: BTreeSet<&str> = Mutant::all().flat_map(|m| m.carriers()).copied().collect();
+        let row = |check: &str| format!("- {{check: {check}, level: MUST, sentence: s, source: t}}\n");
+        let text = text + &carriers.into_iter().map(row).collect::<String>();
         Requirements::parse(&text).unwrap()
     }
 
