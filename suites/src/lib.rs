@@ -16,7 +16,7 @@ pub mod stream;
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
-use verdict::change::{Change, Direction, Rule};
+use verdict::change::{Change, Direction, Form, Rule};
 
 pub use self::{
     check::{CHECK, Check, Drive, Live},
@@ -61,9 +61,15 @@ pub fn by_kserve() -> Vec<Change> {
     ]
 }
 
-/// Headers that the Inference Extension's own picker asks the gateway to set, on requests and on replies (seen of v1.5.0).
+/// What the Inference Extension's own picker has the gateway change (seen of v1.5.0 behind Envoy AI Gateway v1.0.0): it sets every
+/// header anew, so that of several lines of one name the last is left, and writes the body of a request anew, with numbers as
+/// floats, so that integers above 2^53 are rounded.
 pub fn by_upstream_picker() -> Vec<Change> {
     vec![
+        Change::header(Direction::Request, "x-igc-c-lines", Rule::Set, "a asked .*"),
+        Change::header(Direction::Reply, "x-igc-c-lines", Rule::Set, "a said .*"),
+        Change::body(Direction::Request, Form::Json),
+        Change::field(Direction::Request, "/seed", "-?[0-9]{16,}"),
         Change::header(
             Direction::Request,
             "traceparent",

@@ -110,6 +110,17 @@ impl Change {
         }
     }
 
+    /// A body that is written anew on a check's own route.
+    pub fn body(direction: Direction, form: Form) -> Self {
+        Self { header: None, body: Some(form), value: None, ..Self::header(direction, "", Rule::Rewrite, "") }
+    }
+
+    /// A field that is replaced on a check's own route, by a value that matches.
+    pub fn field(direction: Direction, pointer: &'static str, value: &'static str) -> Self {
+        let field = Some(Cow::Borrowed(pointer));
+        Self { header: None, field, ..Self::header(direction, "", Rule::Set, value) }
+    }
+
     /// A target that a check's own route rewrites.
     pub fn target(from: &'static str, to: &'static str) -> Self {
         Self {
