@@ -236,7 +236,7 @@ fn declared_changes_explain_what_they_say(#[case] declared: &str, #[case] breaks
     assert_eq!(change.problem(), None);
     let words = change.words();
     assert!(!falses(&history, &[]).is_empty(), "the row breaks nothing");
-    for judged in [judge(&history, &[change.clone()], true), {
+    for judged in [judge(&history, std::slice::from_ref(&change), true), {
         history.changes.push(change);
         judge(&history, &[], true)
     }] {
