@@ -18,10 +18,12 @@ enum Calls {
 const BEGUN: &str = "IGC_STEP_BEGUN";
 
 /// The steps. The tests are the last one, so that their closing lines are the last of the output.
-const STEPS: [(&str, Calls); 5] = [
+const STEPS: [(&str, Calls); 6] = [
     ("format", Calls::Cargo(&["fmt", "--all", "--check"])),
     ("clippy", Calls::Cargo(&["clippy", "--workspace", "--all-targets", "--locked", "--", "--deny", "warnings"])),
     ("tidy", Calls::Igc(&["tidy"])),
+    // Of everything at once: only then is a declared change one that nothing uses.
+    ("rehearsal", Calls::Igc(&["e2e", "--on", "rehearsal", "--quiet"])),
     ("mutants", Calls::Igc(&["mutants", "--once"])),
     ("tests", Calls::Cargo(&["test", "--workspace", "--lib", "--bins", "--tests", "--locked", "--no-fail-fast"])),
 ];

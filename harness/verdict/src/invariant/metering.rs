@@ -69,8 +69,13 @@ fn budget<'h>(
         })
         .collect();
     let spent = spent?;
-    let limits: BTreeSet<u64> = spent.iter().filter_map(|s| Some(s.mark?.limit)).collect();
-    let [tokens] = limits.into_iter().collect::<Vec<_>>()[..] else { return None };
+    let tokens = spent.iter().find_map(|s| Some(s.mark?.limit))?;
+    let other = |s: &&Spent<'h>| s.mark.is_some_and(|mark| mark.limit != tokens);
+    if let Some(other) = spent.iter().find(other) {
+        let got = other.mark.map_or(0, |mark| mark.limit).to_string();
+        let wrong = Difference::of("limit", format!("{tokens} in every answer of the budget"), got);
+        return Some(vec![(other.exchange, vec![wrong])]);
+    }
     Some(match limit.marked_answers {
         MarkedAnswers::EveryAnswer => remaining(tokens, &spent),
         MarkedAnswers::Refusals => refusals(limit, tokens, &spent),

@@ -1,5 +1,6 @@
 //! Tables of invariants: each with true and false rows, on one exchange that the model answered.
 
+use proptest::prelude::*;
 use rstest::rstest;
 use serde_json::json;
 
@@ -282,6 +283,14 @@ fn marks_say_what_was_used(#[case] answers: &[(u64, u64)], #[case] expected: &[&
     assert_eq!(falses(&metered("every-answer", "spent > limit", answers), &[]), expected);
 }
 
+#[test]
+fn a_budget_has_one_limit() {
+    let mut history = metered("every-answer", "spent > limit", &[(70, 7), (63, 7)]);
+    let Outcome::Response(response) = &mut history.exchanges[1].outcome else { panic!("it has one") };
+    response.headers.iter_mut().filter(|(n, _)| n == "x-ratelimit-limit").for_each(|(_, v)| *v = "71".into());
+    assert_eq!(falses(&history, &[]), ["metered-as-used: limit"]);
+}
+
 /// A limiter that marks refusals alone, by what the replies before it used.
 #[rstest]
 #[case::used_up(&[(70, 35), (70, 35), (0, 0)], &[])]
@@ -366,4 +375,20 @@ fn a_clause_names_the_exchange_and_how_many() {
     assert_eq!((clause.name.as_str(), clause.expected.as_str()), ("invariant/own-reply", "status 200"));
     assert_eq!(clause.got, "201 in exchange e-1 (asked: POST /v1/chat/completions?a=1&b=2 -> 201)");
     assert_eq!(clause.exchanges, ["e-1"]);
+}
+
+proptest! {
+    /// Whatever is sent and comes, nothing panics: the same bytes are no difference, and other bytes are one where nothing
+    /// is declared.
+    #[test]
+    fn bodies_differ_where_their_bytes_do(one in "[\\[{}\\]\"a-c:,0-2\n ]{0,40}|data: [a-c{}\n:]{0,30}", other in "[\\[{}\\]\"a-c:,0-2\n ]{0,40}|data: [a-c{}\n:]{0,30}", cut in 0_usize..40) {
+        let mut history = exchanged();
+        record(&mut history).sent = Some(Sent::of(one.as_bytes()));
+        response(&mut history).body = Body::of(other.as_bytes());
+        prop_assert_eq!(falses(&history, &[]).is_empty(), one == other);
+        let cut = one.char_indices().nth(cut).map_or(one.len(), |(at, _)| at);
+        response(&mut history).body = Body::of(one[..cut].as_bytes());
+        response(&mut history).ended = Ended::Abandoned;
+        prop_assert_eq!(falses(&history, &[]), Vec::<String>::new());
+    }
 }
