@@ -2,7 +2,7 @@
 //!
 //! A gateway has none: its proxies pass everything on as it is ([`Passthrough`]).
 
-use std::{fmt, net::SocketAddr, sync::Arc};
+use std::{borrow::Cow, fmt, net::SocketAddr, sync::Arc};
 
 use bytes::Bytes;
 use envoy_types::pb::envoy::service::ext_proc::v3::{HeaderMutation, HttpBody};
@@ -116,6 +116,11 @@ pub trait LimitInterceptor {
 
 pub trait PickerInterceptor {
     fn before_picker(&self, _headers: &mut HeaderMap) {}
+
+    /// The headers of a request as the picker sees them; the model's are others.
+    fn headers_for_picker<'h>(&self, headers: &'h HeaderMap) -> Cow<'h, HeaderMap> {
+        Cow::Borrowed(headers)
+    }
 
     /// The body of a request as the picker sees it, and as it comes back.
     fn body_for_picker(&self, body: Body) -> Body {

@@ -1,13 +1,17 @@
 //! How what passes between a proxy and an endpoint picker is wrong. Mended, a client's destination counts for nothing, and a
 //! dead endpoint of a list is passed over.
 
-use std::net::SocketAddr;
+use std::{borrow::Cow, net::SocketAddr};
 
 use envoy_types::pb::envoy::service::ext_proc::v3::{HeaderMutation, HttpBody};
-use http::HeaderMap;
+use http::{HeaderMap, HeaderValue};
 use hyper::body::Body as _;
 
-use super::{Mutants, mutant, upstream::cut};
+use super::{
+    Mutants, mutant,
+    unfaithful::{CHANGES_HEADERS_FOR_PICKERS as CHANGES_HEADERS, HIDES_HEADERS_FROM_PICKERS as HIDES_HEADERS},
+    upstream::cut,
+};
 use crate::dataplane::{
     bodies::Body,
     interceptor::PickerInterceptor,
@@ -26,6 +30,20 @@ impl PickerInterceptor for Mutants {
         if self.is_mended() && !self.is(mutant::KEEPS_THE_CLIENTS_DESTINATION) {
             headers.remove(DESTINATION);
         }
+    }
+
+    fn headers_for_picker<'h>(&self, headers: &'h HeaderMap) -> Cow<'h, HeaderMap> {
+        let canary = headers.keys().find(|name| name.as_str().starts_with(verdict::canary::HEADERS));
+        let Some(canary) = canary.filter(|_| self.could_be(&[HIDES_HEADERS, CHANGES_HEADERS])) else {
+            return Cow::Borrowed(headers);
+        };
+        let mut shown = headers.clone();
+        if self.is(HIDES_HEADERS) {
+            shown.remove(canary);
+        } else if self.is(CHANGES_HEADERS) {
+            shown.insert(canary.clone(), HeaderValue::from_static("another"));
+        }
+        Cow::Owned(shown)
     }
 
     fn body_for_picker(&self, body: Body) -> Body {

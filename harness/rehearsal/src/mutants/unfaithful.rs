@@ -74,7 +74,13 @@ super::mutant::rated! {
         in ["transformation/survives-route-update", "pool/picker-asked"];
     CUTS_REQUESTS_SHORT "cuts-requests-short" "a body reaches the model whole" ["invariant/request-untouched"]
         in ["transformation/survives-route-update", "pool/picker-asked"];
+    HIDES_HEADERS_FROM_PICKERS "hides-headers-from-pickers" "the picker sees every header of a request"
+        ["invariant/request-untouched"] in ["pool/picker-asked"];
+    CHANGES_HEADERS_FOR_PICKERS "changes-headers-for-pickers" "the picker sees headers as they were sent"
+        ["invariant/request-untouched"] in ["pool/picker-asked"];
     // ---- reached-once
+    COPIES_REQUESTS "copies-requests-without-their-id" "a model gets no request that nobody sent" ["invariant/reached-once"]
+        in ["transformation/survives-route-update", "pool/picker-asked"];
     SENDS_REQUESTS_TWICE "sends-requests-twice" "a request reaches its model once" ["invariant/reached-once"]
         in ["transformation/survives-route-update", "pool/picker-asked"];
     RETRIES_ERRORS "retries-errors" "what the model has answered is not sent again" ["invariant/reached-once"]

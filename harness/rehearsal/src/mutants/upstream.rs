@@ -53,6 +53,14 @@ impl UpstreamInterceptor for Mutants {
                 }
                 request = kept;
             }
+            if self.could_be(&[unfaithful::COPIES_REQUESTS]) {
+                let (copy, kept) = duplicated(request).await?;
+                if let Some(mut copy) = copy.filter(|_| self.is(unfaithful::COPIES_REQUESTS)) {
+                    copy.headers_mut().remove(verdict::history::EXCHANGE_HEADER);
+                    upstream.call(copy).await?;
+                }
+                request = kept;
+            }
             if self.could_be(&[unfaithful::SENDS_REQUESTS_TWICE, unfaithful::RETRIES_ERRORS]) {
                 let (again, kept) = duplicated(request).await?;
                 let reply = upstream.call(kept).await?;

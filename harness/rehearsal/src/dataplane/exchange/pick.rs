@@ -64,7 +64,8 @@ impl Exchange<'_> {
         let (pseudo, body) = (self.pseudo_headers(), self.take_body());
         let has_body = !body.is_end_stream();
         let body = self.interceptor().body_for_picker(body);
-        match session.request(&pseudo, &self.headers, body, Arc::clone(self.proxy.interceptor())).await? {
+        let shown = self.interceptor().headers_for_picker(&self.headers);
+        match session.request(&pseudo, &shown, body, Arc::clone(self.proxy.interceptor())).await? {
             Err(reply) => Err(Stop::Reply(self.interceptor().immediate_response(reply))),
             Ok((mut changes, handed_back, session)) => {
                 self.interceptor().picker_changes(&self.headers, &mut changes);
