@@ -387,7 +387,7 @@ proptest! {
         response(&mut history).body = Body::of(other.as_bytes());
         prop_assert_eq!(falses(&history, &[]).is_empty(), one == other);
         let cut = one.char_indices().nth(cut).map_or(one.len(), |(at, _)| at);
-        response(&mut history).body = Body::of(one[..cut].as_bytes());
+        response(&mut history).body = Body::of(&one.as_bytes()[..cut]);
         response(&mut history).ended = Ended::Abandoned;
         prop_assert_eq!(falses(&history, &[]), Vec::<String>::new());
     }
