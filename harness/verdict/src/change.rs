@@ -290,21 +290,14 @@ pub fn read(path: &Path) -> Result<Vec<Change>, FileError> {
     file.changes.into_iter().map(accept).collect()
 }
 
+/// Headers of one connection, and those that say how a message is framed on it.
+pub(crate) const OF_A_CONNECTION: [&str; 8] =
+    ["connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade", "content-length"];
+
 /// Headers that any intermediary may write, change or leave out: those of a connection and of framing (RFC 9110, section
 /// 7.6.1; RFC 9112, sections 6 and 9), `Via` (7.6.3), and `Date` of a reply without one (6.6.1).
 pub fn of_any_intermediary(direction: Direction, name: &str) -> bool {
-    const BOTH: [&str; 9] = [
-        "connection",
-        "keep-alive",
-        "proxy-connection",
-        "te",
-        "trailer",
-        "transfer-encoding",
-        "upgrade",
-        "content-length",
-        "via",
-    ];
-    BOTH.contains(&name) || direction == Direction::Reply && name == "date"
+    OF_A_CONNECTION.contains(&name) || name == "via" || direction == Direction::Reply && name == "date"
 }
 
 /// A regular expression that matches the whole of a text. Compiled once: each is asked of thousands of exchanges.

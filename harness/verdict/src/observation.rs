@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Map, Value, json};
 
 use crate::history::{Admission, Ended, Exchange, History, Outcome};
-use crate::{canary, redact};
+use crate::{canary, change::OF_A_CONNECTION, redact};
 
 mod body;
 mod placeholders;
@@ -16,19 +16,6 @@ use placeholders::Placeholders;
 
 /// How many characters of a body that is not JSON are kept.
 const TEXT_KEPT: usize = 500;
-
-/// Headers whose presence depends on framing and not on behaviour.
-const HOP_HEADERS: [&str; 9] = [
-    "connection",
-    "keep-alive",
-    "proxy-connection",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-    "date",
-    "content-length",
-];
 
 /// Headers whose values mean something to a client.
 const VALUE_HEADERS: [&str; 13] = [
@@ -313,7 +300,9 @@ pub fn by_label(mut observation: Value) -> Value {
 /// Names in lower case, sorted, each once, those of framing and canaries left out.
 fn header_names(headers: &[(String, String)]) -> BTreeSet<String> {
     let names = headers.iter().map(|(name, _)| name.to_ascii_lowercase());
-    names.filter(|name| !HOP_HEADERS.contains(&name.as_str()) && !canary::is_header(name)).collect()
+    // Whether those are there depends on framing and not on behaviour.
+    let of_framing = |name: &str| name == "date" || OF_A_CONNECTION.contains(&name);
+    names.filter(|name| !of_framing(name) && !canary::is_header(name)).collect()
 }
 
 fn form(value: &str) -> &'static str {
