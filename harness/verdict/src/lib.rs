@@ -1,6 +1,7 @@
 //! The pure room: what a run is planned to check, what was seen, how it is judged, and what is said about it.
 //! Nothing here opens a socket or knows Kubernetes.
 
+mod answer;
 pub mod baseline;
 pub mod canary;
 pub mod capability;
