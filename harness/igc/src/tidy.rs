@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::Context;
+use cluster::gateway::{self, GatewayFolder};
 use shipped::Root;
 use verdict::requirements::{Requirement, Requirements};
 use verdict::{folder::files_below, front, plan::Level};
@@ -29,6 +30,11 @@ pub async fn tidy(root: &Root, options: &options::Tidy) -> Result<u8, Failure> {
                 found.extend(ambiguous(&text).map(|(line, what)| format!("{}:{line}: {what}", file.display())));
             }
         }
+    }
+    // What a folder declares is refused where it is read: a misspelled key, a pattern that matches every name.
+    let gateways = root.manifests().join("gateways");
+    for name in gateway::names(&gateways).map_err(Failure::usage)? {
+        found.extend(GatewayFolder::read(&gateways, &name).err().map(|error| error.to_string()));
     }
     found.extend(orphans(&root.goldens(), &requirements)?);
     found.extend(toothless(&requirements));

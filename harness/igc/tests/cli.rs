@@ -557,6 +557,8 @@ fn a_check_is_explained_with_its_last_verdict() {
 #[rstest]
 #[case::gateway(&["list", "--gateway", "agentgatway"], "did you mean agentgateway?")]
 #[case::check(&["explain", "routing/hots"], "did you mean routing/host")]
+#[case::invariant(&["explain", "invariant/own-replies"], "there are invariant/own-reply, ")]
+#[case::declared(&["e2e", "--on", "rehearsal", "--declare", "/nowhere.yaml"], "/nowhere.yaml")]
 #[case::root(&["list", "--root", "/nowhere"], "it has no manifests/gateways")]
 fn what_is_not_there_is_said_with_near_names(#[case] words: &[&str], #[case] said: &str) {
     let (code, out, err) = igc(&Checkout::new(), words);
@@ -585,6 +587,19 @@ fn with_a_toy(copied: &str) -> Checkout {
     }
     testtools::add_toy(&checkout.folder.path().join("manifests"), copied).unwrap();
     checkout
+}
+
+#[rstest]
+#[case::every_name("- {direction: reply, header: '*', rule: add, source: s}", 1, "matches every name")]
+#[case::one_name("- {direction: reply, header: x-a, rule: add, source: s}", 0, "")]
+fn tidy_reads_what_folders_declare(#[case] change: &str, #[case] exit: i32, #[case] said: &str) {
+    let checkout = with_a_toy("agentgateway");
+    let path = checkout.folder.path().join("manifests/gateways/toy/gateway.yaml");
+    let text = fs::read_to_string(&path).unwrap();
+    assert!(text.contains("\nchanges:\n"), "{text}");
+    fs::write(&path, text.replace("\nchanges:\n", &format!("\nchanges:\n{change}\n"))).unwrap();
+    let (code, out, err) = igc(&checkout, &["tidy"]);
+    assert!(code == exit && out.contains(said), "{code}: {out}{err}");
 }
 
 #[rstest]
