@@ -61,7 +61,7 @@ pub fn by_kserve() -> Vec<Change> {
     ]
 }
 
-/// What the Inference Extension's own picker has the gateway change (seen of v1.5.0 behind Envoy AI Gateway v1.0.0): it sets every
+/// What the Inference Extension's own picker has the gateway change (docs/facts/envoy-ai-gateway.md E15): it sets every
 /// header anew, so that of several lines of one name the last is left, and writes the body of a request anew, with numbers as
 /// floats, so that integers above 2^53 are rounded.
 pub fn by_upstream_picker() -> Vec<Change> {
