@@ -63,7 +63,11 @@ pub fn cells(options: &Matrix, manifests: &Path) -> Result<Cells, Failure> {
 fn cell(options: &Matrix, gateway: &str, profile: &str, model: &str, shard: Shard) -> Cell {
     let on = value_name(options.on);
     let mut name = format!("{gateway}-{profile}-{model}");
-    let mut words = format!("--on {on} --gateway {gateway} --profile {profile} --model {model}");
+    let mut words = format!("--on {on} --gateway {gateway} --profile {profile}");
+    // The usual one is not given by hand: it serves what it serves in a run without options.
+    if model != USUAL_MODEL {
+        words += &format!(" --model {model}");
+    }
     if shard.of > 1 {
         name += &format!("-{}of{}", shard.index, shard.of);
         words += &format!(" --shard {shard}");
@@ -129,6 +133,8 @@ mod tests {
             |part: &str| (format!("agentgateway-current-echo-{part}of2"), format!("{common} --shard {part}/2"));
         let arguments: Vec<&str> = common.split(' ').chain(["--shards", "2"]).collect();
         assert_eq!(of(&arguments).unwrap(), [of_part("1"), of_part("2")]);
+        let usual = of(&["--gateway", "agentgateway", "--profile", "current", "--model", USUAL_MODEL]).unwrap();
+        assert_eq!(usual[0].1, "--on kind --gateway agentgateway --profile current", "it is not given by hand");
     }
 
     #[rstest]
