@@ -9,7 +9,8 @@ use super::Difference;
 use crate::capability::{self, MarkedAnswers, Price, Rule, TokenLimit, UsageField};
 use crate::history::{Ended, Exchange, History, ModelRecord, Response, Usage};
 
-/// Ends of windows are said in whole seconds: what is no further apart is one.
+/// Ends of windows are said in whole seconds: what is no further apart is one. To it comes the time that the slowest exchange
+/// of a budget took, because nobody knows when in that time the limiter was asked.
 const ONE_END: f64 = 1.5;
 
 /// An exchange of one budget, with what it cost.
@@ -76,9 +77,10 @@ fn budget<'h>(
         let wrong = Difference::of("limit", format!("{tokens} in every answer of the budget"), got);
         return Some(vec![(other.exchange, vec![wrong])]);
     }
+    let slack = ONE_END + spent.iter().map(|s| s.ended - s.sent).fold(0.0, f64::max);
     Some(match limit.marked_answers {
-        MarkedAnswers::EveryAnswer => remaining(tokens, &spent),
-        MarkedAnswers::Refusals => refusals(limit, tokens, &spent),
+        MarkedAnswers::EveryAnswer => remaining(tokens, &spent, slack),
+        MarkedAnswers::Refusals => refusals(limit, tokens, &spent, slack),
     })
 }
 
@@ -86,12 +88,12 @@ fn budget<'h>(
 const OPEN: usize = 12;
 
 /// Every mark against the replies of its window: each is charged whole, or not yet.
-fn remaining<'h>(tokens: u64, spent: &[Spent<'h>]) -> Vec<(&'h Exchange, Vec<Difference>)> {
+fn remaining<'h>(tokens: u64, spent: &[Spent<'h>], slack: f64) -> Vec<(&'h Exchange, Vec<Difference>)> {
     let marked = spent.iter().filter_map(|own| Some((own, own.mark?)));
     marked
         .map(|(own, mark)| {
             let before = spent.iter().filter(|other| {
-                let same = other.mark.is_none_or(|other| (other.end - mark.end).abs() <= ONE_END);
+                let same = other.mark.is_none_or(|other| (other.end - mark.end).abs() <= slack);
                 same && !std::ptr::eq(*other, own) && other.sent < own.ended && other.cost > 0
             });
             // What the limiter did not see it may not charge, and the last charge may be late.
@@ -121,11 +123,16 @@ fn remaining<'h>(tokens: u64, spent: &[Spent<'h>]) -> Vec<(&'h Exchange, Vec<Dif
 }
 
 /// Every refusal against the replies of its window, and every reply against a budget that was used before.
-fn refusals<'h>(limit: &TokenLimit, tokens: u64, spent: &[Spent<'h>]) -> Vec<(&'h Exchange, Vec<Difference>)> {
+fn refusals<'h>(
+    limit: &TokenLimit,
+    tokens: u64,
+    spent: &[Spent<'h>],
+    slack: f64,
+) -> Vec<(&'h Exchange, Vec<Difference>)> {
     let length = limit.window_seconds as f64;
     let Some(end) = spent.iter().find_map(|s| Some(s.mark?.end)) else { return vec![] };
     // A budget of other windows than the declared ones.
-    if spent.iter().any(|s| s.mark.is_some_and(|mark| mark.end - s.sent > length + ONE_END)) {
+    if spent.iter().any(|s| s.mark.is_some_and(|mark| mark.end - s.sent > length + slack)) {
         return vec![];
     }
     let used_up = |used: u64| match limit.block_when {
@@ -140,9 +147,9 @@ fn refusals<'h>(limit: &TokenLimit, tokens: u64, spent: &[Spent<'h>]) -> Vec<(&'
             let begin = end - length;
             let others = || spent.iter().filter(|other| !std::ptr::eq(*other, own));
             let possible: u64 =
-                others().filter(|o| o.ended >= begin - ONE_END && o.sent <= own.ended).map(|o| o.cost).sum();
+                others().filter(|o| o.ended >= begin - slack && o.sent <= own.ended).map(|o| o.cost).sum();
             let sure: Vec<u64> = others()
-                .filter(|o| o.sent > begin + ONE_END && o.ended <= own.sent && own.sent < end - ONE_END && o.cost > 0)
+                .filter(|o| o.sent > begin + slack && o.ended <= own.sent && own.sent < end - slack && o.cost > 0)
                 .map(|o| o.cost)
                 .collect();
             let late = sure.last().copied().unwrap_or(0);

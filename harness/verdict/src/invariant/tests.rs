@@ -283,6 +283,22 @@ fn marks_say_what_was_used(#[case] answers: &[(u64, u64)], #[case] expected: &[&
     assert_eq!(falses(&metered("every-answer", "spent > limit", answers), &[]), expected);
 }
 
+/// A slow exchange may have been counted at its beginning or at its end: its window is one with that of the others.
+#[rstest]
+#[case::as_used(7, &[])]
+#[case::one_more(8, &["metered-as-used: remaining"])]
+fn slow_answers_are_of_the_same_window(#[case] charged: u64, #[case] expected: &[&str]) {
+    let answers: Vec<(u64, u64)> = (0..4).map(|n| (70 - n * charged, 7)).collect();
+    let mut history = metered("every-answer", "spent > limit", &answers);
+    let Outcome::Response(response) = &mut history.exchanges[2].outcome else { panic!("it has one") };
+    response.end_ms = 900.0;
+    for (name, value) in response.headers.iter_mut().filter(|(name, _)| name == "x-ratelimit-reset") {
+        assert_eq!((name.as_str(), value.as_str()), ("x-ratelimit-reset", "48"));
+        *value = "46".into();
+    }
+    assert_eq!(falses(&history, &[]), expected);
+}
+
 #[test]
 fn a_budget_has_one_limit() {
     let mut history = metered("every-answer", "spent > limit", &[(70, 7), (63, 7)]);
