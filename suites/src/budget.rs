@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use verdict::{
     capability::{self, MarkedAnswers, Price, Rule, TokenLimit, UsageField, Window},
     change::{self, Direction},
-    history::{Exchange, History, Response},
+    history::{Exchange, History},
 };
 
 use crate::{Call, Judge, Stage, chat};
@@ -36,15 +36,14 @@ pub fn admits(rule: Rule, limit: u64, cost: u64) -> u64 {
 
 /// What a reply costs that says what it used; nothing where it lacks a number that is charged.
 pub fn cost(limit: &TokenLimit, usage: &Value) -> Option<u64> {
-    let number = |field: &UsageField| {
+    limit.cost(|field| {
         let name = match field {
             UsageField::Prompt => "prompt_tokens",
             UsageField::Completion => "completion_tokens",
             UsageField::Total => "total_tokens",
         };
         usage[name].as_u64()
-    };
-    limit.charged_fields.iter().try_fold(0_u64, |sum, field| sum.checked_add(number(field)?))
+    })
 }
 
 #[derive(Clone, Debug)]
@@ -85,12 +84,8 @@ fn seen(limit: &TokenLimit, exchange: &Exchange) -> bool {
     marked(limit, exchange) || limit.marked_answers == MarkedAnswers::Refusals
 }
 
-fn number(response: &Response, header: &str) -> Option<u64> {
-    response.header(header)?.split([',', ';']).next()?.trim().parse().ok()
-}
-
 fn reset_of(exchange: &Exchange) -> Option<u64> {
-    number(exchange.response()?, "x-ratelimit-reset")
+    exchange.response()?.number("x-ratelimit-reset")
 }
 
 /// Waits until the limit is live. By user: until the route answers, marked by the limiter, each request with an identity
@@ -156,7 +151,7 @@ async fn spend_up(stage: &mut Stage, limited: &Limited) -> Result<u64> {
     Err(stage.give_up(format!("{SPENDING} requests without a {refused}: the start of the budget is unknown")))
 }
 
-/// Nobody waits for the end of a window that is much longer than the declared one; how long one is, is for the judge.
+/// Gives up on a window whose end is more than twice the declared length away. The judge compares the length itself.
 pub(crate) fn not_absurd(stage: &mut Stage, reset: u64, window: u64) -> Result<()> {
     if reset <= window.saturating_mul(2) {
         return Ok(());
@@ -452,7 +447,7 @@ impl<'h> Budget<'h> {
         let (mut used, mut seen_used, mut last_seen) = (0, 0, 0);
         let mut said = Vec::new();
         for exchange in &self.exchanges {
-            let left = exchange.response().and_then(|r| number(r, "x-ratelimit-remaining"));
+            let left = exchange.response().and_then(|r| r.number("x-ratelimit-remaining"));
             if let Some(left) = left.filter(|_| exchange.status() == Some(200)) {
                 let least = self.tokens.saturating_sub(used);
                 let most = self.tokens.saturating_sub(seen_used - last_seen);
@@ -496,7 +491,7 @@ impl<'h> Budget<'h> {
     pub fn judge_refusal_shape(&self, judge: &mut Judge<'h>) {
         let TokenLimit { status, body, content_type, headers, .. } = &self.declared;
         let refusals: Vec<&Exchange> = self.exchanges.iter().copied().filter(|e| e.status() == Some(*status)).collect();
-        let spent = |e: &&&Exchange| e.response().and_then(|r| number(r, "x-ratelimit-remaining")) == Some(0);
+        let spent = |e: &&&Exchange| e.response().and_then(|r| r.number("x-ratelimit-remaining")) == Some(0);
         let with_nothing_left: Vec<&Exchange> = self.exchanges.iter().filter(spent).copied().collect();
         // By either rule at most one reply comes of a spent budget, and its charge may be late by one.
         if refusals.is_empty() && with_nothing_left.len() > 2 {
@@ -548,9 +543,9 @@ impl<'h> Budget<'h> {
         let wrong = marked.iter().find_map(|exchange| {
             let response = exchange.response()?;
             let said = |header: &str| format!("{header}: {}", response.header(header).unwrap_or("absent"));
-            let left = number(response, "x-ratelimit-remaining");
-            let reset = number(response, "x-ratelimit-reset");
-            let problem = if number(response, "x-ratelimit-limit") != Some(self.tokens) {
+            let left = response.number("x-ratelimit-remaining");
+            let reset = response.number("x-ratelimit-reset");
+            let problem = if response.number("x-ratelimit-limit") != Some(self.tokens) {
                 Some(said("x-ratelimit-limit"))
             } else if left.is_none() {
                 Some(said("x-ratelimit-remaining"))

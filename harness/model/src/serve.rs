@@ -130,7 +130,7 @@ async fn respond(model: Model, line: Arc<Line>, seen: Arc<Seen>, request: Reques
     });
     if matches!(body, Arrived::Part { too_large: false, .. }) {
         ticket.note(|record| record.status = 400);
-        let answer = Answer::error(400, "Failed to read request body"); // to nobody
+        let answer = Answer::error(400, "Failed to read request body"); // the peer has left
         return Response::from_parts(dress(&model.0.config, &answer), ReplyBody::plain(answer.payload.whole()));
     }
 

@@ -196,6 +196,13 @@ pub enum UsageField {
     Total,
 }
 
+impl TokenLimit {
+    /// What a reply costs that used so much; nothing where it lacks a number that is charged.
+    pub fn cost(&self, used: impl Fn(UsageField) -> Option<u64>) -> Option<u64> {
+        self.charged_fields.iter().try_fold(0_u64, |sum, field| sum.checked_add(used(*field)?))
+    }
+}
+
 /// Whether a request costs tokens that a budget counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]

@@ -16,7 +16,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_saphyr::Spanned;
 
-use crate::file::FileError;
+use crate::{canary, file::FileError};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
@@ -294,11 +294,9 @@ fn header_problem(name: &str) -> Option<String> {
     if name.ends_with('*') && before.len() < BEFORE_STAR {
         return Some(format!("a pattern has at least {BEFORE_STAR} characters before its *; this matches every name"));
     }
-    covers(name, CANARY).then(|| format!("it covers {CANARY}*, which shows what is changed unseen"))
+    let canaries = canary::HEADERS;
+    covers(name, canaries).then(|| format!("it covers {canaries}*, which shows what is changed unseen"))
 }
-
-/// What the names of the headers begin with that a stage sends to see whether they arrive.
-pub const CANARY: &str = "x-igc-c-";
 
 fn covers(pattern: &str, name: &str) -> bool {
     match pattern.strip_suffix('*') {

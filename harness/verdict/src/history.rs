@@ -240,6 +240,11 @@ impl Response {
         self.headers.iter().find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, v)| v.as_str())
     }
 
+    /// The first number of a header's first value: those of limits have more behind it, `100, 100;w=60`.
+    pub fn number(&self, name: &str) -> Option<u64> {
+        self.header(name)?.split([',', ';']).next()?.trim().parse().ok()
+    }
+
     pub fn json(&self) -> Option<Value> {
         serde_json::from_str(self.body.text.as_deref().filter(|_| !self.body.truncated)?).ok()
     }

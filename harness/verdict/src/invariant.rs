@@ -4,7 +4,10 @@
 //! request with what was sent. What may differ is declared (see [`crate::change`]). Where the evidence is missing an exchange is
 //! not judged; that is counted, and is never `unproven`.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, BTreeSet, HashMap},
+};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -176,11 +179,11 @@ pub fn differing(sent: &Body, got: &Body) -> String {
 /// the bodies, in words. Nothing where they belong together, or where the model did not record what it wrote.
 pub fn of_another(history: &History, own: &[Change], exchange: &Exchange, record: &ModelRecord) -> Option<String> {
     let (response, sent) = (exchange.response()?, record.sent.as_ref().filter(|_| record.reply.is_some())?);
-    let judging = Judging::of(history, own);
+    let declared = Declared::of(history, own);
     let request =
-        judging.body(Direction::Request, body::Text::of(&exchange.request.body), body::Text::of(&record.body));
+        declared.body(Direction::Request, body::Text::of(&exchange.request.body), body::Text::of(&record.body));
     let whole = response.ended == Ended::Complete && record.finished && exchange.request.method != "HEAD";
-    let reply = || judging.body(Direction::Reply, body::Text::of_sent(sent), body::Text::of(&response.body));
+    let reply = || declared.body(Direction::Reply, body::Text::of_sent(sent), body::Text::of(&response.body));
     let (what, difference) = match request {
         Some(difference) => ("the model got another request", difference),
         None => ("the model wrote another reply", whole.then(reply)??),
@@ -189,22 +192,41 @@ pub fn of_another(history: &History, own: &[Change], exchange: &Exchange, record
     Some(format!("{what}: {subject} {}, got {}", excerpt(&expected, TEXT), excerpt(&got, TEXT)))
 }
 
+/// The changes that are declared for a history, and those that explained a difference.
+struct Declared<'h> {
+    changes: Vec<&'h Change>,
+    used: RefCell<BTreeSet<String>>,
+}
+
+impl<'h> Declared<'h> {
+    fn of(history: &'h History, own: &'h [Change]) -> Self {
+        Self { changes: history.changes.iter().chain(own).collect(), used: RefCell::default() }
+    }
+
+    /// Whether a declared change is about it and allows it. The first one is then used.
+    fn explained(&self, is: impl Fn(&Change) -> bool) -> bool {
+        let found = self.changes.iter().find(|change| is(change));
+        if let Some(change) = found {
+            self.used.borrow_mut().insert(change.words());
+        }
+        found.is_some()
+    }
+}
+
 struct Judging<'h> {
     history: &'h History,
-    changes: Vec<&'h Change>,
+    declared: Declared<'h>,
     records: HashMap<&'h str, Vec<(&'h str, &'h ModelRecord)>>,
     picks: HashMap<&'h str, Vec<&'h PickerRecord>>,
     /// Whether an absent record means that nothing arrived.
     whole: bool,
     found: BTreeMap<(Invariant, String), Found<'h>>,
-    used: std::cell::RefCell<BTreeSet<String>>,
     judged: Judged,
 }
 
 struct Found<'h> {
     first: Difference,
     exchanges: Vec<&'h Exchange>,
-    count: u64,
 }
 
 impl<'h> Judging<'h> {
@@ -226,14 +248,13 @@ impl<'h> Judging<'h> {
         let init = |invariant| (invariant, Tally::default());
         Self {
             history,
-            changes: history.changes.iter().chain(own).collect(),
+            declared: Declared::of(history, own),
             records,
             picks,
             whole: history.unrecorded.is_empty()
                 && !history.models.is_empty()
                 && history.models.values().all(ModelLog::is_whole),
             found: BTreeMap::new(),
-            used: std::cell::RefCell::default(),
             judged: Judged { tallies: Invariant::ALL.into_iter().map(init).collect(), ..Judged::default() },
         }
     }
@@ -247,12 +268,16 @@ impl<'h> Judging<'h> {
         }
         let records = self.records.get(exchange.id.as_str()).cloned().unwrap_or_default();
         let one = records.first().map(|(_, record)| *record);
-        self.says(Invariant::ReachedOnce, exchange, self.reached(exchange, &records));
+        let own_answer = self.is_own_answer(exchange);
+        self.says(Invariant::ReachedOnce, exchange, self.reached(exchange, &records, own_answer));
         let picks = self.picks(exchange).to_vec();
         let mut request = one.map(|record| self.request(exchange, record));
         let mut reply = match one {
+            // The model broke off or was left: the gateway may say so itself.
+            Some(record) if !record.finished && own_answer && record.reply.is_some() => Some(vec![]),
             Some(record) => self.reply(exchange, record),
-            None => self.own_answer(exchange),
+            None if own_answer => Some(vec![]),
+            None => self.undeclared(exchange),
         };
         for pick in &picks {
             request.get_or_insert_default().extend(self.picked_request(exchange, one, pick));
@@ -260,7 +285,7 @@ impl<'h> Judging<'h> {
         }
         self.says(Invariant::RequestUntouched, exchange, request);
         self.says(Invariant::OwnReply, exchange, reply);
-        let mut framing = framing::differences(exchange, one, self.is_own_answer(exchange));
+        let mut framing = framing::differences(exchange, one, own_answer);
         framing.iter_mut().for_each(|framing| framing.extend(picker::ends(&picks)));
         self.says(Invariant::TrueFraming, exchange, framing);
     }
@@ -271,10 +296,8 @@ impl<'h> Judging<'h> {
         self.judged.tallies.entry(invariant).or_default().judged += 1;
         for difference in differences {
             let key = (invariant, difference.subject.clone());
-            let found =
-                self.found.entry(key).or_insert_with(|| Found { first: difference, exchanges: vec![], count: 0 });
+            let found = self.found.entry(key).or_insert_with(|| Found { first: difference, exchanges: vec![] });
             found.exchanges.push(exchange);
-            found.count += 1;
         }
     }
 
@@ -291,7 +314,8 @@ impl<'h> Judging<'h> {
         let clause = |((invariant, subject), found): (&(Invariant, String), &Found<'_>)| {
             let judged = tallies.get(invariant).map_or(0, |tally| tally.judged);
             let first = found.exchanges.first();
-            let of = if judged > 1 { format!("; so in {} of {judged} exchanges", found.count) } else { String::new() };
+            let count = found.exchanges.len();
+            let of = if judged > 1 { format!("; so in {count} of {judged} exchanges") } else { String::new() };
             Clause {
                 name: invariant.id(),
                 holds: Holds::No,
@@ -306,30 +330,22 @@ impl<'h> Judging<'h> {
             }
         };
         self.judged.clauses = self.found.iter().map(clause).chain(strays(self.history)).collect();
-        self.judged.used = self.used.take();
+        self.judged.used = self.declared.used.take();
         self.judged
     }
 
-    fn uses(&self, words: String) {
-        self.used.borrow_mut().insert(words);
-    }
-
-    /// The first declared change that is about it and allows it. It is then used.
-    fn explained(&self, is: impl Fn(&Change) -> bool) -> bool {
-        let found = self.changes.iter().find(|change| is(change));
-        if let Some(change) = found {
-            self.uses(change.words());
-        }
-        found.is_some()
-    }
-
-    fn reached(&self, exchange: &Exchange, records: &[(&str, &ModelRecord)]) -> Option<Vec<Difference>> {
+    fn reached(
+        &self,
+        exchange: &Exchange,
+        records: &[(&str, &ModelRecord)],
+        own_answer: bool,
+    ) -> Option<Vec<Difference>> {
         let said = |expected: &str, got: String| vec![Difference::of("records", expected, got)];
         match records {
             [] if !self.whole => None,
             [] => {
                 let unwritten = exchange.status().is_some_and(|s| (200..300).contains(&s))
-                    && !self.is_own_answer(exchange)
+                    && !own_answer
                     && exchange.request.method != "OPTIONS";
                 Some(if unwritten {
                     said("one record of a model", format!("none, and a {}", exchange.outcome_words()))
@@ -352,14 +368,18 @@ impl<'h> Judging<'h> {
             differences.push(Difference::of("method", &sent.method, &record.method));
         }
         let rewritten = |change: &Change| change.rewritten(&sent.target).as_deref() == Some(&record.target);
-        if sent.target != record.target && !self.explained(rewritten) {
+        if sent.target != record.target && !self.declared.explained(rewritten) {
             differences.push(Difference::of("target", &sent.target, &record.target));
         }
         let host = ("host".to_owned(), sent.host.clone());
         let sent_headers: Vec<&(String, String)> = std::iter::once(&host).chain(&sent.headers).collect();
         let got: Vec<&(String, String)> = record.headers.iter().collect();
-        differences.extend(self.headers(Direction::Request, &sent_headers, &got));
-        differences.extend(self.body(Direction::Request, body::Text::of(&sent.body), body::Text::of(&record.body)));
+        differences.extend(self.declared.headers(Direction::Request, &sent_headers, &got));
+        differences.extend(self.declared.body(
+            Direction::Request,
+            body::Text::of(&sent.body),
+            body::Text::of(&record.body),
+        ));
         differences
     }
 
@@ -367,44 +387,42 @@ impl<'h> Judging<'h> {
     fn reply(&self, exchange: &Exchange, record: &ModelRecord) -> Option<Vec<Difference>> {
         let response = exchange.response()?;
         let (written, sent) = (record.reply.as_ref()?, record.sent.as_ref());
-        // The model broke off or was left: the gateway may say so itself.
-        if !record.finished && self.is_own_answer(exchange) {
-            return Some(vec![]);
-        }
         let mut differences = Vec::new();
         if response.status != record.status {
             differences.push(Difference::of("status", record.status.to_string(), response.status.to_string()));
         }
         let written: Vec<&(String, String)> = written.iter().collect();
         let got: Vec<&(String, String)> = response.headers.iter().collect();
-        differences.extend(self.headers(Direction::Reply, &written, &got));
+        differences.extend(self.declared.headers(Direction::Reply, &written, &got));
         if exchange.request.method != "HEAD" {
             let sent = sent.map_or(body::Text::EMPTY, body::Text::of_sent);
             let got = body::Text::of(&response.body);
             // What was cut short is a beginning of what was sent.
             let whole = response.ended == Ended::Complete && record.finished;
-            differences.extend(if whole { self.body(Direction::Reply, sent, got) } else { self.beginning(sent, got) });
+            differences.extend(if whole {
+                self.declared.body(Direction::Reply, sent, got)
+            } else {
+                self.declared.beginning(sent, got)
+            });
         }
         Some(differences)
     }
 
     fn is_own_answer(&self, exchange: &Exchange) -> bool {
-        self.history.answers.iter().any(|answer| answer.differs(exchange, &self.changes).is_none())
+        self.history.answers.iter().any(|answer| answer.differs(exchange, &self.declared.changes).is_none())
     }
 
-    /// A reply that no model wrote is one that the gateway declares; `None` where a model may have written it unseen.
-    fn own_answer(&self, exchange: &Exchange) -> Option<Vec<Difference>> {
+    /// A reply that no record shows, and that the gateway does not declare; `None` where a model may have written it unseen.
+    fn undeclared(&self, exchange: &Exchange) -> Option<Vec<Difference>> {
         let response = exchange.response()?;
-        if self.is_own_answer(exchange) {
-            return Some(vec![]);
-        }
         let unseen = !self.whole && !self.history.models.is_empty() || !self.history.unrecorded.is_empty();
         let of_others = self.history.models.is_empty() && (200..300).contains(&response.status);
         if unseen || of_others || self.history.answers.is_empty() {
             return None;
         }
         let nearest = self.history.answers.iter().filter(|a| a.status == response.status);
-        let differs: Vec<String> = nearest.filter_map(|answer| answer.differs(exchange, &self.changes)).collect();
+        let differs: Vec<String> =
+            nearest.filter_map(|answer| answer.differs(exchange, &self.declared.changes)).collect();
         let shortest = differs.iter().min_by_key(|words| words.len());
         let got = match shortest {
             Some(differs) => format!("{} with another {differs}", response.status),
@@ -418,7 +436,7 @@ impl<'h> Judging<'h> {
     }
 }
 
-/// Requests at models that nobody sent: without the header that names an exchange, or with another stage's.
+/// Requests at models that the stage did not send: without the header that names an exchange, or with another stage's.
 fn strays(history: &History) -> Option<Clause> {
     let own = history.namespace.trim_start_matches("igc-");
     let is_known = |id: &str| id.contains(own) || history.exchanges.iter().any(|exchange| exchange.id == id);

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{Difference, Judging};
+use super::{Declared, Difference};
 use crate::{
     change::{Direction, Form, Rule},
     excerpt::excerpt,
@@ -95,7 +95,7 @@ fn data(event: &str) -> Option<Value> {
     serde_json::from_str(event.strip_prefix("data:")?.trim_start()).ok()
 }
 
-impl Judging<'_> {
+impl Declared<'_> {
     pub(super) fn body(&self, direction: Direction, sent: Text<'_>, got: Text<'_>) -> Option<Difference> {
         if sent.is(got) {
             return None;

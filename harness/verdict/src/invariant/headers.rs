@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Difference, Judging};
+use super::{Declared, Difference};
 use crate::change::{Direction, Rule, of_any_intermediary};
 
 /// The lines of each name, in order.
@@ -40,7 +40,7 @@ fn words(lines: Option<&Vec<&str>>) -> String {
     }
 }
 
-impl Judging<'_> {
+impl Declared<'_> {
     pub(super) fn headers(
         &self,
         direction: Direction,

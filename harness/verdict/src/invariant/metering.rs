@@ -10,7 +10,7 @@ use crate::capability::{self, MarkedAnswers, Price, Rule, TokenLimit, UsageField
 use crate::history::{Ended, Exchange, History, ModelRecord, Response, Usage};
 
 /// Ends of windows are said in whole seconds: what is no further apart is one. To it comes the time that the slowest exchange
-/// of a budget took, because nobody knows when in that time the limiter was asked.
+/// of a budget took: the limiter was asked at an unknown time within it.
 const ONE_END: f64 = 1.5;
 
 /// An exchange of one budget, with what it cost.
@@ -173,11 +173,10 @@ fn value<'a>(headers: &'a [(String, String)], name: &str) -> Option<&'a str> {
 }
 
 fn mark(limit: &TokenLimit, response: &Response, sent: f64) -> Option<Mark> {
-    let number = |header: &str| response.header(header)?.split([',', ';']).next()?.trim().parse::<u64>().ok();
     Some(Mark {
-        limit: number(&limit.mark_header)?,
-        remaining: number("x-ratelimit-remaining")?,
-        end: sent + number("x-ratelimit-reset")? as f64,
+        limit: response.number(&limit.mark_header)?,
+        remaining: response.number("x-ratelimit-remaining")?,
+        end: sent + response.number("x-ratelimit-reset")? as f64,
     })
 }
 
@@ -194,10 +193,11 @@ fn cost(limit: &TokenLimit, exchange: &Exchange, record: Option<&ModelRecord>) -
     let Some(Usage { prompt_tokens, completion_tokens, total_tokens }) = record.usage else {
         return free(limit.no_usage_reply);
     };
-    let fields = limit.charged_fields.iter().map(|field| match field {
-        UsageField::Prompt => prompt_tokens,
-        UsageField::Completion => completion_tokens,
-        UsageField::Total => total_tokens,
-    });
-    Some(fields.sum())
+    limit.cost(|field| {
+        Some(match field {
+            UsageField::Prompt => prompt_tokens,
+            UsageField::Completion => completion_tokens,
+            UsageField::Total => total_tokens,
+        })
+    })
 }

@@ -22,12 +22,15 @@ impl<'h> Judging<'h> {
             differences.push(Difference::of("picker method", &sent.method, &pick.method));
         }
         let rewritten = |change: &Change| change.rewritten(&sent.target).as_deref() == Some(&pick.target);
-        if pick.target != sent.target && record.is_none_or(|r| r.target != pick.target) && !self.explained(rewritten) {
+        if pick.target != sent.target
+            && record.is_none_or(|r| r.target != pick.target)
+            && !self.declared.explained(rewritten)
+        {
             differences.push(Difference::of("picker target", &sent.target, &pick.target));
         }
         let sent_headers: Vec<&(String, String)> = sent.headers.iter().collect();
         let got: Vec<&(String, String)> = pick.headers.iter().filter(|(name, _)| !name.starts_with(':')).collect();
-        let of_headers = self.headers(Direction::Request, &sent_headers, &got).into_iter();
+        let of_headers = self.declared.headers(Direction::Request, &sent_headers, &got).into_iter();
         differences.extend(of_headers.map(|d| Difference { subject: format!("picker {}", d.subject), ..d }));
         let bodies = [Some(&sent.body), record.map(|record| &record.body)];
         let same = |body: &&crate::history::Body| body.sha256 == pick.request.sha256;

@@ -10,7 +10,7 @@ use super::{
     CheckReport, ClauseReport, Ending, GatewayReport, GoldenReport, Inputs, REPORT_SCHEMA, Report, RunReport,
     ShownExchange, Totals, Try, ending, invariants, repeat_command,
 };
-use crate::plan::{Disposition, Level, PlannedCheck};
+use crate::plan::{Disposition, PlannedCheck};
 use crate::record::{Record, Verdict};
 use crate::{
     curl,
@@ -174,15 +174,13 @@ fn check_report(
 ) -> CheckReport {
     let Combined { verdict, reason, finding, telling } = combined;
     let by = telling.and_then(|record| record.by).filter(|_| matches!(verdict, Verdict::Fail | Verdict::Flaky));
-    // What an invariant forbids it forbids whatever the check is about.
-    let weight = if by.is_some() { Level::Must } else { planned.level };
     let baseline = telling.and_then(|record| in_force.explains(planned, verdict, &record.clauses));
     let golden = records.last().map(|record| GoldenReport {
         state: record.golden,
         note: record.golden_note.as_deref().map(|note| bounded_to(note, 10 * TEXT)),
     });
     let plan = inputs.plan;
-    let breaks = ending::verdict_breaks(plan, weight, verdict, baseline.as_ref())
+    let breaks = ending::verdict_breaks(plan, ending::weight(planned.level, by), verdict, baseline.as_ref())
         || ending::golden_breaks(plan, verdict, golden.as_ref().map(|g| g.state), baseline.as_ref());
     let evidence = |key: &Key| format!("evidence/{}", key.path());
     CheckReport {

@@ -2,7 +2,7 @@
 
 use crate::baseline::Expect;
 use crate::plan::{Level, Plan};
-use crate::record::{GoldenState, Verdict};
+use crate::record::{By, GoldenState, Verdict};
 use crate::report::{CheckReport, Ending, KnownFailure, KnownReport, KnownState, Word};
 
 /// The word for one gateway's checks: whether it was real, whether all that was planned was tried, what came of it.
@@ -81,8 +81,8 @@ pub(super) fn golden_breaks(
 }
 
 /// The level that counts: what an invariant forbids it forbids whatever the check is about.
-fn weight(check: &CheckReport) -> Level {
-    if check.by.is_some() { Level::Must } else { check.level }
+pub(super) fn weight(level: Level, by: Option<By>) -> Level {
+    if by.is_some() { Level::Must } else { level }
 }
 
 pub(super) fn exit(
@@ -97,7 +97,9 @@ pub(super) fn exit(
             .iter()
             // What fails by an invariant alone is counted in the invariant's row.
             .filter(|c| c.by.is_none() || c.verdict != Verdict::Fail)
-            .filter(|c| c.verdict == wanted && verdict_breaks(plan, weight(c), c.verdict, c.baseline.as_ref()))
+            .filter(|c| {
+                c.verdict == wanted && verdict_breaks(plan, weight(c.level, c.by), c.verdict, c.baseline.as_ref())
+            })
             .count()
     };
     let golden = |wanted: GoldenState| {
